@@ -1,0 +1,137 @@
+//! The vocabulary of checks, shared by verification and appraisal.
+//!
+//! A check has one name, the one operators see in findings and tests look for.
+
+use std::fmt;
+
+macro_rules! checks {
+    ($($(#[$doc:meta])* $variant:ident => $name:literal,)*) => {
+        /// One thing that was checked; `name` is its stable spelling in findings.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Check { $($(#[$doc])* $variant,)* }
+
+        impl Check {
+            /// Every check, in the order they are made.
+            pub const ALL: &'static [Check] = &[$(Check::$variant,)*];
+
+            /// The stable, kebab-case name.
+            pub fn name(self) -> &'static str {
+                match self { $(Check::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+checks! {
+    /// The AK public area parses as TPM2B_PUBLIC.
+    AkParse => "ak-parse",
+    /// The AK is a restricted, fixed, TPM-made signing key of an accepted type and size.
+    AkAttributes => "ak-attributes",
+    /// The AK's Name is the one stated or bound at enrollment.
+    AkName => "ak-name",
+    /// The AK public area holds the key stated elsewhere.
+    AkPublic => "ak-public",
+    /// The EK public area parses and is a restricted decryption key.
+    EkPublic => "ek-public",
+    /// The EK certificate chains to a trust anchor.
+    EkChain => "ek-chain",
+    /// Every certificate of the EK chain is valid at the given time.
+    EkValidity => "ek-validity",
+    /// The EK certificate is an EK certificate (2.23.133.8.1).
+    EkEku => "ek-eku",
+    /// The EK certificate certifies the EK that was presented.
+    EkCertificateKey => "ek-certificate-key",
+    /// The quote parses as TPMS_ATTEST with TPMT_SIGNATURE.
+    QuoteParse => "quote-parse",
+    /// TPMS_ATTEST.magic is TPM_GENERATED_VALUE.
+    QuoteMagic => "quote-magic",
+    /// TPMS_ATTEST.type is TPM_ST_ATTEST_QUOTE.
+    QuoteType => "quote-type",
+    /// The signature is the AK's over the received bytes.
+    QuoteSignature => "quote-signature",
+    /// The quote answers the verifier's nonce.
+    QuoteNonce => "quote-nonce",
+    /// The quote covers every PCR it has to.
+    QuoteSelection => "quote-selection",
+    /// The PCR values sent hash to the quoted PCR digest.
+    QuotePcrDigest => "quote-pcr-digest",
+    /// The TPM's reset counter did not go back.
+    ResetCounter => "reset-counter",
+    /// A boot log is there if PCRs 0-9 were extended.
+    EventLogPresent => "event-log-present",
+    /// The boot log parses within its bounds.
+    EventLogParse => "event-log-parse",
+    /// The boot log replays to the quoted PCRs.
+    EventLogReplay => "event-log-replay",
+    /// Where the digest is the hash of the event data, they agree.
+    EventDataDigest => "event-data-digest",
+    /// The IMA list parses within its bounds.
+    ImaParse => "ima-parse",
+    /// Each entry's template digest is the hash of its template data.
+    ImaTemplateDigest => "ima-template-digest",
+    /// A prefix of the IMA list replays to the quoted PCR 10.
+    ImaReplay => "ima-replay",
+    /// `boot_aggregate` is the hash of the boot PCRs.
+    BootAggregate => "boot-aggregate",
+    /// ASCII and binary IMA list agree.
+    ImaForms => "ima-forms",
+    /// Every measured file is one the policy allows.
+    ImaPolicy => "ima-policy",
+    /// Violations are what the policy accepts.
+    ImaViolation => "ima-violation",
+    /// The boot log shows what the policy demands.
+    BootPolicy => "boot-policy",
+    /// PCR values are among the policy's.
+    PcrPolicy => "pcr-policy",
+    /// Hash banks and key types are strong enough.
+    AlgorithmPolicy => "algorithm-policy",
+    /// The TPM's clock and counters are what the policy demands.
+    ClockPolicy => "clock-policy",
+    /// The endorsement is what the policy demands.
+    EndorsementPolicy => "endorsement-policy",
+    /// The stated location is where the policy allows.
+    LocationPolicy => "location-policy",
+    /// There is a policy at all.
+    PolicyPresent => "policy-present",
+    /// The device key was certified by the AK as TPM-resident.
+    DeviceKeyCertify => "device-key-certify",
+    /// The CSR holds the certified device key and proves possession.
+    DeviceKeyCsr => "device-key-csr",
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A check that did not hold: which, about what, what was expected and what was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The check that failed.
+    pub check: Check,
+    /// What it is about: a PCR, an event number, an entry's path, a file of a case.
+    pub claim: String,
+    /// What a good device would have shown.
+    pub expected: String,
+    /// What was there instead.
+    pub found: String,
+}
+
+impl Failure {
+    /// Makes a failure; the texts are rendered data, not prose.
+    pub fn new(
+        check: Check,
+        claim: impl Into<String>,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) -> Self {
+        Failure { check, claim: claim.into(), expected: expected.into(), found: found.into() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: expected {}, found {}", self.check, self.claim, self.expected, self.found)
+    }
+}

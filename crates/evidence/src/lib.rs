@@ -1,0 +1,17 @@
+//! Device bytes to verified claims: the part of Assay that reads what an attacker may have written.
+//!
+//! Everything here is a pure function over bytes. [`verify`](verify::verify) is the only way to make
+//! [`Claims`](verify::Claims); it checks cryptography and consistency and knows no policy.
+//! Start reading at `verify.rs`, then `tpm/quote.rs`, `boot_log/mod.rs` and `ima/mod.rs`.
+
+pub mod boot_log;
+pub mod check;
+pub mod digest;
+pub mod ima;
+pub mod read;
+pub mod time;
+pub mod tpm;
+pub mod verify;
+
+pub use check::{Check, Failure};
+pub use digest::{Digest, HashAlgorithm, PcrIndex};

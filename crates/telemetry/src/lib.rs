@@ -1,0 +1,1 @@
+//! Signed telemetry batches.

@@ -1,0 +1,11 @@
+//! Generates the protobuf types with a compiler in Rust, so that no `protoc` is needed.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let files = ["proto/edge.proto", "proto/workload.proto"];
+    for file in files {
+        println!("cargo::rerun-if-changed={file}");
+    }
+    let descriptors = protox::compile(files, ["proto"])?;
+    tonic_prost_build::configure().bytes(".assay.edge.v1").compile_fds(descriptors)?;
+    Ok(())
+}
