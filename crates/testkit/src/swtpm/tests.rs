@@ -1,0 +1,37 @@
+//! What others rely on: certificates, PCRs, several connections, and reboots that count.
+
+use super::{SoftTpm, TpmMaker};
+use crate::Bank;
+
+#[test]
+fn swtpm_extends_resets_and_serves_several_connections() {
+    let folder = tempfile::tempdir().unwrap();
+    let maker = TpmMaker::new(&folder.path().join("maker")).unwrap();
+    let banks = [Bank::Sha1, Bank::Sha256];
+    let mut tpm = SoftTpm::start_with_banks(&maker, &folder.path().join("tpm"), &banks).unwrap();
+    assert!(maker.root_ca().exists() && maker.issuing_ca().exists());
+
+    let (mut one, mut two) = (tpm.connect().unwrap(), tpm.connect().unwrap());
+    assert_eq!(one.active_banks().unwrap(), banks);
+    let digests = [(Bank::Sha1, vec![1; 20]), (Bank::Sha256, vec![2; 32])];
+    one.pcr_extend(10, &digests).unwrap();
+    let expected = Bank::Sha256.extend(&[0; 32], &[2; 32]);
+    assert_eq!(two.pcr_read(Bank::Sha256, 10).unwrap(), expected);
+
+    tpm.reboot().unwrap();
+    assert_eq!(two.pcr_read(Bank::Sha256, 10).unwrap(), vec![0; 32]);
+    two.pcr_extend(10, &digests).unwrap();
+    tpm.reset().unwrap();
+    assert_eq!(one.pcr_read(Bank::Sha256, 10).unwrap(), vec![0; 32]);
+}
+
+#[test]
+fn swtpm_keeps_its_keys_over_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let maker = TpmMaker::new(&folder.path().join("maker")).unwrap();
+    let state = folder.path().join("tpm");
+    drop(SoftTpm::start(&maker, &state).unwrap());
+    assert!(!state.join("tpm.sock").exists());
+    let tpm = SoftTpm::start(&maker, &state).unwrap();
+    assert_eq!(tpm.connect().unwrap().active_banks().unwrap(), [Bank::Sha256]);
+}

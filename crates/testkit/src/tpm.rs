@@ -1,0 +1,169 @@
+//! The few TPM 2.0 commands a machine's firmware and kernel send: startup, shutdown, and PCR work.
+//!
+//! Commands and responses travel as they are over a unix socket, one at a time.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::Bank;
+
+/// A connection to a TPM.
+#[derive(Debug)]
+pub struct Tpm {
+    stream: UnixStream,
+}
+
+/// Why a TPM command did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum TpmError {
+    /// The connection failed.
+    #[error("the TPM cannot be reached")]
+    Connection(#[from] io::Error),
+    /// The TPM refused the command.
+    #[error("the TPM answered {response:#x} to command {command:#x}")]
+    Refused {
+        /// TPM_CC.
+        command: u32,
+        /// TPM_RC.
+        response: u32,
+    },
+    /// The TPM's answer is not what the command's definition says.
+    #[error("the TPM's answer to command {command:#x} is malformed")]
+    Malformed {
+        /// TPM_CC.
+        command: u32,
+    },
+}
+
+/// How a TPM starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Startup {
+    /// After a cold start: PCRs begin anew.
+    Clear,
+}
+
+impl Tpm {
+    /// Connects to the TPM behind a unix socket.
+    pub fn connect(socket: &Path) -> Result<Tpm, TpmError> {
+        Tpm::over(UnixStream::connect(socket)?)
+    }
+
+    /// Talks to the TPM at the other end of `stream`.
+    pub fn over(stream: UnixStream) -> Result<Tpm, TpmError> {
+        stream.set_read_timeout(Some(ANSWER_WITHIN))?;
+        Ok(Tpm { stream })
+    }
+
+    /// TPM2_Startup.
+    pub fn startup(&mut self, Startup::Clear: Startup) -> Result<(), TpmError> {
+        self.command(TAG_NO_SESSIONS, CC_STARTUP, &SU_CLEAR.to_be_bytes()).map(drop)
+    }
+
+    /// TPM2_Shutdown(CLEAR): the orderly end of a boot, which keeps the clock safe.
+    pub fn shutdown(&mut self) -> Result<(), TpmError> {
+        self.command(TAG_NO_SESSIONS, CC_SHUTDOWN, &SU_CLEAR.to_be_bytes()).map(drop)
+    }
+
+    /// The banks that have PCRs.
+    pub fn active_banks(&mut self) -> Result<Vec<Bank>, TpmError> {
+        let mut parameters = Vec::new();
+        for word in [CAP_PCRS, 0, 1] {
+            parameters.extend_from_slice(&u32::to_be_bytes(word));
+        }
+        let answer = self.command(TAG_NO_SESSIONS, CC_GET_CAPABILITY, &parameters)?;
+        let malformed = TpmError::Malformed { command: CC_GET_CAPABILITY };
+        // TPM 2.0 Part 2, TPMS_CAPABILITY_DATA: moreData, capability, then a TPML_PCR_SELECTION.
+        parse_active_banks(answer.get(5..).unwrap_or_default()).ok_or(malformed)
+    }
+
+    /// TPM2_PCR_Extend with one digest per bank.
+    pub fn pcr_extend(&mut self, pcr: u32, digests: &[(Bank, Vec<u8>)]) -> Result<(), TpmError> {
+        let mut parameters = pcr.to_be_bytes().to_vec();
+        parameters.extend_from_slice(&EMPTY_PASSWORD);
+        parameters.extend_from_slice(&(digests.len() as u32).to_be_bytes());
+        for (bank, digest) in digests {
+            parameters.extend_from_slice(&bank.id().to_be_bytes());
+            parameters.extend_from_slice(digest);
+        }
+        self.command(TAG_SESSIONS, CC_PCR_EXTEND, &parameters).map(drop)
+    }
+
+    /// TPM2_PCR_Read of one PCR.
+    pub fn pcr_read(&mut self, bank: Bank, pcr: u32) -> Result<Vec<u8>, TpmError> {
+        let mut parameters = 1u32.to_be_bytes().to_vec();
+        parameters.extend_from_slice(&bank.id().to_be_bytes());
+        parameters.push(3);
+        parameters.extend_from_slice(&(1u32 << pcr).to_le_bytes()[..3]);
+        let answer = self.command(TAG_NO_SESSIONS, CC_PCR_READ, &parameters)?;
+        // pcrUpdateCounter, the selection of one bank, the count of digests, the size of the first.
+        let digest = answer.get(ANSWER_BEFORE_DIGEST..ANSWER_BEFORE_DIGEST + bank.size());
+        digest.map(<[u8]>::to_vec).ok_or(TpmError::Malformed { command: CC_PCR_READ })
+    }
+
+    /// Sends one command and returns the response's parameters.
+    fn command(&mut self, tag: u16, command: u32, body: &[u8]) -> Result<Vec<u8>, TpmError> {
+        let mut message = tag.to_be_bytes().to_vec();
+        message.extend_from_slice(&((HEADER + body.len()) as u32).to_be_bytes());
+        message.extend_from_slice(&command.to_be_bytes());
+        message.extend_from_slice(body);
+        self.stream.write_all(&message)?;
+        let mut response = read_message(&mut self.stream)?;
+        match message_word(&response, 6) {
+            Some(0) => Ok(response.split_off(HEADER)),
+            Some(code) => Err(TpmError::Refused { command, response: code }),
+            None => Err(TpmError::Malformed { command }),
+        }
+    }
+}
+
+/// Reads one whole command or response; both begin with a tag and their size.
+pub(crate) fn read_message(stream: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut message = vec![0; HEADER];
+    stream.read_exact(&mut message)?;
+    let size = message_word(&message, 2).unwrap_or_default() as usize;
+    if !(HEADER..=MESSAGE_BYTES_MAX).contains(&size) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "not the size of a TPM message"));
+    }
+    message.resize(size, 0);
+    stream.read_exact(message.get_mut(HEADER..).unwrap_or_default())?;
+    Ok(message)
+}
+
+fn message_word(message: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_be_bytes(message.get(at..at + 4)?.try_into().ok()?))
+}
+
+fn parse_active_banks(selection: &[u8]) -> Option<Vec<Bank>> {
+    let count = u32::from_be_bytes(selection.get(..4)?.try_into().ok()?);
+    let mut rest = selection.get(4..)?;
+    let mut banks = Vec::new();
+    for _ in 0..count.min(BANKS_MAX) {
+        let id = u16::from_be_bytes(rest.get(..2)?.try_into().ok()?);
+        let size = usize::from(*rest.get(2)?);
+        let used = rest.get(3..3 + size)?.iter().any(|byte| *byte != 0);
+        banks.extend(Bank::from_id(id).filter(|_| used));
+        rest = rest.get(3 + size..)?;
+    }
+    Some(banks)
+}
+
+const HEADER: usize = 10;
+const TAG_NO_SESSIONS: u16 = 0x8001;
+const TAG_SESSIONS: u16 = 0x8002;
+const CC_STARTUP: u32 = 0x144;
+const CC_SHUTDOWN: u32 = 0x145;
+const CC_GET_CAPABILITY: u32 = 0x17a;
+const CC_PCR_READ: u32 = 0x17e;
+const CC_PCR_EXTEND: u32 = 0x182;
+const CAP_PCRS: u32 = 5;
+const SU_CLEAR: u16 = 0;
+/// An authorization area of nine bytes: TPM_RS_PW, no nonce, no attributes, an empty password.
+const EMPTY_PASSWORD: [u8; 13] = [0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0];
+const ANSWER_BEFORE_DIGEST: usize = 4 + 4 + 6 + 4 + 2;
+/// TPM implementations have buffers of 4 KiB; anything longer is not a TPM's.
+const MESSAGE_BYTES_MAX: usize = 8192;
+const BANKS_MAX: u32 = 16;
+/// The slowest command, making an RSA key, takes seconds in software.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
