@@ -1,0 +1,98 @@
+//! Writes the kernel's runtime measurement list with the `ima-sig` template, in both of its forms.
+
+use data_encoding::HEXLOWER;
+
+use crate::Bank;
+use crate::pcrs::{Measurement, Pcrs};
+
+/// One line of an IMA list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImaEntry {
+    path: String,
+    digest: Vec<u8>,
+    violation: bool,
+}
+
+/// A whole list kept in memory, for devices without a machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImaList {
+    /// The entries in order.
+    pub entries: Vec<ImaEntry>,
+}
+
+impl ImaEntry {
+    /// A file that was run or read.
+    pub fn file(path: &str, contents: &[u8]) -> ImaEntry {
+        ImaEntry { path: kernel_path(path), digest: Bank::Sha256.hash(contents), violation: false }
+    }
+
+    /// The first entry: what the PCRs said when the kernel took over.
+    pub fn boot_aggregate(pcrs: &Pcrs) -> ImaEntry {
+        // Kernel 5.10 and later: PCRs 0 to 9, in the bank of IMA's own hash.
+        let values: Vec<_> = (0..=9).flat_map(|pcr| pcrs.value(Bank::Sha256, pcr).to_vec()).collect();
+        ImaEntry { path: "boot_aggregate".into(), digest: Bank::Sha256.hash(&values), violation: false }
+    }
+
+    /// A file that was written while it was measured, so that no digest can be told.
+    pub fn violation(path: &str) -> ImaEntry {
+        ImaEntry { path: kernel_path(path), digest: vec![0; Bank::Sha256.size()], violation: true }
+    }
+
+    /// The entry as it stands in `binary_runtime_measurements`.
+    pub fn binary(&self) -> Vec<u8> {
+        let mut entry = PCR.to_le_bytes().to_vec();
+        entry.extend_from_slice(&self.template_digest());
+        field(&mut entry, TEMPLATE.as_bytes());
+        field(&mut entry, &self.template_data());
+        entry
+    }
+
+    /// The entry as it stands in `ascii_runtime_measurements`, with its newline.
+    pub fn ascii_line(&self) -> String {
+        let template_digest = HEXLOWER.encode(&self.template_digest());
+        let digest = HEXLOWER.encode(&self.digest);
+        // The last field, the signature, is empty; the kernel still writes the space before it.
+        format!("{PCR} {template_digest} {TEMPLATE} sha256:{digest} {} \n", self.path)
+    }
+
+    /// What the kernel extends for it.
+    pub fn measurement(&self, banks: &[Bank]) -> Measurement {
+        if self.violation {
+            let ones = banks.iter().map(|bank| (*bank, vec![0xff; bank.size()]));
+            return Measurement { pcr: PCR, digests: ones.collect() };
+        }
+        Measurement::of(banks, PCR, &self.template_data())
+    }
+
+    fn template_digest(&self) -> Vec<u8> {
+        if self.violation { vec![0; Bank::Sha1.size()] } else { Bank::Sha1.hash(&self.template_data()) }
+    }
+
+    fn template_data(&self) -> Vec<u8> {
+        let mut data = Vec::new();
+        field(&mut data, &[b"sha256:\0", self.digest.as_slice()].concat());
+        field(&mut data, &[self.path.as_bytes(), b"\0"].concat());
+        field(&mut data, &[]);
+        data
+    }
+}
+
+impl ImaList {
+    /// The list in binary form, from an entry on.
+    pub fn binary_from(&self, first: usize) -> Vec<u8> {
+        self.entries.iter().skip(first).flat_map(ImaEntry::binary).collect()
+    }
+}
+
+fn field(bytes: &mut Vec<u8>, value: &[u8]) {
+    bytes.extend_from_slice(&(value.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(value);
+}
+
+/// The kernel writes spaces in paths as underscores, in both forms.
+fn kernel_path(path: &str) -> String {
+    path.replace(' ', "_")
+}
+
+const PCR: u32 = 10;
+const TEMPLATE: &str = "ima-sig";
