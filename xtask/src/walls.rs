@@ -14,7 +14,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("identity", &[]),
     ("telemetry", &["identity"]),
     ("trust", &["evidence", "identity", "telemetry"]),
-    ("wire", &["evidence", "identity", "telemetry"]),
+    ("wire", &["evidence"]),
     ("server", &["evidence", "identity", "telemetry", "trust", "wire"]),
     ("agent", &["evidence", "identity", "telemetry", "wire"]),
     ("gateway", &["identity", "wire"]),

@@ -1,16 +1,29 @@
 //! The wire formats: protobuf messages of the edge protocol and of the SPIFFE Workload API.
 //!
-//! Generated types live in [`edge`] and [`workload`]; conversions to domain types that both ends need stand beside
-//! them. Nothing here decides anything.
+//! Generated types live in [`edge`] and [`workload`]. What both ends must compute alike stands beside them:
+//! [`pcr`] converts PCR values, [`binding`] gives the exact bytes that proofs and signatures are over. Nothing here
+//! decides anything.
+
+pub mod binding;
+pub mod pcr;
 
 /// The edge protocol, `assay.edge.v1`.
-#[expect(missing_docs, clippy::all, reason = "generated; documented in proto/edge.proto")]
+#[expect(missing_docs, reason = "generated; documented in proto/edge.proto")]
 pub mod edge {
     tonic::include_proto!("assay.edge.v1");
 }
 
-/// The SPIFFE Workload API (no package).
-#[expect(missing_docs, clippy::all, reason = "generated; documented in proto/workload.proto")]
+/// The SPIFFE Workload API, which has no package.
+#[expect(missing_docs, reason = "generated; documented by the SPIFFE Workload API standard")]
 pub mod workload {
     tonic::include_proto!("_");
 }
+
+/// Metadata that every Workload API request carries, so that no browser can be made to send one.
+pub const WORKLOAD_API_HEADER: &str = "workload.spiffe.io";
+
+/// Bytes of an edge message at most: a 100,000-entry IMA list with long paths, sent whole, stays below it.
+pub const EDGE_MESSAGE_BYTES_MAX: usize = 32 << 20;
+
+/// Bytes of a telemetry submission at most (OTLP's customary 4 MiB and room for the statement).
+pub const SUBMIT_BYTES_MAX: usize = 5 << 20;

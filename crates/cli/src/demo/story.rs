@@ -1,0 +1,284 @@
+//! The demo's story, step by step: what is done, and what must be seen for the step to hold.
+//!
+//! Everything is looked at from outside, as an operator or a workload sees it: the console's answers, the CRL, the
+//! Workload API stream, TLS handshakes.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::process::until;
+use super::report::Report;
+use super::stage::{Device, Region, Stage, TRUST_DOMAIN};
+use crate::client::{Client, segment};
+use crate::output;
+
+/// Tells it all; the report has what happened even when this fails.
+pub fn tell(stage: &mut Stage, report: &mut Report) -> Result<()> {
+    set_up(stage, report)?;
+    let client = stage.client()?;
+    trusted_fleet(stage, report, &client)?;
+    let serials = serials_of(&client, VICTIM)?;
+    compromise(stage, report, &client, &serials)?;
+    recovery(stage, report, &client)
+}
+
+fn set_up(stage: &mut Stage, report: &mut Report) -> Result<()> {
+    report.chapter("Set-up: real TPMs, a server, a gateway, a policy");
+    report.step("tpm", "three software TPMs with EK certificates, three booted machines", || {
+        stage.boot_device(WITNESS, FRANKFURT)?;
+        stage.boot_device(VICTIM, PARIS)?;
+        stage.boot_device(ABROAD, AUSTIN)?;
+        Ok(((), "three swtpm processes, each with an RSA-2048 EK certificate; logs match their PCRs".to_owned()))
+    })?;
+    report.step("server", "own root and issuing CA, SQLite, console", || {
+        let address = stage.start_server()?;
+        Ok(((), format!("console at https://{address}, trust domain {TRUST_DOMAIN}")))
+    })?;
+    report.step("gateway", "credentials from the server, TLS 1.3 in front", || {
+        let address = stage.start_gateway()?;
+        Ok(((), format!("at {address}")))
+    })?;
+    report.step("policy", "learned from the first device's evidence, then set", || {
+        let policy = stage.learn_policy()?;
+        let text = std::fs::read_to_string(&policy)?;
+        let text = format!("{text}\n[location]\ncountries = [\"DE\", \"FR\"]\n");
+        std::fs::write(&policy, text)?;
+        let data = stage.data().to_string_lossy().into_owned();
+        let printed = stage.command(&["policy", "set", &policy.to_string_lossy(), "--data", &data])?;
+        Ok(((), format!("{}; telemetry from DE and FR only", printed.trim())))
+    })
+}
+
+fn trusted_fleet(stage: &mut Stage, report: &mut Report, client: &Client) -> Result<()> {
+    report.chapter("Trust: evidence becomes grants");
+    report.step("enroll", "EK certificate, credential activation, certified device key", || {
+        stage.start_agents()?;
+        let devices = until(TRUST_WITHIN, || {
+            stage.alive()?;
+            let answer = client.get("/v1/devices")?;
+            let devices = output::list(&answer, "devices").to_vec();
+            Ok((devices.len() == stage.devices.len()).then_some(devices))
+        })?;
+        let names: Vec<String> = devices.iter().map(|device| output::text(device, "name")).collect();
+        Ok(((), format!("{} through the gateway", names.join(", "))))
+    })?;
+    report.step("attest", "quote, boot log and IMA list, replayed and appraised", || {
+        for device in &stage.devices {
+            wait_for_status(client, device.name, "trusted")?;
+        }
+        let device = client.get(&device_path(WITNESS, ""))?;
+        let device = device.get("device").unwrap_or(&device);
+        Ok(((), format!("three times {}, policy {}", output::text(device, "tier"), output::text(device, "policy"))))
+    })?;
+    report.step("device-svid", "for a key that lives in the TPM", || {
+        let mut serials = Vec::new();
+        for device in &stage.devices {
+            serials.extend(until(TRUST_WITHIN, || {
+                let serials = serials_of(client, device.name)?;
+                Ok((!serials.is_empty()).then_some(serials))
+            })?);
+        }
+        Ok(((), format!("{} SVIDs for keys certified by their AK as fixedTPM", serials.len())))
+    })?;
+    report.step("workload-svid", "a registration entry, the Workload API, an X.509-SVID", || {
+        for device in &stage.devices {
+            let answer = client.get(&device_path(device.name, ""))?;
+            let parent = output::text(answer.get("device").unwrap_or(&answer), "id");
+            let entry = json!({
+                "spiffe_id": workload_id(device.name), "parent": parent, "ttl_seconds": 3600,
+                "selectors": [{ "type": "unix", "value": format!("uid:{}", rustix::process::getuid().as_raw()) }],
+                "dns_names": [],
+            });
+            client.post("/v1/entries", &entry)?;
+        }
+        stage.start_workloads()?;
+        for device in &mut stage.devices {
+            let name = device.name;
+            let (_, said) = workload(device)?.hear(&["svid"], TRUST_WITHIN)?;
+            ensure!(output::text(&said, "spiffe_id") == workload_id(name), "{name} has {said}");
+        }
+        Ok(((), format!("{} and two more", workload_id(WITNESS))))
+    })?;
+    report.step("mtls", "a workload calls a workload on another device", || {
+        let peer = call(stage, VICTIM, WITNESS)?.context("refused")?;
+        Ok(((), format!("{} ⇄ {peer}", workload_id(VICTIM))))
+    })?;
+    report.step("telemetry", "host metrics, one TPM signature a batch", || {
+        let mut batches = 0;
+        for name in [WITNESS, VICTIM] {
+            batches += until(TRUST_WITHIN, || accepted_batches(client, name).map(|count| (count > 0).then_some(count)))?;
+        }
+        Ok(((), format!("{batches} batches from Frankfurt and Paris verified, inside, stored")))
+    })?;
+    report.step("geofence-refused", "a device that is configured elsewhere", || {
+        let reason = until(TRUST_WITHIN, || refusal_since(client, ABROAD, 0))?;
+        ensure!(accepted_batches(client, ABROAD)? == 0, "a batch from outside was accepted");
+        Ok(((), format!("{ABROAD}: {reason}")))
+    })
+}
+
+fn compromise(stage: &mut Stage, report: &mut Report, client: &Client, serials: &[String]) -> Result<()> {
+    report.chapter("Compromise: the proof fails, every grant falls");
+    let measured = Instant::now();
+    let outcome = (|| {
+        victim(stage)?.machine.run_program(IMPLANT, IMPLANT_CODE)?;
+        let message = until(WITHDRAW_WITHIN, || finding_about(client, VICTIM, IMPLANT))?;
+        let status = wait_for_status(client, VICTIM, "suspect")?;
+        Ok(((), format!("{}: {message}", output::text(&status, "tier"))))
+    })();
+    report.record("compromise", measured.elapsed(), outcome)?;
+
+    let stream = workload(victim(stage)?)?.hear(&["gone"], WITHDRAW_WITHIN);
+    let gone_at = stream.as_ref().map_or_else(|_| Instant::now(), |(at, _)| *at);
+    let outcome = stream.map(|(_, said)| ((), format!("stream: {}", output::text(&said, "reason"))));
+    report.record("withdraw-svid", gone_at.saturating_duration_since(measured), outcome)?;
+
+    let outcome = until(WITHDRAW_WITHIN, || {
+        let crl = assay_identity::crl::Crl::parse(&client.bytes("/crl")?)?;
+        let listed = serials.iter().filter(|serial| crl.lists_hex(serial)).count();
+        Ok((listed == serials.len()).then_some(((), format!("{listed} of {listed} serials on the CRL"))))
+    });
+    report.record("withdraw-crl", measured.elapsed(), outcome)?;
+
+    let outcome = until(WITHDRAW_WITHIN, || match call(stage, VICTIM, WITNESS)? {
+        Ok(peer) => Err(anyhow::anyhow!("{peer} still answers")),
+        Err(reason) => Ok(Some(((), format!("its key is still there, and refused: {reason}")))),
+    });
+    report.record("withdraw-mtls", measured.elapsed(), outcome)?;
+
+    let since = now_seconds()?;
+    let outcome = until(TRUST_WITHIN, || refusal_since(client, VICTIM, since)).map(|reason| ((), reason));
+    report.record("withdraw-telemetry", measured.elapsed(), outcome)?;
+
+    report.step("others-untouched", "the other two devices", || {
+        for name in [WITNESS, ABROAD] {
+            let device = client.get(&device_path(name, ""))?;
+            let status = output::text(device.get("device").unwrap_or(&device), "status");
+            ensure!(status == "trusted", "{name} is {status}");
+        }
+        let peer = call(stage, ABROAD, WITNESS)?.map_err(anyhow::Error::msg)?;
+        Ok(((), format!("trusted; {} ⇄ {peer}", workload_id(ABROAD))))
+    })
+}
+
+fn recovery(stage: &mut Stage, report: &mut Report, client: &Client) -> Result<()> {
+    report.chapter("Recovery: the program is approved, the device comes back by itself");
+    report.step("recover", "the file goes into the policy; fresh evidence is good", || {
+        let answer = client.post(&device_path(VICTIM, "/approve"), &json!({ "paths": [IMPLANT] }))?;
+        wait_for_status(client, VICTIM, "trusted")?;
+        workload(victim(stage)?)?.hear(&["svid"], TRUST_WITHIN)?;
+        let peer = until(TRUST_WITHIN, || Ok(call(stage, VICTIM, WITNESS)?.ok()))?;
+        let policy = answer.get("policy").cloned().unwrap_or(Value::Null);
+        Ok((
+            (),
+            format!(
+                "policy {} version {}; new SVID, {} ⇄ {peer}",
+                output::text(&policy, "name"),
+                output::text(&policy, "version"),
+                workload_id(VICTIM)
+            ),
+        ))
+    })?;
+    report.step("ledger", "every step is a leaf of the audit trail", || {
+        let data = stage.data().to_string_lossy().into_owned();
+        let printed = stage.command(&["ledger", "verify", "--data", &data])?;
+        Ok(((), printed.trim().to_owned()))
+    })
+}
+
+/// The workload on `from` calls the one on `to`: who answered, or why not.
+fn call(stage: &mut Stage, from: &str, to: &str) -> Result<std::result::Result<String, String>> {
+    let address = device(stage, to)?.workload_address.clone().context("no workload")?;
+    let caller = workload(device(stage, from)?)?;
+    caller.say(&json!({ "connect": address }))?;
+    let (_, said) = caller.hear(&["connected", "refused"], CALL_WITHIN)?;
+    Ok(match said.get("peer").and_then(Value::as_str) {
+        Some(peer) => Ok(peer.to_owned()),
+        None => Err(output::text(&said, "error")),
+    })
+}
+
+fn device<'a>(stage: &'a mut Stage, name: &str) -> Result<&'a mut Device> {
+    stage.devices.iter_mut().find(|device| device.name == name).with_context(|| format!("no device {name}"))
+}
+
+fn victim(stage: &mut Stage) -> Result<&mut Device> {
+    device(stage, VICTIM)
+}
+
+fn workload(device: &mut Device) -> Result<&mut super::process::Talking> {
+    device.workload.as_mut().context("its workload is not running")
+}
+
+fn device_path(name: &str, rest: &str) -> String {
+    format!("/v1/devices/{}{rest}", segment(name))
+}
+
+fn workload_id(name: &str) -> String {
+    format!("spiffe://{TRUST_DOMAIN}/workload/{name}")
+}
+
+fn wait_for_status(client: &Client, name: &str, status: &str) -> Result<Value> {
+    until(TRUST_WITHIN, || {
+        let answer = client.get(&device_path(name, ""))?;
+        let device = answer.get("device").unwrap_or(&answer);
+        ensure!(
+            output::text(device, "status") == status,
+            "{name} is {}, not {status}: {}",
+            output::text(device, "status"),
+            output::text(device, "reason")
+        );
+        Ok(Some(device.clone()))
+    })
+}
+
+/// Serials of the grants a device holds now.
+fn serials_of(client: &Client, name: &str) -> Result<Vec<String>> {
+    let answer = client.get(&device_path(name, "/explain"))?;
+    let held = output::list(&answer, "grants").iter().filter(|grant| output::time(grant, "withdrawn_at") == "-");
+    Ok(held.map(|grant| output::text(grant, "serial")).collect())
+}
+
+fn finding_about(client: &Client, name: &str, what: &str) -> Result<Option<String>> {
+    let answer = client.get(&device_path(name, "/explain"))?;
+    let messages = output::list(&answer, "findings").iter().map(|finding| output::text(finding, "message"));
+    Ok(messages.into_iter().find(|message| message.contains(what)))
+}
+
+fn accepted_batches(client: &Client, name: &str) -> Result<usize> {
+    let answer = client.get(&format!("/v1/telemetry?device={}", segment(name)))?;
+    let records = output::list(&answer, "records").iter();
+    Ok(records.filter(|record| record.get("accepted").and_then(Value::as_bool) == Some(true)).count())
+}
+
+/// The reason of a refused batch that arrived at or after `since`.
+fn refusal_since(client: &Client, name: &str, since: u64) -> Result<Option<String>> {
+    let answer = client.get(&format!("/v1/telemetry?device={}", segment(name)))?;
+    let refused = output::list(&answer, "records").iter().find(|record| {
+        record.get("accepted").and_then(Value::as_bool) == Some(false)
+            && record.get("at").and_then(Value::as_u64).is_some_and(|at| at >= since)
+    });
+    Ok(refused.map(|record| output::text(record, "reason")))
+}
+
+/// This machine's clock, which is the server's too.
+fn now_seconds() -> Result<u64> {
+    Ok(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs())
+}
+
+const WITNESS: &str = "edge-frankfurt";
+const VICTIM: &str = "edge-paris";
+const ABROAD: &str = "edge-austin";
+
+const FRANKFURT: Region = Region { country: "DE", subdivision: "DE-HE", city: "Frankfurt" };
+const PARIS: Region = Region { country: "FR", subdivision: "FR-IDF", city: "Paris" };
+const AUSTIN: Region = Region { country: "US", subdivision: "US-TX", city: "Austin" };
+
+const IMPLANT: &str = "/opt/implant";
+const IMPLANT_CODE: &[u8] = b"#!/bin/sh\n# not in any policy\n";
+
+const TRUST_WITHIN: Duration = Duration::from_secs(20);
+const WITHDRAW_WITHIN: Duration = Duration::from_secs(1);
+const CALL_WITHIN: Duration = Duration::from_secs(5);

@@ -1,0 +1,171 @@
+//! `assay device`: look at devices, explain what was found, revoke and approve.
+
+use anyhow::Result;
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use crate::client::{Client, Console, segment};
+use crate::output;
+
+/// Arguments of `assay device`.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    console: Console,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// All devices with their trust state.
+    List,
+    /// One device. Name it by name, SPIFFE ID or the hash in it.
+    Show {
+        /// The device.
+        device: String,
+    },
+    /// Why a device is what it is: every finding of its last appraisal, its grants and its history.
+    Explain {
+        /// The device.
+        device: String,
+    },
+    /// End a device's identity: every grant is withdrawn now, and it cannot attest again.
+    Revoke {
+        /// The device.
+        device: String,
+        /// Why; it is recorded and told to the device.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Accept what the last appraisal refused: the files it named go into the policy, as a new version.
+    Approve {
+        /// The device.
+        device: String,
+        /// Only this file (may be repeated); otherwise every file that was refused.
+        #[arg(long = "file")]
+        files: Vec<String>,
+    },
+}
+
+/// Runs the verb.
+pub fn run(args: Args) -> Result<()> {
+    let client = args.console.client()?;
+    let (answer, print): (Value, fn(&Value)) = match &args.verb {
+        Verb::List => (client.get("/v1/devices")?, print_list),
+        Verb::Show { device } => (client.get(&path(device, ""))?, print_device),
+        Verb::Explain { device } => (client.get(&path(device, "/explain"))?, print_explanation),
+        Verb::Revoke { device, reason } => {
+            (client.post(&path(device, "/revoke"), &json!({ "reason": reason }))?, print_device)
+        }
+        Verb::Approve { device, files } => (approve(&client, device, files)?, print_approval),
+    };
+    if args.json {
+        return output::json(&answer);
+    }
+    print(&answer);
+    Ok(())
+}
+
+fn approve(client: &Client, device: &str, files: &[String]) -> Result<Value> {
+    let body = if files.is_empty() { json!({}) } else { json!({ "paths": files }) };
+    client.post(&path(device, "/approve"), &body)
+}
+
+fn path(device: &str, rest: &str) -> String {
+    format!("/v1/devices/{}{rest}", segment(device))
+}
+
+fn print_list(answer: &Value) {
+    let devices = output::list(answer, "devices");
+    if devices.is_empty() {
+        println!("No device has enrolled yet. Start one with: assay-agent run --config agent.toml");
+        return;
+    }
+    let rows = devices.iter().map(|device| {
+        vec![
+            output::text(device, "name"),
+            output::text(device, "status"),
+            output::text(device, "tier"),
+            output::text(device, "svids"),
+            output::time(device, "evidence_at"),
+            output::text(device, "reason"),
+        ]
+    });
+    println!("{}", output::table(&["device", "status", "tier", "svids", "evidence", "reason"], rows));
+}
+
+fn print_device(answer: &Value) {
+    let device = answer.get("device").unwrap_or(answer);
+    for (title, value) in [
+        ("device", output::text(device, "name")),
+        ("id", output::text(device, "id")),
+        ("status", output::text(device, "status")),
+        ("since", output::time(device, "since")),
+        ("tier", output::text(device, "tier")),
+        ("reason", output::text(device, "reason")),
+        ("evidence", output::time(device, "evidence_at")),
+        ("valid until", output::time(device, "valid_until")),
+        ("policy", output::text(device, "policy")),
+        ("attached", output::text(device, "attached")),
+        ("svids", output::text(device, "svids")),
+    ] {
+        println!("{title:12} {value}");
+    }
+}
+
+fn print_explanation(answer: &Value) {
+    print_device(answer);
+    print_findings(output::list(answer, "findings"));
+    let grants = output::list(answer, "grants");
+    if !grants.is_empty() {
+        let rows = grants.iter().map(|grant| {
+            vec![
+                output::text(grant, "spiffe_id"),
+                output::text(grant, "serial"),
+                output::time(grant, "not_after"),
+                output::time(grant, "withdrawn_at"),
+            ]
+        });
+        println!("\n{}", output::table(&["grant", "serial", "until", "withdrawn"], rows));
+    }
+    let events = output::list(answer, "events");
+    if !events.is_empty() {
+        let rows = events
+            .iter()
+            .map(|event| vec![output::time(event, "at"), output::text(event, "kind"), output::text(event, "detail")]);
+        println!("\n{}", output::table(&["time", "event", "detail"], rows));
+    }
+}
+
+fn print_findings(findings: &[Value]) {
+    if findings.is_empty() {
+        println!("\nNo findings: everything the policy asks for was there.");
+        return;
+    }
+    println!();
+    for finding in findings {
+        println!(
+            "{:16} {:20} {}",
+            output::text(finding, "tier"),
+            output::text(finding, "check"),
+            output::text(finding, "message")
+        );
+    }
+}
+
+fn print_approval(answer: &Value) {
+    let approved = output::list(answer, "approved");
+    for file in approved {
+        println!("approved {}", file.as_str().map_or_else(|| file.to_string(), str::to_owned));
+    }
+    if approved.is_empty() {
+        println!("nothing to approve: the last appraisal refused no file");
+    }
+    if let Some(policy) = answer.get("policy") {
+        println!("policy {} version {}", output::text(policy, "name"), output::text(policy, "version"));
+    }
+}

@@ -1,0 +1,106 @@
+//! `assay entry`: registration entries, which say what workload on which device gets which SPIFFE ID.
+
+use anyhow::{Context, Result};
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use crate::client::{Console, segment};
+use crate::output;
+
+/// Arguments of `assay entry`.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    console: Console,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// All entries.
+    List,
+    /// Entitle a workload.
+    Create {
+        /// The workload's SPIFFE ID.
+        #[arg(long)]
+        spiffe_id: String,
+        /// SPIFFE ID of the device it runs on.
+        #[arg(long)]
+        parent: String,
+        /// A selector, type:value, such as unix:uid:1000; all of them must match.
+        #[arg(long = "selector", required = true)]
+        selectors: Vec<String>,
+        /// Life of an SVID in seconds.
+        #[arg(long, default_value_t = 3600)]
+        ttl: u32,
+        /// A DNS name in the SVID.
+        #[arg(long = "dns")]
+        dns_names: Vec<String>,
+    },
+    /// End an entitlement.
+    Delete {
+        /// The entry's id.
+        id: String,
+    },
+}
+
+/// Runs the verb.
+pub fn run(args: Args) -> Result<()> {
+    let client = args.console.client()?;
+    let answer = match &args.verb {
+        Verb::List => client.get("/v1/entries")?,
+        Verb::Create { spiffe_id, parent, selectors, ttl, dns_names } => {
+            let selectors = selectors.iter().map(|text| selector(text)).collect::<Result<Vec<_>>>()?;
+            let entry = json!({
+                "spiffe_id": spiffe_id, "parent": parent, "selectors": selectors,
+                "ttl_seconds": ttl, "dns_names": dns_names,
+            });
+            client.post("/v1/entries", &entry)?
+        }
+        Verb::Delete { id } => client.delete(&format!("/v1/entries/{}", segment(id)))?,
+    };
+    if args.json {
+        return output::json(&answer);
+    }
+    let entries = match answer.get("entries") {
+        Some(_) => output::list(&answer, "entries").to_vec(),
+        None if answer.get("id").is_some() => vec![answer],
+        None => return Ok(()),
+    };
+    let rows = entries.iter().map(|entry| {
+        let selectors: Vec<String> = output::list(entry, "selectors")
+            .iter()
+            .map(|one| format!("{}:{}", output::text(one, "type"), output::text(one, "value")))
+            .collect();
+        vec![
+            output::text(entry, "id"),
+            output::text(entry, "spiffe_id"),
+            output::text(entry, "parent"),
+            selectors.join(" "),
+            output::text(entry, "ttl_seconds"),
+        ]
+    });
+    println!("{}", output::table(&["entry", "spiffe id", "parent", "selectors", "ttl"], rows));
+    Ok(())
+}
+
+fn selector(text: &str) -> Result<Value> {
+    let (kind, value) =
+        text.split_once(':').with_context(|| format!("{text:?} is no selector: write type:value, as unix:uid:1000"))?;
+    Ok(json!({ "type": kind, "value": value }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_selector_keeps_the_colons_of_its_value() {
+        assert_eq!(selector("unix:uid:0").unwrap(), json!({ "type": "unix", "value": "uid:0" }));
+        assert!(selector("unix").unwrap_err().to_string().contains("unix:uid:1000"));
+    }
+}

@@ -1,0 +1,42 @@
+//! `assay ledger`: the hash-chained audit trail.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Subcommand;
+use serde_json::json;
+
+use crate::output;
+
+/// Arguments of `assay ledger`.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Recompute every leaf's hash and the chain, from the server's data folder.
+    Verify {
+        /// The server's data folder.
+        #[arg(long, env = "ASSAY_DATA", default_value = "assay-data")]
+        data: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Runs the verb.
+pub fn run(args: Args) -> Result<()> {
+    let Verb::Verify { data, json } = args.verb;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let head = runtime.block_on(assay_server::ledger::verify(&data))?;
+    let hash = data_encoding::HEXLOWER.encode(&head.hash);
+    if json {
+        return output::json(&json!({ "ok": true, "leaves": head.leaves, "head": hash }));
+    }
+    println!("{} leaves, every one chained to the one before; head {hash}", head.leaves);
+    Ok(())
+}

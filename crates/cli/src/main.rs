@@ -1,0 +1,88 @@
+//! `assay`: the operator's program. It starts the server and the gateway, talks to the console, and appraises
+//! evidence offline. Each verb is one file; the console's client is `client.rs`, what a verb prints is `output.rs`.
+
+mod appraise;
+mod bench;
+mod case;
+mod client;
+mod demo;
+mod device;
+mod entry;
+mod ledger;
+mod output;
+mod policy;
+mod policy_learn;
+mod service;
+mod trust;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// Hardware-rooted trust for edge fleets.
+#[derive(Parser)]
+#[command(name = "assay", version, arg_required_else_help = true, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run the server: registrar, verifier, authority, collector and console.
+    Server(service::ServerArgs),
+    /// Run the gateway, or get credentials for one.
+    Gateway(service::GatewayArgs),
+    /// Look at devices, explain, revoke and approve them.
+    Device(device::Args),
+    /// Show, set and learn policies.
+    Policy(policy::Args),
+    /// What the fleet is trusted with right now.
+    Trust(trust::Args),
+    /// Registration entries: which workload gets which SPIFFE ID.
+    Entry(entry::Args),
+    /// The audit trail.
+    Ledger(ledger::Args),
+    /// Verify and appraise a folder of evidence offline.
+    Appraise(appraise::Args),
+    /// Measure this machine.
+    Bench(bench::Args),
+    /// The whole story on this machine: three devices, one compromise, one recovery.
+    Demo(demo::Args),
+    /// Print a completion script for a shell.
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    assay_identity::tls::install_crypto_provider();
+    match cli.verb {
+        Verb::Server(args) => service::server(args),
+        Verb::Gateway(args) => service::gateway(args),
+        Verb::Device(args) => output::exit(device::run(args)),
+        Verb::Policy(args) => policy::run(args),
+        Verb::Trust(args) => output::exit(trust::run(args)),
+        Verb::Entry(args) => output::exit(entry::run(args)),
+        Verb::Ledger(args) => output::exit(ledger::run(args)),
+        Verb::Appraise(args) => appraise::run(args),
+        Verb::Bench(args) => bench::run(args),
+        Verb::Demo(args) => demo::run(args),
+        Verb::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "assay", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,78 @@
+//! What a verb prints: a table for people, JSON for programs, and one way to fail.
+
+use std::process::ExitCode;
+
+use comfy_table::{ContentArrangement, Table, presets};
+
+/// Turns a verb's outcome into an exit code; the error is one line with its causes.
+pub fn exit(outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("assay: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A borderless table that wraps to the terminal.
+pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(header.iter().map(|title| title.to_uppercase()).collect::<Vec<_>>());
+    for row in rows {
+        table.add_row(row);
+    }
+    table.trim_fmt()
+}
+
+/// Pretty JSON on standard output.
+pub fn json(value: &serde_json::Value) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string_pretty(value)?);
+    Ok(())
+}
+
+/// A member as people read it: text as it is, null and absent as `-`.
+pub fn text(value: &serde_json::Value, member: &str) -> String {
+    match value.get(member) {
+        None | Some(serde_json::Value::Null) => "-".to_owned(),
+        Some(serde_json::Value::String(text)) if text.is_empty() => "-".to_owned(),
+        Some(serde_json::Value::String(text)) => printable(text),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// A time member (seconds since 1970) as a date; the console speaks seconds.
+pub fn time(value: &serde_json::Value, member: &str) -> String {
+    match value.get(member).and_then(serde_json::Value::as_u64) {
+        None | Some(0) => "-".to_owned(),
+        Some(seconds) => assay_evidence::time::UnixTime(seconds).to_string(),
+    }
+}
+
+/// The members of an array, or nothing.
+pub fn list<'a>(value: &'a serde_json::Value, member: &str) -> &'a [serde_json::Value] {
+    value.get(member).and_then(serde_json::Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+/// Device names and paths come from devices: no control character of theirs reaches a terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_devices_text_cannot_steer_the_terminal() {
+        let value = serde_json::json!({ "name": "a\u{1b}[2Jb" });
+        assert_eq!(text(&value, "name"), "a\u{fffd}[2Jb");
+    }
+
+    #[test]
+    fn what_is_not_there_is_a_dash() {
+        let value = serde_json::json!({ "reason": "", "n": null });
+        assert_eq!([text(&value, "reason"), text(&value, "n"), text(&value, "x")], ["-", "-", "-"]);
+    }
+}

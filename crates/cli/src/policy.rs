@@ -1,0 +1,76 @@
+//! `assay policy`: the policy in force, a new one, and one learned from good evidence.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Subcommand;
+use serde_json::Value;
+
+use crate::client::{Console, read_text};
+use crate::{output, policy_learn};
+
+/// Arguments of `assay policy`.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// The policy in force.
+    Show {
+        #[command(flatten)]
+        console: Console,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Put a policy in force, as the next version of its name. Every device is appraised under it at once.
+    Set {
+        /// The policy, in TOML or JSON.
+        file: PathBuf,
+        #[command(flatten)]
+        console: Console,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a policy from folders of good evidence.
+    Learn(policy_learn::Args),
+}
+
+/// Runs the verb.
+pub fn run(args: Args) -> ExitCode {
+    match args.verb {
+        Verb::Show { console, json } => output::exit(show(&console, json)),
+        Verb::Set { file, console, json } => output::exit(set(&file, &console, json)),
+        Verb::Learn(args) => policy_learn::run(args),
+    }
+}
+
+fn show(console: &Console, json: bool) -> Result<()> {
+    let answer = console.client()?.get("/v1/policy")?;
+    if json {
+        return output::json(&answer);
+    }
+    match answer.get("text").and_then(Value::as_str) {
+        Some(text) => print!("{text}"),
+        None => println!("No policy is set, so no device is trusted. Learn one: assay policy learn CASE_DIR -o FILE"),
+    }
+    Ok(())
+}
+
+fn set(file: &std::path::Path, console: &Console, json: bool) -> Result<()> {
+    let text = read_text(file, POLICY_BYTES_MAX)?;
+    let answer = console.client()?.put_text("/v1/policy", text).with_context(|| file.display().to_string())?;
+    if json {
+        return output::json(&answer);
+    }
+    println!("policy {} version {} is in force", output::text(&answer, "name"), output::text(&answer, "version"));
+    Ok(())
+}
+
+/// A policy of 100,000 paths has about 12 MiB.
+const POLICY_BYTES_MAX: u64 = 32 << 20;

@@ -1,0 +1,47 @@
+//! The exact bytes that proofs and device signatures are over: each part preceded by its u32 big-endian length, so
+//! that no two different lists of parts give the same bytes.
+
+/// DSSE payload type of a workload's request for an SVID, signed by the device key.
+pub const WORKLOAD_SVID_TYPE: &str = "application/vnd.assay.workload-svid.v1";
+
+/// What the enrollment proof (HMAC-SHA256 keyed with the activated credential) is over.
+///
+/// It ties everything the device says in the exchange to the secret that only its TPM could open: whoever carries
+/// the messages cannot put a key of their own in.
+pub fn enroll_proof_body(nonce: &[u8], ak_public: &[u8], device_key_public: &[u8], csr: &[u8]) -> Vec<u8> {
+    framed(&[ENROLL_CONTEXT, nonce, ak_public, device_key_public, csr])
+}
+
+/// What the device key signs, as the body of a DSSE envelope of [`WORKLOAD_SVID_TYPE`], when it asks for a workload's
+/// SVID.
+pub fn workload_svid_body(entry_id: &str, csr: &[u8]) -> Vec<u8> {
+    framed(&[entry_id.as_bytes(), csr])
+}
+
+fn framed(parts: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(parts.iter().map(|part| part.len() + 4).sum());
+    for part in parts {
+        // A part comes from one gRPC message, whose size is bounded far below u32.
+        bytes.extend(u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
+        bytes.extend_from_slice(part);
+    }
+    bytes
+}
+
+const ENROLL_CONTEXT: &[u8] = b"assay-enroll-v1";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_cannot_move_from_one_part_to_the_next() {
+        assert_ne!(enroll_proof_body(b"ab", b"c", b"", b""), enroll_proof_body(b"a", b"bc", b"", b""));
+        assert_ne!(workload_svid_body("a", b"bc"), workload_svid_body("ab", b"c"));
+    }
+
+    #[test]
+    fn the_form_is_length_then_bytes() {
+        assert_eq!(workload_svid_body("e", b"csr"), b"\0\0\0\x01e\0\0\0\x03csr");
+    }
+}
