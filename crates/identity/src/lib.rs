@@ -1,1 +1,27 @@
-//! SPIFFE identities.
+//! SPIFFE identities: names, certificates, bundles, revocation lists, and what TLS makes of them.
+//!
+//! Pure: times are arguments, nothing here opens a file or a socket. Two things draw randomness inside the
+//! cryptography library: [`PrivateKey::generate`] and ECDSA signing.
+//! Start at `spiffe_id.rs`; `x509_svid/` issues, `verify.rs` verifies, `tls.rs` puts verification into rustls.
+
+pub mod authority;
+pub mod bundle;
+pub mod crl;
+pub mod csr;
+pub mod key;
+pub mod serial;
+mod signature;
+pub mod spiffe_id;
+pub mod tls;
+pub mod verify;
+pub mod x509_svid;
+
+pub use authority::Issuer;
+pub use bundle::Bundle;
+pub use crl::{Crl, CrlSet};
+pub use csr::Csr;
+pub use key::PrivateKey;
+pub use rustls_pki_types::UnixTime;
+pub use serial::Serial;
+pub use spiffe_id::{SpiffeId, TrustDomain};
+pub use verify::{SvidError, VerifiedPeer, verify_svid};

@@ -1,0 +1,241 @@
+//! Certificate revocation lists: signing them, and looking serials up in verified ones.
+
+use std::collections::HashSet;
+use std::sync::OnceLock;
+
+use rcgen::{CertificateRevocationListParams, KeyIdMethod, RevokedCertParams};
+use rustls_pki_types::UnixTime;
+use thiserror::Error;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::revocation_list::CertificateRevocationList;
+
+use crate::authority::{IssueError, Issuer, date, dates};
+use crate::serial::Serial;
+use crate::signature;
+use crate::x509_svid::unix_time;
+
+/// A certificate to be listed as revoked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RevokedSerial {
+    /// Which certificate.
+    pub serial: Serial,
+    /// Since when.
+    pub at: UnixTime,
+    /// Why.
+    pub reason: RevocationReason,
+}
+
+/// Why a certificate was revoked; the reasons of RFC 5280 §5.3.1 that Assay gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RevocationReason {
+    /// The device's trust state fell.
+    PrivilegeWithdrawn,
+    /// The device or workload is gone.
+    CessationOfOperation,
+    /// A newer certificate took its place.
+    Superseded,
+    /// The private key may be known to others.
+    KeyCompromise,
+}
+
+/// Signs the list of everything `issuer` has revoked.
+pub fn sign(
+    revoked: &[RevokedSerial],
+    number: u64,
+    this_update: UnixTime,
+    next_update: UnixTime,
+    issuer: &Issuer,
+) -> Result<Vec<u8>, IssueError> {
+    let (this_update, next_update) = dates(this_update, next_update)?;
+    let list = CertificateRevocationListParams {
+        this_update,
+        next_update,
+        crl_number: number.into(),
+        issuing_distribution_point: None,
+        revoked_certs: revoked.iter().map(revoked_parameters).collect::<Result<_, _>>()?,
+        key_identifier_method: KeyIdMethod::PreSpecified(issuer.key_identifier.clone()),
+    };
+    let signed = list.signed_by(&issuer.signer).map_err(IssueError::Signing)?;
+    Ok(signed.der().to_vec())
+}
+
+fn revoked_parameters(revoked: &RevokedSerial) -> Result<RevokedCertParams, IssueError> {
+    Ok(RevokedCertParams {
+        serial_number: revoked.serial.as_bytes().to_vec().into(),
+        revocation_time: date(revoked.at)?,
+        reason_code: Some(match revoked.reason {
+            RevocationReason::PrivilegeWithdrawn => rcgen::RevocationReason::PrivilegeWithdrawn,
+            RevocationReason::CessationOfOperation => rcgen::RevocationReason::CessationOfOperation,
+            RevocationReason::Superseded => rcgen::RevocationReason::Superseded,
+            RevocationReason::KeyCompromise => rcgen::RevocationReason::KeyCompromise,
+        }),
+        invalidity_date: None,
+    })
+}
+
+/// Why bytes are not a revocation list we can use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum CrlError {
+    /// Larger than any list we expect.
+    #[error("a CRL has at most {CRL_BYTES_MAX} bytes, this has {length}")]
+    TooLong {
+        /// Bytes of the list.
+        length: usize,
+    },
+    /// Not a v2 CRL with number and next update.
+    #[error("not an X.509 v2 revocation list with a number and a next update")]
+    Malformed,
+    /// A critical extension whose meaning would be lost: a delta or partial list.
+    #[error("the list has a critical extension, so it may not be complete")]
+    Partial,
+    /// The signature is not the authority's.
+    #[error("the list is not signed by its authority")]
+    Signature,
+}
+
+/// A parsed revocation list. It counts only for certificates issued by the very key that signed it.
+#[derive(Debug)]
+pub struct Crl {
+    issuer: Vec<u8>,
+    number: u64,
+    next_update: UnixTime,
+    revoked: HashSet<Serial>,
+    der: Vec<u8>,
+    /// The key the signature was verified under, once it was.
+    verified_by: OnceLock<Vec<u8>>,
+}
+
+impl Crl {
+    /// Parses DER. The signature is looked at when the issuer's key is known.
+    pub fn parse(der: &[u8]) -> Result<Self, CrlError> {
+        let list = parse_list(der)?;
+        let content = &list.tbs_cert_list;
+        if content.extensions().iter().any(|extension| extension.critical) {
+            return Err(CrlError::Partial);
+        }
+        let number = list.crl_number().and_then(|number| u64::try_from(number).ok());
+        let revoked = list.iter_revoked_certificates();
+        let revoked = revoked.map(|entry| Serial::from_integer(entry.raw_serial())).collect::<Option<_>>();
+        Ok(Crl {
+            issuer: list.issuer().as_raw().to_vec(),
+            number: number.ok_or(CrlError::Malformed)?,
+            next_update: list.next_update().map(unix_time).ok_or(CrlError::Malformed)?,
+            revoked: revoked.ok_or(CrlError::Malformed)?,
+            der: der.to_vec(),
+            verified_by: OnceLock::new(),
+        })
+    }
+
+    /// Verifies that the authority with this certificate signed the list.
+    pub fn verify(&self, authority: &[u8]) -> Result<(), CrlError> {
+        let (_, authority) = X509Certificate::from_der(authority).map_err(|_| CrlError::Signature)?;
+        let names_match = authority.subject().as_raw() == self.issuer;
+        let holds = names_match && self.is_signed_by(authority.public_key().raw);
+        if holds { Ok(()) } else { Err(CrlError::Signature) }
+    }
+
+    /// The list's number: higher is newer.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// When the authority promised a newer list.
+    pub fn next_update(&self) -> UnixTime {
+        self.next_update
+    }
+
+    /// Whether the list names this serial.
+    pub fn revokes(&self, serial: &Serial) -> bool {
+        self.revoked.contains(serial)
+    }
+
+    /// The serials listed.
+    pub fn serials(&self) -> impl Iterator<Item = &Serial> {
+        self.revoked.iter()
+    }
+
+    /// The list as received.
+    pub fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    fn is_signed_by(&self, spki: &[u8]) -> bool {
+        if let Some(verified_by) = self.verified_by.get() {
+            return verified_by == spki;
+        }
+        let Ok(list) = parse_list(&self.der) else {
+            return false;
+        };
+        let tbs = list.tbs_cert_list.as_ref();
+        let holds = signature::verifies(spki, &list.signature_algorithm, tbs, &list.signature_value);
+        if holds {
+            // Losing a race here means that another thread verified the same list under the same key.
+            let _ = self.verified_by.set(spki.to_vec());
+        }
+        holds
+    }
+}
+
+fn parse_list(der: &[u8]) -> Result<CertificateRevocationList<'_>, CrlError> {
+    if der.len() > CRL_BYTES_MAX {
+        return Err(CrlError::TooLong { length: der.len() });
+    }
+    match CertificateRevocationList::from_der(der) {
+        Ok((rest, list)) if rest.is_empty() => Ok(list),
+        _ => Err(CrlError::Malformed),
+    }
+}
+
+/// The revocation lists a verifier holds, of any number of authorities.
+///
+/// SPIFFE leaves revocation open, so an authority without a list here has revoked nothing as far as this
+/// verifier knows. A list past its next update counts as a list that is being withheld.
+#[derive(Debug, Default)]
+pub struct CrlSet(Vec<Crl>);
+
+/// What the lists say about a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Revocation {
+    NotListed,
+    Revoked,
+    Stale,
+}
+
+impl CrlSet {
+    /// Parses each list; one that does not parse is an error, not a gap.
+    pub fn from_der<D: AsRef<[u8]>>(lists: impl IntoIterator<Item = D>) -> Result<Self, CrlError> {
+        lists.into_iter().map(|der| Crl::parse(der.as_ref())).collect::<Result<_, _>>().map(CrlSet)
+    }
+
+    /// The lists.
+    pub fn iter(&self) -> impl Iterator<Item = &Crl> {
+        self.0.iter()
+    }
+
+    /// What the newest list of the issuer with this name and key says about `serial`.
+    pub(crate) fn look_up(
+        &self,
+        issuer: &[u8],
+        issuer_spki: &[u8],
+        serial: &Serial,
+        now: UnixTime,
+    ) -> Revocation {
+        // A forged list is not signed by the issuer's key and so is as good as absent.
+        let lists = self.0.iter().filter(|crl| crl.issuer == issuer && crl.is_signed_by(issuer_spki));
+        match lists.max_by_key(|crl| crl.number) {
+            None => Revocation::NotListed,
+            Some(crl) if crl.revokes(serial) => Revocation::Revoked,
+            Some(crl) if crl.next_update <= now => Revocation::Stale,
+            Some(_) => Revocation::NotListed,
+        }
+    }
+}
+
+impl From<Vec<Crl>> for CrlSet {
+    fn from(lists: Vec<Crl>) -> Self {
+        CrlSet(lists)
+    }
+}
+
+// An entry is about 40 bytes: room for 200,000 revoked certificates.
+const CRL_BYTES_MAX: usize = 8 << 20;
