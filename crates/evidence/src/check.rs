@@ -79,6 +79,8 @@ checks! {
     ImaPolicy => "ima-policy",
     /// Violations are what the policy accepts.
     ImaViolation => "ima-violation",
+    /// Entries past the quoted prefix wait for the next quote.
+    ImaUndecided => "ima-undecided",
     /// The boot log shows what the policy demands.
     BootPolicy => "boot-policy",
     /// PCR values are among the policy's.
