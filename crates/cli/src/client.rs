@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
-use assay_identity::bundle::Bundle;
-use assay_identity::tls::{self, TrustSource};
+use assay_identity::tls::{self, Trust, TrustSource};
+use assay_identity::{Bundle, CrlSet, SpiffeId, TrustDomain};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode, header};
@@ -85,15 +85,12 @@ impl Console {
 impl Client {
     /// A client for the console at `address`, whose certificate must chain to `bundle_pem`.
     pub fn new(address: String, trust_domain: &str, bundle_pem: &str, token: String) -> Result<Self> {
-        let trust_domain = trust_domain.parse().context("trust domain")?;
-        let bundle = Bundle::from_pem(trust_domain, bundle_pem).context("trust bundle")?;
-        let server = bundle.trust_domain().server_id();
-        let config = tls::client_config(
-            TrustSource::new(bundle, Default::default()),
-            Arc::new(move |id| *id == server),
-            None,
-            &[b"http/1.1"],
-        )?;
+        let trust_domain = TrustDomain::parse(trust_domain).context("trust domain")?;
+        let server = SpiffeId::server(&trust_domain);
+        let bundle = Bundle::from_pem(trust_domain, bundle_pem.as_bytes()).context("trust bundle")?;
+        let trust = TrustSource::new(Trust { bundle, crls: CrlSet::default() });
+        let mut config = tls::client_config(None, trust, Arc::new(move |id| *id == server))?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         Ok(Client { address, token, tls: tokio_rustls::TlsConnector::from(Arc::new(config)), runtime })
     }

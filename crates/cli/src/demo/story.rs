@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use assay_identity::{Crl, Serial};
 use serde_json::{Value, json};
 
 use super::process::until;
@@ -136,8 +137,9 @@ fn compromise(stage: &mut Stage, report: &mut Report, client: &Client, serials: 
     report.record("withdraw-svid", gone_at.saturating_duration_since(measured), outcome)?;
 
     let outcome = until(WITHDRAW_WITHIN, || {
-        let crl = assay_identity::crl::Crl::parse(&client.bytes("/crl")?)?;
-        let listed = serials.iter().filter(|serial| crl.lists_hex(serial)).count();
+        let crl = Crl::parse(&client.bytes("/crl")?)?;
+        let listed =
+            serials.iter().filter_map(|hex| Serial::from_hex(hex)).filter(|serial| crl.revokes(serial)).count();
         Ok((listed == serials.len()).then_some(((), format!("{listed} of {listed} serials on the CRL"))))
     });
     report.record("withdraw-crl", measured.elapsed(), outcome)?;

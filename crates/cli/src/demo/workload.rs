@@ -8,12 +8,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
-use assay_identity::bundle::Bundle;
-use assay_identity::crl::CrlSet;
-use assay_identity::tls::{self, TrustSource};
+use assay_identity::tls::{self, ClientIdentity, Trust, TrustSource};
+use assay_identity::{Bundle, CrlSet, SpiffeId, UnixTime};
 use assay_wire::workload::X509svidRequest;
 use assay_wire::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::sign::CertifiedKey;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
@@ -33,9 +32,8 @@ struct Held(Arc<Mutex<Option<Identity>>>);
 
 #[derive(Clone)]
 struct Identity {
-    chain: Vec<CertificateDer<'static>>,
-    key: Arc<PrivateKeyDer<'static>>,
-    trust: TrustSource,
+    key: Arc<CertifiedKey>,
+    trust: Arc<TrustSource>,
 }
 
 impl Held {
@@ -100,17 +98,11 @@ async fn stream(socket: &std::path::Path, held: &Held, had: &mut bool) -> Result
     let mut stream = SpiffeWorkloadApiClient::new(channel).fetch_x509svid(request).await?.into_inner();
     while let Some(message) = stream.message().await? {
         let Some(svid) = message.svids.first() else { return Ok(()) };
-        let id: assay_identity::SpiffeId = svid.spiffe_id.parse()?;
-        let bundle = Bundle::from_concatenated_der(id.trust_domain().clone(), &svid.bundle)?;
-        let crls = CrlSet::verified(&message.crl, &bundle)?;
-        held.set(Identity {
-            chain: assay_identity::bundle::split_der(&svid.x509_svid)?
-                .into_iter()
-                .map(|der| CertificateDer::from(der.to_vec()))
-                .collect(),
-            key: Arc::new(PrivatePkcs8KeyDer::from(svid.x509_svid_key.clone()).into()),
-            trust: TrustSource::new(bundle, crls),
-        });
+        let id = SpiffeId::parse(&svid.spiffe_id)?;
+        let bundle = Bundle::from_der(id.trust_domain().clone(), &svid.bundle)?;
+        let trust = TrustSource::new(Trust { bundle, crls: CrlSet::from_der(&message.crl)? });
+        let key = tls::certified_key(split_der(&svid.x509_svid), &svid.x509_svid_key)?;
+        held.set(Identity { key, trust });
         *had = true;
         say(&json!({ "event": "svid", "spiffe_id": svid.spiffe_id }));
     }
@@ -131,14 +123,7 @@ async fn serve(listener: TcpListener, held: Held) {
 }
 
 async fn answer(tcp: TcpStream, identity: Identity) -> Result<()> {
-    let config = tls::server_config(
-        identity.trust,
-        Arc::new(|_| true),
-        identity.chain,
-        identity.key.clone_key(),
-        tls::ClientCertificate::Required,
-        &[],
-    )?;
+    let config = tls::server_config(identity.key, identity.trust, ClientIdentity::Required(Arc::new(|_| true)))?;
     let mut stream = TlsAcceptor::from(Arc::new(config)).accept(tcp).await?;
     stream.write_all(GREETING).await?;
     stream.shutdown().await?;
@@ -147,20 +132,27 @@ async fn answer(tcp: TcpStream, identity: Identity) -> Result<()> {
 
 async fn connect(address: &str, held: &Held) -> Result<String> {
     let identity = held.get().context("no SVID yet")?;
-    let config = tls::client_config(
-        identity.trust,
-        Arc::new(|_| true),
-        Some((identity.chain, identity.key.clone_key())),
-        &[],
-    )?;
+    let config = tls::client_config(Some(identity.key), identity.trust.clone(), Arc::new(|_| true))?;
     let tcp = TcpStream::connect(address).await?;
     let mut stream = TlsConnector::from(Arc::new(config)).connect("workload.invalid".try_into()?, tcp).await?;
     // In TLS 1.3 a server refuses a client's certificate after the client is done: only its data is an answer.
     let mut greeting = vec![0; GREETING.len()];
     stream.read_exact(&mut greeting).await.context("the peer refused the certificate")?;
     let (_, session) = stream.get_ref();
-    let leaf = session.peer_certificates().and_then(|chain| chain.first()).context("a peer certificate")?;
-    Ok(assay_identity::x509_svid::spiffe_id_of(leaf)?.to_string())
+    let chain = session.peer_certificates().context("a peer certificate")?;
+    Ok(identity.trust.verify(chain, UnixTime::now())?.spiffe_id().to_string())
+}
+
+/// The certificates of a concatenated DER chain, by their outer length (each is a SEQUENCE with a long length).
+fn split_der(mut bytes: &[u8]) -> Vec<Vec<u8>> {
+    let mut certificates = Vec::new();
+    while let [0x30, 0x82, high, low, ..] = bytes {
+        let length = usize::from(u16::from_be_bytes([*high, *low])) + 4;
+        let Some((certificate, rest)) = bytes.split_at_checked(length) else { break };
+        certificates.push(certificate.to_vec());
+        bytes = rest;
+    }
+    certificates
 }
 
 const GREETING: &[u8] = b"hello from a workload\n";
