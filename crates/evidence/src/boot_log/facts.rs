@@ -1,0 +1,427 @@
+//! What a log that replays says about the boot.
+//!
+//! Only data that a digest covers becomes a fact. Types, names and paths that no digest covers are
+//! kept as remarks for people, in fields called `remark`, and nothing may be granted on their word.
+
+use super::coverage::{GRUB_COMMAND_PCR, KERNEL_COMMAND_LINE};
+use super::variable::utf16;
+use super::{
+    BootLog, Coverage, Event, EventType, Guid, Signature, SignatureKind, Variable, device_path, replay,
+    signature_lists,
+};
+use crate::read::Reader;
+use crate::tpm::pcr::PcrValues;
+use crate::{Digest, HashAlgorithm, PcrIndex};
+
+/// The facts of one boot, by the digests of one bank.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootFacts {
+    /// The bank whose digests these facts stand on.
+    pub bank: HashAlgorithm,
+    /// The firmware's version (EV_S_CRTM_VERSION), as text where it is text, else in hex.
+    pub firmware_version: Option<String>,
+    /// Firmware volumes and the like in PCR 0 and 2: every measurement there that is of code.
+    pub firmware: Vec<MeasuredItem>,
+    /// The Secure Boot variables, or `None` where PCR 7 does not begin with them, each covered by its
+    /// digest, up to the separator. Then nothing at all is known about Secure Boot.
+    pub secure_boot: Option<SecureBootVariables>,
+    /// What the images that ran were trusted by (PCR 7 after the separator), in order.
+    pub authorities: Vec<Authority>,
+    /// Events of PCR 7 that are none of the above: their digest covers nothing that we can read.
+    pub unexplained_in_pcr7: Vec<usize>,
+    /// The images that the firmware started, in order: everything in PCR 4 that is not text, whatever
+    /// the log calls it.
+    pub boot_applications: Vec<Image>,
+    /// Command lines that GRUB gave a kernel (PCR 8) or systemd-boot measured (PCR 12). GRUB's labels
+    /// of command lines and commands are remarks: whoever pins one of them has to look at both lists.
+    pub kernel_command_lines: Vec<String>,
+    /// Commands that GRUB ran (PCR 8).
+    pub grub_commands: Vec<String>,
+    /// Files that GRUB or systemd-stub measured, the kernel's initrd and command line (PCR 9, 11, 13),
+    /// and what in PCR 8 and 12 is no text.
+    pub loaded: Vec<MeasuredItem>,
+    /// Shim's lists (PCR 14): digests of MokList, MokListX and others, the names as remarks.
+    pub mok: Vec<MeasuredItem>,
+    /// SBAT level that shim enforced, if it says so in PCR 7.
+    pub sbat_level: Option<String>,
+    /// PCRs that have their separator, each closing what the firmware measured before it handed over.
+    pub separators: Vec<PcrIndex>,
+    /// PCRs whose separator reports an error of the firmware.
+    pub error_separators: Vec<PcrIndex>,
+}
+
+/// The Secure Boot configuration, as PCR 7 has it before its separator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecureBootVariables {
+    /// Whether Secure Boot was enforced: SecureBoot is 1. No data at all means no.
+    pub is_enabled: bool,
+    /// The platform key.
+    pub pk: Vec<Signature>,
+    /// Key exchange keys: who may change db and dbx.
+    pub kek: Vec<Signature>,
+    /// What is allowed.
+    pub db: Vec<Signature>,
+    /// What is forbidden.
+    pub dbx: Vec<Signature>,
+}
+
+/// What an image was trusted by: an entry of a variable such as db or MokListRT.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authority {
+    /// The event.
+    pub event: usize,
+    /// The variable it came from: `db`, `MokListRT`, `Shim`, `SbatLevel`.
+    pub variable: String,
+    /// Whose variable that is.
+    pub vendor: Guid,
+    /// The certificate or digest, where the data is one.
+    pub signature: Option<SignatureKind>,
+}
+
+/// An image that was started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// The event.
+    pub event: usize,
+    /// Authenticode digest of the image.
+    pub digest: Digest,
+    /// Where it is said to come from.
+    pub remark: String,
+}
+
+/// Something that was measured, known by its digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeasuredItem {
+    /// The event.
+    pub event: usize,
+    /// Where it was measured.
+    pub pcr: PcrIndex,
+    /// What was extended.
+    pub digest: Digest,
+    /// What the log calls it.
+    pub remark: String,
+}
+
+/// One event in short, for telling two boots apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventSummary {
+    /// Its place in the log.
+    pub number: usize,
+    /// The PCR it extended.
+    pub pcr: PcrIndex,
+    /// Its type, a remark.
+    pub event_type: EventType,
+    /// What it extended, in the facts' bank.
+    pub digest: Digest,
+    /// What the log calls it.
+    pub remark: String,
+}
+
+/// Everything about one verified boot log. Only verification makes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootClaims {
+    log_sha256: Digest,
+    replayed: PcrValues,
+    facts: BootFacts,
+    events: Vec<EventSummary>,
+}
+
+impl BootClaims {
+    /// The SHA-256 of the log: the same log says the same.
+    pub fn log_sha256(&self) -> &Digest {
+        &self.log_sha256
+    }
+
+    /// The PCR values it replays to, in every bank.
+    pub fn replayed(&self) -> &PcrValues {
+        &self.replayed
+    }
+
+    /// The facts.
+    pub fn facts(&self) -> &BootFacts {
+        &self.facts
+    }
+
+    /// The events that extended a PCR.
+    pub fn events(&self) -> &[EventSummary] {
+        &self.events
+    }
+}
+
+/// Makes claims of a log that verification has found to replay to the quoted PCRs of `bank`.
+pub(crate) fn claims(log: &BootLog<'_>, bank: HashAlgorithm) -> BootClaims {
+    let events = extends(log, bank).map(|(event, pcr, digest)| EventSummary {
+        number: event.number(),
+        pcr,
+        event_type: event.event_type(),
+        digest,
+        remark: remark(event),
+    });
+    BootClaims {
+        log_sha256: HashAlgorithm::Sha256.hash(&[log.bytes()]),
+        replayed: replay(log),
+        facts: facts(log, bank),
+        events: events.collect(),
+    }
+}
+
+/// What the log says, by the digests of `bank`. Worth what the replay in that bank is worth.
+pub fn facts(log: &BootLog<'_>, bank: HashAlgorithm) -> BootFacts {
+    let mut facts = BootFacts::new(bank);
+    let mut pcr7 = Vec::new();
+    for (event, pcr, digest) in extends(log, bank) {
+        let coverage = event.coverage(bank);
+        let covered = match coverage {
+            Coverage::Covered(bytes) => Some(bytes),
+            Coverage::Elsewhere | Coverage::Broken => None,
+        };
+        if pcr.get() == SECURE_BOOT_PCR {
+            pcr7.push((event, covered));
+        }
+        if let (EventType::SEPARATOR, Some(data)) = (event.event_type(), covered) {
+            facts.add_separator(pcr, data);
+        } else {
+            facts.add(event, pcr, digest, covered);
+        }
+    }
+    facts.read_pcr7(&pcr7);
+    facts
+}
+
+/// The events that extend a PCR of `bank`.
+fn extends<'log, 'a>(
+    log: &'log BootLog<'a>,
+    bank: HashAlgorithm,
+) -> impl Iterator<Item = (&'log Event<'a>, PcrIndex, Digest)> {
+    log.events().iter().filter_map(move |event| Some((event, event.extends()?, event.digest(bank)?)))
+}
+
+impl BootFacts {
+    fn new(bank: HashAlgorithm) -> Self {
+        BootFacts {
+            bank,
+            firmware_version: None,
+            firmware: Vec::new(),
+            secure_boot: None,
+            authorities: Vec::new(),
+            unexplained_in_pcr7: Vec::new(),
+            boot_applications: Vec::new(),
+            kernel_command_lines: Vec::new(),
+            grub_commands: Vec::new(),
+            loaded: Vec::new(),
+            mok: Vec::new(),
+            sbat_level: None,
+            separators: Vec::new(),
+            error_separators: Vec::new(),
+        }
+    }
+
+    fn add_separator(&mut self, pcr: PcrIndex, data: &[u8]) {
+        let list = match data {
+            [0, 0, 0, 0] | [0xff, 0xff, 0xff, 0xff] => &mut self.separators,
+            _ => &mut self.error_separators,
+        };
+        if !list.contains(&pcr) {
+            list.push(pcr);
+        }
+    }
+
+    /// Sorts an event by its PCR and by whether its data is covered; its type is the sender's word and
+    /// must not take it out of the list in which a reader looks for it.
+    fn add(&mut self, event: &Event<'_>, pcr: PcrIndex, digest: Digest, covered: Option<&[u8]>) {
+        let item = || MeasuredItem { event: event.number(), pcr, digest, remark: remark(event) };
+        match (pcr.get(), covered) {
+            (0, Some(data)) if event.event_type() == EventType::S_CRTM_VERSION => {
+                self.firmware_version.get_or_insert_with(|| version(data));
+            }
+            (0 | 2, None) => self.firmware.push(item()),
+            (4, None) => self.boot_applications.push(Image {
+                event: event.number(),
+                digest,
+                remark: image_path(event.data()).unwrap_or_else(|| remark(event)),
+            }),
+            (GRUB_COMMAND_PCR, Some(text)) => {
+                let list = if event.data().starts_with(KERNEL_COMMAND_LINE) {
+                    &mut self.kernel_command_lines
+                } else {
+                    &mut self.grub_commands
+                };
+                list.push(String::from_utf8_lossy(text).into_owned());
+            }
+            // systemd-boot and systemd-stub measure the command line as UTF-16 with its NUL.
+            (12, Some(text)) => {
+                self.kernel_command_lines.push(utf16(text).trim_end_matches('\0').to_owned());
+            }
+            (8 | 9 | 11 | 12 | 13, _) => self.loaded.push(item()),
+            (14, _) => self.mok.push(item()),
+            _ => {}
+        }
+    }
+
+    /// The specification orders PCR 7: SecureBoot, PK, KEK, db, dbx, more variables, separator, and then
+    /// the authorities. An attacker who booted without Secure Boot can append to PCR 7 and relabel what
+    /// is there, but cannot give the digests at its beginning other data; so the configuration is what
+    /// that unbroken beginning says, and nothing later counts.
+    fn read_pcr7(&mut self, events: &[(&Event<'_>, Option<&[u8]>)]) {
+        let is_separator = |event: &Event<'_>, covered: Option<&[u8]>| {
+            event.event_type() == EventType::SEPARATOR && covered.is_some()
+        };
+        let end = events.iter().position(|(event, covered)| is_separator(event, *covered));
+        let (before, after) = events.split_at(end.unwrap_or(events.len()));
+        if end.is_some() {
+            self.secure_boot = SecureBootVariables::read(before);
+        }
+        for (event, covered) in before {
+            if covered.is_none() {
+                self.unexplained_in_pcr7.push(event.number());
+            }
+        }
+        for (event, covered) in after {
+            if is_separator(event, *covered) {
+                continue;
+            }
+            let is_authority = event.event_type() == EventType::EFI_VARIABLE_AUTHORITY;
+            let variable = covered.filter(|_| is_authority).and_then(|data| Variable::parse(data).ok());
+            match variable {
+                Some(variable) => self.add_authority(event.number(), &variable),
+                None => self.unexplained_in_pcr7.push(event.number()),
+            }
+        }
+    }
+
+    fn add_authority(&mut self, event: usize, variable: &Variable<'_>) {
+        if variable.is(Guid::SHIM_LOCK, "SbatLevel") {
+            let text = String::from_utf8_lossy(variable.data).into_owned();
+            self.sbat_level.get_or_insert(text);
+        }
+        self.authorities.push(Authority {
+            event,
+            variable: variable.name.clone(),
+            vendor: variable.vendor,
+            signature: authority_signature(variable.data),
+        });
+    }
+}
+
+impl SecureBootVariables {
+    /// Reads the events of PCR 7 before its separator; `None` unless each is covered by its digest and
+    /// the first is SecureBoot.
+    fn read(events: &[(&Event<'_>, Option<&[u8]>)]) -> Option<Self> {
+        let mut variables = Vec::with_capacity(events.len());
+        for (event, covered) in events {
+            let data = (*covered)?;
+            if event.event_type() == EventType::EFI_VARIABLE_DRIVER_CONFIG {
+                variables.push(Variable::parse(data).ok()?);
+            } else if variables.is_empty() {
+                return None;
+            }
+        }
+        let first = variables.first().filter(|first| first.is(Guid::GLOBAL_VARIABLE, "SecureBoot"))?;
+        let is_enabled = match first.data {
+            [1] => true,
+            [0] | [] => false,
+            _ => return None,
+        };
+        let database = |vendor, name| {
+            let mut named = variables.iter().filter(|variable| variable.is(vendor, name));
+            match (named.next(), named.next()) {
+                (Some(variable), None) => signature_lists(variable.data).ok(),
+                _ => None,
+            }
+        };
+        Some(SecureBootVariables {
+            is_enabled,
+            pk: database(Guid::GLOBAL_VARIABLE, "PK")?,
+            kek: database(Guid::GLOBAL_VARIABLE, "KEK")?,
+            db: database(Guid::IMAGE_SECURITY_DATABASE, "db")?,
+            dbx: database(Guid::IMAGE_SECURITY_DATABASE, "dbx")?,
+        })
+    }
+}
+
+/// EFI_SIGNATURE_DATA with a certificate or a digest, or (shim's own) a certificate alone.
+fn authority_signature(data: &[u8]) -> Option<SignatureKind> {
+    let is_der = |bytes: &[u8]| bytes.starts_with(&[0x30, 0x82]);
+    let owned = data.get(GUID_BYTES..).unwrap_or_default();
+    match (is_der(data), is_der(owned)) {
+        (true, _) => Some(SignatureKind::certificate(data)),
+        (_, true) => Some(SignatureKind::certificate(owned)),
+        _ => Digest::new(HashAlgorithm::Sha256, owned).map(SignatureKind::ImageDigest),
+    }
+}
+
+/// UEFI_IMAGE_LOAD_EVENT: three addresses, the path's length, the path.
+fn image_path(data: &[u8]) -> Option<String> {
+    let mut reader = Reader::new(data);
+    reader.bytes(IMAGE_LOAD_FIXED_BYTES).ok()?;
+    let length = usize::try_from(reader.u64_le().ok()?).ok()?;
+    device_path::text(reader.bytes(length).ok()?).filter(|path| !path.is_empty())
+}
+
+/// UTF-16 or ASCII text where that is what it is, else hex.
+fn version(data: &[u8]) -> String {
+    let is_text = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic() || c == ' ');
+    let wide = utf16(data);
+    let wide = wide.trim_end_matches('\0');
+    let narrow = String::from_utf8_lossy(data);
+    let narrow = narrow.trim_end_matches('\0');
+    match (is_text(wide), is_text(narrow)) {
+        (true, _) => wide.to_owned(),
+        (_, true) => narrow.to_owned(),
+        _ => data_encoding::HEXLOWER.encode(data),
+    }
+}
+
+/// What the log calls an event: text, a variable's name, an image's path, or just its type.
+fn remark(event: &Event<'_>) -> String {
+    let data = event.data();
+    let named = match event.event_type() {
+        EventType::EFI_VARIABLE_DRIVER_CONFIG
+        | EventType::EFI_VARIABLE_BOOT
+        | EventType::EFI_VARIABLE_BOOT2
+        | EventType::EFI_VARIABLE_AUTHORITY => Variable::parse(data).ok().map(|variable| variable.name),
+        EventType::EFI_BOOT_SERVICES_APPLICATION
+        | EventType::EFI_BOOT_SERVICES_DRIVER
+        | EventType::EFI_RUNTIME_SERVICES_DRIVER => image_path(data),
+        // Tag and length, then text where the kernel wrote it.
+        EventType::EVENT_TAG => data.get(8..).and_then(printable),
+        EventType::EFI_PLATFORM_FIRMWARE_BLOB => firmware_blob(data),
+        EventType::EFI_PLATFORM_FIRMWARE_BLOB2 => {
+            data.split_first().and_then(|(count, rest)| rest.get(..usize::from(*count))).and_then(printable)
+        }
+        _ => printable(data),
+    };
+    named.unwrap_or_else(|| event.event_type().to_string())
+}
+
+fn firmware_blob(data: &[u8]) -> Option<String> {
+    let mut reader = Reader::new(data);
+    let (base, length) = (reader.u64_le().ok()?, reader.u64_le().ok()?);
+    reader.is_empty().then(|| format!("{length:#x} bytes at {base:#x}"))
+}
+
+/// ASCII or UTF-16 text on one line, of bounded length.
+fn printable(data: &[u8]) -> Option<String> {
+    let is_text = |text: &str| {
+        !text.is_empty()
+            && text.chars().all(|c| !c.is_control() || c == '\n' || c == '\t')
+            && !text.contains(char::REPLACEMENT_CHARACTER)
+    };
+    let data = data.get(..data.len().min(REMARK_BYTES_MAX))?;
+    let narrow = String::from_utf8_lossy(data);
+    let narrow = narrow.trim_end_matches('\0');
+    if is_text(narrow) {
+        return Some(narrow.escape_debug().to_string());
+    }
+    let wide = utf16(data);
+    let wide = wide.trim_end_matches('\0');
+    is_text(wide).then(|| wide.escape_debug().to_string())
+}
+
+/// Where firmware and shim measure Secure Boot.
+const SECURE_BOOT_PCR: u8 = 7;
+const GUID_BYTES: usize = 16;
+/// ImageLocationInMemory, ImageLengthInMemory, ImageLinkTimeAddress.
+const IMAGE_LOAD_FIXED_BYTES: usize = 3 * 8;
+/// Bytes of event data that a remark may show.
+const REMARK_BYTES_MAX: usize = 512;

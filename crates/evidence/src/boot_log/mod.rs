@@ -1,0 +1,97 @@
+//! The boot log: what firmware, shim, boot loader and kernel say they measured before Linux ran.
+//!
+//! [`parse`] reads a TCG PC Client log, legacy (SHA-1) or crypto-agile; [`replay`] says what PCRs it
+//! would make; [`data_digest_failures`] finds events whose data no longer fits their digest; [`facts`]
+//! says what the authenticated data means. The log is the attacker's until it replays to the quoted
+//! PCRs, and even then an event's type and its unhashed data are: see `coverage.rs`.
+
+mod coverage;
+mod device_path;
+mod event_type;
+mod facts;
+mod guid;
+mod parse;
+mod replay;
+mod variable;
+
+pub use self::coverage::{Coverage, data_digest_failures};
+pub use self::event_type::EventType;
+pub(crate) use self::facts::claims;
+pub use self::facts::{
+    Authority, BootClaims, BootFacts, EventSummary, Image, MeasuredItem, SecureBootVariables, facts,
+};
+pub use self::guid::Guid;
+pub use self::parse::{
+    ALGORITHMS_MAX, BootLogError, BootLogErrorKind, EVENT_BYTES_MAX, EVENTS_MAX, LOG_BYTES_MAX, parse,
+};
+pub use self::replay::replay;
+pub use self::variable::{Signature, SignatureKind, Variable, signature_lists};
+use crate::{Digest, HashAlgorithm, PcrIndex};
+
+/// A parsed log: views into its bytes.
+#[derive(Clone, Debug)]
+pub struct BootLog<'a> {
+    bytes: &'a [u8],
+    events: Vec<Event<'a>>,
+    banks: Vec<HashAlgorithm>,
+}
+
+impl<'a> BootLog<'a> {
+    /// Its bytes.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Its events, the header among them.
+    pub fn events(&self) -> &[Event<'a>] {
+        &self.events
+    }
+
+    /// The banks it has digests for, as far as we know their algorithm.
+    pub fn banks(&self) -> &[HashAlgorithm] {
+        &self.banks
+    }
+}
+
+/// One event.
+#[derive(Clone, Debug)]
+pub struct Event<'a> {
+    number: usize,
+    pcr: Option<PcrIndex>,
+    event_type: EventType,
+    digests: [Option<&'a [u8]>; HashAlgorithm::ALL.len()],
+    data: &'a [u8],
+}
+
+impl<'a> Event<'a> {
+    /// Its place in the log, counted from zero as other tools do.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    /// The PCR it extends; `None` where it is `EV_NO_ACTION`, which extends nothing.
+    pub fn extends(&self) -> Option<PcrIndex> {
+        self.pcr.filter(|_| self.event_type != EventType::NO_ACTION)
+    }
+
+    /// The PCR it names.
+    pub fn pcr(&self) -> Option<PcrIndex> {
+        self.pcr
+    }
+
+    /// Its type. Not authenticated: the digest does not cover it.
+    pub fn event_type(&self) -> EventType {
+        self.event_type
+    }
+
+    /// What it extends the PCR of `bank` with.
+    pub fn digest(&self, bank: HashAlgorithm) -> Option<Digest> {
+        let position = HashAlgorithm::ALL.iter().position(|algorithm| *algorithm == bank)?;
+        Digest::new(bank, (*self.digests.get(position)?)?)
+    }
+
+    /// Its data as logged. Authenticated only as far as [`Event::coverage`] says.
+    pub fn data(&self) -> &'a [u8] {
+        self.data
+    }
+}

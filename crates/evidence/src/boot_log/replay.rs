@@ -1,0 +1,51 @@
+//! Replay: the PCR values that a log's digests make, in every bank it has.
+
+use super::{BootLog, Event, EventType};
+use crate::tpm::pcr::PcrValues;
+use crate::{Digest, PcrIndex};
+
+/// The values of the PCRs that the log extends, per bank. PCRs it does not touch are not in it.
+pub fn replay(log: &BootLog<'_>) -> PcrValues {
+    let mut values = PcrValues::new();
+    let locality = startup_locality(log);
+    for event in log.events() {
+        let Some(pcr) = event.extends() else { continue };
+        for bank in log.banks() {
+            let Some(digest) = event.digest(*bank) else { continue };
+            let before = values.get(*bank, pcr).copied().or_else(|| start(pcr, *bank, locality));
+            if let Some(before) = before {
+                values.insert(pcr, before.extend(digest.as_bytes()));
+            }
+        }
+    }
+    values
+}
+
+/// PCR 0 starts with the locality of TPM2_Startup in its last byte, every other PCR that firmware
+/// extends with zeros (TPM 2.0 Part 1, "Initializing PCR"; Part 3, TPM2_Startup).
+fn start(pcr: PcrIndex, bank: crate::HashAlgorithm, locality: u8) -> Option<Digest> {
+    let mut bytes = bank.zero().as_bytes().to_vec();
+    if pcr.get() == 0 {
+        *bytes.last_mut()? = locality;
+    }
+    Digest::new(bank, &bytes)
+}
+
+/// The locality that a StartupLocality event states before anything extends PCR 0. It needs no trust:
+/// with a wrong one PCR 0 does not replay.
+fn startup_locality(log: &BootLog<'_>) -> u8 {
+    let is_pcr_0 = |event: &&Event<'_>| event.extends().is_some_and(|pcr| pcr.get() == 0);
+    let first = log.events().iter().find(is_pcr_0).map_or(usize::MAX, Event::number);
+    log.events()
+        .iter()
+        .take_while(|event| event.number() < first)
+        .filter(|event| event.event_type() == EventType::NO_ACTION)
+        .find_map(|event| match event.data().strip_prefix(STARTUP_LOCALITY) {
+            Some([locality]) => Some(*locality),
+            _ => None,
+        })
+        .unwrap_or(0)
+}
+
+/// TCG_EfiStartupLocalityEvent: this and one byte.
+const STARTUP_LOCALITY: &[u8] = b"StartupLocality\0";

@@ -1,0 +1,155 @@
+//! The binary form: `binary_runtime_measurements`, little endian.
+
+use super::template::Field;
+use super::{
+    ENTRIES_MAX, Entry, FieldDigest, ImaError, ImaErrorKind, LIST_BYTES_MAX, List, PATH_BYTES_MAX, PCR,
+    SHORT_NAME_BYTES_MAX, TEMPLATE_DATA_BYTES_MAX, TEMPLATE_NAME_BYTES_MAX, Template,
+};
+use crate::HashAlgorithm;
+use crate::read::Reader;
+
+/// Parses a list, or a suffix of one, in the kernel's binary form with its SHA-1 template digests.
+pub fn parse_binary(bytes: &[u8]) -> Result<List, ImaError> {
+    if bytes.len() > LIST_BYTES_MAX {
+        return Err(ImaError { entry: 0, offset: 0, kind: ImaErrorKind::ListTooLong });
+    }
+    let starts = entry_starts(bytes, HashAlgorithm::Sha1)?;
+    Ok(List { bytes: bytes.to_vec(), starts, template_hash: HashAlgorithm::Sha1 })
+}
+
+/// Reads every entry once, so that what a [`List`] holds is known to be readable.
+pub(super) fn entry_starts(bytes: &[u8], template_hash: HashAlgorithm) -> Result<Vec<u32>, ImaError> {
+    let mut starts = Vec::with_capacity((bytes.len() / ENTRY_BYTES_COMMON).min(ENTRIES_MAX));
+    let mut reader = Reader::new(bytes);
+    while !reader.is_empty() {
+        let offset = reader.offset();
+        let at = |kind| ImaError { entry: starts.len(), offset, kind };
+        if starts.len() >= ENTRIES_MAX {
+            return Err(at(ImaErrorKind::TooManyEntries));
+        }
+        Entry::read(&mut reader, template_hash).map_err(at)?;
+        starts.push(u32::try_from(offset).map_err(|_| at(ImaErrorKind::ListTooLong))?);
+    }
+    Ok(starts)
+}
+
+impl<'a> Entry<'a> {
+    /// Reads one entry: PCR, template digest, template name, template data.
+    pub(super) fn read(
+        reader: &mut Reader<'a>,
+        template_hash: HashAlgorithm,
+    ) -> Result<Entry<'a>, ImaErrorKind> {
+        let pcr = reader.u32_le()?;
+        if pcr != u32::from(PCR) {
+            return Err(ImaErrorKind::OtherPcr(pcr));
+        }
+        let template_digest = reader.bytes(template_hash.len())?;
+        let name = bounded(reader, TEMPLATE_NAME_BYTES_MAX, ImaErrorKind::TemplateNameTooLong)?;
+        let template = Template::from_name(name)?;
+        let mut entry = Entry {
+            template_digest,
+            template_hash,
+            template,
+            data: &[],
+            digest: FieldDigest::default(),
+            path: &[],
+            signature: &[],
+            buffer: &[],
+        };
+        if template == Template::Ima {
+            // This template's data has no length of its own, nor has its digest.
+            let before = reader.rest();
+            entry.digest = FieldDigest {
+                algorithm: HashAlgorithm::Sha1.name(),
+                bytes: reader.bytes(HashAlgorithm::Sha1.len())?,
+                is_verity: false,
+            };
+            let long = |_| ImaErrorKind::NameMalformed;
+            entry.path = name_without_nul(bounded(reader, SHORT_NAME_BYTES_MAX, long)?)?;
+            let used = before.len().saturating_sub(reader.rest().len());
+            entry.data = before.get(..used).unwrap_or_default();
+            return Ok(entry);
+        }
+        entry.data = bounded(reader, TEMPLATE_DATA_BYTES_MAX, ImaErrorKind::TemplateDataTooLong)?;
+        let mut fields = Reader::new(entry.data);
+        for field in template.fields().iter() {
+            let value = bounded(&mut fields, TEMPLATE_DATA_BYTES_MAX, ImaErrorKind::TemplateDataTooLong)?;
+            entry.set(field, value)?;
+        }
+        match fields.rest().len() {
+            0 => Ok(entry),
+            more => Err(ImaErrorKind::TrailingData(more)),
+        }
+    }
+
+    fn set(&mut self, field: Field, value: &'a [u8]) -> Result<(), ImaErrorKind> {
+        match field {
+            Field::Digest => {
+                self.digest = FieldDigest { algorithm: "sha1", bytes: value, is_verity: false };
+            }
+            Field::DigestNg | Field::DigestNgV2 => {
+                self.digest = FieldDigest::parse(value, field == Field::DigestNgV2)?;
+            }
+            Field::Name | Field::NameNg => {
+                let name = value.strip_suffix(&[0]).ok_or(ImaErrorKind::NameMalformed)?;
+                self.path = name_without_nul(name)?;
+            }
+            Field::Signature => self.signature = value,
+            Field::Buffer => self.buffer = value,
+            Field::DigestModsig
+            | Field::Modsig
+            | Field::EvmSignature
+            | Field::XattrNames
+            | Field::Xattrs
+            | Field::Owner
+            | Field::Mode => {}
+        }
+        Ok(())
+    }
+}
+
+impl<'a> FieldDigest<'a> {
+    /// `algorithm:` NUL digest, with a type before it (`ima:` or `verity:`) in the second version.
+    fn parse(value: &'a [u8], is_typed: bool) -> Result<Self, ImaErrorKind> {
+        let malformed = ImaErrorKind::DigestMalformed;
+        let end = value.iter().position(|byte| *byte == 0).ok_or(malformed.clone())?;
+        let (label, bytes) = value.split_at_checked(end).ok_or(malformed.clone())?;
+        let label = std::str::from_utf8(label).ok().and_then(|label| label.strip_suffix(':'));
+        let label = label.ok_or(malformed.clone())?;
+        let (kind, algorithm) = match (is_typed, label.split_once(':')) {
+            (true, Some(pair)) => pair,
+            (false, None) => ("ima", label),
+            _ => return Err(malformed),
+        };
+        let is_verity = match kind {
+            "ima" => false,
+            "verity" => true,
+            _ => return Err(malformed),
+        };
+        Ok(FieldDigest { algorithm, bytes: bytes.get(1..).unwrap_or_default(), is_verity })
+    }
+}
+
+/// A length and that many bytes, the length compared with its bound before anything is read.
+fn bounded<'a>(
+    reader: &mut Reader<'a>,
+    bytes_max: usize,
+    too_long: impl Fn(usize) -> ImaErrorKind,
+) -> Result<&'a [u8], ImaErrorKind> {
+    let count = usize::try_from(reader.u32_le()?).unwrap_or(usize::MAX);
+    if count > bytes_max {
+        return Err(too_long(count));
+    }
+    Ok(reader.bytes(count)?)
+}
+
+/// A NUL inside would let two readers see two different names.
+fn name_without_nul(name: &[u8]) -> Result<&[u8], ImaErrorKind> {
+    if name.is_empty() || name.len() > PATH_BYTES_MAX || name.contains(&0) {
+        return Err(ImaErrorKind::NameMalformed);
+    }
+    Ok(name)
+}
+
+/// What to expect of an entry when reserving memory for a list: a digest and a short path.
+const ENTRY_BYTES_COMMON: usize = 100;

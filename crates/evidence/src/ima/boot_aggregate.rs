@@ -1,0 +1,25 @@
+//! `boot_aggregate`: the list's first entry, which ties it to the boot PCRs.
+
+use super::Entry;
+use crate::tpm::pcr::PcrValues;
+use crate::{Digest, HashAlgorithm, PcrIndex};
+
+/// The name of the entry.
+pub const BOOT_AGGREGATE: &[u8] = b"boot_aggregate";
+
+impl Entry<'_> {
+    /// Whether this is the entry over the boot PCRs.
+    pub fn is_boot_aggregate(&self) -> bool {
+        self.path() == BOOT_AGGREGATE && self.buffer().is_empty()
+    }
+}
+
+/// The `boot_aggregate` of these PCR values in `bank`; `None` where one of them is missing.
+///
+/// The kernel hashes PCRs 0 to 9, but for SHA-1 only 0 to 7 (ima_calc_boot_aggregate_tfm).
+pub fn expected_boot_aggregate(bank: HashAlgorithm, values: &PcrValues) -> Option<Digest> {
+    let last = if bank == HashAlgorithm::Sha1 { 7 } else { 9 };
+    let value = |index| values.get(bank, PcrIndex::new(index)?).map(Digest::as_bytes);
+    let values: Option<Vec<&[u8]>> = (0..=last).map(value).collect();
+    Some(bank.hash(&values?))
+}

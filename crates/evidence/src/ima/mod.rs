@@ -1,0 +1,237 @@
+//! The IMA measurement list: what Linux says it measured, believed once it replays to PCR 10.
+//!
+//! [`parse_binary`] and [`parse_ascii`] make a [`List`]; [`attested_prefix`] replays it to a quoted
+//! value, recomputing every template digest on the way, and says how much of it the quote covers.
+//! A list may be a suffix: a [`Replay`] kept from an earlier appraisal goes on where that one stopped.
+//! Nothing here knows which files are allowed.
+
+mod ascii;
+mod binary;
+mod boot_aggregate;
+mod replay;
+mod signature;
+mod template;
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use thiserror::Error;
+
+pub use self::ascii::parse_ascii;
+pub use self::binary::parse_binary;
+pub use self::boot_aggregate::{BOOT_AGGREGATE, expected_boot_aggregate};
+pub use self::replay::{Chain, Extension, Prefix, Replay, attested_prefix};
+pub use self::signature::{FileSignature, SigningKey, SigningKeyError};
+pub use self::template::Template;
+use crate::read::{Reader, Truncated};
+use crate::{Digest, HashAlgorithm};
+
+/// The PCR that the kernel measures into; entries for another are refused.
+pub const PCR: u8 = 10;
+
+/// A parsed measurement list, or a suffix of one, in the kernel's binary form.
+///
+/// It owns its bytes, so that claims outlive the message they came in.
+#[derive(Clone, Debug)]
+pub struct List {
+    bytes: Vec<u8>,
+    /// Where each entry starts; entries are read again when asked for, which costs nanoseconds.
+    starts: Vec<u32>,
+    template_hash: HashAlgorithm,
+}
+
+impl List {
+    /// Entries in it.
+    pub fn len(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// Whether it has no entry.
+    pub fn is_empty(&self) -> bool {
+        self.starts.is_empty()
+    }
+
+    /// The entry at `index`, counted from the start of this list.
+    pub fn entry(&self, index: usize) -> Option<Entry<'_>> {
+        let start = usize::try_from(*self.starts.get(index)?).ok()?;
+        Entry::read(&mut Reader::new(self.bytes.get(start..)?), self.template_hash).ok()
+    }
+
+    /// Every entry, in order.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = Entry<'_>> + '_ {
+        self.range(0..self.len())
+    }
+
+    /// The entries of `range`, in order; what lies past the end is left out.
+    pub fn range(&self, range: Range<usize>) -> impl DoubleEndedIterator<Item = Entry<'_>> + '_ {
+        let end = range.end.min(self.len());
+        (range.start.min(end)..end).filter_map(|index| self.entry(index))
+    }
+}
+
+/// Lists are equal when they say the same, whichever form they came in.
+impl PartialEq for List {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes && self.template_hash == other.template_hash
+    }
+}
+
+/// One entry: views into the list.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    template_digest: &'a [u8],
+    template_hash: HashAlgorithm,
+    template: Template<'a>,
+    data: &'a [u8],
+    digest: FieldDigest<'a>,
+    path: &'a [u8],
+    signature: &'a [u8],
+    buffer: &'a [u8],
+}
+
+impl<'a> Entry<'a> {
+    /// The template digest the list states: the hash of the template data, or zeros for a violation.
+    pub fn template_digest(&self) -> &'a [u8] {
+        self.template_digest
+    }
+
+    /// The template.
+    pub fn template(&self) -> Template<'a> {
+        self.template
+    }
+
+    /// Whether the kernel reports a violation: it could not be sure of what it measured
+    /// (time of measure, time of use; or open writers), and extended PCR 10 with ones.
+    pub fn is_violation(&self) -> bool {
+        self.template_digest.iter().all(|byte| *byte == 0)
+    }
+
+    /// The file's path, or the event's name for a measured buffer. The kernel has put an underscore
+    /// for each space in it.
+    pub fn path(&self) -> &'a [u8] {
+        self.path
+    }
+
+    /// The path as text on one line: what is not printable UTF-8 is escaped.
+    pub fn path_text(&self) -> Cow<'a, str> {
+        match std::str::from_utf8(self.path) {
+            Ok(text) if !text.chars().any(char::is_control) => Cow::Borrowed(text),
+            Ok(text) => Cow::Owned(text.escape_debug().to_string()),
+            Err(_) => Cow::Owned(self.path.escape_ascii().to_string()),
+        }
+    }
+
+    /// The digest of the file's content, where its algorithm is one we know and its length is right.
+    /// Not that of an fs-verity file: see [`Entry::verity_digest`].
+    pub fn file_digest(&self) -> Option<Digest> {
+        (!self.digest.is_verity).then(|| self.digest.known()).flatten()
+    }
+
+    /// The fs-verity digest of the file, which is over a Merkle tree and not the content.
+    pub fn verity_digest(&self) -> Option<Digest> {
+        self.digest.is_verity.then(|| self.digest.known()).flatten()
+    }
+
+    /// The digest as the list states it, known algorithm or not: name and bytes.
+    pub fn stated_digest(&self) -> (&'a str, &'a [u8]) {
+        (self.digest.algorithm, self.digest.bytes)
+    }
+
+    /// The file signature attribute, if the template carries one that parses.
+    pub fn signature(&self) -> Option<FileSignature<'a>> {
+        FileSignature::parse(self.signature)
+    }
+
+    /// The measured buffer of an `ima-buf` entry; empty otherwise.
+    pub fn buffer(&self) -> &'a [u8] {
+        self.buffer
+    }
+}
+
+/// A digest field: the algorithm by name, since lists may name some that we do not know.
+#[derive(Clone, Copy, Debug, Default)]
+struct FieldDigest<'a> {
+    algorithm: &'a str,
+    bytes: &'a [u8],
+    is_verity: bool,
+}
+
+impl FieldDigest<'_> {
+    fn known(&self) -> Option<Digest> {
+        Digest::new(HashAlgorithm::from_name(self.algorithm)?, self.bytes)
+    }
+}
+
+/// Why a list was refused, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("entry {entry} at byte {offset}: {kind}")]
+pub struct ImaError {
+    /// The entry, counted from zero.
+    pub entry: usize,
+    /// The byte of the input at which the entry starts.
+    pub offset: usize,
+    /// What is wrong with it.
+    pub kind: ImaErrorKind,
+}
+
+/// What can be wrong with a list.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ImaErrorKind {
+    /// The input ends inside an entry.
+    #[error("it ends early: {0}")]
+    Truncated(#[from] Truncated),
+    /// The list is longer than [`LIST_BYTES_MAX`].
+    #[error("the list has more than {LIST_BYTES_MAX} bytes")]
+    ListTooLong,
+    /// The list has more entries than [`ENTRIES_MAX`].
+    #[error("the list has more than {ENTRIES_MAX} entries")]
+    TooManyEntries,
+    /// The entry is not for PCR 10.
+    #[error("it is for PCR {0}, not {PCR}")]
+    OtherPcr(u32),
+    /// The template name is longer than [`TEMPLATE_NAME_BYTES_MAX`].
+    #[error("its template name has {0} bytes, more than {TEMPLATE_NAME_BYTES_MAX}")]
+    TemplateNameTooLong(usize),
+    /// Neither a template name nor a format of known fields with one digest and one name.
+    #[error("its template is unknown")]
+    TemplateUnknown,
+    /// The template data is longer than [`TEMPLATE_DATA_BYTES_MAX`].
+    #[error("its template data has {0} bytes, more than {TEMPLATE_DATA_BYTES_MAX}")]
+    TemplateDataTooLong(usize),
+    /// There is more template data than fields.
+    #[error("its template data has {0} bytes past the last field")]
+    TrailingData(usize),
+    /// A digest field is not `algorithm:`, NUL, digest.
+    #[error("its digest field is malformed")]
+    DigestMalformed,
+    /// A name is too long, is not ended by its only NUL, or is missing.
+    #[error("its name is malformed")]
+    NameMalformed,
+    /// A line of the ASCII form does not start with PCR, template digest and template name.
+    #[error("it is not a line of PCR, template digest, template name and fields")]
+    LineMalformed,
+    /// A field of the ASCII form is not the hexadecimal or decimal number it has to be.
+    #[error("a field is not a number of the right form")]
+    FieldMalformed,
+    /// The line has fewer fields than its template.
+    #[error("it has too few fields for its template")]
+    TooFewFields,
+    /// The ASCII form mixes template digests of different lengths.
+    #[error("its template digest has another length than the first entry's")]
+    MixedTemplateHash,
+}
+
+/// Bytes of a list: more than 400,000 entries of common size.
+pub const LIST_BYTES_MAX: usize = 64 << 20;
+/// Entries of a list; the longest seen in practice have some 100,000.
+pub const ENTRIES_MAX: usize = 500_000;
+/// Bytes of one entry's template data; buffers of measured policies and keys are the largest.
+pub const TEMPLATE_DATA_BYTES_MAX: usize = 256 << 10;
+/// Bytes of a template name: the kernel's MAX_TEMPLATE_NAME_LEN.
+pub const TEMPLATE_NAME_BYTES_MAX: usize = 255;
+/// Fields of a stated format: the kernel's TEMPLATE_NUM_FIELDS_MAX is 15.
+pub const TEMPLATE_FIELDS_MAX: usize = 16;
+/// Bytes of a path: PATH_MAX, with room for the suffix ` (deleted)`.
+pub const PATH_BYTES_MAX: usize = 4096 + 16;
+/// Bytes of a name in the `ima` template: the kernel's IMA_EVENT_NAME_LEN_MAX.
+pub const SHORT_NAME_BYTES_MAX: usize = 255;
