@@ -18,7 +18,7 @@ pub use ima::{ImaEntry, ImaList};
 pub use system::{Program, System};
 
 use crate::pcrs::{Measurement, Pcrs};
-use crate::{Bank, Tpm, TpmError};
+use crate::{Bank, SoftTpm, Tpm, TpmError};
 
 /// A running machine: a TPM and the folder with its logs.
 #[derive(Clone, Debug)]
@@ -44,9 +44,14 @@ pub enum MachineError {
 }
 
 impl Machine {
+    /// Boots the default [`System`] on a freshly started TPM; logs go to `folder`.
+    pub fn boot(tpm: &SoftTpm, folder: &Path) -> Result<Machine, MachineError> {
+        Machine::boot_system(&System::default(), tpm.socket(), folder)
+    }
+
     /// Boots `system` on the freshly started TPM behind the socket `tpm`; logs go to `folder`.
-    pub fn boot(system: &System, folder: &Path, tpm: &Path) -> Result<Machine, MachineError> {
-        let machine = Machine::open(folder, tpm);
+    pub fn boot_system(system: &System, tpm: &Path, folder: &Path) -> Result<Machine, MachineError> {
+        let machine = Machine::open(tpm, folder);
         let mut connection = Tpm::connect(tpm)?;
         let banks = connection.active_banks()?;
         let boot = system.boot_log(&banks);
@@ -57,9 +62,9 @@ impl Machine {
         }
         fs::create_dir_all(folder).map_err(log_error(folder))?;
         let write = |path: PathBuf, bytes: &[u8]| fs::write(&path, bytes).map_err(log_error(&path));
-        write(machine.boot_log(), boot.bytes())?;
-        write(machine.ima_log(), &[])?;
-        write(machine.ima_log_ascii(), &[])?;
+        write(machine.boot_log_path(), boot.bytes())?;
+        write(machine.ima_log_path(), &[])?;
+        write(machine.ima_log_ascii_path(), &[])?;
 
         machine.measure(&mut connection, &banks, &ImaEntry::boot_aggregate(&pcrs))?;
         for program in &system.programs {
@@ -69,14 +74,15 @@ impl Machine {
     }
 
     /// A machine that was booted before, perhaps by another process.
-    pub fn open(folder: &Path, tpm: &Path) -> Machine {
+    pub fn open(tpm: &Path, folder: &Path) -> Machine {
         Machine { folder: folder.to_owned(), tpm: tpm.to_owned() }
     }
 
     /// Runs a program: IMA measures it, unless it did so before and the file has not changed.
     pub fn run_program(&self, path: &str, contents: &[u8]) -> Result<(), MachineError> {
         let entry = ImaEntry::file(path, contents);
-        let listed = fs::read_to_string(self.ima_log_ascii()).map_err(log_error(&self.ima_log_ascii()))?;
+        let listed =
+            fs::read_to_string(self.ima_log_ascii_path()).map_err(log_error(&self.ima_log_ascii_path()))?;
         if listed.lines().any(|line| line == entry.ascii_line().trim_end_matches('\n')) {
             return Ok(());
         }
@@ -93,24 +99,24 @@ impl Machine {
     }
 
     /// The boot log, as the kernel offers it in `binary_bios_measurements`.
-    pub fn boot_log(&self) -> PathBuf {
+    pub fn boot_log_path(&self) -> PathBuf {
         self.folder.join("binary_bios_measurements")
     }
 
     /// The IMA list in binary form.
-    pub fn ima_log(&self) -> PathBuf {
+    pub fn ima_log_path(&self) -> PathBuf {
         self.folder.join("binary_runtime_measurements")
     }
 
     /// The IMA list in ASCII form.
-    pub fn ima_log_ascii(&self) -> PathBuf {
+    pub fn ima_log_ascii_path(&self) -> PathBuf {
         self.folder.join("ascii_runtime_measurements")
     }
 
     /// Appends to the list, then extends the PCR: like the kernel's, the list is never behind the TPM.
     fn measure(&self, tpm: &mut Tpm, banks: &[Bank], entry: &ImaEntry) -> Result<(), MachineError> {
-        append(&self.ima_log(), &entry.binary())?;
-        append(&self.ima_log_ascii(), entry.ascii_line().as_bytes())?;
+        append(&self.ima_log_path(), &entry.binary())?;
+        append(&self.ima_log_ascii_path(), entry.ascii_line().as_bytes())?;
         let Measurement { pcr, digests } = entry.measurement(banks);
         Ok(tpm.pcr_extend(pcr, &digests)?)
     }

@@ -21,22 +21,22 @@ fn swtpm_holds_what_the_logs_say() {
     let second = booted(&mut tpm, &system, &logs);
     assert_eq!(first, second, "one system boots to the same values every time");
 
-    let machine = Machine::open(&logs, tpm.socket());
+    let machine = Machine::open(tpm.socket(), &logs);
     machine.run_program("/opt/tool", b"unknown").unwrap();
-    let grown = fs::read(machine.ima_log()).unwrap();
+    let grown = fs::read(machine.ima_log_path()).unwrap();
     machine.run_program("/opt/tool", b"unknown").unwrap();
-    assert_eq!(fs::read(machine.ima_log()).unwrap(), grown, "an unchanged file is measured once");
+    assert_eq!(fs::read(machine.ima_log_path()).unwrap(), grown, "an unchanged file is measured once");
     machine.run_program("/opt/tool", b"changed").unwrap();
-    assert!(fs::read(machine.ima_log()).unwrap().len() > grown.len());
+    assert!(fs::read(machine.ima_log_path()).unwrap().len() > grown.len());
 }
 
 /// Boots and compares boot PCRs with the log, then returns PCR 0 to 15.
 fn booted(tpm: &mut SoftTpm, system: &System, logs: &std::path::Path) -> Vec<Vec<u8>> {
-    let machine = Machine::boot(system, logs, tpm.socket()).unwrap();
+    let machine = Machine::boot_system(system, tpm.socket(), logs).unwrap();
     let mut connection = tpm.connect().unwrap();
     let banks = connection.active_banks().unwrap();
     let boot = system.boot_log(&banks);
-    assert_eq!(fs::read(machine.boot_log()).unwrap(), boot.bytes());
+    assert_eq!(fs::read(machine.boot_log_path()).unwrap(), boot.bytes());
     let mut pcrs = Pcrs::new(&banks);
     boot.measurements().iter().for_each(|measurement| pcrs.extend(measurement));
     for bank in &banks {
@@ -44,7 +44,7 @@ fn booted(tpm: &mut SoftTpm, system: &System, logs: &std::path::Path) -> Vec<Vec
             assert_eq!(connection.pcr_read(*bank, pcr).unwrap(), pcrs.value(*bank, pcr), "{bank:?} {pcr}");
         }
     }
-    assert_eq!(fs::read_to_string(machine.ima_log_ascii()).unwrap().lines().count(), 17);
+    assert_eq!(fs::read_to_string(machine.ima_log_ascii_path()).unwrap().lines().count(), 17);
     (0..16).map(|pcr| connection.pcr_read(Bank::Sha256, pcr).unwrap()).collect()
 }
 

@@ -1,0 +1,270 @@
+//! A device's end of the edge protocol, over real TLS: step by step, so that any step can be a wrong one.
+
+use std::sync::Arc;
+
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_rustls::TlsConnector;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Status, Streaming};
+
+use crate::SoftwareDevice;
+use crate::software_device::DeviceError;
+use protocol::edge_client::EdgeClient;
+use protocol::{
+    Challenge, DeviceMessage, EnrollBegin, EnrollProof, EnrollRequest, EnrollResponse, EnrollResult,
+    Evidence, EvidenceChanged, Hello, ServerMessage, SubmitRequest, SubmitResponse, WorkloadSvidRequest,
+    device_message, enroll_request, enroll_response, server_message,
+};
+
+/// The messages of `assay.edge.v1`.
+#[expect(missing_docs, reason = "generated; documented in edge.proto")]
+pub mod protocol {
+    tonic::include_proto!("assay.edge.v1");
+}
+
+/// Where a server or gateway is, and how to recognise it.
+#[derive(Clone, Debug)]
+pub struct Door {
+    /// Host and port.
+    pub address: String,
+    /// The name its certificate must have.
+    pub server_name: String,
+    /// The trusted roots, DER.
+    pub roots: Vec<Vec<u8>>,
+    /// Certificate chain and PKCS#8 key to show, where the door asks for them.
+    pub identity: Option<(Vec<Vec<u8>>, Vec<u8>)>,
+}
+
+/// A connection to a door.
+#[derive(Clone, Debug)]
+pub struct Edge {
+    client: EdgeClient<Channel>,
+}
+
+/// An enrollment under way.
+#[derive(Debug)]
+pub struct Enrollment {
+    requests: mpsc::Sender<EnrollRequest>,
+    responses: Streaming<EnrollResponse>,
+}
+
+/// A device's standing connection.
+#[derive(Debug)]
+pub struct Attachment {
+    messages: mpsc::Sender<DeviceMessage>,
+    answers: Streaming<ServerMessage>,
+}
+
+/// Why something did not work over the edge protocol.
+#[derive(Debug, thiserror::Error)]
+pub enum EdgeError {
+    /// No connection.
+    #[error("cannot connect")]
+    Connect(#[from] tonic::transport::Error),
+    /// The TLS configuration is unusable.
+    #[error("the TLS configuration is unusable")]
+    Tls(#[from] rustls::Error),
+    /// The server refused.
+    #[error("{}: {}", .0.code(), .0.message())]
+    Refused(#[from] Status),
+    /// The server ended the stream where an answer was due.
+    #[error("the stream ended where an answer was due")]
+    Ended,
+    /// The server said something else than what was due.
+    #[error("the server said something else than what was due")]
+    Unexpected,
+    /// The device could not answer.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+}
+
+impl EdgeError {
+    /// The gRPC code, if the server refused.
+    pub fn code(&self) -> Option<tonic::Code> {
+        match self {
+            EdgeError::Refused(status) => Some(status.code()),
+            _ => None,
+        }
+    }
+}
+
+impl Edge {
+    /// Connects.
+    pub async fn connect(door: &Door) -> Result<Edge, EdgeError> {
+        let connector = TlsConnector::from(Arc::new(tls_config(door)?));
+        let name = ServerName::try_from(door.server_name.clone())
+            .map_err(|_| rustls::Error::General("not a server name".into()))?;
+        let address = door.address.clone();
+        let dial = tower::service_fn(move |_: Uri| {
+            let (connector, name, address) = (connector.clone(), name.clone(), address.clone());
+            async move {
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                Ok::<_, std::io::Error>(TokioIo::new(connector.connect(name, stream).await?))
+            }
+        });
+        // The URI only fills HTTP/2's authority; the dialler above decides where to and how.
+        let endpoint = Endpoint::from_static("http://edge.assay");
+        let channel = endpoint.connect_with_connector(dial).await?;
+        let client = EdgeClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        Ok(Edge { client })
+    }
+
+    /// Enrolls honestly, from beginning to end.
+    pub async fn enroll(&self, device: &mut SoftwareDevice) -> Result<EnrollResult, EdgeError> {
+        let mut enrollment = self.begin_enrollment(device.enroll_begin()).await?;
+        let challenge = enrollment.challenge().await?;
+        let result = enrollment.prove(device.enroll_proof(&challenge)?).await?;
+        device.device_id = Some(result.device_id.clone());
+        Ok(result)
+    }
+
+    /// Sends the first message of an enrollment.
+    pub async fn begin_enrollment(&self, begin: EnrollBegin) -> Result<Enrollment, EdgeError> {
+        let (requests, receiver) = mpsc::channel(STREAM_MESSAGES);
+        let first = EnrollRequest { step: Some(enroll_request::Step::Begin(begin)) };
+        // The channel is new and has room.
+        let _ = requests.try_send(first);
+        let responses = self.client.clone().enroll(ReceiverStream::new(receiver)).await?.into_inner();
+        Ok(Enrollment { requests, responses })
+    }
+
+    /// Attaches the device under the identity it enrolled with.
+    pub async fn attach(&self, device: &SoftwareDevice) -> Result<Attachment, EdgeError> {
+        let device_id = device.device_id.clone().unwrap_or_default();
+        self.attach_as(&device_id).await
+    }
+
+    /// Attaches under any identity.
+    pub async fn attach_as(&self, device_id: &str) -> Result<Attachment, EdgeError> {
+        let (messages, receiver) = mpsc::channel(STREAM_MESSAGES);
+        let hello =
+            Hello { device_id: device_id.to_owned(), agent_version: env!("CARGO_PKG_VERSION").into() };
+        let _ = messages.try_send(DeviceMessage { message: Some(device_message::Message::Hello(hello)) });
+        let answers = self.client.clone().attach(ReceiverStream::new(receiver)).await?.into_inner();
+        Ok(Attachment { messages, answers })
+    }
+
+    /// Hands in telemetry.
+    pub async fn submit(&self, request: SubmitRequest) -> Result<SubmitResponse, EdgeError> {
+        Ok(self.client.clone().submit(request).await?.into_inner())
+    }
+}
+
+impl Enrollment {
+    /// Waits for the server's challenge.
+    pub async fn challenge(&mut self) -> Result<protocol::EnrollChallenge, EdgeError> {
+        match self.next().await? {
+            enroll_response::Step::Challenge(challenge) => Ok(challenge),
+            enroll_response::Step::Result(_) => Err(EdgeError::Unexpected),
+        }
+    }
+
+    /// Sends the proof and waits for the result.
+    pub async fn prove(&mut self, proof: EnrollProof) -> Result<EnrollResult, EdgeError> {
+        let request = EnrollRequest { step: Some(enroll_request::Step::Proof(proof)) };
+        // When the server has already ended the stream, its status says why.
+        let _ = self.requests.send(request).await;
+        match self.next().await? {
+            enroll_response::Step::Result(result) => Ok(result),
+            enroll_response::Step::Challenge(_) => Err(EdgeError::Unexpected),
+        }
+    }
+
+    async fn next(&mut self) -> Result<enroll_response::Step, EdgeError> {
+        let response = self.responses.message().await?.ok_or(EdgeError::Ended)?;
+        response.step.ok_or(EdgeError::Unexpected)
+    }
+}
+
+impl Attachment {
+    /// The server's next message.
+    pub async fn next(&mut self) -> Result<server_message::Message, EdgeError> {
+        let answer = self.answers.message().await?.ok_or(EdgeError::Ended)?;
+        answer.message.ok_or(EdgeError::Unexpected)
+    }
+
+    /// Waits for a challenge, passing over everything else.
+    pub async fn challenge(&mut self) -> Result<Challenge, EdgeError> {
+        loop {
+            if let server_message::Message::Challenge(challenge) = self.next().await? {
+                return Ok(challenge);
+            }
+        }
+    }
+
+    /// Waits for a verdict, passing over everything else.
+    pub async fn verdict(&mut self) -> Result<protocol::Verdict, EdgeError> {
+        loop {
+            if let server_message::Message::Verdict(verdict) = self.next().await? {
+                return Ok(verdict);
+            }
+        }
+    }
+
+    /// Waits for grants, passing over everything else.
+    pub async fn grants(&mut self) -> Result<protocol::Grants, EdgeError> {
+        loop {
+            if let server_message::Message::Grants(grants) = self.next().await? {
+                return Ok(grants);
+            }
+        }
+    }
+
+    /// Sends evidence.
+    pub async fn answer(&mut self, evidence: Evidence) -> Result<(), EdgeError> {
+        self.send(device_message::Message::Evidence(evidence)).await
+    }
+
+    /// Answers the next challenge honestly and returns the verdict.
+    pub async fn attest(&mut self, device: &mut SoftwareDevice) -> Result<protocol::Verdict, EdgeError> {
+        let challenge = self.challenge().await?;
+        self.answer(device.evidence(&challenge)?).await?;
+        self.verdict().await
+    }
+
+    /// Asks to be challenged now.
+    pub async fn changed(&mut self) -> Result<(), EdgeError> {
+        self.send(device_message::Message::Changed(EvidenceChanged {})).await
+    }
+
+    /// Asks for a workload's SVID.
+    pub async fn request_svid(&mut self, request: WorkloadSvidRequest) -> Result<(), EdgeError> {
+        self.send(device_message::Message::WorkloadSvid(request)).await
+    }
+
+    async fn send(&mut self, message: device_message::Message) -> Result<(), EdgeError> {
+        let message = DeviceMessage { message: Some(message) };
+        self.messages.send(message).await.map_err(|_| EdgeError::Ended)
+    }
+}
+
+fn tls_config(door: &Door) -> Result<ClientConfig, rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    for root in &door.roots {
+        roots.add(CertificateDer::from(root.clone()))?;
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_root_certificates(roots);
+    let mut config = match &door.identity {
+        None => builder.with_no_client_auth(),
+        Some((chain, key)) => {
+            let chain = chain.iter().cloned().map(CertificateDer::from).collect();
+            let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.clone()));
+            builder.with_client_auth_cert(chain, key)?
+        }
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
+}
+
+/// Messages a device may have under way on one stream.
+const STREAM_MESSAGES: usize = 16;
+const MESSAGE_BYTES_MAX: usize = 32 << 20;

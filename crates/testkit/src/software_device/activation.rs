@@ -1,0 +1,58 @@
+//! TPM2_ActivateCredential in software: TPM 2.0 Part 1, credential protection.
+
+use aws_lc_rs::agreement::{ECDH_P256, PrivateKey, UnparsedPublicKey, agree};
+use aws_lc_rs::cipher::{AES_128, DecryptingKey, DecryptionContext, UnboundCipherKey};
+use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey};
+use aws_lc_rs::{hmac, iv::FixedLength};
+
+use super::DeviceError;
+use super::tpm_bytes::take_sized;
+use crate::Bank;
+
+/// The seed inside a TPM2B_ENCRYPTED_SECRET for an RSA key.
+pub(super) fn rsa_seed(key: &OaepPrivateDecryptingKey, mut encrypted: &[u8]) -> Result<Vec<u8>, DeviceError> {
+    let ciphertext = take_sized(&mut encrypted).ok_or(DeviceError::Activation("encrypted secret"))?;
+    let mut seed = vec![0; key.min_output_size()];
+    let seed = key.decrypt(&OAEP_SHA256_MGF1SHA256, ciphertext, &mut seed, Some(b"IDENTITY\0"))?;
+    Ok(seed.to_vec())
+}
+
+/// The seed agreed on through a TPM2B_ENCRYPTED_SECRET for an ECC key.
+pub(super) fn ecc_seed(key: &PrivateKey, mut encrypted: &[u8]) -> Result<Vec<u8>, DeviceError> {
+    let malformed = || DeviceError::Activation("encrypted secret");
+    let mut point = take_sized(&mut encrypted).ok_or_else(malformed)?;
+    let (x, y) = take_sized(&mut point).zip(take_sized(&mut point)).ok_or_else(malformed)?;
+    let ephemeral = UnparsedPublicKey::new(&ECDH_P256, [&[4], x, y].concat());
+    let own = key.compute_public_key()?;
+    let own_x = own.as_ref().get(1..33).unwrap_or_default();
+    agree(key, ephemeral, malformed(), |shared| Ok(kdf_e(shared, x, own_x)))
+}
+
+/// Opens a TPM2B_ID_OBJECT made for the object called `name`.
+pub(super) fn open(seed: &[u8], name: &[u8], mut blob: &[u8]) -> Result<Vec<u8>, DeviceError> {
+    let malformed = || DeviceError::Activation("credential blob");
+    let mut object = take_sized(&mut blob).ok_or_else(malformed)?;
+    let integrity = take_sized(&mut object).ok_or_else(malformed)?;
+    let mac_key = hmac::Key::new(hmac::HMAC_SHA256, &kdf_a(seed, "INTEGRITY", &[], 256));
+    hmac::verify(&mac_key, &[object, name].concat(), integrity)
+        .map_err(|_| DeviceError::Activation("integrity: not for this EK and AK"))?;
+    let key = UnboundCipherKey::new(&AES_128, &kdf_a(seed, "STORAGE", name, 128))?;
+    let mut plain = object.to_vec();
+    let iv = DecryptionContext::Iv128(FixedLength::from([0; 16]));
+    DecryptingKey::cfb128(key)?.decrypt(&mut plain, iv)?;
+    take_sized(&mut plain.as_slice()).map(<[u8]>::to_vec).ok_or_else(malformed)
+}
+
+/// KDFa of TPM 2.0 Part 1, one block of SHA-256.
+fn kdf_a(seed: &[u8], label: &str, context: &[u8], bits: u32) -> Vec<u8> {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, seed);
+    let parts = [&1u32.to_be_bytes(), label.as_bytes(), &[0], context, &bits.to_be_bytes()];
+    let mut derived = hmac::sign(&key, &parts.concat()).as_ref().to_vec();
+    derived.truncate((bits / 8) as usize);
+    derived
+}
+
+/// KDFe of TPM 2.0 Part 1, one block of SHA-256.
+fn kdf_e(shared: &[u8], ephemeral_x: &[u8], own_x: &[u8]) -> Vec<u8> {
+    Bank::Sha256.hash(&[&1u32.to_be_bytes(), shared, b"IDENTITY\0", ephemeral_x, own_x].concat())
+}

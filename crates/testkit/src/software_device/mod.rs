@@ -1,0 +1,183 @@
+//! A whole device in software: keys as a TPM makes them, logs as a machine leaves them, quotes over both.
+//!
+//! It is cheap enough to run by the thousand and as free to lie as any attacker: every part is public, a
+//! [`Quoting`](quote::Quoting) may be altered before it is signed, and [`Lie`](lie::Lie) names the lies worth
+//! telling. What it says to the server is in [`edge`](crate::edge).
+
+mod activation;
+mod endorsement;
+pub mod key;
+pub mod lie;
+pub mod quote;
+mod tpm_bytes;
+
+use aws_lc_rs::{digest, hmac};
+use rcgen::CertificateParams;
+
+pub use endorsement::{EkKind, EkMaker, EndorsementKey};
+pub use key::TpmKey;
+pub use quote::{Clock, Quoting};
+
+use crate::edge::protocol::{Challenge, EnrollBegin, EnrollChallenge, EnrollProof, Evidence};
+use crate::machine::{ImaEntry, ImaList, System};
+use crate::pcrs::Pcrs;
+use crate::{Bank, Program};
+use tpm_bytes::framed;
+
+/// A device whose TPM, firmware and kernel are all software of ours.
+#[derive(Debug)]
+pub struct SoftwareDevice {
+    /// What people call it.
+    pub name: String,
+    /// The endorsement key.
+    pub ek: EndorsementKey,
+    /// The certificate it shows for the endorsement key, DER.
+    pub ek_certificate: Vec<u8>,
+    /// The certificates between that and the root, DER.
+    pub ek_intermediates: Vec<Vec<u8>>,
+    /// The attestation key.
+    pub ak: TpmKey,
+    /// The key of its TLS certificate and its telemetry.
+    pub device_key: TpmKey,
+    /// What its PCRs hold.
+    pub pcrs: Pcrs,
+    /// Its boot log.
+    pub boot_log: Vec<u8>,
+    /// Its IMA list.
+    pub ima: ImaList,
+    /// Its TPM's clock and counters.
+    pub clock: Clock,
+    /// The SPIFFE ID it got when it enrolled.
+    pub device_id: Option<String>,
+}
+
+/// Why a software device could not be made or could not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// A key could not be made or used.
+    #[error("a key could not be made or used")]
+    Key(#[from] aws_lc_rs::error::Unspecified),
+    /// A key could not be read back.
+    #[error("a key could not be read back")]
+    KeyRejected(#[from] aws_lc_rs::error::KeyRejected),
+    /// A certificate or request could not be made.
+    #[error("a certificate could not be made")]
+    Certificate(#[from] rcgen::Error),
+    /// The credential is not for this EK and AK, or is malformed.
+    #[error("the credential does not open: {0}")]
+    Activation(&'static str),
+}
+
+impl SoftwareDevice {
+    /// A device with a P-256 EK of this maker, booted into the default system.
+    pub fn new(name: &str, maker: &EkMaker) -> Result<SoftwareDevice, DeviceError> {
+        SoftwareDevice::with_ek(name, maker, EndorsementKey::generate(EkKind::P256)?)
+    }
+
+    /// A device with this EK, booted into the default system.
+    pub fn with_ek(name: &str, maker: &EkMaker, ek: EndorsementKey) -> Result<SoftwareDevice, DeviceError> {
+        let mut device = SoftwareDevice {
+            name: name.to_owned(),
+            ek_certificate: maker.certify(&ek)?,
+            ek_intermediates: vec![maker.issuing_ca().to_vec()],
+            ek,
+            ak: TpmKey::generate(key::ATTESTATION_KEY)?,
+            device_key: TpmKey::generate(key::DEVICE_KEY)?,
+            pcrs: Pcrs::new(&[]),
+            boot_log: Vec::new(),
+            ima: ImaList::default(),
+            clock: Clock::default(),
+            device_id: None,
+        };
+        device.boot(&System::default());
+        Ok(device)
+    }
+
+    /// Starts `system` anew: PCRs, logs and the boot counter begin a new epoch.
+    pub fn boot(&mut self, system: &System) {
+        let boot = system.boot_log(&BANKS);
+        self.pcrs = Pcrs::new(&BANKS);
+        boot.measurements().iter().for_each(|measurement| self.pcrs.extend(measurement));
+        self.boot_log = boot.bytes().to_vec();
+        self.clock.reset_count += 1;
+        self.ima = ImaList::default();
+        self.measure(ImaEntry::boot_aggregate(&self.pcrs));
+        for Program { path, contents } in &system.programs {
+            self.run_program(path, contents);
+        }
+    }
+
+    /// Runs a program, which IMA measures.
+    pub fn run_program(&mut self, path: &str, contents: &[u8]) {
+        self.measure(ImaEntry::file(path, contents));
+    }
+
+    /// The first message of an enrollment.
+    pub fn enroll_begin(&self) -> EnrollBegin {
+        EnrollBegin {
+            ek_public: self.ek.public_area().to_vec(),
+            ek_certificate: self.ek_certificate.clone(),
+            ek_intermediates: self.ek_intermediates.clone(),
+            ak_public: self.ak.public_area(),
+            device_key_public: self.device_key.public_area(),
+            name: self.name.clone(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// The second message: the credential opened, the device key certified by the AK, and a request for it.
+    pub fn enroll_proof(&mut self, challenge: &EnrollChallenge) -> Result<EnrollProof, DeviceError> {
+        let secret =
+            self.ek.activate(&self.ak.name(), &challenge.credential_blob, &challenge.encrypted_secret)?;
+        let certified = quote::Certifying::honest(self, &challenge.nonce).sign(&self.ak)?;
+        let csr = self.csr()?;
+        let proof = enroll_proof(
+            &secret,
+            &[&challenge.nonce, &self.ak.public_area(), &self.device_key.public_area(), &csr],
+        );
+        Ok(EnrollProof {
+            proof,
+            certify_info: certified.message,
+            certify_signature: certified.signature,
+            csr,
+        })
+    }
+
+    /// A certificate request by the device key.
+    pub fn csr(&self) -> Result<Vec<u8>, DeviceError> {
+        let request = CertificateParams::default().serialize_request(self.device_key.pkcs10_key())?;
+        Ok(request.der().to_vec())
+    }
+
+    /// What it honestly answers to a challenge.
+    pub fn evidence(&mut self, challenge: &Challenge) -> Result<Evidence, DeviceError> {
+        let quote = Quoting::honest(self, challenge).sign(&self.ak)?;
+        let first = usize::try_from(challenge.ima_from_entry).unwrap_or(usize::MAX);
+        Ok(Evidence {
+            nonce: challenge.nonce.clone(),
+            quote: Some(quote),
+            boot_log: challenge.boot_log_wanted.then(|| self.boot_log.clone()),
+            ima_log: self.ima.binary_from(first),
+            ima_from_entry: challenge.ima_from_entry,
+            ima_ascii: false,
+        })
+    }
+
+    fn measure(&mut self, entry: ImaEntry) {
+        self.pcrs.extend(&entry.measurement(&BANKS));
+        self.ima.entries.push(entry);
+    }
+}
+
+/// HMAC-SHA256 with the activated credential, over the hash of everything said in the exchange.
+fn enroll_proof(secret: &[u8], parts: &[&[u8]]) -> Vec<u8> {
+    let context: &[u8] = b"assay-enroll-v1";
+    let body = framed(&[&[context], parts].concat());
+    let hash = digest::digest(&digest::SHA256, &body);
+    hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), hash.as_ref()).as_ref().to_vec()
+}
+
+const BANKS: [Bank; 1] = [Bank::Sha256];
+
+#[cfg(test)]
+mod tests;

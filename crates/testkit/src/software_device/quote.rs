@@ -1,0 +1,179 @@
+//! TPM2_Quote and TPM2_Certify in software. Whatever goes into the signed structure can be altered first.
+
+use super::tpm_bytes::TpmBytes;
+use super::{DeviceError, SoftwareDevice, TpmKey};
+use crate::Bank;
+use crate::edge::protocol::{Challenge, PcrSelection, PcrValue, Quote};
+
+/// TPMS_CLOCK_INFO.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clock {
+    /// Milliseconds the TPM has been powered.
+    pub millis: u64,
+    /// How often it was reset.
+    pub reset_count: u32,
+    /// How often it was resumed since.
+    pub restart_count: u32,
+    /// Whether the clock never showed this value before.
+    pub safe: bool,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Clock { millis: 60_000, reset_count: 0, restart_count: 0, safe: true }
+    }
+}
+
+/// All that a quote says, before it is signed.
+#[derive(Clone, Debug)]
+pub struct Quoting {
+    /// TPM_GENERATED_VALUE.
+    pub magic: u32,
+    /// TPM_ST_ATTEST_QUOTE.
+    pub kind: u16,
+    /// Who signs.
+    pub signer: Vec<u8>,
+    /// The qualifying data.
+    pub nonce: Vec<u8>,
+    /// The clock and counters.
+    pub clock: Clock,
+    /// Which PCRs are quoted.
+    pub selection: Vec<(Bank, Vec<u32>)>,
+    /// The hash of their values.
+    pub pcr_digest: Vec<u8>,
+    /// The values told beside the quote.
+    pub pcrs: Vec<PcrValue>,
+}
+
+/// All that a certification of the device key says, before it is signed.
+#[derive(Clone, Debug)]
+pub struct Certifying {
+    /// TPM_GENERATED_VALUE.
+    pub magic: u32,
+    /// TPM_ST_ATTEST_CERTIFY.
+    pub kind: u16,
+    /// The qualifying data.
+    pub nonce: Vec<u8>,
+    /// The clock and counters.
+    pub clock: Clock,
+    /// The Name of the certified key.
+    pub name: Vec<u8>,
+}
+
+/// A signed attestation structure.
+#[derive(Clone, Debug)]
+pub struct Signed {
+    /// TPMS_ATTEST.
+    pub message: Vec<u8>,
+    /// TPMT_SIGNATURE.
+    pub signature: Vec<u8>,
+}
+
+impl Quoting {
+    /// What an honest TPM says to this challenge.
+    pub fn honest(device: &mut SoftwareDevice, challenge: &Challenge) -> Quoting {
+        device.clock.millis += 1;
+        let selection: Vec<_> = challenge
+            .selection
+            .iter()
+            .filter_map(|PcrSelection { bank, pcrs }| {
+                let (bank, mut pcrs) = (Bank::from_name(bank)?, pcrs.clone());
+                // A TPM hashes in ascending order, however it was asked.
+                pcrs.sort_unstable();
+                Some((bank, pcrs))
+            })
+            .collect();
+        let mut quoting = Quoting {
+            magic: GENERATED,
+            kind: ATTEST_QUOTE,
+            signer: device.ak.name(),
+            nonce: challenge.nonce.clone(),
+            clock: device.clock,
+            selection: Vec::new(),
+            pcr_digest: Vec::new(),
+            pcrs: Vec::new(),
+        };
+        quoting.select(device, selection);
+        quoting
+    }
+
+    /// Quotes other PCRs than were asked for.
+    pub fn select(&mut self, device: &SoftwareDevice, selection: Vec<(Bank, Vec<u32>)>) {
+        self.pcrs.clear();
+        for (bank, pcrs) in &selection {
+            for pcr in pcrs {
+                let digest = device.pcrs.value(*bank, *pcr).to_vec();
+                self.pcrs.push(PcrValue { bank: bank.name().into(), index: *pcr, digest });
+            }
+        }
+        self.selection = selection;
+        self.pcr_digest = self.told_digest();
+    }
+
+    /// The digest over the values as they are told.
+    pub fn told_digest(&self) -> Vec<u8> {
+        Bank::Sha256.hash(&self.pcrs.iter().flat_map(|pcr| pcr.digest.clone()).collect::<Vec<_>>())
+    }
+
+    /// Signs it.
+    pub fn sign(self, key: &TpmKey) -> Result<Quote, DeviceError> {
+        let header = attest_header(self.magic, self.kind, &self.signer, &self.nonce, self.clock);
+        let message = selection(header, &self.selection).sized(&self.pcr_digest).finish();
+        let signature = key.sign(&message)?;
+        Ok(Quote { message, signature, pcrs: self.pcrs })
+    }
+}
+
+impl Certifying {
+    /// What an honest TPM says of the device key.
+    pub fn honest(device: &SoftwareDevice, nonce: &[u8]) -> Certifying {
+        Certifying {
+            magic: GENERATED,
+            kind: ATTEST_CERTIFY,
+            nonce: nonce.to_vec(),
+            clock: device.clock,
+            name: device.device_key.name(),
+        }
+    }
+
+    /// Signs it.
+    pub fn sign(self, key: &TpmKey) -> Result<Signed, DeviceError> {
+        let message = attest_header(self.magic, self.kind, &key.name(), &self.nonce, self.clock)
+            .sized(&self.name)
+            .sized(&self.name)
+            .finish();
+        let signature = key.sign(&message)?;
+        Ok(Signed { message, signature })
+    }
+}
+
+/// TPMS_ATTEST up to the part that depends on its type.
+fn attest_header(magic: u32, kind: u16, signer: &[u8], nonce: &[u8], clock: Clock) -> TpmBytes {
+    TpmBytes::default()
+        .u32(magic)
+        .u16(kind)
+        .sized(signer)
+        .sized(nonce)
+        .u64(clock.millis)
+        .u32(clock.reset_count)
+        .u32(clock.restart_count)
+        .u8(u8::from(clock.safe))
+        .u64(FIRMWARE_VERSION)
+}
+
+/// TPML_PCR_SELECTION.
+fn selection(bytes: TpmBytes, selection: &[(Bank, Vec<u32>)]) -> TpmBytes {
+    selection.iter().fold(bytes.u32(selection.len() as u32), |bytes, (bank, pcrs)| {
+        let map: u32 = pcrs.iter().filter(|pcr| **pcr < 24).map(|pcr| 1 << pcr).sum();
+        let [first, second, third, _] = map.to_le_bytes();
+        bytes.u16(bank.id()).u8(3).raw(&[first, second, third])
+    })
+}
+
+/// TPM_GENERATED_VALUE: what no TPM signs unless it said it itself.
+pub const GENERATED: u32 = 0xff54_4347;
+/// TPM_ST_ATTEST_QUOTE.
+pub const ATTEST_QUOTE: u16 = 0x8018;
+/// TPM_ST_ATTEST_CERTIFY.
+pub const ATTEST_CERTIFY: u16 = 0x8017;
+const FIRMWARE_VERSION: u64 = 0x2026_0101_0000_0001;
