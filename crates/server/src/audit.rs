@@ -1,0 +1,241 @@
+//! The audit trail as a hash chain: each leaf's hash covers its fields and the hash before it.
+//!
+//! Pure: what is appended is decided by the store's transactions, where it is kept is `store/audit.rs`. Removing,
+//! reordering or editing a leaf breaks the chain at that place; cutting off its tail is noticed by the rows that
+//! name a leaf.
+
+use assay_evidence::time::UnixTime;
+use aws_lc_rs::digest::{Context, SHA256};
+use thiserror::Error;
+
+/// SHA-256 over a leaf and everything before it.
+pub type Hash = [u8; 32];
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $variant:ident => $name:literal,)*) => {
+        /// What happened.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Kind { $($(#[$doc])* $variant,)* }
+
+        impl Kind {
+            /// Its stable name in the trail.
+            pub fn name(self) -> &'static str {
+                match self { $(Kind::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// A device proved its EK, AK and device key.
+    DeviceEnrolled => "device.enrolled",
+    /// An attestation result that changed something.
+    DeviceAppraised => "device.appraised",
+    /// Evidence grew stale.
+    DeviceExpired => "device.expired",
+    /// An operator ended a device.
+    DeviceRevoked => "device.revoked",
+    /// An operator let a device recover.
+    DeviceApproved => "device.approved",
+    /// A certificate is about to be signed.
+    SvidIssued => "svid.issued",
+    /// A telemetry batch was taken in.
+    TelemetryAccepted => "telemetry.accepted",
+    /// A policy came into force.
+    PolicySet => "policy.set",
+    /// A workload was entitled to an identity.
+    EntryCreated => "entry.created",
+    /// That entitlement ended.
+    EntryRemoved => "entry.removed",
+}
+
+/// What a transaction wants on record; the trail gives it its place.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// What happened.
+    pub kind: Kind,
+    /// When, by the server's clock.
+    pub at: UnixTime,
+    /// Who did it: `server`, `operator`, or a SPIFFE ID.
+    pub actor: String,
+    /// What it was done to.
+    pub subject: String,
+    /// The rest, as JSON text; hashed as it is written.
+    pub detail: String,
+}
+
+/// A line in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leaf {
+    /// Its place, from 0.
+    pub index: u64,
+    /// When, by the server's clock.
+    pub at: UnixTime,
+    /// What happened.
+    pub kind: String,
+    /// Who did it.
+    pub actor: String,
+    /// What it was done to.
+    pub subject: String,
+    /// The rest, as JSON text.
+    pub detail: String,
+    /// The chain up to here.
+    pub hash: Hash,
+}
+
+/// The end of a chain: how many leaves it has and the last one's hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Leaves so far, and so the next leaf's index.
+    pub leaves: u64,
+    /// The last leaf's hash, zero before the first.
+    pub hash: Hash,
+}
+
+impl Head {
+    /// A chain without leaves.
+    pub const EMPTY: Head = Head { leaves: 0, hash: [0; 32] };
+
+    /// Appends a line and moves on.
+    pub fn append(&mut self, line: Line) -> Leaf {
+        let mut leaf = Leaf {
+            index: self.leaves,
+            at: line.at,
+            kind: line.kind.name().to_owned(),
+            actor: line.actor,
+            subject: line.subject,
+            detail: line.detail,
+            hash: [0; 32],
+        };
+        leaf.hash = leaf_hash(&self.hash, &leaf);
+        *self = Head { leaves: self.leaves.saturating_add(1), hash: leaf.hash };
+        leaf
+    }
+
+    /// The head after `leaf`, if it is what comes next.
+    pub fn follow(&self, leaf: &Leaf) -> Result<Head, ChainError> {
+        if leaf.index != self.leaves {
+            return Err(ChainError::Missing { expected: self.leaves, found: leaf.index });
+        }
+        if leaf.hash != leaf_hash(&self.hash, leaf) {
+            return Err(ChainError::Altered { index: leaf.index });
+        }
+        Ok(Head { leaves: self.leaves.saturating_add(1), hash: leaf.hash })
+    }
+}
+
+/// Checks a whole chain from its first leaf and returns where it ends.
+pub fn verify_chain<'a>(leaves: impl IntoIterator<Item = &'a Leaf>) -> Result<Head, ChainError> {
+    leaves.into_iter().try_fold(Head::EMPTY, |head, leaf| head.follow(leaf))
+}
+
+/// Where a trail is no longer what was written.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ChainError {
+    /// A leaf is not there.
+    #[error("leaf {expected} is missing: the next one present is {found}")]
+    Missing {
+        /// The index that should come next.
+        expected: u64,
+        /// The index that does.
+        found: u64,
+    },
+    /// A leaf, or one before it, was changed.
+    #[error("leaf {index} does not hash to what was recorded: it was altered")]
+    Altered {
+        /// The first leaf that does not fit.
+        index: u64,
+    },
+}
+
+/// Each field is preceded by its length, so no two different leaves hash the same bytes.
+fn leaf_hash(previous: &Hash, leaf: &Leaf) -> Hash {
+    let mut context = Context::new(&SHA256);
+    let index = leaf.index.to_be_bytes();
+    let at = leaf.at.0.to_be_bytes();
+    let texts = [&leaf.kind, &leaf.actor, &leaf.subject, &leaf.detail].map(|text| text.as_bytes());
+    for field in [DOMAIN, previous, &index, &at].into_iter().chain(texts) {
+        context.update(&u64::try_from(field.len()).unwrap_or(u64::MAX).to_be_bytes());
+        context.update(field);
+    }
+    let mut hash = [0; 32];
+    hash.copy_from_slice(context.finish().as_ref());
+    hash
+}
+
+/// Keeps a leaf hash from being a hash of anything else.
+const DOMAIN: &[u8] = b"assay-audit-leaf-v1";
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn chain(lines: &[(u64, String, String)]) -> Vec<Leaf> {
+        let mut head = Head::EMPTY;
+        lines
+            .iter()
+            .map(|(at, subject, detail)| {
+                head.append(Line {
+                    kind: Kind::DeviceAppraised,
+                    at: UnixTime(*at),
+                    actor: "server".to_owned(),
+                    subject: subject.clone(),
+                    detail: detail.clone(),
+                })
+            })
+            .collect()
+    }
+
+    fn lines() -> impl Strategy<Value = Vec<(u64, String, String)>> {
+        prop::collection::vec((any::<u64>(), ".{0,12}", ".{0,24}"), 1..20)
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_appended_verifies(lines in lines()) {
+            let leaves = chain(&lines);
+            let head = verify_chain(&leaves).unwrap();
+            prop_assert_eq!(head.leaves, lines.len() as u64);
+            prop_assert_eq!(head.hash, leaves.last().unwrap().hash);
+        }
+
+        #[test]
+        fn any_change_is_found_at_its_place(lines in lines(), place in any::<prop::sample::Index>(), field in 0..5) {
+            let mut leaves = chain(&lines);
+            let place = place.index(leaves.len());
+            let leaf = &mut leaves[place];
+            match field {
+                0 => leaf.at = UnixTime(leaf.at.0 ^ 1),
+                1 => leaf.subject.push('x'),
+                2 => leaf.detail.push('x'),
+                3 => leaf.kind.push('x'),
+                _ => leaf.hash[7] ^= 1,
+            }
+            prop_assert_eq!(verify_chain(&leaves), Err(ChainError::Altered { index: place as u64 }));
+        }
+
+        #[test]
+        fn a_missing_leaf_is_found(lines in lines(), place in any::<prop::sample::Index>()) {
+            let mut leaves = chain(&lines);
+            let place = place.index(leaves.len());
+            leaves.remove(place);
+            let expected = place as u64;
+            match leaves.get(place) {
+                Some(_) => prop_assert_eq!(
+                    verify_chain(&leaves), Err(ChainError::Missing { expected, found: expected + 1 })
+                ),
+                // The tail is gone: the chain alone cannot know, its head says so.
+                None => prop_assert_eq!(verify_chain(&leaves).unwrap().leaves, expected),
+            }
+        }
+    }
+
+    #[test]
+    fn moving_bytes_between_fields_changes_the_hash() {
+        let one = chain(&[(1, "ab".to_owned(), "c".to_owned())]);
+        let other = chain(&[(1, "a".to_owned(), "bc".to_owned())]);
+        assert_ne!(one[0].hash, other[0].hash);
+    }
+}

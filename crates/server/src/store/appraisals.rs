@@ -1,0 +1,60 @@
+//! Attestation results: the device's history of verdicts, each where the audit trail has it.
+
+use assay_evidence::time::UnixTime;
+use sqlx::Row;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+
+use super::{Store, StoreError, loaded, stored};
+
+/// An attestation result as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppraisalRecord {
+    /// When.
+    pub at: UnixTime,
+    /// none, affirming, warning, contraindicated.
+    pub tier: String,
+    /// Name and version of the policy; empty if there was none.
+    pub policy: String,
+    /// Every finding, JSON.
+    pub findings: String,
+}
+
+impl Store {
+    /// The last recorded result of a device.
+    pub async fn last_appraisal(&self, device_id: &str) -> Result<Option<AppraisalRecord>, StoreError> {
+        let row = sqlx::query("SELECT * FROM appraisals WHERE device_id = $1 ORDER BY leaf DESC LIMIT 1")
+            .bind(device_id)
+            .fetch_optional(&self.readers)
+            .await?;
+        row.as_ref().map(appraisal).transpose()
+    }
+}
+
+pub(super) async fn insert(
+    connection: &mut SqliteConnection,
+    device_id: &str,
+    leaf: u64,
+    appraisal: &AppraisalRecord,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO appraisals (leaf, device_id, at, tier, policy, findings) VALUES ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(stored(leaf))
+    .bind(device_id)
+    .bind(stored(appraisal.at.0))
+    .bind(&appraisal.tier)
+    .bind(&appraisal.policy)
+    .bind(&appraisal.findings)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+fn appraisal(row: &SqliteRow) -> Result<AppraisalRecord, StoreError> {
+    Ok(AppraisalRecord {
+        at: UnixTime(loaded(row.try_get("at")?, "appraisals.at")?),
+        tier: row.try_get("tier")?,
+        policy: row.try_get("policy")?,
+        findings: row.try_get("findings")?,
+    })
+}

@@ -1,0 +1,261 @@
+//! Certificates the authority signed: recorded before signing, withdrawn with the trust state they came from.
+
+use assay_evidence::time::UnixTime;
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+use super::{Store, StoreError, Transaction, Unit, loaded, stored};
+use crate::audit::{Kind, Line};
+
+/// A certificate as recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SvidRecord {
+    /// Its serial number, hex.
+    pub serial: String,
+    /// Whom it names.
+    pub spiffe_id: String,
+    /// What carries it.
+    pub carrier: Carrier,
+    /// SHA-256 of the key it certifies, hex.
+    pub spki_sha256: String,
+    /// When it was recorded.
+    pub issued_at: UnixTime,
+    /// When it ends by itself.
+    pub not_after: UnixTime,
+    /// When it was withdrawn, if it was.
+    pub withdrawn_at: Option<UnixTime>,
+}
+
+/// On whose account a certificate exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// A device's trust state, and for a workload the entry that entitles it.
+    Device {
+        /// The device.
+        id: String,
+        /// The version the decision was made on.
+        state_version: u64,
+        /// The entry, if it is a workload's.
+        entry_id: Option<String>,
+    },
+    /// An operator's word: gateways.
+    Operator,
+}
+
+/// Grants that fell, and the revocation list's number that names them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Withdrawn {
+    /// Serial number, hex, and until when it has to be listed.
+    pub serials: Vec<(String, UnixTime)>,
+    /// The list's new number; `None`: nothing fell.
+    pub list_number: Option<u64>,
+}
+
+/// Records a certificate that is about to be signed; refuses if its trust state has moved on.
+#[derive(Clone, Debug)]
+pub struct RecordSvid {
+    /// The certificate.
+    pub svid: SvidRecord,
+    /// Who asked: the device, or `operator`.
+    pub actor: String,
+}
+
+impl Transaction for RecordSvid {
+    type Output = ();
+
+    async fn apply(self, unit: &mut Unit) -> Result<(), StoreError> {
+        let RecordSvid { svid, actor } = self;
+        let (device_id, state_version, entry_id) = match &svid.carrier {
+            Carrier::Operator => ("", 0, ""),
+            Carrier::Device { id, state_version, entry_id } => {
+                carried(unit, id, *state_version, entry_id.as_deref()).await?;
+                (id.as_str(), *state_version, entry_id.as_deref().unwrap_or(""))
+            }
+        };
+        let detail = serde_json::json!({
+            "serial": svid.serial, "key": svid.spki_sha256, "entry": entry_id,
+            "state_version": state_version, "not_after": svid.not_after,
+        });
+        let leaf = unit
+            .audit(Line {
+                kind: Kind::SvidIssued,
+                at: svid.issued_at,
+                actor,
+                subject: svid.spiffe_id.clone(),
+                detail: detail.to_string(),
+            })
+            .await?;
+        sqlx::query(
+            "INSERT INTO svids (serial, spiffe_id, device_id, entry_id, spki_sha256, state_version, issued_at,
+                 not_after, withdrawn_at, leaf)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9)",
+        )
+        .bind(&svid.serial)
+        .bind(&svid.spiffe_id)
+        .bind(device_id)
+        .bind(entry_id)
+        .bind(&svid.spki_sha256)
+        .bind(stored(state_version))
+        .bind(stored(svid.issued_at.0))
+        .bind(stored(svid.not_after.0))
+        .bind(stored(leaf.index))
+        .execute(unit.connection())
+        .await?;
+        Ok(())
+    }
+}
+
+/// Gives the revocation list a new number, for a fresh one with the same entries.
+#[derive(Clone, Copy, Debug)]
+pub struct RenumberRevocationList;
+
+impl Transaction for RenumberRevocationList {
+    type Output = u64;
+
+    async fn apply(self, unit: &mut Unit) -> Result<u64, StoreError> {
+        next_list_number(unit).await
+    }
+}
+
+impl Store {
+    /// A device's certificates that have not ended, newest first, withdrawn ones too.
+    pub async fn svids_of_device(
+        &self,
+        device_id: &str,
+        now: UnixTime,
+        limit: u32,
+    ) -> Result<Vec<SvidRecord>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT * FROM svids WHERE device_id = $1 AND not_after > $2 ORDER BY leaf DESC LIMIT $3",
+        )
+        .bind(device_id)
+        .bind(stored(now.0))
+        .bind(i64::from(limit))
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(svid).collect()
+    }
+
+    /// How many certificates each device holds now.
+    pub async fn standing_svids(&self, now: UnixTime) -> Result<Vec<(String, u64)>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT device_id, COUNT(*) AS standing FROM svids
+             WHERE withdrawn_at = 0 AND not_after > $1 GROUP BY device_id",
+        )
+        .bind(stored(now.0))
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter()
+            .map(|row| Ok((row.try_get("device_id")?, loaded(row.try_get("standing")?, "count")?)))
+            .collect()
+    }
+
+    /// Every certificate a revocation list made now has to name, and the list's current number.
+    pub async fn withdrawn_svids(&self, now: UnixTime) -> Result<(Vec<SvidRecord>, u64), StoreError> {
+        let mut reading = self.readers.begin().await?;
+        let row =
+            sqlx::query("SELECT number FROM revocation_list WHERE id = 1").fetch_one(&mut *reading).await?;
+        let rows = sqlx::query("SELECT * FROM svids WHERE withdrawn_at > 0 AND not_after > $1")
+            .bind(stored(now.0))
+            .fetch_all(&mut *reading)
+            .await?;
+        let number = loaded(row.try_get("number")?, "revocation_list.number")?;
+        Ok((rows.iter().map(svid).collect::<Result<_, _>>()?, number))
+    }
+}
+
+/// Withdraws all that a device holds.
+pub(super) async fn withdraw_of_device(
+    unit: &mut Unit,
+    device_id: &str,
+    at: UnixTime,
+) -> Result<Withdrawn, StoreError> {
+    let rows = sqlx::query(
+        "UPDATE svids SET withdrawn_at = $2 WHERE device_id = $1 AND withdrawn_at = 0 AND not_after > $2
+         RETURNING serial, not_after",
+    )
+    .bind(device_id)
+    .bind(stored(at.0))
+    .fetch_all(unit.connection())
+    .await?;
+    listed(unit, &rows).await
+}
+
+/// Withdraws what an entry entitled to.
+pub(super) async fn withdraw_of_entry(
+    unit: &mut Unit,
+    entry_id: &str,
+    at: UnixTime,
+) -> Result<Withdrawn, StoreError> {
+    let rows = sqlx::query(
+        "UPDATE svids SET withdrawn_at = $2 WHERE entry_id = $1 AND withdrawn_at = 0 AND not_after > $2
+         RETURNING serial, not_after",
+    )
+    .bind(entry_id)
+    .bind(stored(at.0))
+    .fetch_all(unit.connection())
+    .await?;
+    listed(unit, &rows).await
+}
+
+async fn listed(unit: &mut Unit, rows: &[SqliteRow]) -> Result<Withdrawn, StoreError> {
+    if rows.is_empty() {
+        return Ok(Withdrawn::default());
+    }
+    let serials = rows
+        .iter()
+        .map(|row| {
+            Ok((row.try_get("serial")?, UnixTime(loaded(row.try_get("not_after")?, "svids.not_after")?)))
+        })
+        .collect::<Result<_, StoreError>>()?;
+    Ok(Withdrawn { serials, list_number: Some(next_list_number(unit).await?) })
+}
+
+/// Refuses unless the device's state is still the one the grant was decided on, and the entry still stands.
+async fn carried(unit: &mut Unit, id: &str, version: u64, entry_id: Option<&str>) -> Result<(), StoreError> {
+    sqlx::query("SELECT 1 FROM devices WHERE id = $1 AND state_version = $2 AND status = 'trusted'")
+        .bind(id)
+        .bind(stored(version))
+        .fetch_optional(unit.connection())
+        .await?
+        .ok_or(StoreError::Conflict)?;
+    if let Some(entry_id) = entry_id {
+        sqlx::query("SELECT 1 FROM entries WHERE id = $1")
+            .bind(entry_id)
+            .fetch_optional(unit.connection())
+            .await?
+            .ok_or(StoreError::Conflict)?;
+    }
+    Ok(())
+}
+
+async fn next_list_number(unit: &mut Unit) -> Result<u64, StoreError> {
+    let row = sqlx::query("UPDATE revocation_list SET number = number + 1 WHERE id = 1 RETURNING number")
+        .fetch_one(unit.connection())
+        .await?;
+    loaded(row.try_get("number")?, "revocation_list.number")
+}
+
+fn svid(row: &SqliteRow) -> Result<SvidRecord, StoreError> {
+    let time =
+        |column| -> Result<UnixTime, StoreError> { Ok(UnixTime(loaded(row.try_get(column)?, column)?)) };
+    let device_id: String = row.try_get("device_id")?;
+    let entry_id: String = row.try_get("entry_id")?;
+    let carrier = match device_id.is_empty() {
+        true => Carrier::Operator,
+        false => Carrier::Device {
+            id: device_id,
+            state_version: loaded(row.try_get("state_version")?, "svids.state_version")?,
+            entry_id: Some(entry_id).filter(|id| !id.is_empty()),
+        },
+    };
+    Ok(SvidRecord {
+        serial: row.try_get("serial")?,
+        spiffe_id: row.try_get("spiffe_id")?,
+        carrier,
+        spki_sha256: row.try_get("spki_sha256")?,
+        issued_at: time("issued_at")?,
+        not_after: time("not_after")?,
+        withdrawn_at: Some(time("withdrawn_at")?).filter(|at| at.0 > 0),
+    })
+}

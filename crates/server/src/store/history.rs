@@ -1,0 +1,41 @@
+//! Forgetting: what is old enough goes, the audit trail stays.
+
+use assay_evidence::time::UnixTime;
+
+use super::{StoreError, Transaction, Unit, stored};
+
+/// Removes telemetry and ended certificates from before the given times.
+#[derive(Clone, Copy, Debug)]
+pub struct PruneHistory {
+    /// Telemetry received before this goes.
+    pub telemetry_before: UnixTime,
+    /// Certificates that ended before this go.
+    pub svids_before: UnixTime,
+}
+
+impl Transaction for PruneHistory {
+    type Output = u64;
+
+    async fn apply(self, unit: &mut Unit) -> Result<u64, StoreError> {
+        let telemetry = sqlx::query(
+            "DELETE FROM telemetry WHERE leaf IN
+                 (SELECT leaf FROM telemetry WHERE received_at < $1 ORDER BY received_at LIMIT $2)",
+        )
+        .bind(stored(self.telemetry_before.0))
+        .bind(ROWS_MAX)
+        .execute(unit.connection())
+        .await?;
+        let svids = sqlx::query(
+            "DELETE FROM svids WHERE serial IN
+                 (SELECT serial FROM svids WHERE not_after < $1 ORDER BY not_after LIMIT $2)",
+        )
+        .bind(stored(self.svids_before.0))
+        .bind(ROWS_MAX)
+        .execute(unit.connection())
+        .await?;
+        Ok(telemetry.rows_affected().saturating_add(svids.rows_affected()))
+    }
+}
+
+/// Rows that go at once, so that the writer is not held up for long.
+const ROWS_MAX: i64 = 2000;

@@ -1,0 +1,177 @@
+//! What the server remembers: devices and their trust, grants, policies, telemetry and the audit trail.
+//!
+//! A change of state is one [`Transaction`] with one name, applied by the one writer (`writer.rs`), which commits
+//! what has queued up together. Reads go to a pool and never wait for a write. Each noun's SQL is in its own file;
+//! what is read back is a record, never a proof. Start with `writer.rs`, then `devices.rs`.
+
+mod appraisals;
+mod audit;
+mod devices;
+mod entries;
+mod grants;
+mod history;
+mod policies;
+mod telemetry;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::ConnectOptions;
+use sqlx::SqlSafeStr;
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous,
+};
+use thiserror::Error;
+
+pub use appraisals::AppraisalRecord;
+pub(crate) use audit::{highest_named_leaf, leaf, trail};
+pub use devices::{
+    ApproveDevice, Change, DeviceRecord, EnrollDevice, ExpireDevice, Moved, RecordAppraisal, RenewTrust,
+    RevokeDevice, TrustColumns,
+};
+pub use entries::{CreateEntry, EntryRecord, RemoveEntry, SelectorRecord};
+pub use grants::{Carrier, RecordSvid, RenumberRevocationList, SvidRecord, Withdrawn};
+pub use history::PruneHistory;
+pub use policies::{NewPolicy, PolicyRecord, SetPolicy};
+pub use telemetry::{AcceptTelemetry, PositionRecord, TelemetryRecord};
+pub use writer::{Transaction, Unit};
+
+/// The store: a door to the writer and a pool of readers. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    writer: writer::Door,
+    readers: SqlitePool,
+}
+
+impl Store {
+    /// Opens the database in `file`, making or upgrading it.
+    pub async fn open(file: &Path) -> Result<Store, StoreError> {
+        let opening = |source| StoreError::Open { path: file.to_owned(), source: Arc::new(source) };
+        let options = options(file).create_if_missing(true);
+        let mut connection = options.connect().await.map_err(opening)?;
+        migrations().run(&mut connection).await.map_err(|source| StoreError::Migrate(Arc::new(source)))?;
+        let readers = SqlitePoolOptions::new()
+            .min_connections(0)
+            .max_connections(READERS_MAX)
+            .acquire_timeout(READ_WAIT_MAX)
+            .connect_lazy_with(options_read_only(file));
+        Ok(Store { writer: writer::start(connection).await?, readers })
+    }
+
+    /// Opens an existing database to be read and nothing else; what `ledger verify` uses beside a running server.
+    pub(crate) async fn open_read_only(file: &Path) -> Result<SqliteConnection, StoreError> {
+        let opening = |source| StoreError::Open { path: file.to_owned(), source: Arc::new(source) };
+        options_read_only(file).connect().await.map_err(opening)
+    }
+
+    /// Hands a transaction to the writer and waits until it is on disk or refused.
+    pub async fn commit<T: Transaction>(&self, transaction: T) -> Result<T::Output, StoreError> {
+        self.writer.commit(transaction).await
+    }
+
+    /// Lets the writer finish what is queued and closes everything.
+    pub async fn close(self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+/// Why the store did not do it. Nothing was changed.
+#[derive(Clone, Debug, Error)]
+pub enum StoreError {
+    /// The file is not there, not ours or not a database.
+    #[error("the database {} cannot be opened", path.display())]
+    Open {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: Arc<sqlx::Error>,
+    },
+    /// The schema could not be brought up to date.
+    #[error("the database schema cannot be upgraded")]
+    Migrate(#[source] Arc<MigrateError>),
+    /// The database said no.
+    #[error("the database failed")]
+    Database(#[source] Arc<sqlx::Error>),
+    /// A stored value is not what this program writes.
+    #[error("{column} of a stored row is not readable")]
+    Corrupt {
+        /// Where.
+        column: &'static str,
+    },
+    /// What the decision was based on has changed meanwhile: load and decide again.
+    #[error("the state has moved on")]
+    Conflict,
+    /// There is no such thing.
+    #[error("there is no such {0}")]
+    Unknown(&'static str),
+    /// A bound of the store was reached.
+    #[error("the limit of {limit} {noun} is reached")]
+    Full {
+        /// What there are too many of.
+        noun: &'static str,
+        /// How many there may be.
+        limit: u64,
+    },
+    /// More writes are waiting than there may be.
+    #[error("too many writes are waiting")]
+    Busy,
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        StoreError::Database(Arc::new(error))
+    }
+}
+
+/// SQLite and PostgreSQL know signed numbers only; ours all fit.
+fn stored(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn loaded(number: i64, column: &'static str) -> Result<u64, StoreError> {
+    u64::try_from(number).map_err(|_| StoreError::Corrupt { column })
+}
+
+fn options(file: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(file)
+        .journal_mode(SqliteJournalMode::Wal)
+        // A grant or a revocation that was answered survives a power cut; group commit pays for it.
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(Duration::from_secs(5))
+        .pragma("cache_size", "-4096")
+}
+
+fn options_read_only(file: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(file)
+        .read_only(true)
+        .busy_timeout(Duration::from_secs(5))
+        .pragma("cache_size", "-1024")
+}
+
+fn migrations() -> Migrator {
+    let spine = include_str!("../../../../migrations/sqlite/0001_spine.sql").into_sql_str();
+    Migrator::with_migrations(vec![Migration::new(1, "spine".into(), MigrationType::Simple, spine, false)])
+}
+
+/// The database's name in the data folder.
+pub(crate) const FILE_NAME: &str = "assay.db";
+
+/// Connections that read; each has a thread and a cache of 1 MiB.
+const READERS_MAX: u32 = 4;
+
+/// How long a read waits for a connection before it is refused.
+const READ_WAIT_MAX: Duration = Duration::from_secs(5);

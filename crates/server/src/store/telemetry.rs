@@ -1,0 +1,174 @@
+//! Telemetry that was accepted: the exact bytes that were signed, and where each device's chain of batches stands.
+
+use assay_evidence::time::UnixTime;
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+use super::{Store, StoreError, Transaction, Unit, loaded, stored};
+use crate::audit::{Kind, Leaf, Line};
+
+/// A batch as stored, without its payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TelemetryRecord {
+    /// Its receipt: its place in the audit trail.
+    pub leaf: u64,
+    /// Who signed it.
+    pub device_id: String,
+    /// When it came in.
+    pub received_at: UnixTime,
+    /// Its number in the device's chain.
+    pub sequence: u64,
+    /// Data points in it.
+    pub items: u64,
+    /// Where the device says it is: country, subdivision, city.
+    pub location: String,
+    /// Bytes of its payload.
+    pub payload_bytes: u64,
+}
+
+/// Where a device's chain of batches stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PositionRecord {
+    /// Counts acceptances.
+    pub revision: u64,
+    /// The position, JSON.
+    pub position: String,
+}
+
+/// Takes a batch in, moving the device's chain on.
+#[derive(Clone, Debug)]
+pub struct AcceptTelemetry {
+    /// Who signed it.
+    pub device_id: String,
+    /// The trust-state version it was accepted on.
+    pub state_version: u64,
+    /// The revision of the position it was checked against; 0: there was none.
+    pub from_revision: u64,
+    /// The position after it, JSON.
+    pub position: String,
+    /// When it came in.
+    pub received_at: UnixTime,
+    /// Its number in the device's chain.
+    pub sequence: u64,
+    /// Data points in it.
+    pub items: u64,
+    /// Where the device says it is.
+    pub location: String,
+    /// What is put on record, JSON; names the statement's hash.
+    pub detail: String,
+    /// The exact bytes that were signed.
+    pub statement: Vec<u8>,
+    /// The device key's signature over them.
+    pub signature: Vec<u8>,
+    /// The exact bytes of the payload.
+    pub payload: Vec<u8>,
+}
+
+impl Transaction for AcceptTelemetry {
+    type Output = Leaf;
+
+    async fn apply(self, unit: &mut Unit) -> Result<Leaf, StoreError> {
+        sqlx::query("SELECT 1 FROM devices WHERE id = $1 AND state_version = $2 AND status = 'trusted'")
+            .bind(&self.device_id)
+            .bind(stored(self.state_version))
+            .fetch_optional(unit.connection())
+            .await?
+            .ok_or(StoreError::Conflict)?;
+        self.move_on(unit).await?;
+        let leaf = unit
+            .audit(Line {
+                kind: Kind::TelemetryAccepted,
+                at: self.received_at,
+                actor: self.device_id.clone(),
+                subject: self.device_id.clone(),
+                detail: self.detail,
+            })
+            .await?;
+        sqlx::query(
+            "INSERT INTO telemetry (leaf, device_id, received_at, sequence, items, location, statement, signature,
+                 payload)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        )
+        .bind(stored(leaf.index))
+        .bind(&self.device_id)
+        .bind(stored(self.received_at.0))
+        .bind(stored(self.sequence))
+        .bind(stored(self.items))
+        .bind(&self.location)
+        .bind(&self.statement)
+        .bind(&self.signature)
+        .bind(&self.payload)
+        .execute(unit.connection())
+        .await?;
+        Ok(leaf)
+    }
+}
+
+impl AcceptTelemetry {
+    async fn move_on(&self, unit: &mut Unit) -> Result<(), StoreError> {
+        let statement = match self.from_revision {
+            0 => {
+                "INSERT INTO telemetry_positions (device_id, revision, position) VALUES ($1, $2 + 1, $3)
+                 ON CONFLICT (device_id) DO NOTHING"
+            }
+            _ => {
+                "UPDATE telemetry_positions SET revision = revision + 1, position = $3
+                 WHERE device_id = $1 AND revision = $2"
+            }
+        };
+        let done = sqlx::query(statement)
+            .bind(&self.device_id)
+            .bind(stored(self.from_revision))
+            .bind(&self.position)
+            .execute(unit.connection())
+            .await?;
+        if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Conflict) }
+    }
+}
+
+impl Store {
+    /// Where a device's chain stands; `None` before its first batch.
+    pub async fn telemetry_position(&self, device_id: &str) -> Result<Option<PositionRecord>, StoreError> {
+        let row = sqlx::query("SELECT revision, position FROM telemetry_positions WHERE device_id = $1")
+            .bind(device_id)
+            .fetch_optional(&self.readers)
+            .await?;
+        row.map(|row| {
+            Ok(PositionRecord {
+                revision: loaded(row.try_get("revision")?, "telemetry_positions.revision")?,
+                position: row.try_get("position")?,
+            })
+        })
+        .transpose()
+    }
+
+    /// The last batches, of one device or of all, newest first.
+    pub async fn telemetry(
+        &self,
+        device_id: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<TelemetryRecord>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT leaf, device_id, received_at, sequence, items, location, LENGTH(payload) AS payload_bytes
+             FROM telemetry WHERE $1 = '' OR device_id = $1 ORDER BY leaf DESC LIMIT $2",
+        )
+        .bind(device_id.unwrap_or(""))
+        .bind(i64::from(limit))
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(record).collect()
+    }
+}
+
+fn record(row: &SqliteRow) -> Result<TelemetryRecord, StoreError> {
+    let number = |column| -> Result<u64, StoreError> { loaded(row.try_get(column)?, column) };
+    Ok(TelemetryRecord {
+        leaf: number("leaf")?,
+        device_id: row.try_get("device_id")?,
+        received_at: UnixTime(number("received_at")?),
+        sequence: number("sequence")?,
+        items: number("items")?,
+        location: row.try_get("location")?,
+        payload_bytes: number("payload_bytes")?,
+    })
+}

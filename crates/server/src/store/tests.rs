@@ -1,0 +1,406 @@
+//! Every transaction against a real database file: what it does, what it refuses, and what a reopening finds.
+
+use assay_evidence::time::UnixTime;
+use tempfile::TempDir;
+
+use super::*;
+use crate::ledger::{self, LedgerError};
+
+const DEVICE: &str = "spiffe://test/spire/agent/tpm/aa";
+const WORKLOAD: &str = "spiffe://test/web";
+const NOW: UnixTime = UnixTime(1_000);
+
+struct Fixture {
+    folder: TempDir,
+    store: Store,
+}
+
+impl Fixture {
+    async fn new() -> Fixture {
+        let folder = TempDir::new().unwrap();
+        let store = Store::open(&folder.path().join(FILE_NAME)).await.unwrap();
+        Fixture { folder, store }
+    }
+
+    /// With a device at version 1, trusted.
+    async fn trusted() -> Fixture {
+        let fixture = Fixture::new().await;
+        fixture.store.commit(enroll(None, "enrolled", 0)).await.unwrap();
+        fixture.store.commit(appraise(0, trust("trusted", 1), false)).await.unwrap();
+        fixture
+    }
+
+    async fn reopen(self) -> Fixture {
+        self.store.close().await;
+        let store = Store::open(&self.folder.path().join(FILE_NAME)).await.unwrap();
+        Fixture { store, folder: self.folder }
+    }
+
+    async fn leaves(&self) -> usize {
+        self.store.audit_leaves(0, 1000).await.unwrap().len()
+    }
+
+    async fn tamper(&self, sql: &'static str) {
+        let file = self.folder.path().join(FILE_NAME);
+        let mut connection =
+            SqliteConnectOptions::new().filename(file).foreign_keys(false).connect().await.unwrap();
+        sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+    }
+
+    async fn verify(&self) -> Result<crate::audit::Head, LedgerError> {
+        ledger::verify(self.folder.path()).await
+    }
+}
+
+fn trust(status: &str, version: u64) -> TrustColumns {
+    TrustColumns {
+        status: status.to_owned(),
+        tier: "affirming".to_owned(),
+        valid_until: NOW.plus(100),
+        evidence_at: NOW,
+        reset_count: Some(3),
+        version,
+        record: "{}".to_owned(),
+    }
+}
+
+fn device(status: &str, version: u64) -> DeviceRecord {
+    DeviceRecord {
+        id: DEVICE.to_owned(),
+        name: "press-1".to_owned(),
+        ek_public: vec![1],
+        ek_certificate: vec![2],
+        ek_intermediates: Vec::new(),
+        ak_public: vec![3],
+        device_key_public: vec![4],
+        device_key_spki: vec![5],
+        agent_version: "test".to_owned(),
+        enrolled_at: NOW,
+        trust: trust(status, version),
+    }
+}
+
+fn enroll(replaces: Option<u64>, status: &str, version: u64) -> EnrollDevice {
+    EnrollDevice { device: device(status, version), replaces, detail: "{}".to_owned() }
+}
+
+fn change(from_version: u64, trust: TrustColumns, withdraw: bool) -> Change {
+    Change {
+        device_id: DEVICE.to_owned(),
+        from_version,
+        trust,
+        withdraw,
+        at: NOW,
+        actor: "server".to_owned(),
+        detail: "{}".to_owned(),
+    }
+}
+
+fn appraise(from_version: u64, trust: TrustColumns, withdraw: bool) -> RecordAppraisal {
+    let appraisal = AppraisalRecord {
+        at: NOW,
+        tier: trust.tier.clone(),
+        policy: "base v1".to_owned(),
+        findings: "[]".to_owned(),
+    };
+    RecordAppraisal { change: change(from_version, trust, withdraw), appraisal }
+}
+
+fn svid(serial: &str, state_version: u64, entry_id: Option<&str>) -> RecordSvid {
+    let svid = SvidRecord {
+        serial: serial.to_owned(),
+        spiffe_id: if entry_id.is_some() { WORKLOAD } else { DEVICE }.to_owned(),
+        carrier: Carrier::Device {
+            id: DEVICE.to_owned(),
+            state_version,
+            entry_id: entry_id.map(str::to_owned),
+        },
+        spki_sha256: "00".to_owned(),
+        issued_at: NOW,
+        not_after: NOW.plus(60),
+        withdrawn_at: None,
+    };
+    RecordSvid { svid, actor: DEVICE.to_owned() }
+}
+
+fn entry(id: &str) -> CreateEntry {
+    let entry = EntryRecord {
+        id: id.to_owned(),
+        spiffe_id: WORKLOAD.to_owned(),
+        parent: DEVICE.to_owned(),
+        selectors: vec![SelectorRecord { kind: "unix".to_owned(), value: "uid:1".to_owned() }],
+        ttl_seconds: 60,
+        dns_names: vec!["web".to_owned()],
+        hint: String::new(),
+        created_at: NOW,
+    };
+    CreateEntry { entry, actor: "operator".to_owned() }
+}
+
+fn policy(version: u64) -> PolicyRecord {
+    PolicyRecord {
+        version,
+        name: "base".to_owned(),
+        text: "name = 'base'".to_owned(),
+        digest: "00".to_owned(),
+        set_at: NOW,
+        set_by: "operator".to_owned(),
+    }
+}
+
+fn telemetry(from_revision: u64, sequence: u64) -> AcceptTelemetry {
+    AcceptTelemetry {
+        device_id: DEVICE.to_owned(),
+        state_version: 1,
+        from_revision,
+        position: format!("{{\"sequence\":{sequence}}}"),
+        received_at: NOW,
+        sequence,
+        items: 4,
+        location: "DE".to_owned(),
+        detail: "{}".to_owned(),
+        statement: vec![1],
+        signature: vec![2],
+        payload: vec![3, 3],
+    }
+}
+
+fn is_conflict<T: std::fmt::Debug>(outcome: Result<T, StoreError>) -> bool {
+    matches!(outcome, Err(StoreError::Conflict))
+}
+
+#[tokio::test]
+async fn enroll_device_binds_once_and_rebinds_on_its_version_only() {
+    let fixture = Fixture::new().await;
+    fixture.store.commit(enroll(None, "enrolled", 0)).await.unwrap();
+    assert_eq!(fixture.store.device(DEVICE).await.unwrap(), Some(device("enrolled", 0)));
+    assert!(is_conflict(fixture.store.commit(enroll(None, "enrolled", 0)).await));
+    assert!(is_conflict(fixture.store.commit(enroll(Some(7), "enrolled", 8)).await));
+    fixture.store.commit(enroll(Some(0), "enrolled", 1)).await.unwrap();
+    assert_eq!(fixture.leaves().await, 2, "refusals leave no trace");
+    assert_eq!(fixture.store.devices_named("press-1").await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn rebinding_withdraws_what_the_old_keys_held_and_starts_telemetry_anew() {
+    let fixture = Fixture::trusted().await;
+    fixture.store.commit(svid("01", 1, None)).await.unwrap();
+    fixture.store.commit(telemetry(0, 1)).await.unwrap();
+    let moved = fixture.store.commit(enroll(Some(1), "enrolled", 2)).await.unwrap();
+    assert_eq!(moved.withdrawn.serials, [("01".to_owned(), NOW.plus(60))]);
+    assert_eq!(fixture.store.telemetry_position(DEVICE).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn record_appraisal_moves_the_state_and_withdraws_in_one_step() {
+    let fixture = Fixture::trusted().await;
+    fixture.store.commit(svid("01", 1, None)).await.unwrap();
+    fixture.store.commit(svid("02", 1, None)).await.unwrap();
+    assert!(is_conflict(fixture.store.commit(appraise(0, trust("suspect", 2), true)).await));
+    let moved = fixture.store.commit(appraise(1, trust("suspect", 2), true)).await.unwrap();
+    assert_eq!(moved.withdrawn.serials.len(), 2);
+    assert_eq!(moved.withdrawn.list_number, Some(1));
+    let (withdrawn, number) = fixture.store.withdrawn_svids(NOW).await.unwrap();
+    assert_eq!((withdrawn.len(), number), (2, 1));
+    assert_eq!(fixture.store.device(DEVICE).await.unwrap().unwrap().trust, trust("suspect", 2));
+    assert_eq!(fixture.store.last_appraisal(DEVICE).await.unwrap().unwrap().policy, "base v1");
+    let kinds: Vec<_> =
+        fixture.store.events(DEVICE, 10).await.unwrap().into_iter().map(|leaf| leaf.kind).collect();
+    assert_eq!(kinds, ["device.appraised", "device.appraised", "device.enrolled"]);
+}
+
+#[tokio::test]
+async fn renew_trust_writes_times_and_nothing_else() {
+    let fixture = Fixture::trusted().await;
+    let leaves = fixture.leaves().await;
+    let renewed = TrustColumns { valid_until: NOW.plus(500), ..trust("trusted", 1) };
+    let renew = RenewTrust { device_id: DEVICE.to_owned(), trust: renewed.clone() };
+    fixture.store.commit(renew.clone()).await.unwrap();
+    assert_eq!(fixture.store.device(DEVICE).await.unwrap().unwrap().trust, renewed);
+    assert_eq!(fixture.leaves().await, leaves);
+    fixture.store.commit(appraise(1, trust("suspect", 2), true)).await.unwrap();
+    assert!(is_conflict(fixture.store.commit(renew).await), "a renewal cannot undo a withdrawal");
+}
+
+#[tokio::test]
+async fn the_reset_counter_kept_is_the_highest_seen() {
+    let fixture = Fixture::trusted().await;
+    let trust = TrustColumns { reset_count: Some(1), ..trust("trusted", 1) };
+    fixture.store.commit(RenewTrust { device_id: DEVICE.to_owned(), trust }).await.unwrap();
+    assert_eq!(fixture.store.device(DEVICE).await.unwrap().unwrap().trust.reset_count, Some(3));
+}
+
+#[tokio::test]
+async fn expire_revoke_and_approve_are_on_record() {
+    let fixture = Fixture::trusted().await;
+    let due = fixture.store.devices_to_expire(NOW.plus(100), 10).await.unwrap();
+    assert_eq!(due.len(), 1);
+    assert!(fixture.store.devices_to_expire(NOW.plus(99), 10).await.unwrap().is_empty());
+    fixture.store.commit(svid("01", 1, None)).await.unwrap();
+    let moved = fixture.store.commit(ExpireDevice(change(1, trust("expired", 2), true))).await.unwrap();
+    assert_eq!(moved.withdrawn.serials.len(), 1);
+    let approve = ApproveDevice { change: change(2, trust("enrolled", 3), false), policy: Some(policy(1)) };
+    fixture.store.commit(approve).await.unwrap();
+    fixture.store.commit(RevokeDevice(change(3, trust("revoked", 4), true))).await.unwrap();
+    let kinds: Vec<_> =
+        fixture.store.recent_events(3).await.unwrap().into_iter().map(|leaf| leaf.kind).collect();
+    assert_eq!(kinds, ["device.revoked", "device.approved", "device.expired"]);
+    assert_eq!(fixture.store.policy().await.unwrap(), Some(policy(1)));
+    assert_eq!(fixture.store.device_counts().await.unwrap(), [("revoked".to_owned(), 1)]);
+}
+
+#[tokio::test]
+async fn no_approval_without_its_policy() {
+    let fixture = Fixture::trusted().await;
+    let approve = ApproveDevice { change: change(9, trust("enrolled", 10), false), policy: Some(policy(1)) };
+    assert!(is_conflict(fixture.store.commit(approve).await));
+    assert_eq!(fixture.store.policy().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn no_svid_without_the_state_it_was_decided_on() {
+    let fixture = Fixture::trusted().await;
+    assert!(is_conflict(fixture.store.commit(svid("01", 0, None)).await));
+    assert!(is_conflict(fixture.store.commit(svid("01", 1, Some("web"))).await), "no such entry");
+    fixture.store.commit(entry("web")).await.unwrap();
+    fixture.store.commit(svid("01", 1, Some("web"))).await.unwrap();
+    fixture.store.commit(appraise(1, trust("suspect", 2), true)).await.unwrap();
+    assert!(is_conflict(fixture.store.commit(svid("02", 2, None)).await), "suspect devices get nothing");
+    let held = fixture.store.svids_of_device(DEVICE, NOW, 10).await.unwrap();
+    assert_eq!(held.len(), 1);
+    assert_eq!(held[0].withdrawn_at, Some(NOW));
+    assert!(fixture.store.standing_svids(NOW).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn removing_an_entry_withdraws_its_svids_and_no_others() {
+    let fixture = Fixture::trusted().await;
+    fixture.store.commit(entry("web")).await.unwrap();
+    fixture.store.commit(svid("01", 1, Some("web"))).await.unwrap();
+    fixture.store.commit(svid("02", 1, None)).await.unwrap();
+    assert_eq!(fixture.store.entries().await.unwrap(), [entry("web").entry]);
+    let remove = |id: &str| RemoveEntry { id: id.to_owned(), at: NOW, actor: "operator".to_owned() };
+    let withdrawn = fixture.store.commit(remove("web")).await.unwrap();
+    assert_eq!(withdrawn.serials, [("01".to_owned(), NOW.plus(60))]);
+    assert_eq!(fixture.store.standing_svids(NOW).await.unwrap(), [(DEVICE.to_owned(), 1)]);
+    assert!(matches!(fixture.store.commit(remove("web")).await, Err(StoreError::Unknown("entry"))));
+}
+
+#[tokio::test]
+async fn set_policy_takes_the_next_version_only() {
+    let fixture = Fixture::new().await;
+    fixture.store.commit(SetPolicy(policy(1))).await.unwrap();
+    assert!(is_conflict(fixture.store.commit(SetPolicy(policy(1))).await));
+    assert!(is_conflict(fixture.store.commit(SetPolicy(policy(3))).await));
+    fixture.store.commit(SetPolicy(policy(2))).await.unwrap();
+    assert_eq!(fixture.store.policy().await.unwrap().unwrap().version, 2);
+}
+
+#[tokio::test]
+async fn accept_telemetry_moves_the_chain_on_exactly_once() {
+    let fixture = Fixture::trusted().await;
+    let receipt = fixture.store.commit(telemetry(0, 1)).await.unwrap();
+    assert!(is_conflict(fixture.store.commit(telemetry(0, 1)).await), "the first batch twice");
+    fixture.store.commit(telemetry(1, 2)).await.unwrap();
+    assert!(is_conflict(fixture.store.commit(telemetry(1, 2)).await), "a later batch twice");
+    let position = fixture.store.telemetry_position(DEVICE).await.unwrap().unwrap();
+    assert_eq!(position.revision, 2);
+    let batches = fixture.store.telemetry(Some(DEVICE), 10).await.unwrap();
+    assert_eq!(batches.len(), 2);
+    assert_eq!((batches[1].leaf, batches[1].payload_bytes), (receipt.index, 2));
+    fixture.store.commit(appraise(1, trust("suspect", 2), true)).await.unwrap();
+    assert!(is_conflict(fixture.store.commit(telemetry(2, 3)).await), "no longer trusted");
+}
+
+#[tokio::test]
+async fn pruning_removes_old_rows_and_leaves_the_trail_whole() {
+    let fixture = Fixture::trusted().await;
+    fixture.store.commit(svid("01", 1, None)).await.unwrap();
+    fixture.store.commit(telemetry(0, 1)).await.unwrap();
+    let prune = PruneHistory { telemetry_before: NOW.plus(1), svids_before: NOW.plus(61) };
+    assert_eq!(fixture.store.commit(prune).await.unwrap(), 2);
+    assert_eq!(fixture.verify().await.unwrap().leaves, 4);
+}
+
+#[tokio::test]
+async fn neighbours_in_a_batch_do_not_disturb_each_other() {
+    let fixture = Fixture::trusted().await;
+    let (store, mut waiting) = (&fixture.store, tokio::task::JoinSet::new());
+    for number in 0..100_u64 {
+        let store = store.clone();
+        waiting.spawn(async move {
+            let version = if number % 3 == 0 { 0 } else { 1 };
+            store.commit(svid(&format!("{number:04x}"), version, None)).await.is_ok()
+        });
+    }
+    let granted = waiting.join_all().await.into_iter().filter(|granted| *granted).count();
+    assert_eq!(granted, 66);
+    assert_eq!(store.svids_of_device(DEVICE, NOW, 1000).await.unwrap().len(), 66);
+    assert_eq!(fixture.verify().await.unwrap().leaves, 2 + 66);
+}
+
+#[tokio::test]
+async fn everything_is_there_after_reopening() {
+    let fixture = Fixture::trusted().await;
+    fixture.store.commit(svid("01", 1, None)).await.unwrap();
+    fixture.store.commit(RevokeDevice(change(1, trust("revoked", 2), true))).await.unwrap();
+    let before = fixture.verify().await.unwrap();
+    let fixture = fixture.reopen().await;
+    assert_eq!(fixture.verify().await.unwrap(), before);
+    assert_eq!(fixture.store.withdrawn_svids(NOW).await.unwrap().1, 1);
+    assert_eq!(fixture.store.commit(RenumberRevocationList).await.unwrap(), 2);
+    fixture.store.commit(entry("web")).await.unwrap();
+    assert_eq!(
+        fixture.verify().await.unwrap().leaves,
+        before.leaves + 1,
+        "the chain goes on where it stopped"
+    );
+}
+
+#[tokio::test]
+async fn a_crash_loses_nothing_that_was_answered() {
+    let fixture = Fixture::trusted().await;
+    fixture.store.commit(svid("01", 1, None)).await.unwrap();
+    // What a killed process leaves behind: the file and its write-ahead log, never checkpointed or closed.
+    let after = TempDir::new().unwrap();
+    for file in std::fs::read_dir(fixture.folder.path()).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), after.path().join(file.file_name())).unwrap();
+    }
+    let store = Store::open(&after.path().join(FILE_NAME)).await.unwrap();
+    assert_eq!(store.svids_of_device(DEVICE, NOW, 10).await.unwrap().len(), 1);
+    assert_eq!(ledger::verify(after.path()).await.unwrap(), fixture.verify().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_closed_store_says_so() {
+    let fixture = Fixture::new().await;
+    let store = fixture.store.clone();
+    fixture.store.close().await;
+    assert!(matches!(store.commit(RenumberRevocationList).await, Err(StoreError::Closed)));
+}
+
+#[tokio::test]
+async fn tampering_with_the_trail_is_found() {
+    let fixture = Fixture::trusted().await;
+    fixture.store.commit(svid("01", 1, None)).await.unwrap();
+    assert_eq!(fixture.verify().await.unwrap().leaves, 3);
+    fixture.tamper("UPDATE audit SET detail = '{\"tier\":\"affirming\"}' WHERE leaf = 1").await;
+    let error = fixture.verify().await.unwrap_err().to_string();
+    assert!(error.starts_with("leaf 1 does not hash"), "{error}");
+}
+
+#[tokio::test]
+async fn a_removed_leaf_is_found() {
+    let fixture = Fixture::trusted().await;
+    fixture.tamper("DELETE FROM audit WHERE leaf = 0").await;
+    let error = fixture.verify().await.unwrap_err().to_string();
+    assert_eq!(error, "leaf 0 is missing: the next one present is 1");
+}
+
+#[tokio::test]
+async fn a_trail_cut_off_at_its_end_is_found() {
+    let fixture = Fixture::trusted().await;
+    fixture.tamper("DELETE FROM audit WHERE leaf = 1").await;
+    assert!(matches!(fixture.verify().await, Err(LedgerError::CutOff { leaves: 1, named: 1 })));
+}
