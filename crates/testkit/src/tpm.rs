@@ -68,14 +68,19 @@ impl Tpm {
 
     /// The banks that have PCRs.
     pub fn active_banks(&mut self) -> Result<Vec<Bank>, TpmError> {
-        let mut parameters = Vec::new();
-        for word in [CAP_PCRS, 0, 1] {
-            parameters.extend_from_slice(&u32::to_be_bytes(word));
+        let selections = self.capability(CAP_PCRS, 0)?;
+        parse_active_banks(&selections).ok_or(TpmError::Malformed { command: CC_GET_CAPABILITY })
+    }
+
+    /// Flushes every loaded object and session.
+    pub fn flush_all(&mut self) -> Result<(), TpmError> {
+        for first in [FIRST_TRANSIENT, FIRST_LOADED_SESSION] {
+            let handles = self.capability(CAP_HANDLES, first)?;
+            for handle in handles.get(4..).unwrap_or_default().chunks_exact(4) {
+                self.command(TAG_NO_SESSIONS, CC_FLUSH_CONTEXT, handle)?;
+            }
         }
-        let answer = self.command(TAG_NO_SESSIONS, CC_GET_CAPABILITY, &parameters)?;
-        let malformed = TpmError::Malformed { command: CC_GET_CAPABILITY };
-        // TPM 2.0 Part 2, TPMS_CAPABILITY_DATA: moreData, capability, then a TPML_PCR_SELECTION.
-        parse_active_banks(answer.get(5..).unwrap_or_default()).ok_or(malformed)
+        Ok(())
     }
 
     /// TPM2_PCR_Extend with one digest per bank.
@@ -102,8 +107,16 @@ impl Tpm {
         digest.map(<[u8]>::to_vec).ok_or(TpmError::Malformed { command: CC_PCR_READ })
     }
 
+    /// TPM2_GetCapability: the list inside TPMS_CAPABILITY_DATA, after moreData and the capability's number.
+    fn capability(&mut self, capability: u32, property: u32) -> Result<Vec<u8>, TpmError> {
+        let parameters: Vec<u8> =
+            [capability, property, CAPABILITIES_MAX].iter().flat_map(|word| word.to_be_bytes()).collect();
+        let answer = self.command(TAG_NO_SESSIONS, CC_GET_CAPABILITY, &parameters)?;
+        Ok(answer.get(5..).unwrap_or_default().to_vec())
+    }
+
     /// Sends one command and returns the response's parameters.
-    fn command(&mut self, tag: u16, command: u32, body: &[u8]) -> Result<Vec<u8>, TpmError> {
+    pub(crate) fn command(&mut self, tag: u16, command: u32, body: &[u8]) -> Result<Vec<u8>, TpmError> {
         let mut message = tag.to_be_bytes().to_vec();
         message.extend_from_slice(&((HEADER + body.len()) as u32).to_be_bytes());
         message.extend_from_slice(&command.to_be_bytes());
@@ -154,10 +167,15 @@ const TAG_NO_SESSIONS: u16 = 0x8001;
 const TAG_SESSIONS: u16 = 0x8002;
 const CC_STARTUP: u32 = 0x144;
 const CC_SHUTDOWN: u32 = 0x145;
+const CC_FLUSH_CONTEXT: u32 = 0x165;
 const CC_GET_CAPABILITY: u32 = 0x17a;
 const CC_PCR_READ: u32 = 0x17e;
 const CC_PCR_EXTEND: u32 = 0x182;
+const CAP_HANDLES: u32 = 1;
 const CAP_PCRS: u32 = 5;
+const CAPABILITIES_MAX: u32 = 64;
+const FIRST_TRANSIENT: u32 = 0x8000_0000;
+const FIRST_LOADED_SESSION: u32 = 0x0200_0000;
 const SU_CLEAR: u16 = 0;
 /// An authorization area of nine bytes: TPM_RS_PW, no nonce, no attributes, an empty password.
 const EMPTY_PASSWORD: [u8; 13] = [0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0];
