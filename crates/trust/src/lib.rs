@@ -1,1 +1,25 @@
-//! Appraisal, trust state, grants.
+//! Appraisal, trust state, grants: everything that is decided about a device, as pure functions.
+//!
+//! `appraise` turns verified claims and a policy into an [`AttestationResult`]; the result is an [`Event`] of the
+//! device's [`TrustState`]; `grant::*::decide` turns the state into grants. There is no clock, no store and no key
+//! in here, and no other way to make any of these values. Start reading at `appraisal/mod.rs`.
+
+pub mod appraisal;
+pub mod finding;
+pub mod grant;
+pub mod learn;
+pub mod path;
+pub mod pattern;
+pub mod policy;
+pub mod reference;
+pub mod region;
+mod sentence;
+pub mod state;
+pub mod vector;
+
+pub use appraisal::{AttestationResult, appraise, refuse};
+pub use finding::{Finding, Tier};
+pub use learn::{learn, widen};
+pub use policy::{Policy, PolicyError};
+pub use reference::CompiledPolicy;
+pub use state::{Event, Status, TrustRecord, TrustState};

@@ -1,0 +1,231 @@
+//! The files that were measured. Only entries that the quote covers are judged; the rest is decided next time.
+
+use std::collections::HashSet;
+
+use assay_evidence::ima::Entry;
+use assay_evidence::verify::Claims;
+use assay_evidence::{Check, Digest};
+
+use crate::finding::{Finding, Tier};
+use crate::path;
+use crate::policy::{Demand, Weight};
+use crate::reference::{CompiledPolicy, FileReference};
+
+/// Judges the list; answers how many entries of this boot are good without a gap.
+pub(super) fn judge(policy: &CompiledPolicy, claims: &Claims, findings: &mut Vec<Finding>) -> u64 {
+    let Some(ima) = claims.ima() else {
+        if policy.ima.as_ref().is_some_and(|reference| reference.list == Demand::Required) {
+            findings.push(missing_list(policy));
+        }
+        return 0;
+    };
+    if ima.undecided() > 0 {
+        findings.push(undecided(ima.undecided()));
+    }
+    let Some(reference) = &policy.ima else { return ima.attested_total() };
+    let mut report = Report { policy, reference, findings, said: HashSet::new(), unsaid: 0, weak: 0 };
+    let mut good = ima.first_index();
+    let mut gap = false;
+    for (entry, index) in ima.entries().zip(ima.first_index()..) {
+        // Verification compared it with the boot PCRs themselves.
+        let is_good = (index == 0 && entry.is_boot_aggregate()) || report.judge(&entry);
+        gap |= !is_good;
+        good += u64::from(!gap);
+    }
+    report.finish();
+    good
+}
+
+struct Report<'a> {
+    policy: &'a CompiledPolicy,
+    reference: &'a FileReference,
+    findings: &'a mut Vec<Finding>,
+    /// A program that ran twice is one finding.
+    said: HashSet<(Vec<u8>, Option<Digest>)>,
+    unsaid: u64,
+    weak: u64,
+}
+
+impl Report<'_> {
+    /// Whether the entry may stay; if not, says why.
+    fn judge(&mut self, entry: &Entry<'_>) -> bool {
+        if entry.is_violation() {
+            return self.judge_violation(entry);
+        }
+        let Some(digest) = entry.file_digest() else {
+            return self.reference.excludes(entry.path()) || self.refuse(entry, None);
+        };
+        let strong = digest.algorithm() >= self.reference.weakest_digest.0;
+        let listed = self.reference.digests_of(entry.path()).contains(&digest);
+        if strong && listed || self.reference.excludes(entry.path()) {
+            return true;
+        }
+        if !strong {
+            self.weak += 1;
+            return false;
+        }
+        self.reference.is_signed(entry) || self.refuse(entry, Some(digest))
+    }
+
+    /// The kernel extended ones for it, so nothing in the entry is vouched for: neither its digest nor its path,
+    /// and no exclusion by path can cover it.
+    fn judge_violation(&mut self, entry: &Entry<'_>) -> bool {
+        let weight = self.reference.violations;
+        if let Some(tier) = weight.tier()
+            && self.is_new(entry, None)
+        {
+            let file = path::to_text(entry.path());
+            self.findings.push(Finding {
+                check: Check::ImaViolation,
+                tier,
+                claim: file.to_string(),
+                expected: "a measurement".to_owned(),
+                found: "a violation".to_owned(),
+                message: format!(
+                    "`{file}` was open for writing while it was measured, so what was read of it is unknown (policy \
+                     {}, ima.violations): find the writer and reboot, or exclude such files from the kernel's IMA policy.",
+                    self.policy.citation()
+                ),
+            });
+        }
+        weight != Weight::Refuse
+    }
+
+    fn refuse(&mut self, entry: &Entry<'_>, digest: Option<Digest>) -> bool {
+        if self.is_new(entry, digest) {
+            self.findings.push(self.unlisted(entry, digest));
+        }
+        false
+    }
+
+    /// Whether it was not said before and there is room to say it.
+    fn is_new(&mut self, entry: &Entry<'_>, digest: Option<Digest>) -> bool {
+        if self.said.contains(&(entry.path().to_vec(), digest)) {
+            return false;
+        }
+        if self.said.len() >= FINDINGS_MAX {
+            self.unsaid += 1;
+            return false;
+        }
+        self.said.insert((entry.path().to_vec(), digest))
+    }
+
+    fn unlisted(&self, entry: &Entry<'_>, digest: Option<Digest>) -> Finding {
+        let policy = self.policy.citation();
+        let file = path::to_text(entry.path());
+        let found = digest.map_or_else(|| stated(entry), |digest| digest.to_string());
+        let known = self.reference.digests_of(entry.path());
+        let signed = if entry.signature().is_some() {
+            ", and its signature is by none of ima.signing_keys"
+        } else {
+            ""
+        };
+        let (expected, message) = if digest.is_none() {
+            let message = format!(
+                "`{file}` was measured as {found}, which is no digest of its content that policy {policy} could \
+                 compare: set ima_hash=sha256 on the kernel command line, or exclude the path."
+            );
+            ("a digest of the file's content".to_owned(), message)
+        } else if known.is_empty() {
+            let message = format!(
+                "`{file}` ({found}) is not in policy {policy}{signed}. If it belongs there, approve it with \
+                 `assay device approve DEVICE --file {file}`; if not, remove it and reboot the device."
+            );
+            (format!("a file of policy {policy}"), message)
+        } else {
+            let known = list(known);
+            let message = format!(
+                "`{file}` ({found}) is not what policy {policy} lists for it ({known}){signed}. If it was updated, \
+                 approve it with `assay device approve DEVICE --file {file}`; if not, restore it and reboot the device."
+            );
+            (known, message)
+        };
+        Finding {
+            check: Check::ImaPolicy,
+            tier: Tier::Contraindicated,
+            claim: file.into_owned(),
+            expected,
+            found,
+            message,
+        }
+    }
+
+    fn finish(self) {
+        let policy = self.policy.citation();
+        if self.unsaid > 0 {
+            self.findings.push(Finding {
+                check: Check::ImaPolicy,
+                tier: Tier::Contraindicated,
+                claim: "further entries".to_owned(),
+                expected: "none".to_owned(),
+                found: self.unsaid.to_string(),
+                message: format!(
+                    "{} more entries are not in policy {policy}; the first {FINDINGS_MAX} files are named. Is this the \
+                     policy for this kind of device?",
+                    self.unsaid
+                ),
+            });
+        }
+        if self.weak > 0 {
+            let weakest = self.reference.weakest_digest.0;
+            self.findings.push(Finding {
+                check: Check::AlgorithmPolicy,
+                tier: Tier::Contraindicated,
+                claim: "IMA list".to_owned(),
+                expected: format!("{weakest} or better"),
+                found: format!("{} files with a weaker digest", self.weak),
+                message: format!(
+                    "{} files were measured with a digest that policy {policy} does not count, because collisions can \
+                     be made: boot with ima_template=ima-sig and ima_hash={weakest}.",
+                    self.weak
+                ),
+            });
+        }
+    }
+}
+
+/// The digest as the list states it, of whatever kind.
+fn stated(entry: &Entry<'_>) -> String {
+    if let Some(verity) = entry.verity_digest() {
+        return format!("an fs-verity digest {verity}");
+    }
+    let (algorithm, bytes) = entry.stated_digest();
+    format!("{algorithm}:{}", data_encoding::HEXLOWER.encode(bytes))
+}
+
+/// A few digests; a file with many versions is named by the first ones.
+fn list(digests: &[Digest]) -> String {
+    let shown: Vec<String> = digests.iter().take(DIGESTS_SHOWN_MAX).map(Digest::to_string).collect();
+    let more = if digests.len() > DIGESTS_SHOWN_MAX { ", …" } else { "" };
+    format!("{}{more}", shown.join(", "))
+}
+
+fn missing_list(policy: &CompiledPolicy) -> Finding {
+    Finding {
+        check: Check::ImaPolicy,
+        tier: Tier::Contraindicated,
+        claim: "IMA list".to_owned(),
+        expected: "a list that replays to PCR 10".to_owned(),
+        found: "none".to_owned(),
+        message: format!(
+            "No IMA list was sent, and policy {} requires one: boot with ima_policy=tcb, or set ima.list = \"optional\".",
+            policy.citation()
+        ),
+    }
+}
+
+fn undecided(entries: u64) -> Finding {
+    let what = if entries == 1 { "1 entry was".to_owned() } else { format!("{entries} entries were") };
+    Finding {
+        check: Check::ImaUndecided,
+        tier: Tier::Affirming,
+        claim: "IMA list".to_owned(),
+        expected: "every entry covered by the quote".to_owned(),
+        found: format!("{entries} entries past it"),
+        message: format!("{what} measured after the quote and is undecided until the next one covers it."),
+    }
+}
+
+/// Files that are named in one result; a policy for other machines would name all.
+const FINDINGS_MAX: usize = 100;
+const DIGESTS_SHOWN_MAX: usize = 3;

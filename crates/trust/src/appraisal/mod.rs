@@ -1,0 +1,170 @@
+//! Appraisal: verified claims against a policy. A pure function, so stored evidence gives the same result anywhere.
+//!
+//! Each section of the policy is judged in its own file, and each says everything it finds, not the first thing.
+
+mod boot;
+mod clock;
+mod endorsement;
+mod files;
+mod pcr;
+
+use assay_evidence::time::UnixTime;
+use assay_evidence::tpm::ek_certificate::Endorsement;
+use assay_evidence::verify::Claims;
+use assay_evidence::{Check, Failure};
+
+pub(crate) use boot::kernel_lines;
+
+use crate::finding::{Finding, Tier};
+use crate::policy::Recovery;
+use crate::reference::CompiledPolicy;
+use crate::vector::{Judged, TrustVector};
+
+/// The verdict on one piece of evidence. Made by [`appraise`] and [`refuse`] alone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttestationResult {
+    at: UnixTime,
+    tier: Tier,
+    findings: Vec<Finding>,
+    policy: Option<(String, u64)>,
+    evidence_age_max_seconds: u64,
+    recovery: Recovery,
+    reset_count: Option<u32>,
+    good_ima_entries: u64,
+    vector: TrustVector,
+}
+
+impl AttestationResult {
+    /// When it was made.
+    pub fn at(&self) -> UnixTime {
+        self.at
+    }
+
+    /// The worst tier of all findings.
+    pub fn tier(&self) -> Tier {
+        self.tier
+    }
+
+    /// Everything there is to say, the gravest first.
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// Name and version of the policy.
+    pub fn policy(&self) -> Option<(&str, u64)> {
+        self.policy.as_ref().map(|(name, version)| (name.as_str(), *version))
+    }
+
+    /// Until when an affirming result carries trust.
+    pub fn valid_until(&self) -> UnixTime {
+        self.at.plus(self.evidence_age_max_seconds)
+    }
+
+    /// How trust comes back after a bad result.
+    pub fn recovery(&self) -> Recovery {
+        self.recovery
+    }
+
+    /// The TPM's reset counter, where the quote verified.
+    pub fn reset_count(&self) -> Option<u32> {
+        self.reset_count
+    }
+
+    /// How many IMA entries of this boot are judged and good without a gap: where the next appraisal may start.
+    pub fn good_ima_entries(&self) -> u64 {
+        self.good_ima_entries
+    }
+
+    /// The result in AR4SI's terms.
+    pub fn vector(&self) -> &TrustVector {
+        &self.vector
+    }
+
+    /// The gravest finding in a sentence, or what is good.
+    pub fn reason(&self) -> &str {
+        match self.findings.first() {
+            Some(finding) if self.tier != Tier::Affirming => &finding.message,
+            _ => "the evidence is what the policy wants",
+        }
+    }
+}
+
+/// Judges verified claims. Without a policy nothing is judged, and the tier is `none`.
+///
+/// `endorsement` is the verified EK certificate of the device's TPM; the caller that enrolled the device keeps the
+/// certificate and verifies it again.
+pub fn appraise(
+    claims: &Claims,
+    policy: Option<&CompiledPolicy>,
+    endorsement: Option<&Endorsement>,
+    at: UnixTime,
+) -> AttestationResult {
+    let Some(policy) = policy else { return unjudged(claims, at) };
+    let mut findings = Vec::new();
+    endorsement::judge(policy, endorsement, &mut findings);
+    clock::judge(policy, claims, &mut findings);
+    pcr::judge(policy, claims, &mut findings);
+    boot::judge(policy, claims, &mut findings);
+    let good_ima_entries = files::judge(policy, claims, &mut findings);
+    // The gravest first; within a tier, the order of the sections.
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.tier));
+    let judged = Judged {
+        executables: !policy.pcr.is_empty() || policy.ima.is_some(),
+        configuration: true,
+        hardware: endorsement.is_some(),
+    };
+    AttestationResult {
+        at,
+        tier: findings.first().map_or(Tier::Affirming, |finding| finding.tier.max(Tier::Affirming)),
+        policy: Some((policy.name().to_owned(), policy.version())),
+        evidence_age_max_seconds: policy.evidence_age_max_seconds(),
+        recovery: policy.recovery(),
+        reset_count: Some(claims.clock().reset_count),
+        good_ima_entries,
+        vector: TrustVector::of_claims(judged, &findings),
+        findings,
+    }
+}
+
+fn unjudged(claims: &Claims, at: UnixTime) -> AttestationResult {
+    let finding = Finding {
+        check: Check::PolicyPresent,
+        tier: Tier::None,
+        claim: "policy".to_owned(),
+        expected: "a policy".to_owned(),
+        found: "none".to_owned(),
+        message: "No policy is set, so nothing was judged and nothing is granted: make one from good evidence with \
+                  `assay policy learn CASE_DIR -o FILE` and set it with `assay policy set FILE`."
+            .to_owned(),
+    };
+    AttestationResult {
+        at,
+        tier: Tier::None,
+        findings: vec![finding],
+        policy: None,
+        evidence_age_max_seconds: 0,
+        recovery: Recovery::Automatic,
+        reset_count: Some(claims.clock().reset_count),
+        good_ima_entries: 0,
+        vector: TrustVector::default(),
+    }
+}
+
+/// The result for evidence that does not verify. Nothing in it is believed, whatever the policy says; the policy
+/// only names how trust comes back.
+pub fn refuse(failures: &[Failure], policy: Option<&CompiledPolicy>, at: UnixTime) -> AttestationResult {
+    AttestationResult {
+        at,
+        tier: Tier::Contraindicated,
+        findings: failures
+            .iter()
+            .map(|failure| Finding::from_failure(failure, Tier::Contraindicated))
+            .collect(),
+        policy: policy.map(|policy| (policy.name().to_owned(), policy.version())),
+        evidence_age_max_seconds: 0,
+        recovery: policy.map_or(Recovery::Automatic, CompiledPolicy::recovery),
+        reset_count: None,
+        good_ima_entries: 0,
+        vector: TrustVector::of_failures(),
+    }
+}

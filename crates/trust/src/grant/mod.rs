@@ -1,0 +1,97 @@
+//! Grants: what a trust state entitles to. Each kind has a request, `decide`, a grant and a denial; a grant can be
+//! made nowhere else, and remembers the state's version, so that it falls with the state.
+
+pub mod svid;
+pub mod telemetry;
+
+use assay_evidence::time::UnixTime;
+use thiserror::Error;
+
+use crate::state::{Status, TrustState};
+
+/// Why nothing is granted. A denial is an answer, not a fault.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Denied {
+    /// The device is not trusted now.
+    #[error("the device is {status}: {reason}")]
+    NotTrusted {
+        /// Where it stands.
+        status: Status,
+        /// Why it stands there.
+        reason: String,
+    },
+    /// The key is not the one that the AK certified at enrollment.
+    #[error("the key is not the device key that was certified at enrollment: enroll again to bind a new one")]
+    KeyNotBound,
+    /// The entry belongs to another device.
+    #[error("the entry's parent is {parent}, and this device is {device}")]
+    WrongParent {
+        /// The entry's parent.
+        parent: String,
+        /// The device that asked.
+        device: String,
+    },
+    /// The entry names something that is not for workloads, or of another trust domain.
+    #[error("{spiffe_id} is not an identity for workloads of {trust_domain}")]
+    NotAWorkload {
+        /// The identity.
+        spiffe_id: String,
+        /// The device's trust domain.
+        trust_domain: String,
+    },
+    /// The statement was signed for another device.
+    #[error("the statement is about {stated}, and this device is {device}")]
+    WrongDevice {
+        /// The device of the statement.
+        stated: String,
+        /// The device that the state is about.
+        device: String,
+    },
+    /// The statement is from a boot that was not attested.
+    #[error(
+        "the statement is from boot {stated}, and boot {attested} was attested last: a new boot must attest first"
+    )]
+    BootNotAttested {
+        /// The reset counter of the statement.
+        stated: u32,
+        /// The reset counter of the last affirming evidence.
+        attested: u32,
+    },
+    /// The place is outside of the regions that the policy allows.
+    #[error("{place} is not in the allowed regions ({allowed}); location.allow_… in the policy widens them")]
+    LocationRefused {
+        /// Where the device says it is.
+        place: String,
+        /// Where it may be.
+        allowed: String,
+    },
+}
+
+impl Denied {
+    /// The stable, kebab-case reason code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Denied::NotTrusted { status: Status::Revoked, .. } => "revoked",
+            Denied::NotTrusted { status: Status::Expired, .. } => "expired",
+            Denied::NotTrusted { .. } => "not-trusted",
+            Denied::KeyNotBound => "key-not-bound",
+            Denied::WrongParent { .. } => "wrong-parent",
+            Denied::NotAWorkload { .. } => "not-a-workload",
+            Denied::WrongDevice { .. } => "wrong-device",
+            Denied::BootNotAttested { .. } => "boot-not-attested",
+            Denied::LocationRefused { .. } => "location-refused",
+        }
+    }
+}
+
+/// The gate that every kind of grant goes through first.
+fn require_trust(state: &TrustState, now: UnixTime) -> Result<(), Denied> {
+    match state.status_at(now) {
+        Status::Trusted => Ok(()),
+        Status::Expired => {
+            let reason = "its last good evidence is too old: is the agent attached?".to_owned();
+            Err(Denied::NotTrusted { status: Status::Expired, reason })
+        }
+        status => Err(Denied::NotTrusted { status, reason: state.reason().to_owned() }),
+    }
+}

@@ -1,0 +1,104 @@
+//! Acceptance of telemetry: from a trusted device, from an attested boot, from an allowed place.
+
+use assay_evidence::Check;
+use assay_evidence::time::UnixTime;
+use assay_telemetry::{BootEpoch, Location, Opened};
+
+use super::{Denied, require_trust};
+use crate::finding::{Finding, Tier};
+use crate::region::{Place, RegionList};
+use crate::state::TrustState;
+
+/// A batch whose signature and payload verified, and where telemetry may come from.
+#[derive(Clone, Copy, Debug)]
+pub struct TelemetryRequest<'a> {
+    /// The batch.
+    pub batch: &'a Opened,
+    /// The policy's regions; `None`: anywhere.
+    pub location: Option<&'a RegionList>,
+}
+
+/// The right of one batch to be stored and forwarded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TelemetryGrant {
+    sequence: u64,
+    place: Option<String>,
+    state_version: u64,
+}
+
+impl TelemetryGrant {
+    /// The batch's sequence number.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Where the device says it is, if it says so.
+    pub fn place(&self) -> Option<&str> {
+        self.place.as_deref()
+    }
+
+    /// The version of the trust state that carried it.
+    pub fn state_version(&self) -> u64 {
+        self.state_version
+    }
+}
+
+/// Decides whether a batch is accepted now.
+pub fn decide(
+    state: &TrustState,
+    request: TelemetryRequest<'_>,
+    now: UnixTime,
+) -> Result<TelemetryGrant, Denied> {
+    require_trust(state, now)?;
+    let statement = request.batch.statement();
+    if statement.device_id != *state.device() {
+        let (stated, device) = (statement.device_id.to_string(), state.device().to_string());
+        return Err(Denied::WrongDevice { stated, device });
+    }
+    if state.device_key() != Some(data_encoding::HEXLOWER.encode(&statement.key_id).as_str()) {
+        return Err(Denied::KeyNotBound);
+    }
+    require_attested_boot(state, statement.boot_epoch)?;
+    let place = statement.location.as_ref().map(place);
+    if let Some(allowed) = request.location
+        && !place.as_ref().is_some_and(|place| allowed.allows(place))
+    {
+        let place = place
+            .map_or_else(|| "a place that the device does not state".to_owned(), |place| place.to_string());
+        return Err(Denied::LocationRefused { place, allowed: allowed.to_string() });
+    }
+    Ok(TelemetryGrant {
+        sequence: statement.sequence,
+        place: place.map(|place| place.to_string()),
+        state_version: state.version(),
+    })
+}
+
+/// Batches of earlier boots may have waited in the device's spool; one of a later boot comes before its evidence.
+fn require_attested_boot(state: &TrustState, stated: BootEpoch) -> Result<(), Denied> {
+    match state.reset_count() {
+        Some(attested) if stated.reset_count > attested => {
+            Err(Denied::BootNotAttested { stated: stated.reset_count, attested })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn place(location: &Location) -> Place {
+    Place::stated(&location.country, &location.subdivision, &location.city)
+}
+
+impl Denied {
+    /// The denial as a finding, where a policy rule is behind it.
+    pub fn finding(&self) -> Option<Finding> {
+        let Denied::LocationRefused { place, allowed } = self else { return None };
+        Some(Finding {
+            check: Check::LocationPolicy,
+            tier: Tier::Contraindicated,
+            claim: "location".to_owned(),
+            expected: allowed.clone(),
+            found: place.clone(),
+            message: format!("Telemetry was refused: {self}."),
+        })
+    }
+}

@@ -1,0 +1,116 @@
+//! Learning: a policy from evidence of devices that are known to be good.
+//!
+//! Claims are what verification vouches for, so nothing unattested is learned. PCR 10 is never pinned, because the
+//! order of measurements changes from boot to boot; `boot_aggregate` and violations are no files and never listed.
+
+use assay_evidence::verify::Claims;
+use assay_evidence::{HashAlgorithm, PcrIndex};
+use thiserror::Error;
+
+use crate::appraisal::kernel_lines;
+use crate::policy::{Demand, ImaSection, Pcr, Policy, PolicyError};
+use crate::reference::FileReference;
+
+/// Why nothing was learned.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum LearnError {
+    /// There was no evidence.
+    #[error("there is no evidence to learn from")]
+    NoEvidence,
+    /// What was learned is no usable policy.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+}
+
+/// Makes a policy under which each of these claims is affirming. Files signed by one of `signing_keys` (PEM) are
+/// accepted by signature and not listed; PCRs and sections that some evidence lacks are not demanded.
+pub fn learn(name: &str, signing_keys: &[String], cases: &[&Claims]) -> Result<Policy, LearnError> {
+    let Some(first) = cases.first() else { return Err(LearnError::NoEvidence) };
+    let mut policy = Policy::new(name);
+    for index in LEARNED_PCRS.into_iter().filter_map(PcrIndex::new) {
+        let quoted = |claims: &&Claims| claims.pcrs().get(HashAlgorithm::Sha256, index).is_some();
+        if let Some(value) = first.pcrs().get(HashAlgorithm::Sha256, index)
+            && cases.iter().all(quoted)
+        {
+            policy.allow_pcr(index, *value);
+        }
+    }
+    policy.boot.kernel_command_lines = Some(Vec::new());
+    if cases.iter().any(|claims| claims.ima().is_some()) {
+        let everywhere = cases.iter().all(|claims| claims.ima().is_some());
+        let list = if everywhere { Demand::Required } else { Demand::Optional };
+        policy.ima = Some(ImaSection { list, signing_keys: signing_keys.to_vec(), ..ImaSection::default() });
+    }
+    for claims in cases {
+        widen(&mut policy, claims)?;
+    }
+    match policy.lint().into_iter().next() {
+        Some(error) => Err(error.into()),
+        None => Ok(policy),
+    }
+}
+
+/// Makes a policy accept these claims too, as far as it judges them at all. The version is the caller's to raise.
+pub fn widen(policy: &mut Policy, claims: &Claims) -> Result<(), PolicyError> {
+    let pinned: Vec<_> = policy.pcr.iter().map(|(bank, index, _)| (bank, index)).collect();
+    for (bank, index) in pinned {
+        if let Some(value) = claims.pcrs().get(bank, index) {
+            policy.allow_pcr(index, *value);
+        }
+    }
+    widen_boot(policy, claims);
+    widen_files(policy, claims)
+}
+
+fn widen_boot(policy: &mut Policy, claims: &Claims) {
+    let boot = &mut policy.boot;
+    let Some(claims) = claims.boot() else {
+        boot.event_log = Demand::Optional;
+        boot.secure_boot = Demand::Optional;
+        boot.kernel_command_lines = None;
+        return;
+    };
+    if !claims.facts().secure_boot.as_ref().is_some_and(|variables| variables.is_enabled) {
+        boot.secure_boot = Demand::Optional;
+    }
+    let pinned = |index| policy.pcr.iter().any(|(_, pinned, _)| pinned == index);
+    for event in claims.events().iter().filter(|event| pinned(event.pcr)) {
+        let events = boot.events.entry(Pcr(event.pcr)).or_default();
+        events.entry(event.digest).or_insert_with(|| event.remark.clone());
+    }
+    if let Some(lines) = &mut boot.kernel_command_lines {
+        match kernel_lines(claims.facts()) {
+            Some(new) if !new.is_empty() => {
+                lines.extend(new.into_iter().map(str::to_owned));
+                lines.sort_unstable();
+                lines.dedup();
+            }
+            _ => boot.kernel_command_lines = None,
+        }
+    }
+}
+
+fn widen_files(policy: &mut Policy, claims: &Claims) -> Result<(), PolicyError> {
+    let Some(section) = &mut policy.ima else { return Ok(()) };
+    let Some(ima) = claims.ima() else {
+        section.list = Demand::Optional;
+        return Ok(());
+    };
+    let reference = FileReference::new(section.without_files())?;
+    for (entry, index) in ima.entries().zip(ima.first_index()..) {
+        let is_file = !entry.is_violation() && !(index == 0 && entry.is_boot_aggregate());
+        if !is_file || reference.excludes(entry.path()) || reference.is_signed(&entry) {
+            continue;
+        }
+        // A digest that the policy would not count is not worth a line.
+        if let Some(digest) =
+            entry.file_digest().filter(|digest| digest.algorithm() >= reference.weakest_digest.0)
+        {
+            policy.allow_file(entry.path(), digest);
+        }
+    }
+    Ok(())
+}
+
+/// What a boot leaves behind: firmware and boot loader in 0 to 9, shim in 14.
+const LEARNED_PCRS: [u32; 11] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 14];

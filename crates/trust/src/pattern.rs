@@ -1,0 +1,207 @@
+//! Anchored path patterns, matched in one pass.
+//!
+//! `/var/log/` is a whole tree, `*` any bytes but `/`, `**` any bytes, `?` one byte but `/`. A pattern always
+//! covers the whole path: `/opt/tool` does not match `/opt/tool-evil`, and nothing matches in the middle.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use thiserror::Error;
+
+/// A pattern over the bytes of a path.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Pattern {
+    text: String,
+    /// The literal bytes before the first wildcard: most paths are told apart by these alone.
+    prefix: Vec<u8>,
+    tokens: Vec<Token>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Token {
+    Byte(u8),
+    One,
+    Name,
+    Deep,
+}
+
+/// Why a text is no pattern.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PatternError {
+    /// It would match every path.
+    #[error("pattern {text:?} matches everything: name a folder or file, such as /var/log/")]
+    MatchesEverything {
+        /// The pattern.
+        text: String,
+    },
+    /// It does not start at the root.
+    #[error("pattern {text:?} does not start with /: patterns cover the whole path")]
+    NotAnchored {
+        /// The pattern.
+        text: String,
+    },
+    /// Its part after the first wildcard is too long.
+    #[error("pattern {text:?} has more than {TOKENS_MAX} characters after its first wildcard")]
+    TooLong {
+        /// The pattern.
+        text: String,
+    },
+}
+
+impl Pattern {
+    /// Whether the whole of `path` is covered.
+    pub fn matches(&self, path: &[u8]) -> bool {
+        path.strip_prefix(self.prefix.as_slice()).is_some_and(|rest| self.tokens_match(rest))
+    }
+
+    /// The states of the pattern's automaton are the bits of one word, so a hostile path costs no more than its
+    /// length: bit `i` says that the first `i` tokens cover what was read.
+    fn tokens_match(&self, rest: &[u8]) -> bool {
+        let mut states = self.skip_stars(1);
+        for byte in rest {
+            let mut next = 0;
+            for (index, token) in self.tokens.iter().enumerate().filter(|(index, _)| states >> index & 1 == 1)
+            {
+                next |= match token {
+                    Token::Byte(expected) if expected == byte => 1 << (index + 1),
+                    Token::One if *byte != b'/' => 1 << (index + 1),
+                    Token::Name if *byte != b'/' => 1 << index,
+                    Token::Deep => 1 << index,
+                    _ => 0,
+                };
+            }
+            states = self.skip_stars(next);
+            if states == 0 {
+                return false;
+            }
+        }
+        states >> self.tokens.len() & 1 == 1
+    }
+
+    /// A star may cover nothing.
+    fn skip_stars(&self, mut states: u128) -> u128 {
+        for (index, token) in self.tokens.iter().enumerate() {
+            if matches!(token, Token::Name | Token::Deep) && states >> index & 1 == 1 {
+                states |= 1 << (index + 1);
+            }
+        }
+        states
+    }
+}
+
+impl FromStr for Pattern {
+    type Err = PatternError;
+
+    fn from_str(text: &str) -> Result<Self, PatternError> {
+        if !text.starts_with('/') {
+            return Err(PatternError::NotAnchored { text: text.to_owned() });
+        }
+        if !text.bytes().any(|byte| !matches!(byte, b'/' | b'*' | b'?')) {
+            return Err(PatternError::MatchesEverything { text: text.to_owned() });
+        }
+        let literal = text.find(['*', '?']).unwrap_or(text.len());
+        let (prefix, rest) = text.split_at(literal);
+        let mut tokens = Vec::new();
+        let mut bytes = rest.bytes().peekable();
+        while let Some(byte) = bytes.next() {
+            tokens.push(match byte {
+                b'*' if bytes.next_if_eq(&b'*').is_some() => Token::Deep,
+                b'*' => Token::Name,
+                b'?' => Token::One,
+                byte => Token::Byte(byte),
+            });
+        }
+        if text.ends_with('/') {
+            tokens.push(Token::Deep);
+        }
+        if tokens.len() > TOKENS_MAX {
+            return Err(PatternError::TooLong { text: text.to_owned() });
+        }
+        Ok(Pattern { text: text.to_owned(), prefix: prefix.as_bytes().to_vec(), tokens })
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pattern({:?})", self.text)
+    }
+}
+
+impl Serialize for Pattern {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
+    }
+}
+
+impl<'de> Deserialize<'de> for Pattern {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// One bit of a `u128` per token, and one for the start.
+const TOKENS_MAX: usize = 127;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(pattern: &str, path: &str, expected: bool) {
+        let pattern: Pattern = pattern.parse().unwrap();
+        assert_eq!(pattern.matches(path.as_bytes()), expected, "{pattern} against {path}");
+    }
+
+    #[test]
+    fn a_pattern_covers_the_whole_path() {
+        check("/opt/tool", "/opt/tool", true);
+        check("/opt/tool", "/opt/tool-evil", false);
+        check("/opt/tool", "/mnt/opt/tool", false);
+    }
+
+    #[test]
+    fn a_folder_is_its_tree() {
+        check("/var/log/", "/var/log/a/b", true);
+        check("/var/log/", "/var/logs", false);
+        check("/var/log/", "/var/log", false);
+    }
+
+    #[test]
+    fn stars_stop_at_slashes_unless_doubled() {
+        check("/tmp/*.sh", "/tmp/a.sh", true);
+        check("/tmp/*.sh", "/tmp/a/b.sh", false);
+        check("/tmp/**.sh", "/tmp/a/b.sh", true);
+        check("/home/*/.cache/**", "/home/ann/.cache/x/y", true);
+        check("/home/*/.cache/**", "/home/ann/bin/x", false);
+        check("/dev/tty?", "/dev/tty1", true);
+        check("/dev/tty?", "/dev/tty", false);
+        check("/a/*", "/a/", true);
+    }
+
+    #[test]
+    fn a_pattern_for_everything_is_refused() {
+        for text in ["/", "/**", "/*/**", "//"] {
+            assert_eq!(text.parse::<Pattern>(), Err(PatternError::MatchesEverything { text: text.into() }));
+        }
+        assert_eq!("usr/".parse::<Pattern>(), Err(PatternError::NotAnchored { text: "usr/".into() }));
+    }
+
+    #[test]
+    fn the_longest_pattern_matches_and_a_longer_one_is_refused() {
+        let text = format!("/a*{}", "b".repeat(TOKENS_MAX - 1));
+        check(&text, &format!("/axx{}", "b".repeat(TOKENS_MAX - 1)), true);
+        assert!(matches!(format!("{text}b").parse::<Pattern>(), Err(PatternError::TooLong { .. })));
+    }
+
+    #[test]
+    fn hostile_paths_cost_their_length_only() {
+        let pattern: Pattern = "/a*a*a*a*a*a*a*a*a*a*a*a*a*b".parse().unwrap();
+        assert!(!pattern.matches(format!("/{}", "a".repeat(100_000)).as_bytes()));
+    }
+}

@@ -1,0 +1,151 @@
+//! What is well-formed and still of no use: an empty policy is an error, not a pass.
+
+use assay_evidence::HashAlgorithm;
+
+use super::{Policy, PolicyError};
+use crate::path;
+
+impl Policy {
+    /// Everything that keeps this policy from doing its work.
+    pub fn lint(&self) -> Vec<PolicyError> {
+        let mut errors = Vec::new();
+        self.lint_heading(&mut errors);
+        self.lint_pcrs(&mut errors);
+        self.lint_boot(&mut errors);
+        self.lint_ima(&mut errors);
+        if !self.measures_something() {
+            errors.push(PolicyError::MeasuresNothing);
+        }
+        errors
+    }
+
+    fn measures_something(&self) -> bool {
+        let files =
+            self.ima.as_ref().is_some_and(|ima| !ima.allow.is_empty() || !ima.signing_keys.is_empty());
+        let boot = self.boot.kernel_command_lines.is_some() || self.boot.applications.is_some();
+        !self.pcr.is_empty() || files || boot
+    }
+
+    fn lint_heading(&self, errors: &mut Vec<PolicyError>) {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        if self.name.is_empty() || self.name.len() > NAME_BYTES_MAX || !self.name.chars().all(plain) {
+            errors.push(PolicyError::Name { name: self.name.clone() });
+        }
+        // TOML has signed integers.
+        if self.version == 0 || i64::try_from(self.version).is_err() {
+            errors.push(PolicyError::Version { version: self.version });
+        }
+        let seconds = self.freshness.evidence_age_max_seconds;
+        if seconds == 0 || seconds > EVIDENCE_AGE_MAX_SECONDS {
+            errors.push(PolicyError::EvidenceAge { seconds, max: EVIDENCE_AGE_MAX_SECONDS });
+        }
+        if self.location.as_ref().is_some_and(|location| location.is_empty()) {
+            errors.push(PolicyError::EmptyList { field: "location".to_owned() });
+        }
+    }
+
+    fn lint_pcrs(&self, errors: &mut Vec<PolicyError>) {
+        for (bank, index, values) in self.pcr.iter() {
+            if values.is_empty() {
+                errors.push(PolicyError::EmptyList { field: format!("pcr.{bank}.{index}") });
+            }
+            if index.get() == IMA_PCR {
+                errors.push(PolicyError::ImaPcrPinned { bank });
+            }
+        }
+        if !self.pcr.is_empty() && self.pcr.iter().all(|(bank, ..)| bank == HashAlgorithm::Sha1) {
+            errors.push(PolicyError::WeakBankAlone);
+        }
+    }
+
+    fn lint_boot(&self, errors: &mut Vec<PolicyError>) {
+        let mut empty = |field: &str| errors.push(PolicyError::EmptyList { field: format!("boot.{field}") });
+        if self.boot.kernel_command_lines.as_ref().is_some_and(Vec::is_empty) {
+            empty("kernel_command_lines");
+        }
+        if self.boot.applications.as_ref().is_some_and(Vec::is_empty) {
+            empty("applications");
+        }
+    }
+
+    fn lint_ima(&self, errors: &mut Vec<PolicyError>) {
+        let Some(ima) = &self.ima else { return };
+        if ima.allow.contains_key(BOOT_AGGREGATE) {
+            errors.push(PolicyError::BootAggregateListed);
+        }
+        for (text, digests) in &ima.allow {
+            if path::from_text(text).is_none() {
+                errors.push(PolicyError::Path { path: text.clone() });
+            }
+            if digests.is_empty() {
+                errors.push(PolicyError::EmptyList { field: format!("ima.allow.{text:?}") });
+            }
+        }
+        for (field, count, max) in [
+            ("ima.exclude", ima.exclude.len(), EXCLUDE_MAX),
+            ("ima.signing_keys", ima.signing_keys.len(), SIGNING_KEYS_MAX),
+        ] {
+            if count > max {
+                errors.push(PolicyError::TooMany { field, count, max });
+            }
+        }
+    }
+}
+
+/// The name the kernel gives the entry that binds the list to the boot.
+pub(crate) const BOOT_AGGREGATE: &str = "boot_aggregate";
+/// Where the kernel extends its list unless told otherwise.
+pub(crate) const IMA_PCR: u8 = 10;
+const NAME_BYTES_MAX: usize = 64;
+/// A week: longer is no freshness.
+const EVIDENCE_AGE_MAX_SECONDS: u64 = 7 * 24 * 3600;
+/// Each is tried on every file that no list has.
+const EXCLUDE_MAX: usize = 256;
+/// A signed file is tried against each key of the same identifier.
+const SIGNING_KEYS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use assay_evidence::{Digest, PcrIndex};
+
+    fn check(change: impl FnOnce(&mut Policy), expected: PolicyError) {
+        let mut policy = Policy::new("edge");
+        policy.allow_file(b"/bin/a", HashAlgorithm::Sha256.hash(&[b"a"]));
+        assert_eq!(policy.lint(), []);
+        change(&mut policy);
+        assert_eq!(policy.lint(), [expected]);
+    }
+
+    fn digest() -> Digest {
+        HashAlgorithm::Sha256.hash(&[b"b"])
+    }
+
+    #[test]
+    fn each_useless_line_is_named() {
+        check(|policy| policy.name = "no spaces".into(), PolicyError::Name { name: "no spaces".into() });
+        check(|policy| policy.version = 0, PolicyError::Version { version: 0 });
+        check(|policy| policy.ima = None, PolicyError::MeasuresNothing);
+        check(
+            |policy| policy.boot.applications = Some(Vec::new()),
+            PolicyError::EmptyList { field: "boot.applications".into() },
+        );
+        check(
+            |policy| policy.location = Some(Default::default()),
+            PolicyError::EmptyList { field: "location".into() },
+        );
+        check(|policy| policy.allow_file(b"boot_aggregate", digest()), PolicyError::BootAggregateListed);
+        check(
+            |policy| policy.allow_pcr(PcrIndex::new(10).unwrap(), digest()),
+            PolicyError::ImaPcrPinned { bank: HashAlgorithm::Sha256 },
+        );
+        check(
+            |policy| policy.allow_pcr(PcrIndex::new(0).unwrap(), HashAlgorithm::Sha1.hash(&[b"b"])),
+            PolicyError::WeakBankAlone,
+        );
+        check(
+            |policy| policy.freshness.evidence_age_max_seconds = 0,
+            PolicyError::EvidenceAge { seconds: 0, max: EVIDENCE_AGE_MAX_SECONDS },
+        );
+    }
+}

@@ -1,0 +1,218 @@
+//! Policies as text. An error names the line and column, and what to write instead.
+
+use assay_evidence::HashAlgorithm;
+use thiserror::Error;
+
+use super::Policy;
+
+/// Why a text is no usable policy.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PolicyError {
+    /// The text is too long to be read.
+    #[error("the policy has {bytes} bytes; at most {POLICY_BYTES_MAX} are read")]
+    TooLong {
+        /// How long it is.
+        bytes: usize,
+    },
+    /// The text is not of the schema.
+    #[error("line {line}, column {column}: {error}")]
+    Text {
+        /// The line, from 1.
+        line: usize,
+        /// The column, from 1.
+        column: usize,
+        /// What is wrong there.
+        error: TextError,
+    },
+    /// The name is empty, too long or unprintable.
+    #[error("name: {name:?} is no policy name: use 1 to 64 letters, digits, dots, dashes and underscores")]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// The version is out of range.
+    #[error("version: {version} is out of range: count from 1")]
+    Version {
+        /// The version.
+        version: u64,
+    },
+    /// Nothing that a device measures is judged.
+    #[error(
+        "the policy measures nothing: pin PCRs under [pcr.sha256] or list files under [ima.allow] (assay policy learn does both)"
+    )]
+    MeasuresNothing,
+    /// Only SHA-1 values are pinned.
+    #[error("pcr: only the sha1 bank is pinned, and SHA-1 is never trusted alone: pin sha256 as well")]
+    WeakBankAlone,
+    /// A list that nothing can satisfy.
+    #[error("{field}: an empty list accepts nothing: list values, or leave the line out")]
+    EmptyList {
+        /// Where it is.
+        field: String,
+    },
+    /// A PCR that grows with every measured file.
+    #[error(
+        "pcr.{bank}.10: PCR 10 holds the IMA list, whose order changes from boot to boot: judge files under [ima] instead"
+    )]
+    ImaPcrPinned {
+        /// The bank.
+        bank: HashAlgorithm,
+    },
+    /// `boot_aggregate` is checked against the PCRs themselves.
+    #[error("ima.allow: boot_aggregate is not a file; it is checked against the boot PCRs by itself")]
+    BootAggregateListed,
+    /// A path with a bad escape.
+    #[error("ima.allow: {path:?} is no path: write a backslash as \\\\ and other bytes as \\xNN")]
+    Path {
+        /// The text.
+        path: String,
+    },
+    /// A key that cannot be read.
+    #[error("ima.signing_keys[{index}]: no certificate or public key in PEM")]
+    SigningKey {
+        /// Which one.
+        index: usize,
+    },
+    /// Too much of something that costs time for each file.
+    #[error("{field}: {count} entries; at most {max} are allowed")]
+    TooMany {
+        /// Where it is.
+        field: &'static str,
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        max: usize,
+    },
+    /// An evidence age that is nonsense.
+    #[error("freshness.evidence_age_max_seconds: {seconds} is out of range: 1 to {max}")]
+    EvidenceAge {
+        /// The value.
+        seconds: u64,
+        /// The largest.
+        max: u64,
+    },
+}
+
+/// The parser's own words.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct TextError(String);
+
+impl Policy {
+    /// Reads TOML, and refuses a policy that could not do its work.
+    pub fn from_toml(text: &str) -> Result<Self, PolicyError> {
+        within_bounds(text)?;
+        let policy: Policy = toml::from_str(text).map_err(|error| {
+            let (line, column) = place(text, error.span().map_or(0, |span| span.start));
+            PolicyError::Text { line, column, error: TextError(error.message().to_owned()) }
+        })?;
+        policy.usable()
+    }
+
+    /// Reads JSON, and refuses a policy that could not do its work.
+    pub fn from_json(text: &str) -> Result<Self, PolicyError> {
+        within_bounds(text)?;
+        let policy: Policy = serde_json::from_str(text).map_err(|error| PolicyError::Text {
+            line: error.line(),
+            column: error.column(),
+            error: TextError(without_place(&error.to_string()).to_owned()),
+        })?;
+        policy.usable()
+    }
+
+    /// Reads either form: JSON starts with a brace, TOML never does.
+    pub fn from_text(text: &str) -> Result<Self, PolicyError> {
+        if text.trim_start().starts_with('{') { Self::from_json(text) } else { Self::from_toml(text) }
+    }
+
+    /// Writes TOML.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("every key of a policy is text and every number fits: lint saw to it")
+    }
+
+    /// Writes JSON on one line.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("every key of a policy is text")
+    }
+
+    fn usable(self) -> Result<Self, PolicyError> {
+        match self.lint().into_iter().next() {
+            Some(error) => Err(error),
+            None => Ok(self),
+        }
+    }
+}
+
+fn within_bounds(text: &str) -> Result<(), PolicyError> {
+    if text.len() > POLICY_BYTES_MAX { Err(PolicyError::TooLong { bytes: text.len() }) } else { Ok(()) }
+}
+
+/// Line and column, from 1, of a byte offset.
+fn place(text: &str, offset: usize) -> (usize, usize) {
+    let before = text.get(..offset).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let column = before.get(line_start..).map_or(0, |line| line.chars().count());
+    (before.matches('\n').count() + 1, column + 1)
+}
+
+/// serde_json ends its messages with the place, which the error has already.
+fn without_place(message: &str) -> &str {
+    message.rsplit_once(" at line ").map_or(message, |(message, _)| message)
+}
+
+/// A policy of 100,000 files has about 15 MB.
+pub const POLICY_BYTES_MAX: usize = 32 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = "name = \"edge\"\nversion = 1\n[ima.allow]\n";
+
+    fn error(text: &str) -> String {
+        Policy::from_text(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn errors_name_the_place() {
+        assert!(
+            error("name = \"a\"\nversion = 1\ncolour = 3\n")
+                .starts_with("line 3, column 1: unknown field `colour`")
+        );
+        let message = error("name = \"a\"\nversion = 1\n[pcr.sha256]\n\"7\" = [\"abc\"]\n");
+        assert_eq!(message, "line 4, column 8: \"abc\" is no sha256 value: write 64 hex digits");
+        let message = error("name = \"a\"\nversion = 1\n[boot]\nsecure_boot = \"maybe\"\n");
+        assert!(message.starts_with("line 4, column 15: unknown variant `maybe`"), "{message}");
+        let message = error("{\"name\": \"a\",\n \"version\": 1,\n \"pcr\": {\"sha3\": {}}}");
+        assert!(
+            message.starts_with("line 3,") && message.contains("\"sha3\" is no hash algorithm"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn both_forms_say_the_same() {
+        let digest = "ab".repeat(32);
+        let toml = format!(
+            "name = \"edge\"\nversion = 7\n[location]\nallow_countries = [\"DE\"]\n[pcr.sha256]\n\"7\" = [\"{digest}\"]\n\
+             [boot]\nsecure_boot = \"any\"\n[ima]\nexclude = [\"/var/log/\"]\n[ima.allow]\n\"/bin/a\" = [\"sha256:{digest}\"]\n"
+        );
+        let policy = Policy::from_toml(&toml).unwrap();
+        assert_eq!(Policy::from_toml(&policy.to_toml()).unwrap(), policy);
+        assert_eq!(Policy::from_text(&policy.to_json()).unwrap(), policy);
+        assert_eq!(policy.citation(), "edge v7");
+        assert_eq!(policy.digest(), Policy::from_json(&policy.to_json()).unwrap().digest());
+    }
+
+    #[test]
+    fn a_long_text_is_not_read() {
+        let text = format!("{MINIMAL}#{}", " ".repeat(POLICY_BYTES_MAX));
+        assert_eq!(Policy::from_toml(&text), Err(PolicyError::TooLong { bytes: text.len() }));
+    }
+
+    #[test]
+    fn what_does_nothing_is_an_error() {
+        assert_eq!(Policy::from_toml(MINIMAL), Err(PolicyError::MeasuresNothing));
+        assert_eq!(Policy::from_toml("name = \"edge\"\nversion = 1\n"), Err(PolicyError::MeasuresNothing));
+    }
+}

@@ -1,0 +1,134 @@
+//! Reference values: a policy made ready for fast look-ups, shared by every device that it judges.
+
+use std::collections::HashMap;
+
+use assay_evidence::Digest;
+use assay_evidence::ima::{Entry, SigningKey};
+
+use crate::path;
+use crate::pattern::Pattern;
+use crate::policy::{
+    Bank, BootSection, ClockSection, Demand, EndorsementSection, ImaSection, PcrSection, Policy, PolicyError,
+    Recovery, Weight,
+};
+use crate::region::RegionList;
+
+/// A policy that passed its lint, with its file list as a hash map. Share it by `Arc`.
+#[derive(Debug)]
+pub struct CompiledPolicy {
+    name: String,
+    version: u64,
+    citation: String,
+    digest: Digest,
+    evidence_age_max_seconds: u64,
+    recovery: Recovery,
+    location: Option<RegionList>,
+    pub(crate) pcr: PcrSection,
+    pub(crate) boot: BootSection,
+    pub(crate) ima: Option<FileReference>,
+    pub(crate) endorsement: EndorsementSection,
+    pub(crate) clock: ClockSection,
+}
+
+/// What a policy says of measured files.
+#[derive(Debug)]
+pub(crate) struct FileReference {
+    pub(crate) list: Demand,
+    pub(crate) violations: Weight,
+    pub(crate) weakest_digest: Bank,
+    exclude: Vec<Pattern>,
+    signing_keys: Vec<SigningKey>,
+    allow: HashMap<Vec<u8>, Box<[Digest]>>,
+}
+
+impl CompiledPolicy {
+    /// Makes the policy ready; one that could not do its work is refused.
+    pub fn new(policy: Policy) -> Result<Self, PolicyError> {
+        if let Some(error) = policy.lint().into_iter().next() {
+            return Err(error);
+        }
+        Ok(CompiledPolicy {
+            citation: policy.citation(),
+            digest: policy.digest(),
+            name: policy.name,
+            version: policy.version,
+            evidence_age_max_seconds: policy.freshness.evidence_age_max_seconds,
+            recovery: policy.recovery.mode,
+            location: policy.location,
+            pcr: policy.pcr,
+            boot: policy.boot,
+            ima: policy.ima.map(FileReference::new).transpose()?,
+            endorsement: policy.endorsement,
+            clock: policy.clock,
+        })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its version.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// `name v7`, as findings cite it.
+    pub fn citation(&self) -> &str {
+        &self.citation
+    }
+
+    /// Identifies its exact meaning.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Seconds for which an affirming result carries trust.
+    pub fn evidence_age_max_seconds(&self) -> u64 {
+        self.evidence_age_max_seconds
+    }
+
+    /// How trust comes back.
+    pub fn recovery(&self) -> Recovery {
+        self.recovery
+    }
+
+    /// Where telemetry may come from; `None`: anywhere.
+    pub fn location(&self) -> Option<&RegionList> {
+        self.location.as_ref()
+    }
+}
+
+impl FileReference {
+    pub(crate) fn new(section: ImaSection) -> Result<Self, PolicyError> {
+        let keys = section.signing_keys.iter().enumerate().map(|(index, pem)| {
+            SigningKey::from_certificate_or_spki(pem.as_bytes())
+                .map_err(|_| PolicyError::SigningKey { index })
+        });
+        let files = section.allow.into_iter().map(|(text, digests)| match path::from_text(&text) {
+            Some(path) => Ok((path, digests.into_boxed_slice())),
+            None => Err(PolicyError::Path { path: text }),
+        });
+        Ok(FileReference {
+            list: section.list,
+            violations: section.violations,
+            weakest_digest: section.weakest_digest,
+            exclude: section.exclude,
+            signing_keys: keys.collect::<Result<_, _>>()?,
+            allow: files.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// The digests that a file may have; empty where the path is not listed.
+    pub(crate) fn digests_of(&self, path: &[u8]) -> &[Digest] {
+        self.allow.get(path).map_or(&[], |digests| digests)
+    }
+
+    pub(crate) fn excludes(&self, path: &[u8]) -> bool {
+        self.exclude.iter().any(|pattern| pattern.matches(path))
+    }
+
+    pub(crate) fn is_signed(&self, entry: &Entry<'_>) -> bool {
+        self.signing_keys.iter().any(|key| key.verify(entry))
+    }
+}

@@ -1,0 +1,82 @@
+//! Findings in words: what is wrong, and what an operator can do about it.
+
+use assay_evidence::{Check, Failure};
+
+/// A failure of verification, as a sentence.
+pub(crate) fn of_failure(failure: &Failure) -> String {
+    let Failure { check, claim, expected, found } = failure;
+    let (what, then) = words(*check);
+    format!("{what} ({claim}): expected {expected}, found {found}. {then}")
+}
+
+/// What a failed check means, and what to do.
+fn words(check: Check) -> (&'static str, &'static str) {
+    const TAMPERED: &str =
+        "What was sent is not what the TPM attested: take the device off the network and look at it.";
+    const RESEND: &str = "Ask for fresh evidence; if it fails again, update the agent.";
+    const ENROLL: &str = "Enroll the device again with the keys of its own TPM.";
+    match check {
+        Check::AkParse => ("The attestation key's public area cannot be read", RESEND),
+        Check::AkAttributes => ("The attestation key is not a restricted signing key made by a TPM", ENROLL),
+        Check::AkName => ("The attestation key is not the one that was stated", ENROLL),
+        Check::AkPublic => {
+            ("The attestation key's public area holds another key than the one that was stated", ENROLL)
+        }
+        Check::EkPublic => ("The endorsement key is not a TPM's restricted decryption key", ENROLL),
+        Check::EkChain => (
+            "The EK certificate does not lead to a trust anchor",
+            "If the manufacturer is to be trusted, add its root and intermediate certificates to the trust anchors.",
+        ),
+        Check::EkValidity => (
+            "A certificate of the EK's chain is not valid at this time",
+            "Check the clock first; an expired intermediate has to be replaced by the manufacturer's new one.",
+        ),
+        Check::EkEku => ("The certificate is not one for endorsement keys", ENROLL),
+        Check::EkCertificateKey => ("The EK certificate is for another endorsement key", ENROLL),
+        Check::QuoteParse => ("The quote cannot be read", RESEND),
+        Check::QuoteMagic => ("The quote was not made inside a TPM", TAMPERED),
+        Check::QuoteType => ("The attestation is not a quote", RESEND),
+        Check::QuoteSignature => ("The quote is not signed by the attestation key", TAMPERED),
+        Check::QuoteNonce => ("The quote answers another challenge, so it may be an old one", RESEND),
+        Check::QuoteSelection => ("The quote does not cover what it has to", RESEND),
+        Check::QuotePcrDigest => ("The PCR values are not those that the TPM quoted", TAMPERED),
+        Check::ResetCounter => (
+            "The TPM's reset counter went back",
+            "Either the TPM was cleared or replaced, or old evidence is played again: enroll the device again.",
+        ),
+        Check::EventLogPresent => (
+            "PCRs of the boot were extended, but there is no boot log to explain them",
+            "See whether the boot loader hands the log to the kernel; a policy accepts its absence with boot.event_log = \"optional\".",
+        ),
+        Check::EventLogParse => ("The boot log cannot be read", RESEND),
+        Check::EventLogReplay => {
+            ("The boot log is not the one that the TPM's PCRs were extended with", TAMPERED)
+        }
+        Check::EventDataDigest => {
+            ("An event of the boot log describes something else than what was measured", TAMPERED)
+        }
+        Check::ImaParse => ("The IMA list cannot be read", RESEND),
+        Check::ImaTemplateDigest => ("An entry of the IMA list was changed after it was measured", TAMPERED),
+        Check::ImaReplay => ("The IMA list is not the one that PCR 10 was extended with", TAMPERED),
+        Check::BootAggregate => ("The IMA list belongs to another boot", TAMPERED),
+        Check::ImaForms => (
+            "The ASCII and the binary form of the IMA list differ",
+            "Only the binary form was judged; send one form, read at one time.",
+        ),
+        Check::DeviceKeyCertify => ("The device key is not certified as resident in the same TPM", ENROLL),
+        Check::DeviceKeyCsr => ("The certificate request is not for the certified device key", ENROLL),
+        Check::AlgorithmPolicy => (
+            "An algorithm is too weak to be believed",
+            "Turn on the TPM's SHA-256 bank and use an attestation key of today.",
+        ),
+        Check::ImaPolicy
+        | Check::ImaViolation
+        | Check::BootPolicy
+        | Check::PcrPolicy
+        | Check::ClockPolicy
+        | Check::EndorsementPolicy
+        | Check::LocationPolicy
+        | Check::PolicyPresent => ("The policy is not met", "Change the device, or the policy."),
+        _ => ("A check did not hold", RESEND),
+    }
+}

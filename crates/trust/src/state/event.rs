@@ -1,0 +1,156 @@
+//! What can happen to a device's trust.
+//!
+//! An [`Event`] is made only from what it needs: an appraisal event from an attestation result, an enrollment from
+//! a certified key. An [`EventRecord`] is the same as plain data, for the store and the audit trail; a record can be
+//! folded into a state again, but it cannot be made an event.
+
+use assay_evidence::HashAlgorithm;
+use assay_evidence::time::UnixTime;
+use assay_evidence::tpm::certify::CertifiedKey;
+use serde::{Deserialize, Serialize};
+
+use crate::appraisal::AttestationResult;
+use crate::finding::Tier;
+use crate::policy::Recovery;
+
+/// Something that happened, and was checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event(EventRecord);
+
+/// Something that happened, as data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum EventRecord {
+    /// EK, AK and device key were bound.
+    Enrolled {
+        /// When.
+        at: UnixTime,
+        /// SHA-256 of the device key's SubjectPublicKeyInfo, in hex.
+        device_key: String,
+    },
+    /// An operator lets a revoked device enroll again.
+    Readmitted {
+        /// When.
+        at: UnixTime,
+        /// Who.
+        by: String,
+    },
+    /// Evidence was appraised.
+    Appraised(Appraised),
+    /// Evidence became too old.
+    Expired {
+        /// When.
+        at: UnixTime,
+    },
+    /// An operator ended it.
+    Revoked {
+        /// When.
+        at: UnixTime,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// An operator takes a suspect device back, given good evidence.
+    Approved {
+        /// When.
+        at: UnixTime,
+        /// Who.
+        by: String,
+    },
+}
+
+/// What a state remembers of an attestation result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Appraised {
+    /// When.
+    pub at: UnixTime,
+    /// The verdict.
+    pub tier: Tier,
+    /// Until when it carries trust.
+    pub valid_until: UnixTime,
+    /// Name and version of the policy.
+    pub policy: Option<String>,
+    /// The TPM's reset counter, where a quote verified.
+    pub reset_count: Option<u32>,
+    /// How trust comes back under this policy.
+    pub recovery: Recovery,
+    /// The worst finding, in a sentence.
+    pub reason: String,
+}
+
+impl Event {
+    /// The device's keys were bound by credential activation and certification.
+    pub fn enrolled(at: UnixTime, key: &CertifiedKey) -> Self {
+        Event(EventRecord::Enrolled { at, device_key: key_fingerprint(key.spki_der()) })
+    }
+
+    /// An operator lets a revoked device enroll again.
+    pub fn readmitted(at: UnixTime, by: impl Into<String>) -> Self {
+        Event(EventRecord::Readmitted { at, by: by.into() })
+    }
+
+    /// Evidence was appraised.
+    pub fn appraised(result: &AttestationResult) -> Self {
+        Event(EventRecord::Appraised(Appraised {
+            at: result.at(),
+            tier: result.tier(),
+            valid_until: result.valid_until(),
+            policy: result.policy().map(|(name, version)| format!("{name} v{version}")),
+            reset_count: result.reset_count(),
+            recovery: result.recovery(),
+            reason: result.reason().to_owned(),
+        }))
+    }
+
+    /// The clock says that evidence may be too old; a state with fresh evidence does not move.
+    pub fn expired(at: UnixTime) -> Self {
+        Event(EventRecord::Expired { at })
+    }
+
+    /// An operator ends it.
+    pub fn revoked(at: UnixTime, by: impl Into<String>, reason: impl Into<String>) -> Self {
+        Event(EventRecord::Revoked { at, by: by.into(), reason: reason.into() })
+    }
+
+    /// An operator takes a suspect device back, given good evidence.
+    pub fn approved(at: UnixTime, by: impl Into<String>) -> Self {
+        Event(EventRecord::Approved { at, by: by.into() })
+    }
+
+    /// The plain data to store.
+    pub fn record(&self) -> &EventRecord {
+        &self.0
+    }
+}
+
+impl EventRecord {
+    /// The word for the kind, as stored and shown.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            EventRecord::Enrolled { .. } => "enrolled",
+            EventRecord::Readmitted { .. } => "readmitted",
+            EventRecord::Appraised(_) => "appraised",
+            EventRecord::Expired { .. } => "expired",
+            EventRecord::Revoked { .. } => "revoked",
+            EventRecord::Approved { .. } => "approved",
+        }
+    }
+
+    /// When it happened.
+    pub fn at(&self) -> UnixTime {
+        match self {
+            EventRecord::Appraised(appraised) => appraised.at,
+            EventRecord::Enrolled { at, .. }
+            | EventRecord::Readmitted { at, .. }
+            | EventRecord::Expired { at }
+            | EventRecord::Revoked { at, .. }
+            | EventRecord::Approved { at, .. } => *at,
+        }
+    }
+}
+
+/// How a device key is remembered.
+pub(crate) fn key_fingerprint(spki_der: &[u8]) -> String {
+    HashAlgorithm::Sha256.hash(&[spki_der]).to_hex()
+}

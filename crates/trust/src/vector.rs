@@ -1,0 +1,113 @@
+//! The AR4SI trustworthiness vector: the result in the terms that relying parties of any vendor share.
+//!
+//! Values and their meaning are those of draft-ietf-rats-ar4si, section 2.3; 0 says nothing, 2 to 31 affirm,
+//! 32 to 95 warn, 96 to 127 contraindicate.
+
+use assay_evidence::Check;
+use serde::Serialize;
+
+use crate::finding::{Finding, Tier};
+
+/// One value of the vector.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct TrustClaim(i8);
+
+impl TrustClaim {
+    /// The number.
+    pub fn value(self) -> i8 {
+        self.0
+    }
+
+    /// The tier that the number lies in.
+    pub fn tier(self) -> Tier {
+        match self.0 {
+            2..=31 => Tier::Affirming,
+            32..=95 => Tier::Warning,
+            96..=127 => Tier::Contraindicated,
+            _ => Tier::None,
+        }
+    }
+}
+
+/// The vector: one value for each thing that was judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TrustVector {
+    /// Which device it is.
+    pub instance_identity: TrustClaim,
+    /// How it is set up.
+    pub configuration: TrustClaim,
+    /// What it booted and runs.
+    pub executables: TrustClaim,
+    /// Whether its TPM is what it should be.
+    pub hardware: TrustClaim,
+}
+
+/// What was judged at all; nothing is affirmed of the rest.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Judged {
+    pub(crate) executables: bool,
+    pub(crate) configuration: bool,
+    pub(crate) hardware: bool,
+}
+
+impl TrustVector {
+    /// The vector of claims that verified: the identity is that of the AK; of the rest, what was judged and the
+    /// findings on it.
+    pub(crate) fn of_claims(judged: Judged, findings: &[Finding]) -> Self {
+        let affirmed = |judged: bool| if judged { AFFIRMED } else { NOT_JUDGED };
+        let mut vector = TrustVector {
+            instance_identity: AFFIRMED,
+            configuration: affirmed(judged.configuration),
+            executables: affirmed(judged.executables),
+            hardware: affirmed(judged.hardware),
+        };
+        vector.weigh(findings);
+        vector
+    }
+
+    /// The vector of evidence that did not verify: nothing in it can be believed.
+    pub(crate) fn of_failures() -> Self {
+        let failed = TrustClaim(CRYPTOGRAPHY_FAILED);
+        TrustVector {
+            instance_identity: failed,
+            configuration: failed,
+            executables: failed,
+            hardware: failed,
+        }
+    }
+
+    fn weigh(&mut self, findings: &[Finding]) {
+        for finding in findings {
+            let value = match finding.tier {
+                Tier::None | Tier::Affirming => continue,
+                Tier::Warning => WARNED,
+                Tier::Contraindicated => CONTRAINDICATED,
+            };
+            let claim = self.about(finding.check);
+            *claim = TrustClaim(claim.0.max(value));
+        }
+    }
+
+    fn about(&mut self, check: Check) -> &mut TrustClaim {
+        match check {
+            Check::EndorsementPolicy | Check::ClockPolicy | Check::ResetCounter => &mut self.hardware,
+            Check::PcrPolicy | Check::ImaPolicy | Check::ImaViolation | Check::ImaForms => {
+                &mut self.executables
+            }
+            _ => &mut self.configuration,
+        }
+    }
+}
+
+/// Nothing was judged.
+const NOT_JUDGED: TrustClaim = TrustClaim(0);
+/// Recognised and approved.
+const AFFIRMED: TrustClaim = TrustClaim(2);
+/// Recognised as unsafe, or not recognised.
+const WARNED: i8 = 32;
+/// Known to be bad by the policy.
+const CONTRAINDICATED: i8 = 96;
+/// Cryptographic validation of the evidence failed.
+const CRYPTOGRAPHY_FAILED: i8 = 99;
