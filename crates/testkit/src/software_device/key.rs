@@ -2,7 +2,7 @@
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
-use rcgen::{KeyPair, SigningKey as _};
+use rcgen::{KeyPair, PublicKeyData as _, SigningKey as _};
 
 use super::DeviceError;
 use super::tpm_bytes::{ALG_ECC, ALG_ECDSA, ALG_NULL, ALG_SHA256, ECC_NIST_P256, TpmBytes};
@@ -37,6 +37,11 @@ impl TpmKey {
     /// The Name: hash algorithm, then the hash of the public area.
     pub fn name(&self) -> Vec<u8> {
         TpmBytes::default().u16(ALG_SHA256).raw(&Bank::Sha256.hash(&self.template())).finish()
+    }
+
+    /// SubjectPublicKeyInfo.
+    pub fn spki(&self) -> Vec<u8> {
+        self.der.subject_public_key_info()
     }
 
     /// TPMT_SIGNATURE over `message`.

@@ -9,6 +9,7 @@ mod endorsement;
 pub mod key;
 pub mod lie;
 pub mod quote;
+pub mod telemetry;
 mod tpm_bytes;
 
 use aws_lc_rs::{digest, hmac};
@@ -47,6 +48,8 @@ pub struct SoftwareDevice {
     pub ima: ImaList,
     /// Its TPM's clock and counters.
     pub clock: Clock,
+    /// Where its chain of telemetry statements stands.
+    pub chain: telemetry::Chain,
     /// The SPIFFE ID it got when it enrolled.
     pub device_id: Option<String>,
 }
@@ -87,6 +90,7 @@ impl SoftwareDevice {
             boot_log: Vec::new(),
             ima: ImaList::default(),
             clock: Clock::default(),
+            chain: telemetry::Chain::default(),
             device_id: None,
         };
         device.boot(&System::default());

@@ -1,0 +1,163 @@
+//! What the device key signs: telemetry statements, and requests for workloads' SVIDs.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prost::Message;
+use rcgen::{CertificateParams, KeyPair};
+
+use super::tpm_bytes::framed;
+use super::{DeviceError, SoftwareDevice};
+use crate::Bank;
+use crate::edge::protocol::{SubmitRequest, WorkloadSvidRequest};
+
+/// A telemetry statement, as it is encoded and signed; every field may be altered first.
+#[derive(Clone, PartialEq, Message)]
+pub struct Statement {
+    /// What these bytes are.
+    #[prost(string, tag = "1")]
+    pub context: String,
+    /// Whose batch it is.
+    #[prost(string, tag = "2")]
+    pub device_id: String,
+    /// SHA-256 of the device key's SubjectPublicKeyInfo.
+    #[prost(bytes = "vec", tag = "3")]
+    pub key_id: Vec<u8>,
+    /// The boot it was made in.
+    #[prost(uint32, tag = "4")]
+    pub reset_count: u32,
+    /// Resumes since.
+    #[prost(uint32, tag = "5")]
+    pub restart_count: u32,
+    /// Its number, from 1.
+    #[prost(uint64, tag = "6")]
+    pub sequence: u64,
+    /// SHA-256 of the statement before.
+    #[prost(bytes = "vec", tag = "7")]
+    pub previous: Vec<u8>,
+    /// What the payload is.
+    #[prost(string, tag = "8")]
+    pub payload_type: String,
+    /// SHA-256 of the payload.
+    #[prost(bytes = "vec", tag = "9")]
+    pub payload_sha256: Vec<u8>,
+    /// Data points in the payload.
+    #[prost(uint64, tag = "10")]
+    pub items: u64,
+    /// Time of the first data point.
+    #[prost(fixed64, tag = "11")]
+    pub first_time_unix_nano: u64,
+    /// Time of the last data point.
+    #[prost(fixed64, tag = "12")]
+    pub last_time_unix_nano: u64,
+    /// When it was signed.
+    #[prost(fixed64, tag = "13")]
+    pub wall_clock_unix_nano: u64,
+    /// Why it is not an old one.
+    #[prost(string, tag = "14")]
+    pub freshness_mode: String,
+    /// The nonce, if that is why.
+    #[prost(bytes = "vec", tag = "15")]
+    pub freshness_nonce: Vec<u8>,
+    /// Where the device says it is.
+    #[prost(message, optional, tag = "16")]
+    pub location: Option<Place>,
+    /// The policy it was last judged by.
+    #[prost(string, tag = "17")]
+    pub policy: String,
+    /// What made the batch.
+    #[prost(string, tag = "18")]
+    pub agent_version: String,
+}
+
+/// Where a device says it is.
+#[derive(Clone, PartialEq, Message)]
+pub struct Place {
+    /// How it knows.
+    #[prost(string, tag = "1")]
+    pub method: String,
+    /// ISO 3166-1 country.
+    #[prost(string, tag = "2")]
+    pub country: String,
+    /// ISO 3166-2 subdivision.
+    #[prost(string, tag = "3")]
+    pub subdivision: String,
+    /// City.
+    #[prost(string, tag = "4")]
+    pub city: String,
+}
+
+/// Where a device's chain of statements stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chain {
+    /// Statements signed so far.
+    pub sequence: u64,
+    /// SHA-256 of the last; empty before the first.
+    pub last: Vec<u8>,
+}
+
+impl Place {
+    /// A place somebody wrote into the configuration.
+    pub fn configured(country: &str, subdivision: &str, city: &str) -> Place {
+        Place {
+            method: "configured".into(),
+            country: country.into(),
+            subdivision: subdivision.into(),
+            city: city.into(),
+        }
+    }
+}
+
+impl SoftwareDevice {
+    /// An honest statement about `payload`, the next in the chain.
+    pub fn statement(&self, payload: &[u8], place: Option<Place>) -> Statement {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
+        let previous = if self.chain.sequence == 0 { vec![0; 32] } else { self.chain.last.clone() };
+        Statement {
+            context: "assay-telemetry-v1".into(),
+            device_id: self.device_id.clone().unwrap_or_default(),
+            key_id: Bank::Sha256.hash(&self.device_key.spki()),
+            reset_count: self.clock.reset_count,
+            restart_count: self.clock.restart_count,
+            sequence: self.chain.sequence + 1,
+            previous,
+            payload_type: OTLP_METRICS.into(),
+            payload_sha256: Bank::Sha256.hash(payload),
+            items: 1,
+            first_time_unix_nano: now,
+            last_time_unix_nano: now,
+            wall_clock_unix_nano: now,
+            freshness_mode: "chained".into(),
+            freshness_nonce: Vec::new(),
+            location: place,
+            policy: String::new(),
+            agent_version: env!("CARGO_PKG_VERSION").into(),
+        }
+    }
+
+    /// Signs a statement and moves the chain on.
+    pub fn submit(&mut self, statement: &Statement, payload: &[u8]) -> Result<SubmitRequest, DeviceError> {
+        let statement_bytes = statement.encode_to_vec();
+        self.chain = Chain { sequence: statement.sequence, last: Bank::Sha256.hash(&statement_bytes) };
+        let signature = self.device_key.sign_der(&envelope(STATEMENT_TYPE, &statement_bytes))?;
+        Ok(SubmitRequest { statement: statement_bytes, signature, payload: payload.to_vec() })
+    }
+
+    /// Asks for the SVID of a workload with a new key.
+    pub fn workload_request(&self, entry_id: &str) -> Result<WorkloadSvidRequest, DeviceError> {
+        let key = KeyPair::generate()?;
+        let csr = CertificateParams::default().serialize_request(&key)?.der().to_vec();
+        let body = framed(&[entry_id.as_bytes(), &csr]);
+        let device_signature = self.device_key.sign_der(&envelope(WORKLOAD_SVID_TYPE, &body))?;
+        Ok(WorkloadSvidRequest { request_id: "1".into(), entry_id: entry_id.into(), csr, device_signature })
+    }
+}
+
+/// DSSE's pre-authentication encoding.
+fn envelope(kind: &str, body: &[u8]) -> Vec<u8> {
+    [format!("DSSEv1 {} {kind} {} ", kind.len(), body.len()).as_bytes(), body].concat()
+}
+
+const STATEMENT_TYPE: &str = "application/vnd.assay.telemetry-statement.v1";
+const WORKLOAD_SVID_TYPE: &str = "application/vnd.assay.workload-svid.v1";
+const OTLP_METRICS: &str =
+    "application/x-protobuf; proto=opentelemetry.proto.collector.metrics.v1.ExportMetricsServiceRequest";
