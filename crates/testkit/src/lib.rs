@@ -8,6 +8,7 @@ mod bank;
 pub mod edge;
 pub mod machine;
 pub mod pcrs;
+mod policy;
 pub mod software_device;
 mod spiffe_server;
 pub mod swtpm;
@@ -16,6 +17,7 @@ pub mod tpm;
 
 pub use bank::Bank;
 pub use machine::{Machine, MachineError, Program, System};
+pub use policy::policy_for;
 pub use software_device::{DeviceError, EkMaker, SoftwareDevice};
 pub use swtpm::{SoftTpm, SwtpmError, TpmMaker};
 pub use tpm::{Tpm, TpmError};

@@ -16,8 +16,9 @@ pub struct ImaEntry {
 /// A whole list kept in memory, for devices without a machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ImaList {
-    /// The entries in order.
-    pub entries: Vec<ImaEntry>,
+    entries: Vec<ImaEntry>,
+    binary: Vec<u8>,
+    starts: Vec<usize>,
 }
 
 impl ImaEntry {
@@ -36,6 +37,16 @@ impl ImaEntry {
     /// A file that was written while it was measured, so that no digest can be told.
     pub fn violation(path: &str) -> ImaEntry {
         ImaEntry { path: kernel_path(path), digest: vec![0; Bank::Sha256.size()], violation: true }
+    }
+
+    /// The file's path, as the kernel writes it.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The SHA-256 of the file.
+    pub fn digest(&self) -> &[u8] {
+        &self.digest
     }
 
     /// The entry as it stands in `binary_runtime_measurements`.
@@ -78,9 +89,22 @@ impl ImaEntry {
 }
 
 impl ImaList {
+    /// The entries in order.
+    pub fn entries(&self) -> &[ImaEntry] {
+        &self.entries
+    }
+
+    /// Adds an entry at the end.
+    pub fn push(&mut self, entry: ImaEntry) {
+        self.starts.push(self.binary.len());
+        self.binary.extend(entry.binary());
+        self.entries.push(entry);
+    }
+
     /// The list in binary form, from an entry on.
-    pub fn binary_from(&self, first: usize) -> Vec<u8> {
-        self.entries.iter().skip(first).flat_map(ImaEntry::binary).collect()
+    pub fn binary_from(&self, first: usize) -> &[u8] {
+        let start = self.starts.get(first).copied().unwrap_or(self.binary.len());
+        self.binary.get(start..).unwrap_or_default()
     }
 }
 

@@ -161,7 +161,7 @@ impl SoftwareDevice {
             nonce: challenge.nonce.clone(),
             quote: Some(quote),
             boot_log: challenge.boot_log_wanted.then(|| self.boot_log.clone()),
-            ima_log: self.ima.binary_from(first),
+            ima_log: self.ima.binary_from(first).to_vec(),
             ima_from_entry: challenge.ima_from_entry,
             ima_ascii: false,
         })
@@ -169,7 +169,7 @@ impl SoftwareDevice {
 
     fn measure(&mut self, entry: ImaEntry) {
         self.pcrs.extend(&entry.measurement(&BANKS));
-        self.ima.entries.push(entry);
+        self.ima.push(entry);
     }
 }
 

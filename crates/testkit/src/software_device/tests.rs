@@ -44,7 +44,7 @@ fn the_ima_list_is_told_from_the_entry_asked_for() {
     let all = device.evidence(&challenge(0)).unwrap();
     let rest = device.evidence(&challenge(5)).unwrap();
     let entries = tamper::ima_entries(&all.ima_log);
-    assert_eq!(entries.len(), device.ima.entries.len());
+    assert_eq!(entries.len(), device.ima.entries().len());
     assert_eq!(rest.ima_log, all.ima_log.get(entries[5].start..).unwrap());
 }
 
