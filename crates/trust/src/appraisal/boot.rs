@@ -5,7 +5,7 @@
 
 use assay_evidence::boot_log::{BootFacts, SignatureKind};
 use assay_evidence::verify::Claims;
-use assay_evidence::{Check, Digest};
+use assay_evidence::{Check, Digest, HashAlgorithm};
 
 use crate::finding::{Finding, Tier};
 use crate::policy::{BootSection, Demand};
@@ -15,8 +15,10 @@ pub(super) fn judge(policy: &CompiledPolicy, claims: &Claims, findings: &mut Vec
     let boot = &policy.boot;
     let facts = claims.boot().map(|claims| claims.facts());
     let mut report = Report { policy, findings };
-    if facts.is_none() {
-        report.missing_log(claims.boot_log_missing());
+    match facts {
+        None => report.missing_log(claims.boot_log_missing()),
+        Some(facts) if facts.bank == HashAlgorithm::Sha1 => report.weak_log(),
+        Some(_) => {}
     }
     if boot.secure_boot == Demand::Required {
         report.judge_secure_boot(facts);
@@ -79,6 +81,21 @@ impl Report<'_> {
             expected: "a boot log that replays to the quoted PCRs".to_owned(),
             found: "none".to_owned(),
             message: format!("{what}; {then}."),
+        });
+    }
+
+    fn weak_log(&mut self) {
+        self.findings.push(Finding {
+            check: Check::AlgorithmPolicy,
+            tier: Tier::Contraindicated,
+            claim: "boot log".to_owned(),
+            expected: "a log and a quote in sha256 or better".to_owned(),
+            found: "sha1 alone".to_owned(),
+            message: format!(
+                "The boot log is vouched for by SHA-1 digests alone, which policy {} does not count, because collisions can \
+                 be made: turn on the TPM's SHA-256 bank in the firmware set-up.",
+                self.policy.citation()
+            ),
         });
     }
 

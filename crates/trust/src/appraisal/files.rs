@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use assay_evidence::ima::Entry;
-use assay_evidence::verify::Claims;
-use assay_evidence::{Check, Digest};
+use assay_evidence::ima::{Entry, Extension};
+use assay_evidence::verify::{Claims, ImaClaims};
+use assay_evidence::{Check, Digest, HashAlgorithm};
 
 use crate::finding::{Finding, Tier};
 use crate::path;
@@ -23,6 +23,9 @@ pub(super) fn judge(policy: &CompiledPolicy, claims: &Claims, findings: &mut Vec
         findings.push(undecided(ima.undecided()));
     }
     let Some(reference) = &policy.ima else { return ima.attested_total() };
+    if !is_strongly_attested(ima) {
+        findings.push(weakly_attested(policy));
+    }
     let mut report = Report { policy, reference, findings, said: HashSet::new(), unsaid: 0, weak: 0 };
     let mut good = ima.first_index();
     let mut gap = false;
@@ -200,6 +203,27 @@ fn list(digests: &[Digest]) -> String {
     format!("{}{more}", shown.join(", "))
 }
 
+/// Where the kernel extended a bank with padded SHA-1 digests, the bank is worth as little as SHA-1.
+fn is_strongly_attested(ima: &ImaClaims) -> bool {
+    let mut strong = HashAlgorithm::ALL.into_iter().filter(|bank| *bank != HashAlgorithm::Sha1);
+    ima.attested_total() == 0 || strong.any(|bank| ima.extension(bank) == Some(Extension::Native))
+}
+
+fn weakly_attested(policy: &CompiledPolicy) -> Finding {
+    Finding {
+        check: Check::AlgorithmPolicy,
+        tier: Tier::Contraindicated,
+        claim: "PCR 10".to_owned(),
+        expected: "a bank extended with sha256 or better".to_owned(),
+        found: "SHA-1 template digests alone".to_owned(),
+        message: format!(
+            "The IMA list is vouched for by SHA-1 digests alone, which policy {} does not count, because collisions can be \
+             made: quote PCR 10 of the SHA-256 bank.",
+            policy.citation()
+        ),
+    }
+}
+
 fn missing_list(policy: &CompiledPolicy) -> Finding {
     Finding {
         check: Check::ImaPolicy,
@@ -214,7 +238,7 @@ fn missing_list(policy: &CompiledPolicy) -> Finding {
     }
 }
 
-fn undecided(entries: u64) -> Finding {
+fn undecided(entries: usize) -> Finding {
     let what = if entries == 1 { "1 entry was".to_owned() } else { format!("{entries} entries were") };
     Finding {
         check: Check::ImaUndecided,

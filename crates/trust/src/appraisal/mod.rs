@@ -80,6 +80,28 @@ impl AttestationResult {
         &self.vector
     }
 
+    /// Adds what verification noted and no finding says yet. Notes can only make a result worse.
+    #[must_use]
+    pub fn with_notes(mut self, notes: &[Failure]) -> Self {
+        for note in notes {
+            if self.findings.iter().any(|finding| finding.check == note.check) {
+                continue;
+            }
+            let tier = match (note.check, &self.policy) {
+                // Two accounts of one thing that differ are odd, whatever the policy.
+                (Check::ImaForms, _) => Tier::Warning,
+                (_, Some(_)) => Tier::Affirming,
+                (_, None) => Tier::None,
+            };
+            self.findings.push(Finding::from_failure(note, tier));
+            if self.tier != Tier::None {
+                self.tier = self.tier.max(tier);
+            }
+        }
+        self.findings.sort_by_key(|finding| std::cmp::Reverse(finding.tier));
+        self
+    }
+
     /// The gravest finding in a sentence, or what is good.
     pub fn reason(&self) -> &str {
         match self.findings.first() {

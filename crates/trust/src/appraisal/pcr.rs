@@ -2,7 +2,7 @@
 
 use assay_evidence::boot_log::{BootClaims, EventSummary};
 use assay_evidence::verify::Claims;
-use assay_evidence::{Check, Digest, HashAlgorithm, PcrIndex};
+use assay_evidence::{Check, Digest, PcrIndex};
 
 use crate::finding::{Finding, Tier};
 use crate::policy::Pcr;
@@ -10,7 +10,7 @@ use crate::reference::CompiledPolicy;
 
 /// Judges the quoted banks and every pinned PCR.
 pub(super) fn judge(policy: &CompiledPolicy, claims: &Claims, findings: &mut Vec<Finding>) {
-    if claims.pcrs().banks().all(|bank| bank == HashAlgorithm::Sha1) {
+    if claims.is_sha1_only() {
         findings.push(weak_banks(policy));
     }
     for (bank, index, values) in policy.pcr.iter() {

@@ -180,7 +180,7 @@ mod tests {
                 .starts_with("line 3, column 1: unknown field `colour`")
         );
         let message = error("name = \"a\"\nversion = 1\n[pcr.sha256]\n\"7\" = [\"abc\"]\n");
-        assert_eq!(message, "line 4, column 8: \"abc\" is no sha256 value: write 64 hex digits");
+        assert_eq!(message, "line 4, column 7: \"abc\" is no sha256 value: write 64 hex digits");
         let message = error("name = \"a\"\nversion = 1\n[boot]\nsecure_boot = \"maybe\"\n");
         assert!(message.starts_with("line 4, column 15: unknown variant `maybe`"), "{message}");
         let message = error("{\"name\": \"a\",\n \"version\": 1,\n \"pcr\": {\"sha3\": {}}}");
