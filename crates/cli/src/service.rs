@@ -1,0 +1,176 @@
+//! `assay server` and `assay gateway`: the long-running programs, and credentials for a gateway.
+
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use assay_identity::{PrivateKey, TrustDomain, csr};
+use clap::Subcommand;
+use serde_json::json;
+use tracing_subscriber::EnvFilter;
+
+use crate::client::Console;
+use crate::output;
+
+/// Arguments of `assay server`. What is given here wins over the file.
+#[derive(clap::Args)]
+pub struct ServerArgs {
+    /// Configuration file (TOML).
+    #[arg(long, env = "ASSAY_CONFIG")]
+    config: Option<PathBuf>,
+    /// Data folder; made on first start, with root and issuing CA, database and operator token.
+    #[arg(long, env = "ASSAY_DATA")]
+    data: Option<PathBuf>,
+    /// Trust domain whose identities this server issues.
+    #[arg(long, env = "ASSAY_TRUST_DOMAIN")]
+    trust_domain: Option<String>,
+    /// Certificates that vouch for TPMs, a file or a folder (may be repeated).
+    #[arg(long = "ek-anchors")]
+    ek_anchors: Vec<PathBuf>,
+    /// Address for gateways.
+    #[arg(long)]
+    edge: Option<std::net::SocketAddr>,
+    /// Address of the console.
+    #[arg(long)]
+    console: Option<std::net::SocketAddr>,
+    #[command(flatten)]
+    log: Log,
+}
+
+/// Arguments of `assay gateway`.
+#[derive(clap::Args)]
+pub struct GatewayArgs {
+    #[command(subcommand)]
+    verb: GatewayVerb,
+}
+
+#[derive(Subcommand)]
+enum GatewayVerb {
+    /// Run the gateway.
+    Run {
+        /// Configuration file (TOML).
+        #[arg(long, env = "ASSAY_GATEWAY_CONFIG")]
+        config: PathBuf,
+        #[command(flatten)]
+        log: Log,
+    },
+    /// Get credentials for a gateway: makes a key, has the server certify it, writes both and the bundle to a folder.
+    Enroll {
+        /// Name of the gateway, one path segment of its SPIFFE ID.
+        #[arg(long)]
+        name: String,
+        /// Folder for the credentials.
+        #[arg(long)]
+        out: PathBuf,
+        #[command(flatten)]
+        console: Console,
+    },
+}
+
+#[derive(clap::Args)]
+struct Log {
+    /// Log lines as JSON.
+    #[arg(long)]
+    log_json: bool,
+}
+
+/// Runs the server until it is told to end.
+pub fn server(args: ServerArgs) -> ExitCode {
+    args.log.install();
+    output::exit(server_config(&args).and_then(|config| {
+        runtime()?.block_on(assay_server::run(config, ended()))?;
+        Ok(())
+    }))
+}
+
+/// Runs a verb of `assay gateway`.
+pub fn gateway(args: GatewayArgs) -> ExitCode {
+    output::exit(match args.verb {
+        GatewayVerb::Run { config, log } => {
+            log.install();
+            run_gateway(&config)
+        }
+        GatewayVerb::Enroll { name, out, console } => enroll_gateway(&name, &out, &console),
+    })
+}
+
+/// Completes at SIGTERM or Ctrl-C.
+pub async fn ended() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+fn server_config(args: &ServerArgs) -> Result<assay_server::Config> {
+    let mut config = match &args.config {
+        Some(file) => assay_server::Config::load(file).with_context(|| file.display().to_string())?,
+        None => assay_server::Config::default(),
+    };
+    if let Some(data) = &args.data {
+        config.data.clone_from(data);
+    }
+    if let Some(name) = &args.trust_domain {
+        config.trust_domain = TrustDomain::parse(name)?;
+    }
+    if let Some(edge) = args.edge {
+        config.edge = edge;
+    }
+    if let Some(console) = args.console {
+        config.console = console;
+    }
+    config.ek_anchors.extend(args.ek_anchors.iter().cloned());
+    Ok(config)
+}
+
+fn run_gateway(file: &Path) -> Result<()> {
+    let config = assay_gateway::Config::load(file).with_context(|| file.display().to_string())?;
+    runtime()?.block_on(assay_gateway::run(config, ended()))?;
+    Ok(())
+}
+
+fn enroll_gateway(name: &str, out: &Path, console: &Console) -> Result<()> {
+    if out.join(KEY_FILE).exists() {
+        bail!("{}: has a key already; name an empty folder", out.display());
+    }
+    let key = PrivateKey::generate()?;
+    let request = data_encoding::BASE64.encode(&csr::request(&key)?);
+    let answer = console.client()?.post("/v1/gateways", &json!({ "name": name, "csr": request }))?;
+    std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
+    write_secret(&out.join(KEY_FILE), key.to_pem().as_bytes())?;
+    for (member, file) in [("certificate", "credentials.pem"), ("bundle", "bundle.pem")] {
+        let text = answer.get(member).and_then(serde_json::Value::as_str);
+        let path = out.join(file);
+        std::fs::write(&path, text.with_context(|| format!("the console sent no {member}"))?)
+            .with_context(|| path.display().to_string())?;
+    }
+    println!("credentials of gateway {name} are in {}", out.display());
+    Ok(())
+}
+
+/// Writes a new file that only its owner can read.
+fn write_secret(path: &Path, bytes: &[u8]) -> Result<()> {
+    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let mut file = file.with_context(|| path.display().to_string())?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    Ok(())
+}
+
+impl Log {
+    fn install(&self) {
+        let filter = EnvFilter::try_from_env("ASSAY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+        let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        if self.log_json { subscriber.json().init() } else { subscriber.init() }
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+const KEY_FILE: &str = "key.pem";
