@@ -2,10 +2,11 @@
 //!
 //! Everything here is a pure function over bytes. [`verify`](verify::verify) is the only way to make
 //! [`Claims`](verify::Claims); it checks cryptography and consistency and knows no policy.
-//! Start reading at `verify.rs`, then `tpm/quote.rs`, `boot_log/mod.rs` and `ima/mod.rs`.
+//! Start reading at `verify/mod.rs`, then `tpm/quote.rs`, `boot_log/mod.rs` and `ima/mod.rs`.
 
 pub mod boot_log;
 pub mod check;
+pub(crate) mod der;
 pub mod digest;
 pub mod ima;
 pub mod read;

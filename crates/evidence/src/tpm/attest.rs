@@ -1,0 +1,143 @@
+//! TPMS_ATTEST: a statement of the TPM, parsed but not yet believed.
+
+use thiserror::Error;
+
+use super::pcr::{PcrSelection, SelectionError};
+use crate::read::{Reader, Truncated};
+
+/// A TPMS_ATTEST (TPM 2.0 Part 2, 10.12.12). Magic and type are kept as found, so that each can be reported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attest {
+    /// TPM_GENERATED_VALUE if the TPM made it.
+    pub magic: u32,
+    /// A TPM_ST, such as [`Attest::TYPE_QUOTE`].
+    pub attest_type: u16,
+    /// Qualified Name of the signing key.
+    pub qualified_signer: Vec<u8>,
+    /// The caller's qualifying data: our nonce.
+    pub extra_data: Vec<u8>,
+    /// Clock and counters.
+    pub clock_info: ClockInfo,
+    /// The vendor's firmware version.
+    pub firmware_version: u64,
+    /// What is attested.
+    pub body: Body,
+}
+
+/// TPMS_CLOCK_INFO.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClockInfo {
+    /// Milliseconds the TPM was powered since it was last cleared.
+    pub clock: u64,
+    /// Boots (TPM Reset) since it was last cleared.
+    pub reset_count: u32,
+    /// Restarts and resumes since the last reset.
+    pub restart_count: u32,
+    /// Whether no higher clock value can have been reported before.
+    pub safe: bool,
+}
+
+/// TPMU_ATTEST, as far as we use it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// TPMS_QUOTE_INFO.
+    Quote {
+        /// The PCRs quoted.
+        selection: PcrSelection,
+        /// The hash of their values.
+        pcr_digest: Vec<u8>,
+    },
+    /// TPMS_CERTIFY_INFO.
+    Certify {
+        /// Name of the certified object.
+        name: Vec<u8>,
+        /// Its qualified Name.
+        qualified_name: Vec<u8>,
+    },
+    /// Any other kind of statement; not read further.
+    Other,
+}
+
+impl Attest {
+    /// TPM_GENERATED_VALUE: what a restricted key refuses to sign at the start of foreign data.
+    pub const MAGIC: u32 = 0xff54_4347;
+    /// TPM_ST_ATTEST_CERTIFY.
+    pub const TYPE_CERTIFY: u16 = 0x8017;
+    /// TPM_ST_ATTEST_QUOTE.
+    pub const TYPE_QUOTE: u16 = 0x8018;
+
+    /// Reads a TPMS_ATTEST, all of it.
+    pub fn parse(bytes: &[u8]) -> Result<Self, AttestError> {
+        if bytes.len() > ATTEST_BYTES_MAX {
+            return Err(AttestError::TooLong(bytes.len()));
+        }
+        let mut reader = Reader::new(bytes);
+        let magic = reader.u32_be()?;
+        let attest_type = reader.u16_be()?;
+        let qualified_signer = reader.tpm2b()?.to_vec();
+        let extra_data = reader.tpm2b()?.to_vec();
+        let clock_info = ClockInfo::parse(&mut reader)?;
+        let firmware_version = reader.u64_be()?;
+        let body = Body::parse(attest_type, &mut reader)?;
+        if !reader.is_empty() && body != Body::Other {
+            return Err(AttestError::Surplus(reader.rest().len()));
+        }
+        Ok(Attest { magic, attest_type, qualified_signer, extra_data, clock_info, firmware_version, body })
+    }
+}
+
+impl ClockInfo {
+    fn parse(reader: &mut Reader<'_>) -> Result<Self, AttestError> {
+        Ok(ClockInfo {
+            clock: reader.u64_be()?,
+            reset_count: reader.u32_be()?,
+            restart_count: reader.u32_be()?,
+            safe: match reader.u8()? {
+                0 => false,
+                1 => true,
+                other => return Err(AttestError::Safe(other)),
+            },
+        })
+    }
+}
+
+impl Body {
+    fn parse(attest_type: u16, reader: &mut Reader<'_>) -> Result<Self, AttestError> {
+        match attest_type {
+            Attest::TYPE_QUOTE => Ok(Body::Quote {
+                selection: PcrSelection::parse(reader)?,
+                pcr_digest: reader.tpm2b()?.to_vec(),
+            }),
+            Attest::TYPE_CERTIFY => {
+                Ok(Body::Certify { name: reader.tpm2b()?.to_vec(), qualified_name: reader.tpm2b()?.to_vec() })
+            }
+            _ => Ok(Body::Other),
+        }
+    }
+}
+
+/// Bytes that are not a TPMS_ATTEST.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum AttestError {
+    /// The bytes end too early.
+    #[error(transparent)]
+    Truncated(#[from] Truncated),
+    /// The PCR selection is not one.
+    #[error(transparent)]
+    Selection(#[from] SelectionError),
+    /// TPMI_YES_NO is neither.
+    #[error("clock safe flag is {0}")]
+    Safe(u8),
+    /// More than a TPM ever makes.
+    #[error("{0} bytes, at most {ATTEST_BYTES_MAX} make sense")]
+    TooLong(usize),
+    /// Bytes follow.
+    #[error("{0} bytes after the attestation")]
+    Surplus(usize),
+}
+
+/// sizeof(TPMS_ATTEST) is below 700 with every bank selected; twice that is room enough.
+const ATTEST_BYTES_MAX: usize = 2048;
+
+#[cfg(test)]
+mod tests;

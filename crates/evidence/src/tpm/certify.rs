@@ -1,0 +1,85 @@
+//! TPM2_Certify: the AK's word that another key lives in the same TPM.
+
+use super::attest::{Attest, Body};
+use super::public_area::PublicArea;
+use super::signature::Signature;
+use crate::check::{Check, Failure};
+
+/// A key that the AK certified as resident in its TPM. Made by [`verify_certify`] alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertifiedKey {
+    public_area: PublicArea,
+    spki_der: Vec<u8>,
+}
+
+impl CertifiedKey {
+    /// The certified public area.
+    pub fn public_area(&self) -> &PublicArea {
+        &self.public_area
+    }
+
+    /// The key as DER SubjectPublicKeyInfo.
+    pub fn spki_der(&self) -> &[u8] {
+        &self.spki_der
+    }
+}
+
+/// Checks that `message` is `ak`'s certification of `device_key`, made for `nonce`.
+///
+/// Every check is made and reported on its own. That the AK itself is in a TPM is for credential activation to
+/// show.
+pub fn verify_certify(
+    ak: &PublicArea,
+    message: &[u8],
+    signature: &[u8],
+    nonce: &[u8],
+    device_key: &PublicArea,
+) -> Result<CertifiedKey, Vec<Failure>> {
+    let mut failures = device_key.check_device_key();
+    let mut fail = |claim: &str, expected: String, found: String| {
+        failures.push(Failure::new(Check::DeviceKeyCertify, claim, expected, found));
+    };
+    match Signature::parse(signature) {
+        Ok(signature) => {
+            if let Err(error) = ak.verify(&signature, message) {
+                fail("signature", format!("a signature by the AK {}", ak.name()), error.to_string());
+            }
+        }
+        Err(error) => fail("signature", "a TPMT_SIGNATURE".to_owned(), error.to_string()),
+    }
+    match Attest::parse(message) {
+        Ok(attest) => check_attest(&attest, nonce, device_key, &mut fail),
+        Err(error) => fail("certify info", "a TPMS_ATTEST".to_owned(), error.to_string()),
+    }
+    if failures.is_empty() {
+        Ok(CertifiedKey { public_area: device_key.clone(), spki_der: device_key.spki_der() })
+    } else {
+        Err(failures)
+    }
+}
+
+fn check_attest(
+    attest: &Attest,
+    nonce: &[u8],
+    device_key: &PublicArea,
+    fail: &mut impl FnMut(&str, String, String),
+) {
+    let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);
+    if attest.magic != Attest::MAGIC {
+        fail("magic", format!("{:#010x}", Attest::MAGIC), format!("{:#010x}", attest.magic));
+    }
+    // A nonce of our own keeps a certification of an earlier enrollment from being played again.
+    if attest.extra_data != nonce {
+        fail("nonce", hex(nonce), hex(&attest.extra_data));
+    }
+    match &attest.body {
+        Body::Certify { name, .. } if name == device_key.name().as_bytes() => {}
+        Body::Certify { name, .. } => fail("name", device_key.name().to_hex(), hex(name)),
+        Body::Quote { .. } | Body::Other => {
+            fail("type", format!("{:#06x}", Attest::TYPE_CERTIFY), format!("{:#06x}", attest.attest_type));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

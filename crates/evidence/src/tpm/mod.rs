@@ -1,0 +1,16 @@
+//! What a TPM 2.0 says: keys, attestations, signatures, PCR values, and the proofs made of them.
+//!
+//! Everything is parsed from the bytes as the TPM marshals them (big endian, TPM 2.0 Part 2); signatures are
+//! checked over the bytes received, never over a re-encoding. Start reading at `quote.rs`.
+
+pub mod attest;
+mod certificate;
+pub mod certify;
+pub mod credential;
+pub mod ek_certificate;
+pub mod name;
+pub mod pcr;
+pub mod public_area;
+pub mod public_key;
+pub mod quote;
+pub mod signature;

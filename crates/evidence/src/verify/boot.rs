@@ -1,0 +1,132 @@
+//! The boot log against the quoted PCRs.
+
+use std::sync::Arc;
+
+use super::{Baseline, QuoteOutcome, Report};
+use crate::boot_log::{self, BootClaims, BootLog};
+use crate::check::Check;
+use crate::digest::{HashAlgorithm, PcrIndex};
+use crate::tpm::pcr::PcrValues;
+
+/// What there is to say of the boot.
+#[derive(Default)]
+pub(super) struct Boot {
+    pub(super) claims: Option<Arc<BootClaims>>,
+    /// The boot PCRs were extended and no log says with what.
+    pub(super) log_missing: bool,
+    log_pcrs: Vec<PcrIndex>,
+}
+
+impl Boot {
+    /// The PCRs that the log extends.
+    pub(super) fn log_pcrs(&self) -> Vec<PcrIndex> {
+        self.log_pcrs.clone()
+    }
+}
+
+/// Replays the log, or takes the one judged before in this boot, and compares with every quote.
+pub(super) fn verify(
+    log: Option<&[u8]>,
+    baseline: Option<&Baseline>,
+    quotes: &[QuoteOutcome<'_>],
+    report: &mut Report,
+) -> Boot {
+    let known = baseline.and_then(Baseline::boot_claims);
+    match (log.filter(|log| !log.is_empty()), known) {
+        (Some(log), _) => match boot_log::parse(log) {
+            Ok(log) => verify_log(&log, quotes, report),
+            Err(error) => {
+                let found = error.to_string();
+                report.fail(Check::EventLogParse, "boot log", "a TCG PC Client boot log", found);
+                Boot::default()
+            }
+        },
+        (None, Some(known)) => verify_known(known, quotes, report),
+        (None, None) => note_missing(quotes, report),
+    }
+}
+
+fn verify_log(log: &BootLog<'_>, quotes: &[QuoteOutcome<'_>], report: &mut Report) -> Boot {
+    report.failures.extend(boot_log::data_digest_failures(log));
+    let replayed = boot_log::replay(log);
+    let log_pcrs = pcrs_of(&replayed);
+    compare(&replayed, quotes, report);
+    let bank = common_banks(&replayed, &log_pcrs, quotes).max();
+    if bank.is_none() {
+        fail_no_bank(&replayed, report);
+    }
+    let claims = bank.map(|bank| Arc::new(boot_log::claims(log, bank)));
+    Boot { claims, log_missing: false, log_pcrs }
+}
+
+/// The log was judged before; that the PCRs are still what it replays to has to be seen each time.
+fn verify_known(known: &Arc<BootClaims>, quotes: &[QuoteOutcome<'_>], report: &mut Report) -> Boot {
+    let replayed = known.replayed();
+    let log_pcrs = pcrs_of(replayed);
+    compare(replayed, quotes, report);
+    if !common_banks(replayed, &log_pcrs, quotes).any(|bank| bank == known.facts().bank) {
+        fail_no_bank(replayed, report);
+    }
+    Boot { claims: Some(Arc::clone(known)), log_missing: false, log_pcrs }
+}
+
+fn note_missing(quotes: &[QuoteOutcome<'_>], report: &mut Report) -> Boot {
+    let extended = quotes
+        .iter()
+        .flat_map(|quote| quote.pcrs().iter())
+        .find(|(_, index, value)| index.get() <= FIRMWARE_PCR_LAST && !value.is_zero());
+    if let Some((bank, index, _)) = extended {
+        let found = format!("none, and {bank} PCR {index} is extended");
+        report.note(Check::EventLogPresent, "boot log", "a boot log", found);
+    }
+    Boot { log_missing: extended.is_some(), ..Boot::default() }
+}
+
+/// Each quoted value is what the log makes of that PCR, in each bank the log has.
+fn compare(replayed: &PcrValues, quotes: &[QuoteOutcome<'_>], report: &mut Report) {
+    let banks: Vec<HashAlgorithm> = replayed.banks().collect();
+    for quote in quotes {
+        for (bank, index, quoted) in quote.pcrs().iter().filter(|(bank, ..)| banks.contains(bank)) {
+            let found = match replayed.get(bank, index) {
+                Some(value) if value == quoted => continue,
+                Some(value) => format!("the log replays to {value}"),
+                // A log from which every event of a PCR was cut would still replay in the others. What later
+                // software extends need not be in it, what firmware extends must.
+                None if index.get() <= FIRMWARE_PCR_LAST && !quoted.is_zero() => {
+                    "the log does not extend it".to_owned()
+                }
+                None => continue,
+            };
+            let claim = format!("{} {bank} PCR {index}", quote.label);
+            report.fail(Check::EventLogReplay, claim, quoted.to_string(), found);
+        }
+    }
+}
+
+/// Banks of the log in which the first quote has every PCR that the log extends.
+fn common_banks(
+    replayed: &PcrValues,
+    log_pcrs: &[PcrIndex],
+    quotes: &[QuoteOutcome<'_>],
+) -> impl Iterator<Item = HashAlgorithm> {
+    let quoted = quotes.first().map(QuoteOutcome::pcrs);
+    replayed.banks().filter(move |bank| {
+        quoted.is_some_and(|quoted| log_pcrs.iter().all(|index| quoted.get(*bank, *index).is_some()))
+    })
+}
+
+fn fail_no_bank(replayed: &PcrValues, report: &mut Report) {
+    let banks: Vec<&str> = replayed.banks().map(HashAlgorithm::name).collect();
+    let found = format!("the log has {}", banks.join(", "));
+    report.fail(Check::EventLogReplay, "boot log", "a bank of the log quoted in full", found);
+}
+
+fn pcrs_of(values: &PcrValues) -> Vec<PcrIndex> {
+    let mut indexes: Vec<PcrIndex> = values.iter().map(|(_, index, _)| index).collect();
+    indexes.sort_unstable();
+    indexes.dedup();
+    indexes
+}
+
+/// TCG PC Client Platform Firmware Profile, 3.3: PCRs 0 to 7 are the firmware's.
+const FIRMWARE_PCR_LAST: u8 = 7;
