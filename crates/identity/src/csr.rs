@@ -43,9 +43,8 @@ impl Csr {
         if !rest.is_empty() {
             return Err(CsrError::Malformed);
         }
-        let info = &request.certification_request_info;
-        let spki = info.subject_pki.raw;
-        if !signature::verifies(spki, &request.signature_algorithm, info.raw, &request.signature_value) {
+        let spki = request.certification_request_info.subject_pki.raw;
+        if !signature::verifies(spki, der) {
             return Err(CsrError::Signature);
         }
         Ok(Csr { spki: spki.to_vec() })

@@ -113,13 +113,7 @@ fn inspect_signature(
     issuer: &X509Certificate<'_>,
 ) -> Result<(), InspectError> {
     ensure(certificate.issuer().as_raw() == issuer.subject().as_raw(), InspectError::IssuerName)?;
-    let signed = signature::verifies(
-        issuer.public_key().raw,
-        &certificate.signature_algorithm,
-        certificate.tbs_certificate.as_ref(),
-        &certificate.signature_value,
-    );
-    ensure(signed, InspectError::Signature)
+    ensure(signature::verifies(issuer.public_key().raw, certificate.as_raw()), InspectError::Signature)
 }
 
 /// Each of the six extensions of the profile once, and no other.

@@ -1,0 +1,9 @@
+//! Identities from outside: what is issued verifies, and every lie is refused for its own reason.
+
+mod authority;
+mod bundle;
+mod openssl;
+mod parsers;
+mod revocation;
+mod svid;
+mod tls;
