@@ -1,0 +1,188 @@
+//! The agent's two keys: the attestation key (AK) and the device key.
+//!
+//! Both are children of the owner's storage key, made once and saved as blobs only this TPM can load.
+
+use assay_evidence::read::Reader;
+use assay_evidence::tpm::public_area::PublicArea;
+use assay_evidence::tpm::signature::Signature;
+use tpm2_protocol::TpmUnmarshal;
+use tpm2_protocol::basic::TpmHandle;
+use tpm2_protocol::data::{
+    Tpm2bData, Tpm2bDigest, Tpm2bPrivate, Tpm2bPublic, Tpm2bSensitiveCreate, TpmRcBase, TpmRh, TpmSt,
+    TpmlPcrSelection, TpmtSigScheme, TpmtTkHashcheck,
+};
+use tpm2_protocol::frame::{TpmCertifyCommand, TpmCreateCommand, TpmLoadCommand, TpmSignCommand};
+
+use super::command::{Loaded, argument, empty_password};
+use super::template::{self, tpm2b};
+use super::{Tpm, TpmError};
+use crate::state_dir::{StateDir, StateError};
+
+/// A key in a slot of the TPM.
+pub struct Key {
+    loaded: Loaded,
+    public: Vec<u8>,
+    area: PublicArea,
+}
+
+impl Key {
+    /// TPM2B_PUBLIC as the TPM returned it.
+    pub fn public(&self) -> &[u8] {
+        &self.public
+    }
+
+    /// The parsed public area.
+    pub fn area(&self) -> &PublicArea {
+        &self.area
+    }
+
+    pub(super) fn handle(&self) -> u32 {
+        self.loaded.handle()
+    }
+
+    pub(super) fn tpm(&self) -> &Tpm {
+        self.loaded.tpm()
+    }
+
+    /// TPM2_Sign with ECDSA over a SHA-256 digest; DER.
+    ///
+    /// A restricted key refuses: it signs only what the TPM itself hashed.
+    pub fn sign(&self, digest: &[u8; 32]) -> Result<Vec<u8>, TpmError> {
+        let command = TpmSignCommand {
+            handles: [TpmHandle::new(self.handle())],
+            digest: Tpm2bDigest::try_from(digest.as_slice()).map_err(argument("Sign"))?,
+            in_scheme: TpmtSigScheme::default(),
+            validation: TpmtTkHashcheck { tag: TpmSt::HashCheck, ..TpmtTkHashcheck::default() },
+        };
+        let response = self.tpm().run("Sign", &command, &[empty_password()], 0)?;
+        let bytes = response.read(|reader| Ok(reader.rest().to_vec()))?;
+        let signature = Signature::parse(&bytes).map_err(|_| TpmError::SignatureKind)?;
+        signature.ecdsa_der().ok_or(TpmError::SignatureKind)
+    }
+
+    /// TPM2_Certify: this key says that `object` lives in the same TPM. Gives TPMS_ATTEST and TPMT_SIGNATURE.
+    pub fn certify(&self, object: &Key, nonce: &[u8]) -> Result<(Vec<u8>, Vec<u8>), TpmError> {
+        let command = TpmCertifyCommand {
+            handles: [TpmHandle::new(object.handle()), TpmHandle::new(self.handle())],
+            qualifying_data: Tpm2bData::try_from(nonce).map_err(argument("Certify"))?,
+            in_scheme: TpmtSigScheme::default(),
+        };
+        self.tpm()
+            .run("Certify", &command, &[empty_password(), empty_password()], 0)?
+            .read(|reader| Ok((reader.tpm2b()?.to_vec(), reader.rest().to_vec())))
+    }
+}
+
+/// The AK and the device key, loaded.
+pub struct Keys {
+    /// Signs quotes and certifications.
+    pub ak: Key,
+    /// Signs what the device says: TLS handshakes, requests, telemetry.
+    pub device: Key,
+}
+
+impl Keys {
+    /// Loads the saved keys, making and saving those that are not there yet.
+    pub fn open(tpm: &Tpm, state: &StateDir) -> Result<Self, TpmError> {
+        let (parent, _) = tpm.create_primary(TpmRh::Owner, template::storage_key())?;
+        let ak = open_key(&parent, state, AK_FILE, template::attestation_key)?;
+        let device = open_key(&parent, state, DEVICE_KEY_FILE, template::device_key)?;
+        Ok(Keys { ak, device })
+    }
+
+    /// Makes keys that live as long as the value: for evidence that is collected once.
+    pub fn ephemeral(tpm: &Tpm) -> Result<Self, TpmError> {
+        let (parent, _) = tpm.create_primary(TpmRh::Owner, template::storage_key())?;
+        let ak = Blob::create(&parent, template::attestation_key())?.load(&parent)?;
+        let device = Blob::create(&parent, template::device_key())?.load(&parent)?;
+        Ok(Keys { ak, device })
+    }
+}
+
+fn open_key(
+    parent: &Loaded,
+    state: &StateDir,
+    name: &str,
+    template: fn() -> Tpm2bPublic,
+) -> Result<Key, TpmError> {
+    let path = || state.path(name);
+    let Some(bytes) = state.read(name)? else {
+        let blob = Blob::create(parent, template())?;
+        state.write(name, &blob.to_bytes())?;
+        return blob.load(parent);
+    };
+    let blob = Blob::from_bytes(&bytes).ok_or_else(|| StateError::Damaged { path: path() })?;
+    blob.load(parent).map_err(|error| match error.refusal() {
+        Some(code) if code.is(TpmRcBase::Integrity) => {
+            TpmError::ForeignKey { path: path().display().to_string(), source: Box::new(error) }
+        }
+        _ => error,
+    })
+}
+
+/// A key outside the TPM: its public area, and the private part wrapped by the parent. Both TPM2B.
+struct Blob {
+    public: Vec<u8>,
+    private: Vec<u8>,
+}
+
+impl Blob {
+    fn create(parent: &Loaded, template: Tpm2bPublic) -> Result<Self, TpmError> {
+        let command = TpmCreateCommand {
+            handles: [TpmHandle::new(parent.handle())],
+            in_sensitive: Tpm2bSensitiveCreate::default(),
+            in_public: template,
+            outside_info: Tpm2bData::new(),
+            creation_pcr: TpmlPcrSelection::new(),
+        };
+        parent.tpm().run("Create", &command, &[empty_password()], 0)?.read(|reader| {
+            let private = tpm2b(reader.tpm2b()?);
+            Ok(Blob { private, public: tpm2b(reader.tpm2b()?) })
+        })
+    }
+
+    fn load(self, parent: &Loaded) -> Result<Key, TpmError> {
+        let refused = argument("Load");
+        let command = TpmLoadCommand {
+            handles: [TpmHandle::new(parent.handle())],
+            in_private: Tpm2bPrivate::unmarshal(&self.private).map_err(&refused)?.0,
+            in_public: Tpm2bPublic::unmarshal(&self.public).map_err(&refused)?.0,
+        };
+        let response = parent.tpm().run("Load", &command, &[empty_password()], 1)?;
+        let loaded = Loaded::new(parent.tpm(), response.handle()?);
+        let area = PublicArea::parse_tpm2b(&self.public).map_err(|_| TpmError::KeyKind)?;
+        Ok(Key { loaded, public: self.public, area })
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        [self.public.as_slice(), &self.private].concat()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(bytes);
+        let blob = Blob { public: tpm2b(reader.tpm2b().ok()?), private: tpm2b(reader.tpm2b().ok()?) };
+        reader.is_empty().then_some(blob)
+    }
+}
+
+/// TPM2B_PUBLIC and TPM2B_PRIVATE of the AK.
+const AK_FILE: &str = "ak.key";
+/// The same of the device key.
+const DEVICE_KEY_FILE: &str = "device.key";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blob_survives_its_file_and_nothing_else_does() {
+        let blob = Blob { public: tpm2b(b"public"), private: tpm2b(b"private") };
+        let bytes = blob.to_bytes();
+        let read = Blob::from_bytes(&bytes).unwrap();
+        assert_eq!((read.public, read.private), (blob.public, blob.private));
+        for length in 0..bytes.len() {
+            assert!(Blob::from_bytes(bytes.get(..length).unwrap()).is_none(), "{length}");
+        }
+        assert!(Blob::from_bytes(&[bytes, vec![0]].concat()).is_none());
+    }
+}

@@ -1,0 +1,4 @@
+//! The agent from outside, against a real TPM: `swtpm`, one per test.
+
+mod bench;
+mod tpm;

@@ -1,0 +1,190 @@
+//! The TPM client: every command, the proofs made with them, and typed refusals.
+
+use assay_agent::state_dir::StateDir;
+use assay_agent::tpm::ek::{EkKind, EndorsementKey};
+use assay_agent::tpm::keys::Keys;
+use assay_agent::tpm::{DeviceSigningKey, Property, Target, Tpm, TpmError};
+use assay_evidence::digest::{HashAlgorithm, PcrIndex};
+use assay_evidence::tpm::attest::{Attest, Body};
+use assay_evidence::tpm::credential::make_credential;
+use assay_evidence::tpm::public_area::PublicArea;
+use assay_evidence::tpm::signature::Signature;
+use assay_identity::Csr;
+use assay_telemetry::{pae, verify_device_signature};
+use assay_testkit::Bank;
+
+use crate::bench::{Bench, selection, tool};
+
+#[test]
+fn swtpm_says_what_it_is() {
+    let bench = Bench::with_banks(&[Bank::Sha1, Bank::Sha256]);
+    let tpm = bench.open();
+    assert_eq!(tpm.property(Property::Manufacturer).unwrap(), Some(u32::from_be_bytes(*b"IBM\0")));
+    assert!(tpm.property(Property::NvBufferMax).unwrap().unwrap() >= 512);
+    let algorithms = tpm.algorithms().unwrap();
+    for needed in [HashAlgorithm::Sha256.tpm_id(), 0x0001, 0x0023] {
+        assert!(algorithms.contains(&needed), "{needed:#x}");
+    }
+    assert!(tpm.curves().unwrap().contains(&3));
+    let active: Vec<_> = tpm.pcr_banks().unwrap().into_iter().filter(|bank| bank.pcrs == 24).collect();
+    assert_eq!(active.iter().filter_map(|bank| bank.hash()).collect::<Vec<_>>().len(), 2);
+    assert_eq!(tpm.random(16).unwrap().len(), 16);
+    assert_ne!(tpm.random(16).unwrap(), tpm.random(16).unwrap());
+    let clock = tpm.read_clock().unwrap();
+    assert!(clock.safe && clock.clock_ms < 3_600_000);
+}
+
+#[test]
+fn swtpm_pcrs_are_read_and_quoted_and_the_quote_verifies() {
+    let bench = Bench::new();
+    let tpm = bench.open();
+    bench.soft.connect().unwrap().pcr_extend(10, &[(Bank::Sha256, vec![7; 32])]).unwrap();
+    let keys = Keys::ephemeral(&tpm).unwrap();
+    assert!(keys.ak.area().check_ak().is_empty());
+    assert!(keys.device.area().check_device_key().is_empty());
+    let quote = tpm.quote(&keys.ak, &[9; 32], &selection(0..24)).unwrap();
+    assert_eq!(quote.values.len(), 24);
+    let ten = quote.values.get(HashAlgorithm::Sha256, PcrIndex::new(10).unwrap()).unwrap();
+    assert_eq!(*ten, HashAlgorithm::Sha256.zero().extend(&[7; 32]));
+
+    let signature = Signature::parse(&quote.signature).unwrap();
+    keys.ak.area().verify(&signature, &quote.message).unwrap();
+    let attest = Attest::parse(&quote.message).unwrap();
+    assert_eq!(attest.extra_data, [9; 32]);
+    assert!(matches!(attest.body, Body::Quote { .. }));
+}
+
+#[test]
+fn swtpm_banks_that_are_off_are_named() {
+    let bench = Bench::new();
+    let set = [PcrIndex::new(0).unwrap()].into_iter().collect();
+    let sha384 = [(HashAlgorithm::Sha384, set)].into_iter().collect();
+    let error = bench.open().read_pcrs(&sha384).unwrap_err();
+    assert!(matches!(error, TpmError::NoBank { bank: HashAlgorithm::Sha384 }), "{error}");
+}
+
+#[test]
+fn swtpm_keys_are_made_once_and_only_load_in_their_tpm() {
+    let bench = Bench::new();
+    let state = StateDir::open(&bench.path("state")).unwrap();
+    let first = {
+        let keys = Keys::open(&bench.open(), &state).unwrap();
+        (keys.ak.public().to_vec(), keys.device.public().to_vec())
+    };
+    let again = Keys::open(&bench.open(), &state).unwrap();
+    assert_eq!((again.ak.public().to_vec(), again.device.public().to_vec()), first);
+
+    let other = Bench::new();
+    let error = Keys::open(&other.open(), &state).err().unwrap();
+    assert!(matches!(error, TpmError::ForeignKey { .. }), "{error}");
+
+    state.write("ak.key", b"no key").unwrap();
+    assert!(matches!(Keys::open(&bench.open(), &state), Err(TpmError::State(_))));
+}
+
+#[test]
+fn swtpm_slots_suffice_however_often_an_agent_starts() {
+    let bench = Bench::new();
+    let state = StateDir::open(&bench.path("state")).unwrap();
+    for _ in 0..4 {
+        let tpm = bench.open();
+        let keys = Keys::open(&tpm, &state).unwrap();
+        let ek = EndorsementKey::load_kind(&tpm, EkKind::EccP256).unwrap();
+        assert_eq!(tpm.handles(0x8000_0000).unwrap().len(), 3);
+        // A killed agent flushes nothing; the next one starts with a full TPM.
+        std::mem::forget((keys, ek));
+    }
+}
+
+#[test]
+fn swtpm_ek_certificates_are_for_the_keys_the_templates_make() {
+    let bench = Bench::new();
+    let tpm = bench.open();
+    let certificates = tpm.ek_certificates().unwrap();
+    let kinds: Vec<_> = certificates.leaves.iter().map(|(kind, _)| *kind).collect();
+    assert_eq!(kinds, [EkKind::Rsa2048, EkKind::EccP384]);
+    for (kind, certificate) in certificates.leaves {
+        let ek = EndorsementKey::load_kind(&tpm, kind).unwrap();
+        let area = PublicArea::parse_tpm2b(ek.public()).unwrap();
+        assert!(area.check_ek().is_empty(), "{kind}: {:?}", area.check_ek());
+        let spki = area.spki_der();
+        assert!(certificate.windows(spki.len()).any(|window| window == spki), "{kind}");
+    }
+    let ek = EndorsementKey::load(&tpm).unwrap();
+    assert_eq!(ek.kind(), EkKind::Rsa2048);
+    assert!(ek.certificate_is_its_own());
+}
+
+#[test]
+fn swtpm_activates_credentials_of_every_ek_kind_for_the_ak_alone() {
+    let bench = Bench::new();
+    let tpm = bench.open();
+    let keys = Keys::ephemeral(&tpm).unwrap();
+    for kind in EkKind::ALL {
+        let ek = EndorsementKey::load_kind(&tpm, kind).unwrap();
+        let area = PublicArea::parse_tpm2b(ek.public()).unwrap();
+        let secret = b"sixteen or more bytes of secret";
+        let credential = make_credential(&area, &keys.ak.area().name(), secret).unwrap();
+        let activated = ek.activate(&keys.ak, &credential.blob, &credential.encrypted_secret).unwrap();
+        assert_eq!(activated, secret, "{kind}");
+
+        // Made for another key's Name, it stays shut.
+        let other = make_credential(&area, &keys.device.area().name(), secret).unwrap();
+        let error = ek.activate(&keys.ak, &other.blob, &other.encrypted_secret).unwrap_err();
+        assert_eq!(
+            error.refusal().map(|code| code.name()).as_deref(),
+            Some("TPM_RC_INTEGRITY"),
+            "{kind}: {error}"
+        );
+
+        // What is no credential at all is refused before or by the TPM.
+        assert!(ek.activate(&keys.ak, &[0; 300], &credential.encrypted_secret).is_err());
+        assert!(ek.activate(&keys.ak, &credential.blob, &[]).is_err());
+    }
+    // Sessions do not pile up, refused or not.
+    assert!(tpm.handles(0x0200_0000).unwrap().is_empty());
+}
+
+#[test]
+fn swtpm_certifies_and_signs_and_the_ak_signs_nothing_it_did_not_make() {
+    let bench = Bench::new();
+    let keys = Keys::ephemeral(&bench.open()).unwrap();
+    let (message, signature) = keys.ak.certify(&keys.device, &[5; 32]).unwrap();
+    let attest = Attest::parse(&message).unwrap();
+    keys.ak.area().verify(&Signature::parse(&signature).unwrap(), &message).unwrap();
+    assert_eq!(attest.extra_data, [5; 32]);
+    assert!(
+        matches!(&attest.body, Body::Certify { name, .. } if name == keys.device.area().name().as_bytes())
+    );
+
+    let error = keys.ak.sign(&[1; 32]).unwrap_err();
+    assert_eq!(error.refusal().map(|code| code.name()).as_deref(), Some("TPM_RC_TICKET"), "{error}");
+
+    let key = DeviceSigningKey::new(keys.into()).unwrap();
+    let signature = key.sign_message(&pae("a type", b"hello")).unwrap();
+    verify_device_signature(&key.spki(), "a type", b"hello", &signature).unwrap();
+    verify_device_signature(&key.spki(), "another", b"hello", &signature).unwrap_err();
+
+    let request = key.certificate_request().unwrap();
+    assert_eq!(Csr::parse(&request).unwrap().spki_der(), key.spki());
+    std::fs::write(bench.path("request.der"), request).unwrap();
+    tool(
+        bench.folder.path(),
+        "openssl",
+        &["req", "-verify", "-noout", "-inform", "DER", "-in", "request.der"],
+    );
+}
+
+#[test]
+fn no_tpm_is_an_error_that_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = |target: String, advice: &str| {
+        let error = Tpm::open(&target.parse::<Target>().unwrap()).err().unwrap();
+        assert!(matches!(error, TpmError::Open { .. }) && error.to_string().contains(advice), "{error}");
+    };
+    check(folder.path().join("tpmrm0").display().to_string(), "load tpm_crb or tpm_tis");
+    check(format!("unix:{}", folder.path().join("none").display()), "no such device");
+    // A port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    check(format!("tcp:{port}"), "start the software TPM");
+}
