@@ -86,6 +86,11 @@ fn read_event<'a>(
 ) -> Result<Event<'a>, BootLogErrorKind> {
     let index = reader.u32_le()?;
     let event_type = EventType(reader.u32_le()?);
+    let pcr = PcrIndex::new(index);
+    // Firmware may give an event that extends nothing an index that no PCR has.
+    if pcr.is_none() && event_type != EventType::NO_ACTION {
+        return Err(BootLogErrorKind::Pcr(index));
+    }
     let mut digests = [None; HashAlgorithm::ALL.len()];
     match format {
         Format::Legacy => {
@@ -98,11 +103,6 @@ fn read_event<'a>(
         return Err(BootLogErrorKind::EventTooLong(size));
     }
     let data = reader.bytes(size)?;
-    let pcr = PcrIndex::new(index);
-    // Firmware may give an event that extends nothing an index that no PCR has.
-    if pcr.is_none() && event_type != EventType::NO_ACTION {
-        return Err(BootLogErrorKind::Pcr(index));
-    }
     Ok(Event { number, pcr, event_type, digests, data })
 }
 
