@@ -1,6 +1,6 @@
 //! The lies worth telling a verifier, each with the check that must catch it.
 
-use super::quote::{ATTEST_CERTIFY, Quoting};
+use super::quote::{Certifying, Quoting};
 use super::{DeviceError, SoftwareDevice, TpmKey, key};
 use crate::edge::protocol::{Challenge, Evidence};
 use crate::tamper::{flip_bit, move_event_last, swap_ranges, truncate};
@@ -19,7 +19,7 @@ pub enum Lie {
     QuoteTruncated,
     /// The structure was not made by a TPM, but signed by the AK.
     NotMadeByTpm,
-    /// A signed structure of another type.
+    /// What the AK signed is no quote but a certification.
     OtherType,
     /// The answer to another challenge.
     OtherNonce,
@@ -113,6 +113,12 @@ impl Lie {
                     quote.signature = device.ak.sign(&quote.message)?;
                 }
             }
+            Lie::OtherType => {
+                if let Some(quote) = &mut evidence.quote {
+                    let certified = Certifying::honest(device, &challenge.nonce).sign(&device.ak)?;
+                    (quote.message, quote.signature) = (certified.message, certified.signature);
+                }
+            }
             _ if self.is_signed() => {
                 let mut quoting = Quoting::honest(device, challenge);
                 self.alter(device, &mut quoting);
@@ -127,7 +133,6 @@ impl Lie {
         matches!(
             self,
             Lie::NotMadeByTpm
-                | Lie::OtherType
                 | Lie::OtherNonce
                 | Lie::PcrLeftOut
                 | Lie::PcrValueAltered
@@ -138,7 +143,6 @@ impl Lie {
     fn alter(self, device: &SoftwareDevice, quoting: &mut Quoting) {
         match self {
             Lie::NotMadeByTpm => quoting.magic ^= 1,
-            Lie::OtherType => quoting.kind = ATTEST_CERTIFY,
             Lie::OtherNonce => quoting.nonce = Bank::Sha256.hash(&quoting.nonce),
             Lie::PcrLeftOut => {
                 let mut selection = quoting.selection.clone();
