@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use keys::{Bank, Pcr};
 pub use pcr::PcrSection;
-pub use text::{PolicyError, TextError};
+pub use text::{POLICY_BYTES_MAX, PolicyError, TextError};
 
 use crate::pattern::Pattern;
 use crate::region::RegionList;

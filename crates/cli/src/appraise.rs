@@ -1,0 +1,221 @@
+//! `assay appraise`: verifies and appraises a folder of evidence, offline and without trust in it.
+//!
+//! Exit 0: affirming, or without a policy that everything agrees; 1: refused; 2: the arguments or the folder are of
+//! no use.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, anyhow, bail};
+use assay_evidence::Check;
+use assay_evidence::time::UnixTime;
+use assay_evidence::tpm::ek_certificate::TrustAnchor;
+use assay_trust::policy::POLICY_BYTES_MAX;
+use assay_trust::{AttestationResult, CompiledPolicy, Finding, Policy, Tier, appraise, refuse};
+use serde_json::{Value, json};
+
+use crate::case::{Case, Expected, SMALL_BYTES_MAX, Verified, from_hex, read_bounded};
+use crate::output;
+
+/// Arguments of `assay appraise`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The folder: quote.msg, quote.sig, quote.pcrs, quote.nonce, ak.tpm2b_public, and what else there is.
+    case_dir: PathBuf,
+    /// Appraise by this policy, in TOML or JSON. Without it, only verify.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    verifier: VerifierArgs,
+}
+
+/// What the verifier brings along.
+#[derive(clap::Args)]
+pub struct VerifierArgs {
+    /// Trust these certificates to vouch for TPMs, not the folder's own (may be repeated; PEM or DER, or a folder).
+    #[arg(long = "trust-anchor", value_name = "FILE_OR_DIR")]
+    trust_anchors: Vec<PathBuf>,
+    /// The nonce that every quote has to answer, in hex, whatever the folder says.
+    #[arg(long, value_name = "HEX")]
+    nonce: Option<String>,
+    /// The TPM's reset counter when it was last seen.
+    #[arg(long, value_name = "N")]
+    last_reset_count: Option<u32>,
+    /// Check certificates at this time instead of now, such as 2027-01-31T12:00:00Z.
+    #[arg(long, value_name = "RFC3339")]
+    at: Option<String>,
+}
+
+/// Runs the verb.
+pub fn run(args: Args) -> ExitCode {
+    match appraise_folder(&args) {
+        Ok(verdict) => verdict.print(&args),
+        Err(error) => {
+            eprintln!("assay: {error:#}");
+            ExitCode::from(UNUSABLE)
+        }
+    }
+}
+
+struct Verdict {
+    is_accepted: bool,
+    result: AttestationResult,
+    verified: Verified,
+    at: UnixTime,
+}
+
+fn appraise_folder(args: &Args) -> Result<Verdict> {
+    let policy = args.policy.as_deref().map(read_policy).transpose()?;
+    let expected = args.verifier.expected()?;
+    let verified = Case::read(&args.case_dir)?.verify(&expected)?;
+    let at = expected.at;
+    let result = match &verified.claims {
+        Some(claims) => appraise(claims, policy.as_ref(), verified.endorsement.as_ref(), at),
+        None => refuse(&verified.failures, policy.as_ref(), at),
+    };
+    let result = result.with_notes(&verified.notes);
+    Ok(Verdict { is_accepted: verified.claims.is_some(), result, verified, at })
+}
+
+impl VerifierArgs {
+    /// The arguments as meant.
+    pub fn expected(&self) -> Result<Expected> {
+        let nonce = self
+            .nonce
+            .as_deref()
+            .map(|hex| from_hex(hex.as_bytes()).context("--nonce is not hex"))
+            .transpose()?;
+        let at = match &self.at {
+            Some(text) => UnixTime::from_rfc3339(text)
+                .with_context(|| format!("--at {text:?} is not a time: write it as 2027-01-31T12:00:00Z"))?,
+            None => {
+                UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs()))
+            }
+        };
+        let mut anchors = Vec::new();
+        for path in &self.trust_anchors {
+            read_anchors(path, &mut anchors).with_context(|| format!("--trust-anchor {}", path.display()))?;
+        }
+        let trust_anchors = Some(anchors).filter(|_| !self.trust_anchors.is_empty());
+        Ok(Expected { trust_anchors, nonce, last_reset_count: self.last_reset_count, at })
+    }
+}
+
+fn read_policy(path: &Path) -> Result<CompiledPolicy> {
+    let bytes =
+        read_bounded(path, POLICY_BYTES_MAX)?.with_context(|| format!("{} is not there", path.display()))?;
+    let text = String::from_utf8(bytes).map_err(|_| anyhow!("{} is not text in UTF-8", path.display()))?;
+    let policy = Policy::from_text(&text).and_then(CompiledPolicy::new);
+    policy.with_context(|| path.display().to_string())
+}
+
+/// Reads one file of certificates, or every file of a folder.
+fn read_anchors(path: &Path, anchors: &mut Vec<TrustAnchor>) -> Result<()> {
+    if !path.is_dir() {
+        let bytes = read_bounded(path, SMALL_BYTES_MAX)?.context("it is not there")?;
+        anchors.extend(TrustAnchor::from_pem_or_der(&bytes)?);
+        return Ok(());
+    }
+    let mut files: Vec<PathBuf> = Vec::new();
+    for entry in std::fs::read_dir(path)?.take(ANCHOR_FILES_MAX) {
+        files.push(entry?.path());
+    }
+    files.sort();
+    let is_certificate = |file: &&PathBuf| {
+        file.extension()
+            .is_some_and(|extension| ["pem", "crt", "cer", "der"].iter().any(|known| extension == *known))
+    };
+    for file in files.iter().filter(is_certificate) {
+        read_anchors(file, anchors).with_context(|| file.display().to_string())?;
+    }
+    if anchors.is_empty() {
+        bail!("there is no certificate (.pem, .crt, .cer or .der) in it");
+    }
+    Ok(())
+}
+
+impl Verdict {
+    fn print(&self, args: &Args) -> ExitCode {
+        let outcome = if args.json { output::json(&self.to_json(args)) } else { self.print_report(args) };
+        match outcome {
+            Ok(()) => self.exit(args),
+            Err(error) => output::exit(Err(error)),
+        }
+    }
+
+    fn exit(&self, args: &Args) -> ExitCode {
+        let is_good = match args.policy {
+            Some(_) => self.result.tier() == Tier::Affirming,
+            None => self.is_accepted,
+        };
+        if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+
+    /// Without a policy nothing was judged, not even what failed to verify.
+    fn tier(&self, args: &Args) -> Tier {
+        if args.policy.is_some() { self.result.tier() } else { Tier::None }
+    }
+
+    /// That there is no policy is no news to who gave none.
+    fn findings(&self) -> impl Iterator<Item = &Finding> {
+        self.result.findings().iter().filter(|finding| finding.check != Check::PolicyPresent)
+    }
+
+    fn to_json(&self, args: &Args) -> Value {
+        let claims = self.verified.claims.as_ref();
+        json!({
+            "integrity": if self.is_accepted { "accept" } else { "reject" },
+            "tier": self.tier(args),
+            "findings": self.findings().collect::<Vec<_>>(),
+            "policy": self.result.policy().map(|(name, version)| json!({ "name": name, "version": version })),
+            "at": self.at.to_string(),
+            "trust_vector": self.result.vector(),
+            "ak_name": claims.map(|claims| claims.ak_name().to_hex()),
+            "reset_count": claims.map(|claims| claims.clock().reset_count),
+            "tpm_manufacturer": self.verified.endorsement.as_ref().and_then(|endorsement| endorsement.manufacturer()),
+            "ima": claims.and_then(|claims| claims.ima()).map(|ima| json!({
+                "attested": ima.attested_total(),
+                "good": self.result.good_ima_entries(),
+                "undecided": ima.undecided(),
+            })),
+        })
+    }
+
+    fn print_report(&self, args: &Args) -> Result<()> {
+        println!("{}", args.case_dir.display());
+        let vouched = match &self.verified.endorsement {
+            Some(endorsement) => format!("EK certificate by {}", endorsement.issuer()),
+            None => "no EK certificate vouches for the TPM".to_owned(),
+        };
+        println!("  integrity  {} ({vouched})", if self.is_accepted { "accept" } else { "reject" });
+        if let Some(claims) = &self.verified.claims {
+            let boot = claims.boot().map_or(0, |boot| boot.events().len());
+            let ima = claims.ima().map_or_else(
+                || "no IMA list".to_owned(),
+                |ima| format!("{} IMA entries", ima.attested_total()),
+            );
+            println!(
+                "  attested   {} PCRs, {boot} boot events, {ima}, boot {}",
+                claims.pcrs().len(),
+                claims.clock().reset_count
+            );
+        }
+        match self.result.policy() {
+            Some((name, version)) => println!("  result     {} by policy {name} v{version}", self.tier(args)),
+            None => println!("  result     not judged: give a policy with --policy"),
+        }
+        for finding in self.findings() {
+            println!("\n  {}  {}\n    {}", finding.tier, finding.check, finding.message);
+        }
+        Ok(())
+    }
+}
+
+/// The exit code for arguments or a folder that are of no use.
+const UNUSABLE: u8 = 2;
+/// Manufacturers' roots are some hundred.
+const ANCHOR_FILES_MAX: usize = 10_000;
