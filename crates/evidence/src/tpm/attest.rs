@@ -140,4 +140,48 @@ pub enum AttestError {
 const ATTEST_BYTES_MAX: usize = 2048;
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    fn quote(magic: u32, kind: u16, safe: u8) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend(magic.to_be_bytes());
+        bytes.extend(kind.to_be_bytes());
+        // An empty signer, a nonce of two bytes, clock 7, reset 2, restart 1.
+        bytes.extend([0, 0, 0, 2, 0xab, 0xcd]);
+        bytes.extend(7u64.to_be_bytes());
+        bytes.extend([0, 0, 0, 2, 0, 0, 0, 1, safe]);
+        bytes.extend(9u64.to_be_bytes());
+        // sha256:0,9 and a digest of one byte.
+        bytes.extend([0, 0, 0, 1, 0, 0x0b, 3, 1, 2, 0, 0, 1, 0xee]);
+        bytes
+    }
+
+    #[test]
+    fn reads_a_quote() {
+        let attest = Attest::parse(&quote(Attest::MAGIC, Attest::TYPE_QUOTE, 1)).unwrap();
+        assert_eq!(attest.extra_data, [0xab, 0xcd]);
+        assert_eq!(attest.clock_info, ClockInfo { clock: 7, reset_count: 2, restart_count: 1, safe: true });
+        assert_eq!(attest.firmware_version, 9);
+        let Body::Quote { selection, pcr_digest } = attest.body else { panic!("not a quote") };
+        assert_eq!(selection.to_string(), "sha256:0,9");
+        assert_eq!(pcr_digest, [0xee]);
+    }
+
+    #[test]
+    fn keeps_a_wrong_magic_and_type_for_the_report() {
+        let attest = Attest::parse(&quote(1, 0x8014, 0)).unwrap();
+        assert_eq!((attest.magic, attest.attest_type, attest.body), (1, 0x8014, Body::Other));
+    }
+
+    #[test]
+    fn refuses_what_is_cut_or_longer() {
+        let good = quote(Attest::MAGIC, Attest::TYPE_QUOTE, 1);
+        for length in 0..good.len() {
+            assert!(Attest::parse(good.get(..length).unwrap()).is_err(), "{length} bytes");
+        }
+        assert_eq!(Attest::parse(&[good.as_slice(), &[0]].concat()), Err(AttestError::Surplus(1)));
+        assert_eq!(Attest::parse(&quote(Attest::MAGIC, Attest::TYPE_QUOTE, 2)), Err(AttestError::Safe(2)));
+        assert_eq!(Attest::parse(&[0; 4096]), Err(AttestError::TooLong(4096)));
+    }
+}

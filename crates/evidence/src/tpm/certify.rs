@@ -80,6 +80,3 @@ fn check_attest(
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -180,6 +180,3 @@ fn tpm2b(bytes: &[u8]) -> Vec<u8> {
 
 /// Two blocks of SHA-256 are enough for any key derived here; a few more do no harm.
 const KDF_BLOCKS_MAX: u32 = 4;
-
-#[cfg(test)]
-mod tests;

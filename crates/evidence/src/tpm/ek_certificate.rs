@@ -299,6 +299,3 @@ const DEPTH_MAX: usize = 5;
 const INTERMEDIATES_MAX: usize = 8;
 /// A good path needs one for each level; the rest is for CAs that renewed their keys under one name.
 const SIGNATURES_MAX: u32 = 16;
-
-#[cfg(test)]
-mod tests;

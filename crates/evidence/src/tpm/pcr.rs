@@ -309,4 +309,73 @@ const TOOL_DIGEST_BYTES: usize = 64;
 const TOOL_SELECT_BYTES: usize = 4;
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    fn parse(bytes: &[u8]) -> Result<PcrSelection, SelectionError> {
+        PcrSelection::parse(&mut Reader::new(bytes))
+    }
+
+    fn index(index: u32) -> PcrIndex {
+        PcrIndex::new(index).unwrap()
+    }
+
+    #[test]
+    fn selection_is_read_in_the_tpms_order() {
+        let selection = parse(&[0, 0, 0, 2, 0, 0x0c, 3, 1, 4, 0, 0, 0x0b, 2, 0x80, 0]).unwrap();
+        assert_eq!(selection.to_string(), "sha384:0,10+sha256:7");
+        assert!(selection.contains(HashAlgorithm::Sha384, index(10)));
+        assert!(!selection.contains(HashAlgorithm::Sha256, index(10)));
+        assert_eq!(selection.iter().count(), 3);
+    }
+
+    #[test]
+    fn an_unknown_bank_matters_only_if_selected() {
+        assert!(parse(&[0, 0, 0, 1, 0, 0x12, 3, 0, 0, 0]).unwrap().is_empty());
+        assert_eq!(parse(&[0, 0, 0, 1, 0, 0x12, 3, 1, 0, 0]), Err(SelectionError::UnknownBank(0x12)));
+    }
+
+    #[test]
+    fn refuses_what_no_tpm_has() {
+        assert_eq!(parse(&[0, 0, 0, 1, 0, 0x0b, 4, 0, 0, 0, 1]), Err(SelectionError::Index));
+        assert_eq!(parse(&[0, 0, 0, 1, 0, 0x0b, 6, 0, 0, 0, 0, 0, 1]), Err(SelectionError::Index));
+        assert_eq!(parse(&[0xff; 4]), Err(SelectionError::Banks(u32::MAX)));
+    }
+
+    /// A file with `count` values of `size` bytes for the PCRs of a SHA-256 selection.
+    fn file(select: [u8; 3], count: u32, size: u16) -> Vec<u8> {
+        let mut bytes = 1u32.to_le_bytes().to_vec();
+        bytes.extend([0x0b, 0, 3]);
+        bytes.extend(select);
+        bytes.resize(4 + 16 * 8, 0);
+        bytes.extend(1u32.to_le_bytes());
+        bytes.extend(count.to_le_bytes());
+        for slot in 0..8 {
+            bytes.extend(size.to_le_bytes());
+            bytes.extend([slot; 64]);
+        }
+        bytes
+    }
+
+    #[test]
+    fn tool_files_give_each_selected_pcr_its_value() {
+        let (selection, values) = PcrValues::from_tpm2_tools(&file([0x81, 0, 0], 2, 32)).unwrap();
+        assert_eq!(selection.to_string(), "sha256:0,7");
+        assert_eq!(values.len(), 2);
+        let second = values.get(HashAlgorithm::Sha256, index(7)).unwrap();
+        assert_eq!(second.as_bytes(), [1; 32]);
+    }
+
+    #[test]
+    fn tool_files_that_do_not_add_up_are_refused() {
+        let sha256 = HashAlgorithm::Sha256;
+        let error = |bytes: &[u8]| PcrValues::from_tpm2_tools(bytes).unwrap_err();
+        let missing = PcrFileError::Missing { bank: sha256, index: index(7) };
+        assert_eq!(error(&file([0x81, 0, 0], 1, 32)), missing);
+        assert_eq!(error(&file([0x01, 0, 0], 2, 32)), PcrFileError::Surplus);
+        let size = PcrFileError::DigestSize { bank: sha256, index: index(0), size: 20 };
+        assert_eq!(error(&file([0x01, 0, 0], 1, 20)), size);
+        assert!(matches!(error(&file([0x01, 0, 0], u32::MAX, 32)), PcrFileError::Count { .. }));
+        assert_eq!(error(&[file([1, 0, 0], 1, 32), vec![0]].concat()), PcrFileError::Surplus);
+    }
+}

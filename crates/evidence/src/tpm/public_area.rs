@@ -372,4 +372,57 @@ const CURVE_P256: u16 = 0x0003;
 const CURVE_P384: u16 = 0x0004;
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    /// A P-256 AK with zeros before its coordinates, as some TPMs write them.
+    fn ecc(curve: u8, x: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0, 0x23, 0, 0x0b, 0, 5, 0, 0x72, 0, 0];
+        bytes.extend([0, 0x10, 0, 0x18, 0, 0x0b, 0, curve, 0, 0x10]);
+        bytes.extend([0, u8::try_from(x.len()).unwrap()]);
+        bytes.extend(x);
+        bytes.extend([0, 2, 0, 9]);
+        bytes
+    }
+
+    #[test]
+    fn coordinates_are_padded_to_the_curve() {
+        let area = PublicArea::parse(&ecc(3, &[0, 0, 7])).unwrap();
+        let PublicKey::EcP256 { x, y } = area.key() else { panic!("not P-256") };
+        assert_eq!((x.last(), y.last()), (Some(&7), Some(&9)));
+        assert_eq!(area.scheme().unwrap().to_string(), "ecdsa-sha256");
+        assert_eq!(area.check_ak(), []);
+    }
+
+    #[test]
+    fn refuses_what_it_does_not_know() {
+        let error = |bytes: &[u8]| PublicArea::parse(bytes).unwrap_err();
+        assert_eq!(error(&ecc(5, &[7])), PublicAreaError::Curve(5));
+        assert_eq!(error(&ecc(3, &[7; 33])), PublicAreaError::KeySize { expected: 32, found: 33 });
+        assert_eq!(error(&[ecc(3, &[7]), vec![0]].concat()), PublicAreaError::Surplus(1));
+        assert_eq!(error(&[0, 8, 0, 0x0b, 0, 0, 0, 0, 0, 0]), PublicAreaError::Kind(8));
+        assert_eq!(error(&[0, 1, 0, 0x12]), PublicAreaError::NameAlgorithm(0x12));
+        let good = ecc(3, &[7; 32]);
+        for length in 0..good.len() {
+            assert!(PublicArea::parse(good.get(..length).unwrap()).is_err(), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn an_rsa_modulus_has_the_stated_size() {
+        let rsa = |bits: u16, modulus: &[u8]| {
+            let mut bytes = vec![0, 1, 0, 0x0b, 0, 5, 0, 0x72, 0, 0, 0, 0x10, 0, 0x14, 0, 0x0b];
+            bytes.extend(bits.to_be_bytes());
+            bytes.extend([0, 0, 0, 0]);
+            bytes.extend(u16::try_from(modulus.len()).unwrap().to_be_bytes());
+            bytes.extend(modulus);
+            PublicArea::parse(&bytes)
+        };
+        assert_eq!(rsa(2048, &[0x80; 256]).unwrap().check_ak(), []);
+        assert!(matches!(rsa(2048, &[0x80; 128]), Err(PublicAreaError::KeySize { .. })));
+        assert!(matches!(rsa(2048, &[0x01; 256]), Err(PublicAreaError::KeySize { .. })));
+        let small: Vec<String> =
+            rsa(1024, &[0x80; 128]).unwrap().check_ak().iter().map(|f| f.claim.clone()).collect();
+        assert_eq!(small, ["key size"]);
+    }
+}

@@ -176,6 +176,3 @@ fn check_pcr_digest(
     }
     Ok(covered)
 }
-
-#[cfg(test)]
-mod tests;

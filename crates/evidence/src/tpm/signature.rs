@@ -95,4 +95,33 @@ fn bounded(bytes: &[u8]) -> Result<&[u8], SignatureParseError> {
 const SIGNATURE_BYTES_MAX: usize = 1024;
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ecdsa_numbers_become_minimal_der() {
+        // r with needless zeros, s with its high bit set.
+        let bytes = [0, 0x18, 0, 0x0b, 0, 3, 0, 0, 1, 0, 1, 0x80];
+        let signature = Signature::parse(&bytes).unwrap();
+        assert_eq!(signature.algorithm().to_string(), "ecdsa-sha256");
+        assert_eq!(signature.ecdsa_der().unwrap(), [0x30, 7, 2, 1, 1, 2, 2, 0, 0x80]);
+    }
+
+    #[test]
+    fn rsa_has_no_der() {
+        let signature = Signature::parse(&[0, 0x14, 0, 0x0b, 0, 1, 7]).unwrap();
+        assert_eq!(signature.algorithm().to_string(), "rsassa-sha256");
+        assert_eq!(signature.ecdsa_der(), None);
+    }
+
+    #[test]
+    fn refuses_what_it_does_not_know() {
+        let error = |bytes: &[u8]| Signature::parse(bytes).unwrap_err();
+        assert_eq!(error(&[0, 0x1a, 0, 0x0b]), SignatureParseError::Scheme(0x1a));
+        assert_eq!(error(&[0, 0x14, 0, 0x12]), SignatureParseError::Hash(0x12));
+        assert_eq!(error(&[0, 0x14, 0, 0x0b, 0, 1, 7, 7]), SignatureParseError::Surplus(1));
+        assert!(matches!(error(&[0, 0x14, 0, 0x0b, 0xff, 0xff, 7]), SignatureParseError::Truncated(_)));
+        let long = [&[0, 0x14, 0, 0x0b, 8, 0], [0; 2048].as_slice()].concat();
+        assert_eq!(error(&long), SignatureParseError::TooLong(2048));
+    }
+}

@@ -51,10 +51,7 @@ fn verify_log(log: &BootLog<'_>, quotes: &[QuoteOutcome<'_>], report: &mut Repor
     let replayed = boot_log::replay(log);
     let log_pcrs = pcrs_of(&replayed);
     compare(&replayed, quotes, report);
-    let bank = common_banks(&replayed, &log_pcrs, quotes).max();
-    if bank.is_none() {
-        fail_no_bank(&replayed, report);
-    }
+    let bank = common_banks(&replayed, &log_pcrs, quotes, report).into_iter().max();
     let claims = bank.map(|bank| Arc::new(boot_log::claims(log, bank)));
     Boot { claims, log_missing: false, log_pcrs }
 }
@@ -64,8 +61,9 @@ fn verify_known(known: &Arc<BootClaims>, quotes: &[QuoteOutcome<'_>], report: &m
     let replayed = known.replayed();
     let log_pcrs = pcrs_of(replayed);
     compare(replayed, quotes, report);
-    if !common_banks(replayed, &log_pcrs, quotes).any(|bank| bank == known.facts().bank) {
-        fail_no_bank(replayed, report);
+    let banks = common_banks(replayed, &log_pcrs, quotes, report);
+    if !banks.is_empty() && !banks.contains(&known.facts().bank) {
+        fail_no_bank(known.facts().bank.name(), report);
     }
     Boot { claims: Some(Arc::clone(known)), log_missing: false, log_pcrs }
 }
@@ -108,17 +106,21 @@ fn common_banks(
     replayed: &PcrValues,
     log_pcrs: &[PcrIndex],
     quotes: &[QuoteOutcome<'_>],
-) -> impl Iterator<Item = HashAlgorithm> {
-    let quoted = quotes.first().map(QuoteOutcome::pcrs);
-    replayed.banks().filter(move |bank| {
-        quoted.is_some_and(|quoted| log_pcrs.iter().all(|index| quoted.get(*bank, *index).is_some()))
-    })
+    report: &mut Report,
+) -> Vec<HashAlgorithm> {
+    let covering = quotes.first().map(|quote| quote.covering_banks(log_pcrs)).unwrap_or_default();
+    let of_log: Vec<HashAlgorithm> = replayed.banks().collect();
+    let common: Vec<HashAlgorithm> = covering.iter().copied().filter(|bank| of_log.contains(bank)).collect();
+    // A quote that covers them in no bank at all is the selection check's to report.
+    if common.is_empty() && !covering.is_empty() {
+        let names: Vec<&str> = of_log.iter().map(|bank| bank.name()).collect();
+        fail_no_bank(&names.join(", "), report);
+    }
+    common
 }
 
-fn fail_no_bank(replayed: &PcrValues, report: &mut Report) {
-    let banks: Vec<&str> = replayed.banks().map(HashAlgorithm::name).collect();
-    let found = format!("the log has {}", banks.join(", "));
-    report.fail(Check::EventLogReplay, "boot log", "a bank of the log quoted in full", found);
+fn fail_no_bank(banks: &str, report: &mut Report) {
+    report.fail(Check::EventLogReplay, "boot log", "digests of a quoted bank", format!("digests of {banks}"));
 }
 
 fn pcrs_of(values: &PcrValues) -> Vec<PcrIndex> {

@@ -128,6 +128,13 @@ impl QuoteOutcome<'_> {
     fn pcrs(&self) -> &PcrValues {
         self.verified.as_ref().map_or(self.as_sent, VerifiedQuote::pcrs)
     }
+
+    /// The banks in which it has all of these PCRs.
+    fn covering_banks(&self, indexes: &[PcrIndex]) -> Vec<HashAlgorithm> {
+        let pcrs = self.pcrs();
+        let covers = |bank: &HashAlgorithm| indexes.iter().all(|index| pcrs.get(*bank, *index).is_some());
+        pcrs.banks().filter(covers).collect()
+    }
 }
 
 /// The checks that did not hold, as they are made.
@@ -222,10 +229,7 @@ impl Report {
         if has_ima {
             log_pcrs.extend(PcrIndex::new(crate::ima::PCR.into()));
         }
-        let covered: Vec<HashAlgorithm> = pcrs
-            .banks()
-            .filter(|bank| log_pcrs.iter().all(|index| pcrs.get(*bank, *index).is_some()))
-            .collect();
+        let covered = first.covering_banks(&log_pcrs);
         if covered.is_empty() {
             let list = |indexes: &mut dyn Iterator<Item = PcrIndex>| {
                 indexes.map(|index| index.to_string()).collect::<Vec<_>>().join(",")
