@@ -97,6 +97,12 @@ impl Replay {
         self.chains.iter().find(|chain| chain.value == *quoted).map(|chain| chain.extension)
     }
 
+    /// The same with the native chains alone.
+    fn natively(&self) -> Self {
+        let is_native = |chain: &&Chain| chain.extension == Extension::Native;
+        Replay { entries: self.entries, chains: self.chains.iter().filter(is_native).copied().collect() }
+    }
+
     /// Forgets the chains of each quoted bank that did not arrive, and banks that were not quoted.
     fn settle(&mut self, quoted: &[Digest]) {
         self.chains.retain(|chain| quoted.contains(&chain.value));
@@ -118,24 +124,32 @@ pub struct Prefix {
 /// the entries, by their index in the list, whose template digest does not hold; where the prefix is
 /// known, only those inside it, and at most [`BAD_TEMPLATE_DIGESTS_MAX`] of them.
 pub fn attested_prefix(list: &List, start: &Replay, quoted: &[Digest]) -> (Option<Prefix>, Vec<usize>) {
-    let mut replay = start.clone();
-    let mut bad = Vec::new();
+    // Nearly every kernel extends natively; the padded chains are run only where that does not arrive.
+    match replay_until(list, start.natively(), quoted) {
+        (None, _) => replay_until(list, start.clone(), quoted),
+        arrived => arrived,
+    }
+}
+
+fn replay_until(list: &List, mut replay: Replay, quoted: &[Digest]) -> (Option<Prefix>, Vec<usize>) {
     // PCR values never repeat along a chain, so that the first match is the only one.
     let arrived = |replay: &Replay| !quoted.is_empty() && quoted.iter().all(|q| replay.matches(q).is_some());
+    let mut bad = Vec::new();
     let mut entries = 0;
-    let mut found = arrived(&replay);
     for (index, entry) in list.iter().enumerate() {
-        if found {
+        if arrived(&replay) {
             break;
         }
         if !replay.extend(&entry) && bad.len() < BAD_TEMPLATE_DIGESTS_MAX {
             bad.push(index);
         }
         entries = index + 1;
-        found = arrived(&replay);
+    }
+    if !arrived(&replay) {
+        return (None, bad);
     }
     replay.settle(quoted);
-    (found.then_some(Prefix { entries, replay }), bad)
+    (Some(Prefix { entries, replay }), bad)
 }
 
 /// What the kernel hashes: the template data, but for the `ima` template, whose name is filled up with
