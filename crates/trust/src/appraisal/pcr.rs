@@ -1,5 +1,7 @@
 //! PCR values, and which boot event changed them.
 
+use std::borrow::Cow;
+
 use assay_evidence::boot_log::{BootClaims, EventSummary};
 use assay_evidence::verify::Claims;
 use assay_evidence::{Check, Digest, PcrIndex};
@@ -76,7 +78,7 @@ fn difference(policy: &CompiledPolicy, boot: &BootClaims, index: PcrIndex) -> Op
     let new =
         measured.iter().filter(|event| !known.contains_key(&event.digest)).map(|event| describe(boot, event));
     let gone = known.iter().filter(|(digest, _)| measured.iter().all(|event| event.digest != **digest));
-    let gone = gone.map(|(_, remark)| format!("`{remark}`"));
+    let gone = gone.map(|(_, remark)| format!("`{}`", short(remark)));
     match (some_of(new.collect()), some_of(gone.collect())) {
         (None, None) => Some("The same events were measured, in another order or number".to_owned()),
         (Some(new), None) => Some(format!("New in this boot: {new}")),
@@ -90,7 +92,19 @@ fn describe(boot: &BootClaims, event: &EventSummary) -> String {
     let dbx =
         facts.secure_boot.as_ref().filter(|_| event.remark == "dbx").map(|variables| variables.dbx.len());
     let detail = dbx.map(|entries| format!(" with {entries} entries")).unwrap_or_default();
-    format!("`{}`{detail} (event {}, {})", event.remark, event.number, event.digest)
+    format!("`{}`{detail} (event {}, {})", short(&event.remark), event.number, event.digest)
+}
+
+/// A boot menu's entry is a page of text; its end tells boots apart as well as its beginning.
+fn short(remark: &str) -> Cow<'_, str> {
+    let characters = remark.chars().count();
+    if characters <= REMARK_CHARACTERS_MAX {
+        return Cow::Borrowed(remark);
+    }
+    let half = REMARK_CHARACTERS_MAX / 2;
+    let head: String = remark.chars().take(half).collect();
+    let tail: String = remark.chars().skip(characters - half).collect();
+    Cow::Owned(format!("{head} … {tail}"))
 }
 
 fn some_of(mut texts: Vec<String>) -> Option<String> {
@@ -124,3 +138,5 @@ fn meaning(index: PcrIndex) -> &'static str {
 
 /// Events that one sentence can bear.
 const EVENTS_SHOWN_MAX: usize = 4;
+/// About a line of a remark.
+const REMARK_CHARACTERS_MAX: usize = 100;

@@ -4,6 +4,9 @@
 pub mod svid;
 pub mod telemetry;
 
+#[cfg(test)]
+mod tests;
+
 use assay_evidence::time::UnixTime;
 use thiserror::Error;
 

@@ -1,0 +1,256 @@
+//! The invariants of grants, over arbitrary states, and each reason for a denial.
+
+use assay_evidence::time::UnixTime;
+use assay_identity::{Csr, PrivateKey, SpiffeId, csr};
+use assay_telemetry::{
+    BootEpoch, Freshness, Location, LocationMethod, OTLP_METRICS, Opened, Statement, open, seal, sha256,
+    to_be_signed,
+};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
+use proptest::prelude::*;
+
+use super::svid::{Entitlement, SvidRequest};
+use super::telemetry::TelemetryRequest;
+use super::*;
+use crate::finding::Tier;
+use crate::policy::Recovery;
+use crate::region::RegionList;
+use crate::state::{Appraised, EventRecord, key_fingerprint};
+
+struct Device {
+    id: SpiffeId,
+    key: PrivateKey,
+}
+
+impl Device {
+    fn new() -> Self {
+        let id = format!("spiffe://example.org/spire/agent/tpm/{}", "1".repeat(64));
+        Device { id: SpiffeId::parse(&id).unwrap(), key: PrivateKey::generate().unwrap() }
+    }
+
+    fn state(&self, events: &[EventRecord]) -> TrustState {
+        let device_key = key_fingerprint(&self.key.spki());
+        let enrolled = EventRecord::Enrolled { at: UnixTime(1), device_key };
+        TrustState::fold(self.id.clone(), std::iter::once(&enrolled).chain(events))
+    }
+
+    fn trusted(&self) -> TrustState {
+        self.state(&[appraised(2, Tier::Affirming)])
+    }
+
+    fn batch(&self, reset_count: u32, country: Option<&str>) -> Opened {
+        let payload = b"metrics";
+        let statement = seal(&Statement {
+            device_id: self.id.clone(),
+            key_id: sha256(&self.key.spki()),
+            boot_epoch: BootEpoch { reset_count, restart_count: 0 },
+            sequence: 1,
+            previous: [0; 32],
+            payload_type: OTLP_METRICS.to_owned(),
+            payload_sha256: sha256(payload),
+            items: 1,
+            first_time_unix_nano: 1,
+            last_time_unix_nano: 1,
+            wall_clock_unix_nano: 1,
+            freshness: Freshness::Chained,
+            location: country.map(|country| Location {
+                method: LocationMethod::Configured,
+                country: country.to_owned(),
+                subdivision: String::new(),
+                city: String::new(),
+            }),
+            policy: "edge v1".to_owned(),
+            agent_version: "1".to_owned(),
+        });
+        let signer = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, self.key.pkcs8()).unwrap();
+        let signature = signer.sign(&SystemRandom::new(), &to_be_signed(&statement)).unwrap();
+        open(&statement, signature.as_ref(), payload, &self.key.spki()).unwrap()
+    }
+
+    fn entitlement(&self, spiffe_id: &str) -> Entitlement {
+        Entitlement {
+            spiffe_id: SpiffeId::parse(spiffe_id).unwrap(),
+            parent: self.id.clone(),
+            ttl_seconds: 60,
+            dns_names: vec!["web.example.org".to_owned()],
+        }
+    }
+}
+
+fn appraised(at: u64, tier: Tier) -> EventRecord {
+    EventRecord::Appraised(Appraised {
+        at: UnixTime(at),
+        tier,
+        valid_until: UnixTime(at + AGE),
+        policy: Some("edge v1".to_owned()),
+        reset_count: Some(BOOT),
+        recovery: Recovery::Automatic,
+        reason: "because".to_owned(),
+    })
+}
+
+fn workload_csr() -> Csr {
+    Csr::parse(&csr::request(&PrivateKey::generate().unwrap()).unwrap()).unwrap()
+}
+
+#[test]
+fn a_device_gets_an_svid_for_its_certified_key_alone() {
+    let device = Device::new();
+    let key = device.key.spki();
+    let request = SvidRequest::Device { key: &key, ttl_seconds: 600 };
+    let grant = svid::decide(&device.trusted(), request, NOW).unwrap();
+    assert_eq!((grant.spiffe_id(), grant.public_key_spki()), (&device.id, key.as_slice()));
+    assert_eq!(grant.not_after(), NOW.plus(600));
+    assert_eq!(grant.state_version(), device.trusted().version());
+
+    let other = PrivateKey::generate().unwrap().spki();
+    let request = SvidRequest::Device { key: &other, ttl_seconds: 600 };
+    assert_eq!(svid::decide(&device.trusted(), request, NOW), Err(Denied::KeyNotBound));
+}
+
+#[test]
+fn no_svid_outlives_a_day() {
+    let device = Device::new();
+    let key = device.key.spki();
+    let request = SvidRequest::Device { key: &key, ttl_seconds: u64::MAX };
+    assert_eq!(svid::decide(&device.trusted(), request, NOW).unwrap().not_after(), NOW.plus(24 * 3600));
+}
+
+#[test]
+fn a_workload_gets_what_its_entry_says() {
+    let device = Device::new();
+    let (csr, entitlement) = (workload_csr(), device.entitlement("spiffe://example.org/web"));
+    let request = SvidRequest::Workload { entitlement: &entitlement, csr: &csr };
+    let grant = svid::decide(&device.trusted(), request, NOW).unwrap();
+    assert_eq!(
+        (grant.spiffe_id(), grant.dns_names()),
+        (&entitlement.spiffe_id, entitlement.dns_names.as_slice())
+    );
+}
+
+#[test]
+fn entries_make_no_authorities() {
+    let device = Device::new();
+    let csr = workload_csr();
+    let refused = |entitlement: &Entitlement| {
+        let request = SvidRequest::Workload { entitlement, csr: &csr };
+        svid::decide(&device.trusted(), request, NOW).unwrap_err().code()
+    };
+    for id in ["assay/server", "assay/gateway/one", "spire/agent/tpm/x", "spire/server"] {
+        assert_eq!(
+            refused(&device.entitlement(&format!("spiffe://example.org/{id}"))),
+            "not-a-workload",
+            "{id}"
+        );
+    }
+    assert_eq!(refused(&device.entitlement("spiffe://example.org")), "not-a-workload");
+    assert_eq!(refused(&device.entitlement("spiffe://elsewhere.org/web")), "not-a-workload");
+    let parent =
+        SpiffeId::parse(&format!("spiffe://example.org/spire/agent/tpm/{}", "2".repeat(64))).unwrap();
+    assert_eq!(
+        refused(&Entitlement { parent, ..device.entitlement("spiffe://example.org/web") }),
+        "wrong-parent"
+    );
+}
+
+#[test]
+fn telemetry_is_accepted_from_the_allowed_region() {
+    let device = Device::new();
+    let regions = RegionList { allow_countries: vec!["DE".parse().unwrap()], ..RegionList::default() };
+    let code = |batch: &Opened, location| {
+        let request = TelemetryRequest { batch, location };
+        telemetry::decide(&device.trusted(), request, NOW)
+            .map_err(|denied| denied.code())
+            .map(|grant| grant.sequence())
+    };
+    assert_eq!(code(&device.batch(BOOT, Some("DE")), Some(&regions)), Ok(1));
+    assert_eq!(code(&device.batch(BOOT, Some("FR")), Some(&regions)), Err("location-refused"));
+    assert_eq!(code(&device.batch(BOOT, None), Some(&regions)), Err("location-refused"));
+    assert_eq!(code(&device.batch(BOOT, None), None), Ok(1));
+}
+
+#[test]
+fn telemetry_of_a_boot_that_was_not_attested_waits() {
+    let device = Device::new();
+    let code = |reset_count| {
+        let batch = device.batch(reset_count, None);
+        let request = TelemetryRequest { batch: &batch, location: None };
+        telemetry::decide(&device.trusted(), request, NOW).err().map(|denied| denied.code())
+    };
+    assert_eq!([code(BOOT - 1), code(BOOT), code(BOOT + 1)], [None, None, Some("boot-not-attested")]);
+}
+
+#[test]
+fn a_batch_of_another_device_or_key_is_refused() {
+    let (device, other) = (Device::new(), Device::new());
+    let batch = other.batch(BOOT, None);
+    let request = TelemetryRequest { batch: &batch, location: None };
+    // The same name under another key: its old binding, or a forger's.
+    assert_eq!(telemetry::decide(&device.trusted(), request, NOW), Err(Denied::KeyNotBound));
+    let id = SpiffeId::parse("spiffe://example.org/spire/agent/tpm/another").unwrap();
+    let batch = Device { id, key: other.key }.batch(BOOT, None);
+    let request = TelemetryRequest { batch: &batch, location: None };
+    assert_eq!(telemetry::decide(&device.trusted(), request, NOW).unwrap_err().code(), "wrong-device");
+}
+
+#[test]
+fn a_denial_says_where_the_device_stands() {
+    let device = Device::new();
+    let key = device.key.spki();
+    let code = |state: &TrustState, now| {
+        let request = SvidRequest::Device { key: &key, ttl_seconds: 60 };
+        svid::decide(state, request, now).unwrap_err().code()
+    };
+    assert_eq!(code(&device.state(&[]), NOW), "not-trusted");
+    assert_eq!(code(&device.state(&[appraised(2, Tier::Warning)]), NOW), "not-trusted");
+    assert_eq!(code(&device.trusted(), UnixTime(2 + AGE)), "expired");
+    let revoked = EventRecord::Revoked { at: UnixTime(3), by: "op".into(), reason: "lost".into() };
+    assert_eq!(code(&device.state(&[appraised(2, Tier::Affirming), revoked]), NOW), "revoked");
+}
+
+fn any_event() -> impl Strategy<Value = EventRecord> {
+    let tier = prop_oneof![3 => Just(Tier::Affirming), 1 => Just(Tier::None), 1 => Just(Tier::Warning),
+        1 => Just(Tier::Contraindicated)];
+    let by = || "op".to_owned();
+    let at = || (1..HORIZON).prop_map(UnixTime);
+    prop_oneof![
+        4 => (1..HORIZON, tier).prop_map(|(at, tier)| appraised(at, tier)),
+        1 => at().prop_map(|at| EventRecord::Expired { at }),
+        1 => at().prop_map(move |at| EventRecord::Revoked { at, by: by(), reason: by() }),
+        1 => at().prop_map(move |at| EventRecord::Approved { at, by: "op".to_owned() }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn no_grant_without_fresh_affirming_result(
+        history in proptest::collection::vec(any_event(), 0..12),
+        now in 0..2 * HORIZON,
+    ) {
+        let device = Device::new();
+        let (state, key) = (device.state(&history), device.key.spki());
+        let now = UnixTime(now);
+        let svid = svid::decide(&state, SvidRequest::Device { key: &key, ttl_seconds: 60 }, now);
+        let batch = device.batch(BOOT, None);
+        let telemetry = telemetry::decide(&state, TelemetryRequest { batch: &batch, location: None }, now);
+        let last = history.iter().rev().find_map(|event| match event {
+            EventRecord::Appraised(result) => Some(result),
+            _ => None,
+        });
+        let fresh = history.iter().any(|event| matches!(event, EventRecord::Appraised(result)
+            if result.tier == Tier::Affirming && now < result.valid_until));
+        let revoked = history.iter().any(|event| matches!(event, EventRecord::Revoked { .. }));
+        let fallen = last.is_some_and(|last| last.tier != Tier::Affirming);
+        if !fresh || revoked || fallen {
+            prop_assert!(svid.is_err() && telemetry.is_err());
+        }
+        prop_assert_eq!(svid.is_ok(), state.carries(state.version(), now));
+        prop_assert_eq!(svid.is_ok(), telemetry.is_ok());
+    }
+}
+
+const NOW: UnixTime = UnixTime(5);
+const AGE: u64 = 10;
+const BOOT: u32 = 3;
+const HORIZON: u64 = 40;
