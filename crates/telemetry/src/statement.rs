@@ -162,6 +162,14 @@ pub fn sha256(bytes: &[u8]) -> Sha256 {
     sha256
 }
 
+/// The device that a statement says it is of: whose key to look up, and nothing to go by before `open` holds.
+pub fn stated_device(bytes: &[u8]) -> Result<SpiffeId, StatementError> {
+    if bytes.len() > STATEMENT_BYTES_MAX {
+        return Err(StatementError::TooLong { length: bytes.len() });
+    }
+    parse(bytes).map(|statement| statement.device_id)
+}
+
 /// Decodes statement bytes; nothing of the result is verified.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Statement, StatementError> {
     let wire = WireStatement::decode(bytes).map_err(|_| StatementError::Encoding)?;
