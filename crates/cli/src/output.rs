@@ -18,7 +18,7 @@ pub fn exit(outcome: anyhow::Result<()>) -> ExitCode {
 /// A borderless table that wraps to the terminal.
 pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(header.iter().map(|title| title.to_uppercase()).collect::<Vec<_>>());
     for row in rows {
         table.add_row(row);

@@ -181,6 +181,17 @@ impl Case {
         Ok(Verified { claims, endorsement, failures, notes })
     }
 
+    /// The evidence without the other quotes: `quote.*` and the logs.
+    pub fn evidence<'a>(&'a self, expected: &'a Expected) -> Result<Evidence<'a>, CaseError> {
+        let mut failures = Vec::new();
+        let mut quotes = Vec::new();
+        for quote in self.quotes.iter().take(1) {
+            quotes.push(self.quote_evidence(quote, expected, &mut failures)?);
+        }
+        let (boot_log, ima_log) = (self.boot_log.as_deref(), self.ima_log());
+        Ok(Evidence { ak_public: &self.ak.public, quotes, boot_log, ima_log, ima_from_entry: 0 })
+    }
+
     fn quote_evidence<'a>(
         &'a self,
         quote: &'a Quote,

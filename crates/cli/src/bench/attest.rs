@@ -1,0 +1,228 @@
+//! `assay bench attest`: a real server process, real TLS, SQLite, and software devices with valid keys and logs.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use assay_testkit::{EkMaker, policy_for};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use super::limit::Limit;
+use super::load::{Fleet, Measured, Scenario};
+use super::server::Server;
+use crate::output;
+
+/// Arguments of `assay bench attest`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Devices that attest at the same time.
+    #[arg(long, default_value_t = 100)]
+    devices: usize,
+    /// Seconds for each kind of evidence.
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// Entries of the long IMA list.
+    #[arg(long, default_value_t = 2000)]
+    ima_entries: usize,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Everything that was measured.
+#[derive(Serialize)]
+struct Report {
+    cores: usize,
+    limit_per_second_and_core: Limit,
+    devices: usize,
+    ima_entries: usize,
+    first_answer_ms: f64,
+    resident_idle_mib: f64,
+    resident_loaded_mib: f64,
+    attestations: Vec<Figures>,
+    ima_entry_cpu_us: f64,
+    withdrawal: Withdrawal,
+}
+
+/// One kind of evidence.
+#[derive(Serialize)]
+struct Figures {
+    evidence: &'static str,
+    attestations: usize,
+    per_second: f64,
+    p50_ms: f64,
+    p95_ms: f64,
+    p99_ms: f64,
+    server_cpu_ms: f64,
+}
+
+/// From failing evidence to withdrawn grants, as the device sees it.
+#[derive(Serialize)]
+struct Withdrawal {
+    devices: usize,
+    p50_ms: f64,
+    max_ms: f64,
+}
+
+/// Runs the verb.
+pub fn run(args: &Args) -> Result<()> {
+    let report = measure(args)?;
+    if args.json {
+        return output::json(&serde_json::to_value(&report)?);
+    }
+    print(&report);
+    Ok(())
+}
+
+fn measure(args: &Args) -> Result<Report> {
+    let progress = progress();
+    progress.set_message("signatures this machine verifies");
+    let limit = Limit::measure()?;
+    progress.set_message("starting a server");
+    let maker = EkMaker::new()?;
+    let server = Server::start(&maker.root_ca_pem())?;
+    let resident_idle_mib = mib(server.resident_bytes()?);
+    let door = server.door()?;
+    let runtime = tokio::runtime::Runtime::new()?;
+
+    let lasting = Duration::from_secs(args.seconds);
+    let mut attestations = Vec::new();
+    let mut resident_loaded = 0;
+    let mut withdrawals = Vec::new();
+    for scenario in Scenario::ALL {
+        progress.set_message(format!("{}: enrolling {} devices", scenario.name(), args.devices));
+        let system = scenario.system(args.ima_entries);
+        let mut fleet = runtime.block_on(Fleet::enroll(&maker, &door, &system, args.devices))?;
+        let specimen = fleet.specimen().context("at least one device")?;
+        server.client.put_text("/v1/policy", policy_for("bench", &[specimen]))?;
+
+        progress.set_message(format!("{}: attesting for {} s", scenario.name(), args.seconds));
+        let before = server.cpu()?;
+        let measured = runtime.block_on(fleet.attest(scenario, lasting))?;
+        attestations.push(figures(scenario, measured, server.cpu()?.saturating_sub(before)));
+        resident_loaded = resident_loaded.max(server.resident_bytes()?);
+        if scenario == Scenario::NothingNew {
+            progress.set_message("failing evidence");
+            withdrawals = runtime.block_on(fleet.withdrawals(WITHDRAWALS))?;
+        }
+    }
+    progress.finish_and_clear();
+    withdrawals.sort_unstable();
+    Ok(Report {
+        cores: std::thread::available_parallelism()?.get(),
+        limit_per_second_and_core: limit,
+        devices: args.devices,
+        ima_entries: args.ima_entries,
+        first_answer_ms: ms(server.first_answer),
+        resident_idle_mib,
+        resident_loaded_mib: mib(resident_loaded),
+        ima_entry_cpu_us: entry_cpu(&attestations, args.ima_entries),
+        attestations,
+        withdrawal: Withdrawal {
+            devices: withdrawals.len(),
+            p50_ms: percentile(&withdrawals, 50),
+            max_ms: percentile(&withdrawals, 100),
+        },
+    })
+}
+
+fn figures(scenario: Scenario, measured: Measured, cpu: Duration) -> Figures {
+    let mut times = measured.round_trips;
+    times.sort_unstable();
+    let count = times.len();
+    Figures {
+        evidence: scenario.name(),
+        attestations: count,
+        per_second: count as f64 / measured.took.as_secs_f64(),
+        p50_ms: percentile(&times, 50),
+        p95_ms: percentile(&times, 95),
+        p99_ms: percentile(&times, 99),
+        server_cpu_ms: ms(cpu) / count.max(1) as f64,
+    }
+}
+
+/// What one entry adds: the long list against the short one, everything else being the same.
+fn entry_cpu(attestations: &[Figures], entries: usize) -> f64 {
+    let cpu = |scenario: Scenario| {
+        attestations
+            .iter()
+            .find(|figures| figures.evidence == scenario.name())
+            .map(|figures| figures.server_cpu_ms)
+    };
+    let added = cpu(Scenario::LongList).zip(cpu(Scenario::NewBoot)).map_or(0.0, |(long, short)| long - short);
+    added * 1000.0 / entries.max(1) as f64
+}
+
+fn print(report: &Report) {
+    let Limit { rsa_2048, p256 } = report.limit_per_second_and_core;
+    println!(
+        "{} cores, shared by the server and {} devices. One core verifies {p256:.0} P-256 or {rsa_2048:.0} RSA-2048 \
+         signatures a second;\nthe devices here sign with P-256, so {:.3} ms of every attestation is the signature.\n",
+        report.cores,
+        report.devices,
+        1000.0 / p256
+    );
+    let rows = report.attestations.iter().map(|figures| {
+        vec![
+            figures.evidence.to_owned(),
+            format!("{:.0}", figures.per_second),
+            format!("{:.2}", figures.p50_ms),
+            format!("{:.2}", figures.p95_ms),
+            format!("{:.2}", figures.p99_ms),
+            format!("{:.3}", figures.server_cpu_ms),
+        ]
+    });
+    let header = ["evidence", "attestations/s", "p50 ms", "p95 ms", "p99 ms", "server CPU ms"];
+    println!("{}\n", output::table(&header, rows));
+    println!("one entry of a list of {}: {:.2} µs CPU", report.ima_entries, report.ima_entry_cpu_us);
+    println!("first answer after start: {:.0} ms", report.first_answer_ms);
+    println!(
+        "resident: {:.1} MiB idle, {:.1} MiB loaded",
+        report.resident_idle_mib, report.resident_loaded_mib
+    );
+    let Withdrawal { devices, p50_ms, max_ms } = report.withdrawal;
+    println!(
+        "failing evidence to withdrawal on the stream: {p50_ms:.1} ms (median of {devices}), at most {max_ms:.1} ms"
+    );
+}
+
+fn progress() -> ProgressBar {
+    let progress = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {msg}") {
+        progress.set_style(style);
+    }
+    progress.enable_steady_tick(Duration::from_millis(100));
+    progress
+}
+
+/// A percentile of sorted times, in milliseconds; zero of none.
+fn percentile(sorted: &[Duration], percent: usize) -> f64 {
+    let rank = (sorted.len() * percent).div_ceil(100).max(1) - 1;
+    sorted.get(rank).copied().map_or(0.0, ms)
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+/// Devices that fail, one after the other, for the time of withdrawal.
+const WITHDRAWALS: usize = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_of_the_nearest_rank() {
+        let times: Vec<_> = (1..=200).map(Duration::from_millis).collect();
+        assert_eq!(
+            [50, 95, 99, 100].map(|percent| percentile(&times, percent)),
+            [100.0, 190.0, 198.0, 200.0]
+        );
+        assert_eq!(percentile(&[], 50), 0.0);
+    }
+}

@@ -1,0 +1,185 @@
+//! Software devices that attest as fast as they are answered, over a few connections as a gateway holds them.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use assay_testkit::edge::protocol::{Challenge, Evidence, Verdict};
+use assay_testkit::edge::{Attachment, Door, Edge};
+use assay_testkit::software_device::lie::Lie;
+use assay_testkit::software_device::{Clock, SoftwareDevice};
+use assay_testkit::{EkMaker, Program, System};
+use tokio::task::JoinSet;
+
+/// What a device has to say at every attestation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scenario {
+    /// A quote; the device keeps no logs.
+    Quote,
+    /// A quote; the logs are known already.
+    NothingNew,
+    /// A new boot: the boot log and a short IMA list.
+    NewBoot,
+    /// A new boot: the boot log and a long IMA list.
+    LongList,
+}
+
+/// A fleet, and the connections it shares.
+pub struct Fleet {
+    devices: Vec<SoftwareDevice>,
+    edges: Vec<Edge>,
+}
+
+/// What one scenario gave.
+pub struct Measured {
+    /// From sending evidence to its verdict.
+    pub round_trips: Vec<Duration>,
+    /// How long it went on.
+    pub took: Duration,
+}
+
+impl Scenario {
+    /// All of them, in the order they are run.
+    pub const ALL: [Scenario; 4] =
+        [Scenario::Quote, Scenario::NothingNew, Scenario::NewBoot, Scenario::LongList];
+
+    /// What people call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Scenario::Quote => "quote only",
+            Scenario::NothingNew => "nothing new",
+            Scenario::NewBoot => "new boot",
+            Scenario::LongList => "new boot, long IMA list",
+        }
+    }
+
+    /// The system its devices run.
+    pub fn system(self, ima_entries: usize) -> System {
+        let mut system = System::default();
+        if self == Scenario::LongList {
+            let programs =
+                (0..ima_entries).map(|number| Program::release(&format!("/usr/lib/app/part-{number:05}")));
+            system.programs.extend(programs);
+        }
+        system
+    }
+
+    fn evidence(self, device: &mut SoftwareDevice, challenge: &Challenge) -> Result<Evidence> {
+        let mut challenge = challenge.clone();
+        match self {
+            Scenario::NothingNew => {}
+            Scenario::Quote => challenge.boot_log_wanted = false,
+            Scenario::NewBoot | Scenario::LongList => {
+                device.clock = Clock { reset_count: device.clock.reset_count + 1, ..device.clock };
+                (challenge.boot_log_wanted, challenge.ima_from_entry) = (true, 0);
+            }
+        }
+        let mut evidence = device.evidence(&challenge)?;
+        if self == Scenario::Quote {
+            evidence.ima_log.clear();
+        }
+        Ok(evidence)
+    }
+}
+
+impl Fleet {
+    /// Makes devices with EKs of this maker that run `system`, and enrolls them.
+    pub async fn enroll(maker: &EkMaker, door: &Door, system: &System, count: usize) -> Result<Fleet> {
+        let mut edges = Vec::new();
+        for _ in 0..CONNECTIONS {
+            edges.push(Edge::connect(door).await?);
+        }
+        let mut devices = Vec::new();
+        for (number, edge) in (0..count).zip(edges.iter().cycle()) {
+            let mut device = SoftwareDevice::new(&format!("bench-{number}"), maker)?;
+            device.boot(system);
+            edge.enroll(&mut device).await?;
+            devices.push(device);
+        }
+        Ok(Fleet { devices, edges })
+    }
+
+    /// One device, for its policy.
+    pub fn specimen(&self) -> Option<&SoftwareDevice> {
+        self.devices.first()
+    }
+
+    /// Lets every device attest again and again until the time is over.
+    pub async fn attest(&mut self, scenario: Scenario, lasting: Duration) -> Result<Measured> {
+        let mut attached = JoinSet::new();
+        for (device, edge) in self.devices.drain(..).zip(self.edges.iter().cycle().cloned()) {
+            attached.spawn(attach(edge, device, scenario));
+        }
+        let attached = attached.join_all().await.into_iter().collect::<Result<Vec<_>>>()?;
+
+        let start = Instant::now();
+        let until = start + lasting;
+        let mut running = JoinSet::new();
+        for (device, attachment) in attached {
+            running.spawn(attest(device, attachment, scenario, until));
+        }
+        let mut round_trips = Vec::new();
+        for outcome in running.join_all().await {
+            let (device, of_device) = outcome?;
+            round_trips.extend(of_device);
+            self.devices.push(device);
+        }
+        Ok(Measured { round_trips, took: start.elapsed() })
+    }
+
+    /// Lets some devices tell a lie, one after the other: from failing evidence to withdrawn grants.
+    pub async fn withdrawals(&mut self, count: usize) -> Result<Vec<Duration>> {
+        let mut times = Vec::new();
+        for (device, edge) in self.devices.drain(..).zip(self.edges.iter().cycle().cloned()).take(count) {
+            let (mut device, mut attachment) = attach(edge, device, Scenario::NothingNew).await?;
+            attachment.changed().await?;
+            let challenge = attachment.challenge().await?;
+            let evidence = Lie::PcrValueAltered.tell(&mut device, &challenge)?;
+            let start = Instant::now();
+            attachment.answer(evidence).await?;
+            while !attachment.grants().await?.withdrawn {}
+            times.push(start.elapsed());
+        }
+        Ok(times)
+    }
+}
+
+/// Attaches and attests once, so that what follows finds the device trusted.
+async fn attach(
+    edge: Edge,
+    mut device: SoftwareDevice,
+    scenario: Scenario,
+) -> Result<(SoftwareDevice, Attachment)> {
+    let mut attachment = edge.attach(&device).await?;
+    let challenge = attachment.challenge().await?;
+    attachment.answer(scenario.evidence(&mut device, &challenge)?).await?;
+    affirming(&device, &attachment.verdict().await?)?;
+    Ok((device, attachment))
+}
+
+async fn attest(
+    mut device: SoftwareDevice,
+    mut attachment: Attachment,
+    scenario: Scenario,
+    until: Instant,
+) -> Result<(SoftwareDevice, Vec<Duration>)> {
+    let mut round_trips = Vec::new();
+    while Instant::now() < until {
+        attachment.changed().await?;
+        let challenge = attachment.challenge().await?;
+        let evidence = scenario.evidence(&mut device, &challenge)?;
+        let start = Instant::now();
+        attachment.answer(evidence).await?;
+        affirming(&device, &attachment.verdict().await?)?;
+        round_trips.push(start.elapsed());
+    }
+    Ok((device, round_trips))
+}
+
+fn affirming(device: &SoftwareDevice, verdict: &Verdict) -> Result<()> {
+    let findings: Vec<_> = verdict.findings.iter().map(|finding| finding.message.as_str()).collect();
+    ensure!(verdict.tier == "affirming", "{} is {}: {}", device.name, verdict.tier, findings.join("; "));
+    Ok(())
+}
+
+/// A gateway spreads its devices over a few connections.
+const CONNECTIONS: usize = 4;

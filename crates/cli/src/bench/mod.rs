@@ -1,0 +1,40 @@
+//! `assay bench`: what this machine does, measured, beside what bounds it.
+//!
+//! [`appraise`] measures the pure core over a folder of evidence; [`attest`] drives a real server process with
+//! software devices. [`limit`] is the bound both print: signature verifications per second.
+
+mod appraise;
+mod attest;
+mod instructions;
+mod limit;
+mod load;
+mod server;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use crate::output;
+
+/// Arguments of `assay bench`.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// The pure core: time and instructions per quote, per boot log and per IMA entry of a folder of evidence.
+    Appraise(appraise::Args),
+    /// A real server over real TLS, driven by software devices.
+    Attest(attest::Args),
+}
+
+/// Runs the verb.
+pub fn run(args: Args) -> ExitCode {
+    output::exit(match args.verb {
+        Verb::Appraise(args) => appraise::run(&args),
+        Verb::Attest(args) => attest::run(&args),
+    })
+}
