@@ -60,11 +60,20 @@ pub struct Clock {
 impl Tpm {
     /// The value of a property, or `None` if the TPM does not have it.
     pub fn property(&self, property: Property) -> Result<Option<u32>, TpmError> {
-        let wanted = property as u32;
-        let pairs = self.capability(TpmCap::TpmProperties, wanted, 1, |reader| {
+        Ok(self.properties(property, 1)?.first().copied())
+    }
+
+    /// The values of `count` properties from `first` on, as many of them as the TPM has in one row.
+    pub fn properties(&self, first: Property, count: u32) -> Result<Vec<u32>, TpmError> {
+        let pairs = self.capability(TpmCap::TpmProperties, first as u32, count, |reader| {
             Ok((reader.u32_be()?, reader.u32_be()?))
         })?;
-        Ok(pairs.into_iter().find(|(found, _)| *found == wanted).map(|(_, value)| value))
+        let wanted = first as u32..;
+        Ok(wanted
+            .zip(pairs)
+            .take_while(|(wanted, (found, _))| wanted == found)
+            .map(|(_, (_, value))| value)
+            .collect())
     }
 
     /// Every algorithm the TPM has, as TPM_ALG_ID.

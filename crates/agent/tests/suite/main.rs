@@ -1,4 +1,5 @@
 //! The agent from outside, against a real TPM: `swtpm`, one per test.
 
 mod bench;
+mod collect;
 mod tpm;

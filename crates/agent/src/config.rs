@@ -1,0 +1,325 @@
+//! What the agent is told: a TOML file, over which flags and environment variables go.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use assay_identity::TrustDomain;
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::logs;
+use crate::tpm::{Target, TpmError};
+
+/// The configuration cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{path}: cannot be read")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not the configuration's TOML.
+    #[error("{path}: {source}")]
+    Parse {
+        /// Which file.
+        path: PathBuf,
+        /// Where and why.
+        source: toml::de::Error,
+    },
+    /// An option without which the agent cannot run is missing.
+    #[error("{option} is missing: set it in the configuration file or with --{}", option.replace('_', "-"))]
+    Missing {
+        /// Which option.
+        option: &'static str,
+    },
+    /// An option's value makes no sense.
+    #[error("{option}: {value:?} {expected}")]
+    Value {
+        /// Which option.
+        option: &'static str,
+        /// What was given.
+        value: String,
+        /// What is expected.
+        expected: &'static str,
+    },
+    /// The TPM's address makes no sense.
+    #[error(transparent)]
+    Tpm(#[from] TpmError),
+}
+
+/// The configuration file, as written. Unknown keys are refused.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ConfigFile {
+    /// What people call this device; the host's name if not given.
+    pub name: Option<String>,
+    /// The trust domain this device belongs to, such as `example.org`.
+    pub trust_domain: Option<String>,
+    /// The gateway's address, HOST:PORT or https://HOST:PORT.
+    pub gateway: Option<String>,
+    /// The trust bundle, PEM: with what the gateway is recognised before the first enrollment.
+    pub bundle: Option<PathBuf>,
+    /// The folder for the agent's private files.
+    pub state: Option<PathBuf>,
+    /// The TPM: a device, tcp:HOST:PORT or unix:PATH.
+    pub tpm: Option<String>,
+    /// The boot log.
+    pub boot_log: Option<PathBuf>,
+    /// The IMA list in binary form.
+    pub ima_log: Option<PathBuf>,
+    /// The SPIFFE Workload API's socket.
+    pub workload_api: Option<PathBuf>,
+    /// Telemetry.
+    pub telemetry: TelemetryConfig,
+    /// Where the device stands.
+    pub location: Option<LocationConfig>,
+}
+
+/// What the device says of itself, and how often.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TelemetryConfig {
+    /// Whether host metrics are sent at all.
+    pub enabled: bool,
+    /// Seconds between two batches.
+    pub interval_seconds: u64,
+}
+
+impl Default for TelemetryConfig {
+    fn default() -> Self {
+        TelemetryConfig { enabled: true, interval_seconds: 60 }
+    }
+}
+
+/// Where the device stands, as its operator says.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct LocationConfig {
+    /// ISO 3166-1 country, such as `DE`.
+    pub country: String,
+    /// ISO 3166-2 subdivision, such as `DE-BY`.
+    #[serde(default)]
+    pub subdivision: String,
+    /// City.
+    #[serde(default)]
+    pub city: String,
+}
+
+/// The same options as flags and environment variables; what is given here wins over the file.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Options {
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE", env = "ASSAY_AGENT_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// What people call this device [default: the host's name]
+    #[arg(long, env = "ASSAY_NAME")]
+    pub name: Option<String>,
+    /// Trust domain, such as example.org
+    #[arg(long, env = "ASSAY_TRUST_DOMAIN")]
+    pub trust_domain: Option<String>,
+    /// Gateway, HOST:PORT or https://HOST:PORT
+    #[arg(long, env = "ASSAY_GATEWAY")]
+    pub gateway: Option<String>,
+    /// Trust bundle (PEM) that recognises the gateway
+    #[arg(long, value_name = "FILE", env = "ASSAY_BUNDLE")]
+    pub bundle: Option<PathBuf>,
+    /// Folder for the agent's private files [default: /var/lib/assay-agent]
+    #[arg(long, value_name = "DIR", env = "ASSAY_STATE")]
+    pub state: Option<PathBuf>,
+    /// TPM: a device, tcp:HOST:PORT or unix:PATH [default: /dev/tpmrm0]
+    #[arg(long, env = "ASSAY_TPM")]
+    pub tpm: Option<String>,
+    /// Boot log [default: the kernel's]
+    #[arg(long, value_name = "FILE", env = "ASSAY_BOOT_LOG")]
+    pub boot_log: Option<PathBuf>,
+    /// IMA list, binary [default: the kernel's]
+    #[arg(long, value_name = "FILE", env = "ASSAY_IMA_LOG")]
+    pub ima_log: Option<PathBuf>,
+    /// SPIFFE Workload API socket [default: /run/assay-agent/workload.sock]
+    #[arg(long, value_name = "PATH", env = "ASSAY_WORKLOAD_API")]
+    pub workload_api: Option<PathBuf>,
+    /// Seconds between telemetry batches [default: 60]
+    #[arg(long, value_name = "SECONDS", env = "ASSAY_TELEMETRY_INTERVAL")]
+    pub telemetry_interval: Option<u64>,
+}
+
+impl Options {
+    /// Reads the file, if one is named, and puts the flags over it.
+    pub fn merge(self) -> Result<ConfigFile, ConfigError> {
+        let mut file = match &self.config {
+            Some(path) => ConfigFile::read(path)?,
+            None => ConfigFile::default(),
+        };
+        let over = |flag: Option<PathBuf>, value: &mut Option<PathBuf>| *value = flag.or(value.take());
+        over(self.bundle, &mut file.bundle);
+        over(self.state, &mut file.state);
+        over(self.boot_log, &mut file.boot_log);
+        over(self.ima_log, &mut file.ima_log);
+        over(self.workload_api, &mut file.workload_api);
+        let over = |flag: Option<String>, value: &mut Option<String>| *value = flag.or(value.take());
+        over(self.name, &mut file.name);
+        over(self.trust_domain, &mut file.trust_domain);
+        over(self.gateway, &mut file.gateway);
+        over(self.tpm, &mut file.tpm);
+        file.telemetry.interval_seconds = self.telemetry_interval.unwrap_or(file.telemetry.interval_seconds);
+        Ok(file)
+    }
+}
+
+impl ConfigFile {
+    fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        toml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })
+    }
+
+    /// The part that evidence needs: a TPM and the logs.
+    pub fn sources(&self) -> Result<Sources, ConfigError> {
+        let path = |value: &Option<PathBuf>, default: &str| value.clone().unwrap_or_else(|| default.into());
+        Ok(Sources {
+            tpm: self.tpm.as_deref().unwrap_or(Target::DEFAULT).parse()?,
+            boot_log: path(&self.boot_log, logs::BOOT_LOG),
+            ima_log: path(&self.ima_log, logs::IMA_LOG),
+        })
+    }
+
+    /// Everything, checked.
+    pub fn complete(self) -> Result<Config, ConfigError> {
+        let sources = self.sources()?;
+        let trust_domain = self.trust_domain.ok_or(ConfigError::Missing { option: "trust_domain" })?;
+        let refused = |option, expected| move |value: String| ConfigError::Value { option, value, expected };
+        let interval = Duration::from_secs(self.telemetry.interval_seconds);
+        if self.telemetry.enabled && interval.is_zero() {
+            return Err(refused("telemetry.interval_seconds", "must be at least 1")("0".into()));
+        }
+        let gateway = self.gateway.ok_or(ConfigError::Missing { option: "gateway" })?;
+        Ok(Config {
+            name: match self.name {
+                Some(name) if name.is_empty() || name.len() > NAME_BYTES_MAX => {
+                    return Err(refused("name", "must have 1 to 253 bytes")(name));
+                }
+                Some(name) => name,
+                None => host_name(),
+            },
+            trust_domain: TrustDomain::parse(&trust_domain)
+                .map_err(|_| refused("trust_domain", "is no SPIFFE trust domain")(trust_domain))?,
+            gateway: gateway_address(&gateway)
+                .ok_or_else(|| refused("gateway", "is neither HOST:PORT nor https://HOST:PORT")(gateway))?,
+            bundle: self.bundle.ok_or(ConfigError::Missing { option: "bundle" })?,
+            state: self.state.unwrap_or_else(|| STATE.into()),
+            sources,
+            workload_api: self.workload_api.unwrap_or_else(|| WORKLOAD_API.into()),
+            telemetry_interval: self.telemetry.enabled.then_some(interval),
+            location: self.location,
+        })
+    }
+}
+
+/// Where evidence comes from.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// The TPM.
+    pub tpm: Target,
+    /// The boot log.
+    pub boot_log: PathBuf,
+    /// The IMA list in binary form.
+    pub ima_log: PathBuf,
+}
+
+/// The configuration `assay-agent run` needs, every value usable.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What people call this device.
+    pub name: String,
+    /// Whose device it is.
+    pub trust_domain: TrustDomain,
+    /// HOST:PORT.
+    pub gateway: String,
+    /// The bundle to start with, PEM.
+    pub bundle: PathBuf,
+    /// The agent's private files.
+    pub state: PathBuf,
+    /// TPM and logs.
+    pub sources: Sources,
+    /// The Workload API's socket.
+    pub workload_api: PathBuf,
+    /// Time between two batches; `None`: no telemetry.
+    pub telemetry_interval: Option<Duration>,
+    /// Where the device stands.
+    pub location: Option<LocationConfig>,
+}
+
+fn gateway_address(text: &str) -> Option<String> {
+    let authority = text.strip_prefix("https://").unwrap_or(text).trim_end_matches('/');
+    let (host, port) = authority.rsplit_once(':')?;
+    let usable = !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok();
+    usable.then(|| authority.to_owned())
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => String::from("unnamed"),
+        name => name.chars().take(NAME_BYTES_MAX / 4).collect(),
+    }
+}
+
+/// EnrollBegin.name.
+const NAME_BYTES_MAX: usize = 253;
+const STATE: &str = "/var/lib/assay-agent";
+const WORKLOAD_API: &str = "/run/assay-agent/workload.sock";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn minimal() -> ConfigFile {
+        toml::from_str("trust_domain = 'example.org'\ngateway = 'gw.example.org:8443'\nbundle = '/b.pem'")
+            .unwrap()
+    }
+
+    #[test]
+    fn three_options_suffice() {
+        let config = minimal().complete().unwrap();
+        assert_eq!(config.sources.tpm.to_string(), "/dev/tpmrm0");
+        assert_eq!(config.sources.ima_log, Path::new(logs::IMA_LOG));
+        assert_eq!(config.telemetry_interval, Some(Duration::from_secs(60)));
+        assert!(!config.name.is_empty());
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_named() {
+        let check = |change: fn(&mut ConfigFile), says: &str| {
+            let mut file = minimal();
+            change(&mut file);
+            let error = file.complete().unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        };
+        check(|file| file.gateway = None, "gateway is missing");
+        check(|file| file.trust_domain = None, "--trust-domain");
+        check(|file| file.gateway = Some("gw".into()), "HOST:PORT");
+        check(|file| file.gateway = Some("http://gw:1/x".into()), "HOST:PORT");
+        check(|file| file.trust_domain = Some("Exa mple".into()), "trust domain");
+        check(|file| file.tpm = Some("tpm".into()), "tcp:HOST:PORT");
+        check(|file| file.name = Some(String::new()), "253");
+        check(|file| file.telemetry.interval_seconds = 0, "at least 1");
+        let unknown = toml::from_str::<ConfigFile>("gatway = 'x'").unwrap_err().to_string();
+        assert!(unknown.contains("gatway") && unknown.contains("line 1"), "{unknown}");
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.toml");
+        std::fs::write(&path, "gateway = 'a:1'\ntpm = '/dev/tpm0'\n[telemetry]\ninterval_seconds = 5")
+            .unwrap();
+        let options =
+            Options { config: Some(path), gateway: Some("https://b:2".into()), ..Options::default() };
+        let file = options.merge().unwrap();
+        assert_eq!((file.gateway.as_deref(), file.tpm.as_deref()), (Some("https://b:2"), Some("/dev/tpm0")));
+        assert_eq!(file.telemetry.interval_seconds, 5);
+    }
+}

@@ -1,0 +1,74 @@
+//! Finding an entry in a binary IMA list without reading what is in it.
+
+use assay_evidence::read::{Reader, Truncated};
+
+/// Where entry `index` starts; the end of the list's whole entries if `index` is their number, `None` past that.
+pub fn entry_offset(list: &[u8], index: u64) -> Option<usize> {
+    let mut reader = Reader::new(list);
+    // Every entry takes bytes, so the list's length bounds this loop.
+    for _ in 0..index {
+        skip_entry(&mut reader).ok()?;
+    }
+    Some(reader.offset())
+}
+
+/// Linux ima_fs.c, ima_measurements_show: PCR, template digest, template name, then the template data with its
+/// length, which the old `ima` template leaves out.
+fn skip_entry(reader: &mut Reader<'_>) -> Result<(), Truncated> {
+    reader.u32_le()?;
+    reader.bytes(TEMPLATE_DIGEST_BYTES)?;
+    let name = prefixed(reader)?;
+    if name == LEGACY_TEMPLATE {
+        reader.bytes(LEGACY_FILE_DIGEST_BYTES)?;
+    }
+    prefixed(reader)?;
+    Ok(())
+}
+
+fn prefixed<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], Truncated> {
+    let length = reader.u32_le()?;
+    reader.bytes(usize::try_from(length).unwrap_or(usize::MAX))
+}
+
+/// SHA-1, whatever the template.
+const TEMPLATE_DIGEST_BYTES: usize = 20;
+const LEGACY_TEMPLATE: &[u8] = b"ima";
+/// The old template has a bare digest before the path.
+const LEGACY_FILE_DIGEST_BYTES: usize = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: &str, body: &[u8]) -> Vec<u8> {
+        let mut entry = 10u32.to_le_bytes().to_vec();
+        entry.extend_from_slice(&[1; 20]);
+        entry.extend_from_slice(&(name.len() as u32).to_le_bytes());
+        entry.extend_from_slice(name.as_bytes());
+        if name == "ima" {
+            entry.extend_from_slice(&[2; 20]);
+        }
+        entry.extend_from_slice(&(body.len() as u32).to_le_bytes());
+        entry.extend_from_slice(body);
+        entry
+    }
+
+    #[test]
+    fn entries_of_every_template_are_stepped_over() {
+        let (first, second) = (entry("ima-sig", &[7; 90]), entry("ima", b"/usr/bin/true"));
+        let list = [first.clone(), second.clone()].concat();
+        assert_eq!(entry_offset(&list, 0), Some(0));
+        assert_eq!(entry_offset(&list, 1), Some(first.len()));
+        assert_eq!(entry_offset(&list, 2), Some(list.len()));
+        assert_eq!(entry_offset(&list, 3), None);
+    }
+
+    #[test]
+    fn no_list_makes_it_panic_or_run_on() {
+        let list = [entry("ima-ng", &[7; 40]), vec![10, 0, 0, 0], vec![0xff; 60]].concat();
+        for length in 0..=list.len() {
+            entry_offset(list.get(..length).unwrap(), u64::MAX);
+        }
+        assert_eq!(entry_offset(&list, 2), None);
+    }
+}

@@ -1,0 +1,111 @@
+//! `assay-agent`: the program on the device.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use assay_agent::config::Options;
+use assay_agent::{collect, detect};
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// Attests this device with its TPM and serves its workloads the identities it is granted.
+#[derive(Parser)]
+#[command(name = "assay-agent", version, about, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run the agent: enroll once, attest, serve workloads, send telemetry
+    #[command(after_help = RUN_HELP)]
+    Run {
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Look at this machine's TPM
+    Tpm {
+        #[command(subcommand)]
+        verb: TpmVerb,
+    },
+    /// Write this machine's evidence into a folder, for `assay appraise` and `assay policy learn`
+    Collect {
+        /// Folder to write; made if it is not there
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Print a completion script for a shell
+    Completion {
+        /// bash, zsh, fish, elvish or powershell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Subcommand)]
+enum TpmVerb {
+    /// Report device, manufacturer, algorithms, PCR banks and EK certificates, and what to do about what is missing
+    Detect {
+        /// Print the report as JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        options: Options,
+    },
+}
+
+const RUN_HELP: &str = "\
+Needed: a trust domain, a gateway and a trust bundle, in the file or as flags. A whole file:
+
+    trust_domain = \"example.org\"
+    gateway = \"gateway.example.org:8443\"
+    bundle = \"/etc/assay/bundle.pem\"
+
+    [telemetry]
+    interval_seconds = 60
+
+    [location]
+    country = \"DE\"
+    subdivision = \"DE-BY\"
+    city = \"Munich\"
+
+RUST_LOG sets what is logged (default: info).";
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().verb {
+        Verb::Run { options } => run(options),
+        Verb::Tpm { verb: TpmVerb::Detect { json, options } } => detect(json, options),
+        Verb::Collect { out, options } => collect(&out, options),
+        Verb::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "assay-agent", &mut io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("assay-agent: {error:#}");
+        ExitCode::from(2)
+    })
+}
+
+/// Exit code 1 says that something is missing; the report says what.
+fn detect(json: bool, options: Options) -> anyhow::Result<ExitCode> {
+    let report = detect::detect(&options.merge()?.sources()?);
+    match json {
+        true => println!("{}", serde_json::to_string_pretty(&report)?),
+        false => println!("{report}"),
+    }
+    Ok(if report.is_ready() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn collect(out: &std::path::Path, options: Options) -> anyhow::Result<ExitCode> {
+    let files = collect::collect(&options.merge()?.sources()?, out)?;
+    println!("{}: {}", out.display(), files.join(" "));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run(options: Options) -> anyhow::Result<ExitCode> {
+    anyhow::bail!("{:?}", options.merge()?.complete().context("configuration")?);
+}

@@ -1,0 +1,83 @@
+//! `tpm detect` and `collect` on a booted machine, with tpm2-tools as the second opinion.
+
+use assay_agent::config::Sources;
+use assay_agent::detect::{LogState, Severity, detect};
+use assay_evidence::tpm::pcr::PcrValues;
+use assay_testkit::{Bank, Machine};
+
+use crate::bench::{Bench, tool};
+
+fn sources(bench: &Bench) -> Sources {
+    let machine = Machine::boot(&bench.soft, &bench.path("machine")).unwrap();
+    Sources { tpm: bench.target(), boot_log: machine.boot_log_path(), ima_log: machine.ima_log_path() }
+}
+
+#[test]
+fn swtpm_is_detected_and_described() {
+    let bench = Bench::new();
+    let report = detect(&sources(&bench));
+    assert!(report.is_ready(), "{report}");
+    assert_eq!(report.manufacturer.as_deref(), Some("IBM"));
+    assert_eq!(report.endorsement_key.as_deref(), Some("RSA-2048"));
+    assert_eq!(report.ek_certificates.len(), 2);
+    assert_eq!((report.boot_log, report.ima_log), (LogState::Readable, LogState::Readable));
+    assert!(report.algorithms.iter().any(|name| name == "sha256"));
+    let text = report.to_string();
+    for line in ["Firmware", "sha256 (24 PCRs)", "ECC P-384 (NV 0x01c00016", "can be attested"] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["pcr_banks"][1]["algorithm"], "sha256");
+}
+
+#[test]
+fn what_is_missing_is_named_with_what_to_do() {
+    let bench = Bench::with_banks(&[Bank::Sha1]);
+    let mut sources =
+        Sources { tpm: bench.target(), boot_log: bench.path("no boot log"), ima_log: bench.path("no list") };
+    let advised = |sources: &Sources, severity, what: &str, action: &str| {
+        let report = detect(sources);
+        let found = report.advice.iter().any(|advice| {
+            advice.severity == severity && advice.what.contains(what) && advice.action.contains(action)
+        });
+        assert!(found && report.is_ready() == (severity == Severity::Note), "{report}");
+    };
+    advised(&sources, Severity::Problem, "SHA-256 PCR bank", "tpm2_pcrallocate");
+    sources.tpm = bench.path("tpmrm0").display().to_string().parse().unwrap();
+    advised(&sources, Severity::Problem, "is not there", "firmware setup");
+    let bench = Bench::new();
+    sources.tpm = bench.target();
+    advised(&sources, Severity::Note, "no IMA list", "ima_policy=tcb");
+    advised(&sources, Severity::Note, "no boot log", "securityfs");
+}
+
+#[test]
+fn swtpm_case_is_what_tpm2_tools_would_have_written() {
+    let bench = Bench::new();
+    let out = bench.path("case");
+    let files = assay_agent::collect::collect(&sources(&bench), &out).unwrap();
+    for name in ["quote.msg", "ek-cert.der", "binary_bios_measurements", "binary_runtime_measurements"] {
+        assert!(files.contains(&name), "{name}");
+    }
+    let pcrs = std::fs::read(out.join("quote.pcrs")).unwrap();
+    assert_eq!(PcrValues::from_tpm2_tools(&pcrs).unwrap().1.len(), 16);
+
+    let nonce = std::fs::read_to_string(out.join("quote.nonce")).unwrap();
+    let checkquote = ["-u", "ak.pem", "-m", "quote.msg", "-s", "quote.sig", "-f", "quote.pcrs", "-q", &nonce];
+    tool(&out, "tpm2_checkquote", &checkquote);
+    for (kind, file) in [
+        ("TPM2B_PUBLIC", "ak.tpm2b_public"),
+        ("TPM2B_PUBLIC", "ek.tpm2b_public"),
+        ("TPMS_ATTEST", "quote.msg"),
+    ] {
+        tool(&out, "tpm2_print", &["-t", kind, file]);
+    }
+    let chain = [bench.maker.root_ca(), bench.maker.issuing_ca()].map(|path| path.display().to_string());
+    let [root, issuing] = &chain;
+    tool(&out, "openssl", &["x509", "-inform", "DER", "-in", "ek-cert.der", "-out", "ek-cert.pem"]);
+    tool(
+        &out,
+        "openssl",
+        &["verify", "-ignore_critical", "-CAfile", root, "-untrusted", issuing, "ek-cert.pem"],
+    );
+}
