@@ -67,6 +67,7 @@ CREATE TABLE svids (
     leaf          BIGINT NOT NULL REFERENCES audit (leaf)
 );
 CREATE INDEX svids_by_device ON svids (device_id, withdrawn_at);
+CREATE INDEX svids_by_spiffe_id ON svids (spiffe_id, not_after);
 CREATE INDEX svids_by_end ON svids (not_after);
 
 -- The one row of the revocation list: its number only ever grows.
@@ -87,14 +88,15 @@ CREATE TABLE entries (
     created_at  BIGINT NOT NULL
 );
 
--- Every policy that was ever in force; the highest version is.
+-- Every policy that was ever in force; the one with the highest revision is.
 CREATE TABLE policies (
-    version BIGINT NOT NULL PRIMARY KEY,
-    name    TEXT   NOT NULL,
-    text    TEXT   NOT NULL,                   -- TOML, as in force
-    digest  TEXT   NOT NULL,
-    set_at  BIGINT NOT NULL,
-    set_by  TEXT   NOT NULL
+    revision BIGINT NOT NULL PRIMARY KEY,
+    name     TEXT   NOT NULL,
+    version  BIGINT NOT NULL,                  -- counts up within the name
+    text     TEXT   NOT NULL,                  -- TOML
+    digest   TEXT   NOT NULL,
+    set_at   BIGINT NOT NULL,
+    set_by   TEXT   NOT NULL
 );
 
 -- Telemetry as received: the exact bytes that were signed.
@@ -111,6 +113,16 @@ CREATE TABLE telemetry (
 );
 CREATE INDEX telemetry_by_device ON telemetry (device_id, leaf);
 CREATE INDEX telemetry_by_age ON telemetry (received_at);
+
+-- The last batches of each device that were refused, and why.
+CREATE TABLE telemetry_refusals (
+    device_id TEXT   NOT NULL REFERENCES devices (id),
+    sequence  BIGINT NOT NULL,
+    at        BIGINT NOT NULL,
+    code      TEXT   NOT NULL,
+    reason    TEXT   NOT NULL,
+    PRIMARY KEY (device_id, sequence)
+);
 
 -- Where each device's chain of batches stands.
 CREATE TABLE telemetry_positions (

@@ -107,13 +107,16 @@ impl Transaction for RecordSvid {
 
 /// Gives the revocation list a new number, for a fresh one with the same entries.
 #[derive(Clone, Copy, Debug)]
-pub struct RenumberRevocationList;
+pub struct RenumberRevocationList {
+    /// How far above the last one.
+    pub step: u64,
+}
 
 impl Transaction for RenumberRevocationList {
     type Output = u64;
 
     async fn apply(self, unit: &mut Unit) -> Result<u64, StoreError> {
-        next_list_number(unit).await
+        next_list_number(unit, self.step).await
     }
 }
 
@@ -148,6 +151,19 @@ impl Store {
         rows.iter()
             .map(|row| Ok((row.try_get("device_id")?, loaded(row.try_get("standing")?, "count")?)))
             .collect()
+    }
+
+    /// The device that carries, or last carried, a certificate with this SPIFFE ID which has not ended.
+    pub async fn carrier_of(&self, spiffe_id: &str, now: UnixTime) -> Result<Option<String>, StoreError> {
+        let row = sqlx::query(
+            "SELECT device_id FROM svids WHERE spiffe_id = $1 AND not_after > $2 AND device_id <> ''
+             ORDER BY withdrawn_at = 0 DESC, leaf DESC LIMIT 1",
+        )
+        .bind(spiffe_id)
+        .bind(stored(now.0))
+        .fetch_optional(&self.readers)
+        .await?;
+        row.map(|row| Ok(row.try_get("device_id")?)).transpose()
     }
 
     /// Every certificate a revocation list made now has to name, and the list's current number.
@@ -208,7 +224,7 @@ async fn listed(unit: &mut Unit, rows: &[SqliteRow]) -> Result<Withdrawn, StoreE
             Ok((row.try_get("serial")?, UnixTime(loaded(row.try_get("not_after")?, "svids.not_after")?)))
         })
         .collect::<Result<_, StoreError>>()?;
-    Ok(Withdrawn { serials, list_number: Some(next_list_number(unit).await?) })
+    Ok(Withdrawn { serials, list_number: Some(next_list_number(unit, 1).await?) })
 }
 
 /// Refuses unless the device's state is still the one the grant was decided on, and the entry still stands.
@@ -229,8 +245,9 @@ async fn carried(unit: &mut Unit, id: &str, version: u64, entry_id: Option<&str>
     Ok(())
 }
 
-async fn next_list_number(unit: &mut Unit) -> Result<u64, StoreError> {
-    let row = sqlx::query("UPDATE revocation_list SET number = number + 1 WHERE id = 1 RETURNING number")
+async fn next_list_number(unit: &mut Unit, step: u64) -> Result<u64, StoreError> {
+    let row = sqlx::query("UPDATE revocation_list SET number = number + $1 WHERE id = 1 RETURNING number")
+        .bind(stored(step))
         .fetch_one(unit.connection())
         .await?;
     loaded(row.try_get("number")?, "revocation_list.number")

@@ -40,7 +40,7 @@ pub use entries::{CreateEntry, EntryRecord, RemoveEntry, SelectorRecord};
 pub use grants::{Carrier, RecordSvid, RenumberRevocationList, SvidRecord, Withdrawn};
 pub use history::PruneHistory;
 pub use policies::{NewPolicy, PolicyRecord, SetPolicy};
-pub use telemetry::{AcceptTelemetry, PositionRecord, TelemetryRecord};
+pub use telemetry::{AcceptTelemetry, PositionRecord, RefuseTelemetry, TelemetryRecord};
 pub use writer::{Transaction, Unit};
 
 /// The store: a door to the writer and a pool of readers. Cheap to clone.

@@ -137,10 +137,11 @@ fn entry(id: &str) -> CreateEntry {
     CreateEntry { entry, actor: "operator".to_owned() }
 }
 
-fn policy(version: u64) -> PolicyRecord {
+fn policy(revision: u64) -> PolicyRecord {
     PolicyRecord {
-        version,
+        revision,
         name: "base".to_owned(),
+        version: revision,
         text: "name = 'base'".to_owned(),
         digest: "00".to_owned(),
         set_at: NOW,
@@ -287,13 +288,15 @@ async fn removing_an_entry_withdraws_its_svids_and_no_others() {
 }
 
 #[tokio::test]
-async fn set_policy_takes_the_next_version_only() {
+async fn set_policy_takes_the_next_revision_only() {
     let fixture = Fixture::new().await;
     fixture.store.commit(SetPolicy(policy(1))).await.unwrap();
     assert!(is_conflict(fixture.store.commit(SetPolicy(policy(1))).await));
     assert!(is_conflict(fixture.store.commit(SetPolicy(policy(3))).await));
     fixture.store.commit(SetPolicy(policy(2))).await.unwrap();
-    assert_eq!(fixture.store.policy().await.unwrap().unwrap().version, 2);
+    assert_eq!(fixture.store.policy().await.unwrap().unwrap().revision, 2);
+    assert_eq!(fixture.store.last_policy_version("base").await.unwrap(), 2);
+    assert_eq!(fixture.store.last_policy_version("other").await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -310,6 +313,25 @@ async fn accept_telemetry_moves_the_chain_on_exactly_once() {
     assert_eq!((batches[1].leaf, batches[1].payload_bytes), (receipt.index, 2));
     fixture.store.commit(appraise(1, trust("suspect", 2), true)).await.unwrap();
     assert!(is_conflict(fixture.store.commit(telemetry(2, 3)).await), "no longer trusted");
+}
+
+#[tokio::test]
+async fn refuse_telemetry_keeps_the_last_few() {
+    let fixture = Fixture::trusted().await;
+    for sequence in 1..=150 {
+        let refusal = RefuseTelemetry {
+            device_id: DEVICE.to_owned(),
+            sequence,
+            at: NOW,
+            code: "location-refused".to_owned(),
+            reason: "elsewhere".to_owned(),
+        };
+        fixture.store.commit(refusal.clone()).await.unwrap();
+        fixture.store.commit(refusal).await.unwrap();
+    }
+    let refusals = fixture.store.telemetry_refusals(Some(DEVICE), 1000).await.unwrap();
+    assert_eq!(refusals.len(), 100);
+    assert!(refusals.iter().all(|refusal| refusal.sequence > 50));
 }
 
 #[tokio::test]
@@ -348,7 +370,7 @@ async fn everything_is_there_after_reopening() {
     let fixture = fixture.reopen().await;
     assert_eq!(fixture.verify().await.unwrap(), before);
     assert_eq!(fixture.store.withdrawn_svids(NOW).await.unwrap().1, 1);
-    assert_eq!(fixture.store.commit(RenumberRevocationList).await.unwrap(), 2);
+    assert_eq!(fixture.store.commit(RenumberRevocationList { step: 1 }).await.unwrap(), 2);
     fixture.store.commit(entry("web")).await.unwrap();
     assert_eq!(
         fixture.verify().await.unwrap().leaves,
@@ -377,7 +399,7 @@ async fn a_closed_store_says_so() {
     let fixture = Fixture::new().await;
     let store = fixture.store.clone();
     fixture.store.close().await;
-    assert!(matches!(store.commit(RenumberRevocationList).await, Err(StoreError::Closed)));
+    assert!(matches!(store.commit(RenumberRevocationList { step: 1 }).await, Err(StoreError::Closed)));
 }
 
 #[tokio::test]

@@ -1,0 +1,209 @@
+//! The server's configuration: one typed value, read once, every key with a default.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use assay_identity::TrustDomain;
+use serde::Deserialize;
+use thiserror::Error;
+
+/// What `assay server` is told. Unknown keys are refused.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The folder of everything that lasts: database, keys, operator token, bundle. Made if it is not there.
+    pub data: PathBuf,
+    /// The trust domain whose identities this server issues.
+    pub trust_domain: TrustDomain,
+    /// Where gateways connect: gRPC over mutual TLS. Port 0 takes a free one; see `addresses.json` in `data`.
+    pub edge: SocketAddr,
+    /// Where operators and relying parties connect: status page, REST, CRL, bundle, metrics.
+    pub console: SocketAddr,
+    /// Further DNS names and addresses in the server's own certificate, beside `localhost` and 127.0.0.1.
+    pub names: Vec<String>,
+    /// Certificates that vouch for TPMs, PEM or DER: files, or folders of them. Without any, no device can enroll.
+    pub ek_anchors: Vec<PathBuf>,
+    /// How often an attached device is challenged.
+    pub attest_interval_seconds: u64,
+    /// How long a challenge may be answered.
+    pub challenge_ttl_seconds: u64,
+    /// How long a device's SVID lives; it is renewed at half of it.
+    pub device_svid_ttl_seconds: u64,
+    /// How long a gateway's SVID lives.
+    pub gateway_svid_ttl_seconds: u64,
+    /// How long the server's own certificate lives; it is renewed at half of it.
+    pub server_svid_ttl_seconds: u64,
+    /// How long a revocation list may be used; it is renewed at half of it, and at every withdrawal.
+    pub crl_ttl_seconds: u64,
+    /// How long accepted telemetry is kept.
+    pub telemetry_retention_seconds: u64,
+    /// What there may be at most of everything.
+    pub limits: Limits,
+}
+
+/// Bounds; when one is reached the caller is told so.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Devices attached at once; an idle one holds some 40 KiB.
+    pub attached_devices_max: usize,
+    /// Streams that have not shown any evidence yet.
+    pub unproven_streams_max: usize,
+    /// Enrollments under way at once; each costs some RSA and certificate work.
+    pub enrollments_max: usize,
+    /// Connections to each door.
+    pub connections_max: usize,
+    /// Streams in one gateway's connection.
+    pub streams_per_connection_max: u32,
+    /// Evidence, in bytes, that may be verified on other threads at once.
+    pub verifications_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            data: PathBuf::from("assay-data"),
+            trust_domain: TrustDomain::parse("assay.internal")
+                .expect("a lowercase DNS name is a trust domain"),
+            edge: SocketAddr::from(([127, 0, 0, 1], 8444)),
+            console: SocketAddr::from(([127, 0, 0, 1], 8445)),
+            names: Vec::new(),
+            ek_anchors: Vec::new(),
+            attest_interval_seconds: 60,
+            challenge_ttl_seconds: 30,
+            device_svid_ttl_seconds: 3600,
+            gateway_svid_ttl_seconds: 30 * DAY_SECONDS,
+            server_svid_ttl_seconds: 7 * DAY_SECONDS,
+            crl_ttl_seconds: DAY_SECONDS,
+            telemetry_retention_seconds: 7 * DAY_SECONDS,
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            attached_devices_max: 100_000,
+            unproven_streams_max: 1024,
+            enrollments_max: 64,
+            connections_max: 1024,
+            streams_per_connection_max: 20_000,
+            verifications_max: 8,
+        }
+    }
+}
+
+impl Config {
+    /// Reads TOML and checks what types cannot.
+    pub fn from_toml(text: &str) -> Result<Config, ConfigError> {
+        toml::from_str::<Config>(text)?.checked()
+    }
+
+    /// Reads a file; relative paths in it are relative to it.
+    pub fn load(file: &Path) -> Result<Config, ConfigError> {
+        let text = std::fs::read_to_string(file)
+            .map_err(|source| ConfigError::File { path: file.to_owned(), source })?;
+        let mut config = Config::from_toml(&text)?;
+        if let Some(folder) = file.parent() {
+            config.data = folder.join(&config.data);
+            for anchor in &mut config.ek_anchors {
+                *anchor = folder.join(&*anchor);
+            }
+        }
+        Ok(config)
+    }
+
+    /// Where the database is.
+    pub fn database(&self) -> PathBuf {
+        self.data.join(crate::store::FILE_NAME)
+    }
+
+    pub(crate) fn attest_interval(&self) -> Duration {
+        Duration::from_secs(self.attest_interval_seconds)
+    }
+
+    pub(crate) fn challenge_ttl(&self) -> Duration {
+        Duration::from_secs(self.challenge_ttl_seconds)
+    }
+
+    fn checked(self) -> Result<Config, ConfigError> {
+        let seconds = [
+            ("attest_interval_seconds", self.attest_interval_seconds, 1, DAY_SECONDS),
+            ("challenge_ttl_seconds", self.challenge_ttl_seconds, 1, 600),
+            ("device_svid_ttl_seconds", self.device_svid_ttl_seconds, 10, DAY_SECONDS),
+            ("gateway_svid_ttl_seconds", self.gateway_svid_ttl_seconds, 60, 365 * DAY_SECONDS),
+            ("server_svid_ttl_seconds", self.server_svid_ttl_seconds, 60, 90 * DAY_SECONDS),
+            ("crl_ttl_seconds", self.crl_ttl_seconds, 60, 30 * DAY_SECONDS),
+            ("telemetry_retention_seconds", self.telemetry_retention_seconds, 60, 3650 * DAY_SECONDS),
+        ];
+        match seconds.into_iter().find(|(_, value, min, max)| value < min || value > max) {
+            Some((key, value, min, max)) => Err(ConfigError::OutOfRange { key, value, min, max }),
+            None => Ok(self),
+        }
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: cannot be read", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Not TOML, or a key that does not exist.
+    #[error(transparent)]
+    Text(#[from] toml::de::Error),
+    /// A number that makes no sense.
+    #[error("{key} = {value} is out of range: {min} to {max}")]
+    OutOfRange {
+        /// Which.
+        key: &'static str,
+        /// What it says.
+        value: u64,
+        /// The least it may be.
+        min: u64,
+        /// The most it may be.
+        max: u64,
+    },
+}
+
+const DAY_SECONDS: u64 = 24 * 3600;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_has_to_be_said() {
+        let config = Config::from_toml("").unwrap();
+        assert_eq!(config.edge.to_string(), "127.0.0.1:8444");
+        assert_eq!(config.console.to_string(), "127.0.0.1:8445");
+        assert_eq!((config.attest_interval_seconds, config.challenge_ttl_seconds), (60, 30));
+    }
+
+    #[test]
+    fn what_it_does_not_know_is_refused_with_its_place() {
+        let error =
+            Config::from_toml("trust_domain = \"td\"\natest_interval_seconds = 2").unwrap_err().to_string();
+        assert!(error.contains("line 2") && error.contains("atest_interval_seconds"), "{error}");
+        assert!(Config::from_toml("trust_domain = \"T D\"").is_err());
+        let error = Config::from_toml("attest_interval_seconds = 0").unwrap_err().to_string();
+        assert_eq!(error, "attest_interval_seconds = 0 is out of range: 1 to 86400");
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("server.toml");
+        std::fs::write(&file, "data = \"state\"\nek_anchors = [\"/etc/ca.pem\", \"cas\"]").unwrap();
+        let config = Config::load(&file).unwrap();
+        assert_eq!(config.data, folder.path().join("state"));
+        assert_eq!(config.ek_anchors, [PathBuf::from("/etc/ca.pem"), folder.path().join("cas")]);
+    }
+}

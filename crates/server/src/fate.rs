@@ -1,0 +1,223 @@
+//! What changes a device's fate besides evidence: an operator's word, and the clock.
+//!
+//! Load, apply, commit, announce. A device that moved on meanwhile is loaded again.
+
+use assay_evidence::time::UnixTime;
+use assay_identity::SpiffeId;
+use assay_trust::{Event, Finding, Policy, Status, TrustState};
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::device::{Device, DeviceError, columns};
+use crate::keys::KeysError;
+use crate::policy::{Next, PolicyChangeError};
+use crate::server::Server;
+use crate::store::{
+    ApproveDevice, Change, ExpireDevice, Moved, PolicyRecord, RevokeDevice, StoreError, Transaction,
+};
+
+/// What an approval did.
+#[derive(Debug)]
+pub(crate) struct Approval {
+    /// The policy in force now, if there is one.
+    pub policy: Option<PolicyRecord>,
+    /// The files that went into it.
+    pub approved: Vec<String>,
+}
+
+impl Server {
+    /// Ends a device: every grant falls now, and it cannot attest again.
+    pub(crate) async fn revoke(
+        &self,
+        id: &SpiffeId,
+        reason: &str,
+        now: UnixTime,
+    ) -> Result<Device, FateError> {
+        let event = Event::revoked(now, OPERATOR, reason);
+        let moved = self.change_fate(id, &event, OPERATOR, now, RevokeDevice).await?;
+        if let Some(moved) = moved {
+            tracing::warn!(device = %id, reason, svids = moved.withdrawn.serials.len(), "device revoked");
+        }
+        self.enrolled(id).await
+    }
+
+    /// Notes that a device's evidence is too old, if it still is.
+    pub(crate) async fn expire(&self, id: &SpiffeId, now: UnixTime) -> Result<(), FateError> {
+        let moved = self.change_fate(id, &Event::expired(now), "server", now, ExpireDevice).await?;
+        if let Some(moved) = moved {
+            tracing::warn!(device = %id, svids = moved.withdrawn.serials.len(), "device expired");
+        }
+        Ok(())
+    }
+
+    /// Accepts the files that the last appraisal refused, all or those named, and lets the device recover.
+    pub(crate) async fn approve(
+        &self,
+        id: &SpiffeId,
+        paths: Option<&[String]>,
+        now: UnixTime,
+    ) -> Result<Approval, FateError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let device = self.enrolled(id).await?;
+            let in_force = self.store.policy().await?;
+            let (policy, approved) = self.widened(&device, in_force.as_ref(), paths, now).await?;
+            let next = device.state.apply(&Event::approved(now, OPERATOR));
+            if policy.is_none() && next == device.state {
+                return Ok(Approval { policy: in_force, approved });
+            }
+            let change = change(&device, &next, &Event::approved(now, OPERATOR), OPERATOR, now);
+            let record = policy.as_ref().map(|policy| policy.record.clone());
+            match self.store.commit(ApproveDevice { change, policy: record }).await {
+                Ok(moved) => {
+                    tracing::info!(device = %id, files = approved.len(), "device approved");
+                    self.announce(id, &moved, now)?;
+                    let policy = policy.map(|policy| self.policies.announce(policy)).or(in_force);
+                    return Ok(Approval { policy, approved });
+                }
+                Err(StoreError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::Conflict.into())
+    }
+
+    /// The policy with the refused files in it; `None` where that changes nothing.
+    async fn widened(
+        &self,
+        device: &Device,
+        in_force: Option<&PolicyRecord>,
+        paths: Option<&[String]>,
+        now: UnixTime,
+    ) -> Result<(Option<Next>, Vec<String>), FateError> {
+        let (Some(record), Some(last)) = (in_force, self.store.last_appraisal(device.id.as_str()).await?)
+        else {
+            return Ok((None, Vec::new()));
+        };
+        let mut policy = Policy::from_toml(&record.text).map_err(PolicyChangeError::from)?;
+        let findings: Vec<RefusedFile> = serde_json::from_str(&last.findings).unwrap_or_default();
+        let wanted = |finding: &&RefusedFile| {
+            finding.check == IMA_POLICY && paths.is_none_or(|paths| paths.contains(&finding.claim))
+        };
+        let mut approved = Vec::new();
+        for finding in findings.iter().filter(wanted) {
+            if policy.allow_reported(&finding.claim, &finding.found) {
+                approved.push(finding.claim.clone());
+            }
+        }
+        if let Some(unknown) = paths.into_iter().flatten().find(|path| !approved.contains(path)) {
+            return Err(FateError::NotRefused { path: unknown.clone() });
+        }
+        if approved.is_empty() {
+            return Ok((None, approved));
+        }
+        Ok((Some(Next::of(&self.store, policy, OPERATOR, now).await?), approved))
+    }
+
+    /// The device, which has to be there.
+    pub(crate) async fn enrolled(&self, id: &SpiffeId) -> Result<Device, FateError> {
+        Device::load(&self.store, id).await?.ok_or(FateError::Unknown)
+    }
+
+    async fn change_fate<T: Transaction<Output = Moved>>(
+        &self,
+        id: &SpiffeId,
+        event: &Event,
+        actor: &str,
+        now: UnixTime,
+        transaction: impl Fn(Change) -> T,
+    ) -> Result<Option<Moved>, FateError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let device = self.enrolled(id).await?;
+            let next = device.state.apply(event);
+            if next == device.state {
+                return Ok(None);
+            }
+            match self.store.commit(transaction(change(&device, &next, event, actor, now))).await {
+                Ok(moved) => {
+                    self.announce(id, &moved, now)?;
+                    return Ok(Some(moved));
+                }
+                Err(StoreError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::Conflict.into())
+    }
+
+    /// After the commit: the list is signed with what fell, and the device's stream looks at its state again.
+    pub(crate) fn announce(&self, id: &SpiffeId, moved: &Moved, now: UnixTime) -> Result<(), KeysError> {
+        self.metrics.withdrawn(moved.withdrawn.serials.len());
+        let published = self.revocations.publish(&moved.withdrawn, now);
+        self.registry.wake(id);
+        published
+    }
+}
+
+/// A step of a device's state as one transaction has it.
+pub(crate) fn change(
+    device: &Device,
+    next: &TrustState,
+    event: &Event,
+    actor: &str,
+    now: UnixTime,
+) -> Change {
+    Change {
+        device_id: device.id.to_string(),
+        from_version: device.state.version(),
+        trust: columns(next),
+        withdraw: next.withdraws(&device.state) || next.status() == Status::Revoked,
+        at: now,
+        actor: actor.to_owned(),
+        detail: serde_json::to_value(event.record()).unwrap_or_default().to_string(),
+    }
+}
+
+/// What approval reads of a stored [`Finding`].
+#[derive(Deserialize)]
+struct RefusedFile {
+    check: String,
+    claim: String,
+    found: String,
+}
+
+/// Findings as stored and shown.
+pub(crate) fn findings_json(findings: &[Finding]) -> String {
+    serde_json::to_value(findings).unwrap_or_default().to_string()
+}
+
+/// Why a device's fate did not change.
+#[derive(Debug, Error)]
+pub(crate) enum FateError {
+    /// No such device.
+    #[error("there is no such device")]
+    Unknown,
+    /// A file that nothing was said about.
+    #[error("{path} is not among the files that the last appraisal refused")]
+    NotRefused {
+        /// The file.
+        path: String,
+    },
+    /// The policy could not be widened.
+    #[error(transparent)]
+    Policy(#[from] PolicyChangeError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It is done and recorded, but the list could not be signed.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+}
+
+impl From<DeviceError> for FateError {
+    fn from(error: DeviceError) -> Self {
+        FateError::Store(error.0)
+    }
+}
+
+const OPERATOR: &str = "operator";
+
+/// The check whose findings name files.
+const IMA_POLICY: &str = "ima-policy";
+
+/// How often a change is decided anew when the device moves on meanwhile.
+const ATTEMPTS_MAX: usize = 5;

@@ -1,0 +1,4 @@
+//! Grants, each kind in its file: load the trust state, decide, commit, answer.
+
+pub(crate) mod svid;
+pub(crate) mod telemetry;

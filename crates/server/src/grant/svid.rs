@@ -1,0 +1,87 @@
+//! X.509-SVIDs: the device's own, and those of workloads that an operator entitled on it.
+
+use assay_evidence::time::UnixTime;
+use assay_identity::Csr;
+use assay_identity::csr::CsrError;
+use assay_telemetry::{BadSignature, verify_device_signature};
+use assay_trust::grant::Denied;
+use assay_trust::grant::svid::{SvidRequest, decide};
+use assay_wire::binding::{WORKLOAD_SVID_TYPE, workload_svid_body};
+use assay_wire::edge;
+use thiserror::Error;
+
+use crate::device::Device;
+use crate::entries::entitlement;
+use crate::keys::{Chain, KeysError};
+use crate::server::Server;
+use crate::store::StoreError;
+
+/// The device's own SVID, for the key that its AK certified.
+pub(crate) async fn device_svid(server: &Server, device: &Device, now: UnixTime) -> Result<Chain, SvidError> {
+    let request = SvidRequest::Device {
+        key: &device.record.device_key_spki,
+        ttl_seconds: server.config.device_svid_ttl_seconds,
+    };
+    let grant = decide(&device.state, request, now)?;
+    server.metrics.svid_issued();
+    Ok(server.authority.sign_svid(&server.store, grant, &device.id, None, now).await?)
+}
+
+/// A workload's SVID. The device's signature shows that its agent asked, and nobody on the way.
+pub(crate) async fn workload_svid(
+    server: &Server,
+    device: &Device,
+    request: &edge::WorkloadSvidRequest,
+    now: UnixTime,
+) -> Result<Chain, SvidError> {
+    verify_device_signature(
+        &device.record.device_key_spki,
+        WORKLOAD_SVID_TYPE,
+        &workload_svid_body(&request.entry_id, &request.csr),
+        &request.device_signature,
+    )?;
+    let csr = Csr::parse(&request.csr)?;
+    let entries = server.entries.of(&device.id);
+    let entry = entries.iter().find(|entry| entry.id == request.entry_id).ok_or(SvidError::NoEntry)?;
+    let entitlement = entitlement(entry).ok_or(StoreError::Corrupt { column: "entries.spiffe_id" })?;
+    let grant = decide(&device.state, SvidRequest::Workload { entitlement: &entitlement, csr: &csr }, now)?;
+    server.metrics.svid_issued();
+    Ok(server.authority.sign_svid(&server.store, grant, &device.id, Some(&entry.id), now).await?)
+}
+
+/// Why there is no SVID.
+#[derive(Debug, Error)]
+pub(crate) enum SvidError {
+    /// The trust state, or the entry, does not entitle to it.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// The device has no such entry.
+    #[error("there is no such entry for this device")]
+    NoEntry,
+    /// The request is not by the device.
+    #[error("the request is not signed by the device key")]
+    Signature(#[from] BadSignature),
+    /// The workload's request does not hold.
+    #[error(transparent)]
+    Csr(#[from] CsrError),
+    /// The entry could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Our keys, or the trust state moved on before the SVID was on record.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+}
+
+impl SvidError {
+    /// What the device is told: the reason of a denial, no more than the family of a fault.
+    pub(crate) fn told(&self) -> String {
+        match self {
+            SvidError::Denied(denied) => format!("{}: {denied}", denied.code()),
+            SvidError::Keys(KeysError::Record(StoreError::Conflict)) => {
+                "not-trusted: the state has moved on".to_owned()
+            }
+            SvidError::Store(_) | SvidError::Keys(_) => "unavailable: try again".to_owned(),
+            error => format!("refused: {error}"),
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Acceptance of telemetry: signature, order, trust state and place; then it is stored, and its leaf is the receipt.
+
+use assay_evidence::time::UnixTime;
+use assay_telemetry::{BootEpoch, OpenError, SequenceError, SequenceState, Statement, StatementError};
+use assay_trust::grant::telemetry::{TelemetryRequest, decide};
+use assay_trust::grant::{Denied, telemetry::TelemetryGrant};
+use assay_wire::edge;
+use data_encoding::HEXLOWER;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::attest::finding_to_wire;
+use crate::device::{Device, DeviceError};
+use crate::server::Server;
+use crate::store::{AcceptTelemetry, RefuseTelemetry, StoreError};
+
+/// Takes a batch in, or says why not. A denial is an answer; what is broken or forged is an error.
+pub(crate) async fn submit(
+    server: &Server,
+    request: edge::SubmitRequest,
+    now: UnixTime,
+) -> Result<edge::SubmitResponse, SubmitError> {
+    for _ in 0..ATTEMPTS_MAX {
+        match attempt(server, &request, now).await {
+            Err(SubmitError::Store(StoreError::Conflict)) => {}
+            outcome => return outcome,
+        }
+    }
+    Err(StoreError::Conflict.into())
+}
+
+async fn attempt(
+    server: &Server,
+    request: &edge::SubmitRequest,
+    now: UnixTime,
+) -> Result<edge::SubmitResponse, SubmitError> {
+    // Whose key to verify with is all that is read before the signature holds.
+    let stated = assay_telemetry::stated_device(&request.statement)?;
+    let device = Device::load(&server.store, &stated).await?.ok_or(SubmitError::UnknownDevice)?;
+    let spki = &device.record.device_key_spki;
+    let batch = assay_telemetry::open(&request.statement, &request.signature, &request.payload, spki)?;
+
+    let stored = server.store.telemetry_position(device.id.as_str()).await?;
+    let revision = stored.as_ref().map_or(0, |stored| stored.revision);
+    let position = match stored {
+        Some(stored) => read_position(&stored.position)?,
+        None => SequenceState::default(),
+    };
+    let (position, missing) = match position.check(&batch) {
+        Ok(next) => (next, None),
+        // What a device dropped is gone; the gap goes on record with the batch after it.
+        Err(SequenceError::Gap { expected, resume, .. }) => (resume, Some(expected)),
+        Err(error) => return Err(error.into()),
+    };
+
+    let policy = server.policies.current().compiled;
+    let location = policy.as_ref().and_then(|policy| policy.location());
+    let statement = batch.statement();
+    match decide(&device.state, TelemetryRequest { batch: &batch, location }, now) {
+        Ok(grant) => {
+            let accept = AcceptTelemetry {
+                device_id: device.id.to_string(),
+                state_version: grant.state_version(),
+                from_revision: revision,
+                position: write_position(&position),
+                received_at: now,
+                sequence: grant.sequence(),
+                items: statement.items,
+                location: grant.place().unwrap_or_default().to_owned(),
+                detail: detail(statement, &batch.statement_sha256(), &grant, missing),
+                statement: request.statement.to_vec(),
+                signature: request.signature.to_vec(),
+                payload: request.payload.to_vec(),
+            };
+            let receipt = server.store.commit(accept).await?;
+            server.metrics.telemetry(true);
+            Ok(edge::SubmitResponse {
+                accepted: true,
+                reason: String::new(),
+                ledger_sequence: receipt.index,
+                ledger_hash: receipt.hash.to_vec().into(),
+                findings: Vec::new(),
+            })
+        }
+        Err(denied) => refuse(server, &device, statement.sequence, &denied, now).await,
+    }
+}
+
+async fn refuse(
+    server: &Server,
+    device: &Device,
+    sequence: u64,
+    denied: &Denied,
+    now: UnixTime,
+) -> Result<edge::SubmitResponse, SubmitError> {
+    let refusal = RefuseTelemetry {
+        device_id: device.id.to_string(),
+        sequence,
+        at: now,
+        code: denied.code().to_owned(),
+        reason: denied.to_string(),
+    };
+    server.store.commit(refusal).await?;
+    server.metrics.telemetry(false);
+    tracing::info!(device = %device.id, sequence, code = denied.code(), reason = %denied, "telemetry refused");
+    Ok(edge::SubmitResponse {
+        accepted: false,
+        reason: format!("{}: {denied}", denied.code()),
+        findings: denied.finding().iter().map(finding_to_wire).collect(),
+        ..edge::SubmitResponse::default()
+    })
+}
+
+fn detail(statement: &Statement, sha256: &[u8], grant: &TelemetryGrant, missing_from: Option<u64>) -> String {
+    serde_json::json!({
+        "sequence": statement.sequence, "statement_sha256": HEXLOWER.encode(sha256),
+        "payload_sha256": HEXLOWER.encode(&statement.payload_sha256), "items": statement.items,
+        "place": grant.place(), "state_version": grant.state_version(), "missing_from": missing_from,
+    })
+    .to_string()
+}
+
+/// A [`SequenceState`] as stored.
+#[derive(Serialize, Deserialize)]
+struct Position {
+    key_id: String,
+    reset_count: u32,
+    restart_count: u32,
+    sequence: u64,
+    statement_sha256: String,
+}
+
+fn write_position(state: &SequenceState) -> String {
+    let position = Position {
+        key_id: HEXLOWER.encode(&state.key_id),
+        reset_count: state.boot_epoch.reset_count,
+        restart_count: state.boot_epoch.restart_count,
+        sequence: state.sequence,
+        statement_sha256: HEXLOWER.encode(&state.statement_sha256),
+    };
+    serde_json::to_value(position).unwrap_or_default().to_string()
+}
+
+fn read_position(text: &str) -> Result<SequenceState, StoreError> {
+    let corrupt = || StoreError::Corrupt { column: "telemetry_positions.position" };
+    let sha256 = |hex: &str| {
+        HEXLOWER.decode(hex.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok()).ok_or_else(corrupt)
+    };
+    let position: Position = serde_json::from_str(text).map_err(|_| corrupt())?;
+    Ok(SequenceState {
+        key_id: sha256(&position.key_id)?,
+        boot_epoch: BootEpoch { reset_count: position.reset_count, restart_count: position.restart_count },
+        sequence: position.sequence,
+        statement_sha256: sha256(&position.statement_sha256)?,
+    })
+}
+
+/// Why a batch is not even denied.
+#[derive(Debug, Error)]
+pub(crate) enum SubmitError {
+    /// The statement does not read.
+    #[error(transparent)]
+    Statement(#[from] StatementError),
+    /// Nobody of that name is enrolled.
+    #[error("the device is not enrolled")]
+    UnknownDevice,
+    /// Signature or content.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Not the next of its device.
+    #[error(transparent)]
+    Sequence(#[from] SequenceError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<DeviceError> for SubmitError {
+    fn from(error: DeviceError) -> Self {
+        SubmitError::Store(error.0)
+    }
+}
+
+/// Batches of one device that come in at once are taken one after the other.
+const ATTEMPTS_MAX: usize = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_reads_back() {
+        let state = SequenceState {
+            key_id: [1; 32],
+            boot_epoch: BootEpoch { reset_count: 7, restart_count: 1 },
+            sequence: 41,
+            statement_sha256: [9; 32],
+        };
+        assert_eq!(read_position(&write_position(&state)).unwrap(), state);
+        assert!(read_position("{}").is_err());
+    }
+}

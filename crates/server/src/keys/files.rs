@@ -1,0 +1,101 @@
+//! Files only the server's user can read, replaced whole or not at all.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use assay_identity::PrivateKey;
+use assay_identity::bundle::pem_certificates;
+use assay_identity::key::KeyError;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use thiserror::Error;
+
+/// What went wrong with which file.
+#[derive(Debug, Error)]
+pub enum FileError {
+    /// The file system said no.
+    #[error("{}: cannot {what}", path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What was tried.
+        what: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The key in it does not read.
+    #[error("{}: not a key of ours", path.display())]
+    Key {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: KeyError,
+    },
+    /// The certificate in it does not read.
+    #[error("{}: not a PEM certificate", path.display())]
+    Certificate {
+        /// Which file.
+        path: PathBuf,
+    },
+}
+
+/// Makes a folder for its owner alone.
+pub(crate) fn private_folder(folder: &Path) -> Result<(), FileError> {
+    let failed = |source| FileError::Io { path: folder.to_owned(), what: "be made private", source };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(failed)
+}
+
+/// Writes a file for its owner alone.
+pub(crate) fn write_private(path: &Path, contents: &[u8]) -> Result<(), FileError> {
+    write(path, contents, 0o600)
+}
+
+/// Writes a file for everyone to read.
+pub(crate) fn write_public(path: &Path, contents: &[u8]) -> Result<(), FileError> {
+    write(path, contents, 0o644)
+}
+
+/// Reads a file; `None` if there is none.
+pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
+    match fs::read(path) {
+        Ok(contents) => Ok(Some(contents)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(FileError::Io { path: path.to_owned(), what: "be read", source }),
+    }
+}
+
+/// Saves a key and its certificate. The key comes first: a certificate without its key is of no use.
+pub(super) fn save(folder: &Path, name: &str, key: &PrivateKey, certificate: &[u8]) -> Result<(), FileError> {
+    write_private(&folder.join(format!("{name}.key")), key.to_pem().as_bytes())?;
+    write_private(&folder.join(format!("{name}.pem")), pem_certificates([certificate]).as_bytes())
+}
+
+/// Loads a key and its certificate; `None` unless both are there.
+pub(super) fn load(folder: &Path, name: &str) -> Result<Option<(PrivateKey, Vec<u8>)>, FileError> {
+    let (key_path, certificate_path) =
+        (folder.join(format!("{name}.key")), folder.join(format!("{name}.pem")));
+    let (Some(key), Some(certificate)) = (read(&key_path)?, read(&certificate_path)?) else {
+        return Ok(None);
+    };
+    let key = PrivateKey::from_pem(&key).map_err(|source| FileError::Key { path: key_path, source })?;
+    let certificate = CertificateDer::from_pem_slice(&certificate)
+        .map_err(|_| FileError::Certificate { path: certificate_path })?;
+    Ok(Some((key, certificate.to_vec())))
+}
+
+/// To the disk under another name, then renamed: a crash leaves the old file or the new one.
+fn write(path: &Path, contents: &[u8], mode: u32) -> Result<(), FileError> {
+    let failed = |source| FileError::Io { path: path.to_owned(), what: "be written", source };
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let new = PathBuf::from(name);
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&new).map_err(failed)?;
+    // The mode above counts only for a file that was not there.
+    file.set_permissions(fs::Permissions::from_mode(mode)).map_err(failed)?;
+    file.write_all(contents).and_then(|()| file.sync_all()).map_err(failed)?;
+    fs::rename(&new, path).map_err(failed)
+}

@@ -1,0 +1,279 @@
+//! The authority: the only code that touches a signing key.
+//!
+//! A root and an issuing CA are made on first start and kept in files only the server's user can read. Every leaf is
+//! put on record, then signed, then inspected. A device's or workload's certificate needs an [`SvidGrant`], by value:
+//! one decision, one certificate.
+
+mod files;
+mod server_certificate;
+mod token;
+
+use std::path::Path;
+
+use assay_evidence::time::UnixTime;
+use assay_identity::authority::{AuthorityTemplate, IssueError, sign_issuing, sign_root};
+use assay_identity::bundle::BundleError;
+use assay_identity::crl::{self, RevokedSerial};
+use assay_identity::key::KeyError;
+use assay_identity::x509_svid::{self, IssuedSvid, NOT_BEFORE_LEEWAY, SvidTemplate};
+use assay_identity::{Bundle, Csr, Issuer, PrivateKey, Serial, SpiffeId, TrustDomain};
+use assay_trust::grant::svid::SvidGrant;
+use aws_lc_rs::rand;
+use data_encoding::HEXLOWER;
+use thiserror::Error;
+
+pub use files::FileError;
+pub(crate) use files::{private_folder, write_public};
+pub(crate) use server_certificate::ServerCertificate;
+pub(crate) use token::OperatorToken;
+
+use crate::clock::certificate_time;
+use crate::store::{Carrier, RecordSvid, Store, StoreError, SvidRecord};
+
+/// Root and issuing CA of one trust domain.
+#[derive(Debug)]
+pub(crate) struct Authority {
+    trust_domain: TrustDomain,
+    issuing: Issuer,
+    bundle: Bundle,
+}
+
+/// A certificate and the one above it, leaf first.
+#[derive(Clone, Debug)]
+pub(crate) struct Chain {
+    /// The certificates, DER.
+    pub certificates: Vec<Vec<u8>>,
+    /// When the leaf ends.
+    pub not_after: UnixTime,
+}
+
+impl Authority {
+    /// Loads the authority from `folder`, making what is missing and renewing an issuing CA near its end.
+    pub(crate) fn open(
+        folder: &Path,
+        trust_domain: &TrustDomain,
+        now: UnixTime,
+    ) -> Result<Authority, KeysError> {
+        files::private_folder(folder)?;
+        let (root_key, root) = open_root(folder, trust_domain, now)?;
+        let bundle = Bundle::new(trust_domain.clone(), [root.as_slice()])?;
+        let root = Issuer::new(root, root_key)?;
+        let issuing = open_issuing(folder, trust_domain, &root, now)?;
+        Ok(Authority { trust_domain: trust_domain.clone(), issuing, bundle })
+    }
+
+    /// What verifies everything this authority signs.
+    pub(crate) fn bundle(&self) -> &Bundle {
+        &self.bundle
+    }
+
+    /// Records, signs and inspects the certificate that was granted.
+    pub(crate) async fn sign_svid(
+        &self,
+        store: &Store,
+        grant: SvidGrant,
+        device: &SpiffeId,
+        entry_id: Option<&str>,
+        now: UnixTime,
+    ) -> Result<Chain, KeysError> {
+        let carrier = Carrier::Device {
+            id: device.to_string(),
+            state_version: grant.state_version(),
+            entry_id: entry_id.map(str::to_owned),
+        };
+        let template = SvidTemplate {
+            spiffe_id: grant.spiffe_id().clone(),
+            dns_names: grant.dns_names().to_vec(),
+            ip_addresses: Vec::new(),
+            spki: grant.public_key_spki().to_vec(),
+            serial: new_serial()?,
+            not_before: certificate_time(grant.not_before()),
+            not_after: self.no_later_than_ours(grant.not_after()),
+        };
+        self.record_and_sign(store, template, carrier, device.as_str(), now).await
+    }
+
+    /// Records, signs and inspects a gateway's certificate, on an operator's word.
+    pub(crate) async fn sign_gateway(
+        &self,
+        store: &Store,
+        gateway: SpiffeId,
+        csr: &Csr,
+        ttl_seconds: u64,
+        now: UnixTime,
+    ) -> Result<Chain, KeysError> {
+        let template = self.leaf(gateway, csr.spki_der().to_vec(), ttl_seconds, now)?;
+        self.record_and_sign(store, template, Carrier::Operator, "operator", now).await
+    }
+
+    /// Signs the revocation list.
+    pub(crate) fn sign_crl(
+        &self,
+        revoked: &[RevokedSerial],
+        number: u64,
+        now: UnixTime,
+        ttl_seconds: u64,
+    ) -> Result<Vec<u8>, KeysError> {
+        // Clocks that are behind must not find the list to be of the future.
+        let this_update = certificate_time(UnixTime(now.0.saturating_sub(NOT_BEFORE_LEEWAY.as_secs())));
+        Ok(crl::sign(revoked, number, this_update, certificate_time(now.plus(ttl_seconds)), &self.issuing)?)
+    }
+
+    /// Signs one of the server's own certificates.
+    async fn sign_own(
+        &self,
+        store: &Store,
+        mut template: SvidTemplate,
+        names: (Vec<String>, Vec<std::net::IpAddr>),
+        now: UnixTime,
+    ) -> Result<Chain, KeysError> {
+        (template.dns_names, template.ip_addresses) = names;
+        self.record_and_sign(store, template, Carrier::Operator, "server", now).await
+    }
+
+    fn leaf(
+        &self,
+        spiffe_id: SpiffeId,
+        spki: Vec<u8>,
+        ttl_seconds: u64,
+        now: UnixTime,
+    ) -> Result<SvidTemplate, KeysError> {
+        Ok(SvidTemplate {
+            spiffe_id,
+            dns_names: Vec::new(),
+            ip_addresses: Vec::new(),
+            spki,
+            serial: new_serial()?,
+            not_before: certificate_time(UnixTime(now.0.saturating_sub(NOT_BEFORE_LEEWAY.as_secs()))),
+            not_after: self.no_later_than_ours(now.plus(ttl_seconds)),
+        })
+    }
+
+    /// Nothing is signed that is not on record, and nothing leaves that was not looked at.
+    async fn record_and_sign(
+        &self,
+        store: &Store,
+        template: SvidTemplate,
+        carrier: Carrier,
+        actor: &str,
+        now: UnixTime,
+    ) -> Result<Chain, KeysError> {
+        let not_after = UnixTime(template.not_after.as_secs());
+        let svid = SvidRecord {
+            serial: template.serial.to_string(),
+            spiffe_id: template.spiffe_id.to_string(),
+            carrier,
+            spki_sha256: HEXLOWER.encode(&assay_telemetry::sha256(&template.spki)),
+            issued_at: now,
+            not_after,
+            withdrawn_at: None,
+        };
+        store.commit(RecordSvid { svid, actor: actor.to_owned() }).await?;
+        let issued: IssuedSvid = x509_svid::issue(&template, &self.issuing)?;
+        tracing::info!(svid = %template.spiffe_id, serial = %template.serial, %not_after, "svid issued");
+        let certificates = vec![issued.der().to_vec(), self.issuing.certificate().to_vec()];
+        Ok(Chain { certificates, not_after })
+    }
+
+    fn no_later_than_ours(&self, not_after: UnixTime) -> assay_identity::UnixTime {
+        certificate_time(not_after).min(self.issuing.not_after())
+    }
+}
+
+/// Why the authority could not do it.
+#[derive(Debug, Error)]
+pub enum KeysError {
+    /// A file of the key folder.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The key material does not work.
+    #[error("a key could not be made or read")]
+    Key(#[from] KeyError),
+    /// Signing, or what inspection found.
+    #[error("a certificate could not be issued")]
+    Issue(#[from] IssueError),
+    /// The root in the key folder is not this trust domain's.
+    #[error("the root in the key folder cannot be used")]
+    Bundle(#[from] BundleError),
+    /// The certificate could not be put on record, so it was not signed.
+    #[error("the certificate could not be recorded")]
+    Record(#[from] StoreError),
+    /// TLS refused the certificate.
+    #[error("the server's own certificate cannot be used")]
+    Tls(#[from] rustls::Error),
+    /// The system has no randomness.
+    #[error("the random source failed")]
+    Random,
+}
+
+/// Fills an array from the system's random source.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], KeysError> {
+    let mut bytes = [0; N];
+    rand::fill(&mut bytes).map_err(|_| KeysError::Random)?;
+    Ok(bytes)
+}
+
+fn new_serial() -> Result<Serial, KeysError> {
+    Ok(Serial::from_random(random()?))
+}
+
+fn open_root(
+    folder: &Path,
+    trust_domain: &TrustDomain,
+    now: UnixTime,
+) -> Result<(PrivateKey, Vec<u8>), KeysError> {
+    if let Some(stored) = files::load(folder, "root")? {
+        return Ok(stored);
+    }
+    let key = PrivateKey::generate()?;
+    let template = authority(trust_domain, "root", now, ROOT_LIFE_SECONDS)?;
+    let certificate = sign_root(&template, &key)?;
+    files::save(folder, "root", &key, &certificate)?;
+    tracing::info!(%trust_domain, "a root was made for the trust domain");
+    Ok((key, certificate))
+}
+
+/// Renewal keeps the key and the name: certificates and revocation lists from before stay good.
+fn open_issuing(
+    folder: &Path,
+    trust_domain: &TrustDomain,
+    root: &Issuer,
+    now: UnixTime,
+) -> Result<Issuer, KeysError> {
+    let (key, certificate) = match files::load(folder, "issuing")? {
+        Some((key, certificate)) => (key, Some(certificate)),
+        None => (PrivateKey::generate()?, None),
+    };
+    let renewed_from = certificate_time(now.plus(ISSUING_LIFE_SECONDS / 6));
+    let pem = key.to_pem();
+    if let Some(certificate) = certificate {
+        let issuer = Issuer::new(certificate, key)?;
+        if issuer.not_after() > renewed_from {
+            return Ok(issuer);
+        }
+    }
+    let key = PrivateKey::from_pem(pem.as_bytes())?;
+    let mut template = authority(trust_domain, "issuing", now, ISSUING_LIFE_SECONDS)?;
+    template.not_after = template.not_after.min(root.not_after());
+    let certificate = sign_issuing(&template, &key.spki(), root)?;
+    files::save(folder, "issuing", &key, &certificate)?;
+    Ok(Issuer::new(certificate, key)?)
+}
+
+fn authority(
+    trust_domain: &TrustDomain,
+    name: &str,
+    now: UnixTime,
+    life_seconds: u64,
+) -> Result<AuthorityTemplate, KeysError> {
+    Ok(AuthorityTemplate {
+        trust_domain: trust_domain.clone(),
+        name: format!("{trust_domain} {name}"),
+        serial: new_serial()?,
+        not_before: certificate_time(UnixTime(now.0.saturating_sub(NOT_BEFORE_LEEWAY.as_secs()))),
+        not_after: certificate_time(now.plus(life_seconds)),
+    })
+}
+
+const ROOT_LIFE_SECONDS: u64 = 10 * 365 * 24 * 3600;
+const ISSUING_LIFE_SECONDS: u64 = 365 * 24 * 3600;

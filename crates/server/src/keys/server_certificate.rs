@@ -1,0 +1,55 @@
+//! The server's own certificate: short-lived, its key only in memory, renewed at half of its life.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use assay_evidence::time::UnixTime;
+use assay_identity::{PrivateKey, SpiffeId, tls};
+use rustls::sign::CertifiedKey;
+
+use super::{Authority, KeysError};
+use crate::store::Store;
+
+/// A certificate for the server's doors and when to get the next one.
+#[derive(Clone, Debug)]
+pub(crate) struct ServerCertificate {
+    /// What TLS shows.
+    pub key: Arc<CertifiedKey>,
+    /// From when on it should be replaced.
+    pub renew_at: UnixTime,
+}
+
+impl ServerCertificate {
+    /// Makes a key and a certificate for it: the server's SPIFFE ID, and `names` for clients that know no SPIFFE.
+    pub(crate) async fn issue(
+        authority: &Authority,
+        store: &Store,
+        names: &[String],
+        ttl_seconds: u64,
+        now: UnixTime,
+    ) -> Result<ServerCertificate, KeysError> {
+        let key = PrivateKey::generate()?;
+        let id = SpiffeId::server(&authority.trust_domain);
+        let template = authority.leaf(id, key.spki(), ttl_seconds, now)?;
+        let chain = authority.sign_own(store, template, split(names), now).await?;
+        let life = chain.not_after.0.saturating_sub(now.0);
+        Ok(ServerCertificate {
+            key: tls::certified_key(chain.certificates, key.pkcs8())?,
+            renew_at: now.plus(life / 2),
+        })
+    }
+}
+
+/// Names that are addresses become addresses.
+fn split(names: &[String]) -> (Vec<String>, Vec<IpAddr>) {
+    let mut dns_names = vec!["localhost".to_owned()];
+    let mut addresses = vec![IpAddr::from([127, 0, 0, 1])];
+    for name in names {
+        match name.parse::<IpAddr>() {
+            Ok(address) if !addresses.contains(&address) => addresses.push(address),
+            Err(_) if !dns_names.contains(name) => dns_names.push(name.clone()),
+            _ => {}
+        }
+    }
+    (dns_names, addresses)
+}

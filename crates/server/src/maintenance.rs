@@ -1,0 +1,133 @@
+//! What has to happen by the clock: stale trust expires, lists and certificates are renewed, history is forgotten.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use assay_evidence::time::UnixTime;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::clock;
+use crate::device::Device;
+use crate::fate::FateError;
+use crate::keys::{KeysError, ServerCertificate};
+use crate::server::Server;
+use crate::store::{PruneHistory, StoreError};
+
+/// Runs until the server stops. What fails is tried again at the next turn.
+pub(crate) async fn run(server: Arc<Server>) {
+    let mut shutdown = server.shutdown.clone();
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let now = clock::now();
+    let mut due = Due {
+        crl: now.plus(server.config.crl_ttl_seconds / 2),
+        certificate: now.plus(server.config.server_svid_ttl_seconds / 2),
+        pruning: now.plus(PRUNE_EVERY_SECONDS),
+    };
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            _ = shutdown.changed() => return,
+        }
+        let now = clock::now();
+        report("expiry", expire(&server, now).await);
+        if now >= due.crl {
+            due.crl = now.plus(retry_or(
+                server.config.crl_ttl_seconds / 2,
+                server.revocations.renew(&server.store, now).await,
+            ));
+        }
+        if now >= due.certificate {
+            due.certificate = renew_certificate(&server, now).await;
+        }
+        if now >= due.pruning {
+            due.pruning = now.plus(prune(&server, now).await);
+        }
+    }
+}
+
+/// When each chore is next.
+struct Due {
+    crl: UnixTime,
+    certificate: UnixTime,
+    pruning: UnixTime,
+}
+
+/// A device whose evidence is too old loses what it holds, attached or not.
+async fn expire(server: &Server, now: UnixTime) -> Result<(), FateError> {
+    for record in server.store.devices_to_expire(now, EXPIRE_AT_ONCE_MAX).await? {
+        let device = Device::of(record)?;
+        server.expire(&device.id, now).await?;
+    }
+    Ok(())
+}
+
+async fn renew_certificate(server: &Server, now: UnixTime) -> UnixTime {
+    let config = &server.config;
+    let issued = ServerCertificate::issue(
+        &server.authority,
+        &server.store,
+        &config.names,
+        config.server_svid_ttl_seconds,
+        now,
+    );
+    let renewed = issued.await.and_then(|certificate| {
+        server.doors.renew(&server.revocations, &certificate)?;
+        Ok(certificate.renew_at)
+    });
+    renewed.unwrap_or_else(|error| {
+        tracing::error!(error = %chain(&error), "the server's certificate was not renewed");
+        now.plus(RETRY_SECONDS)
+    })
+}
+
+/// Returns in how many seconds to look again: at once while there is more to forget.
+async fn prune(server: &Server, now: UnixTime) -> u64 {
+    let before = UnixTime(now.0.saturating_sub(server.config.telemetry_retention_seconds));
+    let svids_before = UnixTime(now.0.saturating_sub(ENDED_SVIDS_KEPT_SECONDS));
+    match server.store.commit(PruneHistory { telemetry_before: before, svids_before }).await {
+        Ok(0) => PRUNE_EVERY_SECONDS,
+        Ok(_) => 0,
+        Err(error) => {
+            report("pruning", Err::<(), StoreError>(error));
+            PRUNE_EVERY_SECONDS
+        }
+    }
+}
+
+fn retry_or(seconds: u64, outcome: Result<(), KeysError>) -> u64 {
+    match outcome {
+        Ok(()) => seconds,
+        Err(error) => {
+            tracing::error!(error = %chain(&error), "the revocation list was not renewed");
+            RETRY_SECONDS
+        }
+    }
+}
+
+fn report<E: std::error::Error>(chore: &str, outcome: Result<(), E>) {
+    if let Err(error) = outcome {
+        tracing::error!(chore, error = %chain(&error), "a chore failed");
+    }
+}
+
+/// An error with its causes, for the log.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        cause = source.source();
+    }
+    text
+}
+
+/// Trust that ran out grants nothing from the first moment; this is how long its certificates stand.
+const TICK: Duration = Duration::from_secs(1);
+/// Expiries of one turn.
+const EXPIRE_AT_ONCE_MAX: u32 = 500;
+const RETRY_SECONDS: u64 = 5;
+const PRUNE_EVERY_SECONDS: u64 = 600;
+/// So that an operator can look at what was.
+const ENDED_SVIDS_KEPT_SECONDS: u64 = 7 * 24 * 3600;

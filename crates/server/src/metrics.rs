@@ -1,0 +1,104 @@
+//! What Prometheus is told.
+
+use std::sync::atomic::AtomicI64;
+
+use assay_trust::Tier;
+use prometheus_client::encoding::{EncodeLabelSet, text::encode};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// Counters of what the server did, and gauges that are set when they are asked for.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    enrollments: Counter,
+    attestations: Family<TierLabel, Counter>,
+    svids_issued: Counter,
+    svids_withdrawn: Counter,
+    telemetry: Family<VerdictLabel, Counter>,
+    attached: Gauge<i64, AtomicI64>,
+    devices: Family<StatusLabel, Gauge>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TierLabel {
+    tier: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VerdictLabel {
+    accepted: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StatusLabel {
+    status: String,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Metrics {
+        let mut registry = Registry::with_prefix("assay");
+        let metrics = Metrics {
+            enrollments: Counter::default(),
+            attestations: Family::default(),
+            svids_issued: Counter::default(),
+            svids_withdrawn: Counter::default(),
+            telemetry: Family::default(),
+            attached: Gauge::default(),
+            devices: Family::default(),
+            registry: Registry::default(),
+        };
+        registry.register("enrollments", "Devices bound", metrics.enrollments.clone());
+        registry.register("attestations", "Evidence judged, by tier", metrics.attestations.clone());
+        registry.register(
+            "svids_issued",
+            "Certificates for devices and workloads",
+            metrics.svids_issued.clone(),
+        );
+        registry.register(
+            "svids_withdrawn",
+            "Certificates that fell with a trust state",
+            metrics.svids_withdrawn.clone(),
+        );
+        registry.register("telemetry_batches", "Batches decided on", metrics.telemetry.clone());
+        registry.register("devices_attached", "Devices with a standing connection", metrics.attached.clone());
+        registry.register("devices", "Enrolled devices, by status", metrics.devices.clone());
+        Metrics { registry, ..metrics }
+    }
+
+    pub(crate) fn enrolled(&self) {
+        self.enrollments.inc();
+    }
+
+    pub(crate) fn attested(&self, tier: Tier) {
+        self.attestations.get_or_create(&TierLabel { tier: tier.name() }).inc();
+    }
+
+    pub(crate) fn svid_issued(&self) {
+        self.svids_issued.inc();
+    }
+
+    pub(crate) fn withdrawn(&self, svids: usize) {
+        self.svids_withdrawn.inc_by(u64::try_from(svids).unwrap_or(u64::MAX));
+    }
+
+    pub(crate) fn telemetry(&self, accepted: bool) {
+        let accepted = if accepted { "true" } else { "false" };
+        self.telemetry.get_or_create(&VerdictLabel { accepted }).inc();
+    }
+
+    /// The text, with the gauges as they stand.
+    pub(crate) fn render(&self, attached: usize, devices: Vec<(String, u64)>) -> String {
+        self.attached.set(i64::try_from(attached).unwrap_or(i64::MAX));
+        self.devices.clear();
+        for (status, count) in devices {
+            self.devices.get_or_create(&StatusLabel { status }).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        encode(&mut text, &self.registry).ok();
+        text
+    }
+}
