@@ -14,6 +14,11 @@ pub(crate) fn unsigned(bytes: &[u8]) -> Vec<u8> {
     }
 }
 
+/// An OBJECT IDENTIFIER of already encoded arcs.
+pub(crate) fn object_identifier(arcs: &[u8]) -> Vec<u8> {
+    element(0x06, &[arcs])
+}
+
 /// A BIT STRING of whole bytes.
 pub(crate) fn bit_string(bytes: &[u8]) -> Vec<u8> {
     element(0x03, &[&[0], bytes])
@@ -48,6 +53,9 @@ fn push_length(out: &mut Vec<u8>, length: usize) {
         }
     }
 }
+
+/// NULL.
+pub(crate) const NULL: &[u8] = &[0x05, 0x00];
 
 /// Tag, length-of-length and a 64-bit length.
 const LENGTH_BYTES_MAX: usize = 10;

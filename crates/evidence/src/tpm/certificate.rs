@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use thiserror::Error;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
-use x509_parser::oid_registry::asn1_rs::Oid;
+use x509_parser::oid_registry::asn1_rs::{Oid, Tag};
 use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey as SubjectKey;
 use x509_parser::signature_algorithm::SignatureAlgorithm as X509SignatureAlgorithm;
@@ -16,7 +16,7 @@ use x509_parser::time::ASN1Time;
 use x509_parser::x509::{AlgorithmIdentifier, SubjectPublicKeyInfo, X509Name, X509Version};
 
 use super::public_key::{PublicKey, SignatureAlgorithm, SignatureError, SignatureScheme};
-use crate::der::strip_zeros;
+use crate::der::{self, strip_zeros};
 use crate::digest::{Digest, HashAlgorithm};
 use crate::time::UnixTime;
 
@@ -88,6 +88,9 @@ impl Certificate {
         // RFC 5280, 4.1.1.2: the signed and the unsigned statement of the algorithm are the same.
         if tbs.signature != parsed.signature_algorithm {
             return Err(CertificateError::Algorithms);
+        }
+        if frame_of(&parsed).as_deref() != Some(parsed.as_raw()) {
+            return Err(CertificateError::Der);
         }
         Ok(Certificate {
             sha256: HashAlgorithm::Sha256.hash(&[parsed.as_raw()]),
@@ -235,6 +238,21 @@ pub(super) enum SignatureRefused {
     Algorithm,
     #[error(transparent)]
     Signature(#[from] SignatureError),
+}
+
+/// The certificate's DER made anew around its signed part. What is around it is not signed, and the parser takes
+/// it in many forms; held to the only right one, a certificate has one fingerprint.
+fn frame_of(certificate: &X509Certificate<'_>) -> Option<Vec<u8>> {
+    let AlgorithmIdentifier { algorithm, parameters } = &certificate.signature_algorithm;
+    let parameters = match parameters {
+        None => Vec::new(),
+        Some(any) if any.tag() == Tag::Null => der::NULL.to_vec(),
+        Some(any) if any.tag() == Tag::Sequence => der::sequence(&[any.data]),
+        Some(_) => return None,
+    };
+    let algorithm = der::sequence(&[&der::object_identifier(algorithm.as_bytes()), &parameters]);
+    let signature = der::bit_string(&certificate.signature_value.data);
+    Some(der::sequence(&[certificate.tbs_certificate.as_ref(), &algorithm, &signature]))
 }
 
 /// Times before 1970 count as 1970.

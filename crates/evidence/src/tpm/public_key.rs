@@ -49,11 +49,12 @@ impl PublicKey {
 
     /// The DER SubjectPublicKeyInfo (RFC 3279, RFC 5480).
     pub fn spki_der(&self) -> Vec<u8> {
-        let algorithm = match self {
-            PublicKey::Rsa { .. } => der::sequence(&[OID_RSA_ENCRYPTION, DER_NULL]),
-            PublicKey::EcP256 { .. } => der::sequence(&[OID_EC_PUBLIC_KEY, OID_P256]),
-            PublicKey::EcP384 { .. } => der::sequence(&[OID_EC_PUBLIC_KEY, OID_P384]),
+        let (algorithm, parameters) = match self {
+            PublicKey::Rsa { .. } => (OID_RSA_ENCRYPTION, der::NULL.to_vec()),
+            PublicKey::EcP256 { .. } => (OID_EC_PUBLIC_KEY, der::object_identifier(OID_P256)),
+            PublicKey::EcP384 { .. } => (OID_EC_PUBLIC_KEY, der::object_identifier(OID_P384)),
         };
+        let algorithm = der::sequence(&[&der::object_identifier(algorithm), &parameters]);
         der::sequence(&[&algorithm, &der::bit_string(&self.subject_public_key())])
     }
 
@@ -184,12 +185,11 @@ const fn max_salt(parameters: lc::RsaParameters) -> lc::RsaParameters {
 }
 
 const POINT_UNCOMPRESSED: u8 = 0x04;
-const DER_NULL: &[u8] = &[0x05, 0x00];
 /// 1.2.840.113549.1.1.1
-const OID_RSA_ENCRYPTION: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
+const OID_RSA_ENCRYPTION: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
 /// 1.2.840.10045.2.1
-const OID_EC_PUBLIC_KEY: &[u8] = &[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
+const OID_EC_PUBLIC_KEY: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
 /// 1.2.840.10045.3.1.7
-const OID_P256: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+const OID_P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
 /// 1.3.132.0.34
-const OID_P384: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22];
+const OID_P384: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x22];

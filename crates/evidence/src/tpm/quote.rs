@@ -99,6 +99,7 @@ pub fn verify_quote(quote: &Quote<'_>, ak: &PublicArea) -> (Option<VerifiedQuote
         }
         _ => None,
     };
+    failures.sort_by_key(|failure| failure.check);
     (verified, failures)
 }
 
