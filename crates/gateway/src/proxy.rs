@@ -1,0 +1,177 @@
+//! One request: route, count, pass on, answer.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use assay_identity::SpiffeId;
+use http::uri::{Authority, Scheme};
+use http::{Method, Request, Response, Uri};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+
+use crate::body::{Answer, AnswerBody, Exceeded, RequestBody};
+use crate::config::Config;
+use crate::credentials::CredentialSource;
+use crate::limits::Limiter;
+use crate::refusal::Refusal;
+use crate::route::{self, Route};
+use crate::servers::{SendError, Servers};
+use crate::status;
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    pub(crate) address: IpAddr,
+    /// The SPIFFE ID of the SVID shown, if one was.
+    pub(crate) id: Option<SpiffeId>,
+}
+
+/// Everything a request needs, shared by all connections.
+pub(crate) struct Proxy {
+    pub(crate) limiter: Arc<Limiter>,
+    pub(crate) servers: Arc<Servers>,
+    pub(crate) credentials: Arc<CredentialSource>,
+    pub(crate) counters: Counters,
+    pub(crate) started: Instant,
+    request_bytes_max: u64,
+    request_time: Duration,
+}
+
+/// What happened since the start.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) passed: AtomicU64,
+    pub(crate) refused_rate: AtomicU64,
+    pub(crate) refused_size: AtomicU64,
+    pub(crate) refused_time: AtomicU64,
+    pub(crate) refused_path: AtomicU64,
+    pub(crate) unavailable: AtomicU64,
+}
+
+impl Proxy {
+    pub(crate) fn new(
+        config: &Config,
+        limiter: Arc<Limiter>,
+        servers: Arc<Servers>,
+        credentials: Arc<CredentialSource>,
+    ) -> Self {
+        Proxy {
+            limiter,
+            servers,
+            credentials,
+            counters: Counters::default(),
+            started: Instant::now(),
+            request_bytes_max: config.limits.request_bytes_max,
+            request_time: Duration::from_secs(config.limits.request_seconds),
+        }
+    }
+
+    /// Answers one request. `held` lives as long as the answer.
+    pub(crate) async fn answer<H: Send + Unpin + 'static>(
+        &self,
+        peer: &Peer,
+        request: Request<Incoming>,
+        held: H,
+    ) -> Response<AnswerBody> {
+        let grpc = is_grpc(&request);
+        match self.route(peer, request, grpc, held).await {
+            Ok(response) => response,
+            Err(refusal) => {
+                self.counters.of(refusal).fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(address = %peer.address, reason = refusal.name(), "request refused");
+                refusal.answer(grpc)
+            }
+        }
+    }
+
+    async fn route<H: Send + Unpin + 'static>(
+        &self,
+        peer: &Peer,
+        request: Request<Incoming>,
+        grpc: bool,
+        held: H,
+    ) -> Result<Response<AnswerBody>, Refusal> {
+        self.limiter.request(peer.address, peer.id.as_ref()).map_err(Refusal::TooOften)?;
+        if request.method() == Method::GET
+            && let Some(page) = status::page(self, peer, request.uri().path())
+        {
+            return Ok(page);
+        }
+        match route::find(request.uri().path()) {
+            Some(route) if grpc && request.method() == Method::POST => {
+                self.pass_on(route, request, held).await
+            }
+            _ => Err(Refusal::Unknown),
+        }
+    }
+
+    async fn pass_on<H: Send + Unpin + 'static>(
+        &self,
+        route: Route,
+        request: Request<Incoming>,
+        held: H,
+    ) -> Result<Response<AnswerBody>, Refusal> {
+        let bytes_max = (!route.standing).then_some(self.request_bytes_max);
+        if bytes_max.is_some_and(|max| request.body().size_hint().lower() > max) {
+            return Err(Refusal::TooLarge);
+        }
+        let deadline = (!route.standing).then(|| Box::pin(tokio::time::sleep(self.request_time)));
+        let exceeded = Exceeded::default();
+        let sending = self.servers.send(towards_server(request, route, bytes_max, exceeded.clone()));
+        let (sent, deadline) = match deadline {
+            None => (sending.await, None),
+            Some(mut deadline) => tokio::select! {
+                sent = sending => (sent, Some(deadline)),
+                () = &mut deadline => return Err(Refusal::TooLong),
+            },
+        };
+        let (response, lease) = sent.map_err(|error| {
+            if exceeded.get() {
+                return Refusal::TooLarge;
+            }
+            if let SendError::Broken(error) = &error {
+                tracing::debug!(error = error as &dyn std::error::Error, "server did not answer");
+            }
+            Refusal::Unavailable
+        })?;
+        self.counters.passed.fetch_add(1, Ordering::Relaxed);
+        Ok(response.map(|body| Answer::new(body, exceeded, deadline, (lease, held)).boxed_unsync()))
+    }
+}
+
+impl Counters {
+    fn of(&self, refusal: Refusal) -> &AtomicU64 {
+        match refusal {
+            Refusal::Unknown => &self.refused_path,
+            Refusal::TooOften(_) => &self.refused_rate,
+            Refusal::TooLarge => &self.refused_size,
+            Refusal::TooLong => &self.refused_time,
+            Refusal::Unavailable => &self.unavailable,
+        }
+    }
+}
+
+fn is_grpc(request: &Request<Incoming>) -> bool {
+    let content_type = request.headers().get("content-type");
+    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// The request as the server gets it: same headers, our own authority.
+fn towards_server(
+    request: Request<Incoming>,
+    route: Route,
+    bytes_max: Option<u64>,
+    exceeded: Exceeded,
+) -> Request<RequestBody> {
+    let (mut parts, body) = request.into_parts();
+    let mut uri = http::uri::Parts::default();
+    uri.scheme = Some(Scheme::HTTPS);
+    uri.authority = Some(Authority::from_static("server.assay.internal"));
+    uri.path_and_query = Some(http::uri::PathAndQuery::from_static(route.path));
+    parts.uri = Uri::from_parts(uri).unwrap_or_default();
+    parts.headers.remove("host");
+    Request::from_parts(parts, RequestBody::new(body, bytes_max, exceeded))
+}

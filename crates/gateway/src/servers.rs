@@ -1,0 +1,242 @@
+//! The servers behind the gateway: connections kept open, checked by ping, and chosen by load.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::pki_types::ServerName;
+use thiserror::Error;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
+
+use crate::body::RequestBody;
+use crate::config::Config;
+use crate::credentials::CredentialSource;
+
+/// Every server configured, healthy or not.
+pub(crate) struct Servers {
+    servers: Vec<Arc<Server>>,
+    connected: Arc<Notify>,
+}
+
+/// A request's place in a connection; given back when dropped.
+pub(crate) struct Lease(#[expect(dead_code, reason = "counted, not read")] Arc<()>);
+
+/// Why a request reached no server, or no answer came back.
+#[derive(Debug, Error)]
+pub(crate) enum SendError {
+    #[error("no healthy server")]
+    NoServer,
+    #[error("the server did not answer")]
+    Broken(#[source] hyper::Error),
+}
+
+impl Servers {
+    pub(crate) fn new(config: &Config, credentials: Arc<CredentialSource>) -> Self {
+        let connected = Arc::new(Notify::new());
+        let server = |address: &String| {
+            Arc::new(Server {
+                address: address.clone(),
+                streams_max: config.limits.streams_per_server_connection_max,
+                credentials: credentials.clone(),
+                connections: Mutex::default(),
+                connecting: tokio::sync::Mutex::default(),
+                lost: Notify::new(),
+                connected: connected.clone(),
+            })
+        };
+        Servers { servers: config.servers.iter().map(server).collect(), connected }
+    }
+
+    /// Keeps a connection to every server; never ends.
+    pub(crate) async fn keep_connected(self: Arc<Self>) {
+        let mut tasks: JoinSet<()> =
+            self.servers.iter().map(|server| server.clone().keep_connected()).collect();
+        while tasks.join_next().await.is_some() {}
+    }
+
+    /// Waits for the first connection.
+    pub(crate) async fn connected(&self) {
+        let first = self.connected.notified();
+        if self.healthy() == 0 {
+            first.await;
+        }
+    }
+
+    pub(crate) fn healthy(&self) -> usize {
+        self.servers.iter().filter(|server| server.is_healthy()).count()
+    }
+
+    pub(crate) fn total(&self) -> usize {
+        self.servers.len()
+    }
+
+    /// Sends a request to the least busy healthy server; to the next one if it never left us.
+    pub(crate) async fn send(
+        &self,
+        mut request: Request<RequestBody>,
+    ) -> Result<(Response<Incoming>, Lease), SendError> {
+        let mut candidates: Vec<_> = self.servers.iter().filter(|server| server.is_healthy()).collect();
+        candidates.sort_by_key(|server| server.active());
+        for server in candidates {
+            let Some((mut sender, lease)) = server.lease().await else {
+                continue;
+            };
+            match sender.try_send_request(request).await {
+                Ok(response) => return Ok((response, lease)),
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(SendError::Broken(error.into_error())),
+                },
+            }
+        }
+        Err(SendError::NoServer)
+    }
+}
+
+struct Server {
+    address: String,
+    streams_max: usize,
+    credentials: Arc<CredentialSource>,
+    /// Live connections. Locked for look-ups only, never across an await.
+    connections: Mutex<Vec<Connection>>,
+    /// Held while connecting, so that a crowd of requests opens one connection and not a crowd of them.
+    connecting: tokio::sync::Mutex<()>,
+    /// A connection ended.
+    lost: Notify,
+    connected: Arc<Notify>,
+}
+
+struct Connection {
+    sender: SendRequest<RequestBody>,
+    /// One reference is ours; each lease holds another.
+    leases: Arc<()>,
+}
+
+impl Connection {
+    fn active(&self) -> usize {
+        Arc::strong_count(&self.leases).saturating_sub(1)
+    }
+}
+
+/// Why a server could not be reached.
+#[derive(Debug, Error)]
+enum ConnectError {
+    #[error("no connection within {} s", CONNECT.as_secs())]
+    Timeout(#[from] tokio::time::error::Elapsed),
+    #[error("no TCP or TLS connection")]
+    Io(#[from] std::io::Error),
+    #[error("no HTTP/2 connection")]
+    Http(#[from] hyper::Error),
+}
+
+impl Server {
+    fn with_connections<T>(&self, look: impl FnOnce(&mut Vec<Connection>) -> T) -> T {
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.retain(|connection| !connection.sender.is_closed());
+        look(&mut connections)
+    }
+
+    fn is_healthy(&self) -> bool {
+        self.with_connections(|connections| !connections.is_empty())
+    }
+
+    fn active(&self) -> usize {
+        self.with_connections(|connections| connections.iter().map(Connection::active).sum())
+    }
+
+    /// A place in the least busy connection, or in a new one.
+    async fn lease(self: &Arc<Self>) -> Option<(SendRequest<RequestBody>, Lease)> {
+        if let Some(place) = self.free_place() {
+            return Some(place);
+        }
+        let _one_at_a_time = self.connecting.lock().await;
+        if let Some(place) = self.free_place() {
+            return Some(place);
+        }
+        if self.with_connections(|connections| connections.len()) < CONNECTIONS_PER_SERVER_MAX {
+            self.connect().await.ok()?;
+        }
+        self.free_place()
+    }
+
+    fn free_place(&self) -> Option<(SendRequest<RequestBody>, Lease)> {
+        self.with_connections(|connections| {
+            let free = connections.iter().filter(|connection| connection.active() < self.streams_max);
+            let connection = free.min_by_key(|connection| connection.active())?;
+            Some((connection.sender.clone(), Lease(connection.leases.clone())))
+        })
+    }
+
+    async fn keep_connected(self: Arc<Self>) {
+        let mut pause = PAUSE_MIN;
+        loop {
+            if self.is_healthy() {
+                pause = PAUSE_MIN;
+                self.lost.notified().await;
+                continue;
+            }
+            match self.connect().await {
+                Ok(()) => tracing::info!(server = self.address, "server connected"),
+                Err(error) => {
+                    self.log_unreachable(&error);
+                    tokio::time::sleep(pause).await;
+                    pause = PAUSE_MAX.min(pause * 2);
+                }
+            }
+        }
+    }
+
+    fn log_unreachable(&self, error: &ConnectError) {
+        let error = error as &dyn std::error::Error;
+        tracing::warn!(server = self.address, error, "server unreachable");
+    }
+
+    async fn connect(self: &Arc<Self>) -> Result<(), ConnectError> {
+        let (sender, connection) = tokio::time::timeout(CONNECT, self.handshake()).await??;
+        self.with_connections(|connections| connections.push(Connection { sender, leases: Arc::default() }));
+        self.connected.notify_waiters();
+        let server = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                let error = &error as &dyn std::error::Error;
+                tracing::debug!(server = server.address, error, "server connection broke");
+            }
+            server.lost.notify_one();
+        });
+        Ok(())
+    }
+
+    async fn handshake(&self) -> Result<(SendRequest<RequestBody>, Http2), ConnectError> {
+        let tcp = TcpStream::connect(&self.address).await?;
+        tcp.set_nodelay(true)?;
+        // Whom we reached is told by the SPIFFE ID; the name on the wire is of no account.
+        let name = ServerName::try_from(SERVER_NAME).map_err(std::io::Error::other)?;
+        let connector = TlsConnector::from(self.credentials.current().client.clone());
+        let tls = connector.connect(name, tcp).await?;
+        let handshake = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .keep_alive_while_idle(true)
+            .handshake(TokioIo::new(tls));
+        Ok(handshake.await?)
+    }
+}
+
+type Http2 =
+    http2::Connection<TokioIo<tokio_rustls::client::TlsStream<TcpStream>>, RequestBody, TokioExecutor>;
+
+const SERVER_NAME: &str = "server.assay.internal";
+const CONNECTIONS_PER_SERVER_MAX: usize = 64;
+const CONNECT: Duration = Duration::from_secs(2);
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+// A server that stops answering is noticed within two seconds.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
