@@ -3,11 +3,14 @@
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use assay_agent::config::Options;
-use assay_agent::{collect, detect};
+use assay_agent::{collect, detect, run};
 use clap::{CommandFactory, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
 
 /// Attests this device with its TPM and serves its workloads the identities it is granted.
 #[derive(Parser)]
@@ -76,7 +79,7 @@ RUST_LOG sets what is logged (default: info).";
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
-        Verb::Run { options } => run(options),
+        Verb::Run { options } => run_agent(options),
         Verb::Tpm { verb: TpmVerb::Detect { json, options } } => detect(json, options),
         Verb::Collect { out, options } => collect(&out, options),
         Verb::Completion { shell } => {
@@ -106,6 +109,26 @@ fn collect(out: &std::path::Path, options: Options) -> anyhow::Result<ExitCode> 
     Ok(ExitCode::SUCCESS)
 }
 
-fn run(options: Options) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("{:?}", options.merge()?.complete().context("configuration")?);
+fn run_agent(options: Options) -> anyhow::Result<ExitCode> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let config = options.merge()?.complete().context("configuration")?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let outcome = runtime.block_on(async {
+        let (mut terminate, mut interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let stop = async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        run::run(config, stop).await.map_err(anyhow::Error::from)
+    });
+    // A TPM command under way is waited for, but not for ever.
+    runtime.shutdown_timeout(TPM_PATIENCE);
+    outcome.map(|()| ExitCode::SUCCESS)
 }
+
+/// Stopping takes at most two seconds in all.
+const TPM_PATIENCE: Duration = Duration::from_millis(1500);

@@ -86,6 +86,9 @@ pub enum TpmError {
     /// A key's public area is not of the kind that was made.
     #[error("the key is not of the kind that was asked for")]
     KeyKind,
+    /// The agent is stopping.
+    #[error("interrupted: the agent is stopping")]
+    Interrupted,
     /// A saved key belongs to another TPM, or the TPM was cleared since.
     #[error(
         "{path}: this key is not of this TPM (other machine, or the TPM was cleared); remove it to enroll anew"
@@ -109,6 +112,17 @@ pub enum TpmError {
 }
 
 impl TpmError {
+    /// Whether the keys have to be loaded anew: the TPM was restarted, or the connection to it is gone.
+    pub fn is_lost(&self) -> bool {
+        let unloaded =
+            [TpmRcBase::ReferenceH0, TpmRcBase::ReferenceH1, TpmRcBase::Handle, TpmRcBase::Initialize];
+        match self {
+            TpmError::Transport { .. } => true,
+            TpmError::Refused { code, .. } => unloaded.into_iter().any(|base| code.is(base)),
+            _ => false,
+        }
+    }
+
     /// The TPM's own name of the refusal, where it is one.
     pub fn refusal(&self) -> Option<ReturnCode> {
         match self {

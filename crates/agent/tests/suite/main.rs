@@ -3,3 +3,4 @@
 mod bench;
 mod collect;
 mod tpm;
+mod workload_api;

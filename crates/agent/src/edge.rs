@@ -1,0 +1,122 @@
+//! The connection to the gateway: HTTP/2 over TLS 1.3, the other end recognised by its SPIFFE ID alone.
+//!
+//! While the device holds an SVID it shows it, its key in the TPM; the gateway's limits then go by device instead of
+//! by address. Nothing else rests on that: every word of the device that counts is signed by its TPM.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use assay_identity::tls::{self, TrustSource};
+use assay_identity::{SpiffeId, TrustDomain};
+use assay_wire::EDGE_MESSAGE_BYTES_MAX;
+use assay_wire::edge::edge_client::EdgeClient;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::sign::CertifiedKey;
+use thiserror::Error;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::transport::{Channel, Endpoint};
+use tower::service_fn;
+
+use crate::tpm::DeviceSigningKey;
+
+/// A client of the edge protocol over one connection.
+pub type Client = EdgeClient<Channel>;
+
+/// The gateway cannot be reached.
+#[derive(Debug, Error)]
+pub enum EdgeError {
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up")]
+    Tls(#[from] rustls::Error),
+    /// No connection.
+    #[error("gateway {gateway} cannot be reached: {}", innermost(source))]
+    Connect {
+        /// The gateway's address.
+        gateway: String,
+        /// What was in the way.
+        source: tonic::transport::Error,
+    },
+}
+
+/// Where the gateway is, and how it is recognised.
+#[derive(Clone)]
+pub struct Edge {
+    gateway: String,
+    trust_domain: TrustDomain,
+    trust: Arc<TrustSource>,
+}
+
+/// What the device shows: its SVID's chain, and the key in the TPM.
+pub struct Credential {
+    /// DER, leaf first.
+    pub chain: Vec<Vec<u8>>,
+    /// The key.
+    pub key: DeviceSigningKey,
+}
+
+impl Edge {
+    /// The gateway at HOST:PORT, of a trust domain whose authorities are in `trust`.
+    pub fn new(gateway: String, trust_domain: TrustDomain, trust: Arc<TrustSource>) -> Self {
+        Edge { gateway, trust_domain, trust }
+    }
+
+    /// Connects, with the device's certificate if there is one.
+    pub async fn connect(&self, credential: Option<Credential>) -> Result<Client, EdgeError> {
+        let certified = credential.map(|Credential { chain, key }| {
+            let chain = chain.into_iter().map(CertificateDer::from).collect();
+            Arc::new(CertifiedKey::new(chain, Arc::new(key)))
+        });
+        let trust_domain = self.trust_domain.clone();
+        let accept = Arc::new(move |id: &SpiffeId| is_ours(id, &trust_domain));
+        let config = tls::client_config(certified, self.trust.clone(), accept)?;
+        let failed = |source| EdgeError::Connect { gateway: self.gateway.clone(), source };
+        // The connector makes the TLS connection, so to tonic the address is a plain one.
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.gateway))
+            .map_err(failed)?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+            .keep_alive_while_idle(true);
+        let (gateway, config) = (self.gateway.clone(), Arc::new(config));
+        let connector = service_fn(move |_| connect_tls(gateway.clone(), config.clone()));
+        let channel = endpoint.connect_with_connector(connector).await.map_err(failed)?;
+        Ok(EdgeClient::new(channel)
+            .max_decoding_message_size(EDGE_MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(EDGE_MESSAGE_BYTES_MAX))
+    }
+}
+
+/// The gateway, or the server itself where no gateway stands before it.
+fn is_ours(id: &SpiffeId, trust_domain: &TrustDomain) -> bool {
+    id.trust_domain() == trust_domain && (id.is_gateway() || id.is_server())
+}
+
+async fn connect_tls(
+    gateway: String,
+    config: Arc<ClientConfig>,
+) -> io::Result<TokioIo<tokio_rustls::client::TlsStream<TcpStream>>> {
+    let stream = TcpStream::connect(&gateway).await?;
+    stream.set_nodelay(true)?;
+    // The name is sent for routing only: the SPIFFE ID says whom we reached.
+    let host = gateway.rsplit_once(':').map_or(gateway.as_str(), |(host, _)| host);
+    let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(io::Error::other)?;
+    Ok(TokioIo::new(TlsConnector::from(config).connect(name, stream).await?))
+}
+
+/// The cause that says most: transports wrap it several times.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Below the minute after which home routers forget a connection.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,0 +1,154 @@
+//! Enrollment: the device shows which TPM it is, and gets its identity.
+//!
+//! Nothing is kept until the server has answered, so an exchange that breaks off is simply started again.
+
+use assay_identity::SpiffeId;
+use assay_identity::csr::CsrError;
+use assay_wire::binding::enroll_proof_body;
+use assay_wire::edge::{
+    EnrollBegin, EnrollChallenge, EnrollProof, EnrollRequest, EnrollResponse, EnrollResult, enroll_request,
+    enroll_response,
+};
+use aws_lc_rs::{digest, hmac};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use crate::VERSION;
+use crate::device::Device;
+use crate::edge::Client;
+use crate::state_dir::{StateDir, StateError};
+use crate::tpm::TpmError;
+use crate::tpm::ek::EndorsementKey;
+
+/// Enrollment did not come to its end.
+#[derive(Debug, Error)]
+pub enum EnrollError {
+    /// The TPM did not do its part.
+    #[error(transparent)]
+    Tpm(#[from] TpmError),
+    /// No request could be made for the device key.
+    #[error("no certificate request could be made")]
+    Request(#[from] CsrError),
+    /// The server refused, or the connection broke.
+    #[error("{}: {}", .0.code(), .0.message())]
+    Server(#[from] Status),
+    /// The server does not keep to the exchange.
+    #[error("the server answered out of order: expected {expected}")]
+    OutOfOrder {
+        /// What should have come.
+        expected: &'static str,
+    },
+    /// The server gave an identity that is none.
+    #[error("the server gave {id:?} as the device's identity")]
+    Identity {
+        /// What came.
+        id: String,
+    },
+    /// The enrollment could not be kept.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// What the agent keeps of its enrollment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enrollment {
+    /// The device's SPIFFE ID.
+    pub device_id: String,
+}
+
+impl Enrollment {
+    /// The enrollment of an earlier run.
+    pub fn load(state: &StateDir) -> Result<Option<Self>, StateError> {
+        let Some(bytes) = state.read(FILE)? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).map_err(|_| StateError::Damaged { path: state.path(FILE) })
+    }
+
+    /// Forgets it: the server does not know the device.
+    pub fn forget(state: &StateDir) -> Result<(), StateError> {
+        state.remove(FILE)
+    }
+
+    fn save(&self, state: &StateDir) -> Result<(), StateError> {
+        let text = serde_json::to_vec(self).map_err(|_| StateError::Damaged { path: state.path(FILE) })?;
+        state.write(FILE, &text)
+    }
+}
+
+/// Enrolls the device and keeps the result.
+pub async fn enroll(
+    client: &mut Client,
+    device: &Device,
+    name: &str,
+    state: &StateDir,
+) -> Result<Enrollment, EnrollError> {
+    // Its slot in the TPM is free again when the exchange is over, however it ends.
+    let ek = device.run(|device| EndorsementKey::load(&device.tpm)).await?;
+    let keys = device.key.keys();
+    let begin = EnrollBegin {
+        ek_public: ek.public().to_vec().into(),
+        ek_certificate: ek.certificate().unwrap_or_default().to_vec().into(),
+        ek_intermediates: ek.intermediates().iter().map(|der| der.clone().into()).collect(),
+        ak_public: keys.ak.public().to_vec().into(),
+        device_key_public: keys.device.public().to_vec().into(),
+        name: name.to_owned(),
+        agent_version: VERSION.to_owned(),
+    };
+    let (sender, receiver) = mpsc::channel(1);
+    send(&sender, enroll_request::Step::Begin(begin)).await;
+    let mut answers = client.enroll(ReceiverStream::new(receiver)).await?.into_inner();
+    let challenge = next_challenge(&mut answers).await?;
+    let proof = device.run(move |device| Ok(prove(device, &ek, &challenge))).await??;
+    send(&sender, enroll_request::Step::Proof(proof)).await;
+    let result = next_result(&mut answers).await?;
+    if SpiffeId::parse(&result.device_id).is_err() {
+        return Err(EnrollError::Identity { id: result.device_id });
+    }
+    let enrollment = Enrollment { device_id: result.device_id };
+    enrollment.save(state)?;
+    Ok(enrollment)
+}
+
+/// Opens the credential and ties everything said in the exchange to it.
+fn prove(
+    device: &Device,
+    ek: &EndorsementKey,
+    challenge: &EnrollChallenge,
+) -> Result<EnrollProof, EnrollError> {
+    let keys = device.key.keys();
+    let secret = ek.activate(&keys.ak, &challenge.credential_blob, &challenge.encrypted_secret)?;
+    let (certify_info, certify_signature) = keys.ak.certify(&keys.device, &challenge.nonce)?;
+    let csr = device.key.certificate_request()?;
+    let body = enroll_proof_body(&challenge.nonce, keys.ak.public(), keys.device.public(), &csr);
+    let hash = digest::digest(&digest::SHA256, &body);
+    let proof = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &secret), hash.as_ref());
+    Ok(EnrollProof {
+        proof: proof.as_ref().to_vec().into(),
+        certify_info: certify_info.into(),
+        certify_signature: certify_signature.into(),
+        csr: csr.into(),
+    })
+}
+
+async fn send(sender: &mpsc::Sender<EnrollRequest>, step: enroll_request::Step) {
+    // A closed channel is the answer stream's end, which says why.
+    let _ = sender.send(EnrollRequest { step: Some(step) }).await;
+}
+
+async fn next_challenge(answers: &mut Streaming<EnrollResponse>) -> Result<EnrollChallenge, EnrollError> {
+    match answers.message().await?.and_then(|answer| answer.step) {
+        Some(enroll_response::Step::Challenge(challenge)) => Ok(challenge),
+        _ => Err(EnrollError::OutOfOrder { expected: "a challenge" }),
+    }
+}
+
+async fn next_result(answers: &mut Streaming<EnrollResponse>) -> Result<EnrollResult, EnrollError> {
+    match answers.message().await?.and_then(|answer| answer.step) {
+        Some(enroll_response::Step::Result(result)) => Ok(result),
+        _ => Err(EnrollError::OutOfOrder { expected: "the result" }),
+    }
+}
+
+const FILE: &str = "enrollment.json";

@@ -1,0 +1,178 @@
+//! One Attach stream, from Hello until it is lost: challenges go to [`attest`], grants to [`Grants`].
+
+use std::time::{Duration, SystemTime};
+
+use assay_wire::edge::{
+    Challenge, DeviceMessage, Finding, Hello, ServerMessage, Verdict, device_message, server_message,
+};
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use crate::VERSION;
+use crate::attest;
+use crate::config::Sources;
+use crate::device::Device;
+use crate::edge::Client;
+use crate::grants::{Due, GrantError, Grants};
+use crate::tpm::TpmError;
+
+/// Why a stream ended.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    /// The server ended it, or the connection broke.
+    #[error("{}: {}", .0.code(), .0.message())]
+    Server(#[from] Status),
+    /// The server closed the stream without a word.
+    #[error("the server closed the stream")]
+    Closed,
+    /// The server does not answer.
+    #[error("the server does not answer within {ATTACH_WITHIN:?}")]
+    Silent,
+    /// The TPM is lost: its keys have to be loaded again.
+    #[error(transparent)]
+    Tpm(#[from] TpmError),
+}
+
+/// One device at one server.
+pub struct Session<'a> {
+    /// The TPM.
+    pub device: &'a Device,
+    /// The logs.
+    pub sources: &'a Sources,
+    /// Its SPIFFE ID.
+    pub device_id: &'a str,
+}
+
+impl Session<'_> {
+    /// Attaches and serves the stream until it ends. `attached` runs when the server has answered the call.
+    pub async fn serve(
+        self,
+        client: &mut Client,
+        grants: &mut Grants,
+        attached: impl FnOnce(),
+    ) -> Result<(), SessionError> {
+        let (outbox, receiver) = mpsc::channel(OUTBOX_MESSAGES);
+        let hello = Hello { device_id: self.device_id.to_owned(), agent_version: VERSION.to_owned() };
+        let hello = DeviceMessage { message: Some(device_message::Message::Hello(hello)) };
+        // The channel is empty and its receiver is here, so this cannot fail.
+        let _ = outbox.send(hello).await;
+        let call = client.attach(ReceiverStream::new(receiver));
+        let inbox = timeout(ATTACH_WITHIN, call).await.map_err(|_| SessionError::Silent)??.into_inner();
+        attached();
+        grants.reconnected();
+        let (challenge, challenges) = watch::channel(None);
+        // Dropped with the session, which ends what runs in it.
+        let mut tasks = JoinSet::new();
+        tasks.spawn(attest::answer(self.device.clone(), self.sources.clone(), challenges, outbox.clone()));
+        let mut stream =
+            Stream { device: self.device, inbox, outbox, challenge, grants, said: String::new() };
+        tokio::select! {
+            ended = stream.run() => ended,
+            Some(ended) = tasks.join_next() => match ended {
+                Ok(Err(error)) => Err(error.into()),
+                _ => Err(SessionError::Closed),
+            },
+        }
+    }
+}
+
+struct Stream<'a> {
+    device: &'a Device,
+    inbox: Streaming<ServerMessage>,
+    outbox: mpsc::Sender<DeviceMessage>,
+    challenge: watch::Sender<Option<Challenge>>,
+    grants: &'a mut Grants,
+    /// The last verdict, so that only a change is logged.
+    said: String,
+}
+
+impl Stream<'_> {
+    async fn run(&mut self) -> Result<(), SessionError> {
+        let mut tick = interval(DUE_INTERVAL);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                message = self.inbox.message() => match message? {
+                    Some(ServerMessage { message: Some(message) }) => self.take(message),
+                    // A message of a newer server.
+                    Some(ServerMessage { message: None }) => {}
+                    None => return Err(SessionError::Closed),
+                },
+                _ = tick.tick() => self.ask(),
+            }
+        }
+    }
+
+    fn take(&mut self, message: server_message::Message) {
+        match message {
+            server_message::Message::Challenge(challenge) => {
+                self.challenge.send_replace(Some(challenge));
+            }
+            server_message::Message::Verdict(verdict) => self.log_verdict(&verdict),
+            server_message::Message::Grants(grants) => {
+                report(self.grants.apply(grants), "grants could not be used");
+                self.ask();
+            }
+            server_message::Message::WorkloadSvid(answer) => {
+                report(self.grants.answered(answer, SystemTime::now()), "workload svid could not be used");
+                self.ask();
+            }
+        }
+    }
+
+    /// Has every request that is due signed and sent. Signing takes the TPM a while, and a withdrawal must not wait.
+    fn ask(&mut self) {
+        let due = match self.grants.due(SystemTime::now()) {
+            Ok(due) => due,
+            Err(error) => return report(Err(error), "workload svid could not be asked for"),
+        };
+        for one in due {
+            let (device, outbox) = (self.device.clone(), self.outbox.clone());
+            tokio::task::spawn_blocking(move || send_request(one, &device, &outbox));
+        }
+    }
+
+    fn log_verdict(&mut self, verdict: &Verdict) {
+        let Verdict { tier, state, findings, valid_for_seconds, policy } = verdict;
+        let says = format!("{tier} {state} {policy} {}", findings.len());
+        if says == self.said {
+            return;
+        }
+        self.said = says;
+        tracing::info!(%tier, %state, %policy, valid_for_seconds, findings = findings.len(), "verdict changed");
+        for Finding { check, tier, claim, message, .. } in findings.iter().take(FINDINGS_LOGGED) {
+            tracing::info!(%check, %tier, %claim, "{message}");
+        }
+    }
+}
+
+fn send_request(due: Due, device: &Device, outbox: &mpsc::Sender<DeviceMessage>) {
+    match due.sign(device) {
+        Ok(request) => {
+            let message = Some(device_message::Message::WorkloadSvid(request));
+            // The stream may be gone by now, and the request with it.
+            let _ = outbox.blocking_send(DeviceMessage { message });
+        }
+        Err(error) => report(Err(error), "workload svid could not be asked for"),
+    }
+}
+
+fn report(outcome: Result<(), GrantError>, what: &str) {
+    if let Err(error) = outcome {
+        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        tracing::error!(%error, cause, "{what}");
+    }
+}
+
+/// Evidence and requests that wait for the connection.
+const OUTBOX_MESSAGES: usize = 16;
+/// The first answer: the server has only to look the device up.
+const ATTACH_WITHIN: Duration = Duration::from_secs(15);
+/// How often it is looked whether an SVID has to be renewed.
+const DUE_INTERVAL: Duration = Duration::from_millis(500);
+/// A log line each; the server has them all.
+const FINDINGS_LOGGED: usize = 16;
