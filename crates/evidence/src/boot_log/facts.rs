@@ -2,6 +2,8 @@
 //!
 //! Only data that a digest covers becomes a fact. Types, names and paths that no digest covers are
 //! kept as remarks for people, in fields called `remark`, and nothing may be granted on their word.
+//! What runs after the firmware can extend PCRs further, so that the lists may have grown at their end;
+//! nothing can be taken out of them. Demand that all of a list is known, never that something is in it.
 
 use super::coverage::{GRUB_COMMAND_PCR, KERNEL_COMMAND_LINE};
 use super::variable::utf16;

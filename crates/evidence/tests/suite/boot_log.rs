@@ -99,6 +99,32 @@ fn public_logs_replay() {
     assert_eq!(seen, 15);
 }
 
+/// A log of Windows without a header event, with the PCRs of its own TPM beside it.
+#[test]
+fn a_windows_log_replays_to_what_its_tpm_had() {
+    let Some(path) = recorded("public/go-attestation/windows_gcp_shielded_vm.json") else { return };
+    let dump: serde_json::Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    let bytes = |value: &serde_json::Value| {
+        data_encoding::BASE64.decode(value.as_str().unwrap_or_default().as_bytes()).unwrap()
+    };
+    let had: PcrValues = dump["Log"]["PCRs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| {
+            let index = u32::try_from(entry["Index"].as_u64().unwrap()).unwrap();
+            (pcr(index), Digest::new(HashAlgorithm::Sha1, &bytes(&entry["Digest"])).unwrap())
+        })
+        .collect();
+    let raw = bytes(&dump["Log"]["Raw"]);
+    let log = parse(&raw).unwrap();
+    for (bank, index, value) in replay(&log).iter() {
+        assert_eq!(had.get(bank, index), Some(value), "{bank}:{index}");
+    }
+    assert_eq!(data_digest_failures(&log), []);
+    assert!(facts(&log, HashAlgorithm::Sha1).secure_boot.unwrap().is_enabled);
+}
+
 #[test]
 fn bytes_that_are_no_log_are_refused() {
     let Some(path) = recorded("public/keylime/binary_bios_measurements-bogus") else { return };

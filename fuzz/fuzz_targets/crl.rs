@@ -1,0 +1,13 @@
+//! A certificate revocation list.
+#![no_main]
+
+use assay_fuzz::vector;
+use assay_identity::Crl;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    if let Ok(crl) = Crl::parse(data) {
+        let _ = crl.verify(vector!("identity/issuing.der"));
+        let _ = crl.serials().filter(|serial| crl.revokes(serial)).count();
+    }
+});

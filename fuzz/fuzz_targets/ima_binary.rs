@@ -1,0 +1,17 @@
+//! An IMA list in binary form: parse, every field of every entry, replay.
+#![no_main]
+
+use assay_evidence::HashAlgorithm;
+use assay_evidence::ima::{Replay, parse_binary};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    if let Ok(list) = parse_binary(data) {
+        let mut replay = Replay::new(&HashAlgorithm::ALL);
+        for entry in list.iter() {
+            let _ = replay.extend(&entry);
+            let _ = (entry.path_text(), entry.file_digest(), entry.verity_digest(), entry.signature());
+        }
+        assert_eq!(replay.entries(), list.len() as u64, "every parsed entry can be read again");
+    }
+});

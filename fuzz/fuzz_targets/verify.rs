@@ -1,0 +1,34 @@
+//! All of verification, one piece of the evidence hostile.
+#![no_main]
+
+use assay_evidence::tpm::pcr::PcrValues;
+use assay_evidence::verify::{Evidence, Expectation, ImaLog, QuoteEvidence, verify};
+use assay_fuzz::{part, vector};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let (number, bytes) = part(data, 8);
+    let pick = |of: u8, good: &'static [u8]| if number == of { bytes } else { good };
+    let ak_public = pick(0, vector!("tpm/sb-good-1/ak.tpm2b_public"));
+    let message = pick(1, vector!("tpm/sb-good-1/quote.msg"));
+    let signature = pick(2, vector!("tpm/sb-good-1/quote.sig"));
+    let pcrs = pick(3, vector!("tpm/sb-good-1/quote.pcrs"));
+    let nonce = pick(4, b"no nonce");
+    let boot_log = pick(5, vector!("tpm/sb-good-1/binary_bios_measurements"));
+    let ima_log = match number {
+        6 => ImaLog::Ascii(bytes),
+        _ => ImaLog::Binary(pick(7, vector!("tpm/sb-good-1/binary_runtime_measurements"))),
+    };
+    let (_, pcrs) = PcrValues::from_tpm2_tools(pcrs).unwrap_or_default();
+    let quote = QuoteEvidence { label: "quote", message, signature, pcrs, nonce, ak_public: None };
+    let evidence = Evidence {
+        ak_public,
+        quotes: vec![quote],
+        boot_log: Some(boot_log),
+        ima_log: Some(ima_log),
+        ima_from_entry: 0,
+    };
+    let verification = verify(&evidence, &Expectation::default());
+    assert!(verification.claims.is_none(), "the quote answers another nonce");
+    assert!(!verification.failures.is_empty(), "no claims, and no reason");
+});
