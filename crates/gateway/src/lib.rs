@@ -76,7 +76,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
 
     let limiter = Arc::new(Limiter::new(&config.limits));
     let proxy = Arc::new(Proxy::new(&config, limiter.clone(), servers, credentials.clone()));
-    let (stop, stopping) = watch::channel(false);
+    let (stop, stopping) = watch::channel(());
     let listener = Listener::new(socket, &config.limits, limiter, credentials, proxy, stopping);
     let mut serving = tokio::spawn(listener.serve());
     tokio::select! {
@@ -84,7 +84,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         // The listener ends only when told to, unless it panicked.
         _ = &mut serving => {}
     }
-    let _ = stop.send(true);
+    let _ = stop.send(());
     let _ = tokio::time::timeout(DRAIN, serving).await;
     drop(tasks);
     tracing::info!("gateway stopped");

@@ -24,7 +24,7 @@ use crate::proxy::{Peer, Proxy};
 pub(crate) struct Listener {
     socket: TcpListener,
     limiter: Arc<Limiter>,
-    stopping: watch::Receiver<bool>,
+    stopping: watch::Receiver<()>,
     connection: Arc<Service>,
 }
 
@@ -44,7 +44,7 @@ impl Listener {
         limiter: Arc<Limiter>,
         credentials: Arc<CredentialSource>,
         proxy: Arc<Proxy>,
-        stopping: watch::Receiver<bool>,
+        stopping: watch::Receiver<()>,
     ) -> Self {
         let mut http = http2::Builder::new(TokioExecutor::new());
         http.timer(TokioTimer::new())
@@ -72,7 +72,7 @@ impl Listener {
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         loop {
             tokio::select! {
-                _ = stopping.wait_for(|stop| *stop) => break,
+                _ = stopping.changed() => break,
                 _ = housekeeping.tick() => self.limiter.forget_quiet(),
                 Some(_) = connections.join_next() => {}
                 accepted = self.socket.accept() => match accepted {
@@ -108,9 +108,9 @@ impl Service {
         self: Arc<Self>,
         tcp: TcpStream,
         address: SocketAddr,
-        mut stopping: watch::Receiver<bool>,
+        mut stopping: watch::Receiver<()>,
     ) {
-        let stop = async { drop(stopping.wait_for(|stop| *stop).await) };
+        let stop = async { drop(stopping.changed().await) };
         tokio::pin!(stop);
         let shaken = tokio::select! {
             shaken = self.handshake(tcp, address) => shaken,
