@@ -70,6 +70,11 @@ impl Finding {
             message: sentence::of_failure(failure),
         }
     }
+
+    /// What verification noted and left to whoever reads it, in words.
+    pub(crate) fn from_note(note: &Failure, tier: Tier) -> Self {
+        Finding { message: sentence::of_note(note), ..Finding::from_failure(note, tier) }
+    }
 }
 
 fn check_name<S: Serializer>(check: &Check, serializer: S) -> Result<S::Ok, S::Error> {

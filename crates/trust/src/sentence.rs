@@ -9,6 +9,17 @@ pub(crate) fn of_failure(failure: &Failure) -> String {
     format!("{what} ({claim}): expected {expected}, found {found}. {then}")
 }
 
+/// What verification could not decide, as a sentence.
+pub(crate) fn of_note(note: &Failure) -> String {
+    match note.check {
+        Check::BootAggregate => format!(
+            "The IMA list's first entry could not be compared with the boot PCRs ({}): {}. Quoting those PCRs decides it.",
+            note.claim, note.found
+        ),
+        _ => of_failure(note),
+    }
+}
+
 /// What a failed check means, and what to do.
 fn words(check: Check) -> (&'static str, &'static str) {
     const TAMPERED: &str =

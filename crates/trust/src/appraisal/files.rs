@@ -19,9 +19,7 @@ pub(super) fn judge(policy: &CompiledPolicy, claims: &Claims, findings: &mut Vec
         }
         return 0;
     };
-    if ima.undecided() > 0 {
-        findings.push(undecided(ima.undecided()));
-    }
+    findings.extend(undecided(ima));
     let Some(reference) = &policy.ima else { return ima.attested_total() };
     if !is_strongly_attested(ima) {
         findings.push(weakly_attested(policy));
@@ -238,16 +236,22 @@ fn missing_list(policy: &CompiledPolicy) -> Finding {
     }
 }
 
-fn undecided(entries: usize) -> Finding {
-    let what = if entries == 1 { "1 entry was".to_owned() } else { format!("{entries} entries were") };
-    Finding {
+/// What was measured between the quote and the reading of the list.
+pub(super) fn undecided(ima: &ImaClaims) -> Option<Finding> {
+    let entries = ima.undecided();
+    let what = match entries {
+        0 => return None,
+        1 => "1 entry was".to_owned(),
+        _ => format!("{entries} entries were"),
+    };
+    Some(Finding {
         check: Check::ImaUndecided,
-        tier: Tier::Affirming,
+        tier: Tier::None,
         claim: "IMA list".to_owned(),
         expected: "every entry covered by the quote".to_owned(),
-        found: format!("{entries} entries past it"),
-        message: format!("{what} measured after the quote and is undecided until the next one covers it."),
-    }
+        found: format!("{entries} past it"),
+        message: format!("{what} measured after the quote; the next quote decides."),
+    })
 }
 
 /// Files that are named in one result; a policy for other machines would name all.

@@ -87,13 +87,9 @@ impl AttestationResult {
             if self.findings.iter().any(|finding| finding.check == note.check) {
                 continue;
             }
-            let tier = match (note.check, &self.policy) {
-                // Two accounts of one thing that differ are odd, whatever the policy.
-                (Check::ImaForms, _) => Tier::Warning,
-                (_, Some(_)) => Tier::Affirming,
-                (_, None) => Tier::None,
-            };
-            self.findings.push(Finding::from_failure(note, tier));
+            // Two accounts of one thing that differ are odd, whatever the policy; the rest nobody judged.
+            let tier = if note.check == Check::ImaForms { Tier::Warning } else { Tier::None };
+            self.findings.push(Finding::from_note(note, tier));
             if self.tier != Tier::None {
                 self.tier = self.tier.max(tier);
             }
@@ -159,10 +155,11 @@ fn unjudged(claims: &Claims, at: UnixTime) -> AttestationResult {
                   `assay policy learn CASE_DIR -o FILE` and set it with `assay policy set FILE`."
             .to_owned(),
     };
+    let undecided = claims.ima().and_then(files::undecided);
     AttestationResult {
         at,
         tier: Tier::None,
-        findings: vec![finding],
+        findings: std::iter::once(finding).chain(undecided).collect(),
         policy: None,
         evidence_age_max_seconds: 0,
         recovery: Recovery::Automatic,
