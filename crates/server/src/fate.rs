@@ -144,12 +144,12 @@ impl Server {
         Err(StoreError::Conflict.into())
     }
 
-    /// After the commit: the list is signed with what fell, and the device's stream looks at its state again.
+    /// After the commit: the device's stream looks at its state again, and the list is signed with what fell. In that
+    /// order, so that no stream tells of a new list beside grants that are none any more.
     pub(crate) fn announce(&self, id: &SpiffeId, moved: &Moved, now: UnixTime) -> Result<(), KeysError> {
         self.metrics.withdrawn(moved.withdrawn.serials.len());
-        let published = self.revocations.publish(&moved.withdrawn, now);
         self.registry.wake(id);
-        published
+        self.revocations.publish(&moved.withdrawn, now)
     }
 }
 

@@ -61,8 +61,8 @@ struct Session {
     pace: Pace,
     svid_requests: Allowance,
     held: Option<Held>,
-    /// Whether the device knows that it holds nothing.
-    told_withdrawn: bool,
+    /// Whether the device has heard what it holds.
+    told: bool,
     crl: watch::Receiver<Bytes>,
     outbound: mpsc::Sender<Result<edge::ServerMessage, tonic::Status>>,
 }
@@ -96,7 +96,7 @@ impl Session {
             outstanding: None,
             svid_requests: Allowance::new(),
             held: None,
-            told_withdrawn: false,
+            told: false,
             attester,
             server,
             outbound,
@@ -113,19 +113,21 @@ impl Session {
         loop {
             let due = self.outstanding.as_ref().map_or(self.pace.next(), |challenge| challenge.expires_at);
             tokio::select! {
-                message = inbound.next() => match message {
-                    Some(Ok(message)) => self.hear(message).await?,
-                    Some(Err(_)) | None => return Ok(()),
-                },
+                // What was withdrawn is told before anything else is.
+                biased;
+                () = woken(&mut self.standing) => self.look_again().await?,
+                Ok(()) = shutdown.changed() => return Err(SessionEnd::ShuttingDown),
                 () = sleep_until(due) => match self.outstanding {
                     Some(_) => return Err(SessionEnd::Silent),
                     None => self.challenge().await?,
                 },
-                () = woken(&mut self.standing) => self.look_again().await?,
+                Ok(()) = self.crl.changed() => self.tell_again().await?,
                 Ok(()) = policy.changed() => self.pace.hurry(self.server.registry.attached()),
-                Ok(()) = entries.changed() => self.tell_if_held().await?,
-                Ok(()) = self.crl.changed() => self.tell_if_held().await?,
-                Ok(()) = shutdown.changed() => return Err(SessionEnd::ShuttingDown),
+                Ok(()) = entries.changed() => self.tell_again().await?,
+                message = inbound.next() => match message {
+                    Some(Ok(message)) => self.hear(message).await?,
+                    Some(Err(_)) | None => return Ok(()),
+                },
             }
         }
     }
@@ -198,7 +200,7 @@ impl Session {
         let now = clock::now();
         let state = &self.attester.device.state;
         if state.status_at(now) != TrustStatus::Trusted {
-            if self.held.take().is_some() || !self.told_withdrawn {
+            if self.held.take().is_some() || !self.told {
                 return self.tell().await;
             }
             return Ok(());
@@ -221,8 +223,9 @@ impl Session {
         }
     }
 
-    async fn tell_if_held(&mut self) -> Result<(), SessionEnd> {
-        if self.held.is_some() { self.tell().await } else { Ok(()) }
+    /// Something changed in what everyone is told.
+    async fn tell_again(&mut self) -> Result<(), SessionEnd> {
+        if self.told { self.tell().await } else { Ok(()) }
     }
 
     /// Everything the device holds now; what is not there is withdrawn.
@@ -246,7 +249,7 @@ impl Session {
                 grants.reason = state.reason().to_owned();
             }
         }
-        self.told_withdrawn = grants.withdrawn;
+        self.told = true;
         self.send(server_message::Message::Grants(grants)).await
     }
 

@@ -69,8 +69,8 @@ impl Allowance {
     }
 }
 
-/// A device that measures all the time costs five appraisals a second, no more.
-const SPACING: Duration = Duration::from_millis(200);
+/// A device that measures all the time costs twenty appraisals a second, no more.
+const SPACING: Duration = Duration::from_millis(50);
 /// What one core appraises beside everything else.
 const CHALLENGES_PER_SECOND: usize = 1000;
 /// The workloads of a busy device start together.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use assay_wire::edge::{EnrollRequest, EnrollResponse, enroll_request, enroll_response};
 use tokio::sync::mpsc::Sender;
 use tokio::time::timeout;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use super::super::error::{Kind, Refusal};
 use crate::clock;
@@ -54,6 +54,9 @@ async fn next(inbound: &mut Streaming<EnrollRequest>) -> Result<Option<enroll_re
     match inbound.message().await {
         Ok(Some(request)) => Ok(request.step),
         Ok(None) => Ok(None),
+        Err(status) if status.code() == Code::OutOfRange => {
+            Err(Refusal::new(Kind::Exhausted, "size", "the message is too large"))
+        }
         Err(status) => Err(Refusal::new(Kind::Malformed, "message", status.message())),
     }
 }

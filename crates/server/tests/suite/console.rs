@@ -1,0 +1,137 @@
+//! The console: its surface, who may call what, and the page.
+
+use std::path::Path;
+
+use assay_identity::Crl;
+use hyper::Method;
+use serde_json::{Value, json};
+
+use assay_testkit::edge::Edge;
+
+use crate::fixture::{Fixture, header_text};
+
+/// `ASSAY_SURFACE=write cargo test` writes the file anew.
+#[test]
+fn the_routes_are_the_ones_in_the_surface_file() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("surface/routes.txt");
+    let surface = assay_server::surface();
+    if std::env::var_os("ASSAY_SURFACE").is_some_and(|wish| wish == "write") {
+        std::fs::write(&file, &surface).unwrap();
+    }
+    let expected = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(surface, expected, "say ASSAY_SURFACE=write if the change is meant");
+}
+
+#[tokio::test]
+async fn each_route_is_open_to_whom_the_surface_says_and_to_nobody_else() {
+    let fixture = Fixture::start().await;
+    for line in assay_server::surface().lines() {
+        let [who, method, path] = line.split_whitespace().collect::<Vec<_>>()[..] else { panic!("{line}") };
+        let path = path.replace("{device}", "press-1").replace("{entry}", "x");
+        let method: Method = method.parse().unwrap();
+        for headers in
+            [vec![], vec![("authorization", "Bearer wrong")], vec![("cookie", "__Host-assay=guess")]]
+        {
+            let answer = fixture.call(method.clone(), &path, &headers, String::new()).await;
+            let closed = answer.status() == 401;
+            // Signing in without the token is refused too, by the page itself.
+            assert_eq!(closed, who != "anyone" || path == "/sign-in", "{line}: {}", answer.status());
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_comes_without_a_gateways_svid_does_not_reach_the_edge() {
+    let fixture = Fixture::start().await;
+    let nobody = Edge::connect(&fixture.door_showing(None)).await;
+    let refused = match nobody {
+        Err(_) => true,
+        Ok(edge) => edge.attach_as("x").await.is_err(),
+    };
+    assert!(refused);
+    // A device's SVID is none of a gateway's.
+    let edge = fixture.edge().await;
+    let (device, _stream, grants) = fixture.trusted_device(&edge, "press-1", "").await;
+    let key = device.device_key.pkcs10_key().serialize_der();
+    let door = fixture.door_showing(Some((grants.device_svid, key)));
+    let refused = match Edge::connect(&door).await {
+        Err(_) => true,
+        Ok(edge) => edge.attach(&device).await.is_err(),
+    };
+    assert!(refused);
+}
+
+#[tokio::test]
+async fn what_is_public_is_there_for_everyone() {
+    let fixture = Fixture::start().await;
+    let health = fixture.call(Method::GET, "/health", &[], String::new()).await;
+    let health: Value = serde_json::from_slice(health.body()).unwrap();
+    assert_eq!(health["status"], "ok");
+    let crl = fixture.call(Method::GET, "/crl", &[], String::new()).await;
+    assert_eq!(header_text(crl.headers(), "content-type"), "application/pkix-crl");
+    Crl::parse(crl.body()).unwrap();
+    let bundle = fixture.call(Method::GET, "/bundle", &[], String::new()).await;
+    assert_eq!(bundle.body(), &fixture.bundle().to_pem());
+    let metrics = fixture.call(Method::GET, "/metrics", &[], String::new()).await;
+    assert!(std::str::from_utf8(metrics.body()).unwrap().contains("assay_devices_attached 0"));
+    let status = fixture.get("/trust/status").await;
+    assert_eq!((&status["trust_domain"], &status["policy"]), (&json!("test.assay.example"), &Value::Null));
+    let nothing = fixture.call(Method::GET, "/nothing", &[], String::new()).await;
+    assert_eq!(nothing.status(), 404);
+    let addresses: Value =
+        serde_json::from_slice(&std::fs::read(fixture.data().join("addresses.json")).unwrap()).unwrap();
+    assert_eq!(addresses["console"], fixture.running().addresses().console.to_string());
+}
+
+#[tokio::test]
+async fn the_page_opens_with_the_token_and_runs_nothing_foreign() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let _device = fixture.known_device(&edge, "press-1", "").await;
+    let door = fixture.call(Method::GET, "/", &[], String::new()).await;
+    let html = std::str::from_utf8(door.body()).unwrap().to_owned();
+    assert!(html.contains("Sign in") && !html.contains("press-1"));
+    let policy = header_text(door.headers(), "content-security-policy");
+    assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"));
+    assert!(!html.contains("<style") && !html.contains("onclick"), "nothing inline");
+
+    let wrong = fixture.call(Method::POST, "/sign-in", &[], "token=wrong".to_owned()).await;
+    assert_eq!(wrong.status(), 401);
+    let right = fixture.call(Method::POST, "/sign-in", &[], format!("token={}", fixture.token())).await;
+    assert_eq!((right.status().as_u16(), header_text(right.headers(), "location")), (303, "/"));
+    let cookie = header_text(right.headers(), "set-cookie").to_owned();
+    assert!(cookie.contains("HttpOnly") && cookie.contains("Secure") && cookie.contains("SameSite=Strict"));
+    let cookie = cookie.split(';').next().unwrap();
+    for path in ["/", "/page/fleet"] {
+        let page = fixture.call(Method::GET, path, &[("cookie", cookie)], String::new()).await;
+        assert!(std::str::from_utf8(page.body()).unwrap().contains("press-1"), "{path}");
+    }
+    // The cookie looks and changes nothing.
+    let headers = [("cookie", cookie)];
+    let revoke = fixture.call(Method::POST, "/v1/devices/press-1/revoke", &headers, "{}".to_owned()).await;
+    assert_eq!(revoke.status(), 401);
+    fixture.call(Method::POST, "/sign-out", &headers, String::new()).await;
+    let closed = fixture.call(Method::GET, "/page/fleet", &headers, String::new()).await;
+    assert_eq!(closed.status(), 401);
+}
+
+#[tokio::test]
+async fn a_policy_that_does_not_read_is_refused_with_its_line() {
+    let fixture = Fixture::start().await;
+    let bearer = format!("Bearer {}", fixture.token());
+    let headers = [("authorization", bearer.as_str())];
+    let text = "name = \"base\"\nversion = 1\npcrs = 3\n".to_owned();
+    let answer = fixture.call(Method::PUT, "/v1/policy", &headers, text).await;
+    assert_eq!(answer.status(), 400);
+    let error: Value = serde_json::from_slice(answer.body()).unwrap();
+    assert!(error["error"]["message"].as_str().unwrap().starts_with("line 3"), "{error}");
+    assert_eq!(fixture.get("/v1/policy").await["name"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_second_server_keeps_out_of_the_data_folder() {
+    let fixture = Fixture::start().await;
+    let config = assay_server::Config { data: fixture.data().to_owned(), ..Default::default() };
+    let error = assay_server::Running::start(config).await.unwrap_err().to_string();
+    assert!(error.contains("another server"), "{error}");
+}

@@ -1,0 +1,10 @@
+//! The server from outside: real TLS at both doors, software devices that are honest or lie.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod attestation;
+mod console;
+mod enrollment;
+mod fixture;
+mod telemetry;
+mod workloads;

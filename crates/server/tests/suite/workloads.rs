@@ -1,0 +1,129 @@
+//! Workload SVIDs: what an entry entitles to, and who may not have it.
+
+use assay_identity::{Crl, CrlSet, verify_svid};
+use assay_testkit::edge::Attachment;
+use assay_testkit::edge::protocol::{WorkloadSvidRequest, WorkloadSvidResponse, server_message::Message};
+use hyper::Method;
+use serde_json::{Value, json};
+
+use crate::fixture::{Fixture, attach_trusted, attest_again};
+
+async fn ask(stream: &mut Attachment, request: WorkloadSvidRequest) -> WorkloadSvidResponse {
+    stream.request_svid(request).await.unwrap();
+    loop {
+        if let Message::WorkloadSvid(response) = stream.next().await.unwrap() {
+            return response;
+        }
+    }
+}
+
+fn entry(parent: &str) -> Value {
+    json!({
+        "spiffe_id": "spiffe://test.assay.example/web", "parent": parent, "ttl_seconds": 600,
+        "selectors": [{ "type": "unix", "value": "uid:1000" }], "dns_names": ["web.internal"],
+    })
+}
+
+#[tokio::test]
+async fn an_entry_reaches_the_device_and_gives_its_workload_an_svid() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let (device, mut stream, grants) = fixture.trusted_device(&edge, "press-1", "").await;
+    assert!(grants.entries.is_empty());
+    let created = fixture.post("/v1/entries", &entry(device.device_id.as_ref().unwrap())).await;
+    let grants = stream.grants().await.unwrap();
+    assert_eq!(grants.entries[0].selectors[0].value, "uid:1000");
+    let id = grants.entries[0].id.clone();
+    assert_eq!(created["id"], id);
+
+    let response = ask(&mut stream, device.workload_request(&id).unwrap()).await;
+    assert_eq!(response.denied, "");
+    let now = assay_identity::UnixTime::now();
+    let peer = verify_svid(&response.svid, &fixture.bundle(), &CrlSet::default(), now).unwrap();
+    assert_eq!(peer.spiffe_id().as_str(), "spiffe://test.assay.example/web");
+    let status = fixture.get("/trust/status?id=spiffe://test.assay.example/web").await;
+    assert_eq!((&status["status"], &status["device"]), (&json!("trusted"), &json!(device.device_id)));
+
+    // The entry goes, and with it what it gave.
+    fixture.delete(&format!("/v1/entries/{id}")).await;
+    let grants = loop {
+        let grants = stream.grants().await.unwrap();
+        if grants.entries.is_empty() && Crl::parse(&grants.crl).unwrap().revokes(peer.serial()) {
+            break grants;
+        }
+    };
+    assert!(!grants.withdrawn);
+    let response = ask(&mut stream, device.workload_request(&id).unwrap()).await;
+    assert!(response.svid.is_empty() && response.denied.contains("no such entry"), "{}", response.denied);
+}
+
+#[tokio::test]
+async fn only_the_device_itself_may_ask_and_only_for_its_own() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let (device, mut stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
+    let mut other = fixture.device("press-2");
+    edge.enroll(&mut other).await.unwrap();
+    let (mut other_stream, _) = attach_trusted(&edge, &mut other).await;
+    let created = fixture.post("/v1/entries", &entry(device.device_id.as_ref().unwrap())).await;
+    let id = created["id"].as_str().unwrap();
+
+    let forged = WorkloadSvidRequest { ..other.workload_request(id).unwrap() };
+    let response = ask(&mut stream, forged).await;
+    assert!(response.svid.is_empty() && response.denied.contains("not signed by the device key"));
+    let mut swapped = device.workload_request(id).unwrap();
+    swapped.csr = other.workload_request(id).unwrap().csr;
+    assert!(ask(&mut stream, swapped).await.svid.is_empty(), "the signature covers the request");
+    let response = ask(&mut other_stream, other.workload_request(id).unwrap()).await;
+    assert!(response.svid.is_empty() && response.denied.contains("no such entry"));
+}
+
+#[tokio::test]
+async fn a_device_that_fell_gets_no_workload_svid_and_loses_those_it_had() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let (mut device, mut stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
+    let created = fixture.post("/v1/entries", &entry(device.device_id.as_ref().unwrap())).await;
+    let id = created["id"].as_str().unwrap();
+    let held = ask(&mut stream, device.workload_request(id).unwrap()).await;
+    let now = assay_identity::UnixTime::now();
+    let peer = verify_svid(&held.svid, &fixture.bundle(), &CrlSet::default(), now).unwrap();
+
+    device.run_program("/tmp/implant", b"evil");
+    assert_eq!(attest_again(&mut stream, &mut device).await.state, "suspect");
+    let response = ask(&mut stream, device.workload_request(id).unwrap()).await;
+    assert!(response.svid.is_empty() && response.denied.starts_with("not-trusted"), "{}", response.denied);
+    let crl = fixture.call(Method::GET, "/crl", &[], String::new()).await;
+    assert!(Crl::parse(crl.body()).unwrap().revokes(peer.serial()));
+    let status = fixture.get("/trust/status?id=spiffe://test.assay.example/web").await;
+    assert_eq!(status["status"], "suspect");
+}
+
+#[tokio::test]
+async fn entries_that_could_not_be_or_would_reach_too_far_are_refused() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let mut device = fixture.device("press-1");
+    let parent = edge.enroll(&mut device).await.unwrap().device_id;
+    let bearer = format!("Bearer {}", fixture.token());
+    let changes = [
+        ("spiffe_id", json!("spiffe://test.assay.example/assay/server")),
+        ("spiffe_id", json!("spiffe://test.assay.example/spire/agent/tpm/00")),
+        ("spiffe_id", json!("spiffe://elsewhere.example/web")),
+        ("spiffe_id", json!("web")),
+        ("parent", json!("spiffe://test.assay.example/web")),
+        ("selectors", json!([])),
+        ("selectors", json!([{ "type": "moon", "value": "full" }])),
+        ("dns_names", json!(["not a name"])),
+        ("ttl_seconds", json!(1)),
+        ("unheard_of", json!(1)),
+    ];
+    for (key, value) in changes {
+        let mut body = entry(&parent);
+        body[key] = value;
+        let headers = [("authorization", bearer.as_str())];
+        let answer = fixture.call(Method::POST, "/v1/entries", &headers, body.to_string()).await;
+        assert_eq!(answer.status(), 400, "{body}");
+    }
+    assert_eq!(fixture.get("/v1/entries").await["entries"], json!([]));
+}
