@@ -9,6 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, Serve
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Status, Streaming};
@@ -86,6 +87,14 @@ pub enum EdgeError {
 }
 
 impl EdgeError {
+    /// The reason code the server gave, if it refused.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            EdgeError::Refused(status) => status.metadata().get("assay-reason")?.to_str().ok(),
+            _ => None,
+        }
+    }
+
     /// The gRPC code, if the server refused.
     pub fn code(&self) -> Option<tonic::Code> {
         match self {
@@ -95,20 +104,26 @@ impl EdgeError {
     }
 }
 
+impl Door {
+    /// Connects with TLS and speaks `protocol` (ALPN) behind it.
+    pub async fn dial(&self, protocol: &str) -> std::io::Result<TlsStream<TcpStream>> {
+        let mut config = tls_config(self).map_err(std::io::Error::other)?;
+        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        let stream = TcpStream::connect(&self.address).await?;
+        stream.set_nodelay(true)?;
+        // The verifier looks at the SPIFFE ID; rustls wants a name all the same.
+        let name = ServerName::from(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    }
+}
+
 impl Edge {
     /// Connects.
     pub async fn connect(door: &Door) -> Result<Edge, EdgeError> {
-        let connector = TlsConnector::from(Arc::new(tls_config(door)?));
-        // The verifier looks at the SPIFFE ID; rustls wants a name all the same.
-        let name = ServerName::from(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let address = door.address.clone();
+        let door = door.clone();
         let dial = tower::service_fn(move |_: Uri| {
-            let (connector, name, address) = (connector.clone(), name.clone(), address.clone());
-            async move {
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
-                Ok::<_, std::io::Error>(TokioIo::new(connector.connect(name, stream).await?))
-            }
+            let door = door.clone();
+            async move { Ok::<_, std::io::Error>(TokioIo::new(door.dial("h2").await?)) }
         });
         // The URI only fills HTTP/2's authority; the dialler above decides where to and how.
         let endpoint = Endpoint::from_static("http://edge.assay");
@@ -126,14 +141,19 @@ impl Edge {
         Ok(result)
     }
 
-    /// Sends the first message of an enrollment.
-    pub async fn begin_enrollment(&self, begin: EnrollBegin) -> Result<Enrollment, EdgeError> {
+    /// Opens an enrollment without saying anything yet.
+    pub async fn open_enrollment(&self) -> Result<Enrollment, EdgeError> {
         let (requests, receiver) = mpsc::channel(STREAM_MESSAGES);
-        let first = EnrollRequest { step: Some(enroll_request::Step::Begin(begin)) };
-        // The channel is new and has room.
-        let _ = requests.try_send(first);
         let responses = self.client.clone().enroll(ReceiverStream::new(receiver)).await?.into_inner();
         Ok(Enrollment { requests, responses })
+    }
+
+    /// Opens an enrollment and sends its first message.
+    pub async fn begin_enrollment(&self, begin: EnrollBegin) -> Result<Enrollment, EdgeError> {
+        let enrollment = self.open_enrollment().await?;
+        let request = EnrollRequest { step: Some(enroll_request::Step::Begin(begin)) };
+        enrollment.requests.send(request).await.map_err(|_| EdgeError::Ended)?;
+        Ok(enrollment)
     }
 
     /// Attaches the device under the identity it enrolled with.
@@ -253,16 +273,14 @@ fn tls_config(door: &Door) -> Result<ClientConfig, rustls::Error> {
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
-    let mut config = match &door.identity {
-        None => builder.with_no_client_auth(),
+    match &door.identity {
+        None => Ok(builder.with_no_client_auth()),
         Some((chain, key)) => {
             let chain = chain.iter().cloned().map(CertificateDer::from).collect();
             let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.clone()));
-            builder.with_client_auth_cert(chain, key)?
+            builder.with_client_auth_cert(chain, key)
         }
-    };
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(config)
+    }
 }
 
 /// Messages a device may have under way on one stream.

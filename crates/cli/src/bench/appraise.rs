@@ -233,18 +233,22 @@ fn print(report: &Report) {
         report.boot_events,
         report.ima_entries
     );
-    let number =
-        |value: Option<f64>, digits: usize| value.map_or("-".to_owned(), |value| format!("{value:.digits$}"));
+    let number = |value: Option<f64>, digits: usize, unit: &str| {
+        value.map_or("-".to_owned(), |value| format!("{value:.digits$}{unit}"))
+    };
     let rows = report.parts.iter().map(|figures| {
         vec![
             figures.part.to_owned(),
-            format!("{:.1}", figures.microseconds),
-            number(figures.instructions, 0),
-            number(figures.per_entry_microseconds, 3),
-            number(figures.per_entry_instructions, 0),
+            format!("{:.1} µs", figures.microseconds),
+            number(figures.instructions, 0, ""),
+            number(figures.per_entry_microseconds, 3, " µs"),
+            number(figures.per_entry_instructions, 0, ""),
         ]
     });
-    println!("{}\n", output::table(&["part", "µs", "instructions", "µs/entry", "instructions/entry"], rows));
+    println!(
+        "{}\n",
+        output::table(&["part", "time", "instructions", "time per entry", "instructions per entry"], rows)
+    );
     println!(
         "{}",
         match report.instructions_by {

@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use assay_testkit::edge::protocol::server_message::Message;
 use assay_testkit::edge::protocol::{Challenge, Evidence, Verdict};
 use assay_testkit::edge::{Attachment, Door, Edge};
 use assay_testkit::software_device::lie::Lie;
-use assay_testkit::software_device::{Clock, SoftwareDevice};
-use assay_testkit::{EkMaker, Program, System};
+use assay_testkit::{EkMaker, Program, SoftwareDevice, System};
 use tokio::task::JoinSet;
 
 /// What a device has to say at every attestation.
@@ -63,19 +63,17 @@ impl Scenario {
         system
     }
 
-    fn evidence(self, device: &mut SoftwareDevice, challenge: &Challenge) -> Result<Evidence> {
-        let mut challenge = challenge.clone();
-        match self {
-            Scenario::NothingNew => {}
-            Scenario::Quote => challenge.boot_log_wanted = false,
-            Scenario::NewBoot | Scenario::LongList => {
-                device.clock = Clock { reset_count: device.clock.reset_count + 1, ..device.clock };
-                (challenge.boot_log_wanted, challenge.ima_from_entry) = (true, 0);
-            }
+    /// What happens on the device before it attests again.
+    fn happens_to(self, device: &mut SoftwareDevice) {
+        if matches!(self, Scenario::NewBoot | Scenario::LongList) {
+            device.clock.reset_count += 1;
         }
-        let mut evidence = device.evidence(&challenge)?;
+    }
+
+    fn evidence(self, device: &mut SoftwareDevice, challenge: &Challenge) -> Result<Evidence> {
+        let mut evidence = device.evidence(challenge)?;
         if self == Scenario::Quote {
-            evidence.ima_log.clear();
+            (evidence.boot_log, evidence.ima_log) = (None, Vec::new());
         }
         Ok(evidence)
     }
@@ -150,9 +148,7 @@ async fn attach(
     scenario: Scenario,
 ) -> Result<(SoftwareDevice, Attachment)> {
     let mut attachment = edge.attach(&device).await?;
-    let challenge = attachment.challenge().await?;
-    attachment.answer(scenario.evidence(&mut device, &challenge)?).await?;
-    affirming(&device, &attachment.verdict().await?)?;
+    answer(&mut device, &mut attachment, scenario).await?;
     Ok((device, attachment))
 }
 
@@ -164,15 +160,35 @@ async fn attest(
 ) -> Result<(SoftwareDevice, Vec<Duration>)> {
     let mut round_trips = Vec::new();
     while Instant::now() < until {
+        scenario.happens_to(&mut device);
         attachment.changed().await?;
-        let challenge = attachment.challenge().await?;
-        let evidence = scenario.evidence(&mut device, &challenge)?;
-        let start = Instant::now();
-        attachment.answer(evidence).await?;
-        affirming(&device, &attachment.verdict().await?)?;
-        round_trips.push(start.elapsed());
+        round_trips.push(answer(&mut device, &mut attachment, scenario).await?);
     }
     Ok((device, round_trips))
+}
+
+/// Answers challenges until there is a verdict: a new boot is asked again, for all of its logs. The time is from
+/// the first answer on.
+async fn answer(
+    device: &mut SoftwareDevice,
+    attachment: &mut Attachment,
+    scenario: Scenario,
+) -> Result<Duration> {
+    let mut start = None;
+    loop {
+        match attachment.next().await? {
+            Message::Challenge(challenge) => {
+                let evidence = scenario.evidence(device, &challenge)?;
+                start.get_or_insert_with(Instant::now);
+                attachment.answer(evidence).await?;
+            }
+            Message::Verdict(verdict) => {
+                affirming(device, &verdict)?;
+                return Ok(start.map(|start| start.elapsed()).unwrap_or_default());
+            }
+            _ => {}
+        }
+    }
 }
 
 fn affirming(device: &SoftwareDevice, verdict: &Verdict) -> Result<()> {

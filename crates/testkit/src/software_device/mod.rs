@@ -130,15 +130,22 @@ impl SoftwareDevice {
     }
 
     /// The second message: the credential opened, the device key certified by the AK, and a request for it.
-    pub fn enroll_proof(&mut self, challenge: &EnrollChallenge) -> Result<EnrollProof, DeviceError> {
+    pub fn enroll_proof(&self, challenge: &EnrollChallenge) -> Result<EnrollProof, DeviceError> {
+        let certified = quote::Certifying::honest(self, &challenge.nonce).sign(&self.ak)?;
+        self.enroll_proof_with(challenge, certified, self.csr()?)
+    }
+
+    /// The second message with any certification and any request.
+    pub fn enroll_proof_with(
+        &self,
+        challenge: &EnrollChallenge,
+        certified: quote::Signed,
+        csr: Vec<u8>,
+    ) -> Result<EnrollProof, DeviceError> {
         let secret =
             self.ek.activate(&self.ak.name(), &challenge.credential_blob, &challenge.encrypted_secret)?;
-        let certified = quote::Certifying::honest(self, &challenge.nonce).sign(&self.ak)?;
-        let csr = self.csr()?;
-        let proof = enroll_proof(
-            &secret,
-            &[&challenge.nonce, &self.ak.public_area(), &self.device_key.public_area(), &csr],
-        );
+        let keys = [self.ak.public_area(), self.device_key.public_area()];
+        let proof = enroll_proof(&secret, &[&challenge.nonce, &keys[0], &keys[1], &csr]);
         Ok(EnrollProof {
             proof,
             certify_info: certified.message,

@@ -1,0 +1,33 @@
+//! The server and the gateway as processes of the whole-system tests: `assay-system server|gateway CONFIG`.
+//!
+//! A program says one line, `ready`, when it can be reached, and ends on SIGTERM.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use tokio::signal::unix::{SignalKind, signal};
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    tracing_subscriber::fmt().with_env_filter("info,assay_server=debug").with_writer(std::io::stderr).init();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [program, config] = arguments.as_slice() else {
+        bail!("which program, and with which configuration?")
+    };
+    let config = Path::new(config);
+    let mut terminate = signal(SignalKind::terminate())?;
+    let told = async move {
+        terminate.recv().await;
+    };
+    match program.as_str() {
+        "server" => {
+            let running = assay_server::Running::start(assay_server::Config::load(config)?).await?;
+            println!("ready");
+            told.await;
+            running.stop().await;
+        }
+        "gateway" => assay_gateway::run(assay_gateway::Config::load(config)?, told).await?,
+        other => bail!("no program {other}"),
+    }
+    Ok(())
+}

@@ -1,0 +1,12 @@
+//! The whole system: real server processes, real TLS, SQLite, and devices that keep to the protocol or do not.
+//!
+//! `stage/` puts a server up and tears it down as roughly as a test likes. Tests whose name says `swtpm` need that
+//! program; all others need nothing.
+
+mod attestation;
+mod enrollment;
+mod lifecycle;
+mod limits;
+mod stage;
+mod telemetry;
+mod withdrawal;

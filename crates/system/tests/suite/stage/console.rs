@@ -1,0 +1,61 @@
+//! The operator's side: JSON over HTTP, one connection a request.
+
+use anyhow::{Result, bail};
+use assay_testkit::edge::Door;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::{Method, Request, header};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+
+/// The console, asked with the operator's token.
+pub struct Console {
+    door: Door,
+    token: String,
+}
+
+impl Console {
+    pub fn new(door: Door, token: &str) -> Console {
+        Console { door, token: token.to_owned() }
+    }
+
+    pub async fn get(&self, path: &str) -> Result<Value> {
+        self.json(Method::GET, path, String::new()).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Value> {
+        self.json(Method::POST, path, body.to_string()).await
+    }
+
+    pub async fn put(&self, path: &str, text: &str) -> Result<Value> {
+        self.json(Method::PUT, path, text.to_owned()).await
+    }
+
+    pub async fn bytes(&self, path: &str) -> Result<Vec<u8>> {
+        self.request(Method::GET, path, String::new()).await
+    }
+
+    async fn json(&self, method: Method, path: &str, body: String) -> Result<Value> {
+        Ok(serde_json::from_slice(&self.request(method, path, body).await?)?)
+    }
+
+    async fn request(&self, method: Method, path: &str, body: String) -> Result<Vec<u8>> {
+        let stream = self.door.dial("http/1.1").await?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method.clone())
+            .uri(path)
+            .header(header::HOST, &self.door.address)
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
+            .body(Full::new(Bytes::from(body)))?;
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let body = response.into_body().collect().await?.to_bytes();
+        if !status.is_success() {
+            bail!("{method} {path}: {status} {}", String::from_utf8_lossy(&body));
+        }
+        Ok(body.to_vec())
+    }
+}

@@ -1,0 +1,205 @@
+//! What tests stand on: a server process, its operator, its devices' maker, and looking without touching.
+
+mod console;
+mod program;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use assay_testkit::edge::protocol::Verdict;
+use assay_testkit::edge::{Attachment, Door, Edge, EdgeError};
+use assay_testkit::{EkMaker, SoftwareDevice, policy_for};
+use data_encoding::BASE64;
+use rcgen::{CertificateParams, KeyPair};
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tonic::Code;
+
+pub use console::Console;
+pub use program::Program;
+
+/// A server with nothing in it, and the maker of the devices it trusts.
+pub struct Stage {
+    pub maker: EkMaker,
+    pub folder: TempDir,
+    server: Option<Program>,
+    gateway: Option<(Vec<Vec<u8>>, Vec<u8>)>,
+}
+
+impl Stage {
+    /// Starts a server that challenges only when asked to.
+    pub async fn start() -> Result<Stage> {
+        Stage::start_with("").await
+    }
+
+    /// Starts a server with these lines in its configuration.
+    pub async fn start_with(configuration: &str) -> Result<Stage> {
+        let (maker, folder) = (EkMaker::new()?, tempfile::tempdir()?);
+        let mut stage = Stage { maker, folder, server: None, gateway: None };
+        std::fs::write(stage.at("maker.pem"), stage.maker.root_ca_pem())?;
+        let mut text = format!(
+            "trust_domain = \"{TRUST_DOMAIN}\"\ndata = \"data\"\nedge = \"127.0.0.1:0\"\n\
+             console = \"127.0.0.1:0\"\nek_anchors = [\"maker.pem\"]\n{configuration}\n"
+        );
+        if !configuration.contains("attest_interval_seconds") {
+            text.push_str("attest_interval_seconds = 3600\n");
+        }
+        std::fs::write(stage.at("server.toml"), text)?;
+        stage.start_server()?;
+        Ok(stage)
+    }
+
+    /// Starts the server, on the same data if there was one before.
+    pub fn start_server(&mut self) -> Result<()> {
+        self.server = Some(Program::start("server", &self.at("server.toml"))?);
+        Ok(())
+    }
+
+    /// The server's process, to do with as a test likes.
+    pub fn take_server(&mut self) -> Result<Program> {
+        self.server.take().context("the server is not running")
+    }
+
+    /// A path in the test's folder.
+    pub fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The operator.
+    pub fn console(&self) -> Result<Console> {
+        let token = std::fs::read_to_string(self.at("data/operator.token"))?;
+        Ok(Console::new(self.door("console")?, token.trim()))
+    }
+
+    /// A new connection to the edge door, made as a gateway makes it.
+    pub async fn edge(&mut self) -> Result<Edge> {
+        if self.gateway.is_none() {
+            self.gateway = Some(self.gateway_credentials().await?);
+        }
+        Ok(Edge::connect(&Door { identity: self.gateway.clone(), ..self.door("edge")? }).await?)
+    }
+
+    /// A door of the server, without anything to show at it.
+    pub fn door(&self, name: &str) -> Result<Door> {
+        let addresses: Value = serde_json::from_slice(&std::fs::read(self.at("data/addresses.json"))?)?;
+        let address = addresses.get(name).and_then(Value::as_str).context("no such door")?.to_owned();
+        let roots = certificates(&std::fs::read_to_string(self.at("data/bundle.pem"))?)?;
+        Ok(Door {
+            address,
+            roots,
+            spiffe_id: format!("spiffe://{TRUST_DOMAIN}/assay/server"),
+            identity: None,
+        })
+    }
+
+    /// A device by the trusted maker.
+    pub fn device(&self, name: &str) -> Result<SoftwareDevice> {
+        Ok(SoftwareDevice::new(name, &self.maker)?)
+    }
+
+    /// Sets a policy under which these devices are good as they are, and returns its text.
+    pub async fn trust(&self, devices: &[&SoftwareDevice], more: &str) -> Result<()> {
+        let text = format!("{}\n{more}\n", policy_for("test", devices));
+        self.console()?.put("/v1/policy", &text).await?;
+        Ok(())
+    }
+
+    /// An enrolled, attached, trusted device. It makes the policy that trusts it.
+    pub async fn trusted(&mut self, edge: &Edge, name: &str) -> Result<(SoftwareDevice, Attachment)> {
+        let mut device = self.device(name)?;
+        self.trust(&[&device], "").await?;
+        edge.enroll(&mut device).await?;
+        let mut attachment = edge.attach(&device).await?;
+        let verdict = within(5, attachment.attest(&mut device)).await??;
+        affirming(&verdict)?;
+        Ok((device, attachment))
+    }
+
+    /// Everything that must not change where nothing happened: devices, policy, entries, audit trail.
+    pub async fn everything(&self) -> Result<Value> {
+        let console = self.console()?;
+        let mut devices = console.get("/v1/devices").await?;
+        for device in devices.get_mut("devices").and_then(Value::as_array_mut).context("devices")? {
+            if let Some(device) = device.as_object_mut() {
+                device.remove("attached");
+            }
+        }
+        Ok(json!({
+            "devices": devices,
+            "policy": console.get("/v1/policy").await?,
+            "entries": console.get("/v1/entries").await?,
+            "audit": console.get("/v1/audit?limit=1000").await?,
+        }))
+    }
+
+    /// What the console says of one device.
+    pub async fn explain(&self, device: &SoftwareDevice) -> Result<Value> {
+        self.console()?.get(&format!("/v1/devices/{}", device.name)).await
+    }
+
+    /// The device's status, as the console has it.
+    pub async fn status(&self, device: &SoftwareDevice) -> Result<String> {
+        let answer = self.explain(device).await?;
+        Ok(answer.pointer("/device/status").and_then(Value::as_str).context("status")?.to_owned())
+    }
+
+    /// Has the server certify a gateway: certificate chain and key.
+    pub async fn gateway_credentials(&self) -> Result<(Vec<Vec<u8>>, Vec<u8>)> {
+        let key = KeyPair::generate()?;
+        let csr = CertificateParams::default().serialize_request(&key)?;
+        let request = json!({ "name": "test", "csr": BASE64.encode(csr.der()) });
+        let answer = self.console()?.post("/v1/gateways", &request).await?;
+        let chain = answer.get("certificate").and_then(Value::as_str).context("certificate")?;
+        Ok((certificates(chain)?, key.serialize_der()))
+    }
+}
+
+/// Fails if something takes longer than it may.
+pub async fn within<T>(seconds: u64, future: impl Future<Output = T>) -> Result<T> {
+    let limit = Duration::from_secs(seconds);
+    tokio::time::timeout(limit, future).await.with_context(|| format!("did not happen within {limit:?}"))
+}
+
+/// Fails unless the verdict is the best there is.
+pub fn affirming(verdict: &Verdict) -> Result<()> {
+    ensure!(verdict.tier == "affirming", "{}: {:?}", verdict.tier, verdict.findings);
+    Ok(())
+}
+
+/// Fails unless the server refused with this status and reason.
+pub fn refused<T>(outcome: Result<T, EdgeError>, code: Code, reason: &str) -> Result<()> {
+    match outcome {
+        Ok(_) => anyhow::bail!("not refused"),
+        Err(error) => {
+            ensure!(error.code() == Some(code), "{error}, not {code:?}");
+            ensure!(error.reason() == Some(reason), "{error} ({:?}), not {reason}", error.reason());
+            Ok(())
+        }
+    }
+}
+
+/// The certificates of a PEM text, DER.
+pub fn certificates(pem: &str) -> Result<Vec<Vec<u8>>> {
+    CertificateDer::pem_slice_iter(pem.as_bytes()).map(|certificate| Ok(certificate?.to_vec())).collect()
+}
+
+/// Whether a CRL lists a serial, given in hex: found as bytes, without reading the list.
+pub fn lists(crl: &[u8], serial: &str) -> bool {
+    let serial = data_encoding::HEXLOWER_PERMISSIVE.decode(serial.as_bytes()).unwrap_or_default();
+    !serial.is_empty() && crl.windows(serial.len()).any(|window| window == serial)
+}
+
+/// Serials of the SVIDs that a device has been given, as [`Stage::explain`] shows them: those it holds, and those
+/// that were withdrawn.
+pub fn serials(explained: &Value) -> (Vec<String>, Vec<String>) {
+    let grants = explained.get("grants").and_then(Value::as_array).cloned().unwrap_or_default();
+    let serial = |grant: &Value| grant.get("serial").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let is_held = |grant: &&Value| grant.get("withdrawn_at").is_none_or(Value::is_null);
+    let (held, withdrawn): (Vec<&Value>, Vec<&Value>) = grants.iter().partition(is_held);
+    (held.into_iter().map(serial).collect(), withdrawn.into_iter().map(serial).collect())
+}
+
+pub const TRUST_DOMAIN: &str = "test.assay.example";
