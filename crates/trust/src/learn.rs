@@ -98,8 +98,8 @@ fn widen_files(policy: &mut Policy, claims: &Claims) -> Result<(), PolicyError> 
     };
     let reference = FileReference::new(section.without_files())?;
     for (entry, index) in ima.entries().zip(ima.first_index()..) {
-        let is_file = !entry.is_violation() && !(index == 0 && entry.is_boot_aggregate());
-        if !is_file || reference.excludes(entry.path()) || reference.is_signed(&entry) {
+        let is_no_file = entry.is_violation() || (index == 0 && entry.is_boot_aggregate());
+        if is_no_file || reference.excludes(entry.path()) || reference.is_signed(&entry) {
             continue;
         }
         // A digest that the policy would not count is not worth a line.

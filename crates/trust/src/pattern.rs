@@ -204,4 +204,31 @@ mod tests {
         let pattern: Pattern = "/a*a*a*a*a*a*a*a*a*a*a*a*a*b".parse().unwrap();
         assert!(!pattern.matches(format!("/{}", "a".repeat(100_000)).as_bytes()));
     }
+
+    /// The same by its definition, and by backtracking.
+    fn matches_slowly(pattern: &[u8], path: &[u8]) -> bool {
+        let some_suffix = |rest: &[u8], stops: &dyn Fn(u8) -> bool| {
+            let end = path.iter().position(|byte| stops(*byte)).unwrap_or(path.len());
+            (0..=end).any(|cut| matches_slowly(rest, &path[cut..]))
+        };
+        match (pattern, path) {
+            ([b'*', b'*', rest @ ..], _) => some_suffix(rest, &|_| false),
+            ([b'*', rest @ ..], _) => some_suffix(rest, &|byte| byte == b'/'),
+            ([], path) => path.is_empty(),
+            ([b'?', rest @ ..], [byte, tail @ ..]) => *byte != b'/' && matches_slowly(rest, tail),
+            ([expected, rest @ ..], [byte, tail @ ..]) => expected == byte && matches_slowly(rest, tail),
+            (_, []) => false,
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_automaton_agrees_with_the_definition(pattern in "/[ab/*?]{0,8}", path in "/[ab/]{0,8}") {
+            if let Ok(parsed) = pattern.parse::<Pattern>() {
+                let tree = if pattern.ends_with('/') { format!("{pattern}**") } else { pattern };
+                let expected = matches_slowly(tree.as_bytes(), path.as_bytes());
+                proptest::prop_assert_eq!(parsed.matches(path.as_bytes()), expected);
+            }
+        }
+    }
 }

@@ -177,7 +177,7 @@ impl Report<'_> {
             );
             self.refuse("dbx", digest.to_string(), "not in dbx", message);
         }
-        let entries = u64::try_from(variables.dbx.len()).unwrap_or(u64::MAX);
+        let entries = u32::try_from(variables.dbx.len()).unwrap_or(u32::MAX);
         if let Some(min) = boot.dbx_entries_min.filter(|min| entries < *min) {
             let message = format!(
                 "Secure Boot's revocation list dbx has {entries} entries, and policy {citation} wants {min}: {update}."

@@ -100,7 +100,7 @@ pub struct BootSection {
     pub dbx_contains: Vec<Digest>,
     /// The least number of entries in dbx.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dbx_entries_min: Option<u64>,
+    pub dbx_entries_min: Option<u32>,
     /// Events known of good boots, per PCR, with their description. They accept and refuse nothing: they let a
     /// finding about a PCR say which event changed it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -210,6 +210,13 @@ mod tests {
         assert_eq!(Policy::from_toml(&text), Err(PolicyError::TooLong { bytes: text.len() }));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_read_without_panic(text in "[\\[\\]{}\"=.:, \n0-9a-z]{0,80}") {
+            let _ = Policy::from_text(&text);
+        }
+    }
+
     #[test]
     fn what_does_nothing_is_an_error() {
         assert_eq!(Policy::from_toml(MINIMAL), Err(PolicyError::MeasuresNothing));

@@ -190,15 +190,13 @@ impl TrustRecord {
     /// A new binding starts over; what the old keys were granted falls. A revoked device must be readmitted first,
     /// and a suspect one stays suspect: enrolling again is no way around an operator's approval.
     fn enrolled(&self, at: UnixTime, device_key: &str) -> TrustRecord {
-        let device_key = Some(device_key.to_owned());
-        // The TPM is the same one: its reset counter goes on.
-        let (version, reset_count) = (self.version, self.reset_count);
+        let (version, device_key) = (self.version, Some(device_key.to_owned()));
+        // TPM2_Clear takes the reset counter back to zero, so a new binding starts without one.
+        let unbound = TrustRecord { device_key, reset_count: None, ..self.clone() };
         match self.status {
             Status::Revoked => self.clone(),
-            Status::Suspect => {
-                TrustRecord { device_key, approved: false, awaiting_approval: false, ..self.clone() }
-            }
-            _ => TrustRecord { version, reset_count, device_key, ..TrustRecord::default() }.moved(
+            Status::Suspect => TrustRecord { approved: false, awaiting_approval: false, ..unbound },
+            _ => TrustRecord { version, device_key: unbound.device_key, ..TrustRecord::default() }.moved(
                 Status::Enrolled,
                 at,
                 "enrolled; no evidence was appraised yet".to_owned(),
@@ -210,8 +208,8 @@ impl TrustRecord {
         if self.status != Status::Revoked {
             return self.clone();
         }
-        let (status, version, reset_count) = (self.status, self.version, self.reset_count);
-        let fresh = TrustRecord { status, version, reset_count, ..TrustRecord::default() };
+        let (status, version) = (self.status, self.version);
+        let fresh = TrustRecord { status, version, ..TrustRecord::default() };
         fresh.moved(Status::Pending, at, format!("readmitted by {by}; it has to enroll again"))
     }
 
@@ -222,6 +220,12 @@ impl TrustRecord {
             result.tier == Tier::Affirming && self.evidence_at.is_some_and(|last| result.at < last);
         if unbound || overtaken {
             return self.clone();
+        }
+        // Verification refuses it already, where it is told the last count; no caller can forget to.
+        if result.reset_count < self.reset_count && result.tier == Tier::Affirming {
+            let reason = "the TPM's reset counter went back: old evidence, or another TPM state".to_owned();
+            let fallen = TrustRecord { tier: Tier::Contraindicated, valid_until: None, ..self.clone() };
+            return fallen.moved(Status::Suspect, result.at, reason);
         }
         let next = TrustRecord {
             tier: result.tier,

@@ -88,6 +88,20 @@ fn an_overtaken_good_result_restores_nothing() {
 }
 
 #[test]
+fn a_reset_counter_that_goes_back_is_suspect() {
+    let of_boot = |at, boot| match appraised(at, Tier::Affirming) {
+        EventRecord::Appraised(result) => {
+            EventRecord::Appraised(Appraised { reset_count: Some(boot), ..result })
+        }
+        other => other,
+    };
+    check(&[enrolled(1), of_boot(2, 5), of_boot(3, 6)], Status::Trusted);
+    check(&[enrolled(1), of_boot(2, 5), of_boot(3, 4)], Status::Suspect);
+    // A cleared TPM counts from zero; its keys are gone, so it has to enroll again.
+    check(&[enrolled(1), of_boot(2, 5), enrolled(3), of_boot(4, 1)], Status::Trusted);
+}
+
+#[test]
 fn approval_is_for_one_suspicion() {
     let bad = |at| appraised_under(at, Tier::Contraindicated, Recovery::Approve);
     let good = |at| appraised_under(at, Tier::Affirming, Recovery::Approve);
