@@ -243,11 +243,17 @@ impl Attachment {
         self.send(device_message::Message::Evidence(evidence)).await
     }
 
-    /// Answers the next challenge honestly and returns the verdict.
+    /// Answers honestly until there is a verdict; a new boot or a new policy may be asked twice.
     pub async fn attest(&mut self, device: &mut SoftwareDevice) -> Result<protocol::Verdict, EdgeError> {
-        let challenge = self.challenge().await?;
-        self.answer(device.evidence(&challenge)?).await?;
-        self.verdict().await
+        loop {
+            match self.next().await? {
+                server_message::Message::Challenge(challenge) => {
+                    self.answer(device.evidence(&challenge)?).await?;
+                }
+                server_message::Message::Verdict(verdict) => return Ok(verdict),
+                _ => {}
+            }
+        }
     }
 
     /// Asks to be challenged now.

@@ -11,7 +11,11 @@ use crate::stage::{Stage, affirming, refused, within};
 async fn good_evidence_makes_a_device_trusted_and_gives_it_an_svid() -> Result<()> {
     let mut stage = Stage::start().await?;
     let edge = stage.edge().await?;
-    let (mut device, mut attachment) = stage.trusted(&edge, "good").await?;
+    let mut device = stage.device("good")?;
+    stage.trust(&[&device], "").await?;
+    edge.enroll(&mut device).await?;
+    let mut attachment = edge.attach(&device).await?;
+    affirming(&within(5, attachment.attest(&mut device)).await??)?;
     let grants = within(5, attachment.grants()).await??;
     assert!(!grants.withdrawn && !grants.device_svid.is_empty() && !grants.crl.is_empty());
     assert_eq!(stage.status(&device).await?, "trusted");

@@ -28,7 +28,7 @@ async fn a_batch_from_outside_the_region_is_refused_with_the_reason() -> Result<
     let mut stage = Stage::start().await?;
     let edge = stage.edge().await?;
     let (mut device, _attachment) = stage.trusted(&edge, "abroad").await?;
-    stage.trust(&[&device], "[location]\ncountries = [\"DE\", \"FR\"]").await?;
+    stage.trust(&[&device], "[location]\nallow_countries = [\"DE\", \"FR\"]").await?;
     let inside = device.statement(PAYLOAD, Some(Place::configured("DE", "DE-HE", "Frankfurt")));
     assert!(edge.submit(device.submit(&inside, PAYLOAD)?).await?.accepted);
     let outside = device.statement(PAYLOAD, Some(Place::configured("US", "US-TX", "Austin")));
@@ -76,11 +76,10 @@ async fn what_is_not_the_devices_is_refused() -> Result<()> {
     let own = std::mem::replace(&mut device.device_key, TpmKey::generate(DEVICE_KEY)?);
     let next = device.statement(PAYLOAD, None);
     let forged = device.submit(&next, PAYLOAD)?;
-    refused(edge.submit(forged).await, Code::Unauthenticated, "device-key")?;
+    refused(edge.submit(forged).await, Code::Unauthenticated, "device-signature")?;
     device.device_key = own;
-    let stranger = stage.device("stranger")?;
-    device.device_id = Some(format!("{}0", device.device_id.clone().unwrap_or_default()));
-    drop(stranger);
+    let name = "0".repeat(64);
+    device.device_id = Some(format!("spiffe://test.assay.example/spire/agent/tpm/{name}"));
     let unknown = device.statement(PAYLOAD, None);
     let unknown = device.submit(&unknown, PAYLOAD)?;
     refused(edge.submit(unknown).await, Code::NotFound, "not-enrolled")?;

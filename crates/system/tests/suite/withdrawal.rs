@@ -3,10 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use assay_testkit::SoftwareDevice;
 use assay_testkit::edge::Attachment;
+use assay_testkit::edge::protocol::WorkloadSvidResponse;
 use assay_testkit::edge::protocol::server_message::Message;
-use assay_testkit::edge::protocol::{Verdict, WorkloadSvidResponse};
 use serde_json::{Value, json};
 use tonic::Code;
 
@@ -18,8 +17,6 @@ async fn an_unknown_program_costs_every_grant_within_a_second() -> Result<()> {
     let edge = stage.edge().await?;
     let (mut witness, mut watching) = stage.trusted(&edge, "witness").await?;
     let (mut device, mut attachment) = stage.trusted(&edge, "victim").await?;
-    within(5, attachment.grants()).await??;
-    within(5, watching.grants()).await??;
     let serial = serials(&stage.explain(&device).await?).0.pop().context("an SVID")?;
 
     device.run_program("/opt/implant", b"unknown");
@@ -47,7 +44,7 @@ async fn an_unknown_program_costs_every_grant_within_a_second() -> Result<()> {
     assert!(!pushed.withdrawn && !pushed.device_svid.is_empty());
     assert_eq!(stage.status(&witness).await?, "trusted");
     watching.changed().await?;
-    affirming(&attest_again(&mut watching, &mut witness).await?)
+    affirming(&within(5, watching.attest(&mut witness)).await??)
 }
 
 #[tokio::test]
@@ -57,13 +54,13 @@ async fn an_approved_program_brings_the_device_back() -> Result<()> {
     let (mut device, mut attachment) = stage.trusted(&edge, "back").await?;
     device.run_program("/opt/tool", b"new");
     attachment.changed().await?;
-    assert_eq!(attest_again(&mut attachment, &mut device).await?.tier, "contraindicated");
+    assert_eq!(within(5, attachment.attest(&mut device)).await??.tier, "contraindicated");
     within(1, withdrawn(&mut attachment)).await??;
 
     let approve = json!({ "paths": ["/opt/tool"] });
     let answer = stage.console()?.post("/v1/devices/back/approve", &approve).await?;
     assert_eq!(answer.pointer("/approved/0").and_then(Value::as_str), Some("/opt/tool"), "{answer}");
-    affirming(&attest_again(&mut attachment, &mut device).await?)?;
+    affirming(&within(5, attachment.attest(&mut device)).await??)?;
     let grants = within(5, attachment.grants()).await??;
     assert!(!grants.withdrawn && !grants.device_svid.is_empty());
     assert_eq!(stage.status(&device).await?, "trusted");
@@ -75,7 +72,6 @@ async fn a_revoked_device_loses_everything_and_its_stream() -> Result<()> {
     let mut stage = Stage::start().await?;
     let edge = stage.edge().await?;
     let (mut device, mut attachment) = stage.trusted(&edge, "stolen").await?;
-    within(5, attachment.grants()).await??;
     stage.console()?.post("/v1/devices/stolen/revoke", &json!({ "reason": "stolen from the van" })).await?;
     let reason = within(1, withdrawn(&mut attachment)).await??;
     assert!(reason.contains("stolen from the van"), "{reason}");
@@ -115,7 +111,7 @@ async fn a_workload_gets_its_svid_while_its_device_is_trusted() -> Result<()> {
     assert!(answer.is_err() || answer.is_ok_and(|answer| answer.svid.is_empty()));
     let mut attachment = edge.attach(&device).await?;
     device.run_program("/opt/implant", b"unknown");
-    assert_eq!(attest_again(&mut attachment, &mut device).await?.tier, "contraindicated");
+    assert_eq!(within(5, attachment.attest(&mut device)).await??.tier, "contraindicated");
     attachment.request_svid(device.workload_request(&entry.id)?).await?;
     let answer = within(5, svid_answer(&mut attachment)).await??;
     assert!(answer.svid.is_empty() && !answer.denied.is_empty());
@@ -134,20 +130,6 @@ async fn trust_ends_with_the_age_of_its_evidence() -> Result<()> {
     within(5, withdrawn(&mut attachment)).await??;
     assert_eq!(stage.status(&device).await?, "expired");
     Ok(())
-}
-
-/// Answers challenges until there is a verdict: a change of policy may ask twice.
-async fn attest_again(attachment: &mut Attachment, device: &mut SoftwareDevice) -> Result<Verdict> {
-    within(5, async {
-        loop {
-            match attachment.next().await? {
-                Message::Challenge(challenge) => attachment.answer(device.evidence(&challenge)?).await?,
-                Message::Verdict(verdict) => return Ok(verdict),
-                _ => {}
-            }
-        }
-    })
-    .await?
 }
 
 async fn withdrawn(attachment: &mut Attachment) -> Result<String> {
