@@ -17,7 +17,7 @@ use assay_wire::edge::{self, device_message, server_message};
 use axum::body::Bytes;
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::{Stream, StreamExt};
 
 use crate::attest::{AttestError, Attester, Challenge, Outcome};
@@ -90,11 +90,11 @@ impl Session {
         outbound: mpsc::Sender<Result<edge::ServerMessage, tonic::Status>>,
     ) -> Session {
         Session {
-            pace: Pace::new(server.config.attest_interval()),
+            pace: Pace::new(server.config.attest_interval(), Instant::now()),
             crl: server.revocations.watch(),
             standing: Standing::Unproven { _permit: permit },
             outstanding: None,
-            svid_requests: Allowance::new(),
+            svid_requests: Allowance::new(Instant::now()),
             held: None,
             told: false,
             attester,
@@ -122,7 +122,7 @@ impl Session {
                     None => self.challenge().await?,
                 },
                 Ok(()) = self.crl.changed() => self.tell_again().await?,
-                Ok(()) = policy.changed() => self.pace.hurry(self.server.registry.attached()),
+                Ok(()) = policy.changed() => self.pace.hurry(self.server.registry.attached(), Instant::now()),
                 Ok(()) = entries.changed() => self.tell_again().await?,
                 message = inbound.next() => match message {
                     Some(Ok(message)) => self.hear(message).await?,
@@ -136,7 +136,7 @@ impl Session {
         match message.message {
             Some(device_message::Message::Evidence(evidence)) => self.judge(evidence).await,
             Some(device_message::Message::Changed(_)) => {
-                self.pace.soon();
+                self.pace.soon(Instant::now());
                 Ok(())
             }
             Some(device_message::Message::WorkloadSvid(request)) => self.workload_svid(request).await,
@@ -149,7 +149,7 @@ impl Session {
     async fn challenge(&mut self) -> Result<(), SessionEnd> {
         let (challenge, message) = self.attester.challenge(&self.server)?;
         self.outstanding = Some(challenge);
-        self.pace.challenged();
+        self.pace.challenged(Instant::now());
         self.send(server_message::Message::Challenge(message)).await
     }
 
@@ -257,7 +257,7 @@ impl Session {
         if !matches!(self.standing, Standing::Proven(_)) {
             return Err(SessionEnd::OutOfTurn);
         }
-        let (svid, denied) = match self.svid_requests.take() {
+        let (svid, denied) = match self.svid_requests.take(Instant::now()) {
             false => (Vec::new(), "unavailable: too many requests, try again in a moment".to_owned()),
             true => match workload_svid(&self.server, &self.attester.device, &request, clock::now()).await {
                 Ok(chain) => (chain.certificates.into_iter().map(Into::into).collect(), String::new()),

@@ -13,8 +13,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn new(interval: Duration) -> Pace {
-        let now = Instant::now();
+    pub(super) fn new(interval: Duration, now: Instant) -> Pace {
         Pace { interval, last: now, next: now }
     }
 
@@ -23,23 +22,23 @@ impl Pace {
     }
 
     /// A challenge went out.
-    pub(super) fn challenged(&mut self) {
-        self.last = Instant::now();
-        self.next = self.last + self.interval;
+    pub(super) fn challenged(&mut self, now: Instant) {
+        self.last = now;
+        self.next = now + self.interval;
     }
 
     /// Something was measured: at once, but no more often than the spacing allows.
-    pub(super) fn soon(&mut self) {
-        self.next = self.next.min(self.last + SPACING).max(Instant::now());
+    pub(super) fn soon(&mut self, now: Instant) {
+        self.next = self.next.min(self.last + SPACING).max(now);
     }
 
     /// Everyone has to be challenged: each at a moment of its own within what the fleet's size takes.
-    pub(super) fn hurry(&mut self, attached: usize) {
+    pub(super) fn hurry(&mut self, attached: usize, now: Instant) {
         let within = u32::try_from(attached / CHALLENGES_PER_SECOND).unwrap_or(u32::MAX);
         let spread = Duration::from_secs(1).saturating_mul(within);
         // Streams were challenged at moments of their own: where in its interval each stands is random enough.
-        let phase = self.last.elapsed().as_secs_f64() / self.interval.as_secs_f64().max(1.0);
-        let due = Instant::now() + spread.mul_f64(phase.clamp(0.0, 1.0));
+        let phase = (now - self.last).as_secs_f64() / self.interval.as_secs_f64().max(1.0);
+        let due = now + spread.mul_f64(phase.clamp(0.0, 1.0));
         self.next = self.next.min(due.max(self.last + SPACING));
     }
 }
@@ -52,13 +51,12 @@ pub(super) struct Allowance {
 }
 
 impl Allowance {
-    pub(super) fn new() -> Allowance {
-        Allowance { left: REQUESTS_AT_ONCE, at: Instant::now() }
+    pub(super) fn new(now: Instant) -> Allowance {
+        Allowance { left: REQUESTS_AT_ONCE, at: now }
     }
 
     /// Takes one, if there is one.
-    pub(super) fn take(&mut self) -> bool {
-        let now = Instant::now();
+    pub(super) fn take(&mut self, now: Instant) -> bool {
         let refilled = self.left + (now - self.at).as_secs_f64() * REQUESTS_PER_SECOND;
         (self.left, self.at) = (refilled.min(REQUESTS_AT_ONCE), now);
         let allowed = self.left >= 1.0;
@@ -81,31 +79,39 @@ const REQUESTS_PER_SECOND: f64 = 20.0;
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn changes_are_challenged_soon_but_spaced() {
-        let mut pace = Pace::new(Duration::from_secs(60));
-        pace.challenged();
-        pace.soon();
-        assert_eq!(pace.next() - Instant::now(), SPACING);
-        tokio::time::advance(Duration::from_secs(5)).await;
-        pace.soon();
-        assert_eq!(pace.next(), Instant::now());
+    const LATER: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn changes_are_challenged_soon_but_spaced() {
+        let now = Instant::now();
+        let mut pace = Pace::new(Duration::from_secs(60), now);
+        pace.challenged(now);
+        pace.soon(now);
+        assert_eq!(pace.next(), now + SPACING);
+        pace.soon(now + LATER);
+        assert_eq!(pace.next(), now + LATER);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_small_fleet_hurries_at_once() {
-        let mut pace = Pace::new(Duration::from_secs(60));
-        pace.challenged();
-        tokio::time::advance(Duration::from_secs(5)).await;
-        pace.hurry(900);
-        assert_eq!(pace.next(), Instant::now());
+    #[test]
+    fn a_small_fleet_hurries_at_once_and_a_large_one_in_turn() {
+        let now = Instant::now();
+        let hurried = |attached| {
+            let mut pace = Pace::new(Duration::from_secs(60), now);
+            pace.challenged(now);
+            pace.hurry(attached, now + LATER);
+            pace.next()
+        };
+        assert_eq!(hurried(900), now + LATER);
+        assert!(hurried(60_000) > now + LATER);
+        assert!(hurried(usize::MAX) <= now + Duration::from_secs(60), "never later than it was due anyway");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn an_allowance_runs_out_and_refills() {
-        let mut allowance = Allowance::new();
-        assert_eq!((0..200).filter(|_| allowance.take()).count(), 100);
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!((0..200).filter(|_| allowance.take()).count(), 20);
+    #[test]
+    fn an_allowance_runs_out_and_refills() {
+        let now = Instant::now();
+        let mut allowance = Allowance::new(now);
+        assert_eq!((0..200).filter(|_| allowance.take(now)).count(), 100);
+        let later = now + Duration::from_secs(1);
+        assert_eq!((0..200).filter(|_| allowance.take(later)).count(), 20);
     }
 }

@@ -28,7 +28,7 @@ async fn refused_proof(
 ) {
     let fixture = Fixture::start().await;
     let edge = fixture.edge().await;
-    let mut device = fixture.device("press-1");
+    let device = fixture.device("press-1");
     let mut enrollment = edge.begin_enrollment(device.enroll_begin()).await.unwrap();
     let challenge = enrollment.challenge().await.unwrap();
     let mut proof = device.enroll_proof(&challenge).unwrap();
@@ -206,7 +206,7 @@ async fn a_request_for_a_key_that_was_not_certified_is_refused() {
 async fn a_challenge_is_answered_once() {
     let fixture = Fixture::start().await;
     let edge = fixture.edge().await;
-    let mut device = fixture.device("press-1");
+    let device = fixture.device("press-1");
     let mut enrollment = edge.begin_enrollment(device.enroll_begin()).await.unwrap();
     let challenge = enrollment.challenge().await.unwrap();
     let proof = device.enroll_proof(&challenge).unwrap();
