@@ -1,6 +1,7 @@
 //! EFI device paths as text, in the manner of the UEFI specification (10.6.1.6).
 //!
 //! The text is for people: no digest covers the path of an image, so that nothing may depend on it.
+//! Whoever shows it escapes it.
 
 use std::fmt::Write as _;
 
@@ -57,7 +58,7 @@ fn node(kind: u8, subtype: u8, body: &[u8]) -> Result<String, Truncated> {
         (MESSAGING, 24) => format!("Uri({})", body.escape_ascii()),
         (MEDIA, 1) => hard_drive(&mut reader)?,
         (MEDIA, 3) => format!("VenMedia({})", Guid::read(&mut reader)?),
-        (MEDIA, 4) => utf16(body).trim_end_matches('\0').escape_debug().to_string().replace("\\\\", "\\"),
+        (MEDIA, 4) => utf16(body).trim_end_matches('\0').to_owned(),
         (MEDIA, 6) => format!("FvFile({})", Guid::read(&mut reader)?),
         (MEDIA, 7) => format!("Fv({})", Guid::read(&mut reader)?),
         _ => {

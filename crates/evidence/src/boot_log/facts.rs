@@ -6,13 +6,10 @@
 //! nothing can be taken out of them. Demand that all of a list is known, never that something is in it.
 
 use super::coverage::{GRUB_COMMAND_PCR, KERNEL_COMMAND_LINE};
+use super::remark::{image_path, remark};
 use super::variable::utf16;
-use super::{
-    BootLog, Coverage, Event, EventType, Guid, Signature, SignatureKind, Variable, device_path, replay,
-    signature_lists,
-};
-use crate::read::Reader;
-use crate::tpm::pcr::PcrValues;
+use super::{BootLog, Coverage, Event, EventType, Guid, Signature, SignatureKind, Variable, signature_lists};
+use crate::text::escaped;
 use crate::{Digest, HashAlgorithm, PcrIndex};
 
 /// The facts of one boot, by the digests of one bank.
@@ -31,8 +28,8 @@ pub struct BootFacts {
     pub authorities: Vec<Authority>,
     /// Events of PCR 7 that are none of the above: their digest covers nothing that we can read.
     pub unexplained_in_pcr7: Vec<usize>,
-    /// The images that the firmware started, in order: everything in PCR 4 that is not text, whatever
-    /// the log calls it.
+    /// The images that the firmware started, in order: everything in PCR 4 that is no short text,
+    /// whatever the log calls it.
     pub boot_applications: Vec<Image>,
     /// Command lines that GRUB gave a kernel (PCR 8) or systemd-boot measured (PCR 12). GRUB's labels
     /// of command lines and commands are remarks: whoever pins one of them has to look at both lists.
@@ -104,86 +101,23 @@ pub struct MeasuredItem {
     pub remark: String,
 }
 
-/// One event in short, for telling two boots apart.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EventSummary {
-    /// Its place in the log.
-    pub number: usize,
-    /// The PCR it extended.
-    pub pcr: PcrIndex,
-    /// Its type, a remark.
-    pub event_type: EventType,
-    /// What it extended, in the facts' bank.
-    pub digest: Digest,
-    /// What the log calls it.
-    pub remark: String,
-}
-
-/// Everything about one verified boot log. Only verification makes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BootClaims {
-    log_sha256: Digest,
-    replayed: PcrValues,
-    facts: BootFacts,
-    events: Vec<EventSummary>,
-}
-
-impl BootClaims {
-    /// The SHA-256 of the log: the same log says the same.
-    pub fn log_sha256(&self) -> &Digest {
-        &self.log_sha256
-    }
-
-    /// The PCR values it replays to, in every bank.
-    pub fn replayed(&self) -> &PcrValues {
-        &self.replayed
-    }
-
-    /// The facts.
-    pub fn facts(&self) -> &BootFacts {
-        &self.facts
-    }
-
-    /// The events that extended a PCR.
-    pub fn events(&self) -> &[EventSummary] {
-        &self.events
-    }
-}
-
-/// Makes claims of a log that verification has found to replay to the quoted PCRs of `bank`.
-pub(crate) fn claims(log: &BootLog<'_>, bank: HashAlgorithm) -> BootClaims {
-    let events = extends(log, bank).map(|(event, pcr, digest)| EventSummary {
-        number: event.number(),
-        pcr,
-        event_type: event.event_type(),
-        digest,
-        remark: remark(event),
-    });
-    BootClaims {
-        log_sha256: HashAlgorithm::Sha256.hash(&[log.bytes()]),
-        replayed: replay(log),
-        facts: facts(log, bank),
-        events: events.collect(),
-    }
-}
-
 /// What the log says, by the digests of `bank`. Worth what the replay in that bank is worth.
 pub fn facts(log: &BootLog<'_>, bank: HashAlgorithm) -> BootFacts {
     let mut facts = BootFacts::new(bank);
     let mut pcr7 = Vec::new();
     for (event, pcr, digest) in extends(log, bank) {
-        let coverage = event.coverage(bank);
-        let covered = match coverage {
+        let covered = match event.coverage(bank) {
             Coverage::Covered(bytes) => Some(bytes),
             Coverage::Elsewhere | Coverage::Broken => None,
         };
         if pcr.get() == SECURE_BOOT_PCR {
             pcr7.push((event, covered));
         }
-        if let (EventType::SEPARATOR, Some(data)) = (event.event_type(), covered) {
-            facts.add_separator(pcr, data);
-        } else {
-            facts.add(event, pcr, digest, covered);
+        match (event.event_type(), covered) {
+            (EventType::SEPARATOR, Some(data)) if data.len() == SEPARATOR_BYTES => {
+                facts.add_separator(pcr, data);
+            }
+            _ => facts.add(event, pcr, digest, covered),
         }
     }
     facts.read_pcr7(&pcr7);
@@ -191,7 +125,7 @@ pub fn facts(log: &BootLog<'_>, bank: HashAlgorithm) -> BootFacts {
 }
 
 /// The events that extend a PCR of `bank`.
-fn extends<'log, 'a>(
+pub(super) fn extends<'log, 'a>(
     log: &'log BootLog<'a>,
     bank: HashAlgorithm,
 ) -> impl Iterator<Item = (&'log Event<'a>, PcrIndex, Digest)> {
@@ -231,13 +165,16 @@ impl BootFacts {
     /// Sorts an event by its PCR and by whether its data is covered; its type is the sender's word and
     /// must not take it out of the list in which a reader looks for it.
     fn add(&mut self, event: &Event<'_>, pcr: PcrIndex, digest: Digest, covered: Option<&[u8]>) {
+        // Who knows an image can log what its digest was computed over as the data of a covered type. It
+        // would be covered, and would not be seen among the images, were it not far longer than any text.
+        let is_image = covered.is_none_or(|data| data.len() > TEXT_BYTES_MAX);
         let item = || MeasuredItem { event: event.number(), pcr, digest, remark: remark(event) };
         match (pcr.get(), covered) {
+            (0 | 2, _) if is_image => self.firmware.push(item()),
             (0, Some(data)) if event.event_type() == EventType::S_CRTM_VERSION => {
                 self.firmware_version.get_or_insert_with(|| version(data));
             }
-            (0 | 2, None) => self.firmware.push(item()),
-            (4, None) => self.boot_applications.push(Image {
+            (4, _) if is_image => self.boot_applications.push(Image {
                 event: event.number(),
                 digest,
                 remark: image_path(event.data()).unwrap_or_else(|| remark(event)),
@@ -298,7 +235,7 @@ impl BootFacts {
         }
         self.authorities.push(Authority {
             event,
-            variable: variable.name.clone(),
+            variable: escaped(&variable.name).into_owned(),
             vendor: variable.vendor,
             signature: authority_signature(variable.data),
         });
@@ -352,14 +289,6 @@ fn authority_signature(data: &[u8]) -> Option<SignatureKind> {
     }
 }
 
-/// UEFI_IMAGE_LOAD_EVENT: three addresses, the path's length, the path.
-fn image_path(data: &[u8]) -> Option<String> {
-    let mut reader = Reader::new(data);
-    reader.bytes(IMAGE_LOAD_FIXED_BYTES).ok()?;
-    let length = usize::try_from(reader.u64_le().ok()?).ok()?;
-    device_path::text(reader.bytes(length).ok()?).filter(|path| !path.is_empty())
-}
-
 /// UTF-16 or ASCII text where that is what it is, else hex.
 fn version(data: &[u8]) -> String {
     let is_text = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic() || c == ' ');
@@ -374,56 +303,10 @@ fn version(data: &[u8]) -> String {
     }
 }
 
-/// What the log calls an event: text, a variable's name, an image's path, or just its type.
-fn remark(event: &Event<'_>) -> String {
-    let data = event.data();
-    let named = match event.event_type() {
-        EventType::EFI_VARIABLE_DRIVER_CONFIG
-        | EventType::EFI_VARIABLE_BOOT
-        | EventType::EFI_VARIABLE_BOOT2
-        | EventType::EFI_VARIABLE_AUTHORITY => Variable::parse(data).ok().map(|variable| variable.name),
-        EventType::EFI_BOOT_SERVICES_APPLICATION
-        | EventType::EFI_BOOT_SERVICES_DRIVER
-        | EventType::EFI_RUNTIME_SERVICES_DRIVER => image_path(data),
-        // Tag and length, then text where the kernel wrote it.
-        EventType::EVENT_TAG => data.get(8..).and_then(printable),
-        EventType::EFI_PLATFORM_FIRMWARE_BLOB => firmware_blob(data),
-        EventType::EFI_PLATFORM_FIRMWARE_BLOB2 => {
-            data.split_first().and_then(|(count, rest)| rest.get(..usize::from(*count))).and_then(printable)
-        }
-        _ => printable(data),
-    };
-    named.unwrap_or_else(|| event.event_type().to_string())
-}
-
-fn firmware_blob(data: &[u8]) -> Option<String> {
-    let mut reader = Reader::new(data);
-    let (base, length) = (reader.u64_le().ok()?, reader.u64_le().ok()?);
-    reader.is_empty().then(|| format!("{length:#x} bytes at {base:#x}"))
-}
-
-/// ASCII or UTF-16 text on one line, of bounded length.
-fn printable(data: &[u8]) -> Option<String> {
-    let is_text = |text: &str| {
-        !text.is_empty()
-            && text.chars().all(|c| !c.is_control() || c == '\n' || c == '\t')
-            && !text.contains(char::REPLACEMENT_CHARACTER)
-    };
-    let data = data.get(..data.len().min(REMARK_BYTES_MAX))?;
-    let narrow = String::from_utf8_lossy(data);
-    let narrow = narrow.trim_end_matches('\0');
-    if is_text(narrow) {
-        return Some(narrow.escape_debug().to_string());
-    }
-    let wide = utf16(data);
-    let wide = wide.trim_end_matches('\0');
-    is_text(wide).then(|| wide.escape_debug().to_string())
-}
-
 /// Where firmware and shim measure Secure Boot.
 const SECURE_BOOT_PCR: u8 = 7;
 const GUID_BYTES: usize = 16;
-/// ImageLocationInMemory, ImageLengthInMemory, ImageLinkTimeAddress.
-const IMAGE_LOAD_FIXED_BYTES: usize = 3 * 8;
-/// Bytes of event data that a remark may show.
-const REMARK_BYTES_MAX: usize = 512;
+const SEPARATOR_BYTES: usize = 4;
+/// Bytes of a covered text in the PCRs of images: the longest action string has 47, the shortest image
+/// that firmware would start some 300.
+const TEXT_BYTES_MAX: usize = 128;

@@ -5,21 +5,22 @@
 //! says what the authenticated data means. The log is the attacker's until it replays to the quoted
 //! PCRs, and even then an event's type and its unhashed data are: see `coverage.rs`.
 
+mod claims;
 mod coverage;
 mod device_path;
 mod event_type;
 mod facts;
 mod guid;
 mod parse;
+mod remark;
 mod replay;
 mod variable;
 
+pub(crate) use self::claims::claims;
+pub use self::claims::{BootClaims, EventSummary};
 pub use self::coverage::{Coverage, data_digest_failures};
 pub use self::event_type::EventType;
-pub(crate) use self::facts::claims;
-pub use self::facts::{
-    Authority, BootClaims, BootFacts, EventSummary, Image, MeasuredItem, SecureBootVariables, facts,
-};
+pub use self::facts::{Authority, BootFacts, Image, MeasuredItem, SecureBootVariables, facts};
 pub use self::guid::Guid;
 pub use self::parse::{
     ALGORITHMS_MAX, BootLogError, BootLogErrorKind, EVENT_BYTES_MAX, EVENTS_MAX, LOG_BYTES_MAX, parse,

@@ -5,6 +5,7 @@ use x509_parser::prelude::FromDer;
 
 use super::Guid;
 use crate::read::{Reader, Truncated};
+use crate::text::escaped;
 use crate::{Digest, HashAlgorithm};
 
 /// A variable: vendor, name, data.
@@ -70,7 +71,8 @@ pub enum SignatureKind {
 impl SignatureKind {
     /// A certificate by its DER.
     pub(super) fn certificate(der: &[u8]) -> Self {
-        let subject = X509Certificate::from_der(der).map(|(_, found)| found.subject().to_string());
+        let subject = X509Certificate::from_der(der)
+            .map(|(_, found)| escaped(&found.subject().to_string()).into_owned());
         SignatureKind::Certificate {
             sha256: HashAlgorithm::Sha256.hash(&[der]),
             subject: subject.unwrap_or_default(),

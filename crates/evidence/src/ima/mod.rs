@@ -24,6 +24,7 @@ pub use self::replay::{Chain, Extension, Prefix, Replay, attested_prefix};
 pub use self::signature::{FileSignature, SigningKey, SigningKeyError};
 pub use self::template::Template;
 use crate::read::{Reader, Truncated};
+use crate::text::escaped;
 use crate::{Digest, HashAlgorithm};
 
 /// The PCR that the kernel measures into; entries for another are refused.
@@ -115,8 +116,7 @@ impl<'a> Entry<'a> {
     /// The path as text on one line: what is not printable UTF-8 is escaped.
     pub fn path_text(&self) -> Cow<'a, str> {
         match std::str::from_utf8(self.path) {
-            Ok(text) if !text.chars().any(char::is_control) => Cow::Borrowed(text),
-            Ok(text) => Cow::Owned(text.escape_debug().to_string()),
+            Ok(text) => escaped(text),
             Err(_) => Cow::Owned(self.path.escape_ascii().to_string()),
         }
     }

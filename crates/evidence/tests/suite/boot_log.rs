@@ -322,6 +322,23 @@ fn an_image_stays_in_the_list_whatever_it_is_called() {
     assert_eq!(count(&events), before);
 }
 
+/// The digest of an image is a hash of bytes that whoever made the image knows.
+#[test]
+fn an_image_stays_in_the_list_when_its_bytes_pass_for_text() {
+    let mut events = take_apart(&log_of("direct-kernel"));
+    let image = vec![b'x'; 1000];
+    for (pcr, event_type) in [(4, EventType::EFI_ACTION), (4, EventType::SEPARATOR), (2, EventType::ACTION)] {
+        events.push(measured(pcr, event_type, &image));
+    }
+    let bytes = put_together(&events);
+    let log = parse(&bytes).unwrap();
+    assert_eq!(data_digest_failures(&log), []);
+    let found = facts(&log, HashAlgorithm::Sha256);
+    let digest = HashAlgorithm::Sha256.hash(&[&image]);
+    assert_eq!(found.boot_applications.iter().filter(|image| image.digest == digest).count(), 2);
+    assert_eq!(found.firmware.iter().filter(|item| item.digest == digest).count(), 1);
+}
+
 #[test]
 fn no_action_extends_nothing_and_locality_starts_pcr_0() {
     let mut events = take_apart(&log_of("direct-kernel"));

@@ -1,0 +1,70 @@
+//! Claims: everything that one verified boot log says, and what a verifier keeps of it.
+
+use super::facts::extends;
+use super::remark::remark;
+use super::{BootFacts, BootLog, EventType, facts, replay};
+use crate::tpm::pcr::PcrValues;
+use crate::{Digest, HashAlgorithm, PcrIndex};
+
+/// Everything about one verified boot log. Only verification makes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootClaims {
+    log_sha256: Digest,
+    replayed: PcrValues,
+    facts: BootFacts,
+    events: Vec<EventSummary>,
+}
+
+impl BootClaims {
+    /// The SHA-256 of the log: the same log says the same.
+    pub fn log_sha256(&self) -> &Digest {
+        &self.log_sha256
+    }
+
+    /// The PCR values it replays to, in every bank.
+    pub fn replayed(&self) -> &PcrValues {
+        &self.replayed
+    }
+
+    /// The facts.
+    pub fn facts(&self) -> &BootFacts {
+        &self.facts
+    }
+
+    /// The events that extended a PCR.
+    pub fn events(&self) -> &[EventSummary] {
+        &self.events
+    }
+}
+
+/// Makes claims of a log that verification has found to replay to the quoted PCRs of `bank`.
+pub(crate) fn claims(log: &BootLog<'_>, bank: HashAlgorithm) -> BootClaims {
+    let events = extends(log, bank).map(|(event, pcr, digest)| EventSummary {
+        number: event.number(),
+        pcr,
+        event_type: event.event_type(),
+        digest,
+        remark: remark(event),
+    });
+    BootClaims {
+        log_sha256: HashAlgorithm::Sha256.hash(&[log.bytes()]),
+        replayed: replay(log),
+        facts: facts(log, bank),
+        events: events.collect(),
+    }
+}
+
+/// One event in short, for telling two boots apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventSummary {
+    /// Its place in the log.
+    pub number: usize,
+    /// The PCR it extended.
+    pub pcr: PcrIndex,
+    /// Its type, a remark.
+    pub event_type: EventType,
+    /// What it extended, in the facts' bank.
+    pub digest: Digest,
+    /// What the log calls it.
+    pub remark: String,
+}
