@@ -177,7 +177,7 @@ fn parse_list(der: &[u8]) -> Result<CertificateRevocationList<'_>, CrlError> {
         return Err(CrlError::TooLong { length: der.len() });
     }
     match CertificateRevocationList::from_der(der) {
-        Ok((rest, list)) if rest.is_empty() => Ok(list),
+        Ok(([], list)) => Ok(list),
         _ => Err(CrlError::Malformed),
     }
 }

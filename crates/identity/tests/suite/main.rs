@@ -1,4 +1,5 @@
 //! Identities from outside: what is issued verifies, and every lie is refused for its own reason.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod authority;
 mod bundle;
