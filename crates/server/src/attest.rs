@@ -17,6 +17,7 @@ use assay_wire::edge;
 use assay_wire::pcr::{PcrError, selection_to_wire, values_from_wire};
 use axum::body::Bytes;
 use thiserror::Error;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::device::{Device, DeviceError, columns};
@@ -48,6 +49,8 @@ pub(crate) struct Challenge {
     baseline: Option<Baseline>,
     /// The policy it was made under.
     revision: u64,
+    /// Held while whole logs may be on their way.
+    _full: Option<OwnedSemaphorePermit>,
 }
 
 /// What evidence led to.
@@ -80,11 +83,22 @@ impl Attester {
         Ok(Attester { device, endorsement, baseline: None, recorded, restarts: 0 })
     }
 
-    /// Asks for fresh evidence, and of the logs only for what is new.
-    pub(crate) fn challenge(&self, server: &Server) -> Result<(Challenge, edge::Challenge), AttestError> {
+    /// Asks for fresh evidence, and of the logs only for what is new. `None`: too many devices were asked for
+    /// everything just now.
+    pub(crate) fn challenge(
+        &self,
+        server: &Server,
+    ) -> Result<Option<(Challenge, edge::Challenge)>, AttestError> {
         let policy = server.policies.current();
         let known = self.baseline.as_ref().filter(|(revision, _)| *revision == policy.revision);
         let baseline = known.map(|(_, baseline)| baseline.clone());
+        let full = match &baseline {
+            Some(_) => None,
+            None => match server.registry.full_challenge() {
+                Some(permit) => Some(permit),
+                None => return Ok(None),
+            },
+        };
         let nonce = random()?;
         let message = edge::Challenge {
             nonce: nonce.to_vec().into(),
@@ -94,7 +108,7 @@ impl Attester {
             ima_from_entry: baseline.as_ref().map_or(0, Baseline::ima_entries),
         };
         let expires_at = Instant::now() + server.config.challenge_ttl();
-        Ok((Challenge { nonce, expires_at, baseline, revision: policy.revision }, message))
+        Ok(Some((Challenge { nonce, expires_at, baseline, revision: policy.revision, _full: full }, message)))
     }
 
     /// Judges evidence and records what follows. The challenge is spent, whatever comes of it.
@@ -125,7 +139,7 @@ impl Attester {
             ak_public: Bytes::copy_from_slice(&self.device.record.ak_public),
             last_reset_count: self.device.record.trust.reset_count,
             policy,
-            endorsement: self.endorsement.clone(),
+            endorsement: self.endorsement.clone().filter(|endorsement| now <= endorsement.valid_until()),
             nonce: challenge.nonce,
             baseline: challenge.baseline,
             evidence,

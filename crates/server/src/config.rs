@@ -56,7 +56,9 @@ pub struct Limits {
     pub connections_max: usize,
     /// Streams in one gateway's connection.
     pub streams_per_connection_max: u32,
-    /// Evidence, in bytes, that may be verified on other threads at once.
+    /// Challenges for whole logs that are open at once: each may bring some megabytes.
+    pub full_challenges_max: usize,
+    /// Pieces of evidence with long logs that are verified at once, each on a thread.
     pub verifications_max: usize,
 }
 
@@ -90,7 +92,8 @@ impl Default for Limits {
             enrollments_max: 64,
             connections_max: 1024,
             streams_per_connection_max: 20_000,
-            verifications_max: 8,
+            full_challenges_max: 128,
+            verifications_max: 4,
         }
     }
 }

@@ -180,9 +180,10 @@ struct RefusedFile {
     found: String,
 }
 
-/// Findings as stored and shown.
+/// Findings as stored and shown, the gravest first; the tail of a list of a thousand says nothing new.
 pub(crate) fn findings_json(findings: &[Finding]) -> String {
-    serde_json::to_value(findings).unwrap_or_default().to_string()
+    let kept = findings.get(..FINDINGS_KEPT_MAX).unwrap_or(findings);
+    serde_json::to_value(kept).unwrap_or_default().to_string()
 }
 
 /// Why a device's fate did not change.
@@ -218,6 +219,9 @@ const OPERATOR: &str = "operator";
 
 /// The check whose findings name files.
 const IMA_POLICY: &str = "ima-policy";
+
+/// Findings of one result on record.
+const FINDINGS_KEPT_MAX: usize = 1000;
 
 /// How often a change is decided anew when the device moves on meanwhile.
 const ATTEMPTS_MAX: usize = 5;

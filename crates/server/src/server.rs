@@ -153,7 +153,7 @@ impl Server {
         let limits = &config.limits;
         Ok(Server {
             entries: Entries::open(&store, &config.trust_domain).await?,
-            registry: Arc::new(Registry::new(limits.attached_devices_max, limits.unproven_streams_max)),
+            registry: Arc::new(Registry::new(limits)),
             verifier: Verifier::new(limits.verifications_max),
             enrollments: Arc::new(Semaphore::new(limits.enrollments_max)),
             metrics: Metrics::new(),

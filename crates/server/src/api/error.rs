@@ -240,6 +240,8 @@ impl From<SessionEnd> for Refusal {
             SessionEnd::Silent => (Kind::Late, "silent"),
             SessionEnd::Gone => (Kind::Late, "gone"),
             SessionEnd::OutOfTurn => (Kind::OutOfTurn, "out-of-turn"),
+            SessionEnd::TooLarge => (Kind::Exhausted, "size"),
+            SessionEnd::Malformed => (Kind::Malformed, "message"),
             SessionEnd::NotAnId => (Kind::Malformed, "device-id"),
             SessionEnd::Replaced => (Kind::Overtaken, "replaced"),
             // Not a fault: said without a line in the error log.

@@ -44,7 +44,8 @@ where
     let hello = match hello {
         Some(Ok(edge::DeviceMessage { message: Some(device_message::Message::Hello(hello)) })) => hello,
         Some(Ok(_)) => return Err(SessionEnd::OutOfTurn),
-        Some(Err(_)) | None => return Ok(()),
+        Some(Err(status)) => return broken(&status),
+        None => return Ok(()),
     };
     let id = SpiffeId::parse(&hello.device_id).map_err(|_| SessionEnd::NotAnId)?;
     let attester = Attester::new(&server, &id, clock::now()).await?;
@@ -126,7 +127,8 @@ impl Session {
                 Ok(()) = entries.changed() => self.tell_again().await?,
                 message = inbound.next() => match message {
                     Some(Ok(message)) => self.hear(message).await?,
-                    Some(Err(_)) | None => return Ok(()),
+                    Some(Err(status)) => return broken(&status),
+                    None => return Ok(()),
                 },
             }
         }
@@ -147,7 +149,10 @@ impl Session {
     }
 
     async fn challenge(&mut self) -> Result<(), SessionEnd> {
-        let (challenge, message) = self.attester.challenge(&self.server)?;
+        let Some((challenge, message)) = self.attester.challenge(&self.server)? else {
+            self.pace.postpone(Instant::now());
+            return Ok(());
+        };
         self.outstanding = Some(challenge);
         self.pace.challenged(Instant::now());
         self.send(server_message::Message::Challenge(message)).await
@@ -284,6 +289,15 @@ impl Session {
     }
 }
 
+/// A message that cannot be read ends the stream with the reason; a connection that is gone ends it as it is.
+fn broken(status: &tonic::Status) -> Result<(), SessionEnd> {
+    match status.code() {
+        tonic::Code::OutOfRange => Err(SessionEnd::TooLarge),
+        tonic::Code::Internal => Err(SessionEnd::Malformed),
+        _ => Ok(()),
+    }
+}
+
 async fn woken(standing: &mut Standing) {
     match standing {
         Standing::Proven(seat) => {
@@ -330,6 +344,12 @@ pub(crate) enum SessionEnd {
     /// A message that does not belong here.
     #[error("the message does not belong here")]
     OutOfTurn,
+    /// A message over the limit.
+    #[error("the message is too large")]
+    TooLarge,
+    /// A message that does not decode.
+    #[error("the message does not decode")]
+    Malformed,
     /// Not a SPIFFE ID.
     #[error("the device id is not a SPIFFE ID")]
     NotAnId,

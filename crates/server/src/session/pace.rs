@@ -27,6 +27,11 @@ impl Pace {
         self.next = now + self.interval;
     }
 
+    /// There is no room for the challenge that is due.
+    pub(super) fn postpone(&mut self, now: Instant) {
+        self.next = now + POSTPONEMENT;
+    }
+
     /// Something was measured: at once, but no more often than the spacing allows.
     pub(super) fn soon(&mut self, now: Instant) {
         self.next = self.next.min(self.last + SPACING).max(now);
@@ -69,6 +74,8 @@ impl Allowance {
 
 /// A device that measures all the time costs twenty appraisals a second, no more.
 const SPACING: Duration = Duration::from_millis(50);
+/// About as long as a few whole IMA lists take to verify.
+const POSTPONEMENT: Duration = Duration::from_millis(100);
 /// What one core appraises beside everything else.
 const CHALLENGES_PER_SECOND: usize = 1000;
 /// The workloads of a busy device start together.

@@ -9,12 +9,15 @@ use assay_identity::SpiffeId;
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use crate::config::Limits;
+
 /// The seats. Locked for a moment at a time, never across an await.
 #[derive(Debug)]
 pub(crate) struct Registry {
     seats: Mutex<HashMap<SpiffeId, watch::Sender<Signal>>>,
     seats_max: usize,
     unproven: Arc<Semaphore>,
+    full_challenges: Arc<Semaphore>,
 }
 
 /// What a seat hears.
@@ -36,9 +39,20 @@ pub(crate) struct Seat {
 }
 
 impl Registry {
-    /// With room for so many devices, and so many streams that have not shown who they are.
-    pub(crate) fn new(seats_max: usize, unproven_max: usize) -> Registry {
-        Registry { seats: Mutex::default(), seats_max, unproven: Arc::new(Semaphore::new(unproven_max)) }
+    /// With room for so many devices, so many streams that have not shown who they are, and so many that were asked
+    /// for everything.
+    pub(crate) fn new(limits: &Limits) -> Registry {
+        Registry {
+            seats: Mutex::default(),
+            seats_max: limits.attached_devices_max,
+            unproven: Arc::new(Semaphore::new(limits.unproven_streams_max)),
+            full_challenges: Arc::new(Semaphore::new(limits.full_challenges_max)),
+        }
+    }
+
+    /// Leave to ask a device for whole logs, if not too many are on their way already.
+    pub(crate) fn full_challenge(&self) -> Option<OwnedSemaphorePermit> {
+        self.full_challenges.clone().try_acquire_owned().ok()
     }
 
     /// Lets a stream in that has yet to show evidence.
@@ -96,13 +110,18 @@ pub(crate) struct NoRoom;
 mod tests {
     use super::*;
 
+    fn registry(attached_devices_max: usize) -> Arc<Registry> {
+        let limits = Limits { attached_devices_max, unproven_streams_max: 1, ..Limits::default() };
+        Arc::new(Registry::new(&limits))
+    }
+
     fn id(name: &str) -> SpiffeId {
         SpiffeId::parse(&format!("spiffe://td/{name}")).unwrap()
     }
 
     #[test]
     fn a_seat_is_taken_over_and_freed_by_its_last_holder_only() {
-        let registry = Arc::new(Registry::new(1, 1));
+        let registry = registry(1);
         let first = registry.seat(&id("a")).unwrap();
         assert!(registry.seat(&id("b")).is_err(), "the bound holds");
         let second = registry.seat(&id("a")).unwrap();
@@ -115,7 +134,7 @@ mod tests {
 
     #[test]
     fn waking_is_heard_once_however_often() {
-        let registry = Arc::new(Registry::new(4, 1));
+        let registry = registry(4);
         let mut seat = registry.seat(&id("a")).unwrap();
         assert!(!seat.signal.has_changed().unwrap());
         registry.wake(&id("a"));
@@ -128,7 +147,7 @@ mod tests {
 
     #[test]
     fn unproven_streams_are_bounded() {
-        let registry = Registry::new(1, 1);
+        let registry = registry(1);
         let permit = registry.admit().unwrap();
         assert!(registry.admit().is_err());
         drop(permit);

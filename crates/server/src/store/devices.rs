@@ -249,13 +249,12 @@ impl Store {
         now: UnixTime,
         limit: u32,
     ) -> Result<Vec<DeviceRecord>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT * FROM devices WHERE status IN ('trusted', 'suspect') AND valid_until <= $1 LIMIT $2",
-        )
-        .bind(stored(now.0))
-        .bind(i64::from(limit))
-        .fetch_all(&self.readers)
-        .await?;
+        let rows =
+            sqlx::query("SELECT * FROM devices WHERE status = 'trusted' AND valid_until <= $1 LIMIT $2")
+                .bind(stored(now.0))
+                .bind(i64::from(limit))
+                .fetch_all(&self.readers)
+                .await?;
         rows.iter().map(device).collect()
     }
 }

@@ -152,6 +152,7 @@ fn options(file: &Path) -> SqliteConnectOptions {
         .foreign_keys(true)
         .busy_timeout(Duration::from_secs(5))
         .pragma("cache_size", "-4096")
+        .disable_statement_logging()
 }
 
 fn options_read_only(file: &Path) -> SqliteConnectOptions {
@@ -160,6 +161,7 @@ fn options_read_only(file: &Path) -> SqliteConnectOptions {
         .read_only(true)
         .busy_timeout(Duration::from_secs(5))
         .pragma("cache_size", "-1024")
+        .disable_statement_logging()
 }
 
 fn migrations() -> Migrator {

@@ -1,6 +1,6 @@
 //! The server from outside: real TLS at both doors, software devices that are honest or lie.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod attestation;
 mod console;

@@ -17,7 +17,7 @@ pub(super) async fn converse(
     mut inbound: Streaming<EnrollRequest>,
     answers: &Sender<Result<EnrollResponse, Status>>,
 ) -> Result<(), Refusal> {
-    let _permit = server
+    let permit = server
         .enrollments
         .clone()
         .try_acquire_owned()
@@ -34,10 +34,11 @@ pub(super) async fn converse(
         };
         let result = enrollment.prove(server, proof, clock::now()).await?;
         say(answers, enroll_response::Step::Result(result)).await;
+        drop(permit);
         // A second activation would be another step; the challenge is spent.
-        match inbound.message().await {
-            Ok(Some(_)) => Err(out_of_turn()),
-            Ok(None) | Err(_) => Ok(()),
+        match timeout(LAST_WORD_WITHIN, inbound.message()).await {
+            Ok(Ok(Some(_))) => Err(out_of_turn()),
+            _ => Ok(()),
         }
     };
     tokio::select! {
@@ -72,3 +73,5 @@ fn out_of_turn() -> Refusal {
 
 /// A discrete TPM takes some seconds to make a key and to activate a credential.
 const ENROLL_WITHIN: Duration = Duration::from_secs(60);
+/// How long a device that has its result may take to close the stream.
+const LAST_WORD_WITHIN: Duration = Duration::from_secs(5);

@@ -69,7 +69,7 @@ fn routes() -> Vec<Route> {
     use Who::{Anyone, Operator, Viewer};
     vec![
         route(Anyone, "GET", "/", get(page::page)),
-        route(Anyone, "POST", "/sign-in", post(page::sign_in)),
+        route(Anyone, "POST", "/sign-in", post(page::sign_in).layer(DefaultBodyLimit::max(FORM_BYTES_MAX))),
         route(Anyone, "POST", "/sign-out", post(page::sign_out)),
         route(Anyone, "GET", "/assets/console.css", get(page::css)),
         route(Anyone, "GET", "/assets/console.js", get(page::js)),
@@ -159,4 +159,6 @@ const CONTENT_POLICY: &str = "default-src 'none'; style-src 'self'; script-src '
                               img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 /// A policy of 100,000 files has some 15 MB, and nothing else comes near.
 const BODY_BYTES_MAX: usize = 32 << 20;
+/// A token is 43 bytes.
+const FORM_BYTES_MAX: usize = 4096;
 const REQUEST_WITHIN: Duration = Duration::from_secs(30);
