@@ -2,8 +2,8 @@
 //!
 //! Nothing is kept until the server has answered, so an exchange that breaks off is simply started again.
 
-use assay_identity::SpiffeId;
 use assay_identity::csr::CsrError;
+use assay_identity::{SpiffeId, TrustDomain};
 use assay_wire::binding::enroll_proof_body;
 use assay_wire::edge::{
     EnrollBegin, EnrollChallenge, EnrollProof, EnrollRequest, EnrollResponse, EnrollResult, enroll_request,
@@ -17,6 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use crate::VERSION;
+use crate::config::Config;
 use crate::device::Device;
 use crate::edge::Client;
 use crate::state_dir::{StateDir, StateError};
@@ -41,7 +42,7 @@ pub enum EnrollError {
         /// What should have come.
         expected: &'static str,
     },
-    /// The server gave an identity that is none.
+    /// The server gave an identity that is none, or of another trust domain.
     #[error("the server gave {id:?} as the device's identity")]
     Identity {
         /// What came.
@@ -60,10 +61,16 @@ pub struct Enrollment {
 }
 
 impl Enrollment {
-    /// The enrollment of an earlier run.
-    pub fn load(state: &StateDir) -> Result<Option<Self>, StateError> {
+    /// The enrollment of an earlier run, if it was in this trust domain.
+    pub fn load(state: &StateDir, trust_domain: &TrustDomain) -> Result<Option<Self>, StateError> {
         let Some(bytes) = state.read(FILE)? else { return Ok(None) };
-        serde_json::from_slice(&bytes).map(Some).map_err(|_| StateError::Damaged { path: state.path(FILE) })
+        let enrollment: Enrollment =
+            serde_json::from_slice(&bytes).map_err(|_| StateError::Damaged { path: state.path(FILE) })?;
+        Ok(Some(enrollment).filter(|enrollment| enrollment.is_of(trust_domain)))
+    }
+
+    fn is_of(&self, trust_domain: &TrustDomain) -> bool {
+        SpiffeId::parse(&self.device_id).is_ok_and(|id| id.trust_domain() == trust_domain)
     }
 
     /// Forgets it: the server does not know the device.
@@ -81,7 +88,7 @@ impl Enrollment {
 pub async fn enroll(
     client: &mut Client,
     device: &Device,
-    name: &str,
+    config: &Config,
     state: &StateDir,
 ) -> Result<Enrollment, EnrollError> {
     // Its slot in the TPM is free again when the exchange is over, however it ends.
@@ -93,7 +100,7 @@ pub async fn enroll(
         ek_intermediates: ek.intermediates().iter().map(|der| der.clone().into()).collect(),
         ak_public: keys.ak.public().to_vec().into(),
         device_key_public: keys.device.public().to_vec().into(),
-        name: name.to_owned(),
+        name: config.name.clone(),
         agent_version: VERSION.to_owned(),
     };
     let (sender, receiver) = mpsc::channel(1);
@@ -103,10 +110,10 @@ pub async fn enroll(
     let proof = device.run(move |device| Ok(prove(device, &ek, &challenge))).await??;
     send(&sender, enroll_request::Step::Proof(proof)).await;
     let result = next_result(&mut answers).await?;
-    if SpiffeId::parse(&result.device_id).is_err() {
-        return Err(EnrollError::Identity { id: result.device_id });
-    }
     let enrollment = Enrollment { device_id: result.device_id };
+    if !enrollment.is_of(&config.trust_domain) {
+        return Err(EnrollError::Identity { id: enrollment.device_id });
+    }
     enrollment.save(state)?;
     Ok(enrollment)
 }

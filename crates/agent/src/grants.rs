@@ -230,6 +230,21 @@ impl Grants {
 }
 
 impl Due {
+    /// The number the answer will carry.
+    pub fn request_id(&self) -> &str {
+        &self.request_id
+    }
+
+    /// The entry it is for.
+    pub fn entry_id(&self) -> &str {
+        &self.entry_id
+    }
+
+    /// The workload's public key, SubjectPublicKeyInfo DER.
+    pub fn spki(&self) -> Vec<u8> {
+        self.key.spki()
+    }
+
     /// Makes the request and has the TPM sign it: the server gives SVIDs to this device's agent alone.
     pub fn sign(self, device: &Device) -> Result<WorkloadSvidRequest, GrantError> {
         let csr = csr::request(&self.key)?;

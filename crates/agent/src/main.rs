@@ -1,6 +1,6 @@
 //! `assay-agent`: the program on the device.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -111,7 +111,9 @@ fn collect(out: &std::path::Path, options: Options) -> anyhow::Result<ExitCode> 
 
 fn run_agent(options: Options) -> anyhow::Result<ExitCode> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let colours = io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+    log.with_ansi(colours).with_writer(io::stderr).init();
     let config = options.merge()?.complete().context("configuration")?;
     let runtime = tokio::runtime::Runtime::new()?;
     let outcome = runtime.block_on(async {

@@ -207,10 +207,10 @@ impl Agent {
         };
         let credential = self.credential(device).filter(|_| show_svid);
         let mut client = self.edge.connect(credential).await?;
-        let enrollment = match Enrollment::load(&self.state)? {
+        let enrollment = match Enrollment::load(&self.state, &self.config.trust_domain)? {
             Some(enrollment) => enrollment,
             None => {
-                let enrollment = enroll(&mut client, device, &self.config.name, &self.state).await?;
+                let enrollment = enroll(&mut client, device, &self.config, &self.state).await?;
                 tracing::info!(device_id = %enrollment.device_id, "enrolled");
                 enrollment
             }

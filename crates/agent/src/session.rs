@@ -138,7 +138,9 @@ impl Stream<'_> {
 
     fn log_verdict(&mut self, verdict: &Verdict) {
         let Verdict { tier, state, findings, valid_for_seconds, policy } = verdict;
-        let says = format!("{tier} {state} {policy} {}", findings.len());
+        let about: Vec<String> =
+            findings.iter().map(|finding| finding.check.clone() + &finding.claim).collect();
+        let says = format!("{tier} {state} {policy} {}", about.concat());
         if says == self.said {
             return;
         }

@@ -11,8 +11,6 @@ use opentelemetry_proto::tonic::metrics::v1::{
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
 
-use crate::VERSION;
-
 /// The exact bytes that are signed and sent.
 #[derive(Clone, Debug)]
 pub(super) struct Batch {
@@ -75,7 +73,7 @@ impl Request {
         let resource = Resource { attributes: attributes.map(attribute).into(), ..Resource::default() };
         let scope = InstrumentationScope {
             name: "assay-agent".into(),
-            version: VERSION.into(),
+            version: env!("CARGO_PKG_VERSION").into(),
             ..InstrumentationScope::default()
         };
         let scope_metrics =

@@ -1,0 +1,70 @@
+//! A small authority: a root that signs SVIDs and revocation lists, made anew for each test.
+
+use std::time::Duration;
+
+use assay_identity::authority::{AuthorityTemplate, sign_root};
+use assay_identity::crl::{self, RevocationReason, RevokedSerial};
+use assay_identity::x509_svid::{SvidTemplate, issue};
+use assay_identity::{Bundle, Issuer, PrivateKey, Serial, SpiffeId, TrustDomain, UnixTime};
+use std::sync::atomic::{AtomicU8, Ordering};
+
+pub struct Authority {
+    issuer: Issuer,
+    serials: AtomicU8,
+}
+
+pub fn trust_domain() -> TrustDomain {
+    TrustDomain::parse("example.org").unwrap()
+}
+
+pub fn after(seconds: u64) -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_secs(UnixTime::now().as_secs() + seconds))
+}
+
+fn earlier() -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_secs(UnixTime::now().as_secs() - 60))
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let key = PrivateKey::generate().unwrap();
+        let template = AuthorityTemplate {
+            trust_domain: trust_domain(),
+            name: "test root".into(),
+            serial: Serial::from_random([1; 16]),
+            not_before: earlier(),
+            not_after: after(3600),
+        };
+        let certificate = sign_root(&template, &key).unwrap();
+        Authority { issuer: Issuer::new(certificate, key).unwrap(), serials: AtomicU8::new(2) }
+    }
+
+    pub fn bundle(&self) -> Bundle {
+        Bundle::new(trust_domain(), [self.issuer.certificate()]).unwrap()
+    }
+
+    /// An SVID that lives for so many seconds, and its serial.
+    pub fn svid(&self, path: &str, spki: &[u8], seconds: u64) -> (Vec<u8>, Serial) {
+        let serial = Serial::from_random([self.serials.fetch_add(1, Ordering::Relaxed); 16]);
+        let template = SvidTemplate {
+            spiffe_id: SpiffeId::parse(&format!("spiffe://example.org{path}")).unwrap(),
+            dns_names: Vec::new(),
+            ip_addresses: Vec::new(),
+            spki: spki.to_vec(),
+            serial: serial.clone(),
+            not_before: earlier(),
+            not_after: after(seconds),
+        };
+        (issue(&template, &self.issuer).unwrap().der().to_vec(), serial)
+    }
+
+    pub fn crl(&self, revoked: &[Serial], number: u64) -> Vec<u8> {
+        let listed = |serial: &Serial| RevokedSerial {
+            serial: serial.clone(),
+            at: earlier(),
+            reason: RevocationReason::PrivilegeWithdrawn,
+        };
+        let revoked: Vec<_> = revoked.iter().map(listed).collect();
+        crl::sign(&revoked, number, earlier(), after(3600), &self.issuer).unwrap()
+    }
+}
