@@ -1,6 +1,6 @@
 //! `assay server` and `assay gateway`: the long-running programs, and credentials for a gateway.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -164,7 +164,10 @@ fn write_secret(path: &Path, bytes: &[u8]) -> Result<()> {
 impl Log {
     fn install(&self) {
         let filter = EnvFilter::try_from_env("ASSAY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-        let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_writer(std::io::stderr);
         if self.log_json { subscriber.json().init() } else { subscriber.init() }
     }
 }

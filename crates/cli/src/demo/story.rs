@@ -44,7 +44,7 @@ fn set_up(stage: &mut Stage, report: &mut Report) -> Result<()> {
     report.step("policy", "learned from the first device's evidence, then set", || {
         let policy = stage.learn_policy()?;
         let text = std::fs::read_to_string(&policy)?;
-        let text = format!("{text}\n[location]\ncountries = [\"DE\", \"FR\"]\n");
+        let text = format!("{text}\n[location]\nallow_countries = [\"DE\", \"FR\"]\n");
         std::fs::write(&policy, text)?;
         let data = stage.data().to_string_lossy().into_owned();
         let printed = stage.command(&["policy", "set", &policy.to_string_lossy(), "--data", &data])?;
@@ -103,7 +103,7 @@ fn trusted_fleet(stage: &mut Stage, report: &mut Report, client: &Client) -> Res
         Ok(((), format!("{} and two more", workload_id(WITNESS))))
     })?;
     report.step("mtls", "a workload calls a workload on another device", || {
-        let peer = call(stage, VICTIM, WITNESS)?.context("refused")?;
+        let peer = call(stage, VICTIM, WITNESS)?.map_err(anyhow::Error::msg)?;
         Ok(((), format!("{} ⇄ {peer}", workload_id(VICTIM))))
     })?;
     report.step("telemetry", "host metrics, one TPM signature a batch", || {
