@@ -56,10 +56,9 @@ pub enum GatewayError {
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), GatewayError> {
     config.check()?;
     let credentials = CredentialSource::load(&config)?;
-    let socket = TcpListener::bind(config.listen)
-        .await
-        .map_err(|source| GatewayError::Listen { address: config.listen, source })?;
-    let address = socket.local_addr().map_err(GatewayError::AddressesFile)?;
+    let cannot_listen = |source| GatewayError::Listen { address: config.listen, source };
+    let socket = TcpListener::bind(config.listen).await.map_err(cannot_listen)?;
+    let address = socket.local_addr().map_err(cannot_listen)?;
 
     let servers = Arc::new(Servers::new(&config, credentials.clone()));
     let tasks = Tasks(vec![

@@ -149,16 +149,6 @@ impl Crl {
         self.revoked.contains(serial)
     }
 
-    /// The serials listed.
-    pub fn serials(&self) -> impl Iterator<Item = &Serial> {
-        self.revoked.iter()
-    }
-
-    /// The list as received.
-    pub fn der(&self) -> &[u8] {
-        &self.der
-    }
-
     fn is_signed_by(&self, spki: &[u8]) -> bool {
         if let Some(verified_by) = self.verified_by.get() {
             return verified_by == spki;
@@ -201,11 +191,6 @@ impl CrlSet {
     /// Parses each list; one that does not parse is an error, not a gap.
     pub fn from_der<D: AsRef<[u8]>>(lists: impl IntoIterator<Item = D>) -> Result<Self, CrlError> {
         lists.into_iter().map(|der| Crl::parse(der.as_ref())).collect::<Result<_, _>>().map(CrlSet)
-    }
-
-    /// The lists.
-    pub fn iter(&self) -> impl Iterator<Item = &Crl> {
-        self.0.iter()
     }
 
     /// What the newest list of the issuer with this name and key says about `serial`.

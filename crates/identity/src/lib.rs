@@ -9,11 +9,11 @@ pub mod bundle;
 pub mod crl;
 pub mod csr;
 pub mod key;
-pub mod serial;
+mod serial;
 mod signature;
 pub mod spiffe_id;
 pub mod tls;
-pub mod verify;
+mod verify;
 pub mod x509_svid;
 
 pub use authority::Issuer;

@@ -52,7 +52,6 @@ fn a_list_reads_back_and_knows_its_signer() {
     let serial = Serial::from_random([7; 16]);
     let list = Crl::parse(&domain.crl(42, &[&serial])).unwrap();
     assert_eq!((list.number(), list.next_update()), (42, at(600)));
-    assert_eq!(list.serials().collect::<Vec<_>>(), [&serial]);
     assert!(list.revokes(&serial) && !list.revokes(&Serial::from_random([8; 16])));
     assert_eq!(list.verify(domain.root.certificate()), Err(CrlError::Signature));
     assert_eq!(list.verify(domain.issuing.certificate()), Ok(()));
