@@ -1,10 +1,11 @@
-//! The server and the gateway as processes of the whole-system tests: `assay-system server|gateway CONFIG`.
+//! The programs as processes of the whole-system tests: `assay-system server|gateway|agent CONFIG`.
 //!
-//! A program says one line, `ready`, when it can be reached, and ends on SIGTERM.
+//! A program says one line, `ready`, when it has started (the server: when it can be reached), and ends on SIGTERM.
 
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use assay_agent::config::Options;
 use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
@@ -26,7 +27,17 @@ async fn main() -> Result<()> {
             told.await;
             running.stop().await;
         }
-        "gateway" => assay_gateway::run(assay_gateway::Config::load(config)?, told).await?,
+        "gateway" => {
+            let config = assay_gateway::Config::load(config)?;
+            println!("ready");
+            assay_gateway::run(config, told).await?;
+        }
+        "agent" => {
+            let options = Options { config: Some(config.to_owned()), ..Options::default() };
+            let config = options.merge()?.complete()?;
+            println!("ready");
+            assay_agent::run::run(config, told).await?;
+        }
         other => bail!("no program {other}"),
     }
     Ok(())

@@ -5,7 +5,7 @@ mod program;
 
 use std::future::Future;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use assay_testkit::edge::protocol::Verdict;
@@ -37,9 +37,13 @@ impl Stage {
 
     /// Starts a server with these lines in its configuration.
     pub async fn start_with(configuration: &str) -> Result<Stage> {
-        let (maker, folder) = (EkMaker::new()?, tempfile::tempdir()?);
-        let mut stage = Stage { maker, folder, server: None, gateway: None };
-        std::fs::write(stage.at("maker.pem"), stage.maker.root_ca_pem())?;
+        Stage::start_trusting(tempfile::tempdir()?, "", configuration).await
+    }
+
+    /// Starts a server in a folder that trusts these makers too, PEM.
+    pub async fn start_trusting(folder: TempDir, makers: &str, configuration: &str) -> Result<Stage> {
+        let mut stage = Stage { maker: EkMaker::new()?, folder, server: None, gateway: None };
+        std::fs::write(stage.at("maker.pem"), format!("{}{makers}", stage.maker.root_ca_pem()))?;
         let interval = if configuration.contains(INTERVAL) { "" } else { "attest_interval_seconds = 3600\n" };
         let text = format!(
             "trust_domain = \"{TRUST_DOMAIN}\"\ndata = \"data\"\nedge = \"127.0.0.1:0\"\n\
@@ -153,6 +157,30 @@ impl Stage {
         Ok(answer.pointer("/device/status").and_then(Value::as_str).context("status")?.to_owned())
     }
 
+    /// Starts a gateway in front of the server; returns it and where it is.
+    pub async fn start_gateway(&self) -> Result<(Program, String)> {
+        let (chain, key) = self.gateway_credentials().await?;
+        let folder = self.at("gateway");
+        std::fs::create_dir_all(&folder)?;
+        let chain: String = chain.iter().map(|der| pem("CERTIFICATE", der)).collect();
+        std::fs::write(folder.join("credentials.pem"), chain)?;
+        std::fs::write(folder.join("key.pem"), pem("PRIVATE KEY", &key))?;
+        std::fs::copy(self.at("data/bundle.pem"), folder.join("bundle.pem"))?;
+        let configuration = format!(
+            "trust_domain = \"{TRUST_DOMAIN}\"\nlisten = \"127.0.0.1:0\"\nservers = [{:?}]\n\
+             credentials = {folder:?}\naddresses_file = {:?}\n",
+            self.door("edge")?.address,
+            folder.join("addresses.json"),
+        );
+        std::fs::write(self.at("gateway.toml"), configuration)?;
+        let gateway = Program::start("gateway", &self.at("gateway.toml"))?;
+        let address = eventually(10, async || {
+            let addresses: Value = serde_json::from_slice(&std::fs::read(folder.join("addresses.json"))?)?;
+            Ok(addresses.get("gateway").and_then(Value::as_str).context("its address")?.to_owned())
+        });
+        Ok((gateway, address.await?))
+    }
+
     /// Has the server certify a gateway: certificate chain and key.
     pub async fn gateway_credentials(&self) -> Result<(Vec<Vec<u8>>, Vec<u8>)> {
         let key = KeyPair::generate()?;
@@ -168,6 +196,17 @@ impl Stage {
 pub async fn within<T>(seconds: u64, future: impl Future<Output = T>) -> Result<T> {
     let limit = Duration::from_secs(seconds);
     tokio::time::timeout(limit, future).await.with_context(|| format!("did not happen within {limit:?}"))
+}
+
+/// Looks again and again until what is looked for is there, and fails with the last reason why it is not.
+pub async fn eventually<T>(seconds: u64, mut look: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    loop {
+        match look().await {
+            Err(_) if Instant::now() < deadline => tokio::time::sleep(LOOK_AGAIN_AFTER).await,
+            outcome => return outcome.with_context(|| format!("did not happen within {seconds} s")),
+        }
+    }
 }
 
 /// Fails unless the verdict is the best there is.
@@ -193,6 +232,11 @@ pub fn certificates(pem: &str) -> Result<Vec<Vec<u8>>> {
     CertificateDer::pem_slice_iter(pem.as_bytes()).map(|certificate| Ok(certificate?.to_vec())).collect()
 }
 
+/// PEM without line breaks, which readers accept.
+fn pem(label: &str, der: &[u8]) -> String {
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", BASE64.encode(der))
+}
+
 /// Whether a CRL lists a serial, given in hex: found as bytes, without reading the list.
 pub fn lists(crl: &[u8], serial: &str) -> bool {
     let serial = data_encoding::HEXLOWER_PERMISSIVE.decode(serial.as_bytes()).unwrap_or_default();
@@ -209,5 +253,6 @@ pub fn serials(explained: &Value) -> (Vec<String>, Vec<String>) {
     (held.into_iter().map(serial).collect(), withdrawn.into_iter().map(serial).collect())
 }
 
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 const INTERVAL: &str = "attest_interval_seconds";
 pub const TRUST_DOMAIN: &str = "test.assay.example";

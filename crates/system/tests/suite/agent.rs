@@ -1,0 +1,138 @@
+//! The real agent on a real TPM: swtpm, a booted machine, a gateway and a server, each a process of its own.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use assay_testkit::{Machine, SoftTpm, TpmMaker};
+use serde_json::{Value, json};
+
+use crate::stage::{Program, Stage, TRUST_DOMAIN, eventually, within};
+
+#[tokio::test]
+async fn swtpm_agent_lives_through_compromise_recovery_reboot_and_crash() -> Result<()> {
+    let mut device = Device::on_a_stage().await?;
+    let enrolled = device.is("trusted").await?;
+    device.sends_accepted_telemetry().await?;
+
+    // An unknown program: every grant is gone within a second of its start.
+    let start = Instant::now();
+    device.machine.run_program("/opt/implant", b"unknown")?;
+    device.is("suspect").await?;
+    ensure!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    let fallen = device.explain().await?;
+    ensure!(fallen.pointer("/device/svids") == Some(&json!(0)), "{fallen}");
+    ensure!(fallen.get("findings").is_some_and(|findings| findings.to_string().contains("/opt/implant")));
+
+    let approve = json!({ "paths": ["/opt/implant"] });
+    device.stage.console()?.post("/v1/devices/edge/approve", &approve).await?;
+    device.is("trusted").await?;
+
+    // A reboot is a new epoch, attested in full; the logs are new files in the same place.
+    device.reboot().await?;
+    eventually(30, async || {
+        let rebooted = device.is("trusted").await?;
+        ensure!(boot(&rebooted) == boot(&enrolled) + 1, "{rebooted}");
+        ensure!(rebooted.get("id") == enrolled.get("id"), "another device");
+        Ok(())
+    })
+    .await?;
+
+    // Killed and started again, it goes on without enrolling anew.
+    device.agent.take().context("the agent")?.kill()?;
+    device.start_agent()?;
+    eventually(20, async || {
+        let now = device.explain().await?;
+        ensure!(now.pointer("/device/attached") == Some(&json!(true)), "not attached");
+        ensure!(now.pointer("/device/enrolled_at") == enrolled.get("enrolled_at"), "enrolled again");
+        Ok(())
+    })
+    .await?;
+    device.is("trusted").await?;
+
+    let (took, status) = within(10, device.agent.take().context("the agent")?.terminate()).await??;
+    ensure!(took < Duration::from_secs(2) && status.success(), "{took:?} {status}");
+    Ok(())
+}
+
+/// One device with everything above and below it.
+struct Device {
+    agent: Option<Program>,
+    _gateway: Program,
+    machine: Machine,
+    tpm: SoftTpm,
+    stage: Stage,
+}
+
+impl Device {
+    async fn on_a_stage() -> Result<Device> {
+        let folder = tempfile::tempdir()?;
+        let maker = TpmMaker::new(&folder.path().join("tpm-maker"))?;
+        let tpm = SoftTpm::start(&maker, &folder.path().join("tpm"))?;
+        let machine = Machine::boot(&tpm, &folder.path().join("logs"))?;
+        let read = |path: &Path| std::fs::read_to_string(path);
+        let makers = read(&maker.root_ca())? + &read(&maker.issuing_ca())?;
+        let stage = Stage::start_trusting(folder, &makers, "attest_interval_seconds = 1").await?;
+        // The machine runs what a software device runs, so that one's policy is its too.
+        stage.trust(&[&stage.device("specimen")?], "").await?;
+        let (gateway, address) = stage.start_gateway().await?;
+        let configuration = format!(
+            "name = \"edge\"\ntrust_domain = \"{TRUST_DOMAIN}\"\ngateway = {address:?}\nbundle = {:?}\n\
+             state = {:?}\ntpm = {:?}\nboot_log = {:?}\nima_log = {:?}\nworkload_api = {:?}\n\
+             [telemetry]\ninterval_seconds = 1\n[location]\ncountry = \"DE\"\n",
+            stage.at("data/bundle.pem"),
+            stage.at("agent"),
+            tpm.transport(),
+            machine.boot_log_path(),
+            machine.ima_log_path(),
+            stage.at("workload.sock"),
+        );
+        std::fs::write(stage.at("agent.toml"), configuration)?;
+        let mut device = Device { agent: None, _gateway: gateway, machine, tpm, stage };
+        device.start_agent()?;
+        Ok(device)
+    }
+
+    fn start_agent(&mut self) -> Result<()> {
+        self.agent = Some(Program::start("agent", &self.stage.at("agent.toml"))?);
+        Ok(())
+    }
+
+    /// Agent down, TPM reset, machine booted again with the same files, agent up.
+    async fn reboot(&mut self) -> Result<()> {
+        let agent = self.agent.take().context("the agent")?;
+        within(10, agent.terminate()).await??;
+        self.tpm.reboot()?;
+        self.machine = Machine::boot(&self.tpm, &self.stage.at("logs"))?;
+        self.start_agent()
+    }
+
+    async fn explain(&self) -> Result<Value> {
+        self.stage.console()?.get("/v1/devices/edge").await
+    }
+
+    /// Waits for a status, and returns what the console says of the device then.
+    async fn is(&self, status: &str) -> Result<Value> {
+        let looked = eventually(30, async || {
+            let explained = self.explain().await?;
+            let found = explained.pointer("/device/status").and_then(Value::as_str).unwrap_or_default();
+            ensure!(found == status, "{found}, not {status}: {explained}");
+            explained.get("device").cloned().context("device")
+        });
+        looked.await.with_context(|| self.agent.as_ref().map(Program::said).unwrap_or_default())
+    }
+
+    async fn sends_accepted_telemetry(&self) -> Result<()> {
+        eventually(20, async || {
+            let answer = self.stage.console()?.get("/v1/telemetry?device=edge").await?;
+            let records = answer.get("records").and_then(Value::as_array).cloned().unwrap_or_default();
+            ensure!(records.iter().any(|record| record.get("accepted") == Some(&json!(true))), "{records:?}");
+            Ok(())
+        })
+        .await
+    }
+}
+
+fn boot(device: &Value) -> u64 {
+    device.get("reset_count").and_then(Value::as_u64).unwrap_or_default()
+}
