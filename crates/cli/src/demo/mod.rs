@@ -62,13 +62,15 @@ fn tell(args: &Args, report: &mut Report) -> Result<Stage> {
 }
 
 fn keep(stage: &Stage, json: bool) -> Result<()> {
-    if json {
-        eprintln!("{}", stage.status_page()?);
-    } else {
-        println!("\nStatus page: {}", stage.status_page()?);
-        println!("Data folder: {}", stage.data().display());
-        println!("Ctrl-C ends everything.");
-    }
+    let token = stage.data().join("operator.token");
+    let told = format!(
+        "\nStatus page: {}  (sign in with the token in {})\nOperator verbs: assay device list --data {}\nCtrl-C ends everything.",
+        stage.status_page()?,
+        token.display(),
+        stage.data().display()
+    );
+    // With --json, standard output is one document.
+    if json { eprintln!("{told}") } else { println!("{told}") }
     runtime()?.block_on(crate::service::ended());
     Ok(())
 }
