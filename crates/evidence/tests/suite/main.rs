@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod banks;
 mod boot_log;
 mod case;
 mod ek_certificate;

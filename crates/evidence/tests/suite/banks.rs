@@ -1,0 +1,91 @@
+//! What a software TPM with other banks, and with PCRs of its own mind, is believed.
+
+use assay_evidence::tpm::pcr::PcrValues;
+use assay_evidence::verify::{Evidence, Expectation, ImaLog, QuoteEvidence, Verification, verify};
+use assay_evidence::{Check, Digest, Failure, HashAlgorithm, PcrIndex};
+use assay_testkit::edge::protocol::{Challenge, PcrSelection};
+use assay_testkit::pcrs::{Measurement, Pcrs};
+use assay_testkit::software_device::Quoting;
+use assay_testkit::{Bank, EkMaker, SoftwareDevice};
+
+const NONCE: [u8; 32] = [7; 32];
+
+fn device() -> SoftwareDevice {
+    SoftwareDevice::new("device", &EkMaker::new().unwrap()).unwrap()
+}
+
+/// Quotes PCRs 0 to 15 of these banks and verifies it with the logs.
+fn quoted(device: &mut SoftwareDevice, banks: &[Bank], boot_log: Option<&[u8]>, ima: bool) -> Verification {
+    let selection =
+        banks.iter().map(|bank| PcrSelection { bank: bank.name().into(), pcrs: (0..16).collect() });
+    let challenge =
+        Challenge { nonce: NONCE.to_vec(), selection: selection.collect(), ..Challenge::default() };
+    let quote = Quoting::honest(device, &challenge).sign(&device.ak).unwrap();
+    let mut pcrs = PcrValues::new();
+    for value in &quote.pcrs {
+        let bank = HashAlgorithm::from_name(&value.bank).unwrap();
+        pcrs.insert(PcrIndex::new(value.index).unwrap(), Digest::new(bank, &value.digest).unwrap());
+    }
+    let ima = ima.then(|| device.ima.binary_from(0).to_vec());
+    let evidence = Evidence {
+        ak_public: &device.ak.public_area(),
+        quotes: vec![QuoteEvidence {
+            label: "quote",
+            message: &quote.message,
+            signature: &quote.signature,
+            pcrs,
+            nonce: &NONCE,
+            ak_public: None,
+        }],
+        boot_log,
+        ima_log: ima.as_deref().map(ImaLog::Binary),
+        ima_from_entry: 0,
+    };
+    verify(&evidence, &Expectation::default())
+}
+
+fn checks(failures: &[Failure]) -> Vec<Check> {
+    failures.iter().map(|failure| failure.check).collect()
+}
+
+#[test]
+fn boot_aggregate_is_of_this_boot() {
+    let mut device = device();
+    assert_eq!(quoted(&mut device, &[Bank::Sha256], None, true).failures, []);
+    device.pcrs.extend(&Measurement::of(&[Bank::Sha256], 4, b"extended after the kernel looked"));
+    let verification = quoted(&mut device, &[Bank::Sha256], None, true);
+    assert_eq!(checks(&verification.failures), [Check::BootAggregate]);
+    assert!(verification.claims.is_none());
+}
+
+#[test]
+fn a_pcr_extended_past_its_log_does_not_replay() {
+    let mut device = device();
+    let log = device.boot_log.clone();
+    device.pcrs.extend(&Measurement::of(&[Bank::Sha256], 7, b"not in the log"));
+    let verification = quoted(&mut device, &[Bank::Sha256], Some(&log), false);
+    assert_eq!(checks(&verification.failures), [Check::EventLogReplay]);
+}
+
+#[test]
+fn sha1_alone_is_verified_and_noted() {
+    let mut device = device();
+    device.pcrs = Pcrs::new(&[Bank::Sha1, Bank::Sha256]);
+    let verification = quoted(&mut device, &[Bank::Sha1], None, false);
+    assert_eq!(verification.failures, []);
+    assert_eq!(checks(&verification.notes), [Check::AlgorithmPolicy]);
+    assert!(verification.claims.unwrap().is_sha1_only());
+    // Beside a better bank it does no harm.
+    let verification = quoted(&mut device, &[Bank::Sha1, Bank::Sha256], None, false);
+    assert_eq!((verification.failures, verification.notes), (vec![], vec![]));
+    assert!(!verification.claims.unwrap().is_sha1_only());
+}
+
+#[test]
+fn a_log_of_another_bank_than_the_quoted_explains_nothing() {
+    let mut device = device();
+    let log = device.boot_log.clone();
+    device.pcrs = Pcrs::new(&[Bank::Sha384]);
+    let verification = quoted(&mut device, &[Bank::Sha384], Some(&log), false);
+    assert_eq!(checks(&verification.failures), [Check::EventLogReplay]);
+}
