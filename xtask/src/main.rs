@@ -44,6 +44,7 @@ fn check() -> Result<()> {
     walls::check(root())?;
     licences()?;
     step("lints", cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    step("fuzz targets", cargo(&["check", "--quiet", "--manifest-path", "fuzz/Cargo.toml"]))?;
     // Programs first: tests start them as processes.
     step("programs", cargo(&["build", "--workspace", "--bins"]))?;
     step("tests", cargo(&["test", "--workspace", "--no-fail-fast"]))

@@ -84,13 +84,13 @@ pub struct ConfigFile {
 pub struct TelemetryConfig {
     /// Whether host metrics are sent at all.
     pub enabled: bool,
-    /// Seconds between two batches.
-    pub interval_seconds: u64,
+    /// Seconds between two batches, 0.1 to 86400.
+    pub interval_seconds: f64,
 }
 
 impl Default for TelemetryConfig {
     fn default() -> Self {
-        TelemetryConfig { enabled: true, interval_seconds: 60 }
+        TelemetryConfig { enabled: true, interval_seconds: 60.0 }
     }
 }
 
@@ -143,7 +143,7 @@ pub struct Options {
     pub workload_api: Option<PathBuf>,
     /// Seconds between telemetry batches [default: 60]
     #[arg(long, value_name = "SECONDS", env = "ASSAY_TELEMETRY_INTERVAL")]
-    pub telemetry_interval: Option<u64>,
+    pub telemetry_interval: Option<f64>,
 }
 
 impl Options {
@@ -191,9 +191,10 @@ impl ConfigFile {
         let sources = self.sources()?;
         let trust_domain = self.trust_domain.ok_or(ConfigError::Missing { option: "trust_domain" })?;
         let refused = |option, expected| move |value: String| ConfigError::Value { option, value, expected };
-        let interval = Duration::from_secs(self.telemetry.interval_seconds);
-        if self.telemetry.enabled && interval.is_zero() {
-            return Err(refused("telemetry.interval_seconds", "must be at least 1")("0".into()));
+        let interval_seconds = self.telemetry.interval_seconds;
+        if !INTERVAL_SECONDS.contains(&interval_seconds) {
+            let refused = refused("telemetry.interval_seconds", "must be 0.1 to 86400");
+            return Err(refused(interval_seconds.to_string()));
         }
         let gateway = self.gateway.ok_or(ConfigError::Missing { option: "gateway" })?;
         Ok(Config {
@@ -212,7 +213,7 @@ impl ConfigFile {
             state: self.state.unwrap_or_else(|| STATE.into()),
             sources,
             workload_api: self.workload_api.unwrap_or_else(|| WORKLOAD_API.into()),
-            telemetry_interval: self.telemetry.enabled.then_some(interval),
+            telemetry_interval: self.telemetry.enabled.then(|| Duration::from_secs_f64(interval_seconds)),
             location: self.location,
         })
     }
@@ -269,6 +270,8 @@ fn host_name() -> String {
 
 /// EnrollBegin.name.
 const NAME_BYTES_MAX: usize = 253;
+/// A TPM makes a few signatures a second; a day without a word is no telemetry.
+const INTERVAL_SECONDS: std::ops::RangeInclusive<f64> = 0.1..=86_400.0;
 const STATE: &str = "/var/lib/assay-agent";
 const WORKLOAD_API: &str = "/run/assay-agent/workload.sock";
 
@@ -305,7 +308,8 @@ mod tests {
         check(|file| file.trust_domain = Some("Exa mple".into()), "trust domain");
         check(|file| file.tpm = Some("tpm".into()), "tcp:HOST:PORT");
         check(|file| file.name = Some(String::new()), "253");
-        check(|file| file.telemetry.interval_seconds = 0, "at least 1");
+        check(|file| file.telemetry.interval_seconds = 0.0, "0.1 to 86400");
+        check(|file| file.telemetry.interval_seconds = f64::NAN, "0.1 to 86400");
         let unknown = toml::from_str::<ConfigFile>("gatway = 'x'").unwrap_err().to_string();
         assert!(unknown.contains("gatway") && unknown.contains("line 1"), "{unknown}");
     }
@@ -320,6 +324,6 @@ mod tests {
             Options { config: Some(path), gateway: Some("https://b:2".into()), ..Options::default() };
         let file = options.merge().unwrap();
         assert_eq!((file.gateway.as_deref(), file.tpm.as_deref()), (Some("https://b:2"), Some("/dev/tpm0")));
-        assert_eq!(file.telemetry.interval_seconds, 5);
+        assert_eq!(file.telemetry.interval_seconds, 5.0);
     }
 }

@@ -236,7 +236,7 @@ impl Stage {
         let config = format!(
             "name = {:?}\ntrust_domain = \"{TRUST_DOMAIN}\"\ngateway = {:?}\nbundle = {:?}\nstate = {:?}\ntpm = {:?}\n\
              boot_log = {:?}\nima_log = {:?}\nworkload_api = {:?}\n\n\
-             [telemetry]\ninterval_seconds = 1\n\n\
+             [telemetry]\ninterval_seconds = 0.2\n\n\
              [location]\ncountry = {country:?}\nsubdivision = {subdivision:?}\ncity = {city:?}\n",
             device.name,
             self.gateway_address,

@@ -35,17 +35,18 @@ pub(super) async fn telemetry(
             "accepted": true, "at": batch.received_at, "device": batch.device_id, "sequence": batch.sequence,
             "items": batch.items, "location": batch.location, "bytes": batch.payload_bytes, "leaf": batch.leaf,
         });
-        (batch.received_at, record)
+        ((batch.received_at, batch.sequence), record)
     });
     let refused = refused.into_iter().map(|refusal| {
         let record = json!({
             "accepted": false, "at": refusal.at, "device": refusal.device_id, "sequence": refusal.sequence,
             "code": refusal.code, "reason": refusal.reason,
         });
-        (refusal.at, record)
+        ((refusal.at, refusal.sequence), record)
     });
     let mut records: Vec<_> = accepted.chain(refused).collect();
-    records.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+    // Several batches may arrive within one second.
+    records.sort_by_key(|(order, _)| std::cmp::Reverse(*order));
     let records: Vec<Value> = records.into_iter().map(|(_, record)| record).collect();
     Ok(Json(json!({ "records": records })))
 }
