@@ -5,14 +5,13 @@
 
 use std::sync::Arc;
 
+use assay_evidence::HashAlgorithm;
 use assay_evidence::time::UnixTime;
 use assay_evidence::tpm::attest::Attest;
 use assay_evidence::tpm::ek_certificate::{Endorsement, verify_ek_certificate};
-use assay_evidence::tpm::pcr::PcrValues;
-use assay_evidence::verify::{Baseline, Evidence, Expectation, ImaLog, QuoteEvidence, Verification, verify};
-use assay_evidence::{Check, HashAlgorithm, PcrIndex};
+use assay_evidence::verify::Baseline;
 use assay_identity::SpiffeId;
-use assay_trust::{AttestationResult, CompiledPolicy, Event, Finding, Status, appraise, refuse};
+use assay_trust::{AttestationResult, Event, Finding, Status};
 use assay_wire::edge;
 use assay_wire::pcr::{PcrError, selection_to_wire, values_from_wire};
 use axum::body::Bytes;
@@ -26,6 +25,7 @@ use crate::keys::{KeysError, random};
 use crate::policy::PolicyInForce;
 use crate::server::Server;
 use crate::store::{AppraisalRecord, RecordAppraisal, RenewTrust, Store, StoreError};
+use crate::verifier::{Job, Judged, quoted_pcrs};
 
 /// The verifier's memory of one attached device.
 #[derive(Debug)]
@@ -70,16 +70,11 @@ impl Attester {
             return Err(AttestError::Revoked);
         }
         let record = &device.record;
-        let intermediates = [record.ek_intermediates.as_slice()];
-        let endorsement = verify_ek_certificate(
-            &record.ek_certificate,
-            &split_der(&intermediates),
-            server.ek_anchors(),
-            now,
-        )
-        .ok()
-        .map(Arc::new);
+        let intermediates = device.ek_intermediates();
+        let endorsement =
+            verify_ek_certificate(&record.ek_certificate, &intermediates, server.ek_anchors(), now);
         let recorded = server.store.last_appraisal(id.as_str()).await?;
+        let endorsement = endorsement.ok().map(Arc::new);
         Ok(Attester { device, endorsement, baseline: None, recorded, restarts: 0 })
     }
 
@@ -264,87 +259,6 @@ pub(crate) fn finding_to_wire(finding: &Finding) -> edge::Finding {
     }
 }
 
-/// Everything verification and appraisal need, owned, so that it can go to another thread.
-#[derive(Debug)]
-pub(crate) struct Job {
-    ak_public: Bytes,
-    evidence: edge::Evidence,
-    quote: edge::Quote,
-    pcrs: PcrValues,
-    nonce: [u8; NONCE_BYTES],
-    baseline: Option<Baseline>,
-    last_reset_count: Option<u32>,
-    policy: Option<Arc<CompiledPolicy>>,
-    endorsement: Option<Arc<Endorsement>>,
-    now: UnixTime,
-}
-
-/// What they found.
-#[derive(Debug)]
-pub(crate) struct Judged {
-    result: AttestationResult,
-    baseline: Option<Baseline>,
-    /// Whether the bound AK signed this, for this challenge.
-    authentic: bool,
-}
-
-impl Job {
-    /// Bytes of logs to read, which is what the work grows with.
-    pub(crate) fn log_bytes(&self) -> usize {
-        self.evidence.ima_log.len() + self.evidence.boot_log.as_ref().map_or(0, Bytes::len)
-    }
-
-    /// Verifies and appraises: pure.
-    pub(crate) fn judge(self) -> Judged {
-        let Verification { claims, failures, .. } = self.verify();
-        let policy = self.policy.as_deref();
-        match claims {
-            Some(claims) => {
-                let result = appraise(&claims, policy, self.endorsement.as_deref(), self.now);
-                let baseline = policy.map(|_| claims.baseline(result.good_ima_entries()));
-                Judged { result, baseline, authentic: true }
-            }
-            None => {
-                let authentic = !failures.iter().any(|failure| AUTHENTICITY.contains(&failure.check));
-                Judged { result: refuse(&failures, policy, self.now), baseline: None, authentic }
-            }
-        }
-    }
-
-    fn verify(&self) -> Verification {
-        let evidence = Evidence {
-            ak_public: &self.ak_public,
-            quotes: vec![QuoteEvidence {
-                label: "quote",
-                message: &self.quote.message,
-                signature: &self.quote.signature,
-                pcrs: self.pcrs.clone(),
-                nonce: &self.nonce,
-                ak_public: None,
-            }],
-            boot_log: self.evidence.boot_log.as_deref(),
-            ima_log: self.ima_log(),
-            ima_from_entry: self.evidence.ima_from_entry,
-        };
-        let expectation = Expectation {
-            required_selection: quoted_pcrs().map(|index| (HashAlgorithm::Sha256, index)).collect(),
-            last_reset_count: self.last_reset_count,
-            baseline: self.baseline.as_ref(),
-        };
-        verify(&evidence, &expectation)
-    }
-
-    /// No bytes mean nothing new after entries that were judged, and else that the host has no list.
-    fn ima_log(&self) -> Option<ImaLog<'_>> {
-        let log = self.evidence.ima_log.as_ref();
-        match (log.is_empty() && self.evidence.ima_from_entry == 0, self.evidence.ima_ascii) {
-            (true, _) => None,
-            (false, true) => Some(ImaLog::Ascii(log)),
-            (false, false) => Some(ImaLog::Binary(log)),
-        }
-    }
-}
-
 /// Why evidence was not judged, or its verdict not recorded.
 #[derive(Debug, Error)]
 pub(crate) enum AttestError {
@@ -386,47 +300,7 @@ impl From<DeviceError> for AttestError {
     }
 }
 
-/// Firmware, boot loader, IMA and everything between, in one quote.
-fn quoted_pcrs() -> impl Iterator<Item = PcrIndex> {
-    (0..u32::from(PcrIndex::COUNT)).filter_map(PcrIndex::new)
-}
-
-/// Takes concatenated DER apart: each certificate is a SEQUENCE whose length says where the next one starts.
-fn split_der<'a>(concatenated: &[&'a [u8]]) -> Vec<&'a [u8]> {
-    let mut certificates = Vec::new();
-    for mut rest in concatenated.iter().copied() {
-        while let Some((one, after)) = der_length(rest).and_then(|length| rest.split_at_checked(length)) {
-            certificates.push(one);
-            rest = after;
-        }
-    }
-    certificates
-}
-
-/// Bytes of the SEQUENCE at the start, header included.
-fn der_length(bytes: &[u8]) -> Option<usize> {
-    match bytes {
-        [0x30, 0x82, high, low, ..] => Some(4 + usize::from(u16::from_be_bytes([*high, *low]))),
-        [0x30, 0x81, length, ..] => Some(3 + usize::from(*length)),
-        [0x30, length @ 0..=0x7f, ..] => Some(2 + usize::from(*length)),
-        _ => None,
-    }
-}
-
-/// The checks that show whose evidence it is and which challenge it answers.
-const AUTHENTICITY: [Check; 9] = [
-    Check::AkParse,
-    Check::AkAttributes,
-    Check::AkName,
-    Check::AkPublic,
-    Check::QuoteParse,
-    Check::QuoteMagic,
-    Check::QuoteType,
-    Check::QuoteSignature,
-    Check::QuoteNonce,
-];
-
-const NONCE_BYTES: usize = 32;
+pub(crate) const NONCE_BYTES: usize = 32;
 /// Findings sent to the device; the operator sees all of them.
 const FINDINGS_TOLD_MAX: usize = 64;
 /// Challenges in a row that a claimed new boot may ask for.

@@ -35,6 +35,18 @@ impl Device {
         let state = TrustState::from_record(id.clone(), trust).map_err(|_| corrupt("devices.trust"))?;
         Ok(Device { id, record, state })
     }
+
+    /// The certificates that came with the EK certificate, DER.
+    pub(crate) fn ek_intermediates(&self) -> Vec<&[u8]> {
+        let mut rest = self.record.ek_intermediates.as_slice();
+        let mut certificates = Vec::new();
+        while let Some((one, after)) = sequence_length(rest).and_then(|length| rest.split_at_checked(length))
+        {
+            certificates.push(one);
+            rest = after;
+        }
+        certificates
+    }
 }
 
 /// A state as the store has it.
@@ -46,7 +58,17 @@ pub(crate) fn columns(state: &TrustState) -> TrustColumns {
         evidence_at: state.evidence_at().unwrap_or(UnixTime(0)),
         reset_count: state.reset_count(),
         version: state.version(),
-        record: serde_json::to_value(state.to_record()).unwrap_or_default().to_string(),
+        record: serde_json::to_string(state.to_record()).unwrap_or_default(),
+    }
+}
+
+/// Bytes of the SEQUENCE at the start, header included.
+fn sequence_length(bytes: &[u8]) -> Option<usize> {
+    match bytes {
+        [0x30, 0x82, high, low, ..] => Some(4 + usize::from(u16::from_be_bytes([*high, *low]))),
+        [0x30, 0x81, length, ..] => Some(3 + usize::from(*length)),
+        [0x30, length @ 0..=0x7f, ..] => Some(2 + usize::from(*length)),
+        _ => None,
     }
 }
 
@@ -54,3 +76,18 @@ pub(crate) fn columns(state: &TrustState) -> TrustColumns {
 #[derive(Debug, Error)]
 #[error(transparent)]
 pub(crate) struct DeviceError(#[from] pub StoreError);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sequence_says_where_it_ends() {
+        assert_eq!(sequence_length(&[0x30, 0x05, 0]), Some(7));
+        assert_eq!(sequence_length(&[0x30, 0x81, 0xc8, 0]), Some(203));
+        assert_eq!(sequence_length(&[0x30, 0x82, 0x01, 0x00, 0]), Some(260));
+        assert_eq!(sequence_length(&[0x30, 0x84, 0xff, 0xff, 0xff, 0xff]), None);
+        assert_eq!(sequence_length(&[0x31, 0x05]), None);
+        assert_eq!(sequence_length(&[]), None);
+    }
+}

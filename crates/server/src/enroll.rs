@@ -130,7 +130,7 @@ impl Enrollment {
             trust: columns(&next),
         };
         let replaces = known.map(|known| known.state.version());
-        let detail = serde_json::to_value(event.record()).unwrap_or_default().to_string();
+        let detail = serde_json::to_string(event.record()).unwrap_or_default();
         let moved = server.store.commit(EnrollDevice { device, replaces, detail }).await?;
         server.announce(&self.id, &moved, now)?;
         server.metrics.enrolled();

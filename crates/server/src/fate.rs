@@ -168,7 +168,7 @@ pub(crate) fn change(
         withdraw: next.withdraws(&device.state) || next.status() == Status::Revoked,
         at: now,
         actor: actor.to_owned(),
-        detail: serde_json::to_value(event.record()).unwrap_or_default().to_string(),
+        detail: serde_json::to_string(event.record()).unwrap_or_default(),
     }
 }
 
@@ -183,7 +183,7 @@ struct RefusedFile {
 /// Findings as stored and shown, the gravest first; the tail of a list of a thousand says nothing new.
 pub(crate) fn findings_json(findings: &[Finding]) -> String {
     let kept = findings.get(..FINDINGS_KEPT_MAX).unwrap_or(findings);
-    serde_json::to_value(kept).unwrap_or_default().to_string()
+    serde_json::to_string(kept).unwrap_or_default()
 }
 
 /// Why a device's fate did not change.

@@ -1,12 +1,21 @@
-//! Where verification runs: at once if it is short, on threads of its own if the logs are long.
+//! Verification and appraisal of one piece of evidence: at once if it is short, on a thread of its own if its logs
+//! are long.
 
 use std::sync::Arc;
 
+use assay_evidence::time::UnixTime;
+use assay_evidence::tpm::ek_certificate::Endorsement;
+use assay_evidence::tpm::pcr::PcrValues;
+use assay_evidence::verify::{Baseline, Evidence, Expectation, ImaLog, QuoteEvidence, Verification, verify};
+use assay_evidence::{Check, HashAlgorithm, PcrIndex};
+use assay_trust::{AttestationResult, CompiledPolicy, appraise, refuse};
+use assay_wire::edge;
+use axum::body::Bytes;
 use tokio::sync::Semaphore;
 
-use crate::attest::{AttestError, Job, Judged};
+use crate::attest::{AttestError, NONCE_BYTES};
 
-/// The door to those threads; so many at a time, the rest wait in line.
+/// The door to the threads; so many at a time, the rest wait in line.
 #[derive(Debug)]
 pub(crate) struct Verifier {
     threads: Arc<Semaphore>,
@@ -31,6 +40,105 @@ impl Verifier {
         judged.await.map_err(|_| AttestError::Busy)
     }
 }
+
+/// Everything verification and appraisal need, owned, so that it can go to another thread.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub ak_public: Bytes,
+    pub evidence: edge::Evidence,
+    pub quote: edge::Quote,
+    pub pcrs: PcrValues,
+    pub nonce: [u8; NONCE_BYTES],
+    pub baseline: Option<Baseline>,
+    pub last_reset_count: Option<u32>,
+    pub policy: Option<Arc<CompiledPolicy>>,
+    pub endorsement: Option<Arc<Endorsement>>,
+    pub now: UnixTime,
+}
+
+/// What they found.
+#[derive(Debug)]
+pub(crate) struct Judged {
+    pub result: AttestationResult,
+    pub baseline: Option<Baseline>,
+    /// Whether the bound AK signed this, for this challenge.
+    pub authentic: bool,
+}
+
+impl Job {
+    /// Bytes of logs to read, which is what the work grows with.
+    pub(crate) fn log_bytes(&self) -> usize {
+        self.evidence.ima_log.len() + self.evidence.boot_log.as_ref().map_or(0, Bytes::len)
+    }
+
+    /// Verifies and appraises: pure.
+    pub(crate) fn judge(self) -> Judged {
+        let Verification { claims, failures, .. } = self.verify();
+        let policy = self.policy.as_deref();
+        match claims {
+            Some(claims) => {
+                let result = appraise(&claims, policy, self.endorsement.as_deref(), self.now);
+                let baseline = policy.map(|_| claims.baseline(result.good_ima_entries()));
+                Judged { result, baseline, authentic: true }
+            }
+            None => {
+                let authentic = !failures.iter().any(|failure| AUTHENTICITY.contains(&failure.check));
+                Judged { result: refuse(&failures, policy, self.now), baseline: None, authentic }
+            }
+        }
+    }
+
+    fn verify(&self) -> Verification {
+        let evidence = Evidence {
+            ak_public: &self.ak_public,
+            quotes: vec![QuoteEvidence {
+                label: "quote",
+                message: &self.quote.message,
+                signature: &self.quote.signature,
+                pcrs: self.pcrs.clone(),
+                nonce: &self.nonce,
+                ak_public: None,
+            }],
+            boot_log: self.evidence.boot_log.as_deref(),
+            ima_log: self.ima_log(),
+            ima_from_entry: self.evidence.ima_from_entry,
+        };
+        let expectation = Expectation {
+            required_selection: quoted_pcrs().map(|index| (HashAlgorithm::Sha256, index)).collect(),
+            last_reset_count: self.last_reset_count,
+            baseline: self.baseline.as_ref(),
+        };
+        verify(&evidence, &expectation)
+    }
+
+    /// No bytes mean nothing new after entries that were judged, and else that the host has no list.
+    fn ima_log(&self) -> Option<ImaLog<'_>> {
+        let log = self.evidence.ima_log.as_ref();
+        match (log.is_empty() && self.evidence.ima_from_entry == 0, self.evidence.ima_ascii) {
+            (true, _) => None,
+            (false, true) => Some(ImaLog::Ascii(log)),
+            (false, false) => Some(ImaLog::Binary(log)),
+        }
+    }
+}
+
+/// Firmware, boot loader, IMA and everything between, in one quote.
+pub(crate) fn quoted_pcrs() -> impl Iterator<Item = PcrIndex> {
+    (0..u32::from(PcrIndex::COUNT)).filter_map(PcrIndex::new)
+}
+
+/// The checks that show whose evidence it is and which challenge it answers.
+const AUTHENTICITY: [Check; 9] = [
+    Check::AkParse,
+    Check::AkAttributes,
+    Check::AkName,
+    Check::AkPublic,
+    Check::QuoteParse,
+    Check::QuoteMagic,
+    Check::QuoteType,
+    Check::QuoteSignature,
+    Check::QuoteNonce,
+];
 
 /// Some 300 IMA entries, about as long as a quote's signature takes.
 const INLINE_BYTES_MAX: usize = 32 * 1024;

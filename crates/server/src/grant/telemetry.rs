@@ -138,7 +138,7 @@ fn write_position(state: &SequenceState) -> String {
         sequence: state.sequence,
         statement_sha256: HEXLOWER.encode(&state.statement_sha256),
     };
-    serde_json::to_value(position).unwrap_or_default().to_string()
+    serde_json::to_string(&position).unwrap_or_default()
 }
 
 fn read_position(text: &str) -> Result<SequenceState, StoreError> {

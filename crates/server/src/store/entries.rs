@@ -144,7 +144,7 @@ fn entry(row: &SqliteRow) -> Result<EntryRecord, StoreError> {
 }
 
 fn json(value: &impl Serialize) -> String {
-    serde_json::to_value(value).unwrap_or_default().to_string()
+    serde_json::to_string(value).unwrap_or_default()
 }
 
 /// Entries of one server; they are all held in memory, some 300 bytes each.
