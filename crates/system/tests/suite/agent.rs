@@ -58,7 +58,6 @@ async fn swtpm_agent_lives_through_compromise_recovery_reboot_and_crash() -> Res
 /// One device with everything above and below it.
 struct Device {
     agent: Option<Program>,
-    _gateway: Program,
     machine: Machine,
     tpm: SoftTpm,
     stage: Stage,
@@ -75,11 +74,11 @@ impl Device {
         let stage = Stage::start_trusting(folder, &makers, "attest_interval_seconds = 1").await?;
         // The machine runs what a software device runs, so that one's policy is its too.
         stage.trust(&[&stage.device("specimen")?], "").await?;
-        let (gateway, address) = stage.start_gateway().await?;
         let configuration = format!(
-            "name = \"edge\"\ntrust_domain = \"{TRUST_DOMAIN}\"\ngateway = {address:?}\nbundle = {:?}\n\
+            "name = \"edge\"\ntrust_domain = \"{TRUST_DOMAIN}\"\ngateway = {:?}\nbundle = {:?}\n\
              state = {:?}\ntpm = {:?}\nboot_log = {:?}\nima_log = {:?}\nworkload_api = {:?}\n\
              [telemetry]\ninterval_seconds = 1\n[location]\ncountry = \"DE\"\n",
+            stage.gateway()?.door.address,
             stage.at("data/bundle.pem"),
             stage.at("agent"),
             tpm.transport(),
@@ -88,7 +87,7 @@ impl Device {
             stage.at("workload.sock"),
         );
         std::fs::write(stage.at("agent.toml"), configuration)?;
-        let mut device = Device { agent: None, _gateway: gateway, machine, tpm, stage };
+        let mut device = Device { agent: None, machine, tpm, stage };
         device.start_agent()?;
         Ok(device)
     }

@@ -9,7 +9,7 @@ use crate::stage::{Stage, affirming, refused, within};
 
 #[tokio::test]
 async fn good_evidence_makes_a_device_trusted_and_gives_it_an_svid() -> Result<()> {
-    let mut stage = Stage::start().await?;
+    let stage = Stage::start().await?;
     let edge = stage.edge().await?;
     let mut device = stage.device("good")?;
     stage.trust(&[&device], "").await?;
@@ -39,7 +39,7 @@ async fn good_evidence_makes_a_device_trusted_and_gives_it_an_svid() -> Result<(
 
 #[tokio::test]
 async fn each_lie_is_caught_and_costs_the_device_its_trust() -> Result<()> {
-    let mut stage = Stage::start().await?;
+    let stage = Stage::start().await?;
     let edge = stage.edge().await?;
     for lie in Lie::ALL.into_iter().filter(|lie| *lie != Lie::BootLogMissing) {
         let name = format!("{lie:?}");
@@ -68,7 +68,7 @@ async fn each_lie_is_caught_and_costs_the_device_its_trust() -> Result<()> {
 
 #[tokio::test]
 async fn an_unknown_device_is_not_found() -> Result<()> {
-    let mut stage = Stage::start().await?;
+    let stage = Stage::start().await?;
     let edge = stage.edge().await?;
     let before = stage.everything().await?;
     let id = format!("spiffe://test.assay.example/spire/agent/tpm/{}", "0".repeat(64));
@@ -82,7 +82,7 @@ async fn an_unknown_device_is_not_found() -> Result<()> {
 
 #[tokio::test]
 async fn a_nonce_answers_once() -> Result<()> {
-    let mut stage = Stage::start().await?;
+    let stage = Stage::start().await?;
     let edge = stage.edge().await?;
     let (mut device, mut attachment) = stage.trusted(&edge, "replayed").await?;
     attachment.changed().await?;
@@ -106,7 +106,7 @@ async fn a_nonce_answers_once() -> Result<()> {
 
 #[tokio::test]
 async fn a_nonce_expires() -> Result<()> {
-    let mut stage = Stage::start_with("challenge_ttl_seconds = 1").await?;
+    let stage = Stage::start_with("challenge_ttl_seconds = 1").await?;
     let edge = stage.edge().await?;
     let (mut device, mut attachment) = stage.trusted(&edge, "late").await?;
     let before = stage.everything().await?;
@@ -125,7 +125,7 @@ async fn a_nonce_expires() -> Result<()> {
 
 #[tokio::test]
 async fn an_impostor_cannot_make_a_device_fall() -> Result<()> {
-    let mut stage = Stage::start().await?;
+    let stage = Stage::start().await?;
     let edge = stage.edge().await?;
     let (device, _attachment) = stage.trusted(&edge, "victim").await?;
     let before = stage.everything().await?;
@@ -141,7 +141,7 @@ async fn an_impostor_cannot_make_a_device_fall() -> Result<()> {
 
 #[tokio::test]
 async fn the_latest_stream_of_a_device_is_the_one() -> Result<()> {
-    let mut stage = Stage::start().await?;
+    let stage = Stage::start().await?;
     let edge = stage.edge().await?;
     let (mut device, mut first) = stage.trusted(&edge, "moved").await?;
     let mut second = edge.attach(&device).await?;
@@ -162,7 +162,7 @@ async fn only_a_gateway_may_come_to_the_edge_door() -> Result<()> {
 
 #[tokio::test]
 async fn a_device_is_not_trusted_without_a_policy() -> Result<()> {
-    let mut stage = Stage::start().await?;
+    let stage = Stage::start().await?;
     let edge = stage.edge().await?;
     let mut device = stage.device("unjudged")?;
     edge.enroll(&mut device).await?;
@@ -175,7 +175,7 @@ async fn a_device_is_not_trusted_without_a_policy() -> Result<()> {
 
 #[tokio::test]
 async fn a_long_list_is_judged_once() -> Result<()> {
-    let mut stage = Stage::start().await?;
+    let stage = Stage::start().await?;
     let edge = stage.edge().await?;
     let mut device = stage.device("long")?;
     let mut system = System::default();

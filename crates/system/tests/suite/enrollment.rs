@@ -12,7 +12,7 @@ use crate::stage::{Stage, refused, within};
 
 #[tokio::test]
 async fn a_device_enrolls_with_an_ecc_or_an_rsa_ek() -> Result<()> {
-    let mut stage = Stage::start().await?;
+    let stage = Stage::start().await?;
     let edge = stage.edge().await?;
     for kind in [EkKind::P256, EkKind::Rsa2048] {
         let name = format!("{kind:?}").to_lowercase();
@@ -26,7 +26,7 @@ async fn a_device_enrolls_with_an_ecc_or_an_rsa_ek() -> Result<()> {
 
 #[tokio::test]
 async fn enrolling_again_binds_new_keys_to_the_same_identity() -> Result<()> {
-    let mut stage = Stage::start().await?;
+    let stage = Stage::start().await?;
     let edge = stage.edge().await?;
     let mut device = stage.device("again")?;
     let first = edge.enroll(&mut device).await?.device_id;
@@ -38,7 +38,7 @@ async fn enrolling_again_binds_new_keys_to_the_same_identity() -> Result<()> {
 
 #[tokio::test]
 async fn a_revoked_device_does_not_enroll_again() -> Result<()> {
-    let mut stage = Stage::start().await?;
+    let stage = Stage::start().await?;
     let edge = stage.edge().await?;
     let mut device = stage.device("gone")?;
     edge.enroll(&mut device).await?;
@@ -52,7 +52,7 @@ async fn a_revoked_device_does_not_enroll_again() -> Result<()> {
 
 #[tokio::test]
 async fn what_is_presented_is_checked_before_anything_else() -> Result<()> {
-    let mut stage = Stage::start().await?;
+    let stage = Stage::start().await?;
     let edge = stage.edge().await?;
     let before = stage.everything().await?;
     let other = stage.device("other")?;
@@ -83,7 +83,7 @@ async fn what_is_presented_is_checked_before_anything_else() -> Result<()> {
 
 #[tokio::test]
 async fn the_proof_has_to_come_from_the_tpm() -> Result<()> {
-    let mut stage = Stage::start().await?;
+    let stage = Stage::start().await?;
     let edge = stage.edge().await?;
     let before = stage.everything().await?;
     type Alter = fn(&mut SoftwareDevice, &[u8], &mut EnrollProof) -> Result<()>;
@@ -151,7 +151,7 @@ async fn the_proof_has_to_come_from_the_tpm() -> Result<()> {
 
 #[tokio::test]
 async fn the_request_has_to_be_for_the_certified_key() -> Result<()> {
-    let mut stage = Stage::start().await?;
+    let stage = Stage::start().await?;
     let edge = stage.edge().await?;
     let before = stage.everything().await?;
     let mut device = stage.device("swapped")?;
@@ -170,7 +170,7 @@ async fn the_request_has_to_be_for_the_certified_key() -> Result<()> {
 
 #[tokio::test]
 async fn a_challenge_is_good_for_one_activation() -> Result<()> {
-    let mut stage = Stage::start().await?;
+    let stage = Stage::start().await?;
     let edge = stage.edge().await?;
     let device = stage.device("twice")?;
     let mut enrollment = edge.begin_enrollment(device.enroll_begin()).await?;
@@ -190,7 +190,7 @@ async fn a_challenge_is_good_for_one_activation() -> Result<()> {
 
 #[tokio::test]
 async fn a_proof_without_a_beginning_is_out_of_turn() -> Result<()> {
-    let mut stage = Stage::start().await?;
+    let stage = Stage::start().await?;
     let edge = stage.edge().await?;
     let mut enrollment = edge.open_enrollment().await?;
     refused(enrollment.prove(EnrollProof::default()).await, Code::FailedPrecondition, "out-of-turn")

@@ -89,6 +89,21 @@ async fn a_restart_in_the_middle_of_an_enrollment_leaves_nothing_behind() -> Res
 }
 
 #[tokio::test]
+async fn a_gateway_ends_within_two_seconds_and_another_takes_its_place() -> Result<()> {
+    let mut stage = Stage::start().await?;
+    let edge = stage.edge().await?;
+    let (mut device, mut attachment) = stage.trusted(&edge, "carried").await?;
+    let (took, status) = within(10, stage.take_gateway()?.terminate()).await??;
+    ensure!(took < Duration::from_secs(2) && status.success(), "{took:?} {status}");
+    ensure!(within(5, attachment.verdict()).await?.is_err(), "the stream outlives its gateway");
+
+    stage.start_gateway().await?;
+    let edge = stage.edge().await?;
+    let mut attachment = edge.attach(&device).await?;
+    affirming(&within(5, attachment.attest(&mut device)).await??)
+}
+
+#[tokio::test]
 async fn two_servers_do_not_share_a_data_folder() -> Result<()> {
     let mut stage = Stage::start().await?;
     let first = stage.take_server()?;

@@ -12,7 +12,7 @@ use crate::stage::{Stage, affirming, refused, within};
 
 #[tokio::test]
 async fn an_oversized_message_is_refused() -> Result<()> {
-    let mut stage = Stage::start().await?;
+    let stage = Stage::start().await?;
     let edge = stage.edge().await?;
     let (mut device, mut attachment) = stage.trusted(&edge, "huge").await?;
     let before = stage.everything().await?;
@@ -46,8 +46,7 @@ async fn an_oversized_message_is_refused() -> Result<()> {
 
 #[tokio::test]
 async fn a_half_open_connection_is_let_go_and_stops_nobody() -> Result<()> {
-    let mut stage =
-        Stage::start_with("challenge_ttl_seconds = 1\n[limits]\nunproven_streams_max = 4").await?;
+    let stage = Stage::start_with("challenge_ttl_seconds = 1\n[limits]\nunproven_streams_max = 4").await?;
     let edge = stage.edge().await?;
     let (device, _attachment) = stage.trusted(&edge, "busy").await?;
 

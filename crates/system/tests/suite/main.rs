@@ -5,6 +5,7 @@
 
 mod agent;
 mod attestation;
+mod crash;
 mod enrollment;
 mod lifecycle;
 mod limits;

@@ -11,7 +11,7 @@ use crate::stage::{Stage, refused, within};
 
 #[tokio::test]
 async fn a_batch_of_a_trusted_device_is_stored_and_receipted() -> Result<()> {
-    let mut stage = Stage::start().await?;
+    let stage = Stage::start().await?;
     let edge = stage.edge().await?;
     let (mut device, _attachment) = stage.trusted(&edge, "sensor").await?;
     for sequence in 1..=3 {
@@ -25,7 +25,7 @@ async fn a_batch_of_a_trusted_device_is_stored_and_receipted() -> Result<()> {
 
 #[tokio::test]
 async fn a_batch_from_outside_the_region_is_refused_with_the_reason() -> Result<()> {
-    let mut stage = Stage::start().await?;
+    let stage = Stage::start().await?;
     let edge = stage.edge().await?;
     let (mut device, _attachment) = stage.trusted(&edge, "abroad").await?;
     stage.trust(&[&device], "[location]\nallow_countries = [\"DE\", \"FR\"]").await?;
@@ -42,7 +42,7 @@ async fn a_batch_from_outside_the_region_is_refused_with_the_reason() -> Result<
 
 #[tokio::test]
 async fn a_device_without_trust_is_denied() -> Result<()> {
-    let mut stage = Stage::start().await?;
+    let stage = Stage::start().await?;
     let edge = stage.edge().await?;
     let (mut device, mut attachment) = stage.trusted(&edge, "fallen").await?;
     device.run_program("/opt/implant", b"unknown");
@@ -56,7 +56,7 @@ async fn a_device_without_trust_is_denied() -> Result<()> {
 
 #[tokio::test]
 async fn what_is_not_the_devices_is_refused() -> Result<()> {
-    let mut stage = Stage::start().await?;
+    let stage = Stage::start().await?;
     let edge = stage.edge().await?;
     let (mut device, _attachment) = stage.trusted(&edge, "forged").await?;
     let first = device.statement(PAYLOAD, None);

@@ -13,7 +13,7 @@ use crate::stage::{Stage, affirming, lists, refused, serials, within};
 
 #[tokio::test]
 async fn an_unknown_program_costs_every_grant_within_a_second() -> Result<()> {
-    let mut stage = Stage::start().await?;
+    let stage = Stage::start().await?;
     let edge = stage.edge().await?;
     let (mut witness, mut watching) = stage.trusted(&edge, "witness").await?;
     let (mut device, mut attachment) = stage.trusted(&edge, "victim").await?;
@@ -49,7 +49,7 @@ async fn an_unknown_program_costs_every_grant_within_a_second() -> Result<()> {
 
 #[tokio::test]
 async fn an_approved_program_brings_the_device_back() -> Result<()> {
-    let mut stage = Stage::start().await?;
+    let stage = Stage::start().await?;
     let edge = stage.edge().await?;
     let (mut device, mut attachment) = stage.trusted(&edge, "back").await?;
     device.run_program("/opt/tool", b"new");
@@ -69,7 +69,7 @@ async fn an_approved_program_brings_the_device_back() -> Result<()> {
 
 #[tokio::test]
 async fn a_revoked_device_loses_everything_and_its_stream() -> Result<()> {
-    let mut stage = Stage::start().await?;
+    let stage = Stage::start().await?;
     let edge = stage.edge().await?;
     let (mut device, mut attachment) = stage.trusted(&edge, "stolen").await?;
     stage.console()?.post("/v1/devices/stolen/revoke", &json!({ "reason": "stolen from the van" })).await?;
@@ -82,7 +82,7 @@ async fn a_revoked_device_loses_everything_and_its_stream() -> Result<()> {
 
 #[tokio::test]
 async fn a_workload_gets_its_svid_while_its_device_is_trusted() -> Result<()> {
-    let mut stage = Stage::start().await?;
+    let stage = Stage::start().await?;
     let edge = stage.edge().await?;
     let (mut device, mut attachment) = stage.trusted(&edge, "host").await?;
     let id = device.device_id.clone().context("enrolled")?;
@@ -120,7 +120,7 @@ async fn a_workload_gets_its_svid_while_its_device_is_trusted() -> Result<()> {
 
 #[tokio::test]
 async fn trust_ends_with_the_age_of_its_evidence() -> Result<()> {
-    let mut stage = Stage::start().await?;
+    let stage = Stage::start().await?;
     let edge = stage.edge().await?;
     let mut device = stage.device("silent")?;
     stage.trust(&[&device], "[freshness]\nevidence_age_max_seconds = 1").await?;

@@ -1,32 +1,33 @@
-//! What tests stand on: a server process, its operator, its devices' maker, and looking without touching.
+//! What tests stand on: a server and a gateway process, the operator, the devices' maker, and looking without
+//! touching.
 
 mod console;
+mod gateway;
 mod program;
 
 use std::future::Future;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use assay_testkit::edge::protocol::Verdict;
 use assay_testkit::edge::{Attachment, Door, Edge, EdgeError};
 use assay_testkit::{EkMaker, SoftwareDevice, policy_for};
-use data_encoding::BASE64;
-use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tonic::Code;
 
 pub use console::Console;
+pub use gateway::Gateway;
 pub use program::Program;
 
-/// A server with nothing in it, and the maker of the devices it trusts.
+/// A server with nothing in it, a gateway in front of it, and the maker of the devices it trusts.
 pub struct Stage {
     pub maker: EkMaker,
     pub folder: TempDir,
     server: Option<Program>,
-    gateway: Option<(Vec<Vec<u8>>, Vec<u8>)>,
+    gateway: Option<Gateway>,
 }
 
 impl Stage {
@@ -45,12 +46,18 @@ impl Stage {
         let mut stage = Stage { maker: EkMaker::new()?, folder, server: None, gateway: None };
         std::fs::write(stage.at("maker.pem"), format!("{}{makers}", stage.maker.root_ca_pem()))?;
         let interval = if configuration.contains(INTERVAL) { "" } else { "attest_interval_seconds = 3600\n" };
-        let text = format!(
-            "trust_domain = \"{TRUST_DOMAIN}\"\ndata = \"data\"\nedge = \"127.0.0.1:0\"\n\
-             console = \"127.0.0.1:0\"\nek_anchors = [\"maker.pem\"]\n{interval}{configuration}\n"
-        );
-        std::fs::write(stage.at("server.toml"), text)?;
+        let at = |edge: &str, console: &str| {
+            format!(
+                "trust_domain = \"{TRUST_DOMAIN}\"\ndata = \"data\"\nedge = {edge:?}\nconsole = {console:?}\n\
+                 ek_anchors = [\"maker.pem\"]\n{interval}{configuration}\n"
+            )
+        };
+        std::fs::write(stage.at("server.toml"), at("127.0.0.1:0", "127.0.0.1:0"))?;
         stage.start_server()?;
+        // When it starts again it has to be where the gateway looks for it.
+        let pinned = at(&stage.door("edge")?.address, &stage.door("console")?.address);
+        std::fs::write(stage.at("server.toml"), pinned)?;
+        stage.start_gateway().await?;
         Ok(stage)
     }
 
@@ -58,6 +65,17 @@ impl Stage {
     pub fn start_server(&mut self) -> Result<()> {
         self.server = Some(Program::start("server", &self.at("server.toml"))?);
         Ok(())
+    }
+
+    /// Starts the gateway, in place of the one there was.
+    pub async fn start_gateway(&mut self) -> Result<()> {
+        self.gateway = Some(Gateway::start(self).await?);
+        Ok(())
+    }
+
+    /// The gateway's process, to do with as a test likes.
+    pub fn take_gateway(&mut self) -> Result<Program> {
+        Ok(self.gateway.take().context("the gateway is not running")?.process)
     }
 
     /// The server's process, to do with as a test likes.
@@ -76,12 +94,23 @@ impl Stage {
         Ok(Console::new(self.door("console")?, token.trim()))
     }
 
-    /// A new connection to the edge door, made as a gateway makes it.
-    pub async fn edge(&mut self) -> Result<Edge> {
-        if self.gateway.is_none() {
-            self.gateway = Some(self.gateway_credentials().await?);
-        }
-        Ok(Edge::connect(&Door { identity: self.gateway.clone(), ..self.door("edge")? }).await?)
+    /// A new connection to the gateway, once it has found the server.
+    pub async fn edge(&self) -> Result<Edge> {
+        let edge = Edge::connect(&self.gateway()?.door).await?;
+        eventually(10, async || match edge.attach_as("nobody").await {
+            Ok(mut attachment) => match attachment.next().await {
+                Err(error) if error.code() == Some(Code::InvalidArgument) => Ok(()),
+                other => bail!("{other:?}"),
+            },
+            Err(error) => Err(error.into()),
+        })
+        .await?;
+        Ok(edge)
+    }
+
+    /// Where devices connect.
+    pub fn gateway(&self) -> Result<&Gateway> {
+        self.gateway.as_ref().context("the gateway is not running")
     }
 
     /// A door of the server, without anything to show at it.
@@ -110,7 +139,7 @@ impl Stage {
     }
 
     /// An enrolled, attached, trusted device that holds its SVID. The first one makes the policy that trusts all.
-    pub async fn trusted(&mut self, edge: &Edge, name: &str) -> Result<(SoftwareDevice, Attachment)> {
+    pub async fn trusted(&self, edge: &Edge, name: &str) -> Result<(SoftwareDevice, Attachment)> {
         let mut device = self.device(name)?;
         if self.console()?.get("/v1/policy").await?.get("version").is_none_or(Value::is_null) {
             self.trust(&[&device], "").await?;
@@ -156,40 +185,6 @@ impl Stage {
         let answer = self.explain(device).await?;
         Ok(answer.pointer("/device/status").and_then(Value::as_str).context("status")?.to_owned())
     }
-
-    /// Starts a gateway in front of the server; returns it and where it is.
-    pub async fn start_gateway(&self) -> Result<(Program, String)> {
-        let (chain, key) = self.gateway_credentials().await?;
-        let folder = self.at("gateway");
-        std::fs::create_dir_all(&folder)?;
-        let chain: String = chain.iter().map(|der| pem("CERTIFICATE", der)).collect();
-        std::fs::write(folder.join("credentials.pem"), chain)?;
-        std::fs::write(folder.join("key.pem"), pem("PRIVATE KEY", &key))?;
-        std::fs::copy(self.at("data/bundle.pem"), folder.join("bundle.pem"))?;
-        let configuration = format!(
-            "trust_domain = \"{TRUST_DOMAIN}\"\nlisten = \"127.0.0.1:0\"\nservers = [{:?}]\n\
-             credentials = {folder:?}\naddresses_file = {:?}\n",
-            self.door("edge")?.address,
-            folder.join("addresses.json"),
-        );
-        std::fs::write(self.at("gateway.toml"), configuration)?;
-        let gateway = Program::start("gateway", &self.at("gateway.toml"))?;
-        let address = eventually(10, async || {
-            let addresses: Value = serde_json::from_slice(&std::fs::read(folder.join("addresses.json"))?)?;
-            Ok(addresses.get("gateway").and_then(Value::as_str).context("its address")?.to_owned())
-        });
-        Ok((gateway, address.await?))
-    }
-
-    /// Has the server certify a gateway: certificate chain and key.
-    pub async fn gateway_credentials(&self) -> Result<(Vec<Vec<u8>>, Vec<u8>)> {
-        let key = KeyPair::generate()?;
-        let csr = CertificateParams::default().serialize_request(&key)?;
-        let request = json!({ "name": "test", "csr": BASE64.encode(csr.der()) });
-        let answer = self.console()?.post("/v1/gateways", &request).await?;
-        let chain = answer.get("certificate").and_then(Value::as_str).context("certificate")?;
-        Ok((certificates(chain)?, key.serialize_der()))
-    }
 }
 
 /// Fails if something takes longer than it may.
@@ -230,11 +225,6 @@ pub fn refused<T>(outcome: Result<T, EdgeError>, code: Code, reason: &str) -> Re
 /// The certificates of a PEM text, DER.
 pub fn certificates(pem: &str) -> Result<Vec<Vec<u8>>> {
     CertificateDer::pem_slice_iter(pem.as_bytes()).map(|certificate| Ok(certificate?.to_vec())).collect()
-}
-
-/// PEM without line breaks, which readers accept.
-fn pem(label: &str, der: &[u8]) -> String {
-    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", BASE64.encode(der))
 }
 
 /// Whether a CRL lists a serial, given in hex: found as bytes, without reading the list.
