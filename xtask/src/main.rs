@@ -52,12 +52,16 @@ fn check() -> Result<()> {
 
 /// Licences, duplicates and sources, where the tool for it is installed.
 fn licences() -> Result<()> {
-    let installed = Command::new("cargo").args(["deny", "--version"]).output().is_ok_and(|o| o.status.success());
+    let installed =
+        Command::new("cargo").args(["deny", "--version"]).output().is_ok_and(|o| o.status.success());
     if !installed {
         println!("== licences: cargo-deny is not installed, skipped (cargo install --locked cargo-deny)");
         return Ok(());
     }
-    step("licences", cargo(&["deny", "--offline", "check", "--hide-inclusion-graph", "licenses", "bans", "sources"]))
+    step(
+        "licences",
+        cargo(&["deny", "--offline", "check", "--hide-inclusion-graph", "licenses", "bans", "sources"]),
+    )
 }
 
 fn fuzz(seconds: &str) -> Result<()> {

@@ -37,7 +37,8 @@ pub fn check(root: &Path) -> Result<String> {
     let mut report = String::new();
     for (name, allowed) in WALLS {
         let used = dependencies(&root.join("crates").join(name).join("Cargo.toml"))?;
-        let ours: BTreeSet<&str> = used.iter().filter_map(|dependency| dependency.strip_prefix("assay-")).collect();
+        let ours: BTreeSet<&str> =
+            used.iter().filter_map(|dependency| dependency.strip_prefix("assay-")).collect();
         broken.extend(
             ours.iter()
                 .filter(|other| !allowed.contains(other))

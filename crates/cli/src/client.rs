@@ -66,7 +66,9 @@ impl Console {
                 .and_then(Value::as_str)
                 .context("addresses.json names no trust domain")?
                 .to_owned(),
-            (None, None) => bail!("which trust domain? say --trust-domain, or --data with the server's folder"),
+            (None, None) => {
+                bail!("which trust domain? say --trust-domain, or --data with the server's folder")
+            }
         };
         let token_file = self.token_file.clone().unwrap_or_else(|| self.data.join("operator.token"));
         let token = std::fs::read_to_string(&token_file)
@@ -174,7 +176,9 @@ impl Client {
 pub fn segment(id: &str) -> String {
     id.bytes()
         .map(|byte| match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                char::from(byte).to_string()
+            }
             other => format!("%{other:02X}"),
         })
         .collect()

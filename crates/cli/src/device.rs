@@ -134,9 +134,9 @@ fn print_explanation(answer: &Value) {
     }
     let events = output::list(answer, "events");
     if !events.is_empty() {
-        let rows = events
-            .iter()
-            .map(|event| vec![output::time(event, "at"), output::text(event, "kind"), output::text(event, "detail")]);
+        let rows = events.iter().map(|event| {
+            vec![output::time(event, "at"), output::text(event, "kind"), output::text(event, "detail")]
+        });
         println!("\n{}", output::table(&["time", "event", "detail"], rows));
     }
 }

@@ -89,8 +89,9 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 fn selector(text: &str) -> Result<Value> {
-    let (kind, value) =
-        text.split_once(':').with_context(|| format!("{text:?} is no selector: write type:value, as unix:uid:1000"))?;
+    let (kind, value) = text
+        .split_once(':')
+        .with_context(|| format!("{text:?} is no selector: write type:value, as unix:uid:1000"))?;
     Ok(json!({ "type": kind, "value": value }))
 }
 

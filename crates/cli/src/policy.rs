@@ -57,18 +57,25 @@ fn show(console: &Console, json: bool) -> Result<()> {
     }
     match answer.get("text").and_then(Value::as_str) {
         Some(text) => print!("{text}"),
-        None => println!("No policy is set, so no device is trusted. Learn one: assay policy learn CASE_DIR -o FILE"),
+        None => println!(
+            "No policy is set, so no device is trusted. Learn one: assay policy learn CASE_DIR -o FILE"
+        ),
     }
     Ok(())
 }
 
 fn set(file: &std::path::Path, console: &Console, json: bool) -> Result<()> {
     let text = read_text(file, POLICY_BYTES_MAX)?;
-    let answer = console.client()?.put_text("/v1/policy", text).with_context(|| file.display().to_string())?;
+    let answer =
+        console.client()?.put_text("/v1/policy", text).with_context(|| file.display().to_string())?;
     if json {
         return output::json(&answer);
     }
-    println!("policy {} version {} is in force", output::text(&answer, "name"), output::text(&answer, "version"));
+    println!(
+        "policy {} version {} is in force",
+        output::text(&answer, "name"),
+        output::text(&answer, "version")
+    );
     Ok(())
 }
 

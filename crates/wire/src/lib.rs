@@ -8,13 +8,13 @@ pub mod binding;
 pub mod pcr;
 
 /// The edge protocol, `assay.edge.v1`.
-#[expect(missing_docs, reason = "generated; documented in proto/edge.proto")]
+#[expect(missing_docs, clippy::allow_attributes, reason = "generated; documented in proto/edge.proto")]
 pub mod edge {
     tonic::include_proto!("assay.edge.v1");
 }
 
 /// The SPIFFE Workload API, which has no package.
-#[expect(missing_docs, reason = "generated; documented by the SPIFFE Workload API standard")]
+#[expect(missing_docs, clippy::allow_attributes, reason = "generated; documented by the SPIFFE standard")]
 pub mod workload {
     tonic::include_proto!("_");
 }

@@ -70,7 +70,11 @@ fn keep(stage: &Stage, json: bool) -> Result<()> {
         stage.data().display()
     );
     // With --json, standard output is one document.
-    if json { eprintln!("{told}") } else { println!("{told}") }
+    if json {
+        eprintln!("{told}")
+    } else {
+        println!("{told}")
+    }
     runtime()?.block_on(crate::service::ended());
     Ok(())
 }

@@ -42,7 +42,11 @@ impl Process {
         if let Some(status) = self.child.try_wait()? {
             let log = std::fs::read_to_string(&self.log).unwrap_or_default();
             let tail: Vec<&str> = log.lines().rev().take(3).collect();
-            bail!("{} ended ({status}): {}", self.name, tail.into_iter().rev().collect::<Vec<_>>().join(" / "));
+            bail!(
+                "{} ended ({status}): {}",
+                self.name,
+                tail.into_iter().rev().collect::<Vec<_>>().join(" / ")
+            );
         }
         Ok(())
     }

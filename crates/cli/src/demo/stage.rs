@@ -106,7 +106,16 @@ impl Stage {
         std::fs::create_dir_all(&folder)?;
         let tpm = SoftTpm::start(maker, &folder.join("tpm"))?;
         let machine = Machine::boot(&tpm, &folder)?;
-        self.devices.push(Device { name, region, workload: None, workload_address: None, agent: None, machine, tpm, folder });
+        self.devices.push(Device {
+            name,
+            region,
+            workload: None,
+            workload_address: None,
+            agent: None,
+            machine,
+            tpm,
+            folder,
+        });
         Ok(())
     }
 
@@ -228,7 +237,11 @@ impl Stage {
     fn address(&self, door: &str) -> Result<String> {
         let text = std::fs::read(self.data().join("addresses.json")).context("addresses.json")?;
         let value: Value = serde_json::from_slice(&text)?;
-        value.get(door).and_then(Value::as_str).map(str::to_owned).with_context(|| format!("no {door} address"))
+        value
+            .get(door)
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+            .with_context(|| format!("no {door} address"))
     }
 
     fn agent_config(&self, device: &Device) -> Result<String> {
@@ -269,7 +282,8 @@ impl Device {
 
 /// Runs a program to its end; its error output is the error.
 fn run(program: &Path, arguments: &[&str]) -> Result<String> {
-    let output = Command::new(program).args(arguments).output().with_context(|| program.display().to_string())?;
+    let output =
+        Command::new(program).args(arguments).output().with_context(|| program.display().to_string())?;
     if !output.status.success() {
         let name = program.file_name().unwrap_or_default().to_string_lossy();
         let error = String::from_utf8_lossy(&output.stderr);

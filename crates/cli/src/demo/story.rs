@@ -31,7 +31,10 @@ fn set_up(stage: &mut Stage, report: &mut Report) -> Result<()> {
         stage.boot_device(WITNESS, FRANKFURT)?;
         stage.boot_device(VICTIM, PARIS)?;
         stage.boot_device(ABROAD, AUSTIN)?;
-        Ok(((), "three swtpm processes, each with an RSA-2048 EK certificate; logs match their PCRs".to_owned()))
+        Ok((
+            (),
+            "three swtpm processes, each with an RSA-2048 EK certificate; logs match their PCRs".to_owned(),
+        ))
     })?;
     report.step("server", "own root and issuing CA, SQLite, console", || {
         let address = stage.start_server()?;
@@ -71,7 +74,14 @@ fn trusted_fleet(stage: &mut Stage, report: &mut Report, client: &Client) -> Res
         }
         let device = client.get(&device_path(WITNESS, ""))?;
         let device = device.get("device").unwrap_or(&device);
-        Ok(((), format!("three times {}, policy {}", output::text(device, "tier"), output::text(device, "policy"))))
+        Ok((
+            (),
+            format!(
+                "three times {}, policy {}",
+                output::text(device, "tier"),
+                output::text(device, "policy")
+            ),
+        ))
     })?;
     report.step("device-svid", "for a key that lives in the TPM", || {
         let mut serials = Vec::new();
@@ -109,7 +119,9 @@ fn trusted_fleet(stage: &mut Stage, report: &mut Report, client: &Client) -> Res
     report.step("telemetry", "host metrics, one TPM signature a batch", || {
         let mut batches = 0;
         for name in [WITNESS, VICTIM] {
-            batches += until(TRUST_WITHIN, || accepted_batches(client, name).map(|count| (count > 0).then_some(count)))?;
+            batches += until(TRUST_WITHIN, || {
+                accepted_batches(client, name).map(|count| (count > 0).then_some(count))
+            })?;
         }
         Ok(((), format!("{batches} batches from Frankfurt and Paris verified, inside, stored")))
     })?;
@@ -138,8 +150,11 @@ fn compromise(stage: &mut Stage, report: &mut Report, client: &Client, serials: 
 
     let outcome = until(WITHDRAW_WITHIN, || {
         let crl = Crl::parse(&client.bytes("/crl")?)?;
-        let listed =
-            serials.iter().filter_map(|hex| Serial::from_hex(hex)).filter(|serial| crl.revokes(serial)).count();
+        let listed = serials
+            .iter()
+            .filter_map(|hex| Serial::from_hex(hex))
+            .filter(|serial| crl.revokes(serial))
+            .count();
         Ok((listed == serials.len()).then_some(((), format!("{listed} of {listed} serials on the CRL"))))
     });
     report.record("withdraw-crl", measured.elapsed(), outcome)?;
@@ -238,7 +253,8 @@ fn wait_for_status(client: &Client, name: &str, status: &str) -> Result<Value> {
 /// Serials of the grants a device holds now.
 fn serials_of(client: &Client, name: &str) -> Result<Vec<String>> {
     let answer = client.get(&device_path(name, "/explain"))?;
-    let held = output::list(&answer, "grants").iter().filter(|grant| output::time(grant, "withdrawn_at") == "-");
+    let held =
+        output::list(&answer, "grants").iter().filter(|grant| output::time(grant, "withdrawn_at") == "-");
     Ok(held.map(|grant| output::text(grant, "serial")).collect())
 }
 

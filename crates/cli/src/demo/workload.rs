@@ -123,7 +123,8 @@ async fn serve(listener: TcpListener, held: Held) {
 }
 
 async fn answer(tcp: TcpStream, identity: Identity) -> Result<()> {
-    let config = tls::server_config(identity.key, identity.trust, ClientIdentity::Required(Arc::new(|_| true)))?;
+    let config =
+        tls::server_config(identity.key, identity.trust, ClientIdentity::Required(Arc::new(|_| true)))?;
     let mut stream = TlsAcceptor::from(Arc::new(config)).accept(tcp).await?;
     stream.write_all(GREETING).await?;
     stream.shutdown().await?;
@@ -134,7 +135,8 @@ async fn connect(address: &str, held: &Held) -> Result<String> {
     let identity = held.get().context("no SVID yet")?;
     let config = tls::client_config(Some(identity.key), identity.trust.clone(), Arc::new(|_| true))?;
     let tcp = TcpStream::connect(address).await?;
-    let mut stream = TlsConnector::from(Arc::new(config)).connect("workload.invalid".try_into()?, tcp).await?;
+    let mut stream =
+        TlsConnector::from(Arc::new(config)).connect("workload.invalid".try_into()?, tcp).await?;
     // In TLS 1.3 a server refuses a client's certificate after the client is done: only its data is an answer.
     let mut greeting = vec![0; GREETING.len()];
     stream.read_exact(&mut greeting).await.context("the peer refused the certificate")?;
