@@ -12,7 +12,7 @@ pub struct Backoff {
 
 impl Backoff {
     /// How long to wait after one more failure.
-    pub fn next(&mut self) -> Duration {
+    pub fn wait(&mut self) -> Duration {
         let wait = FIRST.saturating_mul(1 << self.failures.min(DOUBLINGS_MAX)).min(LONGEST);
         self.failures = self.failures.saturating_add(1);
         jitter(wait)
@@ -45,11 +45,11 @@ mod tests {
     #[test]
     fn waits_grow_to_a_bound_and_start_anew() {
         let mut backoff = Backoff::default();
-        let first = backoff.next();
+        let first = backoff.wait();
         assert!(first >= FIRST.mul_f64(0.75) && first <= FIRST.mul_f64(1.25));
-        let last = (0..50).map(|_| backoff.next()).last().unwrap();
+        let last = (0..50).map(|_| backoff.wait()).last().unwrap();
         assert!(last >= LONGEST.mul_f64(0.75) && last <= LONGEST.mul_f64(1.25));
         backoff.reset();
-        assert!(backoff.next() <= FIRST.mul_f64(1.25));
+        assert!(backoff.wait() <= FIRST.mul_f64(1.25));
     }
 }

@@ -49,6 +49,12 @@ pub enum RunError {
         /// What is wrong with it.
         source: BundleError,
     },
+    /// The trust bundle has nothing in it.
+    #[error("{path}: no certificate in it; copy the server's bundle.pem here")]
+    EmptyBundle {
+        /// Which file.
+        path: PathBuf,
+    },
     /// The state directory cannot be used.
     #[error(transparent)]
     State(#[from] StateError),
@@ -188,7 +194,7 @@ impl Agent {
             if interruption.lost_the_tpm() {
                 device = None;
             }
-            let wait = backoff.next().max(self.settle(&interruption));
+            let wait = backoff.wait().max(self.settle(&interruption));
             tracing::warn!(retry_in_ms = wait.as_millis(), "not attached: {interruption}");
             sleep(wait).await;
         }
@@ -256,8 +262,13 @@ fn read_bundle(config: &Config) -> Result<Bundle, RunError> {
     let path = || config.bundle.clone();
     let pem =
         std::fs::read(&config.bundle).map_err(|source| RunError::ReadBundle { path: path(), source })?;
-    Bundle::from_pem(config.trust_domain.clone(), &pem)
-        .map_err(|source| RunError::Bundle { path: path(), source })
+    let bundle = Bundle::from_pem(config.trust_domain.clone(), &pem)
+        .map_err(|source| RunError::Bundle { path: path(), source })?;
+    // With no authority no gateway would ever be recognised.
+    if bundle.authorities().next().is_none() {
+        return Err(RunError::EmptyBundle { path: path() });
+    }
+    Ok(bundle)
 }
 
 /// How exactly an SVID's end is kept.

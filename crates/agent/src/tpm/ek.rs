@@ -114,7 +114,7 @@ impl EndorsementKey {
             tpm: tpm.clone(),
         };
         let persistent = kind.persistent_handle();
-        if let Some((public, _)) = tpm.read_public(persistent)?
+        if let Some(public) = tpm.read_public(persistent)?
             && is_made_from(&public, &wanted)?
         {
             return Ok(key(EkHandle::Persistent(persistent), public));

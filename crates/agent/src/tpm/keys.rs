@@ -1,6 +1,6 @@
 //! The agent's two keys: the attestation key (AK) and the device key.
 //!
-//! Both are children of the owner's storage key, made once and saved as blobs only this TPM can load.
+//! Both are children of a storage key of the endorsement hierarchy, made once and saved as blobs only this TPM can load.
 
 use assay_evidence::read::Reader;
 use assay_evidence::tpm::public_area::PublicArea;
@@ -84,7 +84,7 @@ pub struct Keys {
 impl Keys {
     /// Loads the saved keys, making and saving those that are not there yet.
     pub fn open(tpm: &Tpm, state: &StateDir) -> Result<Self, TpmError> {
-        let (parent, _) = tpm.create_primary(TpmRh::Owner, template::storage_key())?;
+        let (parent, _) = tpm.create_primary(HIERARCHY, template::storage_key())?;
         let ak = open_key(&parent, state, AK_FILE, template::attestation_key)?;
         let device = open_key(&parent, state, DEVICE_KEY_FILE, template::device_key)?;
         Ok(Keys { ak, device })
@@ -92,7 +92,7 @@ impl Keys {
 
     /// Makes keys that live as long as the value: for evidence that is collected once.
     pub fn ephemeral(tpm: &Tpm) -> Result<Self, TpmError> {
-        let (parent, _) = tpm.create_primary(TpmRh::Owner, template::storage_key())?;
+        let (parent, _) = tpm.create_primary(HIERARCHY, template::storage_key())?;
         let ak = Blob::create(&parent, template::attestation_key())?.load(&parent)?;
         let device = Blob::create(&parent, template::device_key())?.load(&parent)?;
         Ok(Keys { ak, device })
@@ -165,6 +165,9 @@ impl Blob {
     }
 }
 
+/// TPM 2.0 Part 1, 36.7: what keys of other hierarchies sign has its reset counters obfuscated, and the verifier wants
+/// to see them go up by one.
+const HIERARCHY: TpmRh = TpmRh::Endorsement;
 /// TPM2B_PUBLIC and TPM2B_PRIVATE of the AK.
 const AK_FILE: &str = "ak.key";
 /// The same of the device key.

@@ -82,8 +82,8 @@ impl Tpm {
         })
     }
 
-    /// The persistent object's TPM2B_PUBLIC and Name, or `None` if the handle is free.
-    pub(crate) fn read_public(&self, handle: u32) -> Result<Option<(Vec<u8>, Vec<u8>)>, TpmError> {
+    /// The persistent object's TPM2B_PUBLIC, or `None` if the handle is free.
+    pub(crate) fn read_public(&self, handle: u32) -> Result<Option<Vec<u8>>, TpmError> {
         let command = tpm2_protocol::frame::TpmReadPublicCommand { handles: [TpmHandle::new(handle)] };
         match self.run("ReadPublic", &command, &[], 0) {
             Err(TpmError::Refused { code, .. })
@@ -92,10 +92,7 @@ impl Tpm {
                 Ok(None)
             }
             Err(error) => Err(error),
-            Ok(response) => response.read(|reader| {
-                let public = reader.tpm2b()?;
-                Ok(Some((super::template::tpm2b(public), reader.tpm2b()?.to_vec())))
-            }),
+            Ok(response) => response.read(|reader| Ok(Some(super::template::tpm2b(reader.tpm2b()?)))),
         }
     }
 }

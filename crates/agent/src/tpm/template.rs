@@ -14,7 +14,7 @@ use super::TpmError;
 use super::command::argument;
 use super::ek::EkKind;
 
-/// A restricted decryption key under the owner: parent of the keys the agent makes.
+/// A restricted decryption key: parent of the keys the agent makes.
 pub(super) fn storage_key() -> Tpm2bPublic {
     let attributes = fixed() | TpmaObject::USER_WITH_AUTH | TpmaObject::NO_DA | parent();
     ecc(TpmAlgId::Sha256, attributes, Tpm2bDigest::new(), storage_ecc(TpmEccCurve::NistP256, 128), no_point())

@@ -33,7 +33,7 @@ impl Authority {
             name: "test root".into(),
             serial: Serial::from_random([1; 16]),
             not_before: earlier(),
-            not_after: after(3600),
+            not_after: after(36_000),
         };
         let certificate = sign_root(&template, &key).unwrap();
         Authority { issuer: Issuer::new(certificate, key).unwrap(), serials: AtomicU8::new(2) }

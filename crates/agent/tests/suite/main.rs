@@ -1,8 +1,12 @@
 //! The agent from outside, against a real TPM: `swtpm`, one per test.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod authority;
 mod bench;
 mod collect;
+mod counterpart;
 mod grants;
+mod run;
 mod tpm;
 mod workload_api;

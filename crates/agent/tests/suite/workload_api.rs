@@ -42,7 +42,7 @@ impl Api {
     }
 }
 
-async fn connect(socket: &Path) -> SpiffeWorkloadApiClient<Channel> {
+pub async fn connect(socket: &Path) -> SpiffeWorkloadApiClient<Channel> {
     let socket = socket.to_owned();
     let connector = tower::service_fn(move |_| {
         let socket = socket.clone();
@@ -52,7 +52,7 @@ async fn connect(socket: &Path) -> SpiffeWorkloadApiClient<Channel> {
     SpiffeWorkloadApiClient::new(endpoint.connect_with_connector(connector).await.unwrap())
 }
 
-fn with_header<T>(message: T) -> Request<T> {
+pub fn with_header<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("workload.spiffe.io", "true".parse().unwrap());
     request
@@ -73,7 +73,7 @@ fn workload(id: &str, selector: &str, svid: Option<u8>) -> Workload {
     Workload { entry, svid }
 }
 
-fn mine() -> String {
+pub fn mine() -> String {
     format!("path:{}", std::env::current_exe().unwrap().display())
 }
 
