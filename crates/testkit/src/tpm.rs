@@ -37,13 +37,6 @@ pub enum TpmError {
     },
 }
 
-/// How a TPM starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Startup {
-    /// After a cold start: PCRs begin anew.
-    Clear,
-}
-
 impl Tpm {
     /// Connects to the TPM behind a unix socket.
     pub fn connect(socket: &Path) -> Result<Tpm, TpmError> {
@@ -56,8 +49,8 @@ impl Tpm {
         Ok(Tpm { stream })
     }
 
-    /// TPM2_Startup.
-    pub fn startup(&mut self, Startup::Clear: Startup) -> Result<(), TpmError> {
+    /// TPM2_Startup(CLEAR): PCRs begin anew.
+    pub fn startup(&mut self) -> Result<(), TpmError> {
         self.command(TAG_NO_SESSIONS, CC_STARTUP, &SU_CLEAR.to_be_bytes()).map(drop)
     }
 

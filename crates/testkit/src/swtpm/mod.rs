@@ -18,7 +18,7 @@ use std::time::Duration;
 pub use maker::TpmMaker;
 
 use crate::Bank;
-use crate::tpm::{Startup, Tpm, TpmError};
+use crate::tpm::{Tpm, TpmError};
 use socket::Socket;
 
 /// A software TPM. It ends when this value is dropped; its state stays in its folder.
@@ -117,7 +117,7 @@ impl SoftTpm {
     /// Cuts the power: like [`SoftTpm::reboot`], without the orderly shutdown.
     pub fn reset(&mut self) -> Result<(), SwtpmError> {
         self.control(CMD_INIT, &0u32.to_be_bytes())?;
-        Ok(self.connect()?.startup(Startup::Clear)?)
+        Ok(self.connect()?.startup()?)
     }
 
     fn control(&mut self, command: u32, body: &[u8]) -> Result<(), SwtpmError> {
