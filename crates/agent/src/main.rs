@@ -1,6 +1,6 @@
 //! `assay-agent`: the program on the device.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -83,7 +83,10 @@ fn main() -> ExitCode {
         Verb::Tpm { verb: TpmVerb::Detect { json, options } } => detect(json, options),
         Verb::Collect { out, options } => collect(&out, options),
         Verb::Completion { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "assay-agent", &mut io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "assay-agent", &mut script);
+            // A reader that has seen enough closes the pipe.
+            let _ = io::stdout().write_all(&script);
             Ok(ExitCode::SUCCESS)
         }
     };

@@ -148,6 +148,9 @@ impl fmt::Display for Report {
             };
             writeln!(f, "{mark}: {what}\n    -> {action}")?;
         }
+        if !self.advice.is_empty() {
+            writeln!(f)?;
+        }
         match self.is_ready() {
             true => write!(f, "This machine can be attested."),
             false => write!(f, "This machine cannot be attested yet."),
