@@ -1,6 +1,7 @@
 //! The program from outside: run as an operator runs it, over evidence of real boots.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bench;
 mod cases;
 mod tampered;
 mod usage;

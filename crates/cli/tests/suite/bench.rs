@@ -1,0 +1,42 @@
+//! The benches measure something, and say it as JSON. How much is for `BENCHMARKS.md`.
+
+use std::ffi::OsString;
+
+use serde_json::Value;
+
+use crate::{assay, vector};
+
+fn measured(arguments: &[OsString]) -> Value {
+    let output = assay(arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn is_positive(figure: &Value) -> bool {
+    figure.as_f64().is_some_and(|figure| figure > 0.0)
+}
+
+#[test]
+fn bench_appraise_times_every_part_of_a_case() {
+    let case = vector("sb-good-1");
+    let report = measured(&["bench".into(), "appraise".into(), case.into(), "--json".into()]);
+    assert_eq!((&report["boot_events"], &report["ima_entries"]), (&51.into(), &109.into()));
+    let parts = report["parts"].as_array().unwrap();
+    assert_eq!(parts.len(), 5);
+    assert!(parts.iter().all(|part| is_positive(&part["microseconds"])), "{report}");
+    assert!(is_positive(&report["limit_per_second_and_core"]["p256"]));
+}
+
+#[test]
+fn bench_attest_drives_a_real_server() {
+    let arguments = "bench attest --devices 3 --seconds 1 --ima-entries 50 --json";
+    let report = measured(&arguments.split(' ').map(OsString::from).collect::<Vec<_>>());
+    let rows = report["attestations"].as_array().unwrap();
+    assert_eq!(rows.len(), 4);
+    assert!(
+        rows.iter().all(|row| is_positive(&row["attestations"]) && is_positive(&row["p50_ms"])),
+        "{report}"
+    );
+    assert_eq!(report["withdrawal"]["devices"], 3);
+    assert!(is_positive(&report["resident_idle_mib"]) && is_positive(&report["first_answer_ms"]));
+}
