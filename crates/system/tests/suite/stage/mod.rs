@@ -131,7 +131,7 @@ impl Stage {
         Ok(SoftwareDevice::new(name, &self.maker)?)
     }
 
-    /// Sets a policy under which these devices are good as they are, and returns its text.
+    /// Sets a policy under which these devices are good as they are, with these lines more.
     pub async fn trust(&self, devices: &[&SoftwareDevice], more: &str) -> Result<()> {
         let text = format!("{}\n{more}\n", policy_for("test", devices));
         self.console()?.put("/v1/policy", &text).await?;
