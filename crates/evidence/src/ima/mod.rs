@@ -8,6 +8,7 @@
 mod ascii;
 mod binary;
 mod boot_aggregate;
+mod measured_key;
 mod replay;
 mod signature;
 mod template;
@@ -20,8 +21,11 @@ use thiserror::Error;
 pub use self::ascii::parse_ascii;
 pub use self::binary::parse_binary;
 pub use self::boot_aggregate::{BOOT_AGGREGATE, expected_boot_aggregate};
+pub use self::measured_key::{MEASURED_KEYS_MAX, MeasuredKey, learned_keys};
 pub use self::replay::{Chain, Extension, Prefix, Replay, attested_prefix};
-pub use self::signature::{FileSignature, SigningKey, SigningKeyError};
+pub use self::signature::{
+    FileSignature, SignatureFault, SignatureForm, SigningKey, SigningKeyError, SigningKeys,
+};
 pub use self::template::Template;
 use crate::read::{Reader, Truncated};
 use crate::text::escaped;

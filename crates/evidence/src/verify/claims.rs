@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::boot::Boot;
 use crate::boot_log::BootClaims;
 use crate::digest::HashAlgorithm;
-use crate::ima::{Entry, Extension, List, Replay};
+use crate::ima::{Entry, Extension, List, MEASURED_KEYS_MAX, MeasuredKey, Replay};
 use crate::tpm::attest::ClockInfo;
 use crate::tpm::name::Name;
 use crate::tpm::pcr::PcrValues;
@@ -112,6 +112,7 @@ impl Claims {
             restart_count: self.clock.restart_count,
             boot: self.boot.clone(),
             ima: self.ima.as_ref().map(|ima| ima.replay_at(judged_entries)),
+            keys: self.ima.as_ref().map(|ima| ima.keys_at(judged_entries)).unwrap_or_default(),
         }
     }
 }
@@ -123,11 +124,19 @@ pub struct ImaClaims {
     start: Replay,
     end: Replay,
     attested: usize,
+    /// Keys measured before the first entry.
+    known_keys: Arc<[MeasuredKey]>,
 }
 
 impl ImaClaims {
-    pub(super) fn new(list: List, start: Replay, end: Replay, attested: usize) -> Self {
-        ImaClaims { list, start, end, attested }
+    pub(super) fn new(
+        list: List,
+        start: Replay,
+        end: Replay,
+        attested: usize,
+        known_keys: Arc<[MeasuredKey]>,
+    ) -> Self {
+        ImaClaims { list, start, end, attested, known_keys }
     }
 
     /// The attested entries, in order.
@@ -150,9 +159,30 @@ impl ImaClaims {
         self.list.len().saturating_sub(self.attested)
     }
 
+    /// Keys that were measured in this boot before the first of [`ImaClaims::entries`].
+    pub fn known_keys(&self) -> &[MeasuredKey] {
+        &self.known_keys
+    }
+
     /// How the kernel extends a quoted bank; `None` for one that was not quoted.
     pub fn extension(&self, bank: HashAlgorithm) -> Option<Extension> {
         self.end.chains().iter().find(|chain| chain.value.algorithm() == bank).map(|chain| chain.extension)
+    }
+
+    /// How many of the attested entries come before the one at `judged`, counted from boot.
+    fn new_until(&self, judged: u64) -> usize {
+        let new = judged.saturating_sub(self.start.entries());
+        usize::try_from(new).unwrap_or(usize::MAX).min(self.attested)
+    }
+
+    /// The keys measured in the first `judged` entries since boot.
+    fn keys_at(&self, judged: u64) -> Arc<[MeasuredKey]> {
+        let entries = self.list.range(0..self.new_until(judged));
+        let mut new = entries.filter_map(|entry| entry.measured_key()).peekable();
+        if new.peek().is_none() {
+            return Arc::clone(&self.known_keys);
+        }
+        self.known_keys.iter().cloned().chain(new).take(MEASURED_KEYS_MAX).collect()
     }
 
     /// The running values after `judged` entries since boot.
@@ -161,8 +191,7 @@ impl ImaClaims {
             return self.end.clone();
         }
         let mut replay = self.start.clone();
-        let new = judged.saturating_sub(self.start.entries());
-        for entry in self.list.range(0..usize::try_from(new).unwrap_or(usize::MAX)) {
+        for entry in self.list.range(0..self.new_until(judged)) {
             // The stated template digests were checked when the prefix was found.
             let _ = replay.extend(&entry);
         }
@@ -182,6 +211,7 @@ pub struct Baseline {
     restart_count: u32,
     boot: Option<Arc<BootClaims>>,
     ima: Option<Replay>,
+    keys: Arc<[MeasuredKey]>,
 }
 
 impl Baseline {
@@ -210,7 +240,38 @@ impl Baseline {
         self.boot.as_ref()
     }
 
+    /// Keys measured before the next list's first entry.
+    pub(super) fn keys(&self) -> Arc<[MeasuredKey]> {
+        Arc::clone(&self.keys)
+    }
+
     pub(super) fn ima_replay(&self) -> Option<&Replay> {
         self.ima.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ima::{attested_prefix, parse_binary};
+
+    #[test]
+    fn keys_are_remembered_with_the_entries_that_were_judged() {
+        let bytes = include_bytes!("../../../../vectors/ima/ima-sigv2/binary_runtime_measurements");
+        let list = parse_binary(bytes).unwrap();
+        let start = Replay::new(&[HashAlgorithm::Sha256]);
+        let all = list.iter().fold(start.clone(), |mut replay, entry| {
+            assert!(replay.extend(&entry));
+            replay
+        });
+        let value = all.chains().first().unwrap().value;
+        let prefix = attested_prefix(&list, &start, &[value]).0.unwrap();
+        let claims = ImaClaims::new(list, start, prefix.replay, prefix.entries, Arc::default());
+        let known = |judged| claims.keys_at(judged).len();
+        assert_eq!([known(0), known(2), known(3), known(7), known(99)], [0, 0, 1, 1, 1]);
+        // The next list starts behind the key's entry, and still knows it.
+        let nothing = parse_binary(&[]).unwrap();
+        let next = ImaClaims::new(nothing, claims.end.clone(), claims.end.clone(), 0, claims.keys_at(7));
+        assert_eq!((next.known_keys().len(), next.keys_at(7).len()), (1, 1));
     }
 }

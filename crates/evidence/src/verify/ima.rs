@@ -26,12 +26,14 @@ pub(super) fn verify(
         }
     };
     let start = start(evidence.ima_from_entry, baseline, quotes, report)?;
+    // A list from its first entry has its keys in it.
+    let keys = baseline.filter(|_| start.entries() > 0).map(Baseline::keys).unwrap_or_default();
     let (first, others) = quotes.split_first()?;
     let quoted = quoted_values(first);
     if quoted.is_empty() {
         // An empty list of a machine without IMA needs no PCR; of any other, the selection check speaks.
         return (!list.is_empty() || start.entries() > 0)
-            .then(|| ImaClaims::new(list, start.clone(), start, 0));
+            .then(|| ImaClaims::new(list, start.clone(), start, 0, keys));
     }
     let prefix = replay(&list, &start, first, &quoted, report);
     for quote in others {
@@ -45,7 +47,7 @@ pub(super) fn verify(
     if start.entries() == 0 && entries > 0 {
         boot_aggregate(&list, quotes, report);
     }
-    Some(ImaClaims::new(list, start, replay, entries))
+    Some(ImaClaims::new(list, start, replay, entries, keys))
 }
 
 /// The running values before the list's first entry.

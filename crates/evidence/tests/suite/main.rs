@@ -10,5 +10,6 @@ mod files;
 mod ima;
 mod keys;
 mod lies;
+mod signatures;
 mod tpm_bytes;
 mod verify;
