@@ -12,6 +12,7 @@ mod ledger;
 mod output;
 mod policy;
 mod policy_learn;
+mod policy_lint;
 mod service;
 mod trust;
 

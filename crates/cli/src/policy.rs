@@ -1,4 +1,6 @@
-//! `assay policy`: the policy in force, a new one, and one learned from good evidence.
+//! `assay policy`: the policy in force, a new one, and the offline verbs that make and read policies.
+//!
+//! Each offline verb is a file `policy_*.rs`; what it decides is in `assay_trust::policy`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,7 +10,7 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use crate::client::{Console, read_text};
-use crate::{output, policy_learn};
+use crate::{output, policy_learn, policy_lint};
 
 /// Arguments of `assay policy`.
 #[derive(clap::Args)]
@@ -39,6 +41,8 @@ enum Verb {
     },
     /// Make a policy from folders of good evidence.
     Learn(policy_learn::Args),
+    /// Say everything that speaks against a policy, by line. Exit 0: nothing; 1: something; 2: no such file.
+    Lint(policy_lint::Args),
 }
 
 /// Runs the verb.
@@ -47,6 +51,7 @@ pub fn run(args: Args) -> ExitCode {
         Verb::Show { console, json } => output::exit(show(&console, json)),
         Verb::Set { file, console, json } => output::exit(set(&file, &console, json)),
         Verb::Learn(args) => policy_learn::run(args),
+        Verb::Lint(args) => policy_lint::run(&args),
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod bench;
 mod cases;
+mod policy;
 mod tampered;
 mod usage;
 

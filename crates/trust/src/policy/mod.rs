@@ -2,10 +2,13 @@
 //!
 //! Every section is the type below; an unknown word is refused, and what is left out takes the strict choice.
 //! `text.rs` reads and writes it, `lint.rs` finds what is well-formed but useless, `pcr.rs` has the PCR values.
+//! `review.rs` reads a policy as a critical colleague would.
 
 mod keys;
 mod lint;
 mod pcr;
+mod remark;
+mod review;
 mod text;
 
 use std::collections::BTreeMap;
@@ -15,6 +18,8 @@ use serde::{Deserialize, Serialize};
 
 pub use keys::{Bank, Pcr};
 pub use pcr::PcrSection;
+pub use remark::{Field, Remark, Severity};
+pub use review::review;
 pub use text::{POLICY_BYTES_MAX, PolicyError, TextError};
 
 use crate::pattern::Pattern;

@@ -101,28 +101,17 @@ pub struct TextError(String);
 impl Policy {
     /// Reads TOML, and refuses a policy that could not do its work.
     pub fn from_toml(text: &str) -> Result<Self, PolicyError> {
-        within_bounds(text)?;
-        let policy: Policy = toml::from_str(text).map_err(|error| {
-            let (line, column) = place(text, error.span().map_or(0, |span| span.start));
-            PolicyError::Text { line, column, error: TextError(error.message().to_owned()) }
-        })?;
-        policy.usable()
+        parse_toml(text)?.usable()
     }
 
     /// Reads JSON, and refuses a policy that could not do its work.
     pub fn from_json(text: &str) -> Result<Self, PolicyError> {
-        within_bounds(text)?;
-        let policy: Policy = serde_json::from_str(text).map_err(|error| PolicyError::Text {
-            line: error.line(),
-            column: error.column(),
-            error: TextError(without_place(&error.to_string()).to_owned()),
-        })?;
-        policy.usable()
+        parse_json(text)?.usable()
     }
 
-    /// Reads either form: JSON starts with a brace, TOML never does.
+    /// Reads either form.
     pub fn from_text(text: &str) -> Result<Self, PolicyError> {
-        if text.trim_start().starts_with('{') { Self::from_json(text) } else { Self::from_toml(text) }
+        parse(text)?.usable()
     }
 
     /// Writes TOML.
@@ -143,12 +132,39 @@ impl Policy {
     }
 }
 
+/// Reads either form, whether or not the policy could do its work.
+pub(super) fn parse(text: &str) -> Result<Policy, PolicyError> {
+    if is_json(text) { parse_json(text) } else { parse_toml(text) }
+}
+
+/// JSON starts with a brace, TOML never does.
+pub(super) fn is_json(text: &str) -> bool {
+    text.trim_start().starts_with('{')
+}
+
+fn parse_toml(text: &str) -> Result<Policy, PolicyError> {
+    within_bounds(text)?;
+    toml::from_str(text).map_err(|error| {
+        let (line, column) = place(text, error.span().map_or(0, |span| span.start));
+        PolicyError::Text { line, column, error: TextError(error.message().to_owned()) }
+    })
+}
+
+fn parse_json(text: &str) -> Result<Policy, PolicyError> {
+    within_bounds(text)?;
+    serde_json::from_str(text).map_err(|error| PolicyError::Text {
+        line: error.line(),
+        column: error.column(),
+        error: TextError(without_place(&error.to_string()).to_owned()),
+    })
+}
+
 fn within_bounds(text: &str) -> Result<(), PolicyError> {
     if text.len() > POLICY_BYTES_MAX { Err(PolicyError::TooLong { bytes: text.len() }) } else { Ok(()) }
 }
 
 /// Line and column, from 1, of a byte offset.
-fn place(text: &str, offset: usize) -> (usize, usize) {
+pub(super) fn place(text: &str, offset: usize) -> (usize, usize) {
     let before = text.get(..offset).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
     let column = before.get(line_start..).map_or(0, |line| line.chars().count());

@@ -1,0 +1,129 @@
+//! Remarks about a policy: what is said, how grave it is, and of which line.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+use super::PolicyError;
+
+/// One thing that is worth saying about a policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Remark {
+    /// How grave it is.
+    pub severity: Severity,
+    /// What it is about.
+    pub field: Field,
+    /// The line of the text, from 1, where there is a text and the line is known.
+    pub line: Option<usize>,
+    /// What to know, and what to do.
+    pub message: String,
+}
+
+/// How grave a remark is; the gravest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The line cannot be used.
+    Error,
+    /// The line does something that its writer may not have meant.
+    Warning,
+    /// The line does what it says, and more is good to know.
+    Note,
+}
+
+/// Where in a policy: `ima.allow."/usr/bin/env"`, `ima.exclude[2]`. Empty: the policy as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Field(pub(super) Vec<Step>);
+
+/// One step into a policy.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Step {
+    Key(String),
+    Index(usize),
+}
+
+impl Remark {
+    pub(super) fn new(severity: Severity, field: Field, message: impl Into<String>) -> Self {
+        Remark { severity, field, line: None, message: message.into() }
+    }
+}
+
+impl Field {
+    pub(super) fn of<const N: usize>(keys: [&str; N]) -> Self {
+        Field(keys.into_iter().map(|key| Step::Key(key.to_owned())).collect())
+    }
+
+    pub(super) fn at(mut self, index: usize) -> Self {
+        self.0.push(Step::Index(index));
+        self
+    }
+}
+
+impl From<&PolicyError> for Remark {
+    fn from(error: &PolicyError) -> Self {
+        let field = match error {
+            PolicyError::TooLong { .. } | PolicyError::Text { .. } | PolicyError::MeasuresNothing => {
+                Field::default()
+            }
+            PolicyError::Name { .. } => Field::of(["name"]),
+            PolicyError::Version { .. } => Field::of(["version"]),
+            PolicyError::WeakBankAlone => Field::of(["pcr", "sha1"]),
+            PolicyError::EmptyList { field } => Field(dotted(field)),
+            PolicyError::ImaPcrPinned { bank } => Field::of(["pcr", bank.name(), "10"]),
+            PolicyError::BootAggregateListed => Field::of(["ima", "allow", "boot_aggregate"]),
+            PolicyError::Path { path } => Field::of(["ima", "allow", path]),
+            PolicyError::SigningKey { index } => Field::of(["ima", "signing_keys"]).at(*index),
+            PolicyError::TooMany { field, .. } => Field(dotted(field)),
+            PolicyError::EvidenceAge { .. } => Field::of(["freshness", "evidence_age_max_seconds"]),
+        };
+        // The place of an error of the text is in its words already.
+        let (line, message) = match error {
+            PolicyError::Text { line, column, error } => (Some(*line), format!("column {column}: {error}")),
+            error => (None, error.to_string()),
+        };
+        Remark { severity: Severity::Error, field, line, message }
+    }
+}
+
+/// `ima.allow."/a.b"` as its steps; only the last one is ever quoted.
+fn dotted(field: &str) -> Vec<Step> {
+    let (plain, quoted) = match field.split_once(".\"") {
+        Some((plain, quoted)) => (plain, Some(quoted.strip_suffix('"').unwrap_or(quoted))),
+        None => (field, None),
+    };
+    plain.split('.').chain(quoted).map(|key| Step::Key(key.to_owned())).collect()
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, step) in self.0.iter().enumerate() {
+            match step {
+                Step::Index(index) => write!(f, "[{index}]")?,
+                Step::Key(key) => {
+                    if number > 0 {
+                        f.write_str(".")?;
+                    }
+                    let bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+                    if key.chars().all(bare) { f.write_str(key)? } else { write!(f, "{key:?}")? }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+            Severity::Note => "note",
+        })
+    }
+}
+
+impl Serialize for Field {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
