@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::appraisal::kernel_lines;
 use crate::policy::{Demand, ImaSection, Pcr, Policy, PolicyError};
-use crate::reference::FileReference;
+use crate::reference::{FileReference, Signers};
 
 /// Why nothing was learned.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -97,9 +97,14 @@ fn widen_files(policy: &mut Policy, claims: &Claims) -> Result<(), PolicyError> 
         return Ok(());
     };
     let reference = FileReference::new(section.without_files())?;
+    let mut signers = Signers::new(&reference, ima.known_keys());
     for (entry, index) in ima.entries().zip(ima.first_index()..) {
         let is_no_file = entry.is_violation() || (index == 0 && entry.is_boot_aggregate());
-        if is_no_file || reference.excludes(entry.path()) || reference.is_signed(&entry) {
+        if is_no_file
+            || signers.learn(&entry)
+            || reference.excludes(entry.path())
+            || signers.judge(&entry).is_ok()
+        {
             continue;
         }
         // A digest that the policy would not count is not worth a line.

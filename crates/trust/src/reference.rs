@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use assay_evidence::Digest;
-use assay_evidence::ima::{Entry, SigningKey};
+use assay_evidence::ima::{Entry, MeasuredKey, SignatureFault, SigningKey, SigningKeys};
 
 use crate::path;
 use crate::pattern::Pattern;
@@ -37,7 +37,8 @@ pub(crate) struct FileReference {
     pub(crate) violations: Weight,
     pub(crate) weakest_digest: Bank,
     exclude: Vec<Pattern>,
-    signing_keys: Vec<SigningKey>,
+    signing_keys: SigningKeys,
+    keyrings: HashMap<Vec<u8>, Box<[Digest]>>,
     allow: HashMap<Vec<u8>, Box<[Digest]>>,
 }
 
@@ -105,17 +106,18 @@ impl FileReference {
             SigningKey::from_certificate_or_spki(pem.as_bytes())
                 .map_err(|_| PolicyError::SigningKey { index })
         });
-        let files = section.allow.into_iter().map(|(text, digests)| match path::from_text(&text) {
-            Some(path) => Ok((path, digests.into_boxed_slice())),
+        let named = |(text, digests): (String, Vec<Digest>)| match path::from_text(&text) {
+            Some(name) => Ok((name, digests.into_boxed_slice())),
             None => Err(PolicyError::Path { path: text }),
-        });
+        };
         Ok(FileReference {
             list: section.list,
             violations: section.violations,
             weakest_digest: section.weakest_digest,
             exclude: section.exclude,
             signing_keys: keys.collect::<Result<_, _>>()?,
-            allow: files.collect::<Result<_, _>>()?,
+            keyrings: section.keyrings.into_iter().map(named).collect::<Result<_, _>>()?,
+            allow: section.allow.into_iter().map(named).collect::<Result<_, _>>()?,
         })
     }
 
@@ -128,7 +130,46 @@ impl FileReference {
         self.exclude.iter().any(|pattern| pattern.matches(path))
     }
 
-    pub(crate) fn is_signed(&self, entry: &Entry<'_>) -> bool {
-        self.signing_keys.iter().any(|key| key.verify(entry))
+    /// Whether the policy has this key for the keyring that it was put on.
+    fn accepts(&self, key: &MeasuredKey) -> bool {
+        let strong = |digest: &&Digest| digest.algorithm() >= self.weakest_digest.0;
+        let digests = self.keyrings.get(key.keyring()).map_or(&[][..], |digests| digests);
+        digests.iter().filter(strong).any(|digest| key.digest(digest.algorithm()) == *digest)
+    }
+}
+
+/// Whose file signatures count at one point of a list: the policy's keys, and those measured so far.
+#[derive(Debug)]
+pub(crate) struct Signers<'a> {
+    reference: &'a FileReference,
+    measured: SigningKeys,
+}
+
+impl<'a> Signers<'a> {
+    /// Before the first entry of a list, with what was measured earlier in the boot.
+    pub(crate) fn new(reference: &'a FileReference, known: &[MeasuredKey]) -> Self {
+        let accepted = known.iter().filter(|key| reference.accepts(key));
+        let measured = accepted.filter_map(MeasuredKey::signing_key).collect();
+        Signers { reference, measured }
+    }
+
+    /// Takes notice of the next entry: whether it is a key of the policy, which counts from here on.
+    pub(crate) fn learn(&mut self, entry: &Entry<'_>) -> bool {
+        if self.reference.keyrings.is_empty() {
+            return false;
+        }
+        let key = entry.measured_key().filter(|key| self.reference.accepts(key));
+        let key = key.and_then(|key| key.signing_key());
+        key.map(|key| self.measured.add(key)).is_some()
+    }
+
+    /// Whether the file's signature counts, or why not.
+    pub(crate) fn judge(&self, entry: &Entry<'_>) -> Result<(), SignatureFault> {
+        let Err(fault) = self.reference.signing_keys.signer(entry) else { return Ok(()) };
+        match (fault, self.measured.signer(entry)) {
+            (_, Ok(_)) => Ok(()),
+            // Of two answers the one by a key that is known says more.
+            (SignatureFault::UnknownKey(_), Err(fault)) | (fault, Err(_)) => Err(fault),
+        }
     }
 }

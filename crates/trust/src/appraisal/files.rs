@@ -2,14 +2,14 @@
 
 use std::collections::HashSet;
 
-use assay_evidence::ima::{Entry, Extension};
+use assay_evidence::ima::{Entry, Extension, SignatureFault};
 use assay_evidence::verify::{Claims, ImaClaims};
 use assay_evidence::{Check, Digest, HashAlgorithm};
 
 use crate::finding::{Finding, Tier};
 use crate::path;
 use crate::policy::{Demand, Weight};
-use crate::reference::{CompiledPolicy, FileReference};
+use crate::reference::{CompiledPolicy, FileReference, Signers};
 
 /// Judges the list; answers how many entries of this boot are good without a gap.
 pub(super) fn judge(policy: &CompiledPolicy, claims: &Claims, findings: &mut Vec<Finding>) -> u64 {
@@ -24,7 +24,8 @@ pub(super) fn judge(policy: &CompiledPolicy, claims: &Claims, findings: &mut Vec
     if !is_strongly_attested(ima) {
         findings.push(weakly_attested(policy));
     }
-    let mut report = Report { policy, reference, findings, said: HashSet::new(), unsaid: 0, weak: 0 };
+    let signers = Signers::new(reference, ima.known_keys());
+    let mut report = Report::new(policy, reference, signers, findings);
     let mut good = ima.first_index();
     let mut gap = false;
     for (entry, index) in ima.entries().zip(ima.first_index()..) {
@@ -40,6 +41,7 @@ pub(super) fn judge(policy: &CompiledPolicy, claims: &Claims, findings: &mut Vec
 struct Report<'a> {
     policy: &'a CompiledPolicy,
     reference: &'a FileReference,
+    signers: Signers<'a>,
     findings: &'a mut Vec<Finding>,
     /// A program that ran twice is one finding.
     said: HashSet<(Vec<u8>, Option<Digest>)>,
@@ -47,16 +49,32 @@ struct Report<'a> {
     weak: u64,
 }
 
-impl Report<'_> {
+impl<'a> Report<'a> {
+    fn new(
+        policy: &'a CompiledPolicy,
+        reference: &'a FileReference,
+        signers: Signers<'a>,
+        findings: &'a mut Vec<Finding>,
+    ) -> Self {
+        Report { policy, reference, signers, findings, said: HashSet::new(), unsaid: 0, weak: 0 }
+    }
+
     /// Whether the entry may stay; if not, says why.
     fn judge(&mut self, entry: &Entry<'_>) -> bool {
         if entry.is_violation() {
             return self.judge_violation(entry);
         }
+        if self.signers.learn(entry) {
+            return true;
+        }
         let Some(digest) = entry.file_digest() else {
-            return self.reference.excludes(entry.path()) || self.refuse(entry, None);
+            // A list has digests of contents, so that for an fs-verity digest only a signature can vouch.
+            let strong = entry.verity_digest().is_some_and(|digest| self.is_strong(&digest));
+            return self.reference.excludes(entry.path())
+                || (strong && self.signers.judge(entry).is_ok())
+                || self.refuse(entry, None);
         };
-        let strong = digest.algorithm() >= self.reference.weakest_digest.0;
+        let strong = self.is_strong(&digest);
         let listed = self.reference.digests_of(entry.path()).contains(&digest);
         if strong && listed || self.reference.excludes(entry.path()) {
             return true;
@@ -65,7 +83,11 @@ impl Report<'_> {
             self.weak += 1;
             return false;
         }
-        self.reference.is_signed(entry) || self.refuse(entry, Some(digest))
+        self.signers.judge(entry).is_ok() || self.refuse(entry, Some(digest))
+    }
+
+    fn is_strong(&self, digest: &Digest) -> bool {
+        digest.algorithm() >= self.reference.weakest_digest.0
     }
 
     /// The kernel extended ones for it, so nothing in the entry is vouched for: neither its digest nor its path,
@@ -116,15 +138,14 @@ impl Report<'_> {
         let file = path::to_text(entry.path());
         let found = digest.map_or_else(|| stated(entry), |digest| digest.to_string());
         let known = self.reference.digests_of(entry.path());
-        let signed = if entry.signature().is_some() {
-            ", and its signature is by none of ima.signing_keys"
-        } else {
-            ""
+        let signed = match self.signers.judge(entry) {
+            Ok(()) | Err(SignatureFault::Absent) => String::new(),
+            Err(fault) => format!(", and {fault}"),
         };
         let (expected, message) = if digest.is_none() {
             let message = format!(
                 "`{file}` was measured as {found}, which is no digest of its content that policy {policy} could \
-                 compare: set ima_hash=sha256 on the kernel command line, or exclude the path."
+                 compare{signed}: set ima_hash=sha256 on the kernel command line, or exclude the path."
             );
             ("a digest of the file's content".to_owned(), message)
         } else if known.is_empty() {
@@ -257,3 +278,87 @@ pub(super) fn undecided(ima: &ImaClaims) -> Option<Finding> {
 /// Files that are named in one result; a policy for other machines would name all.
 const FINDINGS_MAX: usize = 100;
 const DIGESTS_SHOWN_MAX: usize = 3;
+
+#[cfg(test)]
+mod tests {
+    use assay_evidence::ima::{List, learned_keys, parse_binary};
+
+    use super::*;
+    use crate::Policy;
+    use crate::policy::ImaSection;
+
+    /// fs-verity digests and signatures of version 3, with their key measured onto `.ima` as entry 2.
+    fn list() -> List {
+        let bytes = include_bytes!("../../../../vectors/ima/ima-sigv2/binary_runtime_measurements");
+        parse_binary(bytes).unwrap()
+    }
+
+    /// Judges entries from `from` on, and gives the indexes of those that are refused.
+    fn check(change: impl FnOnce(&mut ImaSection), from: usize, expected: &[usize]) -> Vec<Finding> {
+        let list = list();
+        let mut section = ImaSection::default();
+        change(&mut section);
+        let mut policy = Policy::new("edge");
+        policy.ima = Some(section);
+        let policy = CompiledPolicy::new(policy).unwrap();
+        let keys = learned_keys(&list).into_iter().filter(|(index, _)| *index < from);
+        let keys: Vec<_> = keys.map(|(_, key)| key).collect();
+        let reference = policy.ima.as_ref().unwrap();
+        let mut findings = Vec::new();
+        let mut report = Report::new(&policy, reference, Signers::new(reference, &keys), &mut findings);
+        let refused: Vec<usize> = list
+            .iter()
+            .enumerate()
+            .skip(from)
+            .filter(|(_, entry)| !entry.is_boot_aggregate() && !report.judge(entry))
+            .map(|(index, _)| index)
+            .collect();
+        report.finish();
+        assert_eq!(refused, expected, "{findings:?}");
+        findings
+    }
+
+    fn key(algorithm: HashAlgorithm) -> Digest {
+        learned_keys(&list()).first().unwrap().1.digest(algorithm)
+    }
+
+    fn keyring(name: &str, digest: Digest) -> impl FnOnce(&mut ImaSection) {
+        let name = name.to_owned();
+        move |section| drop(section.keyrings.insert(name, vec![digest]))
+    }
+
+    #[test]
+    fn a_measured_key_counts_from_its_own_entry_on() {
+        let findings = check(keyring(".ima", key(HashAlgorithm::Sha256)), 0, &[1, 6]);
+        let early = findings.iter().find(|finding| finding.claim == "/opt/early").unwrap();
+        assert!(early.message.contains("not among the accepted keys"), "{}", early.message);
+        check(keyring(".ima", key(HashAlgorithm::Sha512)), 0, &[1, 6]);
+        // What was measured before the baseline is still known.
+        check(keyring(".ima", key(HashAlgorithm::Sha256)), 3, &[6]);
+        check(keyring(".ima", key(HashAlgorithm::Sha256)), 1, &[1, 6]);
+    }
+
+    #[test]
+    fn a_key_counts_only_if_the_policy_has_it_for_that_keyring() {
+        let all = [1, 2, 3, 4, 5, 6];
+        check(keyring(".platform", key(HashAlgorithm::Sha256)), 0, &all);
+        check(keyring(".ima", HashAlgorithm::Sha256.hash(&[b"another"])), 0, &all);
+        check(keyring(".ima", key(HashAlgorithm::Sha1)), 0, &all);
+        check(keyring(".ima", key(HashAlgorithm::Sha256)), 0, &[1, 6]);
+    }
+
+    #[test]
+    fn a_signature_by_an_unknown_key_says_so() {
+        let certificate = include_str!("../../../../vectors/ima/ima-sig/signing-cert.pem");
+        let findings =
+            check(|section| section.signing_keys = vec![certificate.to_owned()], 0, &[1, 2, 3, 4, 5, 6]);
+        let message = |path: &str| &findings.iter().find(|finding| finding.claim == path).unwrap().message;
+        assert!(
+            message("/opt/content-v2").contains("its signature is by key"),
+            "{}",
+            message("/opt/content-v2")
+        );
+        assert!(message("/opt/late").contains("an fs-verity digest"), "{}", message("/opt/late"));
+        assert!(!message("/opt/unsigned").contains("signature"), "{}", message("/opt/unsigned"));
+    }
+}

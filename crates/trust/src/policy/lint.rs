@@ -20,8 +20,9 @@ impl Policy {
     }
 
     fn measures_something(&self) -> bool {
-        let files =
-            self.ima.as_ref().is_some_and(|ima| !ima.allow.is_empty() || !ima.signing_keys.is_empty());
+        let files = self.ima.as_ref().is_some_and(|ima| {
+            !ima.allow.is_empty() || !ima.signing_keys.is_empty() || !ima.keyrings.is_empty()
+        });
         let boot = self.boot.kernel_command_lines.is_some() || self.boot.applications.is_some();
         !self.pcr.is_empty() || files || boot
     }
@@ -81,6 +82,14 @@ impl Policy {
                 errors.push(PolicyError::EmptyList { field: format!("ima.allow.{text:?}") });
             }
         }
+        for (text, digests) in &ima.keyrings {
+            if path::from_text(text).is_none() {
+                errors.push(PolicyError::Path { path: text.clone() });
+            }
+            if digests.is_empty() {
+                errors.push(PolicyError::EmptyList { field: format!("ima.keyrings.{text:?}") });
+            }
+        }
         for (field, count, max) in [
             ("ima.exclude", ima.exclude.len(), EXCLUDE_MAX),
             ("ima.signing_keys", ima.signing_keys.len(), SIGNING_KEYS_MAX),
@@ -129,6 +138,12 @@ mod tests {
         check(
             |policy| policy.boot.applications = Some(Vec::new()),
             PolicyError::EmptyList { field: "boot.applications".into() },
+        );
+        check(
+            |policy| {
+                policy.ima.get_or_insert_default().keyrings.insert(".ima".into(), Vec::new());
+            },
+            PolicyError::EmptyList { field: "ima.keyrings.\".ima\"".into() },
         );
         check(
             |policy| policy.location = Some(Default::default()),

@@ -131,6 +131,10 @@ pub struct ImaSection {
     /// Certificates or public keys, in PEM, whose file signatures are accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub signing_keys: Vec<String>,
+    /// Digests of certificates, per keyring, whose file signatures are accepted once the kernel has measured that
+    /// it put the certificate on that keyring.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub keyrings: BTreeMap<String, Vec<Digest>>,
     /// The files that may have been measured, with their digests.
     #[serde(default)]
     pub allow: BTreeMap<String, Vec<Digest>>,
@@ -144,6 +148,7 @@ impl Default for ImaSection {
             weakest_digest: Bank::default(),
             exclude: Vec::new(),
             signing_keys: Vec::new(),
+            keyrings: BTreeMap::new(),
             allow: BTreeMap::new(),
         }
     }
@@ -158,6 +163,7 @@ impl ImaSection {
             weakest_digest: self.weakest_digest,
             exclude: self.exclude.clone(),
             signing_keys: self.signing_keys.clone(),
+            keyrings: self.keyrings.clone(),
             allow: BTreeMap::new(),
         }
     }
