@@ -186,30 +186,35 @@ impl Verdict {
     }
 
     fn print_report(&self, args: &Args) -> Result<()> {
-        println!("{}", args.case_dir.display());
+        crate::output::out!("{}", args.case_dir.display());
         let vouched = match &self.verified.endorsement {
             Some(endorsement) => format!("EK certificate by {}", endorsement.issuer()),
             None => "no EK certificate vouches for the TPM".to_owned(),
         };
-        println!("  integrity  {} ({vouched})", if self.is_accepted { "accept" } else { "reject" });
+        crate::output::out!(
+            "  integrity  {} ({vouched})",
+            if self.is_accepted { "accept" } else { "reject" }
+        );
         if let Some(claims) = &self.verified.claims {
             let boot = claims.boot().map_or(0, |boot| boot.events().len());
             let ima = claims.ima().map_or_else(
                 || "no IMA list".to_owned(),
                 |ima| format!("{} IMA entries", ima.attested_total()),
             );
-            println!(
+            crate::output::out!(
                 "  attested   {} PCRs, {boot} boot events, {ima}, boot {}",
                 claims.pcrs().len(),
                 claims.clock().reset_count
             );
         }
         match self.result.policy() {
-            Some((name, version)) => println!("  result     {} by policy {name} v{version}", self.tier(args)),
-            None => println!("  result     not judged: give a policy with --policy"),
+            Some((name, version)) => {
+                crate::output::out!("  result     {} by policy {name} v{version}", self.tier(args))
+            }
+            None => crate::output::out!("  result     not judged: give a policy with --policy"),
         }
         for finding in self.findings() {
-            println!("\n  {}  {}\n    {}", finding.tier, finding.check, finding.message);
+            crate::output::out!("\n  {}  {}\n    {}", finding.tier, finding.check, finding.message);
         }
         Ok(())
     }

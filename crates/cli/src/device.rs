@@ -82,7 +82,7 @@ fn path(device: &str, rest: &str) -> String {
 fn print_list(answer: &Value) {
     let devices = output::list(answer, "devices");
     if devices.is_empty() {
-        println!("No device has enrolled yet. Start one with: assay-agent run --config agent.toml");
+        output::out!("No device has enrolled yet. Start one with: assay-agent run --config agent.toml");
         return;
     }
     let rows = devices.iter().map(|device| {
@@ -95,7 +95,7 @@ fn print_list(answer: &Value) {
             output::text(device, "reason"),
         ]
     });
-    println!("{}", output::table(&["device", "status", "tier", "svids", "evidence", "reason"], rows));
+    output::out!("{}", output::table(&["device", "status", "tier", "svids", "evidence", "reason"], rows));
 }
 
 fn print_device(answer: &Value) {
@@ -113,7 +113,7 @@ fn print_device(answer: &Value) {
         ("attached", output::text(device, "attached")),
         ("svids", output::text(device, "svids")),
     ] {
-        println!("{title:12} {value}");
+        output::out!("{title:12} {value}");
     }
 }
 
@@ -130,25 +130,25 @@ fn print_explanation(answer: &Value) {
                 output::time(grant, "withdrawn_at"),
             ]
         });
-        println!("\n{}", output::table(&["grant", "serial", "until", "withdrawn"], rows));
+        output::out!("\n{}", output::table(&["grant", "serial", "until", "withdrawn"], rows));
     }
     let events = output::list(answer, "events");
     if !events.is_empty() {
         let rows = events.iter().map(|event| {
             vec![output::time(event, "at"), output::text(event, "kind"), output::text(event, "detail")]
         });
-        println!("\n{}", output::table(&["time", "event", "detail"], rows));
+        output::out!("\n{}", output::table(&["time", "event", "detail"], rows));
     }
 }
 
 fn print_findings(findings: &[Value]) {
     if findings.is_empty() {
-        println!("\nNo findings: everything the policy asks for was there.");
+        output::out!("\nNo findings: everything the policy asks for was there.");
         return;
     }
-    println!();
+    output::out!("");
     for finding in findings {
-        println!(
+        output::out!(
             "{:16} {:20} {}",
             output::text(finding, "tier"),
             output::text(finding, "check"),
@@ -160,12 +160,12 @@ fn print_findings(findings: &[Value]) {
 fn print_approval(answer: &Value) {
     let approved = output::list(answer, "approved");
     for file in approved {
-        println!("approved {}", file.as_str().map_or_else(|| file.to_string(), str::to_owned));
+        output::out!("approved {}", file.as_str().map_or_else(|| file.to_string(), str::to_owned));
     }
     if approved.is_empty() {
-        println!("nothing to approve: the last appraisal refused no file");
+        output::out!("nothing to approve: the last appraisal refused no file");
     }
     if let Some(policy) = answer.get("policy") {
-        println!("policy {} version {}", output::text(policy, "name"), output::text(policy, "version"));
+        output::out!("policy {} version {}", output::text(policy, "name"), output::text(policy, "version"));
     }
 }

@@ -84,7 +84,7 @@ pub fn run(args: Args) -> Result<()> {
             output::text(entry, "ttl_seconds"),
         ]
     });
-    println!("{}", output::table(&["entry", "spiffe id", "parent", "selectors", "ttl"], rows));
+    output::out!("{}", output::table(&["entry", "spiffe id", "parent", "selectors", "ttl"], rows));
     Ok(())
 }
 

@@ -37,6 +37,6 @@ pub fn run(args: Args) -> Result<()> {
     if json {
         return output::json(&json!({ "ok": true, "leaves": head.leaves, "head": hash }));
     }
-    println!("{} leaves, every one chained to the one before; head {hash}", head.leaves);
+    output::out!("{} leaves, every one chained to the one before; head {hash}", head.leaves);
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! What a verb prints: a table for people, JSON for programs, and one way to fail.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use comfy_table::{ContentArrangement, Table, presets};
@@ -12,6 +13,20 @@ pub fn exit(outcome: anyhow::Result<()>) -> ExitCode {
             eprintln!("assay: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Prints a line. A reader that goes away, as `head` does, ends the program quietly.
+macro_rules! out {
+    ($($argument:tt)*) => { $crate::output::write_line(format_args!($($argument)*)) };
+}
+pub(crate) use out;
+
+/// What [`out!`] does.
+pub fn write_line(line: std::fmt::Arguments<'_>) {
+    let mut output = std::io::stdout().lock();
+    if writeln!(output, "{line}").and_then(|()| output.flush()).is_err() {
+        std::process::exit(0);
     }
 }
 
@@ -28,7 +43,7 @@ pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> St
 
 /// Pretty JSON on standard output.
 pub fn json(value: &serde_json::Value) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
+    out!("{}", serde_json::to_string_pretty(value)?);
     Ok(())
 }
 

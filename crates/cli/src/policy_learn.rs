@@ -72,7 +72,12 @@ fn read_pem(path: &Path) -> Result<String> {
 fn print_summary(args: &Args, policy: &Policy) {
     let pcrs = policy.pcr.iter().count();
     let files = policy.ima.as_ref().map_or(0, |ima| ima.allow.len());
-    println!("{}: policy {} from {} case(s)", args.output.display(), policy.citation(), args.case_dirs.len());
-    println!("  {pcrs} PCRs, {files} files, {} signing key(s)", args.ima_signing_certs.len());
-    println!("  try it: assay appraise CASE_DIR --policy {}", args.output.display());
+    crate::output::out!(
+        "{}: policy {} from {} case(s)",
+        args.output.display(),
+        policy.citation(),
+        args.case_dirs.len()
+    );
+    crate::output::out!("  {pcrs} PCRs, {files} files, {} signing key(s)", args.ima_signing_certs.len());
+    crate::output::out!("  try it: assay appraise CASE_DIR --policy {}", args.output.display());
 }

@@ -148,7 +148,7 @@ fn enroll_gateway(name: &str, out: &Path, console: &Console) -> Result<()> {
         std::fs::write(&path, text.with_context(|| format!("the console sent no {member}"))?)
             .with_context(|| path.display().to_string())?;
     }
-    println!("credentials of gateway {name} are in {}", out.display());
+    output::out!("credentials of gateway {name} are in {}", out.display());
     Ok(())
 }
 

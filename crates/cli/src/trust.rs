@@ -40,15 +40,15 @@ pub fn run(args: Args) -> Result<()> {
     }
     match answer.get("devices").and_then(Value::as_object) {
         Some(counts) => {
-            println!("trust domain {}", output::text(&answer, "trust_domain"));
+            output::out!("trust domain {}", output::text(&answer, "trust_domain"));
             let rows = counts.iter().map(|(status, count)| vec![status.clone(), count.to_string()]);
-            println!("{}", output::table(&["status", "devices"], rows));
+            output::out!("{}", output::table(&["status", "devices"], rows));
         }
         None => {
             for member in ["id", "status", "tier"] {
-                println!("{member:12} {}", output::text(&answer, member));
+                output::out!("{member:12} {}", output::text(&answer, member));
             }
-            println!("{:12} {}", "valid until", output::time(&answer, "valid_until"));
+            output::out!("{:12} {}", "valid until", output::time(&answer, "valid_until"));
         }
     }
     Ok(())

@@ -3,7 +3,7 @@
 //! Whatever goes wrong between a grant and its certificate, in our template or in the library, is to be found
 //! here, before anybody else sees the certificate.
 
-use std::net::IpAddr;
+use core::net::IpAddr;
 
 use rustls_pki_types::UnixTime;
 use thiserror::Error;
