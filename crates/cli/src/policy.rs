@@ -62,7 +62,7 @@ fn show(console: &Console, json: bool) -> Result<()> {
     }
     match answer.get("text").and_then(Value::as_str) {
         Some(text) => print!("{text}"),
-        None => println!(
+        None => output::out!(
             "No policy is set, so no device is trusted. Learn one: assay policy learn CASE_DIR -o FILE"
         ),
     }
@@ -76,7 +76,7 @@ fn set(file: &std::path::Path, console: &Console, json: bool) -> Result<()> {
     if json {
         return output::json(&answer);
     }
-    println!(
+    output::out!(
         "policy {} version {} is in force",
         output::text(&answer, "name"),
         output::text(&answer, "version")
