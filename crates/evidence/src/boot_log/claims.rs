@@ -35,6 +35,15 @@ impl BootClaims {
     pub fn events(&self) -> &[EventSummary] {
         &self.events
     }
+
+    /// The claims without anything that stands on these PCRs, which hold more than the log tells.
+    pub(crate) fn without(mut self, unexplained: &[PcrIndex]) -> Self {
+        let kept = self.replayed.iter().filter(|(_, index, _)| !unexplained.contains(index));
+        self.replayed = kept.map(|(_, index, value)| (index, *value)).collect();
+        self.events.retain(|event| !unexplained.contains(&event.pcr));
+        self.facts.drop_pcrs(unexplained);
+        self
+    }
 }
 
 /// Makes claims of a log that verification has found to replay to the quoted PCRs of `bank`.

@@ -47,6 +47,11 @@ pub struct BootFacts {
     pub separators: Vec<PcrIndex>,
     /// PCRs whose separator reports an error of the firmware.
     pub error_separators: Vec<PcrIndex>,
+    /// PCRs that hold more than the log tells. Nothing here stands on their events, which may be inventions, and
+    /// what was really measured into them is unknown.
+    pub unexplained_pcrs: Vec<PcrIndex>,
+    /// The PCR of each of `kernel_command_lines`.
+    command_line_pcrs: Vec<PcrIndex>,
 }
 
 /// The Secure Boot configuration, as PCR 7 has it before its separator.
@@ -149,7 +154,26 @@ impl BootFacts {
             sbat_level: None,
             separators: Vec::new(),
             error_separators: Vec::new(),
+            unexplained_pcrs: Vec::new(),
+            command_line_pcrs: Vec::new(),
         }
+    }
+
+    /// Forgets what stands on these PCRs.
+    pub(super) fn drop_pcrs(&mut self, unexplained: &[PcrIndex]) {
+        let is_kept = |pcr: &PcrIndex| !unexplained.contains(pcr);
+        let mut pcrs = std::mem::take(&mut self.command_line_pcrs);
+        let lines = std::mem::take(&mut self.kernel_command_lines).into_iter().zip(&pcrs);
+        self.kernel_command_lines = lines.filter(|(_, pcr)| is_kept(pcr)).map(|(line, _)| line).collect();
+        pcrs.retain(is_kept);
+        self.command_line_pcrs = pcrs;
+        self.loaded.retain(|item| is_kept(&item.pcr));
+        self.mok.retain(|item| is_kept(&item.pcr));
+        self.separators.retain(is_kept);
+        self.error_separators.retain(is_kept);
+        self.unexplained_pcrs.extend(unexplained);
+        self.unexplained_pcrs.sort_unstable();
+        self.unexplained_pcrs.dedup();
     }
 
     fn add_separator(&mut self, pcr: PcrIndex, data: &[u8]) {
@@ -180,21 +204,26 @@ impl BootFacts {
                 remark: image_path(event.data()).unwrap_or_else(|| remark(event)),
             }),
             (GRUB_COMMAND_PCR, Some(text)) => {
-                let list = if event.data().starts_with(KERNEL_COMMAND_LINE) {
-                    &mut self.kernel_command_lines
+                let text = String::from_utf8_lossy(text).into_owned();
+                if event.data().starts_with(KERNEL_COMMAND_LINE) {
+                    self.add_command_line(pcr, text);
                 } else {
-                    &mut self.grub_commands
-                };
-                list.push(String::from_utf8_lossy(text).into_owned());
+                    self.grub_commands.push(text);
+                }
             }
             // systemd-boot and systemd-stub measure the command line as UTF-16 with its NUL.
             (12, Some(text)) => {
-                self.kernel_command_lines.push(utf16(text).trim_end_matches('\0').to_owned());
+                self.add_command_line(pcr, utf16(text).trim_end_matches('\0').to_owned());
             }
             (8 | 9 | 11 | 12 | 13, _) => self.loaded.push(item()),
             (14, _) => self.mok.push(item()),
             _ => {}
         }
+    }
+
+    fn add_command_line(&mut self, pcr: PcrIndex, line: String) {
+        self.kernel_command_lines.push(line);
+        self.command_line_pcrs.push(pcr);
     }
 
     /// The specification orders PCR 7: SecureBoot, PK, KEK, db, dbx, more variables, separator, and then

@@ -5,6 +5,7 @@
 //! says what the authenticated data means. The log is the attacker's until it replays to the quoted
 //! PCRs, and even then an event's type and its unhashed data are: see `coverage.rs`.
 
+mod boot_phases;
 mod claims;
 mod coverage;
 mod device_path;
@@ -16,6 +17,7 @@ mod remark;
 mod replay;
 mod variable;
 
+pub(crate) use self::boot_phases::reached_by_phases;
 pub(crate) use self::claims::claims;
 pub use self::claims::{BootClaims, EventSummary};
 pub use self::coverage::{Coverage, data_digest_failures};

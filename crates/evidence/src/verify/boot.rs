@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Baseline, QuoteOutcome, Report};
-use crate::boot_log::{self, BootClaims, BootLog};
+use crate::boot_log::{self, BootClaims, BootLog, reached_by_phases};
 use crate::check::Check;
 use crate::digest::{HashAlgorithm, PcrIndex};
 use crate::tpm::pcr::PcrValues;
@@ -50,9 +50,9 @@ fn verify_log(log: &BootLog<'_>, quotes: &[QuoteOutcome<'_>], report: &mut Repor
     report.failures.extend(boot_log::data_digest_failures(log));
     let replayed = boot_log::replay(log);
     let log_pcrs = pcrs_of(&replayed);
-    compare(&replayed, quotes, report);
+    let unexplained = compare(&replayed, quotes, report);
     let bank = common_banks(&replayed, &log_pcrs, quotes, report).into_iter().max();
-    let claims = bank.map(|bank| Arc::new(boot_log::claims(log, bank)));
+    let claims = bank.map(|bank| Arc::new(boot_log::claims(log, bank).without(&unexplained)));
     Boot { claims, log_missing: false, log_pcrs }
 }
 
@@ -60,12 +60,15 @@ fn verify_log(log: &BootLog<'_>, quotes: &[QuoteOutcome<'_>], report: &mut Repor
 fn verify_known(known: &Arc<BootClaims>, quotes: &[QuoteOutcome<'_>], report: &mut Report) -> Boot {
     let replayed = known.replayed();
     let log_pcrs = pcrs_of(replayed);
-    compare(replayed, quotes, report);
+    let unexplained = compare(replayed, quotes, report);
     let banks = common_banks(replayed, &log_pcrs, quotes, report);
     if !banks.is_empty() && !banks.contains(&known.facts().bank) {
         fail_no_bank(known.facts().bank.name(), report);
     }
-    Boot { claims: Some(Arc::clone(known)), log_missing: false, log_pcrs }
+    let is_known = unexplained.iter().all(|index| known.facts().unexplained_pcrs.contains(index));
+    let claims =
+        if is_known { Arc::clone(known) } else { Arc::new(BootClaims::clone(known).without(&unexplained)) };
+    Boot { claims: Some(claims), log_missing: false, log_pcrs }
 }
 
 fn note_missing(quotes: &[QuoteOutcome<'_>], report: &mut Report) -> Boot {
@@ -80,25 +83,47 @@ fn note_missing(quotes: &[QuoteOutcome<'_>], report: &mut Report) -> Boot {
     Boot { log_missing: extended.is_some(), ..Boot::default() }
 }
 
-/// Each quoted value is what the log makes of that PCR, in each bank the log has.
-fn compare(replayed: &PcrValues, quotes: &[QuoteOutcome<'_>], report: &mut Report) {
+/// Each quoted value is what the log makes of that PCR, in each bank the log has. Returns the PCRs that hold more
+/// than the log tells and may.
+///
+/// Once the boot log has ended, systemd goes on to extend some PCRs ([`RUNTIME_PCRS`]), so that a machine is not
+/// refused for a difference there. But root can extend them as well, to hide behind: having booted with another
+/// command line, extend PCR 12 once more, and send a log in which that PCR's events are the expected ones. So a
+/// difference takes every word about that PCR out of the claims, instead of leaving some of them. What a policy
+/// demands of it is then not there, and its pinned value does not match either. Every other PCR is strict: after the
+/// firmware and the boot loader nothing honest extends it but IMA, whose own list explains PCR 10.
+fn compare(replayed: &PcrValues, quotes: &[QuoteOutcome<'_>], report: &mut Report) -> Vec<PcrIndex> {
     let banks: Vec<HashAlgorithm> = replayed.banks().collect();
+    let mut unexplained = Vec::new();
     for quote in quotes {
         for (bank, index, quoted) in quote.pcrs().iter().filter(|(bank, ..)| banks.contains(bank)) {
-            let found = match replayed.get(bank, index) {
-                Some(value) if value == quoted => continue,
+            let logged = replayed.get(bank, index);
+            if logged.unwrap_or(&bank.zero()) == quoted {
+                continue;
+            }
+            let found = match logged {
                 Some(value) => format!("the log replays to {value}"),
-                // A log from which every event of a PCR was cut would still replay in the others. What later
-                // software extends need not be in it, what firmware extends must.
-                None if index.get() <= FIRMWARE_PCR_LAST && !quoted.is_zero() => {
-                    "the log does not extend it".to_owned()
-                }
-                None => continue,
+                None => "the log does not extend it".to_owned(),
             };
             let claim = format!("{} {bank} PCR {index}", quote.label);
-            report.fail(Check::EventLogReplay, claim, quoted.to_string(), found);
+            if RUNTIME_PCRS.contains(&index.get()) {
+                let before = logged.copied().unwrap_or(bank.zero());
+                if index.get() != PHASES_PCR || !reached_by_phases(&before, quoted) {
+                    unexplained.push(index);
+                    report.note(Check::EventLogReplay, claim, quoted.to_string(), found);
+                }
+            } else if logged.is_some() || index.get() <= FIRMWARE_PCR_LAST {
+                // A log from which every event of a PCR was cut would still replay in the others.
+                report.fail(Check::EventLogReplay, claim, quoted.to_string(), found);
+            } else if BOOT_LOADER_PCRS.contains(&index.get()) {
+                // A boot loader need not log what it measures; but then nobody may think that it measured nothing.
+                unexplained.push(index);
+            }
         }
     }
+    unexplained.sort_unstable();
+    unexplained.dedup();
+    unexplained
 }
 
 /// Banks of the log in which the first quote has every PCR that the log extends.
@@ -132,3 +157,10 @@ fn pcrs_of(values: &PcrValues) -> Vec<PcrIndex> {
 
 /// TCG PC Client Platform Firmware Profile, 3.3: PCRs 0 to 7 are the firmware's.
 const FIRMWARE_PCR_LAST: u8 = 7;
+/// GRUB and the kernel's EFI stub measure into 8 and 9, shim into 14.
+const BOOT_LOADER_PCRS: [u8; 3] = [8, 9, 14];
+/// The UAPI group's Linux TPM PCR registry: systemd extends these at run time, 11 with its phases, 12 and 13 with
+/// credentials and extensions, 15 with the machine's identity and its file systems.
+const RUNTIME_PCRS: [u8; 4] = [11, 12, 13, 15];
+/// Where systemd-pcrphase extends.
+const PHASES_PCR: u8 = 11;

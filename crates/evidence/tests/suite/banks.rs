@@ -10,12 +10,23 @@ use assay_testkit::{Bank, EkMaker, SoftwareDevice};
 
 const NONCE: [u8; 32] = [7; 32];
 
-fn device() -> SoftwareDevice {
+pub fn device() -> SoftwareDevice {
     SoftwareDevice::new("device", &EkMaker::new().unwrap()).unwrap()
 }
 
 /// Quotes PCRs 0 to 15 of these banks and verifies it with the logs.
 fn quoted(device: &mut SoftwareDevice, banks: &[Bank], boot_log: Option<&[u8]>, ima: bool) -> Verification {
+    quoted_as(device, banks, boot_log, ima, &Expectation::default())
+}
+
+/// The same, by what the verifier knows already.
+pub fn quoted_as(
+    device: &mut SoftwareDevice,
+    banks: &[Bank],
+    boot_log: Option<&[u8]>,
+    ima: bool,
+    expectation: &Expectation<'_>,
+) -> Verification {
     let selection =
         banks.iter().map(|bank| PcrSelection { bank: bank.name().into(), pcrs: (0..16).collect() });
     let challenge =
@@ -41,10 +52,10 @@ fn quoted(device: &mut SoftwareDevice, banks: &[Bank], boot_log: Option<&[u8]>, 
         ima_log: ima.as_deref().map(ImaLog::Binary),
         ima_from_entry: 0,
     };
-    verify(&evidence, &Expectation::default())
+    verify(&evidence, expectation)
 }
 
-fn checks(failures: &[Failure]) -> Vec<Check> {
+pub fn checks(failures: &[Failure]) -> Vec<Check> {
     failures.iter().map(|failure| failure.check).collect()
 }
 

@@ -10,6 +10,7 @@ mod files;
 mod ima;
 mod keys;
 mod lies;
+mod runtime_pcrs;
 mod signatures;
 mod tpm_bytes;
 mod verify;

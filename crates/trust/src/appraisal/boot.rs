@@ -5,7 +5,7 @@
 
 use assay_evidence::boot_log::{BootFacts, SignatureKind};
 use assay_evidence::verify::Claims;
-use assay_evidence::{Check, Digest, HashAlgorithm};
+use assay_evidence::{Check, Digest, HashAlgorithm, PcrIndex};
 
 use crate::finding::{Finding, Tier};
 use crate::policy::{BootSection, Demand};
@@ -193,7 +193,9 @@ impl Report<'_> {
 /// counts whatever its label: a kernel's command line starts with the kernel's path, and the command that loads one
 /// is `linux` with the same line.
 pub(crate) fn kernel_lines(facts: &BootFacts) -> Option<Vec<&str>> {
-    if facts.loaded.iter().any(|item| matches!(item.pcr.get(), 8 | 12)) {
+    let holds_lines = |pcr: &PcrIndex| matches!(pcr.get(), 8 | 12);
+    let is_unread = facts.loaded.iter().any(|item| holds_lines(&item.pcr));
+    if is_unread || facts.unexplained_pcrs.iter().any(holds_lines) {
         return None;
     }
     let labelled = facts.kernel_command_lines.iter().map(String::as_str);

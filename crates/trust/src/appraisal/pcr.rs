@@ -72,7 +72,8 @@ fn difference(policy: &CompiledPolicy, boot: &BootClaims, index: PcrIndex) -> Op
     let known = policy.boot.events.get(&Pcr(index))?;
     let comparable = known.keys().all(|digest| digest.algorithm() == boot.facts().bank);
     let measured: Vec<&EventSummary> = boot.events().iter().filter(|event| event.pcr == index).collect();
-    if !comparable {
+    // Nothing is known of what was measured into a PCR that the log does not explain.
+    if !comparable || boot.facts().unexplained_pcrs.contains(&index) {
         return None;
     }
     let new =

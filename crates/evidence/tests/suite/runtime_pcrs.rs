@@ -1,0 +1,191 @@
+//! PCRs that systemd extends after the log has ended: honest machines are accepted, and nobody can hide there.
+
+use assay_evidence::boot_log::{BootClaims, EventType};
+use assay_evidence::verify::{Baseline, Expectation, Verification};
+use assay_evidence::{Check, PcrIndex};
+use assay_testkit::pcrs::Measurement;
+use assay_testkit::{Bank, SoftwareDevice};
+
+use crate::banks::{checks, device, quoted_as};
+
+/// A device whose boot log goes on with what a test measures.
+pub struct Booted {
+    device: SoftwareDevice,
+    log: Vec<u8>,
+}
+
+impl Booted {
+    pub fn new() -> Self {
+        let device = device();
+        Booted { log: device.boot_log.clone(), device }
+    }
+
+    /// Measures `measured` and logs it as an event with `data`.
+    pub fn measure(&mut self, pcr: u32, event_type: EventType, data: &[u8], measured: &[u8]) {
+        self.extend(pcr, measured);
+        self.write(pcr, event_type, data, &Bank::Sha256.hash(measured));
+    }
+
+    /// Writes an event that nobody need have measured.
+    pub fn write(&mut self, pcr: u32, event_type: EventType, data: &[u8], digest: &[u8]) {
+        for word in [pcr, event_type.0, 1] {
+            self.log.extend(word.to_le_bytes());
+        }
+        self.log.extend([0x0b, 0]);
+        self.log.extend(digest);
+        self.log.extend(u32::try_from(data.len()).unwrap().to_le_bytes());
+        self.log.extend(data);
+    }
+
+    /// Extends a PCR and logs nothing.
+    pub fn extend(&mut self, pcr: u32, data: &[u8]) {
+        self.device.pcrs.extend(&Measurement::of(&[Bank::Sha256], pcr, data));
+    }
+
+    pub fn verify(&mut self) -> Verification {
+        quoted_as(&mut self.device, &[Bank::Sha256], Some(&self.log), false, &Expectation::default())
+    }
+
+    fn verify_again(&mut self, baseline: &Baseline) -> Verification {
+        let expectation = Expectation { baseline: Some(baseline), ..Expectation::default() };
+        quoted_as(&mut self.device, &[Bank::Sha256], None, false, &expectation)
+    }
+}
+
+pub fn boot(verification: &Verification) -> &BootClaims {
+    assert_eq!(verification.failures, []);
+    verification.claims.as_ref().unwrap().boot().unwrap()
+}
+
+pub fn wide(text: &str) -> Vec<u8> {
+    text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect()
+}
+
+fn pcr(index: u32) -> PcrIndex {
+    PcrIndex::new(index).unwrap()
+}
+
+/// Measurements of a unified kernel image, as far as these tests need them.
+fn unified() -> Booted {
+    let mut booted = Booted::new();
+    booted.measure(11, EventType::IPL, &wide(".linux"), b".linux\0");
+    booted.measure(11, EventType::IPL, &wide(".linux"), b"the kernel");
+    let line = wide("quiet");
+    booted.measure(12, EventType::IPL, &line, &line);
+    booted.measure(13, EventType::IPL, &wide("System extension initrd"), b"a cpio archive");
+    booted
+}
+
+/// What the claims hold of one PCR: events, lines, loaded items, replayed values.
+fn held(boot: &BootClaims, index: u32) -> usize {
+    let index = pcr(index);
+    boot.events().iter().filter(|event| event.pcr == index).count()
+        + boot.facts().loaded.iter().filter(|item| item.pcr == index).count()
+        + boot.replayed().iter().filter(|(_, replayed, _)| *replayed == index).count()
+}
+
+#[test]
+fn a_log_that_replays_is_believed() {
+    let verification = unified().verify();
+    assert_eq!(verification.notes, []);
+    let boot = boot(&verification);
+    assert_eq!(boot.facts().unexplained_pcrs, []);
+    assert_eq!(boot.facts().kernel_command_lines.last().unwrap(), "quiet");
+    assert!([11, 12, 13].iter().all(|index| held(boot, *index) > 0));
+}
+
+#[test]
+fn boot_phases_leave_pcr_11_believed() {
+    let mut booted = unified();
+    for phase in ["enter-initrd", "leave-initrd", "sysinit", "ready"] {
+        booted.extend(11, phase.as_bytes());
+        let verification = booted.verify();
+        assert_eq!(verification.notes, [], "{phase}");
+        assert!(held(boot(&verification), 11) > 0);
+    }
+    // A log that lies about the beginning gains nothing by them.
+    let mut lying = booted;
+    lying.write(11, EventType::IPL, &wide(".cmdline"), &[7; 32]);
+    let verification = lying.verify();
+    assert_eq!(checks(&verification.notes), [Check::EventLogReplay]);
+    assert_eq!(held(boot(&verification), 11), 0);
+}
+
+#[test]
+fn what_systemd_extends_is_no_refusal_and_no_fact() {
+    for index in [11, 12, 13, 15] {
+        let mut booted = unified();
+        booted.measure(15, EventType::IPL, b"machine-id", b"machine-id:1");
+        booted.extend(index, b"by user space");
+        let verification = booted.verify();
+        assert_eq!(checks(&verification.notes), [Check::EventLogReplay]);
+        let boot = boot(&verification);
+        assert_eq!(boot.facts().unexplained_pcrs, [pcr(index)]);
+        for other in [11, 12, 13, 15] {
+            assert_eq!(held(boot, other) == 0, other == index, "PCR {other}");
+        }
+        let has_line = boot.facts().kernel_command_lines.contains(&"quiet".to_owned());
+        assert_eq!(has_line, index != 12);
+    }
+}
+
+/// Root booted with a command line of its own, and sends a log with the one that is wanted.
+#[test]
+fn nobody_hides_a_command_line_behind_an_extension() {
+    let mut booted = Booted::new();
+    let (real, wanted) = (wide("init=/bin/sh"), wide("quiet"));
+    booted.extend(12, &real);
+    booted.write(12, EventType::IPL, &wanted, &Bank::Sha256.hash(&wanted));
+    let lines = |verification: &Verification| boot(verification).facts().kernel_command_lines.clone();
+    let verification = booted.verify();
+    assert!(!lines(&verification).contains(&"quiet".to_owned()));
+    assert_eq!(boot(&verification).facts().unexplained_pcrs, [pcr(12)]);
+    // Nor by cutting its events out: the facts say that something is there.
+    let mut silent = Booted::new();
+    silent.extend(12, &real);
+    let verification = silent.verify();
+    assert_eq!(boot(&verification).facts().unexplained_pcrs, [pcr(12)]);
+    assert_eq!(checks(&verification.notes), [Check::EventLogReplay]);
+}
+
+#[test]
+fn every_other_pcr_is_strict() {
+    for index in (0..10).chain([14]) {
+        let mut booted = unified();
+        booted.measure(14, EventType::IPL, b"MokList\0", b"a list");
+        assert_eq!(booted.verify().failures, []);
+        let before = held(boot(&booted.verify()), index);
+        booted.extend(index, b"not in the log");
+        let verification = booted.verify();
+        if before > 0 {
+            assert_eq!(checks(&verification.failures), [Check::EventLogReplay], "PCR {index}");
+        } else {
+            // Where the log never was, it says that it does not know.
+            assert!(index > 7 && boot(&verification).facts().unexplained_pcrs == [pcr(index)], "PCR {index}");
+        }
+    }
+}
+
+#[test]
+fn a_remembered_log_is_compared_each_time() {
+    let mut booted = unified();
+    let first = booted.verify().claims.unwrap().baseline(0);
+    booted.extend(11, b"enter-initrd");
+    let again = booted.verify_again(&first);
+    assert!(held(boot(&again), 11) > 0);
+    booted.extend(12, b"a credential");
+    let later = booted.verify_again(&again.claims.unwrap().baseline(0));
+    assert_eq!(
+        (held(boot(&later), 12), boot(&later).facts().unexplained_pcrs.as_slice()),
+        (0, &[pcr(12)][..])
+    );
+    assert_eq!(checks(&later.notes), [Check::EventLogReplay]);
+    // It is not believed again, whatever comes.
+    let last = booted.verify_again(&later.claims.unwrap().baseline(0));
+    assert_eq!(held(boot(&last), 12), 0);
+    booted.extend(7, b"not in the log");
+    assert_eq!(
+        checks(&booted.verify_again(&last.claims.unwrap().baseline(0)).failures),
+        [Check::EventLogReplay]
+    );
+}
