@@ -17,7 +17,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("wire", &["evidence"]),
     ("server", &["evidence", "identity", "telemetry", "trust", "wire"]),
     ("agent", &["evidence", "identity", "telemetry", "wire"]),
-    ("gateway", &["identity", "wire"]),
+    ("gateway", &["identity"]),
     ("testkit", &[]),
     ("cli", &["evidence", "identity", "telemetry", "trust", "wire", "server", "gateway", "testkit"]),
     ("system", &["server", "agent", "gateway", "wire", "testkit"]),

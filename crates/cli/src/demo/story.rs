@@ -145,7 +145,8 @@ fn compromise(stage: &mut Stage, report: &mut Report, client: &Client, serials: 
 
     let stream = workload(victim(stage)?)?.hear(&["gone"], WITHDRAW_WITHIN);
     let gone_at = stream.as_ref().map_or_else(|_| Instant::now(), |(at, _)| *at);
-    let outcome = stream.map(|(_, said)| ((), format!("stream: {}", output::text(&said, "reason"))));
+    let outcome =
+        stream.map(|(_, said)| ((), format!("its stream ended with {}", output::text(&said, "reason"))));
     report.record("withdraw-svid", gone_at.saturating_duration_since(measured), outcome)?;
 
     let outcome = until(WITHDRAW_WITHIN, || {

@@ -76,7 +76,10 @@ async fn follow(socket: PathBuf, held: Held) {
     loop {
         let reason = match stream(&socket, &held, &mut had).await {
             Ok(()) => "the stream ended".to_owned(),
-            Err(error) => format!("{error:#}"),
+            Err(error) => match error.downcast_ref::<tonic::Status>() {
+                Some(status) => format!("{:?}: {}", status.code(), status.message()),
+                None => format!("{error:#}"),
+            },
         };
         if std::mem::take(&mut had) {
             say(&json!({ "event": "gone", "reason": reason }));
