@@ -11,8 +11,11 @@ mod entry;
 mod ledger;
 mod output;
 mod policy;
+mod policy_diff;
+mod policy_file;
 mod policy_learn;
 mod policy_lint;
+mod policy_merge;
 mod service;
 mod trust;
 

@@ -10,7 +10,7 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use crate::client::{Console, read_text};
-use crate::{output, policy_learn, policy_lint};
+use crate::{output, policy_diff, policy_learn, policy_lint, policy_merge};
 
 /// Arguments of `assay policy`.
 #[derive(clap::Args)]
@@ -43,6 +43,10 @@ enum Verb {
     Learn(policy_learn::Args),
     /// Say everything that speaks against a policy, by line. Exit 0: nothing; 1: something; 2: no such file.
     Lint(policy_lint::Args),
+    /// Say what changes when one policy takes another's place. Exit 0: nothing; 1: something; 2: of no use.
+    Diff(policy_diff::Args),
+    /// Make one policy of several: lists are joined, the stricter demand holds.
+    Merge(policy_merge::Args),
 }
 
 /// Runs the verb.
@@ -52,6 +56,8 @@ pub fn run(args: Args) -> ExitCode {
         Verb::Set { file, console, json } => output::exit(set(&file, &console, json)),
         Verb::Learn(args) => policy_learn::run(args),
         Verb::Lint(args) => policy_lint::run(&args),
+        Verb::Diff(args) => policy_diff::run(&args),
+        Verb::Merge(args) => output::exit(policy_merge::run(&args)),
     }
 }
 

@@ -51,3 +51,42 @@ fn lint_says_what_speaks_against_a_policy_and_where() {
     let (exit, _, why) = policy(&["lint", "/nowhere/policy.toml"]);
     assert_eq!((exit, why.contains("/nowhere/policy.toml")), (2, true), "{why}");
 }
+
+#[test]
+fn diff_says_what_becomes_allowed_and_what_no_longer_is() {
+    let folder = tempdir().unwrap();
+    let a = write(folder.path(), "a.toml", &one_file("/bin/a", "ab"));
+    let b = write(folder.path(), "b.toml", &one_file("/bin/b", "cd"));
+    let (exit, said, _) = policy(&["diff", shown(&a), shown(&a)]);
+    assert_eq!((exit, said.contains("say the same")), (0, true), "{said}");
+    let (exit, said, _) = policy(&["diff", shown(&a), shown(&b)]);
+    for word in ["/bin/a", "/bin/b", "1 now allowed, 1 no longer allowed"] {
+        assert!(said.contains(word), "{word} is not in {said}");
+    }
+    assert_eq!(exit, 1);
+    let (exit, said, _) = policy(&["diff", shown(&a), shown(&b), "--json"]);
+    let json: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((exit, json["changes"].as_array().unwrap().len()), (1, 2));
+    let (exit, _, why) = policy(&["diff", shown(&a), "/nowhere/b.toml"]);
+    assert_eq!((exit, why.contains("/nowhere/b.toml")), (2, true), "{why}");
+}
+
+#[test]
+fn merge_joins_lists_and_says_whose_demand_holds() {
+    let folder = tempdir().unwrap();
+    let a =
+        write(folder.path(), "a.toml", &format!("{}[ima]\nlist = \"optional\"\n", one_file("/bin/a", "ab")));
+    let b = write(folder.path(), "b.toml", &one_file("/bin/b", "cd"));
+    let both = folder.path().join("both.toml");
+    let (exit, said, why) = policy(&["merge", shown(&a), shown(&b), "-o", shown(&both), "--name", "both"]);
+    assert_eq!((exit, said.contains("ima.list: required, as edge v1 says")), (0, true), "{said}{why}");
+    let text = std::fs::read_to_string(&both).unwrap();
+    assert!(text.contains("/bin/a") && text.contains("/bin/b") && text.contains("name = \"both\""), "{text}");
+    assert_eq!(policy(&["lint", shown(&both)]).0, 0);
+    // A policy learned from a device, and files it has not run yet.
+    let learned = learn(&vector("sb-good-1"), folder.path(), &[]);
+    let (exit, _, why) = policy(&["merge", shown(&learned), shown(&b), "-o", shown(&both)]);
+    assert_eq!(exit, 0, "{why}");
+    let (_, said, _) = policy(&["diff", shown(&learned), shown(&both)]);
+    assert!(said.ends_with(": 1 now allowed\n"), "{said}");
+}

@@ -2,13 +2,18 @@
 //!
 //! Every section is the type below; an unknown word is refused, and what is left out takes the strict choice.
 //! `text.rs` reads and writes it, `lint.rs` finds what is well-formed but useless, `pcr.rs` has the PCR values.
-//! `review.rs` reads a policy as a critical colleague would.
+//! `review.rs` reads a policy as a critical colleague would; `diff.rs` and `merge.rs` hold policies against each other.
 
+mod demands;
+mod diff;
 mod keys;
 mod lint;
+mod merge;
 mod pcr;
 mod remark;
 mod review;
+#[cfg(test)]
+mod sample;
 mod text;
 
 use std::collections::BTreeMap;
@@ -16,7 +21,9 @@ use std::collections::BTreeMap;
 use assay_evidence::{Digest, HashAlgorithm, PcrIndex};
 use serde::{Deserialize, Serialize};
 
+pub use diff::{Change, Effect, diff};
 pub use keys::{Bank, Pcr};
+pub use merge::{Merged, merge};
 pub use pcr::PcrSection;
 pub use remark::{Field, Remark, Severity};
 pub use review::review;

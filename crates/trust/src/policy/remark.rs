@@ -53,6 +53,14 @@ impl Field {
         Field(keys.into_iter().map(|key| Step::Key(key.to_owned())).collect())
     }
 
+    pub(super) fn starts_with(&self, section: &str) -> bool {
+        matches!(self.0.first(), Some(Step::Key(key)) if key == section)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(super) fn at(mut self, index: usize) -> Self {
         self.0.push(Step::Index(index));
         self

@@ -1,0 +1,153 @@
+//! A policy taken apart, for comparing and merging: what it demands, each with how strict it is, and the lists of
+//! what it accepts.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Demand, EndorsementKind, Field, Policy, Recovery, Weight};
+
+/// A demand of a policy.
+pub(super) struct Demanded {
+    pub(super) field: Field,
+    /// As the policy writes it.
+    pub(super) word: String,
+    /// More is stricter.
+    pub(super) strictness: u64,
+}
+
+/// What a list of a policy is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Each item lets more in.
+    Accepts,
+    /// Each item has to be there.
+    Demands,
+}
+
+/// A list of a policy.
+pub(super) struct List {
+    pub(super) role: Role,
+    /// Absent: anything is accepted.
+    pub(super) items: Option<BTreeSet<String>>,
+}
+
+/// How strict a choice is.
+pub(super) trait Strictness {
+    /// More is stricter.
+    fn strictness(&self) -> u64;
+}
+
+impl Strictness for Demand {
+    fn strictness(&self) -> u64 {
+        u64::from(*self == Demand::Required)
+    }
+}
+
+impl Strictness for Weight {
+    fn strictness(&self) -> u64 {
+        match self {
+            Weight::Ignore => 0,
+            Weight::Report => 1,
+            Weight::Refuse => 2,
+        }
+    }
+}
+
+impl Strictness for Recovery {
+    fn strictness(&self) -> u64 {
+        u64::from(*self == Recovery::Approve)
+    }
+}
+
+impl Strictness for EndorsementKind {
+    fn strictness(&self) -> u64 {
+        u64::from(*self == EndorsementKind::Certificate)
+    }
+}
+
+/// Every demand, in the order of the policy. Those of `[ima]` only where it is there.
+pub(super) fn demands(policy: &Policy) -> Vec<Demanded> {
+    let age = policy.freshness.evidence_age_max_seconds;
+    let dbx = policy.boot.dbx_entries_min.unwrap_or(0);
+    let mut demands = vec![
+        Demanded {
+            field: Field::of(["freshness", "evidence_age_max_seconds"]),
+            word: age.to_string(),
+            strictness: u64::MAX - age,
+        },
+        choice(["recovery", "mode"], policy.recovery.mode),
+        choice(["clock", "unsafe_clock"], policy.clock.unsafe_clock),
+        choice(["endorsement", "required"], policy.endorsement.required),
+        choice(["boot", "event_log"], policy.boot.event_log),
+        choice(["boot", "secure_boot"], policy.boot.secure_boot),
+        Demanded {
+            field: Field::of(["boot", "dbx_entries_min"]),
+            word: dbx.to_string(),
+            strictness: dbx.into(),
+        },
+    ];
+    if let Some(ima) = &policy.ima {
+        demands.push(choice(["ima", "list"], ima.list));
+        demands.push(choice(["ima", "violations"], ima.violations));
+        demands.push(Demanded {
+            field: Field::of(["ima", "weakest_digest"]),
+            word: ima.weakest_digest.0.to_string(),
+            strictness: ima.weakest_digest.0.len() as u64,
+        });
+    }
+    demands
+}
+
+fn choice(field: [&str; 2], value: impl Strictness + serde::Serialize) -> Demanded {
+    let word = serde_json::to_value(&value).ok();
+    let word = word.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+    Demanded { field: Field::of(field), word, strictness: value.strictness() }
+}
+
+/// Every list, but for the files and keys of `[ima]` where that is absent.
+pub(super) fn lists(policy: &Policy) -> BTreeMap<Field, List> {
+    let mut lists = BTreeMap::new();
+    let mut accepts = |field: Field, items: Option<BTreeSet<String>>| {
+        lists.insert(field, List { role: Role::Accepts, items });
+    };
+    for (bank, index, values) in policy.pcr.iter() {
+        let values = values.iter().map(|value| value.to_hex()).collect();
+        accepts(Field::of(["pcr", bank.name(), &index.to_string()]), Some(values));
+    }
+    let boot = &policy.boot;
+    accepts(Field::of(["boot", "kernel_command_lines"]), boot.kernel_command_lines.as_ref().map(texts));
+    accepts(Field::of(["boot", "applications"]), boot.applications.as_ref().map(texts));
+    let manufacturers = &policy.endorsement.manufacturers;
+    accepts(
+        Field::of(["endorsement", "manufacturers"]),
+        Some(manufacturers).filter(|list| !list.is_empty()).map(texts),
+    );
+    let regions = policy.location.as_ref().map(|location| {
+        let countries = location.allow_countries.iter().map(ToString::to_string);
+        let subdivisions = location.allow_subdivisions.iter().map(ToString::to_string);
+        let cities = location.allow_cities.iter().map(ToString::to_string);
+        countries.chain(subdivisions).chain(cities).collect()
+    });
+    accepts(Field::of(["location"]), regions);
+    if let Some(ima) = &policy.ima {
+        accepts(Field::of(["ima", "exclude"]), Some(texts(&ima.exclude)));
+        accepts(Field::of(["ima", "signing_keys"]), Some(texts(&ima.signing_keys)));
+        for (keyring, digests) in &ima.keyrings {
+            accepts(Field::of(["ima", "keyrings", keyring]), Some(texts(digests)));
+        }
+        for (path, digests) in &ima.allow {
+            accepts(Field::of(["ima", "allow", path]), Some(texts(digests)));
+        }
+    }
+    let contains = List { role: Role::Demands, items: Some(texts(&boot.dbx_contains)) };
+    lists.insert(Field::of(["boot", "dbx_contains"]), contains);
+    lists
+}
+
+/// What a list says that is not there: a PCR that is not pinned may be anything, a file that is not listed nothing.
+pub(super) fn absent(field: &Field) -> Option<BTreeSet<String>> {
+    if field.starts_with("pcr") { None } else { Some(BTreeSet::new()) }
+}
+
+fn texts<'a, T: ToString + 'a>(list: impl IntoIterator<Item = &'a T>) -> BTreeSet<String> {
+    list.into_iter().map(ToString::to_string).collect()
+}

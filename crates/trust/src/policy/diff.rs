@@ -1,0 +1,209 @@
+//! What changes when one policy takes another's place: what is allowed from then on, what no longer is, and which
+//! demands become stricter or looser.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::Serialize;
+
+use super::demands::{List, Role, absent, demands, lists};
+use super::{Field, Policy};
+
+/// One difference between two policies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Change {
+    /// What it is about.
+    pub field: Field,
+    /// What it means for a device.
+    pub effect: Effect,
+    /// The value, or both.
+    pub value: String,
+}
+
+/// What a difference means for a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Effect {
+    /// The value is accepted, and was not.
+    Allowed,
+    /// The value was accepted, and no longer is.
+    Refused,
+    /// More is demanded.
+    Stricter,
+    /// Less is demanded.
+    Looser,
+    /// Nothing is accepted or refused by it.
+    Changed,
+}
+
+/// Every difference from one policy to another; none between equal ones.
+pub fn diff(from: &Policy, to: &Policy) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let mut changed = |field: Field, from: &dyn fmt::Display, to: &dyn fmt::Display| {
+        changes.push(Change { field, effect: Effect::Changed, value: format!("{from} → {to}") });
+    };
+    if from.name != to.name {
+        changed(Field::of(["name"]), &from.name, &to.name);
+    }
+    if from.version != to.version {
+        changed(Field::of(["version"]), &from.version, &to.version);
+    }
+    diff_demands(from, to, &mut changes);
+    diff_lists(from, to, &mut changes);
+    diff_file_judgement(from, to, &mut changes);
+    if from.boot.events != to.boot.events {
+        let known = |policy: &Policy| policy.boot.events.values().map(|events| events.len()).sum::<usize>();
+        let value = format!("{} → {} descriptions of known events", known(from), known(to));
+        changes.push(Change { field: Field::of(["boot", "events"]), effect: Effect::Changed, value });
+    }
+    changes
+}
+
+fn diff_demands(from: &Policy, to: &Policy, changes: &mut Vec<Change>) {
+    for (old, new) in demands(from).iter().zip(&demands(to)) {
+        if old.strictness != new.strictness {
+            let effect = if new.strictness > old.strictness { Effect::Stricter } else { Effect::Looser };
+            let value = format!("{} → {}", old.word, new.word);
+            changes.push(Change { field: new.field.clone(), effect, value });
+        }
+    }
+}
+
+fn diff_lists(from: &Policy, to: &Policy, changes: &mut Vec<Change>) {
+    let (old, new) = (lists(from), lists(to));
+    // Whether files are judged at all is one change, not one for each file.
+    let comparable = from.ima.is_some() == to.ima.is_some();
+    let fields: BTreeSet<&Field> = old.keys().chain(new.keys()).collect();
+    for field in fields.into_iter().filter(|field| comparable || !field.starts_with("ima")) {
+        let role = old.get(field).or_else(|| new.get(field)).map_or(Role::Accepts, |list| list.role);
+        let items = |list: Option<&List>| list.map_or_else(|| absent(field), |list| list.items.clone());
+        let mut say = |effect, value: String| changes.push(Change { field: field.clone(), effect, value });
+        match (items(old.get(field)), items(new.get(field))) {
+            (None, None) => {}
+            (None, Some(new)) => say(Effect::Stricter, format!("anything → {}", some_of(&new))),
+            (Some(old), None) => say(Effect::Looser, format!("{} → anything", some_of(&old))),
+            (Some(old), Some(new)) => {
+                let (more, less) = match role {
+                    Role::Accepts => (Effect::Allowed, Effect::Refused),
+                    Role::Demands => (Effect::Stricter, Effect::Looser),
+                };
+                old.difference(&new).for_each(|item| say(less, item.clone()));
+                new.difference(&old).for_each(|item| say(more, item.clone()));
+            }
+        }
+    }
+}
+
+fn diff_file_judgement(from: &Policy, to: &Policy, changes: &mut Vec<Change>) {
+    let (effect, value) = match (&from.ima, &to.ima) {
+        (None, Some(ima)) => {
+            (Effect::Stricter, format!("files are not judged → {} files allowed", ima.allow.len()))
+        }
+        (Some(ima), None) => {
+            (Effect::Looser, format!("{} files allowed → files are not judged", ima.allow.len()))
+        }
+        _ => return,
+    };
+    changes.push(Change { field: Field::of(["ima"]), effect, value });
+}
+
+/// A few items of a list, and how many more there are.
+fn some_of(items: &BTreeSet<String>) -> String {
+    let shown: Vec<&str> = items.iter().take(ITEMS_SHOWN_MAX).map(String::as_str).collect();
+    let more = items.len().saturating_sub(ITEMS_SHOWN_MAX);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("only {}{more}", shown.join(", "))
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Effect::Allowed => "now allowed",
+            Effect::Refused => "no longer allowed",
+            Effect::Stricter => "stricter",
+            Effect::Looser => "looser",
+            Effect::Changed => "changed",
+        })
+    }
+}
+
+const ITEMS_SHOWN_MAX: usize = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::sample::policies;
+    use proptest::prelude::*;
+
+    const A: &str = "name = \"edge\"\nversion = 1\n[ima.allow]\n\"/a\" = [\"sha256:AA\", \"sha256:BB\"]\n";
+
+    fn policy(text: &str) -> Policy {
+        Policy::from_toml(&text.replace("AA", &"aa".repeat(32)).replace("BB", &"bb".repeat(32))).unwrap()
+    }
+
+    fn check(to: &str, expected: &[(&str, Effect, &str)]) {
+        let changes = diff(&policy(A), &policy(to));
+        let said: Vec<_> =
+            changes.iter().map(|c| (c.field.to_string(), c.effect, c.value.as_str())).collect();
+        let wanted: Vec<_> =
+            expected.iter().map(|(f, effect, value)| ((*f).to_owned(), *effect, *value)).collect();
+        assert_eq!(said, wanted);
+    }
+
+    #[test]
+    fn what_becomes_allowed_and_what_no_longer_is() {
+        let (aa, bb) = (format!("sha256:{}", "aa".repeat(32)), format!("sha256:{}", "bb".repeat(32)));
+        check(
+            "name = \"edge\"\nversion = 2\n[ima.allow]\n\"/a\" = [\"sha256:BB\"]\n\"/b\" = [\"sha256:BB\"]\n",
+            &[
+                ("version", Effect::Changed, "1 → 2"),
+                ("ima.allow.\"/a\"", Effect::Refused, &aa),
+                ("ima.allow.\"/b\"", Effect::Allowed, &bb),
+            ],
+        );
+    }
+
+    #[test]
+    fn demands_become_stricter_and_looser() {
+        let value = "aa".repeat(32);
+        check(
+            &format!(
+                "{A}[boot]\nsecure_boot = \"optional\"\ndbx_contains = [\"sha256:AA\"]\n[freshness]\nevidence_age_max_seconds = 60\n\
+                 [pcr.sha256]\n\"7\" = [\"AA\"]\n"
+            ),
+            &[
+                ("freshness.evidence_age_max_seconds", Effect::Stricter, "300 → 60"),
+                ("boot.secure_boot", Effect::Looser, "required → optional"),
+                ("boot.dbx_contains", Effect::Stricter, &format!("sha256:{value}")),
+                ("pcr.sha256.7", Effect::Stricter, &format!("anything → only {value}")),
+            ],
+        );
+    }
+
+    #[test]
+    fn files_that_are_no_longer_judged_are_one_change() {
+        check(
+            "name = \"edge\"\nversion = 1\n[pcr.sha256]\n\"7\" = [\"AA\"]\n",
+            &[
+                ("pcr.sha256.7", Effect::Stricter, &format!("anything → only {}", "aa".repeat(32))),
+                ("ima", Effect::Looser, "1 files allowed → files are not judged"),
+            ],
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn equal_policies_do_not_differ(policy in policies()) {
+            prop_assert_eq!(diff(&policy, &policy), []);
+        }
+
+        #[test]
+        fn the_way_back_undoes_each_change(a in policies(), b in policies()) {
+            let count = |changes: &[Change], effect| changes.iter().filter(|c| c.effect == effect).count();
+            let (there, back) = (diff(&a, &b), diff(&b, &a));
+            prop_assert_eq!(there.len(), back.len());
+            prop_assert_eq!(count(&there, Effect::Allowed), count(&back, Effect::Refused));
+            prop_assert_eq!(count(&there, Effect::Stricter), count(&back, Effect::Looser));
+        }
+    }
+}

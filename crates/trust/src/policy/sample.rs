@@ -1,0 +1,73 @@
+//! Policies for properties: small ones, out of few values, so that any two have something in common.
+
+use assay_evidence::{Digest, HashAlgorithm, PcrIndex};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::{Bank, Demand, EndorsementKind, ImaSection, Policy, Recovery, Weight};
+
+fn digests() -> impl Strategy<Value = Digest> {
+    (0u8..4).prop_map(|byte| HashAlgorithm::Sha256.hash(&[&[byte]]))
+}
+
+fn demands() -> impl Strategy<Value = Demand> {
+    prop_oneof![Just(Demand::Required), Just(Demand::Optional)]
+}
+
+fn weights() -> impl Strategy<Value = Weight> {
+    prop_oneof![Just(Weight::Refuse), Just(Weight::Report), Just(Weight::Ignore)]
+}
+
+fn files() -> impl Strategy<Value = ImaSection> {
+    let banks = prop_oneof![Just(HashAlgorithm::Sha1), Just(HashAlgorithm::Sha256)].prop_map(Bank);
+    let patterns = vec(prop_oneof![Just("/var/log/"), Just("/run/*")], 0..2);
+    let allow = proptest::collection::btree_map("/[a-c]", vec(digests(), 1..3), 0..3);
+    let keyrings = proptest::collection::btree_map("\\.(ima|fs)", vec(digests(), 1..3), 0..2);
+    let keys = vec(prop_oneof![Just("key 1".to_owned()), Just("key 2".to_owned())], 0..2);
+    (demands(), weights(), banks, patterns, allow, keyrings, keys).prop_map(
+        |(list, violations, weakest_digest, exclude, allow, keyrings, signing_keys)| ImaSection {
+            list,
+            violations,
+            weakest_digest,
+            exclude: exclude.into_iter().map(|text| text.parse().unwrap()).collect(),
+            signing_keys,
+            keyrings,
+            allow,
+        },
+    )
+}
+
+/// Usable policies: each pins at least one PCR.
+pub(super) fn policies() -> impl Strategy<Value = Policy> {
+    let heading = ("[a-c]", 1u64..4, 1u64..4, any::<bool>(), any::<bool>(), weights());
+    let pcrs = vec((0u32..3, digests()), 1..4);
+    let lines = proptest::option::of(vec("/k[ab]", 1..3));
+    let regions = proptest::option::of(vec(prop_oneof![Just("DE"), Just("FR")], 1..3));
+    let boot = (demands(), demands(), lines, vec(digests(), 0..3), proptest::option::of(0u32..3));
+    (heading, pcrs, boot, regions, proptest::option::of(files())).prop_map(
+        |((name, version, age, approve, vouched, clock), pcrs, boot, regions, ima)| {
+            let mut policy = Policy::new(name);
+            policy.version = version;
+            policy.freshness.evidence_age_max_seconds = age;
+            policy.recovery.mode = if approve { Recovery::Approve } else { Recovery::Automatic };
+            policy.endorsement.required =
+                if vouched { EndorsementKind::Certificate } else { EndorsementKind::DangerousNone };
+            policy.clock.unsafe_clock = clock;
+            for (index, value) in pcrs {
+                policy.allow_pcr(PcrIndex::new(index).unwrap(), value);
+            }
+            let (event_log, secure_boot, lines, dbx, dbx_entries_min) = boot;
+            policy.boot.event_log = event_log;
+            policy.boot.secure_boot = secure_boot;
+            policy.boot.kernel_command_lines = lines;
+            policy.boot.dbx_contains = dbx;
+            policy.boot.dbx_entries_min = dbx_entries_min;
+            policy.location = regions.map(|regions| crate::region::RegionList {
+                allow_countries: regions.iter().map(|text| text.parse().unwrap()).collect(),
+                ..Default::default()
+            });
+            policy.ima = ima;
+            policy
+        },
+    )
+}
