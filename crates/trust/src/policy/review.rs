@@ -23,7 +23,7 @@ pub fn review(policy_text: &str) -> Vec<Remark> {
     let mut remarks: Vec<Remark> = policy.lint().iter().map(Remark::from).collect();
     Review { policy: &policy, remarks: &mut remarks }.all();
     add_lines(policy_text, &mut remarks);
-    remarks.sort_by(|a, b| (a.line, a.severity).cmp(&(b.line, b.severity)));
+    remarks.sort_by_key(|remark| (remark.line, remark.severity));
     remarks
 }
 
