@@ -1,7 +1,7 @@
-//! A boot log: parse, replay, data digests, facts in every bank.
+//! A boot log: parse, replay, data digests, facts in every bank; and as a confidential machine's log.
 #![no_main]
 
-use assay_evidence::boot_log::{data_digest_failures, facts, parse, replay};
+use assay_evidence::boot_log::{data_digest_failures, facts, parse, parse_cc, replay};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -11,5 +11,8 @@ fuzz_target!(|data: &[u8]| {
         for bank in log.banks() {
             let _ = facts(&log, *bank);
         }
+    }
+    if let Ok(log) = parse_cc(data) {
+        let _ = log.replay();
     }
 });

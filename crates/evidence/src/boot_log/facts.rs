@@ -7,6 +7,7 @@
 
 use super::coverage::{GRUB_COMMAND_PCR, KERNEL_COMMAND_LINE};
 use super::remark::{image_path, remark};
+use super::unified_kernel::{Section, sections};
 use super::variable::utf16;
 use super::{BootLog, Coverage, Event, EventType, Guid, Signature, SignatureKind, Variable, signature_lists};
 use crate::text::escaped;
@@ -39,6 +40,8 @@ pub struct BootFacts {
     /// Files that GRUB or systemd-stub measured, the kernel's initrd and command line (PCR 9, 11, 13),
     /// and what in PCR 8 and 12 is no text.
     pub loaded: Vec<MeasuredItem>,
+    /// The sections of the unified kernel image that was started (PCR 11), in order.
+    pub unified_kernel: Vec<Section>,
     /// Shim's lists (PCR 14): digests of MokList, MokListX and others, the names as remarks.
     pub mok: Vec<MeasuredItem>,
     /// SBAT level that shim enforced, if it says so in PCR 7.
@@ -109,7 +112,7 @@ pub struct MeasuredItem {
 /// What the log says, by the digests of `bank`. Worth what the replay in that bank is worth.
 pub fn facts(log: &BootLog<'_>, bank: HashAlgorithm) -> BootFacts {
     let mut facts = BootFacts::new(bank);
-    let mut pcr7 = Vec::new();
+    let (mut pcr7, mut pcr11) = (Vec::new(), Vec::new());
     for (event, pcr, digest) in extends(log, bank) {
         let covered = match event.coverage(bank) {
             Coverage::Covered(bytes) => Some(bytes),
@@ -117,6 +120,9 @@ pub fn facts(log: &BootLog<'_>, bank: HashAlgorithm) -> BootFacts {
         };
         if pcr.get() == SECURE_BOOT_PCR {
             pcr7.push((event, covered));
+        }
+        if pcr.get() == SECTIONS_PCR {
+            pcr11.push((event, digest));
         }
         match (event.event_type(), covered) {
             (EventType::SEPARATOR, Some(data)) if data.len() == SEPARATOR_BYTES => {
@@ -126,6 +132,7 @@ pub fn facts(log: &BootLog<'_>, bank: HashAlgorithm) -> BootFacts {
         }
     }
     facts.read_pcr7(&pcr7);
+    facts.unified_kernel = sections(&pcr11, bank);
     facts
 }
 
@@ -150,6 +157,7 @@ impl BootFacts {
             kernel_command_lines: Vec::new(),
             grub_commands: Vec::new(),
             loaded: Vec::new(),
+            unified_kernel: Vec::new(),
             mok: Vec::new(),
             sbat_level: None,
             separators: Vec::new(),
@@ -157,6 +165,17 @@ impl BootFacts {
             unexplained_pcrs: Vec::new(),
             command_line_pcrs: Vec::new(),
         }
+    }
+
+    /// What systemd-stub gave the kernel beside its command line (PCR 12): credentials, configuration extensions,
+    /// add-ons. Each is known by its digest alone.
+    pub fn credentials(&self) -> impl Iterator<Item = &MeasuredItem> {
+        self.loaded.iter().filter(|item| item.pcr.get() == CREDENTIALS_PCR)
+    }
+
+    /// System extensions that systemd-stub gave the kernel (PCR 13), each known by its digest alone.
+    pub fn system_extensions(&self) -> impl Iterator<Item = &MeasuredItem> {
+        self.loaded.iter().filter(|item| item.pcr.get() == EXTENSIONS_PCR)
     }
 
     /// Forgets what stands on these PCRs.
@@ -169,6 +188,9 @@ impl BootFacts {
         self.command_line_pcrs = pcrs;
         self.loaded.retain(|item| is_kept(&item.pcr));
         self.mok.retain(|item| is_kept(&item.pcr));
+        if unexplained.iter().any(|pcr| pcr.get() == SECTIONS_PCR) {
+            self.unified_kernel.clear();
+        }
         self.separators.retain(is_kept);
         self.error_separators.retain(is_kept);
         self.unexplained_pcrs.extend(unexplained);
@@ -212,7 +234,7 @@ impl BootFacts {
                 }
             }
             // systemd-boot and systemd-stub measure the command line as UTF-16 with its NUL.
-            (12, Some(text)) => {
+            (CREDENTIALS_PCR, Some(text)) => {
                 self.add_command_line(pcr, utf16(text).trim_end_matches('\0').to_owned());
             }
             (8 | 9 | 11 | 12 | 13, _) => self.loaded.push(item()),
@@ -334,6 +356,10 @@ fn version(data: &[u8]) -> String {
 
 /// Where firmware and shim measure Secure Boot.
 const SECURE_BOOT_PCR: u8 = 7;
+/// Where systemd-stub measures its sections, what configures the kernel, and what extends the system.
+const SECTIONS_PCR: u8 = 11;
+const CREDENTIALS_PCR: u8 = 12;
+const EXTENSIONS_PCR: u8 = 13;
 const GUID_BYTES: usize = 16;
 const SEPARATOR_BYTES: usize = 4;
 /// Bytes of a covered text in the PCRs of images: the longest action string has 47, the shortest image

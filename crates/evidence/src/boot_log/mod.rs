@@ -6,6 +6,7 @@
 //! PCRs, and even then an event's type and its unhashed data are: see `coverage.rs`.
 
 mod boot_phases;
+mod cc_log;
 mod claims;
 mod coverage;
 mod device_path;
@@ -15,10 +16,12 @@ mod guid;
 mod parse;
 mod remark;
 mod replay;
+mod unified_kernel;
 mod variable;
 
 pub(crate) use self::boot_phases::reached_by_phases;
 pub(crate) use self::claims::claims;
+pub use self::cc_log::{CcLog, Rtmr, parse_cc};
 pub use self::claims::{BootClaims, EventSummary};
 pub use self::coverage::{Coverage, data_digest_failures};
 pub use self::event_type::EventType;
@@ -28,6 +31,7 @@ pub use self::parse::{
     ALGORITHMS_MAX, BootLogError, BootLogErrorKind, EVENT_BYTES_MAX, EVENTS_MAX, LOG_BYTES_MAX, parse,
 };
 pub use self::replay::replay;
+pub use self::unified_kernel::Section;
 pub use self::variable::{Signature, SignatureKind, Variable, signature_lists};
 use crate::{Digest, HashAlgorithm, PcrIndex};
 

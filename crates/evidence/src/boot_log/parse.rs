@@ -10,6 +10,31 @@ use crate::{HashAlgorithm, PcrIndex};
 ///
 /// An empty log has no events; whether that is acceptable is for others to say.
 pub fn parse(bytes: &[u8]) -> Result<BootLog<'_>, BootLogError> {
+    parse_as(bytes, Kind::BootLog)
+}
+
+/// Parses a log of a confidential machine, at the beginning of a memory area that is filled up with one byte.
+pub(super) fn parse_area(bytes: &[u8]) -> Result<BootLog<'_>, BootLogError> {
+    parse_as(bytes, Kind::CcArea)
+}
+
+/// What measured, and where its log ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// PCRs, and the whole of the bytes.
+    BootLog,
+    /// Measurement registers, and where the memory is filled up with zeros or ones.
+    CcArea,
+}
+
+impl Kind {
+    fn is_end(self, rest: &[u8]) -> bool {
+        let is_filler = || [0, 0xff].iter().any(|filler| rest.iter().all(|byte| byte == filler));
+        rest.is_empty() || (self == Kind::CcArea && is_filler())
+    }
+}
+
+fn parse_as(bytes: &[u8], kind: Kind) -> Result<BootLog<'_>, BootLogError> {
     let at = |event, offset, kind| BootLogError { event, offset, kind };
     if bytes.len() > LOG_BYTES_MAX {
         return Err(at(0, 0, BootLogErrorKind::LogTooLong(bytes.len())));
@@ -17,12 +42,18 @@ pub fn parse(bytes: &[u8]) -> Result<BootLog<'_>, BootLogError> {
     let mut reader = Reader::new(bytes);
     let mut events = Vec::with_capacity((bytes.len() / EVENT_BYTES_COMMON).min(EVENTS_MAX));
     let mut format = Format::Legacy;
-    while !reader.is_empty() {
+    while !kind.is_end(reader.rest()) {
         let (number, offset) = (events.len(), reader.offset());
         if number >= EVENTS_MAX {
             return Err(at(number, offset, BootLogErrorKind::TooManyEvents));
         }
         let event = read_event(&mut reader, &format, number).map_err(|kind| at(number, offset, kind))?;
+        if let Some(register) = event.extends().map(PcrIndex::get)
+            && kind == Kind::CcArea
+            && register > RTMR_INDEX_LAST
+        {
+            return Err(at(number, offset, BootLogErrorKind::Register(register.into())));
+        }
         if number == 0 {
             format = Format::of_header(&event).map_err(|kind| at(number, offset, kind))?;
         }
@@ -173,6 +204,9 @@ pub enum BootLogErrorKind {
     /// An event that extends a PCR that does not exist.
     #[error("it extends PCR {0}, which does not exist")]
     Pcr(u32),
+    /// An event of a confidential machine that extends a register that does not exist.
+    #[error("it extends measurement register {0}, which does not exist")]
+    Register(u32),
     /// The header lists no algorithm, or more than [`ALGORITHMS_MAX`].
     #[error("the header lists {0} algorithms, not 1 to {ALGORITHMS_MAX}")]
     AlgorithmCount(u32),
@@ -208,6 +242,8 @@ pub const EVENT_BYTES_MAX: usize = 256 << 10;
 pub const EVENTS_MAX: usize = 4096;
 /// Digests per event: the TCG registry has seven hash algorithms for PCR banks.
 pub const ALGORITHMS_MAX: usize = 8;
+/// The index that a confidential machine's log has for RTMR 3.
+const RTMR_INDEX_LAST: u8 = 4;
 /// What to expect of an event when reserving memory.
 const EVENT_BYTES_COMMON: usize = 200;
 const SPEC_ID_EVENT_03: &[u8] = b"Spec ID Event03\0";

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use assay_evidence::boot_log::{
-    BootLog, BootLogErrorKind, EventType, SignatureKind, data_digest_failures, facts, parse, replay,
+    BootLog, BootLogErrorKind, EventType, SignatureKind, data_digest_failures, facts, parse, parse_cc, replay,
 };
 use assay_evidence::tpm::pcr::PcrValues;
 use assay_evidence::{Check, Digest, HashAlgorithm, PcrIndex};
@@ -443,7 +443,59 @@ fn unknown_algorithms_are_skipped_by_their_stated_size() {
     assert_eq!(replay(&log).get(HashAlgorithm::Sha256, pcr(7)), Some(&expected));
 }
 
+/// A log as a confidential machine's firmware writes it, with SHA-384 alone.
+fn cc_log() -> Vec<Plain> {
+    let mut header = take_apart(&log_of("direct-kernel")).remove(0);
+    let fixed = header.data.get(..24).unwrap();
+    header.data = [fixed, &1u32.to_le_bytes(), &0x000cu16.to_le_bytes(), &48u16.to_le_bytes(), &[0]].concat();
+    let event = |register, data: &[u8]| {
+        let mut event = measured(register, EventType::EFI_ACTION, data);
+        event.digests.retain(|digest| digest.algorithm() == HashAlgorithm::Sha384);
+        event
+    };
+    vec![header, event(0, b"before the start"), event(1, b"one"), event(3, b"two"), event(1, b"three")]
+}
+
+#[test]
+fn a_confidential_machines_log_replays_to_its_registers() {
+    let bytes = put_together(&cc_log());
+    let hash = |data: &[u8]| HashAlgorithm::Sha384.hash(&[data]);
+    let start = HashAlgorithm::Sha384.zero();
+    let first = start.extend(hash(b"one").as_bytes()).extend(hash(b"three").as_bytes());
+    let expected = [(0, first), (2, start.extend(hash(b"two").as_bytes()))];
+    // The rest of the table's memory is filled.
+    for fill in [vec![], vec![0; 500], vec![0xff; 500], vec![0xff; 3]] {
+        let area = [bytes.as_slice(), &fill].concat();
+        let values = parse_cc(&area).unwrap().replay();
+        let values: Vec<_> = values.into_iter().map(|(register, value)| (register.get(), value)).collect();
+        assert_eq!(values, expected);
+    }
+    // A boot log proper has no such end, and neither may hide an event behind it.
+    assert!(parse(&[bytes.as_slice(), &[0xff; 500]].concat()).is_err());
+    assert!(parse_cc(&[bytes.as_slice(), &[0xff; 500], &bytes].concat()).is_err());
+    assert!(parse_cc(&[bytes.as_slice(), &[0; 500], &bytes].concat()).is_err());
+    let mut beyond = cc_log();
+    beyond.get_mut(2).unwrap().pcr = 5;
+    let error = parse_cc(&put_together(&beyond)).map(|_| ()).unwrap_err();
+    assert_eq!((error.event, error.kind), (2, BootLogErrorKind::Register(5)));
+    assert!(error.offset > 0);
+}
+
+#[test]
+fn systemd_boot_measures_the_command_line() {
+    let Some(path) = recorded("public/tpm2-tools/event-sd-boot-fedora37.bin") else { return };
+    let bytes = fs::read(path).unwrap();
+    let facts = facts(&parse(&bytes).unwrap(), HashAlgorithm::Sha256);
+    let line = " console=ttyS0 console=tty0 efi=debug ";
+    assert!(facts.kernel_command_lines.iter().all(|found| found == line), "{facts:?}");
+    assert_eq!((facts.kernel_command_lines.len(), facts.credentials().count()), (2, 0));
+    assert_eq!(facts.unified_kernel, []);
+}
+
 fn look_at_everything(bytes: &[u8]) {
+    if let Ok(log) = parse_cc(bytes) {
+        let _ = log.replay();
+    }
     if let Ok(log) = parse(bytes) {
         let _ = replay(&log);
         let _ = data_digest_failures(&log);

@@ -2,7 +2,7 @@
 
 use assay_evidence::boot_log::{BootClaims, EventType};
 use assay_evidence::verify::{Baseline, Expectation, Verification};
-use assay_evidence::{Check, PcrIndex};
+use assay_evidence::{Check, HashAlgorithm, PcrIndex};
 use assay_testkit::pcrs::Measurement;
 use assay_testkit::{Bank, SoftwareDevice};
 
@@ -68,12 +68,54 @@ fn pcr(index: u32) -> PcrIndex {
 /// Measurements of a unified kernel image, as far as these tests need them.
 fn unified() -> Booted {
     let mut booted = Booted::new();
-    booted.measure(11, EventType::IPL, &wide(".linux"), b".linux\0");
-    booted.measure(11, EventType::IPL, &wide(".linux"), b"the kernel");
+    section(&mut booted, ".linux", b"the kernel");
+    section(&mut booted, ".cmdline", b"root=/dev/vda ro");
     let line = wide("quiet");
     booted.measure(12, EventType::IPL, &line, &line);
     booted.measure(13, EventType::IPL, &wide("System extension initrd"), b"a cpio archive");
     booted
+}
+
+/// systemd-stub measures a section's name and its content, and logs the name for both.
+fn section(booted: &mut Booted, name: &str, content: &[u8]) {
+    booted.measure(11, EventType::IPL, &wide(name), &[name.as_bytes(), b"\0"].concat());
+    booted.measure(11, EventType::IPL, &wide(name), content);
+}
+
+/// The sections that are believed, with the contents of which a test knows the digest.
+fn sections(boot: &BootClaims) -> Vec<(&str, bool)> {
+    let contents = [b"the kernel".as_slice(), b"root=/dev/vda ro", b".initrd\0"];
+    let digests = contents.map(|content| HashAlgorithm::Sha256.hash(&[content]));
+    boot.facts().unified_kernel.iter().map(|found| (found.name, digests.contains(&found.digest))).collect()
+}
+
+#[test]
+fn the_sections_of_a_unified_kernel_image_are_facts() {
+    let mut booted = unified();
+    let both = [(".linux", true), (".cmdline", true)];
+    assert_eq!(sections(boot(&booted.verify())), both);
+    let facts = boot(&booted.verify()).facts().clone();
+    assert_eq!((facts.credentials().count(), facts.system_extensions().count()), (0, 1));
+    booted.measure(12, EventType::IPL, &wide("Credentials initrd"), b"a cpio archive");
+    assert_eq!(boot(&booted.verify()).facts().credentials().count(), 1);
+    // What follows and is no section ends them, whatever it is called.
+    booted.measure(11, EventType::IPL, &wide(".osrel"), b"something else");
+    section(&mut booted, ".initrd", b"appended by root");
+    assert_eq!(sections(boot(&booted.verify())), both);
+    booted.extend(11, b"unknown");
+    assert_eq!(sections(boot(&booted.verify())), []);
+}
+
+#[test]
+fn sections_are_known_by_what_was_measured() {
+    let mut booted = Booted::new();
+    // The log calls them as it likes, and one's content looks like another's name.
+    booted.measure(11, EventType::IPL, &wide(".initrd"), b".linux\0");
+    booted.measure(11, EventType::EVENT_TAG, b"", b".initrd\0");
+    booted.measure(11, EventType::IPL, &wide(".linux"), b".cmdline\0");
+    booted.measure(11, EventType::IPL, &wide(".linux"), b"another command line");
+    booted.measure(11, EventType::IPL, &wide(".uname"), b".uname\0");
+    assert_eq!(sections(boot(&booted.verify())), [(".linux", true), (".cmdline", false)]);
 }
 
 /// What the claims hold of one PCR: events, lines, loaded items, replayed values.
