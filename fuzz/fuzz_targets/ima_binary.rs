@@ -11,7 +11,7 @@ fuzz_target!(|data: &[u8]| {
         for entry in list.iter() {
             let _ = replay.extend(&entry);
             let _ = (entry.path_text(), entry.file_digest(), entry.verity_digest(), entry.signature());
-            let _ = entry.measured_key();
+            let _ = (entry.measured_key(), entry.device_mapper());
         }
         assert_eq!(replay.entries(), list.len() as u64, "every parsed entry can be read again");
     }

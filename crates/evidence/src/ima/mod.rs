@@ -8,6 +8,7 @@
 mod ascii;
 mod binary;
 mod boot_aggregate;
+mod device_mapper;
 mod measured_key;
 mod replay;
 mod signature;
@@ -21,6 +22,7 @@ use thiserror::Error;
 pub use self::ascii::parse_ascii;
 pub use self::binary::parse_binary;
 pub use self::boot_aggregate::{BOOT_AGGREGATE, expected_boot_aggregate};
+pub use self::device_mapper::{DmChange, DmDevice, DmError, DmEvent, DmNumbers, DmTarget};
 pub use self::measured_key::{MEASURED_KEYS_MAX, MeasuredKey, learned_keys};
 pub use self::replay::{Chain, Extension, Prefix, Replay, attested_prefix};
 pub use self::signature::{

@@ -5,6 +5,7 @@
 mod banks;
 mod boot_log;
 mod case;
+mod device_mapper;
 mod ek_certificate;
 mod files;
 mod ima;
