@@ -13,6 +13,7 @@ mod output;
 mod policy;
 mod policy_diff;
 mod policy_file;
+mod policy_import;
 mod policy_learn;
 mod policy_lint;
 mod policy_merge;

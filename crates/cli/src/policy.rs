@@ -10,7 +10,7 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use crate::client::{Console, read_text};
-use crate::{output, policy_diff, policy_learn, policy_lint, policy_merge};
+use crate::{output, policy_diff, policy_import, policy_learn, policy_lint, policy_merge};
 
 /// Arguments of `assay policy`.
 #[derive(clap::Args)]
@@ -47,6 +47,8 @@ enum Verb {
     Diff(policy_diff::Args),
     /// Make one policy of several: lists are joined, the stricter demand holds.
     Merge(policy_merge::Args),
+    /// Make a policy of Keylime's, and say what means something else here.
+    Import(policy_import::Args),
 }
 
 /// Runs the verb.
@@ -58,6 +60,7 @@ pub fn run(args: Args) -> ExitCode {
         Verb::Lint(args) => policy_lint::run(&args),
         Verb::Diff(args) => policy_diff::run(&args),
         Verb::Merge(args) => output::exit(policy_merge::run(&args)),
+        Verb::Import(args) => output::exit(policy_import::run(&args)),
     }
 }
 

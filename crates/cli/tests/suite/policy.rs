@@ -90,3 +90,29 @@ fn merge_joins_lists_and_says_whose_demand_holds() {
     let (_, said, _) = policy(&["diff", shown(&learned), shown(&both)]);
     assert!(said.ends_with(": 1 now allowed\n"), "{said}");
 }
+
+#[test]
+fn import_takes_keylimes_policies_over_and_says_what_differs() {
+    let folder = tempdir().unwrap();
+    let digest = "ab".repeat(32);
+    let json =
+        format!(r#"{{"digests": {{"/bin/a": ["{digest}"]}}, "excludes": ["/var/log/.*", "/tmp/a", "\\w"]}}"#);
+    let runtime = write(folder.path(), "runtime.json", &json);
+    let pcrs = format!(r#"{{"7": ["{digest}"], "10": ["{digest}"], "mask": "0x80"}}"#);
+    let imported = folder.path().join("imported.toml");
+    let arguments =
+        ["import", "--keylime-runtime-policy", shown(&runtime), "--keylime-tpm-policy", &pcrs, "-o"];
+    let (exit, said, why) = policy(&[arguments.as_slice(), &[shown(&imported)]].concat());
+    assert_eq!(exit, 0, "{why}");
+    for word in
+        ["1 PCRs and 1 files", "/tmp/a**", "error: excludes[2]", "error: 10: not imported", "note: mask"]
+    {
+        assert!(said.contains(word), "{word} is not in {said}");
+    }
+    assert_eq!(policy(&["diff", shown(&imported), shown(&imported)]).0, 0);
+
+    let (exit, _, why) = policy(&["import", "--keylime-tpm-policy", "{", "-o", shown(&imported)]);
+    assert_eq!((exit, why.contains("line 1, column 1")), (1, true), "{why}");
+    let (exit, ..) = policy(&["import", "-o", shown(&imported)]);
+    assert_eq!(exit, 2);
+}

@@ -2,10 +2,12 @@
 //!
 //! Every section is the type below; an unknown word is refused, and what is left out takes the strict choice.
 //! `text.rs` reads and writes it, `lint.rs` finds what is well-formed but useless, `pcr.rs` has the PCR values.
-//! `review.rs` reads a policy as a critical colleague would; `diff.rs` and `merge.rs` hold policies against each other.
+//! `review.rs` reads a policy as a critical colleague would; `diff.rs` and `merge.rs` hold policies against each other;
+//! `import` reads those of Keylime.
 
 mod demands;
 mod diff;
+mod import;
 mod keys;
 mod lint;
 mod merge;
@@ -22,6 +24,7 @@ use assay_evidence::{Digest, HashAlgorithm, PcrIndex};
 use serde::{Deserialize, Serialize};
 
 pub use diff::{Change, Effect, diff};
+pub use import::{Import, ImportError};
 pub use keys::{Bank, Pcr};
 pub use merge::{Merged, merge};
 pub use pcr::PcrSection;

@@ -1,0 +1,56 @@
+//! `assay policy import`: Keylime's policies as one of ours, with a report of what means something else here.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use assay_trust::policy::{Import, POLICY_BYTES_MAX};
+
+use crate::client::read_text;
+use crate::policy_file;
+
+/// Arguments of `assay policy import`.
+#[derive(clap::Args)]
+#[command(group(clap::ArgGroup::new("source").required(true).multiple(true)))]
+pub struct Args {
+    /// A runtime policy, signed or not (its signature is not verified).
+    #[arg(long, value_name = "FILE", group = "source")]
+    keylime_runtime_policy: Option<PathBuf>,
+    /// PCR values: JSON such as '{"7": ["<hex>"]}', or a file of it.
+    #[arg(long, value_name = "JSON_OR_FILE", group = "source")]
+    keylime_tpm_policy: Option<String>,
+    /// A measured-boot reference state, of the policy `example`.
+    #[arg(long, value_name = "FILE", group = "source")]
+    keylime_refstate: Option<PathBuf>,
+    /// Where to write the policy: TOML, or JSON if it ends in .json.
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// What to call it.
+    #[arg(long, default_value = "imported")]
+    name: String,
+}
+
+/// Runs the verb.
+pub fn run(args: &Args) -> Result<()> {
+    let mut import = Import::new(&args.name);
+    if let Some(path) = &args.keylime_runtime_policy {
+        import.runtime_policy(&read(path)?).with_context(|| path.display().to_string())?;
+    }
+    if let Some(source) = &args.keylime_tpm_policy {
+        let (name, json) = match source.trim_start().starts_with('{') {
+            true => ("--keylime-tpm-policy", source.clone()),
+            false => (source.as_str(), read(Path::new(source))?),
+        };
+        import.tpm_policy(&json).with_context(|| name.to_owned())?;
+    }
+    if let Some(path) = &args.keylime_refstate {
+        import.reference_state(&read(path)?).with_context(|| path.display().to_string())?;
+    }
+    let (policy, remarks) = import.finish().context("nothing of it makes a usable policy")?;
+    policy_file::write(&args.output, &policy)?;
+    policy_file::report(&args.output, &policy, &remarks);
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<String> {
+    read_text(path, POLICY_BYTES_MAX as u64)
+}

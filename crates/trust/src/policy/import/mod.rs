@@ -1,0 +1,118 @@
+//! Keylime's policies, read as they are. What has the same meaning here is taken over exactly; whatever has not is
+//! left out or taken more strictly, and said with its place in the source.
+//!
+//! `runtime.rs` reads runtime policies, `exclude.rs` their regular expressions, `boot.rs` what judges a boot.
+
+mod boot;
+mod exclude;
+mod runtime;
+
+use assay_evidence::{Digest, HashAlgorithm};
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+use super::{Field, Policy, PolicyError, Remark, Severity};
+
+/// A policy that is being made of others.
+#[derive(Clone, Debug)]
+pub struct Import {
+    policy: Policy,
+    remarks: Vec<Remark>,
+}
+
+/// Why a text cannot be imported at all.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ImportError {
+    /// The text is no JSON.
+    #[error("line {line}, column {column}: this is no JSON")]
+    Json {
+        /// The line, from 1.
+        line: usize,
+        /// The column, from 1.
+        column: usize,
+    },
+    /// The text is JSON, but no object.
+    #[error("this is JSON, but not an object: Keylime's policies are objects")]
+    NotAnObject,
+    /// A signed policy whose content cannot be read.
+    #[error("this is a signed envelope, and its payload is not JSON in base64")]
+    Envelope,
+    /// A format that may mean anything.
+    #[error("meta.version is {version}, and only version 1 is known")]
+    Version {
+        /// The version.
+        version: String,
+    },
+}
+
+impl Import {
+    /// Starts with nothing.
+    pub fn new(name: &str) -> Self {
+        Import { policy: Policy::new(name), remarks: Vec::new() }
+    }
+
+    /// The policy and everything that is to be said of it; refused if it could not do its work.
+    pub fn finish(self) -> Result<(Policy, Vec<Remark>), PolicyError> {
+        match self.policy.lint().into_iter().next() {
+            Some(error) => Err(error),
+            None => Ok((self.policy, self.remarks)),
+        }
+    }
+
+    /// Left out.
+    fn refuse(&mut self, field: Field, message: impl Into<String>) {
+        self.remarks.push(Remark::new(Severity::Error, field, message));
+    }
+
+    /// Means something else here.
+    fn warn(&mut self, field: Field, message: impl Into<String>) {
+        self.remarks.push(Remark::new(Severity::Warning, field, message));
+    }
+
+    fn note(&mut self, field: Field, message: impl Into<String>) {
+        self.remarks.push(Remark::new(Severity::Note, field, message));
+    }
+
+    /// Says of everything that no line of ours reads that it was not read.
+    fn refuse_unknown(&mut self, object: &Map<String, Value>, known: &[&str]) {
+        for key in object.keys().filter(|key| !known.contains(&key.as_str())) {
+            self.refuse(Field::of([key]), "not known, so not imported");
+        }
+    }
+}
+
+fn object(json: &str) -> Result<Map<String, Value>, ImportError> {
+    match serde_json::from_str(json) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) => Err(ImportError::NotAnObject),
+        Err(error) => Err(ImportError::Json { line: error.line(), column: error.column() }),
+    }
+}
+
+/// A digest that states no algorithm: its length tells.
+fn digest_by_length(hex: &str) -> Option<Digest> {
+    let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok()?;
+    let algorithm = HashAlgorithm::ALL.into_iter().find(|algorithm| algorithm.len() == bytes.len())?;
+    Digest::new(algorithm, &bytes)
+}
+
+/// A text, or every text of a list.
+fn texts(value: &Value) -> impl Iterator<Item = &str> {
+    let one = value.as_str();
+    let many = value.as_array().into_iter().flatten().filter_map(Value::as_str);
+    one.into_iter().chain(many)
+}
+
+/// Whether a member says nothing.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(object) => object.is_empty(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

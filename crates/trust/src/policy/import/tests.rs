@@ -1,0 +1,190 @@
+use super::*;
+use proptest::prelude::*;
+
+fn imported(read: impl FnOnce(&mut Import) -> Result<(), ImportError>) -> (Policy, Vec<String>) {
+    let mut import = Import::new("keylime");
+    read(&mut import).unwrap();
+    let said = import.remarks.iter().map(|r| format!("{} {}: {}", r.severity, r.field, r.message)).collect();
+    (import.policy, said)
+}
+
+fn says(said: &[String], start: &str, word: &str) {
+    assert!(
+        said.iter().any(|line| line.starts_with(start) && line.contains(word)),
+        "{start} … {word}: {said:#?}"
+    );
+}
+
+fn check(regex: &str, expected: &[&str], differences: usize) {
+    let converted = exclude::convert(regex).unwrap_or_else(|error| panic!("{regex}: {error}"));
+    let patterns: Vec<String> = converted.patterns.iter().map(ToString::to_string).collect();
+    assert_eq!(patterns, expected, "{regex}");
+    assert_eq!(converted.differences.len(), differences, "{regex}: {:?}", converted.differences);
+}
+
+#[test]
+fn regular_expressions_become_patterns_of_the_whole_path() {
+    check("/var/log/", &["/var/log/"], 0);
+    check("^/var/log/.*", &["/var/log/"], 0);
+    check("/var/log/.*$", &["/var/log/"], 0);
+    check("/etc/a\\.conf$", &["/etc/a.conf"], 0);
+    check("/tmp/a", &["/tmp/a**"], 1);
+    check("/etc/a.conf$", &["/etc/a.conf"], 1);
+    check("/(tmp|var/(a|b))/", &["/tmp/", "/var/a/", "/var/b/"], 0);
+    check("/a/|/b/", &["/a/", "/b/"], 0);
+    check("/home/[^/]+/\\.cache/", &["/home/?*/.cache/"], 0);
+    check("/home/[^/]*[^/]*/a$", &["/home/*/a"], 0);
+    check("/srv/.+", &["/srv/?**"], 0);
+    check("/srv/.*/a$", &["/srv/**/a"], 1);
+    check(".*\\.pyc$", &["/**.pyc"], 1);
+    check(".*/cache/.*?", &["/cache/", "/**/cache/"], 1);
+}
+
+#[test]
+fn what_patterns_cannot_say_is_refused() {
+    for regex in [
+        "",
+        ".*",
+        "/",
+        "boot_aggregate",
+        "/a*",
+        "/a+",
+        "/a?",
+        "/[0-9]/",
+        "/\\w/",
+        "/(a|b)*/",
+        "(?i)/a",
+        "/(a",
+        "/a)",
+        "/a{2}",
+        "/a.+",
+        "/a$b",
+        "/\\*",
+        "/a/$",
+        "/.**",
+    ] {
+        assert!(exclude::convert(regex).is_err(), "{regex}");
+    }
+    assert!(exclude::convert(&"(a|b)".repeat(20)).is_err());
+    assert!(exclude::convert(&"(".repeat(2000)).is_err());
+}
+
+#[test]
+fn a_runtime_policy_is_taken_over() {
+    let (a, b) = ("aa".repeat(32), "bb".repeat(20));
+    let json = format!(
+        r#"{{"meta": {{"version": 1}}, "release": 0, "excludes": ["/var/log/", "\\w+"], "colour": 1,
+        "digests": {{"/bin/a b": ["{a}", "{b}"], "boot_aggregate": ["{a}"], "/c": ["abc"]}},
+        "keyrings": {{".ima": ["{a}"]}}, "ima": {{"ignored_keyrings": ["*"], "log_hash_alg": "sha1", "dm_policy": null}},
+        "ima-buf": {{"kernel_version": ["{a}"]}}, "verification-keys": ""}}"#
+    );
+    let (policy, said) = imported(|import| import.runtime_policy(&json));
+    let ima = policy.ima.as_ref().unwrap();
+    assert_eq!(ima.allow.keys().collect::<Vec<_>>(), ["/bin/a b", "kernel_version"]);
+    assert_eq!(ima.allow.get("/bin/a b").unwrap().len(), 1);
+    assert_eq!(ima.keyrings.keys().collect::<Vec<_>>(), [".ima"]);
+    assert_eq!(ima.exclude.len(), 1);
+    says(&said, "note digests.boot_aggregate", "by itself");
+    says(&said, "error digests.\"/c\"", "hex digits");
+    says(&said, "error digests:", "1 SHA-1");
+    says(&said, "error excludes[1]", "not imported");
+    says(&said, "error colour", "not known");
+    says(&said, "error ima.ignored_keyrings", "not imported");
+    says(&said, "note ima-buf", "ima.allow");
+    assert_eq!(said.len(), 9, "{said:#?}");
+    assert_eq!(Policy::from_toml(&policy.to_toml()).unwrap(), policy);
+}
+
+#[test]
+fn a_signed_policy_is_opened_and_its_signature_left_to_its_reader() {
+    let inner = format!(r#"{{"digests": {{"/a": ["{}"]}}}}"#, "aa".repeat(32));
+    let payload = data_encoding::BASE64.encode(inner.as_bytes());
+    let envelope = format!(r#"{{"payload": "{payload}", "payloadType": "x", "signatures": []}}"#);
+    let (policy, said) = imported(|import| import.runtime_policy(&envelope));
+    assert_eq!(policy.ima.unwrap().allow.len(), 1);
+    says(&said, "warning signatures", "not verified");
+    let broken = r#"{"payload": "!", "signatures": []}"#;
+    assert_eq!(Import::new("k").runtime_policy(broken), Err(ImportError::Envelope));
+    let newer = r#"{"meta": {"version": 2}}"#;
+    assert_eq!(Import::new("k").runtime_policy(newer), Err(ImportError::Version { version: "2".into() }));
+    assert_eq!(Import::new("k").runtime_policy("{\n{"), Err(ImportError::Json { line: 2, column: 1 }));
+    assert_eq!(Import::new("k").runtime_policy("[]"), Err(ImportError::NotAnObject));
+}
+
+#[test]
+fn verification_keys_become_signing_keys() {
+    // A P-256 key, as `openssl ec -pubout -outform DER` writes it.
+    let base64 = "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEBbEyq7LGMKabcZdZlCJOpfl6xmtgg+57odQZPlXBv8G2sG2OstzRMaB4FU7yl9N+\
+                  x6DEGWuUs3q5D6qCVpec0w==";
+    let keys = Value::from(format!(
+        r#"{{"meta": {{"version": 1}}, "keyids": [1], "pubkeys": ["{base64}", "AAAA"]}}"#
+    ));
+    let (policy, said) =
+        imported(|import| import.runtime_policy(&format!(r#"{{"verification-keys": {keys}}}"#)));
+    assert_eq!(policy.ima.unwrap().signing_keys.len(), 1);
+    says(&said, "error verification-keys[1]", "no public key");
+}
+
+#[test]
+fn pcr_values_are_taken_over_but_for_those_that_prove_nothing() {
+    let value = "aa".repeat(32);
+    let json = format!(
+        r#"{{"0": ["{value}"], "7": "{value}", "10": ["{value}"], "16": ["{value}"], "24": [], "4": ["x"], "mask": "0x1"}}"#
+    );
+    let (policy, said) = imported(|import| import.tpm_policy(&json));
+    assert_eq!(policy.pcr.iter().map(|(_, index, _)| index.get()).collect::<Vec<_>>(), [0, 7]);
+    for start in ["error 10", "error 16", "error 24", "error 4", "note mask"] {
+        says(&said, start, "");
+    }
+}
+
+#[test]
+fn a_reference_state_is_taken_over_as_far_as_rules_reach() {
+    let value = "aa".repeat(32);
+    let json = format!(
+        r#"{{"has_secureboot": true, "pk": [{{}}], "mokdig": [], "dbx": [{{"SignatureData": "0x{value}"}}, {{"SignatureData": "3082"}}],
+        "kernels": [{{"shim_authcode_sha256": "0x{value}", "grub_authcode_sha256": "0x{value}",
+        "kernel_authcode_sha256": "0x{value}", "kernel_cmdline": "/vmlinuz\\-6\\.1 ro", "initrd_plain_sha256": "0x{value}"}}]}}"#
+    );
+    let (policy, said) = imported(|import| import.reference_state(&json));
+    assert_eq!(policy.boot.kernel_command_lines.as_deref(), Some(["/vmlinuz-6.1 ro".to_owned()].as_slice()));
+    assert_eq!(
+        (policy.boot.applications.map(|list| list.len()), policy.boot.dbx_contains.len()),
+        (Some(1), 1)
+    );
+    says(&said, "error dbx[1]", "only SHA-256");
+    says(&said, "error pk", "pin PCR 7");
+    says(&said, "error kernels[0]", "pin PCR 9");
+    let two = r#"{"has_secureboot": false, "kernels": [{"kernel_cmdline": "/a"}, {}]}"#;
+    let (policy, said) = imported(|import| import.reference_state(two));
+    assert_eq!(
+        (policy.boot.kernel_command_lines, policy.boot.secure_boot),
+        (None, super::super::Demand::Optional)
+    );
+    says(&said, "error kernels:", "not every kernel has one");
+    says(&said, "warning has_secureboot", "may be on");
+}
+
+#[test]
+fn what_measures_nothing_is_not_finished() {
+    let mut import = Import::new("k");
+    import.runtime_policy("{}").unwrap();
+    assert_eq!(import.finish().unwrap_err(), PolicyError::MeasuresNothing);
+}
+
+proptest! {
+    #[test]
+    fn any_expression_is_converted_or_refused(regex in "[/a.*+?^$()|\\[\\]\\\\{}]{0,24}") {
+        let _ = exclude::convert(&regex);
+    }
+
+    /// Whatever a pattern covers, the expression covered: nothing is excluded that was not.
+    #[test]
+    fn nothing_more_is_excluded(names in proptest::collection::vec("[ab.]{1,2}", 1..4), whole in any::<bool>(), path in "(/[ab.]{1,3}){1,4}") {
+        let literal = format!("/{}", names.join("/"));
+        let regex = format!("{}{}", literal.replace('.', "\\."), if whole { "$" } else { "" });
+        let covered = if whole { path == literal } else { path.starts_with(&literal) };
+        let converted = exclude::convert(&regex).unwrap();
+        prop_assert_eq!(converted.patterns.iter().any(|pattern| pattern.matches(path.as_bytes())), covered);
+    }
+}
