@@ -11,12 +11,15 @@ mod entry;
 mod ledger;
 mod output;
 mod policy;
+mod policy_deb;
 mod policy_diff;
 mod policy_file;
+mod policy_files;
 mod policy_import;
 mod policy_learn;
 mod policy_lint;
 mod policy_merge;
+mod policy_rootfs;
 mod service;
 mod trust;
 

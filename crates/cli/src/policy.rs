@@ -10,7 +10,9 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use crate::client::{Console, read_text};
-use crate::{output, policy_diff, policy_import, policy_learn, policy_lint, policy_merge};
+use crate::{
+    output, policy_deb, policy_diff, policy_import, policy_learn, policy_lint, policy_merge, policy_rootfs,
+};
 
 /// Arguments of `assay policy`.
 #[derive(clap::Args)]
@@ -49,6 +51,10 @@ enum Verb {
     Merge(policy_merge::Args),
     /// Make a policy of Keylime's, and say what means something else here.
     Import(policy_import::Args),
+    /// Make a policy of the programs in Debian packages.
+    FromDeb(policy_deb::Args),
+    /// Make a policy of the programs of a root file system.
+    FromRootfs(policy_rootfs::Args),
 }
 
 /// Runs the verb.
@@ -61,6 +67,8 @@ pub fn run(args: Args) -> ExitCode {
         Verb::Diff(args) => policy_diff::run(&args),
         Verb::Merge(args) => output::exit(policy_merge::run(&args)),
         Verb::Import(args) => output::exit(policy_import::run(&args)),
+        Verb::FromDeb(args) => output::exit(policy_deb::run(&args)),
+        Verb::FromRootfs(args) => output::exit(policy_rootfs::run(&args)),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The offline policy verbs, from outside.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -115,4 +116,105 @@ fn import_takes_keylimes_policies_over_and_says_what_differs() {
     assert_eq!((exit, why.contains("line 1, column 1")), (1, true), "{why}");
     let (exit, ..) = policy(&["import", "-o", shown(&imported)]);
     assert_eq!(exit, 2);
+}
+
+/// A package of one program, one page of text and a hard link, or `None` and a line where dpkg-deb is absent.
+fn package(folder: &Path, compression: &str) -> Option<PathBuf> {
+    let tree = folder.join(format!("tree-{compression}"));
+    std::fs::create_dir_all(tree.join("DEBIAN")).unwrap();
+    std::fs::create_dir_all(tree.join("bin")).unwrap();
+    write(
+        &tree,
+        "DEBIAN/control",
+        "Package: tool\nVersion: 1\nArchitecture: all\nMaintainer: a <a@example>\nDescription: a\n",
+    );
+    let tool = write(&tree, "bin/tool", "#!/bin/sh\n");
+    std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::hard_link(&tool, tree.join("bin/utensil")).unwrap();
+    let long = "long-".repeat(40);
+    std::fs::create_dir_all(tree.join("usr").join(&long)).unwrap();
+    std::fs::copy(&tool, tree.join("usr").join(&long).join("tool")).unwrap();
+    write(&tree, "bin/readme", "read me\n");
+    let package = folder.join(format!("tool-{compression}.deb"));
+    let built = std::process::Command::new("dpkg-deb")
+        .args(["--root-owner-group", "-Z", compression, "-b", shown(&tree), shown(&package)])
+        .output();
+    match built {
+        Ok(output) if output.status.success() => Some(package),
+        _ => {
+            eprintln!("skipped: dpkg-deb with {compression} is absent");
+            None
+        }
+    }
+}
+
+/// SHA-256 of `#!/bin/sh` and a line break.
+fn tool_digest() -> String {
+    use aws_lc_rs::digest::{SHA256, digest};
+    let digest = digest(&SHA256, b"#!/bin/sh\n");
+    format!("sha256:{}", data_encoding::HEXLOWER.encode(digest.as_ref()))
+}
+
+#[test]
+fn from_deb_lists_the_programs_of_packages_however_they_are_packed() {
+    let folder = tempdir().unwrap();
+    let made = folder.path().join("made.json");
+    for compression in ["none", "gzip", "xz", "zstd"] {
+        let Some(package) = package(folder.path(), compression) else { continue };
+        let (exit, said, why) = policy(&["from-deb", shown(&package), "-o", shown(&made)]);
+        assert_eq!((exit, said.contains("3 files")), (0, true), "{compression}: {said}{why}");
+        let json: Value = serde_json::from_slice(&std::fs::read(&made).unwrap()).unwrap();
+        let allow = &json["ima"]["allow"];
+        assert_eq!(allow["/usr/bin/tool"][0], tool_digest().as_str(), "{allow}");
+        assert_eq!(allow["/usr/bin/utensil"], allow["/usr/bin/tool"]);
+        assert_eq!(policy(&["lint", shown(&made)]).0, 0);
+        let (_, said, _) =
+            policy(&["from-deb", shown(&package), "-o", shown(&made), "--all-files", "--no-usr-merge"]);
+        assert!(
+            said.contains("4 files") && std::fs::read_to_string(&made).unwrap().contains("\"/bin/tool\""),
+            "{said}"
+        );
+    }
+    // A folder is a repository, but for what in it is no package.
+    let repository = tempdir().unwrap();
+    if let Some(package) = package(repository.path(), "xz") {
+        let (exit, said, why) = policy(&["from-deb", shown(repository.path()), "-o", shown(&made)]);
+        assert_eq!((exit, said.contains("3 files")), (0, true), "{said}{why}");
+        let whole = std::fs::read(package).unwrap();
+        for length in [0, 7, 60, 100, whole.len() - 200] {
+            let cut = folder.path().join("cut.deb");
+            std::fs::write(&cut, whole.get(..length).unwrap()).unwrap();
+            let (exit, _, why) = policy(&["from-deb", shown(&cut), "-o", shown(&made)]);
+            assert_eq!((exit, why.contains("cut.deb")), (1, true), "{length}: {why}");
+        }
+    }
+}
+
+#[test]
+fn from_rootfs_lists_programs_where_they_really_are() {
+    let folder = tempdir().unwrap();
+    let root = folder.path().join("root");
+    for inside in ["usr/bin", "usr/lib/modules", "proc", "opt/cache"] {
+        std::fs::create_dir_all(root.join(inside)).unwrap();
+    }
+    let outside = write(folder.path(), "outside", "#!/bin/sh\n");
+    for inside in ["usr/bin/tool", "proc/tool", "opt/cache/tool", "../outside"] {
+        let program = write(&root, inside, "#!/bin/sh\n");
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    write(&root, "usr/bin/readme", "read me\n");
+    write(&root, "usr/lib/modules/a.ko.xz", "module");
+    std::os::unix::fs::symlink("usr/bin", root.join("bin")).unwrap();
+    std::os::unix::fs::symlink(folder.path(), root.join("away")).unwrap();
+    std::os::unix::fs::symlink(&outside, root.join("usr/bin/away")).unwrap();
+    let made = folder.path().join("made.json");
+    let arguments = ["from-rootfs", shown(&root), "-o", shown(&made), "--exclude", "/opt/*/"];
+    let (exit, said, why) = policy(&arguments);
+    assert_eq!((exit, said.contains("2 files")), (0, true), "{said}{why}");
+    let json: Value = serde_json::from_slice(&std::fs::read(&made).unwrap()).unwrap();
+    let allow = json["ima"]["allow"].as_object().unwrap();
+    assert_eq!(allow.keys().collect::<Vec<_>>(), ["/usr/bin/tool", "/usr/lib/modules/a.ko.xz"]);
+    assert_eq!(allow["/usr/bin/tool"][0], tool_digest().as_str());
+    let (exit, _, why) = policy(&["from-rootfs", "/nowhere", "-o", shown(&made)]);
+    assert_eq!((exit, why.contains("not a folder")), (1, true), "{why}");
 }
