@@ -24,7 +24,7 @@ impl Import {
             );
         }
         if let Some(version) = policy.get("meta").and_then(|meta| meta.get("version"))
-            && *version != Value::from(1)
+            && version.as_u64() != Some(1)
         {
             return Err(ImportError::Version { version: version.to_string() });
         }
