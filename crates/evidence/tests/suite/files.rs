@@ -1,6 +1,7 @@
 //! The files that tests read: the project's own vectors, and recorded evidence beside the clone.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use assay_evidence::tpm::pcr::PcrValues;
@@ -16,7 +17,8 @@ pub fn vector(path: &str) -> Vec<u8> {
 pub fn recorded(path: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/evidence/tpm").join(path);
     if !path.exists() {
-        eprintln!("skipped: recorded evidence {path:?} is not here");
+        // Not `eprintln!`, which the test harness keeps to itself when a test passes.
+        let _ = writeln!(std::io::stderr(), "skipped: recorded evidence {path:?} is not here");
         return None;
     }
     Some(path)
