@@ -20,8 +20,8 @@ mod unified_kernel;
 mod variable;
 
 pub(crate) use self::boot_phases::reached_by_phases;
-pub(crate) use self::claims::claims;
 pub use self::cc_log::{CcLog, Rtmr, parse_cc};
+pub(crate) use self::claims::claims;
 pub use self::claims::{BootClaims, EventSummary};
 pub use self::coverage::{Coverage, data_digest_failures};
 pub use self::event_type::EventType;
