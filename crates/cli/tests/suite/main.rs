@@ -7,8 +7,8 @@ mod policy;
 mod tampered;
 mod usage;
 
-use std::io::Write as _;
 use std::ffi::OsStr;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
