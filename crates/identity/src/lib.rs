@@ -2,12 +2,14 @@
 //!
 //! Pure: times are arguments, nothing here opens a file or a socket. Two things draw randomness inside the
 //! cryptography library: [`PrivateKey::generate`] and ECDSA signing.
-//! Start at `spiffe_id.rs`; `x509_svid/` issues, `verify.rs` verifies, `tls.rs` puts verification into rustls.
+//! Start at `spiffe_id.rs`; `x509_svid/` issues, `verify.rs` verifies, `tls.rs` puts verification into rustls; signed
+//! tokens are in `jws.rs`.
 
 pub mod authority;
 pub mod bundle;
 pub mod crl;
 pub mod csr;
+pub mod jws;
 pub mod key;
 mod serial;
 mod signature;

@@ -5,6 +5,7 @@
 //! in here, and no other way to make any of these values. Start reading at `appraisal/mod.rs`.
 
 pub mod appraisal;
+pub mod ear;
 pub mod finding;
 pub mod grant;
 pub mod learn;

@@ -4,12 +4,12 @@
 //! 32 to 95 warn, 96 to 127 contraindicate.
 
 use assay_evidence::Check;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::finding::{Finding, Tier};
 
 /// One value of the vector.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TrustClaim(i8);
 
@@ -30,9 +30,9 @@ impl TrustClaim {
     }
 }
 
-/// The vector: one value for each thing that was judged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+/// The vector: one value for each of AR4SI's eight claims. Of the last four a TPM says nothing that we judge.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
 pub struct TrustVector {
     /// Which device it is.
     pub instance_identity: TrustClaim,
@@ -42,6 +42,14 @@ pub struct TrustVector {
     pub executables: TrustClaim,
     /// Whether its TPM is what it should be.
     pub hardware: TrustClaim,
+    /// What is in its file systems, read or not.
+    pub file_system: TrustClaim,
+    /// Whether its memory is hidden from others.
+    pub runtime_opaque: TrustClaim,
+    /// Whether what it stores is.
+    pub storage_opaque: TrustClaim,
+    /// Whether the data it was given can be relied on.
+    pub sourced_data: TrustClaim,
 }
 
 /// What was judged at all; nothing is affirmed of the rest.
@@ -62,6 +70,7 @@ impl TrustVector {
             configuration: affirmed(judged.configuration),
             executables: affirmed(judged.executables),
             hardware: affirmed(judged.hardware),
+            ..TrustVector::default()
         };
         vector.weigh(findings);
         vector
@@ -75,7 +84,28 @@ impl TrustVector {
             configuration: failed,
             executables: failed,
             hardware: failed,
+            ..TrustVector::default()
         }
+    }
+
+    /// The tier of the worst value.
+    pub fn worst(&self) -> Tier {
+        let TrustVector {
+            instance_identity,
+            configuration,
+            executables,
+            hardware,
+            file_system,
+            runtime_opaque,
+            storage_opaque,
+            sourced_data,
+        } = self;
+        [instance_identity, configuration, executables, hardware, file_system]
+            .into_iter()
+            .chain([runtime_opaque, storage_opaque, sourced_data])
+            .map(|claim| claim.tier())
+            .max()
+            .unwrap_or_default()
     }
 
     fn weigh(&mut self, findings: &[Finding]) {
