@@ -20,7 +20,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::device::{Device, DeviceError, columns};
-use crate::fate::{change, findings_json};
+use crate::fate::{change, findings_json, vector_json};
 use crate::keys::{KeysError, random};
 use crate::policy::PolicyInForce;
 use crate::server::Server;
@@ -176,6 +176,7 @@ impl Attester {
             tier: result.tier().name().to_owned(),
             policy: result.policy().map(|(name, version)| format!("{name} v{version}")).unwrap_or_default(),
             findings: findings_json(result.findings()),
+            vector: vector_json(result.vector()),
         };
         let same_result = self
             .recorded

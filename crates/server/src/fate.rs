@@ -4,6 +4,7 @@
 
 use assay_evidence::time::UnixTime;
 use assay_identity::SpiffeId;
+use assay_trust::vector::TrustVector;
 use assay_trust::{Event, Finding, Policy, Status, TrustState};
 use serde::Deserialize;
 use thiserror::Error;
@@ -184,6 +185,11 @@ struct RefusedFile {
 pub(crate) fn findings_json(findings: &[Finding]) -> String {
     let kept = findings.get(..FINDINGS_KEPT_MAX).unwrap_or(findings);
     serde_json::to_string(kept).unwrap_or_default()
+}
+
+/// A trustworthiness vector as stored.
+pub(crate) fn vector_json(vector: &TrustVector) -> String {
+    serde_json::to_string(vector).unwrap_or_default()
 }
 
 /// Why a device's fate did not change.

@@ -1,6 +1,6 @@
 //! The server: registrar, verifier, authority, collector and console in one program.
 //!
-//! The use cases are `enroll.rs`, `attest.rs`, `grant/` and `fate.rs`, each of the form *load, decide, commit,
+//! The use cases are `enroll.rs`, `attest.rs`, `grant/`, `fate.rs` and `ear.rs`, each of the form *load, decide, commit,
 //! answer*: what is decided is decided in the pure crates, what is changed is one transaction of `store/`. `session/`
 //! is a device's standing stream, `api/` the two doors, `keys/` the only place with a private key. [`run`] starts it
 //! all.
@@ -11,6 +11,7 @@ pub mod audit;
 mod clock;
 pub mod config;
 mod device;
+mod ear;
 mod enroll;
 mod entries;
 mod fate;

@@ -22,7 +22,7 @@ use crate::api::listen::Limits;
 use crate::clock;
 use crate::config::Config;
 use crate::entries::Entries;
-use crate::keys::{self, Authority, FileError, KeysError, OperatorToken, ServerCertificate};
+use crate::keys::{self, Authority, FileError, KeysError, OperatorToken, ResultKey, ServerCertificate};
 use crate::maintenance;
 use crate::metrics::Metrics;
 use crate::policy::{Policies, PolicyChangeError};
@@ -44,6 +44,7 @@ pub(crate) struct Server {
     pub verifier: Verifier,
     pub metrics: Metrics,
     pub operator: OperatorToken,
+    pub result_key: ResultKey,
     pub sign_ins: api::SignIns,
     pub enrollments: Arc<Semaphore>,
     pub doors: Doors,
@@ -136,6 +137,7 @@ impl Server {
         let authority = Arc::new(Authority::open(&folder, &config.trust_domain, now)?);
         keys::write_public(&config.data.join("bundle.pem"), authority.bundle().to_pem().as_bytes())?;
         let operator = OperatorToken::open(&config.data, &folder)?;
+        let result_key = ResultKey::open(&folder)?;
         let revocations =
             RevocationList::open(&store, authority.clone(), config.crl_ttl_seconds, now).await?;
         let certificate =
@@ -163,6 +165,7 @@ impl Server {
             revocations,
             policies,
             operator,
+            result_key,
             doors,
             shutdown,
             ek_anchors,

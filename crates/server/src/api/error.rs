@@ -9,6 +9,7 @@ use std::time::Duration;
 use assay_evidence::Failure;
 use assay_identity::csr::CsrError;
 use assay_telemetry::{OpenError, SequenceError};
+use assay_trust::ear::EarError;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
@@ -17,6 +18,7 @@ use tonic::Code;
 
 use super::grpc::retry;
 use crate::attest::AttestError;
+use crate::ear::EarFailure;
 use crate::enroll::EnrollError;
 use crate::entries::EntryError;
 use crate::fate::FateError;
@@ -222,6 +224,24 @@ impl From<SvidError> for Refusal {
             SvidError::Keys(_) => (Kind::Unavailable, "signing"),
         };
         Refusal::of(kind, code, &error)
+    }
+}
+
+impl From<EarFailure> for Refusal {
+    fn from(error: EarFailure) -> Self {
+        let code = match error {
+            EarFailure::NoResult(reason) => reason.code(),
+            EarFailure::NoVector => "no-vector",
+            EarFailure::Store(error) => return error.into(),
+            EarFailure::Keys(error) => return error.into(),
+        };
+        Refusal::of(Kind::NotFound, code, &error)
+    }
+}
+
+impl From<EarError> for Refusal {
+    fn from(error: EarError) -> Self {
+        Refusal::of(Kind::Malformed, "nonce", &error)
     }
 }
 

@@ -2,9 +2,10 @@
 //!
 //! A root and an issuing CA are made on first start and kept in files only the server's user can read. Every leaf is
 //! put on record, then signed, then inspected. A device's or workload's certificate needs an [`SvidGrant`], by value:
-//! one decision, one certificate.
+//! one decision, one certificate. Attestation results have a key of their own, `result_key.rs`.
 
 mod files;
+mod result_key;
 mod server_certificate;
 mod token;
 
@@ -24,6 +25,7 @@ use thiserror::Error;
 
 pub use files::FileError;
 pub(crate) use files::{private_folder, write_public};
+pub(crate) use result_key::ResultKey;
 pub(crate) use server_certificate::ServerCertificate;
 pub(crate) use token::OperatorToken;
 
@@ -201,6 +203,9 @@ pub enum KeysError {
     /// TLS refused the certificate.
     #[error("the server's own certificate cannot be used")]
     Tls(#[from] rustls::Error),
+    /// Claims that do not go into a token.
+    #[error("the claims cannot be written as JSON")]
+    Claims,
     /// The system has no randomness.
     #[error("the random source failed")]
     Random,

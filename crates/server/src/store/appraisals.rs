@@ -17,6 +17,8 @@ pub struct AppraisalRecord {
     pub policy: String,
     /// Every finding, JSON.
     pub findings: String,
+    /// The trustworthiness vector, JSON; empty in results that are older than the column.
+    pub vector: String,
 }
 
 impl Store {
@@ -37,7 +39,8 @@ pub(super) async fn insert(
     appraisal: &AppraisalRecord,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO appraisals (leaf, device_id, at, tier, policy, findings) VALUES ($1, $2, $3, $4, $5, $6)",
+        "INSERT INTO appraisals (leaf, device_id, at, tier, policy, findings, vector)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
     .bind(stored(leaf))
     .bind(device_id)
@@ -45,6 +48,7 @@ pub(super) async fn insert(
     .bind(&appraisal.tier)
     .bind(&appraisal.policy)
     .bind(&appraisal.findings)
+    .bind(&appraisal.vector)
     .execute(connection)
     .await?;
     Ok(())
@@ -56,5 +60,6 @@ fn appraisal(row: &SqliteRow) -> Result<AppraisalRecord, StoreError> {
         tier: row.try_get("tier")?,
         policy: row.try_get("policy")?,
         findings: row.try_get("findings")?,
+        vector: row.try_get("vector")?,
     })
 }

@@ -166,7 +166,11 @@ fn options_read_only(file: &Path) -> SqliteConnectOptions {
 
 fn migrations() -> Migrator {
     let spine = include_str!("../../../../migrations/sqlite/0001_spine.sql").into_sql_str();
-    Migrator::with_migrations(vec![Migration::new(1, "spine".into(), MigrationType::Simple, spine, false)])
+    let vector = include_str!("../../../../migrations/sqlite/0002_trust_vector.sql").into_sql_str();
+    Migrator::with_migrations(vec![
+        Migration::new(1, "spine".into(), MigrationType::Simple, spine, false),
+        Migration::new(2, "trust vector".into(), MigrationType::Simple, vector, false),
+    ])
 }
 
 /// The database's name in the data folder.

@@ -102,6 +102,7 @@ fn appraise(from_version: u64, trust: TrustColumns, withdraw: bool) -> RecordApp
         tier: trust.tier.clone(),
         policy: "base v1".to_owned(),
         findings: "[]".to_owned(),
+        vector: "{}".to_owned(),
     };
     RecordAppraisal { change: change(from_version, trust, withdraw), appraisal }
 }

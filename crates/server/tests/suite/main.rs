@@ -4,6 +4,7 @@
 
 mod attestation;
 mod console;
+mod ear;
 mod enrollment;
 mod fixture;
 mod telemetry;

@@ -1,13 +1,14 @@
-//! Devices, for operators: look, explain, revoke, approve.
+//! Devices, for operators: look, explain, vouch, revoke, approve.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use assay_evidence::time::UnixTime;
 use assay_identity::{SpiffeId, TrustDomain};
+use assay_trust::ear::Nonce;
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -39,6 +40,24 @@ pub(super) async fn explain(
 ) -> Result<Json<Value>, Refusal> {
     let device = find(&server, &name).await?;
     explanation(&server, &device).await.map(Json)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Freshness {
+    nonce: Option<String>,
+}
+
+/// The last result as a signed token, for whoever relies on the device.
+pub(super) async fn ear(
+    State(server): State<Arc<Server>>,
+    Path(name): Path<String>,
+    Query(Freshness { nonce }): Query<Freshness>,
+) -> Result<Json<Value>, Refusal> {
+    let nonce = nonce.as_deref().map(Nonce::parse).transpose()?;
+    let device = find(&server, &name).await?;
+    let token = server.ear(&device, nonce, clock::now()).await?;
+    Ok(Json(json!({ "ear": token })))
 }
 
 #[derive(Deserialize)]

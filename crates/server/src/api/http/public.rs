@@ -1,4 +1,4 @@
-//! What anyone may fetch: health, metrics, revocation list, bundle, and who is trusted right now.
+//! What anyone may fetch: health, metrics, revocation list, bundle, keys, and who is trusted right now.
 
 use std::sync::Arc;
 
@@ -31,6 +31,11 @@ pub(super) async fn crl(State(server): State<Arc<Server>>) -> impl IntoResponse 
 
 pub(super) async fn bundle(State(server): State<Arc<Server>>) -> impl IntoResponse {
     ([(CONTENT_TYPE, "application/x-pem-file")], server.authority.bundle().to_pem())
+}
+
+/// What verifies the attestation results that are signed here.
+pub(super) async fn jwks(State(server): State<Arc<Server>>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/jwk-set+json")], server.result_key.jwks().to_string())
 }
 
 #[derive(Deserialize)]

@@ -1,0 +1,63 @@
+//! Attestation results for others: load, decide what can be said, sign.
+
+use assay_evidence::time::UnixTime;
+use assay_identity::SpiffeId;
+use assay_trust::Tier;
+use assay_trust::ear::{Ear, NoResult, Nonce, RecordedResult};
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+use crate::device::Device;
+use crate::keys::KeysError;
+use crate::server::Server;
+use crate::store::{AppraisalRecord, StoreError};
+
+impl Server {
+    /// The signed result of a device, as of now.
+    pub(crate) async fn ear(
+        &self,
+        device: &Device,
+        nonce: Option<Nonce>,
+        now: UnixTime,
+    ) -> Result<String, EarFailure> {
+        let last = self.store.last_appraisal(device.id.as_str()).await?;
+        let last = last.ok_or(NoResult::NotAppraised)?;
+        let server = SpiffeId::server(&self.config.trust_domain);
+        let ear = Ear::of(&device.state, recorded(last)?, &server, nonce, now)?;
+        Ok(self.result_key.sign(&ear)?)
+    }
+}
+
+fn recorded(last: AppraisalRecord) -> Result<RecordedResult, EarFailure> {
+    // Results of a server that did not record the vector yet: the next attestation records it.
+    if last.vector.is_empty() {
+        return Err(EarFailure::NoVector);
+    }
+    Ok(RecordedResult {
+        tier: read::<Tier>(&format!("\"{}\"", last.tier), "appraisals.tier")?,
+        vector: read(&last.vector, "appraisals.vector")?,
+        policy: Some(last.policy).filter(|policy| !policy.is_empty()),
+        findings: read(&last.findings, "appraisals.findings")?,
+    })
+}
+
+fn read<T: DeserializeOwned>(json: &str, column: &'static str) -> Result<T, StoreError> {
+    serde_json::from_str(json).map_err(|_| StoreError::Corrupt { column })
+}
+
+/// Why there is no token.
+#[derive(Debug, Error)]
+pub(crate) enum EarFailure {
+    /// There is nothing to say.
+    #[error(transparent)]
+    NoResult(#[from] NoResult),
+    /// The last result is of an older server.
+    #[error("the last result was recorded by an older server; the device's next attestation replaces it")]
+    NoVector,
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Our keys.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+}
