@@ -1,4 +1,4 @@
-//! `assay device`: look at devices, explain what was found, revoke and approve.
+//! `assay device`: look at devices, explain what was found, vouch for them, revoke and approve.
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -33,6 +33,14 @@ enum Verb {
         /// The device.
         device: String,
     },
+    /// The last result as a signed token (EAR), for whoever relies on the device: `assay ear verify` checks it.
+    Ear {
+        /// The device.
+        device: String,
+        /// What the relying party gave so that it knows the token for a fresh one: 8 to 88 characters of base64url.
+        #[arg(long)]
+        nonce: Option<String>,
+    },
     /// End a device's identity: every grant is withdrawn now, and it cannot attest again.
     Revoke {
         /// The device.
@@ -58,6 +66,7 @@ pub fn run(args: Args) -> Result<()> {
         Verb::List => (client.get("/v1/devices")?, print_list),
         Verb::Show { device } => (client.get(&path(device, ""))?, print_device),
         Verb::Explain { device } => (client.get(&path(device, "/explain"))?, print_explanation),
+        Verb::Ear { device, nonce } => (client.get(&ear_path(device, nonce.as_deref()))?, print_ear),
         Verb::Revoke { device, reason } => {
             (client.post(&path(device, "/revoke"), &json!({ "reason": reason }))?, print_device)
         }
@@ -77,6 +86,15 @@ fn approve(client: &Client, device: &str, files: &[String]) -> Result<Value> {
 
 fn path(device: &str, rest: &str) -> String {
     format!("/v1/devices/{}{rest}", segment(device))
+}
+
+fn ear_path(device: &str, nonce: Option<&str>) -> String {
+    let query = nonce.map(|nonce| format!("?nonce={}", segment(nonce))).unwrap_or_default();
+    path(device, "/ear") + &query
+}
+
+fn print_ear(answer: &Value) {
+    output::out!("{}", output::text(answer, "ear"));
 }
 
 fn print_list(answer: &Value) {

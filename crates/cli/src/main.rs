@@ -7,6 +7,7 @@ mod case;
 mod client;
 mod demo;
 mod device;
+mod ear;
 mod entry;
 mod ledger;
 mod output;
@@ -43,6 +44,8 @@ enum Verb {
     Gateway(service::GatewayArgs),
     /// Look at devices, explain, revoke and approve them.
     Device(device::Args),
+    /// Verify signed attestation results (EAR).
+    Ear(ear::Args),
     /// Show, set and learn policies.
     Policy(policy::Args),
     /// What the fleet is trusted with right now.
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Verb::Server(args) => service::server(args),
         Verb::Gateway(args) => service::gateway(args),
         Verb::Device(args) => output::exit(device::run(args)),
+        Verb::Ear(args) => output::exit(ear::run(args)),
         Verb::Policy(args) => policy::run(args),
         Verb::Trust(args) => output::exit(trust::run(args)),
         Verb::Entry(args) => output::exit(entry::run(args)),

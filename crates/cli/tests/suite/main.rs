@@ -3,6 +3,7 @@
 
 mod bench;
 mod cases;
+mod ear;
 mod policy;
 mod tampered;
 mod usage;
