@@ -61,3 +61,35 @@ pub(crate) enum EarFailure {
     #[error(transparent)]
     Keys(#[from] KeysError),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(vector: &str, findings: &str) -> AppraisalRecord {
+        AppraisalRecord {
+            at: UnixTime(1),
+            tier: "warning".to_owned(),
+            policy: String::new(),
+            findings: findings.to_owned(),
+            vector: vector.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_record_is_read_back_or_the_reason_is_said() {
+        let result = recorded(record(r#"{"hardware":32}"#, "[]")).unwrap();
+        assert_eq!((result.tier, result.vector.hardware.value()), (Tier::Warning, 32));
+        assert_eq!((result.policy, result.findings), (None, Vec::new()));
+        assert!(matches!(recorded(record("", "[]")), Err(EarFailure::NoVector)));
+        for (vector, findings, place) in
+            [("[", "[]", "appraisals.vector"), ("{}", "{}", "appraisals.findings")]
+        {
+            let Err(EarFailure::Store(StoreError::Corrupt { column })) = recorded(record(vector, findings))
+            else {
+                panic!("{place}")
+            };
+            assert_eq!(column, place);
+        }
+    }
+}

@@ -427,3 +427,24 @@ async fn a_trail_cut_off_at_its_end_is_found() {
     fixture.tamper("DELETE FROM audit WHERE leaf = 1").await;
     assert!(matches!(fixture.verify().await, Err(LedgerError::CutOff { leaves: 1, named: 1 })));
 }
+
+#[tokio::test]
+async fn a_database_from_before_the_vector_is_upgraded_and_keeps_its_results() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join(FILE_NAME);
+    let mut connection = options(&file).create_if_missing(true).connect().await.unwrap();
+    let first = migrations().iter().take(1).cloned().collect();
+    Migrator::with_migrations(first).run(&mut connection).await.unwrap();
+    sqlx::raw_sql(
+        "PRAGMA foreign_keys = OFF;
+         INSERT INTO appraisals (leaf, device_id, at, tier, policy, findings) VALUES (0, 'd', 7, 'none', '', '[]')",
+    )
+    .execute(&mut connection)
+    .await
+    .unwrap();
+    sqlx::Connection::close(connection).await.unwrap();
+    let store = Store::open(&file).await.unwrap();
+    let last = store.last_appraisal("d").await.unwrap().unwrap();
+    assert_eq!((last.at, last.tier.as_str(), last.vector.as_str()), (UnixTime(7), "none", ""));
+    store.close().await;
+}
