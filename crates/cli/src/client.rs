@@ -34,6 +34,16 @@ pub struct Console {
     pub trust_domain: Option<String>,
 }
 
+/// What every verb that asks the console takes.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Asking {
+    #[command(flatten)]
+    pub console: Console,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
 /// A console that answers.
 pub struct Client {
     address: String,

@@ -4,17 +4,14 @@ use anyhow::Result;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use crate::client::{Client, Console, segment};
+use crate::client::{Asking, Client, segment};
 use crate::output;
 
 /// Arguments of `assay device`.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    console: Console,
-    /// Print JSON.
-    #[arg(long, global = true)]
-    json: bool,
+    asking: Asking,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -61,7 +58,7 @@ enum Verb {
 
 /// Runs the verb.
 pub fn run(args: Args) -> Result<()> {
-    let client = args.console.client()?;
+    let client = args.asking.console.client()?;
     let (answer, print): (Value, fn(&Value)) = match &args.verb {
         Verb::List => (client.get("/v1/devices")?, print_list),
         Verb::Show { device } => (client.get(&path(device, ""))?, print_device),
@@ -72,7 +69,7 @@ pub fn run(args: Args) -> Result<()> {
         }
         Verb::Approve { device, files } => (approve(&client, device, files)?, print_approval),
     };
-    if args.json {
+    if args.asking.json {
         return output::json(&answer);
     }
     print(&answer);

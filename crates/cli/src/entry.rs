@@ -4,17 +4,14 @@ use anyhow::{Context, Result};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use crate::client::{Console, segment};
+use crate::client::{Asking, segment};
 use crate::output;
 
 /// Arguments of `assay entry`.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    console: Console,
-    /// Print JSON.
-    #[arg(long, global = true)]
-    json: bool,
+    asking: Asking,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -50,7 +47,7 @@ enum Verb {
 
 /// Runs the verb.
 pub fn run(args: Args) -> Result<()> {
-    let client = args.console.client()?;
+    let client = args.asking.console.client()?;
     let answer = match &args.verb {
         Verb::List => client.get("/v1/entries")?,
         Verb::Create { spiffe_id, parent, selectors, ttl, dns_names } => {
@@ -63,7 +60,7 @@ pub fn run(args: Args) -> Result<()> {
         }
         Verb::Delete { id } => client.delete(&format!("/v1/entries/{}", segment(id)))?,
     };
-    if args.json {
+    if args.asking.json {
         return output::json(&answer);
     }
     let entries = match answer.get("entries") {

@@ -4,17 +4,14 @@ use anyhow::Result;
 use clap::Subcommand;
 use serde_json::Value;
 
-use crate::client::{Console, segment};
+use crate::client::{Asking, segment};
 use crate::output;
 
 /// Arguments of `assay trust`.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    console: Console,
-    /// Print JSON.
-    #[arg(long, global = true)]
-    json: bool,
+    asking: Asking,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -32,10 +29,10 @@ enum Verb {
 /// Runs the verb.
 pub fn run(args: Args) -> Result<()> {
     let Verb::Status { id } = &args.verb;
-    let client = args.console.client()?;
+    let client = args.asking.console.client()?;
     let query = id.as_ref().map(|id| format!("?id={}", segment(id))).unwrap_or_default();
     let answer = client.get(&format!("/trust/status{query}"))?;
-    if args.json {
+    if args.asking.json {
         return output::json(&answer);
     }
     match answer.get("devices").and_then(Value::as_object) {
