@@ -1,19 +1,23 @@
 //! Appraisal, trust state, grants: everything that is decided about a device, as pure functions.
 //!
 //! `appraise` turns verified claims and a policy into an [`AttestationResult`]; the result is an [`Event`] of the
-//! device's [`TrustState`]; `grant::*::decide` turns the state into grants. There is no clock, no store and no key
+//! device's [`TrustState`]; `grant::*::decide` turns the state into grants. Which policy judges which device is a
+//! [`assignment::Plan`]. There is no clock, no store and no key
 //! in here, and no other way to make any of these values. Start reading at `appraisal/mod.rs`.
 
 pub mod appraisal;
+pub mod assignment;
 pub mod ear;
 pub mod finding;
 pub mod grant;
+pub mod labels;
 pub mod learn;
 pub mod path;
 pub mod pattern;
 pub mod policy;
 pub mod reference;
 pub mod region;
+pub mod rollout;
 mod sentence;
 pub mod state;
 pub mod vector;

@@ -15,7 +15,7 @@ mod pcr;
 mod remark;
 mod review;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 mod text;
 
 use std::collections::BTreeMap;

@@ -38,7 +38,7 @@ fn files() -> impl Strategy<Value = ImaSection> {
 }
 
 /// Usable policies: each pins at least one PCR.
-pub(super) fn policies() -> impl Strategy<Value = Policy> {
+pub(crate) fn policies() -> impl Strategy<Value = Policy> {
     let heading = ("[a-c]", 1u64..4, 1u64..4, any::<bool>(), any::<bool>(), weights());
     let pcrs = vec((0u32..3, digests()), 1..4);
     let lines = proptest::option::of(vec("/k[ab]", 1..3));
