@@ -84,7 +84,7 @@ impl Attester {
         &self,
         server: &Server,
     ) -> Result<Option<(Challenge, edge::Challenge)>, AttestError> {
-        let policy = server.policies.current();
+        let policy = server.policies.of(&self.device);
         let known = self.baseline.as_ref().filter(|(revision, _)| *revision == policy.revision);
         let baseline = known.map(|(_, baseline)| baseline.clone());
         let full = match &baseline {
@@ -122,7 +122,7 @@ impl Attester {
             return Err(AttestError::NotAnAnswer);
         }
         let quote = evidence.quote.clone().ok_or(AttestError::NoQuote)?;
-        let PolicyInForce { revision, compiled: policy } = server.policies.current();
+        let PolicyInForce { revision, compiled: policy } = server.policies.of(&self.device);
         if challenge.baseline.is_some()
             && (challenge.revision != revision || self.is_new_boot(&challenge, &quote))
         {

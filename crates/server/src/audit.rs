@@ -37,12 +37,24 @@ kinds! {
     DeviceRevoked => "device.revoked",
     /// An operator let a device recover.
     DeviceApproved => "device.approved",
+    /// An operator gave a device other labels.
+    DeviceLabelled => "device.labelled",
     /// A certificate is about to be signed.
     SvidIssued => "svid.issued",
     /// A telemetry batch was taken in.
     TelemetryAccepted => "telemetry.accepted",
     /// A policy came into force.
     PolicySet => "policy.set",
+    /// A policy is no longer in force for whom it was assigned to.
+    PolicyUnassigned => "policy.unassigned",
+    /// A policy began to take another's place.
+    RolloutStarted => "rollout.started",
+    /// More devices are judged by both.
+    RolloutWidened => "rollout.widened",
+    /// The new policy alone is in force.
+    RolloutFinished => "rollout.finished",
+    /// The old policy alone is in force again.
+    RolloutAborted => "rollout.aborted",
     /// A workload was entitled to an identity.
     EntryCreated => "entry.created",
     /// That entitlement ended.

@@ -3,6 +3,7 @@
 use assay_evidence::time::UnixTime;
 use assay_identity::SpiffeId;
 use assay_trust::TrustState;
+use assay_trust::labels::Labels;
 use thiserror::Error;
 
 use crate::store::{DeviceRecord, Store, StoreError, TrustColumns};
@@ -14,6 +15,8 @@ pub(crate) struct Device {
     pub id: SpiffeId,
     /// What is bound to it.
     pub record: DeviceRecord,
+    /// What operators say about it.
+    pub labels: Labels,
     /// What we hold about it.
     pub state: TrustState,
 }
@@ -33,7 +36,8 @@ impl Device {
         let id = SpiffeId::parse(&record.id).map_err(|_| corrupt("devices.id"))?;
         let trust = serde_json::from_str(&record.trust.record).map_err(|_| corrupt("devices.trust"))?;
         let state = TrustState::from_record(id.clone(), trust).map_err(|_| corrupt("devices.trust"))?;
-        Ok(Device { id, record, state })
+        let labels = record.labels.parse().map_err(|_| corrupt("devices.labels"))?;
+        Ok(Device { id, record, labels, state })
     }
 
     /// The certificates that came with the EK certificate, DER.

@@ -127,6 +127,7 @@ impl Enrollment {
             device_key_spki: key.spki_der().to_vec(),
             agent_version: self.begin.agent_version.chars().take(VERSION_CHARACTERS_MAX).collect(),
             enrolled_at: now,
+            labels: String::new(),
             trust: columns(&next),
         };
         let replaces = known.map(|known| known.state.version());

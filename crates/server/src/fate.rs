@@ -2,26 +2,30 @@
 //!
 //! Load, apply, commit, announce. A device that moved on meanwhile is loaded again.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use assay_evidence::Digest;
 use assay_evidence::time::UnixTime;
 use assay_identity::SpiffeId;
 use assay_trust::vector::TrustVector;
-use assay_trust::{Event, Finding, Policy, Status, TrustState};
+use assay_trust::{CompiledPolicy, Event, Finding, Policy, Status, TrustState};
 use serde::Deserialize;
 use thiserror::Error;
 
 use crate::device::{Device, DeviceError, columns};
 use crate::keys::KeysError;
-use crate::policy::{Next, PolicyChangeError};
+use crate::policy::{PlanInForce, PolicyChangeError, Publisher};
 use crate::server::Server;
 use crate::store::{
-    ApproveDevice, Change, ExpireDevice, Moved, PolicyRecord, RevokeDevice, StoreError, Transaction,
+    ApproveDevice, Change, ExpireDevice, Moved, RevisePolicies, RevokeDevice, StoreError, Transaction,
 };
 
 /// What an approval did.
 #[derive(Debug)]
 pub(crate) struct Approval {
-    /// The policy in force now, if there is one.
-    pub policy: Option<PolicyRecord>,
+    /// The policy in force for the device now, if there is one.
+    pub policy: Option<Arc<CompiledPolicy>>,
     /// The files that went into it.
     pub approved: Vec<String>,
 }
@@ -60,19 +64,22 @@ impl Server {
     ) -> Result<Approval, FateError> {
         for _ in 0..ATTEMPTS_MAX {
             let device = self.enrolled(id).await?;
-            let in_force = self.store.policy().await?;
-            let (policy, approved) = self.widened(&device, in_force.as_ref(), paths, now).await?;
+            let in_force = self.policies.load(&self.store).await?;
+            let files = self.refused_files(&device, paths).await?;
+            let widened = self.widened(&device, &in_force, &files, now).await?;
             let next = device.state.apply(&Event::approved(now, OPERATOR));
-            if policy.is_none() && next == device.state {
-                return Ok(Approval { policy: in_force, approved });
+            let approved = files.into_iter().map(|file| file.claim).collect();
+            if widened.is_none() && next == device.state {
+                return Ok(Approval { policy: in_force.of(&device).compiled, approved });
             }
             let change = change(&device, &next, &Event::approved(now, OPERATOR), OPERATOR, now);
-            let record = policy.as_ref().map(|policy| policy.record.clone());
-            match self.store.commit(ApproveDevice { change, policy: record }).await {
+            let (policies, plan) = widened.unzip();
+            match self.store.commit(ApproveDevice { change, policies }).await {
                 Ok(moved) => {
+                    let policy = plan.as_ref().unwrap_or(&in_force).of(&device).compiled;
+                    plan.into_iter().for_each(|plan| self.policies.announce(plan));
                     tracing::info!(device = %id, files = approved.len(), "device approved");
                     self.announce(id, &moved, now)?;
-                    let policy = policy.map(|policy| self.policies.announce(policy)).or(in_force);
                     return Ok(Approval { policy, approved });
                 }
                 Err(StoreError::Conflict) => {}
@@ -82,36 +89,62 @@ impl Server {
         Err(StoreError::Conflict.into())
     }
 
-    /// The policy with the refused files in it; `None` where that changes nothing.
+    /// The files that the last appraisal refused, all or those named.
+    async fn refused_files(
+        &self,
+        device: &Device,
+        paths: Option<&[String]>,
+    ) -> Result<Vec<RefusedFile>, FateError> {
+        let last = self.store.last_appraisal(device.id.as_str()).await?;
+        let findings: Vec<Refused> =
+            last.and_then(|last| serde_json::from_str(&last.findings).ok()).unwrap_or_default();
+        let wanted = |finding: &Refused| {
+            finding.check == IMA_POLICY && paths.is_none_or(|paths| paths.contains(&finding.claim))
+        };
+        let files: Vec<RefusedFile> =
+            findings.into_iter().filter(wanted).filter_map(Refused::into_file).collect();
+        let named = |path: &&String| files.iter().any(|file| file.claim == **path);
+        match paths.into_iter().flatten().find(|path| !named(path)) {
+            Some(unknown) => Err(FateError::NotRefused { path: unknown.clone() }),
+            None => Ok(files),
+        }
+    }
+
+    /// The policies of the device's assignment with the files in them, those of a roll-out as well: what an operator
+    /// accepts stays accepted when it ends. `None` where that changes nothing.
     async fn widened(
         &self,
         device: &Device,
-        in_force: Option<&PolicyRecord>,
-        paths: Option<&[String]>,
+        in_force: &PlanInForce,
+        files: &[RefusedFile],
         now: UnixTime,
-    ) -> Result<(Option<Next>, Vec<String>), FateError> {
-        let (Some(record), Some(last)) = (in_force, self.store.last_appraisal(device.id.as_str()).await?)
-        else {
-            return Ok((None, Vec::new()));
+    ) -> Result<Option<(RevisePolicies, PlanInForce)>, PolicyChangeError> {
+        let Some(assigned) = in_force.plan.of(&device.labels).filter(|_| !files.is_empty()) else {
+            return Ok(None);
         };
-        let mut policy = Policy::from_toml(&record.text).map_err(PolicyChangeError::from)?;
-        let findings: Vec<RefusedFile> = serde_json::from_str(&last.findings).unwrap_or_default();
-        let wanted = |finding: &&RefusedFile| {
-            finding.check == IMA_POLICY && paths.is_none_or(|paths| paths.contains(&finding.claim))
-        };
-        let mut approved = Vec::new();
-        for finding in findings.iter().filter(wanted) {
-            if policy.allow_reported(&finding.claim, &finding.found) {
-                approved.push(finding.claim.clone());
+        let mut publisher = Publisher::of(&self.store, &assigned.name, OPERATOR, now).await?;
+        let (mut revised, mut published) = (HashMap::new(), Vec::new());
+        for revision in assigned.revisions() {
+            let before = Policy::from_toml(&self.store.policy(revision).await?.text)?;
+            let mut policy = before.clone();
+            // A policy that does not judge files accepts these as well, and must not begin to.
+            if policy.ima.is_some() {
+                files.iter().for_each(|file| policy.allow_file(&file.path, file.digest));
+            }
+            if policy != before {
+                let next = publisher.publish(policy).await?;
+                revised.insert(revision, next.record.revision);
+                published.push(next);
             }
         }
-        if let Some(unknown) = paths.into_iter().flatten().find(|path| !approved.contains(path)) {
-            return Err(FateError::NotRefused { path: unknown.clone() });
+        if published.is_empty() {
+            return Ok(None);
         }
-        if approved.is_empty() {
-            return Ok((None, approved));
-        }
-        Ok((Some(Next::of(&self.store, policy, OPERATOR, now).await?), approved))
+        let revise = |revision| revised.get(&revision).copied().unwrap_or(revision);
+        let plan = in_force.plan.revise(&assigned.selector, revise)?;
+        let step = in_force.step(plan.assigned(&assigned.selector)?, OPERATOR, now);
+        let policies = published.iter().map(|one| one.record.clone()).collect();
+        Ok(Some((RevisePolicies { step, policies }, in_force.next(plan, &published))))
     }
 
     /// The device, which has to be there.
@@ -175,10 +208,24 @@ pub(crate) fn change(
 
 /// What approval reads of a stored [`Finding`].
 #[derive(Deserialize)]
-struct RefusedFile {
+struct Refused {
     check: String,
     claim: String,
     found: String,
+}
+
+/// A file that was refused.
+struct RefusedFile {
+    claim: String,
+    path: Vec<u8>,
+    digest: Digest,
+}
+
+impl Refused {
+    fn into_file(self) -> Option<RefusedFile> {
+        let (path, digest) = Policy::reported_file(&self.claim, &self.found)?;
+        Some(RefusedFile { claim: self.claim, path, digest })
+    }
 }
 
 /// Findings as stored and shown, the gravest first; the tail of a list of a thousand says nothing new.

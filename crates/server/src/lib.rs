@@ -17,6 +17,7 @@ mod entries;
 mod fate;
 mod grant;
 mod keys;
+mod label;
 pub mod ledger;
 mod maintenance;
 mod metrics;

@@ -145,7 +145,7 @@ impl Server {
                 .await?;
         let doors = Doors::new(&revocations, &certificate)?;
         let policies = Policies::open(&store).await?;
-        if policies.current().compiled.is_none() {
+        if policies.current().plan.assignments().is_empty() {
             tracing::warn!("no policy is set, so no device will be trusted: assay policy set FILE");
         }
         let ek_anchors = load_anchors(&config.ek_anchors)?;

@@ -64,6 +64,13 @@ pub fn unite(old: &Policy, new: &Policy) -> Result<Union, PolicyError> {
     Ok(Union { policy, strains })
 }
 
+impl fmt::Display for Strain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Strain { part, change } = self;
+        write!(f, "{} for devices of {part}: {} ({})", change.field, change.value, change.effect)
+    }
+}
+
 fn strains(part: &Policy, union: &Policy) -> Vec<Strain> {
     let harms = |change: &Change| matches!(change.effect, Effect::Refused | Effect::Stricter);
     let harmful = diff(part, union).into_iter().filter(harms);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use assay_evidence::Failure;
 use assay_identity::csr::CsrError;
 use assay_telemetry::{OpenError, SequenceError};
+use assay_trust::assignment::PlanError;
 use assay_trust::ear::EarError;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -25,6 +26,7 @@ use crate::fate::FateError;
 use crate::grant::svid::SvidError;
 use crate::grant::telemetry::SubmitError;
 use crate::keys::KeysError;
+use crate::label::NotLabelled;
 use crate::maintenance::chain;
 use crate::policy::PolicyChangeError;
 use crate::session::SessionEnd;
@@ -296,9 +298,40 @@ impl From<SubmitError> for Refusal {
 
 impl From<PolicyChangeError> for Refusal {
     fn from(error: PolicyChangeError) -> Self {
+        let (kind, code) = match &error {
+            PolicyChangeError::Policy(_) => (Kind::Malformed, "policy"),
+            PolicyChangeError::Label(_) => (Kind::Malformed, "label"),
+            PolicyChangeError::Percent(_) => (Kind::Malformed, "percent"),
+            PolicyChangeError::Plan(error) => plan_codes(error),
+            PolicyChangeError::NothingChanges { .. } => (Kind::OutOfTurn, "nothing-changes"),
+            PolicyChangeError::Strained { .. } => (Kind::OutOfTurn, "policies-disagree"),
+            PolicyChangeError::WouldFall { .. } => (Kind::OutOfTurn, "would-fall"),
+            PolicyChangeError::Busy => (Kind::Exhausted, "busy"),
+            PolicyChangeError::Store(error) => return error.clone().into(),
+        };
+        Refusal::of(kind, code, &error)
+    }
+}
+
+fn plan_codes(error: &PlanError) -> (Kind, &'static str) {
+    match error {
+        PlanError::Ambiguous { .. } => (Kind::OutOfTurn, "ambiguous"),
+        PlanError::TooMany => (Kind::OutOfTurn, "too-many-assignments"),
+        PlanError::NotAssigned { .. } => (Kind::NotFound, "not-assigned"),
+        PlanError::OtherName { .. } => (Kind::OutOfTurn, "other-policy"),
+        PlanError::UnderWay { .. } => (Kind::OutOfTurn, "rollout-under-way"),
+        PlanError::NoRollout { .. } => (Kind::NotFound, "no-rollout"),
+        PlanError::NotWider { .. } => (Kind::OutOfTurn, "not-wider"),
+    }
+}
+
+impl From<NotLabelled> for Refusal {
+    fn from(error: NotLabelled) -> Self {
         match error {
-            PolicyChangeError::Policy(error) => Refusal::of(Kind::Malformed, "policy", &error),
-            PolicyChangeError::Store(error) => error.into(),
+            NotLabelled::Label(error) => Refusal::of(Kind::Malformed, "label", &error),
+            NotLabelled::NotThere { .. } => Refusal::of(Kind::Malformed, "no-label", &error),
+            NotLabelled::Device(error) => error.into(),
+            NotLabelled::Store(error) => error.into(),
         }
     }
 }
@@ -333,6 +366,7 @@ fn first_check(failures: &[Failure]) -> &'static str {
 mod tests {
     use assay_evidence::Check;
     use assay_telemetry::BadSignature;
+    use assay_trust::rollout::Percent;
 
     use super::*;
 
@@ -363,6 +397,21 @@ mod tests {
         check(SubmitError::UnknownDevice, Code::NotFound, 404, "not-enrolled");
         let replay = SequenceError::Replay { sequence: 3 };
         check(SubmitError::Sequence(replay), Code::AlreadyExists, 409, "sequence-replay");
+        let percent = PolicyChangeError::Percent(Percent::try_from(0).unwrap_err());
+        check(percent, Code::InvalidArgument, 400, "percent");
+        let name = || "base".to_owned();
+        check(
+            PolicyChangeError::Plan(PlanError::UnderWay { name: name() }),
+            Code::FailedPrecondition,
+            409,
+            "rollout-under-way",
+        );
+        check(
+            PolicyChangeError::Plan(PlanError::NoRollout { name: name() }),
+            Code::NotFound,
+            404,
+            "no-rollout",
+        );
         check(StoreError::Closed, Code::Unavailable, 503, "store");
         check(StoreError::Busy, Code::ResourceExhausted, 429, "busy");
         check(StoreError::Conflict, Code::Aborted, 409, "conflict");

@@ -53,7 +53,7 @@ async fn attempt(
         Err(error) => return Err(error.into()),
     };
 
-    let policy = server.policies.current().compiled;
+    let policy = server.policies.of(&device).compiled;
     let location = policy.as_ref().and_then(|policy| policy.location());
     let statement = batch.statement();
     match decide(&device.state, TelemetryRequest { batch: &batch, location }, now) {

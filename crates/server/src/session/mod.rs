@@ -24,6 +24,7 @@ use crate::attest::{AttestError, Attester, Challenge, Outcome};
 use crate::clock;
 use crate::grant::svid::{SvidError, device_svid, workload_svid};
 use crate::keys::{Chain, KeysError};
+use crate::policy::PlanInForce;
 use crate::server::Server;
 use crate::store::StoreError;
 use pace::{Allowance, Pace};
@@ -65,6 +66,9 @@ struct Session {
     /// Whether the device has heard what it holds.
     told: bool,
     crl: watch::Receiver<Bytes>,
+    plan: watch::Receiver<Arc<PlanInForce>>,
+    /// The policy that judges the device, as of the last look.
+    revision: u64,
     outbound: mpsc::Sender<Result<edge::ServerMessage, tonic::Status>>,
 }
 
@@ -90,6 +94,8 @@ impl Session {
         permit: OwnedSemaphorePermit,
         outbound: mpsc::Sender<Result<edge::ServerMessage, tonic::Status>>,
     ) -> Session {
+        let mut plan = server.policies.watch();
+        let revision = plan.borrow_and_update().of(&attester.device).revision;
         Session {
             pace: Pace::new(server.config.attest_interval(), Instant::now()),
             crl: server.revocations.watch(),
@@ -98,6 +104,8 @@ impl Session {
             svid_requests: Allowance::new(Instant::now()),
             held: None,
             told: false,
+            plan,
+            revision,
             attester,
             server,
             outbound,
@@ -108,7 +116,6 @@ impl Session {
     where
         S: Stream<Item = Result<edge::DeviceMessage, tonic::Status>> + Unpin,
     {
-        let mut policy = self.server.policies.watch();
         let mut entries = self.server.entries.watch();
         let mut shutdown = self.server.shutdown.clone();
         loop {
@@ -123,7 +130,7 @@ impl Session {
                     None => self.challenge().await?,
                 },
                 Ok(()) = self.crl.changed() => self.tell_again().await?,
-                Ok(()) = policy.changed() => self.pace.hurry(self.server.registry.attached(), Instant::now()),
+                Ok(()) = self.plan.changed() => self.heed_plan(),
                 Ok(()) = entries.changed() => self.tell_again().await?,
                 message = inbound.next() => match message {
                     Some(Ok(message)) => self.hear(message).await?,
@@ -170,6 +177,10 @@ impl Session {
                     self.standing = Standing::Proven(seat);
                 }
                 self.send(server_message::Message::Verdict(verdict)).await?;
+                if !proven {
+                    // What changed before there was a seat to wake.
+                    self.look_again().await?;
+                }
                 self.settle().await
             }
             Err(error) => self.part(error).await,
@@ -185,9 +196,20 @@ impl Session {
         }
         let before = self.attester.device.state.version();
         match self.attester.reload(&self.server.store).await {
-            Ok(()) if self.attester.device.state.version() != before => self.settle().await,
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.heed_plan();
+                if self.attester.device.state.version() != before { self.settle().await } else { Ok(()) }
+            }
             Err(error) => self.part(error).await,
+        }
+    }
+
+    /// Hurries to attest again if another policy judges the device now.
+    fn heed_plan(&mut self) {
+        let revision = self.plan.borrow_and_update().of(&self.attester.device).revision;
+        if revision != self.revision {
+            self.revision = revision;
+            self.pace.hurry(self.server.registry.attached(), Instant::now());
         }
     }
 

@@ -8,8 +8,8 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::appraisals::{self, AppraisalRecord};
+use super::assignments::RevisePolicies;
 use super::grants::{self, Withdrawn};
-use super::policies::{self, NewPolicy};
 use super::{Store, StoreError, Transaction, Unit, loaded, stored};
 use crate::audit::{Kind, Leaf, Line};
 
@@ -36,8 +36,23 @@ pub struct DeviceRecord {
     pub agent_version: String,
     /// When it was last bound.
     pub enrolled_at: UnixTime,
+    /// What operators say about it, as labels are written.
+    pub labels: String,
     /// Its trust.
     pub trust: TrustColumns,
+}
+
+/// What the plan goes by of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelledDevice {
+    /// Its SPIFFE ID.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// As labels are written.
+    pub labels: String,
+    /// pending, enrolled, trusted, suspect, revoked, expired.
+    pub status: String,
 }
 
 /// A trust state as stored: the record, and beside it what queries look for.
@@ -191,18 +206,58 @@ impl Transaction for RevokeDevice {
 pub struct ApproveDevice {
     /// The device's new fate.
     pub change: Change,
-    /// The policy that comes into force with it, if it had to change.
-    pub policy: Option<NewPolicy>,
+    /// The policies that come into force with it, if they had to change.
+    pub policies: Option<RevisePolicies>,
 }
 
 impl Transaction for ApproveDevice {
     type Output = Moved;
 
     async fn apply(self, unit: &mut Unit) -> Result<Moved, StoreError> {
-        if let Some(policy) = self.policy {
-            policies::insert(unit, policy).await?;
+        if let Some(policies) = self.policies {
+            policies.apply(unit).await?;
         }
         change(unit, Kind::DeviceApproved, self.change).await
+    }
+}
+
+/// Gives a device other labels.
+#[derive(Clone, Debug)]
+pub struct LabelDevice {
+    /// Whose.
+    pub device_id: String,
+    /// Those it was decided on.
+    pub from: String,
+    /// Those it has from now on.
+    pub to: String,
+    /// When.
+    pub at: UnixTime,
+    /// Who.
+    pub by: String,
+}
+
+impl Transaction for LabelDevice {
+    type Output = ();
+
+    async fn apply(self, unit: &mut Unit) -> Result<(), StoreError> {
+        let done = sqlx::query("UPDATE devices SET labels = $3 WHERE id = $1 AND labels = $2")
+            .bind(&self.device_id)
+            .bind(&self.from)
+            .bind(&self.to)
+            .execute(unit.connection())
+            .await?;
+        if done.rows_affected() != 1 {
+            return Err(StoreError::Conflict);
+        }
+        unit.audit(Line {
+            kind: Kind::DeviceLabelled,
+            at: self.at,
+            actor: self.by,
+            subject: self.device_id,
+            detail: serde_json::json!({ "from": self.from, "to": self.to }).to_string(),
+        })
+        .await?;
+        Ok(())
     }
 }
 
@@ -230,6 +285,25 @@ impl Store {
             .fetch_all(&self.readers)
             .await?;
         rows.iter().map(device).collect()
+    }
+
+    /// Every device that can be judged, in order of its name, with what the plan goes by.
+    pub async fn labelled_devices(&self) -> Result<Vec<LabelledDevice>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT id, name, labels, status FROM devices WHERE status <> 'revoked' ORDER BY name, id",
+        )
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(LabelledDevice {
+                    id: row.try_get("id")?,
+                    name: row.try_get("name")?,
+                    labels: row.try_get("labels")?,
+                    status: row.try_get("status")?,
+                })
+            })
+            .collect()
     }
 
     /// How many devices have each status.
@@ -308,8 +382,8 @@ async fn insert(unit: &mut Unit, device: &DeviceRecord) -> Result<(), StoreError
     let done = sqlx::query(
         "INSERT INTO devices (id, name, ek_public, ek_certificate, ek_intermediates, ak_public, device_key_public,
              device_key_spki, agent_version, enrolled_at, status, tier, valid_until, evidence_at, reset_count,
-             state_version, trust)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+             state_version, trust, labels)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
          ON CONFLICT (id) DO NOTHING",
     )
     .bind(&device.id)
@@ -329,12 +403,13 @@ async fn insert(unit: &mut Unit, device: &DeviceRecord) -> Result<(), StoreError
     .bind(device.trust.reset_count.map_or(-1, i64::from))
     .bind(stored(device.trust.version))
     .bind(&device.trust.record)
+    .bind(&device.labels)
     .execute(unit.connection())
     .await?;
     if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Conflict) }
 }
 
-/// The TPM and its reset counter stay; every key below the EK is new, and so is the chain of telemetry it signs.
+/// The TPM, its reset counter and its labels stay; every key below the EK is new, and so is the chain of telemetry it signs.
 async fn rebind(unit: &mut Unit, device: &DeviceRecord, from_version: u64) -> Result<(), StoreError> {
     update_trust(unit, &device.id, from_version, &device.trust).await?;
     sqlx::query(
@@ -376,6 +451,7 @@ fn device(row: &SqliteRow) -> Result<DeviceRecord, StoreError> {
         device_key_spki: row.try_get("device_key_spki")?,
         agent_version: row.try_get("agent_version")?,
         enrolled_at: time("enrolled_at")?,
+        labels: row.try_get("labels")?,
         trust: TrustColumns {
             status: row.try_get("status")?,
             tier: row.try_get("tier")?,

@@ -5,6 +5,7 @@
 //! what is read back is a record, never a proof. Start with `writer.rs`, then `devices.rs`.
 
 mod appraisals;
+mod assignments;
 mod audit;
 mod devices;
 mod entries;
@@ -31,15 +32,19 @@ use sqlx::sqlite::{
 use thiserror::Error;
 
 pub use appraisals::AppraisalRecord;
+pub use assignments::{
+    AbortRollout, FinishRollout, PlanRecord, PlanStep, RevisePolicies, SetPolicy, StartRollout,
+    UnassignPolicy, WidenRollout,
+};
 pub(crate) use audit::{highest_named_leaf, leaf, trail};
 pub use devices::{
-    ApproveDevice, Change, DeviceRecord, EnrollDevice, ExpireDevice, Moved, RecordAppraisal, RenewTrust,
-    RevokeDevice, TrustColumns,
+    ApproveDevice, Change, DeviceRecord, EnrollDevice, ExpireDevice, LabelDevice, LabelledDevice, Moved,
+    RecordAppraisal, RenewTrust, RevokeDevice, TrustColumns,
 };
 pub use entries::{CreateEntry, EntryRecord, RemoveEntry, SelectorRecord};
 pub use grants::{Carrier, RecordSvid, RenumberRevocationList, SvidRecord, Withdrawn};
 pub use history::PruneHistory;
-pub use policies::{NewPolicy, PolicyRecord, SetPolicy};
+pub use policies::{NewPolicy, PolicyRecord};
 pub use telemetry::{AcceptTelemetry, PositionRecord, RefuseTelemetry, TelemetryRecord};
 pub use writer::{Transaction, Unit};
 
@@ -167,9 +172,11 @@ fn options_read_only(file: &Path) -> SqliteConnectOptions {
 fn migrations() -> Migrator {
     let spine = include_str!("../../../../migrations/sqlite/0001_spine.sql").into_sql_str();
     let vector = include_str!("../../../../migrations/sqlite/0002_trust_vector.sql").into_sql_str();
+    let assignments = include_str!("../../../../migrations/sqlite/0004_assignments.sql").into_sql_str();
     Migrator::with_migrations(vec![
         Migration::new(1, "spine".into(), MigrationType::Simple, spine, false),
         Migration::new(2, "trust vector".into(), MigrationType::Simple, vector, false),
+        Migration::new(4, "assignments".into(), MigrationType::Simple, assignments, false),
     ])
 }
 

@@ -1,22 +1,21 @@
-//! Policies: every one that was ever in force, the one with the highest revision being the one that is.
+//! Policies: every version that was ever published. Which of them are in force is in `assignments.rs`.
 
 use assay_evidence::time::UnixTime;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use super::{Store, StoreError, Transaction, Unit, loaded, stored};
-use crate::audit::{Kind, Line};
+use super::{Store, StoreError, Unit, loaded, stored};
 
 /// A policy as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyRecord {
-    /// Counts the policies set, whatever their names.
+    /// Counts the policies published, whatever their names.
     pub revision: u64,
     /// Its name.
     pub name: String,
     /// Counts up within the name.
     pub version: u64,
-    /// The text in force, TOML.
+    /// The text, TOML.
     pub text: String,
     /// SHA-256 of its canonical form, hex.
     pub digest: String,
@@ -26,22 +25,39 @@ pub struct PolicyRecord {
     pub set_by: String,
 }
 
-/// A policy about to come into force; it must be the next revision.
+/// A policy about to be published; it must be the next revision.
 pub type NewPolicy = PolicyRecord;
 
-/// Puts a policy in force.
-#[derive(Clone, Debug)]
-pub struct SetPolicy(pub NewPolicy);
-
-impl Transaction for SetPolicy {
-    type Output = ();
-
-    async fn apply(self, unit: &mut Unit) -> Result<(), StoreError> {
-        insert(unit, self.0).await
-    }
-}
-
 impl Store {
+    /// The policy of a revision.
+    pub async fn policy(&self, revision: u64) -> Result<PolicyRecord, StoreError> {
+        let row = sqlx::query("SELECT * FROM policies WHERE revision = $1")
+            .bind(stored(revision))
+            .fetch_optional(&self.readers)
+            .await?;
+        policy(&row.ok_or(StoreError::Unknown("policy"))?)
+    }
+
+    /// A version of a name, the latest if there are several.
+    pub async fn policy_version(&self, name: &str, version: u64) -> Result<PolicyRecord, StoreError> {
+        let row = sqlx::query(
+            "SELECT * FROM policies WHERE name = $1 AND version = $2 ORDER BY revision DESC LIMIT 1",
+        )
+        .bind(name)
+        .bind(stored(version))
+        .fetch_optional(&self.readers)
+        .await?;
+        policy(&row.ok_or(StoreError::Unknown("policy"))?)
+    }
+
+    /// The highest revision there is; 0 if there is none.
+    pub async fn last_policy_revision(&self) -> Result<u64, StoreError> {
+        let row = sqlx::query("SELECT COALESCE(MAX(revision), 0) AS revision FROM policies")
+            .fetch_one(&self.readers)
+            .await?;
+        loaded(row.try_get("revision")?, "policies.revision")
+    }
+
     /// The highest version that a policy of this name had; 0 if there was none.
     pub async fn last_policy_version(&self, name: &str) -> Result<u64, StoreError> {
         let row = sqlx::query("SELECT COALESCE(MAX(version), 0) AS version FROM policies WHERE name = $1")
@@ -50,18 +66,10 @@ impl Store {
             .await?;
         loaded(row.try_get("version")?, "policies.version")
     }
-
-    /// The policy in force, if one was ever set.
-    pub async fn policy(&self) -> Result<Option<PolicyRecord>, StoreError> {
-        let row = sqlx::query("SELECT * FROM policies ORDER BY revision DESC LIMIT 1")
-            .fetch_optional(&self.readers)
-            .await?;
-        row.as_ref().map(policy).transpose()
-    }
 }
 
 /// Two operators may decide at once: the revision is the compare of the compare-and-set.
-pub(super) async fn insert(unit: &mut Unit, policy: NewPolicy) -> Result<(), StoreError> {
+pub(super) async fn insert(unit: &mut Unit, policy: &NewPolicy) -> Result<(), StoreError> {
     let row = sqlx::query("SELECT COALESCE(MAX(revision), 0) AS revision FROM policies")
         .fetch_one(unit.connection())
         .await?;
@@ -80,15 +88,6 @@ pub(super) async fn insert(unit: &mut Unit, policy: NewPolicy) -> Result<(), Sto
     .bind(stored(policy.set_at.0))
     .bind(&policy.set_by)
     .execute(unit.connection())
-    .await?;
-    let detail = serde_json::json!({ "version": policy.version, "digest": policy.digest });
-    unit.audit(Line {
-        kind: Kind::PolicySet,
-        at: policy.set_at,
-        actor: policy.set_by,
-        subject: policy.name,
-        detail: detail.to_string(),
-    })
     .await?;
     Ok(())
 }

@@ -276,15 +276,11 @@ impl Policy {
         }
     }
 
-    /// Accepts the file of an `ima-policy` finding by its claim and what was found; `false` where they name none.
-    pub fn allow_reported(&mut self, claim: &str, found: &str) -> bool {
-        match (crate::path::from_text(claim), Digest::from_text(found)) {
-            (Some(path), Some(digest)) if digest.algorithm() != HashAlgorithm::Sha1 => {
-                self.allow_file(&path, digest);
-                true
-            }
-            _ => false,
-        }
+    /// The file of an `ima-policy` finding by its claim and what was found, as [`Policy::allow_file`] takes it; `None`
+    /// where they name none.
+    pub fn reported_file(claim: &str, found: &str) -> Option<(Vec<u8>, Digest)> {
+        let digest = Digest::from_text(found).filter(|digest| digest.algorithm() != HashAlgorithm::Sha1)?;
+        Some((crate::path::from_text(claim)?, digest))
     }
 
     /// Accepts one more value of a PCR.

@@ -16,6 +16,7 @@ use super::super::error::{Kind, Refusal};
 use crate::audit::Leaf;
 use crate::clock;
 use crate::device::Device;
+use crate::label::NewLabels;
 use crate::server::Server;
 use crate::store::{Carrier, SvidRecord};
 
@@ -95,8 +96,19 @@ pub(super) async fn approve(
     let Approve { paths } = if body.is_empty() { Approve::default() } else { read(&body)? };
     let device = find(&server, &name).await?;
     let approval = server.approve(&device.id, paths.as_deref(), clock::now()).await?;
-    let policy = approval.policy.map(|policy| json!({ "name": policy.name, "version": policy.version }));
+    let policy = approval.policy.map(|policy| json!({ "name": policy.name(), "version": policy.version() }));
     Ok(Json(json!({ "policy": policy, "approved": approval.approved })))
+}
+
+pub(super) async fn label(
+    State(server): State<Arc<Server>>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Result<Json<Value>, Refusal> {
+    let labels: NewLabels = read(&body)?;
+    let device = find(&server, &name).await?;
+    let device = server.label(&device.id, &labels, "operator", clock::now()).await?;
+    explanation(&server, &device).await.map(Json)
 }
 
 /// A device by its SPIFFE ID, the hash in it, or its name if only one has it.
@@ -152,6 +164,8 @@ fn device_json(server: &Server, device: &Device, svids: u64, now: UnixTime) -> V
         "evidence_at": state.evidence_at(),
         "valid_until": state.valid_until(),
         "policy": state.policy(),
+        "policy_in_force": server.policies.of(device).compiled.map(|policy| policy.citation().to_owned()),
+        "labels": device.labels,
         "reset_count": state.reset_count(),
         "reason": state.reason(),
         "awaiting_approval": state.awaiting_approval(),

@@ -8,6 +8,7 @@ mod devices;
 mod entries;
 mod gateways;
 mod page;
+mod policies;
 mod policy;
 mod public;
 mod records;
@@ -86,8 +87,21 @@ fn routes() -> Vec<Route> {
         route(Operator, "GET", "/v1/devices/{device}/ear", get(devices::ear)),
         route(Operator, "POST", "/v1/devices/{device}/revoke", post(devices::revoke)),
         route(Operator, "POST", "/v1/devices/{device}/approve", post(devices::approve)),
+        route(
+            Operator,
+            "POST",
+            "/v1/devices/{device}/labels",
+            post(devices::label).layer(DefaultBodyLimit::max(FORM_BYTES_MAX)),
+        ),
         route(Operator, "GET", "/v1/policy", get(policy::show)),
         route(Operator, "PUT", "/v1/policy", put(policy::set)),
+        route(Operator, "GET", "/v1/policies", get(policies::list)),
+        route(Operator, "POST", "/v1/policies/unassign", post(policies::unassign)),
+        route(Operator, "POST", "/v1/policies/rollouts", post(policies::start)),
+        route(Operator, "GET", "/v1/policies/rollouts/{name}", get(policies::status)),
+        route(Operator, "POST", "/v1/policies/rollouts/{name}/widen", post(policies::widen)),
+        route(Operator, "POST", "/v1/policies/rollouts/{name}/finish", post(policies::finish)),
+        route(Operator, "POST", "/v1/policies/rollouts/{name}/abort", post(policies::abort)),
         route(Operator, "GET", "/v1/entries", get(entries::list)),
         route(Operator, "POST", "/v1/entries", post(entries::create)),
         route(Operator, "DELETE", "/v1/entries/{entry}", delete(entries::remove)),
@@ -161,6 +175,6 @@ const CONTENT_POLICY: &str = "default-src 'none'; style-src 'self'; script-src '
                               img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 /// A policy of 100,000 files has some 15 MB, and nothing else comes near.
 const BODY_BYTES_MAX: usize = 32 << 20;
-/// A token is 43 bytes.
+/// A token is 43 bytes, and labels that a device may have some 2,000.
 const FORM_BYTES_MAX: usize = 4096;
 const REQUEST_WITHIN: Duration = Duration::from_secs(30);

@@ -35,7 +35,8 @@ struct Page {
 #[derive(Template)]
 #[template(path = "fleet.html")]
 struct Fleet {
-    policy: Option<String>,
+    /// Each policy in force, and for whom.
+    policies: Vec<String>,
     attached: usize,
     tiles: Vec<Tile>,
     devices: Vec<DeviceRow>,
@@ -143,7 +144,7 @@ impl Fleet {
             .map(|device| row(server, device, svids.get(device.id.as_str()).copied().unwrap_or(0), now))
             .collect();
         Ok(Fleet {
-            policy: server.policies.current().compiled.map(|policy| policy.citation().to_owned()),
+            policies: policies(server),
             attached: server.registry.attached(),
             tiles: STATUSES
                 .iter()
@@ -173,6 +174,23 @@ fn row(server: &Server, device: &Device, svids: u64, now: UnixTime) -> DeviceRow
         svids,
         attached: server.registry.is_attached(&device.id),
     }
+}
+
+/// `base v3`, and for whom or how far on its way where there is something to say.
+fn policies(server: &Server) -> Vec<String> {
+    let in_force = server.policies.current();
+    let mut policies = Vec::new();
+    for assigned in in_force.plan.assignments().iter().rev() {
+        let mut text = in_force.citation(assigned.revision).to_owned();
+        if let Some(rollout) = &assigned.rollout {
+            text += &format!(" → {} ({} %)", in_force.citation(rollout.new), rollout.percent);
+        }
+        if !assigned.selector.is_empty() {
+            text += &format!(" for {}", assigned.selector);
+        }
+        policies.push(text);
+    }
+    policies
 }
 
 /// The start of the hash in a device's ID.
@@ -245,7 +263,8 @@ mod tests {
             attached: true,
         }];
         let (tiles, events) = (Vec::new(), Vec::new());
-        let fleet = Fleet { policy: None, attached: 1, tiles, devices, more: 0, events, time: String::new() };
+        let fleet =
+            Fleet { policies: Vec::new(), attached: 1, tiles, devices, more: 0, events, time: String::new() };
         let html = fleet.render().unwrap();
         assert!(!html.contains("<script>") && html.contains("a &#38; b"), "{html}");
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use assay_identity::SpiffeId;
+use assay_trust::labels::Selector;
 use axum::Json;
 use axum::extract::{Query, State};
 use axum::response::IntoResponse;
@@ -62,12 +63,13 @@ async fn fleet_status(server: &Server) -> Result<Value, Refusal> {
         .into_iter()
         .map(|(status, count)| (status, count.into()))
         .collect();
-    let policy = server.policies.current().compiled;
+    let in_force = server.policies.current();
+    let policy = in_force.plan.assigned(&Selector::default()).ok();
     Ok(json!({
         "trust_domain": server.config.trust_domain.as_str(),
         "devices": counts,
         "attached": server.registry.attached(),
-        "policy": policy.map(|policy| policy.citation().to_owned()),
+        "policy": policy.map(|assigned| in_force.citation(assigned.revision)),
     }))
 }
 

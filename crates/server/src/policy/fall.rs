@@ -1,0 +1,108 @@
+//! Which devices a policy judges, and which of them would fall if its new version were in force alone.
+
+use assay_evidence::time::UnixTime;
+use assay_identity::SpiffeId;
+use assay_trust::Status;
+use assay_trust::assignment::{Assignment, PlanError};
+use assay_trust::labels::Labels;
+use serde::Serialize;
+
+use super::{PlanInForce, PolicyChangeError};
+use crate::server::Server;
+use crate::store::{LabelledDevice, StoreError};
+
+/// A device that would fall, or is not known to stand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Fall {
+    /// Its SPIFFE ID.
+    pub device: String,
+    /// What people call it.
+    pub name: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// How many devices an assignment judges.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Devices {
+    /// All of them.
+    pub all: u64,
+    /// Those that are trusted.
+    pub trusted: u64,
+    /// Those that the union of a roll-out judges.
+    pub on_union: u64,
+}
+
+impl Server {
+    /// The devices of each assignment of the plan, in its order, and how many devices have none.
+    pub(crate) async fn devices_by_policy(
+        &self,
+        in_force: &PlanInForce,
+    ) -> Result<(Vec<Devices>, u64), StoreError> {
+        let assignments = in_force.plan.assignments();
+        let (mut counts, mut without) = (vec![Devices::default(); assignments.len()], 0);
+        for device in self.store.labelled_devices().await? {
+            let (id, labels) = plan_terms(&device)?;
+            let assigned = in_force.plan.of(&labels);
+            let place = assigned.and_then(|assigned| assignments.iter().position(|one| one == assigned));
+            match (assigned, place.and_then(|place| counts.get_mut(place))) {
+                (Some(assigned), Some(count)) => {
+                    count.all += 1;
+                    count.trusted += u64::from(device.status == Status::Trusted.name());
+                    count.on_union +=
+                        u64::from(assigned.rollout.is_some_and(|rollout| rollout.includes(&id)));
+                }
+                _ => without += 1,
+            }
+        }
+        Ok((counts, without))
+    }
+
+    /// The devices of an assignment that are trusted now and would not be under the new version alone.
+    pub(crate) async fn would_fall(
+        &self,
+        in_force: &PlanInForce,
+        assigned: &Assignment,
+        _now: UnixTime,
+    ) -> Result<Vec<Fall>, PolicyChangeError> {
+        let Some(rollout) = assigned.rollout else {
+            return Err(PlanError::NoRollout { name: assigned.name.clone() }.into());
+        };
+        let mut falls = Vec::new();
+        for device in self.store.labelled_devices().await? {
+            let (_, labels) = plan_terms(&device)?;
+            if device.status == Status::Trusted.name() && in_force.plan.of(&labels) == Some(assigned) {
+                let last = self.store.last_appraisal(&device.id).await?;
+                let judged_by = last.map(|last| last.policy).unwrap_or_default();
+                let reason = format!("{judged_by} judged it, not {}", in_force.citation(rollout.new));
+                falls.push(Fall { device: device.id, name: device.name, reason });
+            }
+        }
+        Ok(falls)
+    }
+}
+
+/// What the plan goes by.
+fn plan_terms(device: &LabelledDevice) -> Result<(SpiffeId, Labels), StoreError> {
+    let id = SpiffeId::parse(&device.id).map_err(|_| StoreError::Corrupt { column: "devices.id" })?;
+    let labels = device.labels.parse().map_err(|_| StoreError::Corrupt { column: "devices.labels" })?;
+    Ok((id, labels))
+}
+
+/// The devices, as part of an error.
+pub(super) fn sentence(devices: &[Fall]) -> String {
+    let shown = devices.iter().take(DEVICES_NAMED_MAX).map(|fall| format!("{} ({})", fall.name, fall.reason));
+    let more = devices.len().saturating_sub(DEVICES_NAMED_MAX);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!(
+        "{} would fall: {}{more}. Update them first, or accept that with --force",
+        match devices.len() {
+            1 => "one device".to_owned(),
+            count => format!("{count} devices"),
+        },
+        shown.collect::<Vec<_>>().join(", ")
+    )
+}
+
+/// What an operator reads in one go.
+const DEVICES_NAMED_MAX: usize = 20;

@@ -1,0 +1,215 @@
+//! The policies in force: each compiled once, shared by every appraisal under it, and word of every change.
+//!
+//! `publish.rs` gives a policy its number, `assign.rs` puts policies in force and takes them back, `rollout.rs` takes one
+//! to its next version without any device falling, `fall.rs` says which devices would.
+
+mod assign;
+mod fall;
+mod publish;
+mod rollout;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use assay_evidence::time::UnixTime;
+use assay_trust::assignment::{Assignment, Plan, PlanError};
+use assay_trust::labels::LabelError;
+use assay_trust::rollout::{PercentError, Strain};
+use assay_trust::{CompiledPolicy, Policy, PolicyError};
+use thiserror::Error;
+use tokio::sync::watch;
+
+use crate::device::Device;
+use crate::store::{PlanStep, Store, StoreError, Transaction};
+
+pub(crate) use fall::{Devices, Fall};
+pub(crate) use publish::{Published, Publisher};
+pub(crate) use rollout::NewRollout;
+
+/// What a device is appraised under now.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PolicyInForce {
+    /// Its place among all that were ever published; 0: none is in force for the device.
+    pub revision: u64,
+    /// The policy; without one nothing is judged, and nothing granted.
+    pub compiled: Option<Arc<CompiledPolicy>>,
+}
+
+/// The plan, and every policy in it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PlanInForce {
+    /// Counts changes of the plan.
+    pub version: u64,
+    /// Who is judged by what.
+    pub plan: Plan,
+    compiled: HashMap<u64, Arc<CompiledPolicy>>,
+}
+
+/// The door to the policies in force.
+#[derive(Debug)]
+pub(crate) struct Policies {
+    current: watch::Sender<Arc<PlanInForce>>,
+}
+
+impl Policies {
+    /// Loads the policies in force from the store.
+    pub(crate) async fn open(store: &Store) -> Result<Policies, PolicyChangeError> {
+        let policies = Policies { current: watch::Sender::default() };
+        policies.current.send_replace(policies.load(store).await?);
+        Ok(policies)
+    }
+
+    /// What is in force now.
+    pub(crate) fn current(&self) -> Arc<PlanInForce> {
+        self.current.borrow().clone()
+    }
+
+    /// What is in force for a device now.
+    pub(crate) fn of(&self, device: &Device) -> PolicyInForce {
+        self.current.borrow().of(device)
+    }
+
+    /// Word of changes.
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<PlanInForce>> {
+        self.current.subscribe()
+    }
+
+    /// The plan as the store has it: what a change is decided on. Another's change may be there that was not announced
+    /// yet.
+    pub(crate) async fn load(&self, store: &Store) -> Result<Arc<PlanInForce>, PolicyChangeError> {
+        let record = store.plan().await?;
+        let current = self.current();
+        if record.version == current.version {
+            return Ok(current);
+        }
+        let mut compiled = HashMap::new();
+        for revision in record.plan.revisions() {
+            let policy = match current.compiled.get(&revision) {
+                Some(known) => known.clone(),
+                None => compile(Policy::from_toml(&store.policy(revision).await?.text)?).await?,
+            };
+            compiled.insert(revision, policy);
+        }
+        Ok(Arc::new(PlanInForce { version: record.version, plan: record.plan, compiled }))
+    }
+
+    /// Commits a change of the plan and lets everyone know; `None` if another change came first.
+    pub(crate) async fn commit<T: Transaction>(
+        &self,
+        store: &Store,
+        change: T,
+        next: PlanInForce,
+    ) -> Result<Option<T::Output>, StoreError> {
+        match store.commit(change).await {
+            Ok(output) => {
+                self.announce(next);
+                Ok(Some(output))
+            }
+            Err(StoreError::Conflict) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Of two changes at once the later one stays, in whatever order they are announced.
+    pub(crate) fn announce(&self, next: PlanInForce) {
+        self.current.send_if_modified(|current| {
+            let newer = current.version < next.version;
+            if newer {
+                *current = Arc::new(next);
+            }
+            newer
+        });
+    }
+}
+
+impl PlanInForce {
+    /// What is in force for a device.
+    pub(crate) fn of(&self, device: &Device) -> PolicyInForce {
+        let revision = self.plan.revision_for(&device.id, &device.labels);
+        let compiled = revision.and_then(|revision| self.compiled.get(&revision).cloned());
+        PolicyInForce { revision: revision.unwrap_or(0), compiled }
+    }
+
+    /// The policy of a revision that is in force for someone.
+    pub(crate) fn compiled(&self, revision: u64) -> Option<&Arc<CompiledPolicy>> {
+        self.compiled.get(&revision)
+    }
+
+    /// A policy as findings cite it.
+    pub(crate) fn citation(&self, revision: u64) -> &str {
+        self.compiled.get(&revision).map_or("", |policy| policy.citation())
+    }
+
+    /// A change of it as one transaction has it.
+    pub(crate) fn step(&self, assignment: &Assignment, by: &str, at: UnixTime) -> PlanStep {
+        PlanStep { from_version: self.version, assignment: assignment.clone(), at, by: by.to_owned() }
+    }
+
+    /// The next plan, with what is published for it; what it has no use for is let go.
+    pub(crate) fn next(&self, plan: Plan, published: &[Published]) -> PlanInForce {
+        let published = published.iter().map(|one| (one.record.revision, one.compiled.clone()));
+        let mut known: HashMap<_, _> = published.collect();
+        known.extend(self.compiled.iter().map(|(revision, policy)| (*revision, policy.clone())));
+        let compiled = plan.revisions().filter_map(|revision| known.remove_entry(&revision)).collect();
+        PlanInForce { version: self.version.saturating_add(1), plan, compiled }
+    }
+}
+
+/// A policy of 100,000 files takes longer than a stream should wait.
+async fn compile(policy: Policy) -> Result<Arc<CompiledPolicy>, PolicyChangeError> {
+    let compiled = aside(move || CompiledPolicy::new(policy)).await?;
+    Ok(Arc::new(compiled?))
+}
+
+/// Does long work on another thread.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, PolicyChangeError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| PolicyChangeError::Busy)
+}
+
+/// Why the policies in force did not change.
+#[derive(Debug, Error)]
+pub enum PolicyChangeError {
+    /// The text is no usable policy.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// No label, or no selector.
+    #[error(transparent)]
+    Label(#[from] LabelError),
+    /// No percentage.
+    #[error(transparent)]
+    Percent(#[from] PercentError),
+    /// The plan does not allow it.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The new version says what the old one says.
+    #[error("{old} says the same already: there is nothing to roll out")]
+    NothingChanges {
+        /// The policy in force.
+        old: String,
+    },
+    /// Old and new disagree about what has to be.
+    #[error(
+        "devices could fall while both are in force, since of two demands the stricter one holds: {}. Make the \
+         policies agree on it, or accept that with --force",
+        strains.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    )]
+    Strained {
+        /// What devices that pass one alone could fall of.
+        strains: Vec<Strain>,
+    },
+    /// Not every device is ready for the new version alone.
+    #[error("{}", fall::sentence(devices))]
+    WouldFall {
+        /// Those that are not.
+        devices: Vec<Fall>,
+    },
+    /// Threads are short.
+    #[error("the server has no thread left for it")]
+    Busy,
+    /// It could not be stored, or others came first too often.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// How often a change is decided anew when another's comes first.
+const ATTEMPTS_MAX: usize = 5;

@@ -1,0 +1,167 @@
+//! Taking a policy to its next version in stages, so that no device falls on the way.
+//!
+//! Load, decide, commit, announce. If another change came first, it is decided anew.
+
+use std::sync::Arc;
+
+use assay_evidence::time::UnixTime;
+use assay_trust::Policy;
+use assay_trust::labels::Selector;
+use assay_trust::rollout::{Percent, Rollout, Union, unite};
+
+use super::{ATTEMPTS_MAX, Fall, PolicyChangeError, Publisher, aside};
+use crate::server::Server;
+use crate::store::{AbortRollout, FinishRollout, PolicyRecord, StartRollout, StoreError, WidenRollout};
+
+/// A roll-out as an operator asks for it.
+#[derive(Debug)]
+pub(crate) struct NewRollout {
+    /// The new version of the policy, TOML or JSON.
+    pub text: String,
+    /// Whose assignment it is about.
+    pub selector: Selector,
+    /// How many of its devices are in the first stage.
+    pub percent: Percent,
+    /// Whether devices may fall of what the union demands.
+    pub force: bool,
+}
+
+/// A roll-out that began.
+#[derive(Debug)]
+pub(crate) struct Started {
+    /// The policy under which a device is good before and after its update.
+    pub union: PolicyRecord,
+    /// The policy that will be in force in the end.
+    pub new: PolicyRecord,
+}
+
+/// A roll-out that came to its end.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    /// The version in force.
+    pub version: Option<u64>,
+    /// Devices that were known to fall of it.
+    pub accepted: Vec<Fall>,
+}
+
+impl Server {
+    /// Publishes the new version and the union with the one in force, and lets the union judge the first devices.
+    pub(crate) async fn start_rollout(
+        &self,
+        rollout: NewRollout,
+        by: &str,
+        now: UnixTime,
+    ) -> Result<Started, PolicyChangeError> {
+        let NewRollout { text, selector, percent, force } = rollout;
+        let new = Arc::new(aside(move || Policy::from_text(&text)).await??);
+        for _ in 0..ATTEMPTS_MAX {
+            let in_force = self.policies.load(&self.store).await?;
+            let assigned = in_force.plan.may_start(&selector, &new.name)?;
+            let Union { policy: union, strains } = self.union(assigned.revision, new.clone()).await?;
+            if !strains.is_empty() && !force {
+                return Err(PolicyChangeError::Strained { strains });
+            }
+            // The union comes first, so that versions count up from stage to stage.
+            let mut publisher = Publisher::of(&self.store, &new.name, by, now).await?;
+            let union = publisher.publish(union).await?;
+            let published = publisher.publish(Policy::clone(&new)).await?;
+            let started = Started { union: union.record.clone(), new: published.record.clone() };
+            let [id, last] = [started.union.revision, started.new.revision];
+            let plan =
+                in_force.plan.start(&selector, &new.name, Rollout { id, union: id, new: last, percent })?;
+            let change = StartRollout {
+                step: in_force.step(plan.assigned(&selector)?, by, now),
+                union: started.union.clone(),
+                new: started.new.clone(),
+            };
+            let next = in_force.next(plan, &[union, published]);
+            if self.policies.commit(&self.store, change, next).await?.is_some() {
+                let (policy, version) = (&new.name, started.new.version);
+                tracing::info!(policy, version, %selector, %percent, by, "roll-out started");
+                return Ok(started);
+            }
+        }
+        Err(StoreError::Conflict.into())
+    }
+
+    /// What accepts what the policy of a revision and the new one accept.
+    async fn union(&self, revision: u64, new: Arc<Policy>) -> Result<Union, PolicyChangeError> {
+        let text = self.store.policy(revision).await?.text;
+        aside(move || {
+            let old = Policy::from_toml(&text)?;
+            if (Policy { version: old.version, ..Policy::clone(&new) }) == old {
+                return Err(PolicyChangeError::NothingChanges { old: old.citation() });
+            }
+            Ok(unite(&old, &new)?)
+        })
+        .await?
+    }
+
+    /// Lets the union judge more devices.
+    pub(crate) async fn widen_rollout(
+        &self,
+        name: &str,
+        percent: Percent,
+        by: &str,
+        now: UnixTime,
+    ) -> Result<(), PolicyChangeError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let in_force = self.policies.load(&self.store).await?;
+            let plan = in_force.plan.widen(name, percent)?;
+            let change = WidenRollout(in_force.step(plan.rolled_out(name)?.0, by, now));
+            if self.policies.commit(&self.store, change, in_force.next(plan, &[])).await?.is_some() {
+                tracing::info!(policy = name, %percent, by, "roll-out widened");
+                return Ok(());
+            }
+        }
+        Err(StoreError::Conflict.into())
+    }
+
+    /// Puts the new version in force alone. Devices that would fall forbid it, unless `force` accepts that.
+    pub(crate) async fn finish_rollout(
+        &self,
+        name: &str,
+        force: bool,
+        by: &str,
+        now: UnixTime,
+    ) -> Result<Finished, PolicyChangeError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let in_force = self.policies.load(&self.store).await?;
+            let (assigned, rollout) = in_force.plan.rolled_out(name)?;
+            let devices = self.would_fall(&in_force, assigned, now).await?;
+            if !devices.is_empty() && !force {
+                return Err(PolicyChangeError::WouldFall { devices });
+            }
+            let plan = in_force.plan.finish(name)?;
+            let step = in_force.step(plan.assigned(&assigned.selector)?, by, now);
+            let forced = u64::try_from(devices.len()).unwrap_or(u64::MAX);
+            let change = FinishRollout { step, forced };
+            if self.policies.commit(&self.store, change, in_force.next(plan, &[])).await?.is_some() {
+                tracing::info!(policy = name, forced, by, "roll-out finished");
+                let version = in_force.compiled(rollout.new).map(|policy| policy.version());
+                return Ok(Finished { version, accepted: devices });
+            }
+        }
+        Err(StoreError::Conflict.into())
+    }
+
+    /// Leaves the version in force that was; which one that is.
+    pub(crate) async fn abort_rollout(
+        &self,
+        name: &str,
+        by: &str,
+        now: UnixTime,
+    ) -> Result<Option<u64>, PolicyChangeError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let in_force = self.policies.load(&self.store).await?;
+            let plan = in_force.plan.abort(name)?;
+            let (assigned, _) = in_force.plan.rolled_out(name)?;
+            let change = AbortRollout(in_force.step(plan.assigned(&assigned.selector)?, by, now));
+            if self.policies.commit(&self.store, change, in_force.next(plan, &[])).await?.is_some() {
+                tracing::info!(policy = name, by, "roll-out aborted");
+                return Ok(in_force.compiled(assigned.revision).map(|policy| policy.version()));
+            }
+        }
+        Err(StoreError::Conflict.into())
+    }
+}
