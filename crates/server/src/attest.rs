@@ -137,6 +137,7 @@ impl Attester {
             endorsement: self.endorsement.clone().filter(|endorsement| now <= endorsement.valid_until()),
             nonce: challenge.nonce,
             baseline: challenge.baseline,
+            boot_logs: server.boot_logs.clone(),
             evidence,
             quote,
             now,

@@ -8,6 +8,7 @@
 mod api;
 mod attest;
 pub mod audit;
+mod boot_logs;
 mod clock;
 pub mod config;
 mod device;

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use crate::api;
 use crate::api::listen::Limits;
+use crate::boot_logs::BootLogs;
 use crate::clock;
 use crate::config::Config;
 use crate::entries::Entries;
@@ -42,6 +43,7 @@ pub(crate) struct Server {
     pub entries: Entries,
     pub registry: Arc<Registry>,
     pub verifier: Verifier,
+    pub boot_logs: Arc<BootLogs>,
     pub metrics: Metrics,
     pub operator: OperatorToken,
     pub result_key: ResultKey,
@@ -157,6 +159,7 @@ impl Server {
             entries: Entries::open(&store, &config.trust_domain).await?,
             registry: Arc::new(Registry::new(limits)),
             verifier: Verifier::new(limits.verifications_max),
+            boot_logs: Arc::default(),
             enrollments: Arc::new(Semaphore::new(limits.enrollments_max)),
             metrics: Metrics::new(),
             sign_ins: api::SignIns::default(),

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use assay_evidence::time::UnixTime;
 use assay_evidence::tpm::ek_certificate::Endorsement;
 use assay_evidence::tpm::pcr::PcrValues;
-use assay_evidence::verify::{Baseline, Evidence, Expectation, ImaLog, QuoteEvidence, Verification, verify};
+use assay_evidence::verify::{
+    Baseline, Evidence, Expectation, ImaLog, KnownBootLog, QuoteEvidence, Verification, verify,
+};
 use assay_evidence::{Check, HashAlgorithm, PcrIndex};
 use assay_trust::{AttestationResult, CompiledPolicy, appraise, refuse};
 use assay_wire::edge;
@@ -14,6 +16,7 @@ use axum::body::Bytes;
 use tokio::sync::Semaphore;
 
 use crate::attest::{AttestError, NONCE_BYTES};
+use crate::boot_logs::BootLogs;
 
 /// The door to the threads; so many at a time, the rest wait in line.
 #[derive(Debug)]
@@ -50,6 +53,7 @@ pub(crate) struct Job {
     pub pcrs: PcrValues,
     pub nonce: [u8; NONCE_BYTES],
     pub baseline: Option<Baseline>,
+    pub boot_logs: Arc<BootLogs>,
     pub last_reset_count: Option<u32>,
     pub policy: Option<Arc<CompiledPolicy>>,
     pub endorsement: Option<Arc<Endorsement>>,
@@ -77,6 +81,9 @@ impl Job {
         let policy = self.policy.as_deref();
         match claims {
             Some(claims) => {
+                if let (Some(log), Some(claims)) = (self.boot_log(), claims.boot()) {
+                    self.boot_logs.keep(log.len(), claims);
+                }
                 let result = appraise(&claims, policy, self.endorsement.as_deref(), self.now);
                 let baseline = policy.map(|_| claims.baseline(result.good_ima_entries()));
                 Judged { result, baseline, authentic: true }
@@ -89,6 +96,7 @@ impl Job {
     }
 
     fn verify(&self) -> Verification {
+        let boot_log = self.boot_log();
         let evidence = Evidence {
             ak_public: &self.ak_public,
             quotes: vec![QuoteEvidence {
@@ -99,7 +107,7 @@ impl Job {
                 nonce: &self.nonce,
                 ak_public: None,
             }],
-            boot_log: self.evidence.boot_log.as_deref(),
+            boot_log,
             ima_log: self.ima_log(),
             ima_from_entry: self.evidence.ima_from_entry,
         };
@@ -107,8 +115,14 @@ impl Job {
             required_selection: quoted_pcrs().map(|index| (HashAlgorithm::Sha256, index)).collect(),
             last_reset_count: self.last_reset_count,
             baseline: self.baseline.as_ref(),
+            known_boot_log: boot_log
+                .and_then(|log| KnownBootLog::find(log, |sha256| self.boot_logs.find(sha256))),
         };
         verify(&evidence, &expectation)
+    }
+
+    fn boot_log(&self) -> Option<&[u8]> {
+        self.evidence.boot_log.as_deref().filter(|log| !log.is_empty())
     }
 
     /// No bytes mean nothing new after entries that were judged, and else that the host has no list.

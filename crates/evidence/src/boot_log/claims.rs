@@ -10,6 +10,8 @@ use crate::{Digest, HashAlgorithm, PcrIndex};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BootClaims {
     log_sha256: Digest,
+    /// What the whole log replays to, whether or not the quotes said the same.
+    logged: PcrValues,
     replayed: PcrValues,
     facts: BootFacts,
     events: Vec<EventSummary>,
@@ -21,7 +23,7 @@ impl BootClaims {
         &self.log_sha256
     }
 
-    /// The PCR values it replays to, in every bank.
+    /// The PCR values it replays to, in every bank, but for those of PCRs that hold more than it tells.
     pub fn replayed(&self) -> &PcrValues {
         &self.replayed
     }
@@ -34,6 +36,11 @@ impl BootClaims {
     /// The events that extended a PCR.
     pub fn events(&self) -> &[EventSummary] {
         &self.events
+    }
+
+    /// What to hold against the quotes when the same log comes again.
+    pub(crate) fn logged(&self) -> &PcrValues {
+        &self.logged
     }
 
     /// The claims without anything that stands on these PCRs, which hold more than the log tells.
@@ -55,9 +62,11 @@ pub(crate) fn claims(log: &BootLog<'_>, bank: HashAlgorithm) -> BootClaims {
         digest,
         remark: remark(event),
     });
+    let replayed = replay(log);
     BootClaims {
         log_sha256: HashAlgorithm::Sha256.hash(&[log.bytes()]),
-        replayed: replay(log),
+        logged: replayed.clone(),
+        replayed,
         facts: facts(log, bank),
         events: events.collect(),
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Baseline, QuoteOutcome, Report};
 use crate::boot_log::{self, BootClaims, BootLog, reached_by_phases};
 use crate::check::Check;
-use crate::digest::{HashAlgorithm, PcrIndex};
+use crate::digest::{Digest, HashAlgorithm, PcrIndex};
 use crate::tpm::pcr::PcrValues;
 
 /// What there is to say of the boot.
@@ -24,25 +24,75 @@ impl Boot {
     }
 }
 
+/// A boot log, and what verification made of the very same bytes before: of this device, or of another that booted
+/// alike. It spares reading them again, never holding them against the quotes.
+#[derive(Clone, Debug)]
+pub struct KnownBootLog<'a> {
+    log: &'a [u8],
+    claims: Arc<BootClaims>,
+}
+
+impl<'a> KnownBootLog<'a> {
+    /// Looks the log up by its SHA-256.
+    pub fn find(
+        log: &'a [u8],
+        by_sha256: impl FnOnce(&Digest) -> Option<Arc<BootClaims>>,
+    ) -> Option<KnownBootLog<'a>> {
+        let sha256 = HashAlgorithm::Sha256.hash(&[log]);
+        // Whoever looks up is not believed: claims say themselves what log they were made of.
+        let claims = by_sha256(&sha256).filter(|claims| *claims.log_sha256() == sha256)?;
+        Some(KnownBootLog { log, claims })
+    }
+
+    /// The claims, if they were made of this log.
+    fn claims_of(&self, log: &[u8]) -> Option<&Arc<BootClaims>> {
+        (self.log == log).then_some(&self.claims)
+    }
+}
+
 /// Replays the log, or takes the one judged before in this boot, and compares with every quote.
 pub(super) fn verify(
     log: Option<&[u8]>,
+    seen: Option<&KnownBootLog<'_>>,
     baseline: Option<&Baseline>,
     quotes: &[QuoteOutcome<'_>],
     report: &mut Report,
 ) -> Boot {
     let known = baseline.and_then(Baseline::boot_claims);
     match (log.filter(|log| !log.is_empty()), known) {
-        (Some(log), _) => match boot_log::parse(log) {
-            Ok(log) => verify_log(&log, quotes, report),
-            Err(error) => {
-                let found = error.to_string();
-                report.fail(Check::EventLogParse, "boot log", "a TCG PC Client boot log", found);
-                Boot::default()
-            }
-        },
+        (Some(log), _) => {
+            let seen = seen.and_then(|seen| seen.claims_of(log));
+            let same = seen.and_then(|seen| verify_seen(seen, quotes, report));
+            same.unwrap_or_else(|| verify_unread(log, quotes, report))
+        }
         (None, Some(known)) => verify_known(known, quotes, report),
         (None, None) => note_missing(quotes, report),
+    }
+}
+
+/// Claims that were made of this log before, in one bank and without the PCRs that the quotes did not bear out then.
+/// Where these quotes say otherwise about either, the log has to be read for them.
+fn verify_seen(seen: &Arc<BootClaims>, quotes: &[QuoteOutcome<'_>], report: &mut Report) -> Option<Boot> {
+    let mut found = Report::default();
+    let log_pcrs = pcrs_of(seen.logged());
+    let unexplained = compare(seen.logged(), quotes, &mut found);
+    let bank = common_banks(seen.logged(), &log_pcrs, quotes, &mut found).into_iter().max()?;
+    if bank != seen.facts().bank || unexplained != seen.facts().unexplained_pcrs {
+        return None;
+    }
+    report.failures.append(&mut found.failures);
+    report.notes.append(&mut found.notes);
+    Some(Boot { claims: Some(Arc::clone(seen)), log_missing: false, log_pcrs })
+}
+
+fn verify_unread(log: &[u8], quotes: &[QuoteOutcome<'_>], report: &mut Report) -> Boot {
+    match boot_log::parse(log) {
+        Ok(log) => verify_log(&log, quotes, report),
+        Err(error) => {
+            let found = error.to_string();
+            report.fail(Check::EventLogParse, "boot log", "a TCG PC Client boot log", found);
+            Boot::default()
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod boot;
 mod claims;
 mod ima;
 
+pub use self::boot::KnownBootLog;
 pub use self::claims::{Baseline, Claims, ImaClaims};
 use crate::check::{Check, Failure};
 use crate::digest::{HashAlgorithm, PcrIndex};
@@ -65,6 +66,8 @@ pub struct Expectation<'a> {
     pub last_reset_count: Option<u32>,
     /// What was judged before of this boot. Applies while the reset counter stands.
     pub baseline: Option<&'a Baseline>,
+    /// What was made of the same boot log before, by whatever device.
+    pub known_boot_log: Option<KnownBootLog<'a>>,
 }
 
 /// What verification found.
@@ -95,7 +98,8 @@ pub fn verify(evidence: &Evidence<'_>, expectation: &Expectation<'_>) -> Verific
         reset_count.is_none_or(|reset_count| reset_count == baseline.reset_count())
     });
 
-    let boot = boot::verify(evidence.boot_log, baseline, &quotes, &mut report);
+    let boot =
+        boot::verify(evidence.boot_log, expectation.known_boot_log.as_ref(), baseline, &quotes, &mut report);
     let ima = ima::verify(evidence, baseline, &quotes, &mut report);
     let covered = report.selection(first, boot.log_pcrs(), ima.is_some(), expectation);
     if covered.iter().all(|bank| *bank == HashAlgorithm::Sha1) && !covered.is_empty() {

@@ -81,7 +81,7 @@ fn verified(device: &SoftwareDevice, challenge: &Challenge, told: &protocol::Evi
     let expectation = Expectation {
         required_selection: required.collect(),
         last_reset_count: Some(device.clock.reset_count),
-        baseline: None,
+        ..Expectation::default()
     };
     verify(&evidence, &expectation)
 }

@@ -10,6 +10,7 @@ mod ek_certificate;
 mod files;
 mod ima;
 mod keys;
+mod known_boot_log;
 mod lies;
 mod runtime_pcrs;
 mod signatures;
