@@ -1,6 +1,9 @@
 //! Every transaction against a real database file: what it does, what it refuses, and what a reopening finds.
 
 use assay_evidence::time::UnixTime;
+use assay_trust::assignment::{Assignment, Plan};
+use assay_trust::labels::Selector;
+use assay_trust::rollout::{Percent, Rollout};
 use tempfile::TempDir;
 
 use super::*;
@@ -76,6 +79,7 @@ fn device(status: &str, version: u64) -> DeviceRecord {
         device_key_spki: vec![5],
         agent_version: "test".to_owned(),
         enrolled_at: NOW,
+        labels: String::new(),
         trust: trust(status, version),
     }
 }
@@ -136,6 +140,22 @@ fn entry(id: &str) -> CreateEntry {
         created_at: NOW,
     };
     CreateEntry { entry, actor: "operator".to_owned() }
+}
+
+fn step(from_version: u64, revision: u64) -> PlanStep {
+    let assignment =
+        Assignment { selector: Selector::default(), name: "base".to_owned(), revision, rollout: None };
+    PlanStep { from_version, assignment, at: NOW, by: "operator".to_owned() }
+}
+
+fn set(from_version: u64, revision: u64) -> SetPolicy {
+    SetPolicy { step: step(from_version, revision), policy: policy(revision) }
+}
+
+async fn in_force(fixture: &Fixture) -> Option<PolicyRecord> {
+    let plan = fixture.store.plan().await.unwrap().plan;
+    let revision = plan.assigned(&Selector::default()).ok()?.revision;
+    Some(fixture.store.policy(revision).await.unwrap())
 }
 
 fn policy(revision: u64) -> PolicyRecord {
@@ -241,22 +261,30 @@ async fn expire_revoke_and_approve_are_on_record() {
     fixture.store.commit(svid("01", 1, None)).await.unwrap();
     let moved = fixture.store.commit(ExpireDevice(change(1, trust("expired", 2), true))).await.unwrap();
     assert_eq!(moved.withdrawn.serials.len(), 1);
-    let approve = ApproveDevice { change: change(2, trust("enrolled", 3), false), policy: Some(policy(1)) };
+    fixture.store.commit(set(1, 1)).await.unwrap();
+    let policies = Some(RevisePolicies { step: step(2, 2), policies: vec![policy(2)] });
+    let approve = ApproveDevice { change: change(2, trust("enrolled", 3), false), policies };
     fixture.store.commit(approve).await.unwrap();
     fixture.store.commit(RevokeDevice(change(3, trust("revoked", 4), true))).await.unwrap();
     let kinds: Vec<_> =
         fixture.store.recent_events(3).await.unwrap().into_iter().map(|leaf| leaf.kind).collect();
     assert_eq!(kinds, ["device.revoked", "device.approved", "device.expired"]);
-    assert_eq!(fixture.store.policy().await.unwrap(), Some(policy(1)));
+    assert_eq!(in_force(&fixture).await, Some(policy(2)));
     assert_eq!(fixture.store.device_counts().await.unwrap(), [("revoked".to_owned(), 1)]);
 }
 
 #[tokio::test]
 async fn no_approval_without_its_policy() {
     let fixture = Fixture::trusted().await;
-    let approve = ApproveDevice { change: change(9, trust("enrolled", 10), false), policy: Some(policy(1)) };
+    fixture.store.commit(set(1, 1)).await.unwrap();
+    let policies = Some(RevisePolicies { step: step(2, 2), policies: vec![policy(2)] });
+    let approve = ApproveDevice { change: change(9, trust("enrolled", 10), false), policies };
     assert!(is_conflict(fixture.store.commit(approve).await));
-    assert_eq!(fixture.store.policy().await.unwrap(), None);
+    let policies = Some(RevisePolicies { step: step(1, 2), policies: vec![policy(2)] });
+    let approve = ApproveDevice { change: change(1, trust("enrolled", 2), false), policies };
+    assert!(is_conflict(fixture.store.commit(approve).await), "the plan has moved on");
+    assert_eq!(in_force(&fixture).await, Some(policy(1)));
+    assert_eq!(fixture.store.last_policy_revision().await.unwrap(), 1);
 }
 
 #[tokio::test]
@@ -291,13 +319,70 @@ async fn removing_an_entry_withdraws_its_svids_and_no_others() {
 #[tokio::test]
 async fn set_policy_takes_the_next_revision_only() {
     let fixture = Fixture::new().await;
-    fixture.store.commit(SetPolicy(policy(1))).await.unwrap();
-    assert!(is_conflict(fixture.store.commit(SetPolicy(policy(1))).await));
-    assert!(is_conflict(fixture.store.commit(SetPolicy(policy(3))).await));
-    fixture.store.commit(SetPolicy(policy(2))).await.unwrap();
-    assert_eq!(fixture.store.policy().await.unwrap().unwrap().revision, 2);
+    fixture.store.commit(set(1, 1)).await.unwrap();
+    assert!(is_conflict(fixture.store.commit(set(2, 1)).await));
+    assert!(is_conflict(fixture.store.commit(set(2, 3)).await));
+    assert!(is_conflict(fixture.store.commit(set(1, 2)).await), "the plan has moved on");
+    fixture.store.commit(set(2, 2)).await.unwrap();
+    assert_eq!(in_force(&fixture).await, Some(policy(2)));
     assert_eq!(fixture.store.last_policy_version("base").await.unwrap(), 2);
     assert_eq!(fixture.store.last_policy_version("other").await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn the_plan_moves_one_step_at_a_time_and_each_is_on_record() {
+    let fixture = Fixture::new().await;
+    let store = &fixture.store;
+    store.commit(set(1, 1)).await.unwrap();
+    let rolling = |version, percent| {
+        let rollout = Rollout { id: 2, union: 2, new: 3, percent: Percent::try_from(percent).unwrap() };
+        let mut step = step(version, 1);
+        step.assignment.rollout = Some(rollout);
+        step
+    };
+    let start = |version| StartRollout { step: rolling(version, 10), union: policy(2), new: policy(3) };
+    assert!(is_conflict(store.commit(start(1)).await));
+    store.commit(start(2)).await.unwrap();
+    assert!(is_conflict(store.commit(WidenRollout(rolling(2, 50))).await));
+    store.commit(WidenRollout(rolling(3, 50))).await.unwrap();
+    assert_eq!(store.plan().await.unwrap().plan.assignments(), [rolling(0, 50).assignment]);
+    assert!(is_conflict(store.commit(AbortRollout(step(3, 1))).await));
+    store.commit(AbortRollout(step(4, 1))).await.unwrap();
+    assert_eq!(store.plan().await.unwrap().plan.assignments(), [step(0, 1).assignment]);
+    store.commit(WidenRollout(rolling(5, 60))).await.unwrap();
+    store.commit(FinishRollout { step: step(6, 3), forced: 0 }).await.unwrap();
+    assert_eq!(in_force(&fixture).await, Some(policy(3)));
+    assert!(is_conflict(store.commit(UnassignPolicy(step(6, 3))).await));
+    store.commit(UnassignPolicy(step(7, 3))).await.unwrap();
+    let plan = store.plan().await.unwrap();
+    assert_eq!((plan.version, plan.plan), (8, Plan::default()));
+    let kinds: Vec<_> = store.audit_leaves(0, 10).await.unwrap().into_iter().map(|leaf| leaf.kind).collect();
+    let expected = ["set", "started", "widened", "aborted", "widened", "finished", "unassigned"];
+    assert!(
+        kinds.len() == expected.len() && kinds.iter().zip(expected).all(|(kind, end)| kind.ends_with(end))
+    );
+    fixture.verify().await.unwrap();
+}
+
+#[tokio::test]
+async fn labels_are_changed_from_what_they_were() {
+    let fixture = Fixture::trusted().await;
+    let label = |from: &str, to: &str| LabelDevice {
+        device_id: DEVICE.to_owned(),
+        from: from.to_owned(),
+        to: to.to_owned(),
+        at: NOW,
+        by: "operator".to_owned(),
+    };
+    fixture.store.commit(label("", "site=paris")).await.unwrap();
+    assert!(is_conflict(fixture.store.commit(label("", "site=lyon")).await));
+    assert_eq!(fixture.store.device(DEVICE).await.unwrap().unwrap().labels, "site=paris");
+    assert_eq!(fixture.leaves().await, 3, "one line for one change");
+    // What operators say is of the TPM, not of the keys below it.
+    fixture.store.commit(enroll(Some(1), "enrolled", 2)).await.unwrap();
+    assert_eq!(fixture.store.labelled_devices().await.unwrap()[0].labels, "site=paris");
+    fixture.store.commit(RevokeDevice(change(2, trust("revoked", 3), true))).await.unwrap();
+    assert_eq!(fixture.store.labelled_devices().await.unwrap(), [], "no policy judges it any more");
 }
 
 #[tokio::test]
@@ -447,4 +532,28 @@ async fn a_database_from_before_the_vector_is_upgraded_and_keeps_its_results() {
     let last = store.last_appraisal("d").await.unwrap().unwrap();
     assert_eq!((last.at, last.tier.as_str(), last.vector.as_str()), (UnixTime(7), "none", ""));
     store.close().await;
+}
+
+#[tokio::test]
+async fn in_a_database_from_before_assignments_the_last_policy_stays_in_force_for_everyone() {
+    for policies in [0_u64, 1, 3] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(FILE_NAME);
+        let mut connection = options(&file).create_if_missing(true).connect().await.unwrap();
+        let earlier = migrations().iter().filter(|migration| migration.version < 4).cloned().collect();
+        Migrator::with_migrations(earlier).run(&mut connection).await.unwrap();
+        for revision in 1..=policies {
+            sqlx::query("INSERT INTO policies VALUES ($1, 'base', $1, 'text', 'digest', 7, 'operator')")
+                .bind(stored(revision))
+                .execute(&mut connection)
+                .await
+                .unwrap();
+        }
+        sqlx::Connection::close(connection).await.unwrap();
+        let store = Store::open(&file).await.unwrap();
+        let plan = store.plan().await.unwrap();
+        let expected: Vec<_> = (policies > 0).then(|| step(0, policies).assignment).into_iter().collect();
+        assert_eq!((plan.version, plan.plan.assignments()), (1, expected.as_slice()));
+        store.close().await;
+    }
 }

@@ -137,6 +137,10 @@ impl Fixture {
         self.json(Method::POST, path, body.to_string()).await
     }
 
+    pub async fn post_text(&self, path: &str, body: &str) -> Value {
+        self.json(Method::POST, path, body.to_owned()).await
+    }
+
     pub async fn put(&self, path: &str, body: &str) -> Value {
         self.json(Method::PUT, path, body.to_owned()).await
     }

@@ -2,10 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod assignment;
 mod attestation;
 mod console;
 mod ear;
 mod enrollment;
 mod fixture;
+mod rollout;
 mod telemetry;
 mod workloads;
