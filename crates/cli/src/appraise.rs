@@ -11,6 +11,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use assay_evidence::Check;
 use assay_evidence::time::UnixTime;
 use assay_evidence::tpm::ek_certificate::TrustAnchor;
+use assay_trust::change::{Change, describe};
 use assay_trust::policy::POLICY_BYTES_MAX;
 use assay_trust::{AttestationResult, CompiledPolicy, Finding, Policy, Tier, appraise, refuse};
 use serde_json::{Value, json};
@@ -26,6 +27,9 @@ pub struct Args {
     /// Appraise by this policy, in TOML or JSON. Without it, only verify.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+    /// Say what changed since this earlier evidence of the device, a folder as well.
+    #[arg(long, value_name = "CASE_DIR")]
+    since: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -65,6 +69,8 @@ struct Verdict {
     is_accepted: bool,
     result: AttestationResult,
     verified: Verified,
+    /// What changed since the earlier evidence, where that was asked for.
+    changes: Option<Vec<Change>>,
     at: UnixTime,
 }
 
@@ -72,13 +78,22 @@ fn appraise_folder(args: &Args) -> Result<Verdict> {
     let policy = args.policy.as_deref().map(read_policy).transpose()?;
     let expected = args.verifier.expected()?;
     let verified = Case::read(&args.case_dir)?.verify(&expected)?;
+    let changes = args.since.as_deref().map(|since| changes(since, &verified, &expected)).transpose()?;
     let at = expected.at;
     let result = match &verified.claims {
         Some(claims) => appraise(claims, policy.as_ref(), verified.endorsement.as_ref(), at),
         None => refuse(&verified.failures, policy.as_ref(), at),
     };
     let result = result.with_notes(&verified.notes);
-    Ok(Verdict { is_accepted: verified.claims.is_some(), result, verified, at })
+    Ok(Verdict { is_accepted: verified.claims.is_some(), result, verified, changes: changes.flatten(), at })
+}
+
+/// What changed since the evidence in a folder; `None` where the newer one does not verify and says nothing.
+fn changes(since: &Path, now: &Verified, expected: &Expected) -> Result<Option<Vec<Change>>> {
+    // The earlier evidence answered another nonce.
+    let expected = Expected { nonce: None, last_reset_count: None, ..expected.clone() };
+    let before = Case::read(since)?.verify(&expected)?.believed(since)?;
+    Ok(now.claims.as_ref().map(|after| describe(&before, after)))
 }
 
 impl VerifierArgs {
@@ -173,6 +188,7 @@ impl Verdict {
             "findings": self.findings().collect::<Vec<_>>(),
             "policy": self.result.policy().map(|(name, version)| json!({ "name": name, "version": version })),
             "at": self.at.to_string(),
+            "changes": self.changes,
             "trust_vector": self.result.vector(),
             "ak_name": claims.map(|claims| claims.ak_name().to_hex()),
             "reset_count": claims.map(|claims| claims.clock().reset_count),
@@ -216,7 +232,21 @@ impl Verdict {
         for finding in self.findings() {
             crate::output::out!("\n  {}  {}\n    {}", finding.tier, finding.check, finding.message);
         }
+        if let (Some(since), Some(changes)) = (&args.since, &self.changes) {
+            print_changes(since, changes);
+        }
         Ok(())
+    }
+}
+
+fn print_changes(since: &Path, changes: &[Change]) {
+    if changes.is_empty() {
+        crate::output::out!("\n  nothing changed since {}", since.display());
+        return;
+    }
+    crate::output::out!("\n  changed since {}", since.display());
+    for change in changes {
+        crate::output::out!("\n  {}\n    {}", change.cause, change.message);
     }
 }
 

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use assay_evidence::verify::Claims;
-use assay_trust::{Policy, Tier, learn};
+use assay_trust::{Policy, learn};
 
 use crate::appraise::VerifierArgs;
 use crate::case::{Case, SMALL_BYTES_MAX, read_bounded};
@@ -51,15 +51,7 @@ fn learn_folders(args: &Args) -> Result<()> {
 
 /// Only what verifies can teach anything.
 fn verified(folder: &Path, args: &Args) -> Result<Claims> {
-    let verified = Case::read(folder)?.verify(&args.verifier.expected()?)?;
-    verified.claims.ok_or_else(|| {
-        let why: Vec<String> = verified
-            .failures
-            .iter()
-            .map(|failure| assay_trust::Finding::from_failure(failure, Tier::Contraindicated).message)
-            .collect();
-        anyhow!("nothing is learned from {}, because it does not verify: {}", folder.display(), why.join(" "))
-    })
+    Ok(Case::read(folder)?.verify(&args.verifier.expected()?)?.believed(folder)?)
 }
 
 fn read_pem(path: &Path) -> Result<String> {

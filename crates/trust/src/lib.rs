@@ -7,6 +7,7 @@
 
 pub mod appraisal;
 pub mod assignment;
+pub mod change;
 pub mod ear;
 pub mod finding;
 pub mod grant;

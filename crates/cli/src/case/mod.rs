@@ -16,6 +16,7 @@ use assay_evidence::tpm::ek_certificate::{Endorsement, TrustAnchor};
 use assay_evidence::tpm::pcr::PcrValues;
 use assay_evidence::verify::{Claims, Evidence, Expectation, ImaLog, QuoteEvidence, verify};
 use assay_evidence::{Check, Failure};
+use assay_trust::{Finding, Tier};
 use thiserror::Error;
 
 /// The files of a case, unverified.
@@ -53,7 +54,7 @@ struct Key {
 }
 
 /// What the verifier brings along.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Expected {
     /// Whom it trusts to vouch for TPMs; `None`: the folder's own authorities.
     pub trust_anchors: Option<Vec<TrustAnchor>>,
@@ -78,6 +79,18 @@ pub struct Verified {
     pub notes: Vec<Failure>,
 }
 
+impl Verified {
+    /// The claims, or every reason why there are none.
+    pub fn believed(self, folder: &Path) -> Result<Claims, CaseError> {
+        let why = |failure: &Failure| Finding::from_failure(failure, Tier::Contraindicated).message;
+        let failures = &self.failures;
+        self.claims.ok_or_else(|| CaseError::NotBelieved {
+            path: folder.to_owned(),
+            why: failures.iter().map(why).collect::<Vec<_>>().join(" "),
+        })
+    }
+}
+
 /// Why a folder is no case.
 #[derive(Debug, Error)]
 pub enum CaseError {
@@ -86,6 +99,14 @@ pub enum CaseError {
     NotAFolder {
         /// The path.
         path: PathBuf,
+    },
+    /// It does not verify.
+    #[error("nothing is learned from {}, because it does not verify: {why}", path.display())]
+    NotBelieved {
+        /// The folder.
+        path: PathBuf,
+        /// The failures, in words.
+        why: String,
     },
     /// A file that every case has.
     #[error("{} is missing: a case has quote.msg, quote.sig, quote.pcrs and ak.tpm2b_public", path.display())]

@@ -3,6 +3,7 @@
 
 mod bench;
 mod cases;
+mod changes;
 mod ear;
 mod policy;
 mod tampered;

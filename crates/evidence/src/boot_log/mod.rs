@@ -13,6 +13,7 @@ mod device_path;
 mod event_type;
 mod facts;
 mod guid;
+mod kernel_line;
 mod parse;
 mod remark;
 mod replay;
@@ -27,6 +28,7 @@ pub use self::coverage::{Coverage, data_digest_failures};
 pub use self::event_type::EventType;
 pub use self::facts::{Authority, BootFacts, Image, MeasuredItem, SecureBootVariables, facts};
 pub use self::guid::Guid;
+pub use self::kernel_line::KernelLine;
 pub use self::parse::{
     ALGORITHMS_MAX, BootLogError, BootLogErrorKind, EVENT_BYTES_MAX, EVENTS_MAX, LOG_BYTES_MAX, parse,
 };

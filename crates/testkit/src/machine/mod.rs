@@ -13,7 +13,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-pub use boot_log::BootLog;
+pub use boot_log::{BootLog, EventType};
 pub use ima::{ImaEntry, ImaList};
 pub use system::{Program, System};
 

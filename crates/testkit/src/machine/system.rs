@@ -11,6 +11,12 @@ pub struct System {
     pub firmware: String,
     /// Whether the firmware checks signatures.
     pub secure_boot: bool,
+    /// The images that the firmware forbids (dbx), by what is in them.
+    pub revoked: Vec<String>,
+    /// The boot loader.
+    pub boot_loader: String,
+    /// What shim's MokList holds.
+    pub mok_list: Vec<u8>,
     /// The kernel's version.
     pub kernel: String,
     /// The kernel's command line, after the image.
@@ -34,6 +40,9 @@ impl Default for System {
         System {
             firmware: "Example Firmware 2026.05".into(),
             secure_boot: true,
+            revoked: vec!["a boot loader with a known hole".into()],
+            boot_loader: "GRUB 2.12".into(),
+            mok_list: uefi::certificate_list(&DISTRIBUTION_CA),
             kernel: "6.12.9-amd64".into(),
             command_line: "root=/dev/vda2 ro quiet ima_policy=tcb ima_template=ima-sig ima_hash=sha256"
                 .into(),
@@ -72,7 +81,8 @@ impl System {
 
     fn secure_boot_variables(&self, log: &mut BootLog) {
         let keys = uefi::certificate_list(&PLATFORM_CA);
-        let forbidden = uefi::digest_list(&[Bank::Sha256.hash(b"a boot loader with a known hole")]);
+        let revoked: Vec<_> = self.revoked.iter().map(|image| Bank::Sha256.hash(image.as_bytes())).collect();
+        let forbidden = uefi::digest_list(&revoked);
         let variables = [
             (GLOBAL_VARIABLE, "SecureBoot", vec![u8::from(self.secure_boot)]),
             (GLOBAL_VARIABLE, "PK", keys.clone()),
@@ -98,9 +108,8 @@ impl System {
         }
         load(log, SHIM_PATH, b"shim 15.8");
         // shim measures the variable's contents; the event only names it.
-        for (name, contents) in [("MokList", uefi::certificate_list(&DISTRIBUTION_CA)), ("MokListX", vec![0])]
-        {
-            log.event_measuring(14, EventType::Ipl, &terminated(name), &contents);
+        for (name, contents) in [("MokList", self.mok_list.as_slice()), ("MokListX", &[0])] {
+            log.event_measuring(14, EventType::Ipl, &terminated(name), contents);
         }
         if self.secure_boot {
             let sbat = uefi::variable(SHIM, "SbatLevel", b"sbat,1,2025021800\nshim,4\ngrub,5\n");
@@ -111,7 +120,7 @@ impl System {
     }
 
     fn grub_and_kernel(&self, log: &mut BootLog) {
-        load(log, GRUB_PATH, b"GRUB 2.12");
+        load(log, GRUB_PATH, self.boot_loader.as_bytes());
         let System { kernel, command_line, .. } = self;
         let configuration = "(hd0,gpt1)/EFI/debian/grub.cfg";
         grub_text(log, "grub_cmd", &format!("source {configuration}"));

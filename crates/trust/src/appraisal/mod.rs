@@ -14,6 +14,7 @@ use assay_evidence::verify::Claims;
 use assay_evidence::{Check, Failure};
 
 pub(crate) use boot::kernel_lines;
+pub(crate) use pcr::meaning;
 
 use crate::finding::{Finding, Tier};
 use crate::policy::Recovery;

@@ -116,7 +116,7 @@ fn some_of(mut texts: Vec<String>) -> Option<String> {
 }
 
 /// What a PCR stands for (TCG PC Client Platform Firmware Profile, 2.3.4; shim and the kernel for 8 to 14).
-fn meaning(index: PcrIndex) -> &'static str {
+pub(crate) fn meaning(index: PcrIndex) -> &'static str {
     match index.get() {
         0 => "firmware code",
         1 => "firmware configuration",

@@ -1,6 +1,8 @@
 //! Appraisal from outside, over evidence of a real boot: the cases under `vectors/tpm`.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod change;
+
 use std::path::PathBuf;
 
 use assay_evidence::time::UnixTime;
