@@ -122,6 +122,11 @@ impl Client {
         self.json(Method::PUT, path, "text/plain; charset=utf-8", body.into_bytes())
     }
 
+    /// POSTs text as it is.
+    pub fn post_text(&self, path: &str, body: String) -> Result<Value> {
+        self.json(Method::POST, path, "text/plain; charset=utf-8", body.into_bytes())
+    }
+
     /// DELETEs.
     pub fn delete(&self, path: &str) -> Result<Value> {
         self.json(Method::DELETE, path, "application/json", Vec::new())

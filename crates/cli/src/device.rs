@@ -1,4 +1,4 @@
-//! `assay device`: look at devices, explain what was found, vouch for them, revoke and approve.
+//! `assay device`: look at devices, explain what was found, vouch for them, label, revoke and approve.
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -38,6 +38,17 @@ enum Verb {
         #[arg(long)]
         nonce: Option<String>,
     },
+    /// Say something about a device that policies are assigned by. It is appraised again if another one judges it then.
+    Label {
+        /// The device.
+        device: String,
+        /// A label, such as site=paris.
+        #[arg(value_name = "KEY=VALUE", required_unless_present = "remove")]
+        labels: Vec<String>,
+        /// A key to say nothing about any more (may be repeated).
+        #[arg(long, value_name = "KEY")]
+        remove: Vec<String>,
+    },
     /// End a device's identity: every grant is withdrawn now, and it cannot attest again.
     Revoke {
         /// The device.
@@ -64,6 +75,10 @@ pub fn run(args: Args) -> Result<()> {
         Verb::Show { device } => (client.get(&path(device, ""))?, print_device),
         Verb::Explain { device } => (client.get(&path(device, "/explain"))?, print_explanation),
         Verb::Ear { device, nonce } => (client.get(&ear_path(device, nonce.as_deref()))?, print_ear),
+        Verb::Label { device, labels, remove } => {
+            let body = json!({ "set": labels, "remove": remove });
+            (client.post(&path(device, "/labels"), &body)?, print_device)
+        }
         Verb::Revoke { device, reason } => {
             (client.post(&path(device, "/revoke"), &json!({ "reason": reason }))?, print_device)
         }
@@ -106,11 +121,15 @@ fn print_list(answer: &Value) {
             output::text(device, "status"),
             output::text(device, "tier"),
             output::text(device, "svids"),
+            labels(device),
             output::time(device, "evidence_at"),
             output::text(device, "reason"),
         ]
     });
-    output::out!("{}", output::table(&["device", "status", "tier", "svids", "evidence", "reason"], rows));
+    output::out!(
+        "{}",
+        output::table(&["device", "status", "tier", "svids", "labels", "evidence", "reason"], rows)
+    );
 }
 
 fn print_device(answer: &Value) {
@@ -125,11 +144,21 @@ fn print_device(answer: &Value) {
         ("evidence", output::time(device, "evidence_at")),
         ("valid until", output::time(device, "valid_until")),
         ("policy", output::text(device, "policy")),
+        ("in force", output::text(device, "policy_in_force")),
+        ("labels", labels(device)),
         ("attached", output::text(device, "attached")),
         ("svids", output::text(device, "svids")),
     ] {
         output::out!("{title:12} {value}");
     }
+}
+
+/// As they are given.
+fn labels(device: &Value) -> String {
+    let labels = device.get("labels").and_then(Value::as_object).into_iter().flatten();
+    let labels: Vec<String> =
+        labels.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+    if labels.is_empty() { "-".to_owned() } else { labels.join(",") }
 }
 
 fn print_explanation(answer: &Value) {

@@ -12,6 +12,7 @@ mod entry;
 mod ledger;
 mod output;
 mod policy;
+mod policy_assign;
 mod policy_deb;
 mod policy_diff;
 mod policy_file;
@@ -20,6 +21,7 @@ mod policy_import;
 mod policy_learn;
 mod policy_lint;
 mod policy_merge;
+mod policy_rollout;
 mod policy_rootfs;
 mod service;
 mod trust;
@@ -42,11 +44,11 @@ enum Verb {
     Server(service::ServerArgs),
     /// Run the gateway, or get credentials for one.
     Gateway(service::GatewayArgs),
-    /// Look at devices, explain, revoke and approve them.
+    /// Look at devices, explain, label, revoke and approve them.
     Device(device::Args),
     /// Verify signed attestation results (EAR).
     Ear(ear::Args),
-    /// Show, set and learn policies.
+    /// Show, set, roll out and learn policies.
     Policy(policy::Args),
     /// What the fleet is trusted with right now.
     Trust(trust::Args),

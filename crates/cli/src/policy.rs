@@ -1,17 +1,14 @@
-//! `assay policy`: the policy in force, a new one, and the offline verbs that make and read policies.
+//! `assay policy`: the policies in force, new ones, and the offline verbs that make and read policies.
 //!
-//! Each offline verb is a file `policy_*.rs`; what it decides is in `assay_trust::policy`.
+//! Each verb is in a file `policy_*.rs`; what an offline one decides is in `assay_trust::policy`.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
 use clap::Subcommand;
-use serde_json::Value;
 
-use crate::client::{Console, read_text};
 use crate::{
-    output, policy_deb, policy_diff, policy_import, policy_learn, policy_lint, policy_merge, policy_rootfs,
+    output, policy_assign, policy_deb, policy_diff, policy_import, policy_learn, policy_lint, policy_merge,
+    policy_rollout, policy_rootfs,
 };
 
 /// Arguments of `assay policy`.
@@ -23,24 +20,17 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// The policy in force.
-    Show {
-        #[command(flatten)]
-        console: Console,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Put a policy in force, as the next version of its name. Every device is appraised under it at once.
-    Set {
-        /// The policy, in TOML or JSON.
-        file: PathBuf,
-        #[command(flatten)]
-        console: Console,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    /// Which policy is in force for whom, how far roll-outs are, and how many devices each judges.
+    List(policy_assign::ListArgs),
+    /// The text of a policy: the one for every device, for one device, or of a name.
+    Show(policy_assign::ShowArgs),
+    /// Put a policy in force, as the next version of its name, for every device or for those with a label. They are
+    /// appraised under it at once.
+    Set(policy_assign::SetArgs),
+    /// Take a policy back from the devices with a label: the next best one judges them, or none.
+    Unassign(policy_assign::UnassignArgs),
+    /// Take a policy to its next version in stages, so that no device falls.
+    Rollout(policy_rollout::Args),
     /// Make a policy from folders of good evidence.
     Learn(policy_learn::Args),
     /// Say everything that speaks against a policy, by line. Exit 0: nothing; 1: something; 2: no such file.
@@ -60,8 +50,11 @@ enum Verb {
 /// Runs the verb.
 pub fn run(args: Args) -> ExitCode {
     match args.verb {
-        Verb::Show { console, json } => output::exit(show(&console, json)),
-        Verb::Set { file, console, json } => output::exit(set(&file, &console, json)),
+        Verb::List(args) => output::exit(policy_assign::list(&args)),
+        Verb::Show(args) => output::exit(policy_assign::show(&args)),
+        Verb::Set(args) => output::exit(policy_assign::set(&args)),
+        Verb::Unassign(args) => output::exit(policy_assign::unassign(&args)),
+        Verb::Rollout(args) => output::exit(policy_rollout::run(&args)),
         Verb::Learn(args) => policy_learn::run(args),
         Verb::Lint(args) => policy_lint::run(&args),
         Verb::Diff(args) => policy_diff::run(&args),
@@ -71,35 +64,3 @@ pub fn run(args: Args) -> ExitCode {
         Verb::FromRootfs(args) => output::exit(policy_rootfs::run(&args)),
     }
 }
-
-fn show(console: &Console, json: bool) -> Result<()> {
-    let answer = console.client()?.get("/v1/policy")?;
-    if json {
-        return output::json(&answer);
-    }
-    match answer.get("text").and_then(Value::as_str) {
-        Some(text) => print!("{text}"),
-        None => output::out!(
-            "No policy is set, so no device is trusted. Learn one: assay policy learn CASE_DIR -o FILE"
-        ),
-    }
-    Ok(())
-}
-
-fn set(file: &std::path::Path, console: &Console, json: bool) -> Result<()> {
-    let text = read_text(file, POLICY_BYTES_MAX)?;
-    let answer =
-        console.client()?.put_text("/v1/policy", text).with_context(|| file.display().to_string())?;
-    if json {
-        return output::json(&answer);
-    }
-    output::out!(
-        "policy {} version {} is in force",
-        output::text(&answer, "name"),
-        output::text(&answer, "version")
-    );
-    Ok(())
-}
-
-/// A policy of 100,000 paths has about 12 MiB.
-const POLICY_BYTES_MAX: u64 = 32 << 20;

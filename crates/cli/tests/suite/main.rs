@@ -6,6 +6,7 @@ mod cases;
 mod changes;
 mod ear;
 mod policy;
+mod rollout;
 mod tampered;
 mod usage;
 
