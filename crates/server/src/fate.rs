@@ -2,10 +2,8 @@
 //!
 //! Load, apply, commit, announce. A device that moved on meanwhile is loaded again.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use assay_evidence::Digest;
 use assay_evidence::time::UnixTime;
 use assay_identity::SpiffeId;
 use assay_trust::vector::TrustVector;
@@ -15,11 +13,9 @@ use thiserror::Error;
 
 use crate::device::{Device, DeviceError, columns};
 use crate::keys::KeysError;
-use crate::policy::{PlanInForce, PolicyChangeError, Publisher};
+use crate::policy::{PolicyChangeError, RefusedFile};
 use crate::server::Server;
-use crate::store::{
-    ApproveDevice, Change, ExpireDevice, Moved, RevisePolicies, RevokeDevice, StoreError, Transaction,
-};
+use crate::store::{ApproveDevice, Change, ExpireDevice, Moved, RevokeDevice, StoreError, Transaction};
 
 /// What an approval did.
 #[derive(Debug)]
@@ -66,7 +62,7 @@ impl Server {
             let device = self.enrolled(id).await?;
             let in_force = self.policies.load(&self.store).await?;
             let files = self.refused_files(&device, paths).await?;
-            let widened = self.widened(&device, &in_force, &files, now).await?;
+            let widened = self.widened(&device, &in_force, &files, OPERATOR, now).await?;
             let next = device.state.apply(&Event::approved(now, OPERATOR));
             let approved = files.into_iter().map(|file| file.claim).collect();
             if widened.is_none() && next == device.state {
@@ -108,43 +104,6 @@ impl Server {
             Some(unknown) => Err(FateError::NotRefused { path: unknown.clone() }),
             None => Ok(files),
         }
-    }
-
-    /// The policies of the device's assignment with the files in them, those of a roll-out as well: what an operator
-    /// accepts stays accepted when it ends. `None` where that changes nothing.
-    async fn widened(
-        &self,
-        device: &Device,
-        in_force: &PlanInForce,
-        files: &[RefusedFile],
-        now: UnixTime,
-    ) -> Result<Option<(RevisePolicies, PlanInForce)>, PolicyChangeError> {
-        let Some(assigned) = in_force.plan.of(&device.labels).filter(|_| !files.is_empty()) else {
-            return Ok(None);
-        };
-        let mut publisher = Publisher::of(&self.store, &assigned.name, OPERATOR, now).await?;
-        let (mut revised, mut published) = (HashMap::new(), Vec::new());
-        for revision in assigned.revisions() {
-            let before = Policy::from_toml(&self.store.policy(revision).await?.text)?;
-            let mut policy = before.clone();
-            // A policy that does not judge files accepts these as well, and must not begin to.
-            if policy.ima.is_some() {
-                files.iter().for_each(|file| policy.allow_file(&file.path, file.digest));
-            }
-            if policy != before {
-                let next = publisher.publish(policy).await?;
-                revised.insert(revision, next.record.revision);
-                published.push(next);
-            }
-        }
-        if published.is_empty() {
-            return Ok(None);
-        }
-        let revise = |revision| revised.get(&revision).copied().unwrap_or(revision);
-        let plan = in_force.plan.revise(&assigned.selector, revise)?;
-        let step = in_force.step(plan.assigned(&assigned.selector)?, OPERATOR, now);
-        let policies = published.iter().map(|one| one.record.clone()).collect();
-        Ok(Some((RevisePolicies { step, policies }, in_force.next(plan, &published))))
     }
 
     /// The device, which has to be there.
@@ -212,13 +171,6 @@ struct Refused {
     check: String,
     claim: String,
     found: String,
-}
-
-/// A file that was refused.
-struct RefusedFile {
-    claim: String,
-    path: Vec<u8>,
-    digest: Digest,
 }
 
 impl Refused {

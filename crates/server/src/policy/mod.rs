@@ -1,12 +1,13 @@
 //! The policies in force: each compiled once, shared by every appraisal under it, and word of every change.
 //!
 //! `publish.rs` gives a policy its number, `assign.rs` puts policies in force and takes them back, `rollout.rs` takes one
-//! to its next version without any device falling, `fall.rs` says which devices would.
+//! to its next version without any device falling, `fall.rs` says which devices would, `widen.rs` accepts files.
 
 mod assign;
 mod fall;
 mod publish;
 mod rollout;
+mod widen;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::store::{PlanStep, Store, StoreError, Transaction};
 pub(crate) use fall::{Devices, Fall};
 pub(crate) use publish::{Published, Publisher};
 pub(crate) use rollout::NewRollout;
+pub(crate) use widen::RefusedFile;
 
 /// What a device is appraised under now.
 #[derive(Clone, Debug, Default)]
@@ -86,7 +88,7 @@ impl Policies {
         for revision in record.plan.revisions() {
             let policy = match current.compiled.get(&revision) {
                 Some(known) => known.clone(),
-                None => compile(Policy::from_toml(&store.policy(revision).await?.text)?).await?,
+                None => compile(store.policy(revision).await?.text).await?,
             };
             compiled.insert(revision, policy);
         }
@@ -156,8 +158,8 @@ impl PlanInForce {
 }
 
 /// A policy of 100,000 files takes longer than a stream should wait.
-async fn compile(policy: Policy) -> Result<Arc<CompiledPolicy>, PolicyChangeError> {
-    let compiled = aside(move || CompiledPolicy::new(policy)).await?;
+async fn compile(text: String) -> Result<Arc<CompiledPolicy>, PolicyChangeError> {
+    let compiled = aside(move || CompiledPolicy::new(Policy::from_toml(&text)?)).await?;
     Ok(Arc::new(compiled?))
 }
 
@@ -213,3 +215,56 @@ pub enum PolicyChangeError {
 
 /// How often a change is decided anew when another's comes first.
 const ATTEMPTS_MAX: usize = 5;
+
+#[cfg(test)]
+mod tests {
+    use assay_evidence::{HashAlgorithm, PcrIndex};
+    use assay_trust::labels::Selector;
+
+    use super::*;
+    use crate::store::NewPolicy;
+
+    fn published(revision: u64) -> Published {
+        let mut policy = Policy::new("base");
+        policy.allow_pcr(PcrIndex::new(0).unwrap(), HashAlgorithm::Sha256.zero());
+        let record = NewPolicy {
+            revision,
+            name: policy.name.clone(),
+            version: revision,
+            text: String::new(),
+            digest: String::new(),
+            set_at: UnixTime(0),
+            set_by: String::new(),
+        };
+        Published { record, compiled: Arc::new(CompiledPolicy::new(policy).unwrap()) }
+    }
+
+    fn assign(from: &PlanInForce, revision: u64) -> PlanInForce {
+        let plan = from.plan.assign(&Selector::default(), "base", revision).unwrap();
+        from.next(plan, &[published(revision)])
+    }
+
+    #[test]
+    fn a_policy_is_held_once_and_let_go_when_nothing_is_judged_by_it() {
+        let first = assign(&PlanInForce::default(), 1);
+        let held = Arc::downgrade(first.compiled(1).unwrap());
+        assert_eq!(held.strong_count(), 1);
+        let other: Selector = "site=paris".parse().unwrap();
+        let second = first.next(first.plan.assign(&other, "base", 2).unwrap(), &[published(2)]);
+        drop(first);
+        assert_eq!(held.strong_count(), 1, "carried over, not made anew");
+        let third = assign(&second, 3);
+        drop(second);
+        assert!(held.upgrade().is_none() && third.compiled(2).is_some());
+    }
+
+    #[test]
+    fn of_two_plans_the_later_one_stays() {
+        let policies = Policies { current: watch::Sender::default() };
+        let first = assign(&policies.current(), 1);
+        let second = assign(&first, 2);
+        policies.announce(second);
+        policies.announce(first);
+        assert_eq!(policies.current().plan.revisions().collect::<Vec<_>>(), [2]);
+    }
+}

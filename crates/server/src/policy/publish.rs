@@ -5,7 +5,7 @@ use std::sync::Arc;
 use assay_evidence::time::UnixTime;
 use assay_trust::{CompiledPolicy, Policy};
 
-use super::{PolicyChangeError, compile};
+use super::{PolicyChangeError, aside};
 use crate::store::{NewPolicy, Store, StoreError};
 
 /// Numbers policies that are published together.
@@ -44,15 +44,19 @@ impl Publisher {
         self.revision = self.revision.saturating_add(1);
         self.version = policy.version.max(self.version.saturating_add(1));
         policy.version = self.version;
-        let record = NewPolicy {
-            revision: self.revision,
-            name: policy.name.clone(),
-            version: policy.version,
-            text: policy.to_toml(),
-            digest: policy.digest().to_hex(),
-            set_at: self.now,
-            set_by: self.by.clone(),
-        };
-        Ok(Published { record, compiled: compile(policy).await? })
+        let (revision, set_at, set_by) = (self.revision, self.now, self.by.clone());
+        aside(move || {
+            let record = NewPolicy {
+                revision,
+                name: policy.name.clone(),
+                version: policy.version,
+                text: policy.to_toml(),
+                digest: policy.digest().to_hex(),
+                set_at,
+                set_by,
+            };
+            Ok(Published { record, compiled: Arc::new(CompiledPolicy::new(policy)?) })
+        })
+        .await?
     }
 }

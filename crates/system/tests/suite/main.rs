@@ -9,6 +9,7 @@ mod crash;
 mod enrollment;
 mod lifecycle;
 mod limits;
+mod rollout;
 mod stage;
 mod telemetry;
 mod withdrawal;

@@ -27,6 +27,10 @@ impl Console {
         self.json(Method::POST, path, body.to_string()).await
     }
 
+    pub async fn post_text(&self, path: &str, text: &str) -> Result<Value> {
+        self.json(Method::POST, path, text.to_owned()).await
+    }
+
     pub async fn put(&self, path: &str, text: &str) -> Result<Value> {
         self.json(Method::PUT, path, text.to_owned()).await
     }

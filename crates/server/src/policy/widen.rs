@@ -1,0 +1,69 @@
+//! Widening the policies of a device's assignment by files that an operator accepts; part of an approval.
+
+use std::collections::HashMap;
+
+use assay_evidence::Digest;
+use assay_evidence::time::UnixTime;
+use assay_trust::Policy;
+
+use super::{PlanInForce, PolicyChangeError, Publisher, aside};
+use crate::device::Device;
+use crate::server::Server;
+use crate::store::RevisePolicies;
+
+/// A file that a policy refused.
+#[derive(Clone, Debug)]
+pub(crate) struct RefusedFile {
+    /// Its path, as the finding has it.
+    pub claim: String,
+    /// Its path.
+    pub path: Vec<u8>,
+    /// What was measured of it.
+    pub digest: Digest,
+}
+
+impl Server {
+    /// The policies of the device's assignment with the files in them, those of a roll-out as well: what an operator
+    /// accepts stays accepted when it ends. `None` where that changes nothing.
+    pub(crate) async fn widened(
+        &self,
+        device: &Device,
+        in_force: &PlanInForce,
+        files: &[RefusedFile],
+        by: &str,
+        now: UnixTime,
+    ) -> Result<Option<(RevisePolicies, PlanInForce)>, PolicyChangeError> {
+        let Some(assigned) = in_force.plan.of(&device.labels).filter(|_| !files.is_empty()) else {
+            return Ok(None);
+        };
+        let mut publisher = Publisher::of(&self.store, &assigned.name, by, now).await?;
+        let (mut revised, mut published) = (HashMap::new(), Vec::new());
+        for revision in assigned.revisions() {
+            let (text, files) = (self.store.policy(revision).await?.text, files.to_vec());
+            if let Some(policy) = aside(move || widen(&text, &files)).await?? {
+                let next = publisher.publish(policy).await?;
+                revised.insert(revision, next.record.revision);
+                published.push(next);
+            }
+        }
+        if published.is_empty() {
+            return Ok(None);
+        }
+        let revise = |revision| revised.get(&revision).copied().unwrap_or(revision);
+        let plan = in_force.plan.revise(&assigned.selector, revise)?;
+        let step = in_force.step(plan.assigned(&assigned.selector)?, by, now);
+        let policies = published.iter().map(|one| one.record.clone()).collect();
+        Ok(Some((RevisePolicies { step, policies }, in_force.next(plan, &published))))
+    }
+}
+
+/// The policy with the files in it; `None` if that is the same.
+fn widen(text: &str, files: &[RefusedFile]) -> Result<Option<Policy>, PolicyChangeError> {
+    let before = Policy::from_toml(text)?;
+    let mut policy = before.clone();
+    // A policy that does not judge files accepts these as well, and must not begin to.
+    if policy.ima.is_some() {
+        files.iter().for_each(|file| policy.allow_file(&file.path, file.digest));
+    }
+    Ok(Some(policy).filter(|policy| *policy != before))
+}
