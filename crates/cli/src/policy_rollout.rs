@@ -70,10 +70,10 @@ pub fn run(args: &Args) -> Result<()> {
             let text = read_text(file, POLICY_BYTES_MAX)?;
             let path = format!("{}&percent={percent}&force={force}", query(&whom.selector()?));
             let answer = client.post_text(&format!("/v1/policies/rollouts{path}"), text);
-            (answer.with_context(|| file.display().to_string())?, print_status)
+            (answer.with_context(|| file.display().to_string())?, print_next)
         }
         Verb::Widen { name, percent } => {
-            (client.post(&path(name, "/widen"), &json!({ "percent": percent }))?, print_status)
+            (client.post(&path(name, "/widen"), &json!({ "percent": percent }))?, print_next)
         }
         Verb::Finish { name, force } => {
             (client.post(&path(name, "/finish"), &json!({ "force": force }))?, print_end)
@@ -111,14 +111,24 @@ fn print_all(answer: &Value) {
     }
 }
 
-fn print_status(answer: &Value) {
+fn print_progress(answer: &Value) {
     let state = answer.get("rollout").map(rollout).unwrap_or_default();
     let devices = output::text(answer, "devices");
     output::out!("{} for {}, {devices} devices: {state}", citation(answer, "version"), whom(answer));
-    let falls = output::list(answer, "would_fall");
+}
+
+fn print_next(answer: &Value) {
+    print_progress(answer);
     let name = output::text(answer, "name");
+    output::out!("Reach more: assay policy rollout widen {name} --percent …");
+    output::out!("See who is not ready yet: assay policy rollout status {name}");
+}
+
+fn print_status(answer: &Value) {
+    print_progress(answer);
+    let falls = output::list(answer, "would_fall");
     if falls.is_empty() {
-        output::out!("No device would fall: assay policy rollout finish {name}");
+        output::out!("No device would fall: assay policy rollout finish {}", output::text(answer, "name"));
         return;
     }
     let rows = falls.iter().take(ROWS_MAX);

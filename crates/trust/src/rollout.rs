@@ -49,10 +49,20 @@ pub struct Union {
 /// Something that a union refuses, and one of its parts does not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Strain {
-    /// The part, as findings cite it.
-    pub part: String,
+    /// The part.
+    pub part: Part,
     /// What becomes stricter for devices that pass it.
     pub change: Change,
+}
+
+/// What a union is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    /// The version in force.
+    Old,
+    /// The version that takes its place.
+    New,
 }
 
 /// Makes the policy under which devices should be good before and after the update.
@@ -60,21 +70,26 @@ pub struct Strain {
 /// Lists are joined, but of two demands the stricter one holds: a device that passes one policy alone may fall.
 pub fn unite(old: &Policy, new: &Policy) -> Result<Union, PolicyError> {
     let policy = merge(&new.name, &[old.clone(), new.clone()])?.policy;
-    let strains = [old, new].into_iter().flat_map(|part| strains(part, &policy)).collect();
+    let parts = [(Part::Old, old), (Part::New, new)];
+    let strains = parts.into_iter().flat_map(|(part, alone)| strains(part, alone, &policy)).collect();
     Ok(Union { policy, strains })
 }
 
 impl fmt::Display for Strain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Strain { part, change } = self;
-        write!(f, "{} for devices of {part}: {} ({})", change.field, change.value, change.effect)
+        let part = match part {
+            Part::Old => "old",
+            Part::New => "new",
+        };
+        write!(f, "{} for devices of the {part} version: {} ({})", change.field, change.value, change.effect)
     }
 }
 
-fn strains(part: &Policy, union: &Policy) -> Vec<Strain> {
+fn strains(part: Part, alone: &Policy, union: &Policy) -> Vec<Strain> {
     let harms = |change: &Change| matches!(change.effect, Effect::Refused | Effect::Stricter);
-    let harmful = diff(part, union).into_iter().filter(harms);
-    harmful.map(|change| Strain { part: part.citation(), change }).collect()
+    let harmful = diff(alone, union).into_iter().filter(harms);
+    harmful.map(|change| Strain { part, change }).collect()
 }
 
 impl Rollout {

@@ -98,7 +98,7 @@ fn a_policy_is_assigned_rolled_out_and_taken_back() {
     let start = ["policy", "rollout", "start", &new, "--percent", "25"];
     server.check(
         &start,
-        &["edge v1 for every device", "→ v4: 25 % (0 devices) accept both, as v3", "finish edge"],
+        &["edge v1 for every device", "→ v4: 25 % (0 devices) accept both, as v3", "rollout status edge"],
     );
     server.check_refused(&start, "edge is being rolled out: finish or abort");
     server.check_refused(&["policy", "set", &new], "finish or abort");
@@ -107,6 +107,7 @@ fn a_policy_is_assigned_rolled_out_and_taken_back() {
     server.check_refused(&["policy", "rollout", "widen", "edge", "--percent", "0"], "1 to 100");
     server.check(&["policy", "list"], &["→ v4: 50 %"]);
     server.check(&["policy", "show", "edge", "--version", "3"], &["/opt/tool"]);
+    server.check(&["policy", "rollout", "status"], &["edge v1", "No device would fall", "finish edge"]);
     let status = server.json(&["policy", "rollout", "status"]);
     assert_eq!(status["rollouts"][0]["rollout"]["percent"], 50);
     assert_eq!(server.json(&["policy", "rollout", "status", "edge"])["rollout"]["union_version"], 3);
@@ -137,7 +138,7 @@ fn a_roll_out_that_could_make_devices_fall_says_so_first() {
     table["freshness"]["evidence_age_max_seconds"] = 60.into();
     std::fs::write(&stricter, table.to_string()).unwrap();
     let start = ["policy", "rollout", "start", stricter.to_str().unwrap()];
-    server.check_refused(&start, "freshness.evidence_age_max_seconds for devices of edge v1");
+    server.check_refused(&start, "freshness.evidence_age_max_seconds for devices of the old version");
     server.check(&[&start[..], &["--force"]].concat(), &["10 %"]);
     server.check(&["policy", "rollout", "abort", "edge"], &["policy edge version 1 is in force alone"]);
 }

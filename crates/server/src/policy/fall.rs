@@ -1,6 +1,5 @@
 //! Which devices a policy judges, and which of them would fall if its new version were in force alone.
 
-use assay_evidence::time::UnixTime;
 use assay_identity::SpiffeId;
 use assay_trust::Status;
 use assay_trust::assignment::{Assignment, PlanError};
@@ -63,7 +62,6 @@ impl Server {
         &self,
         in_force: &PlanInForce,
         assigned: &Assignment,
-        _now: UnixTime,
     ) -> Result<Vec<Fall>, PolicyChangeError> {
         let Some(rollout) = assigned.rollout else {
             return Err(PlanError::NoRollout { name: assigned.name.clone() }.into());

@@ -128,7 +128,7 @@ impl Server {
         for _ in 0..ATTEMPTS_MAX {
             let in_force = self.policies.load(&self.store).await?;
             let (assigned, rollout) = in_force.plan.rolled_out(name)?;
-            let devices = self.would_fall(&in_force, assigned, now).await?;
+            let devices = self.would_fall(&in_force, assigned).await?;
             if !devices.is_empty() && !force {
                 return Err(PolicyChangeError::WouldFall { devices });
             }

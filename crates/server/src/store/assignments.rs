@@ -72,7 +72,7 @@ impl Transaction for UnassignPolicy {
             .bind(self.0.assignment.selector.to_string())
             .execute(unit.connection())
             .await?;
-        self.0.audit(unit, Kind::PolicyUnassigned, json!({ "revision": self.0.assignment.revision })).await
+        self.0.audit(unit, Kind::PolicyUnassigned, json!({})).await
     }
 }
 
@@ -171,8 +171,9 @@ impl RevisePolicies {
 impl PlanStep {
     /// Puts the step on record, with how the assignment is from now on.
     async fn audit(&self, unit: &mut Unit, kind: Kind, mut detail: Value) -> Result<(), StoreError> {
-        let Assignment { selector, name, rollout, .. } = &self.assignment;
+        let Assignment { selector, name, revision, rollout } = &self.assignment;
         if let Some(detail) = detail.as_object_mut() {
+            detail.insert("revision".to_owned(), (*revision).into());
             detail.insert("selector".to_owned(), selector.to_string().into());
             if let Some(rollout) = rollout {
                 detail.insert("percent".to_owned(), u64::from(rollout.percent).into());

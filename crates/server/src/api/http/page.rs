@@ -192,6 +192,10 @@ fn policies(server: &Server) -> Vec<String> {
         }
         policies.push(text);
     }
+    if let Some(more) = policies.len().checked_sub(POLICIES_SHOWN_MAX).filter(|more| *more > 0) {
+        policies.truncate(POLICIES_SHOWN_MAX);
+        policies.push(format!("{more} more"));
+    }
     policies
 }
 
@@ -238,6 +242,7 @@ const STATUSES: [Status; 5] =
     [Status::Trusted, Status::Suspect, Status::Enrolled, Status::Expired, Status::Revoked];
 const DEVICES_SHOWN_MAX: u32 = 500;
 const EVENTS_SHOWN_MAX: u32 = 30;
+const POLICIES_SHOWN_MAX: usize = 8;
 
 #[cfg(test)]
 mod tests {

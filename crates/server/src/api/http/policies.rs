@@ -60,14 +60,22 @@ pub(super) async fn start(
     let percent = percent_of(start.percent)?;
     let rollout = NewRollout { text, selector, percent, force: start.force };
     let started = server.start_rollout(rollout, "operator", clock::now()).await?;
-    rollout_json(&server, &started.new.name).await
+    progress(&server, &started.new.name).await.map(Json)
 }
 
+/// How far it is, and which devices would fall if it were finished now.
 pub(super) async fn status(
     State(server): State<Arc<Server>>,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Refusal> {
-    rollout_json(&server, &name).await
+    let mut answer = progress(&server, &name).await?;
+    let in_force = server.policies.current();
+    let (assigned, _) = in_force.plan.rolled_out(&name).map_err(PolicyChangeError::from)?;
+    let would_fall = server.would_fall(&in_force, assigned).await?;
+    if let Some(answer) = answer.as_object_mut() {
+        answer.insert("would_fall".to_owned(), json!(would_fall));
+    }
+    Ok(Json(answer))
 }
 
 #[derive(Deserialize)]
@@ -83,7 +91,7 @@ pub(super) async fn widen(
 ) -> Result<Json<Value>, Refusal> {
     let Widen { percent } = read(&body)?;
     server.widen_rollout(&name, percent_of(percent)?, "operator", clock::now()).await?;
-    rollout_json(&server, &name).await
+    progress(&server, &name).await.map(Json)
 }
 
 #[derive(Default, Deserialize)]
@@ -113,18 +121,14 @@ pub(super) async fn abort(
     Ok(Json(json!({ "name": name, "version": version })))
 }
 
-async fn rollout_json(server: &Server, name: &str) -> Result<Json<Value>, Refusal> {
+/// How far a roll-out is.
+async fn progress(server: &Server, name: &str) -> Result<Value, Refusal> {
     let in_force = server.policies.current();
     let (assigned, _) = in_force.plan.rolled_out(name).map_err(PolicyChangeError::from)?;
     let (counts, _) = server.devices_by_policy(&in_force).await?;
     let devices = in_force.plan.assignments().iter().zip(&counts).find(|(one, _)| *one == assigned);
     let devices = devices.map(|(_, devices)| devices.clone()).unwrap_or_default();
-    let mut answer = assignment_json(&in_force, assigned, &devices);
-    let would_fall = server.would_fall(&in_force, assigned, clock::now()).await?;
-    if let Some(answer) = answer.as_object_mut() {
-        answer.insert("would_fall".to_owned(), json!(would_fall));
-    }
-    Ok(Json(answer))
+    Ok(assignment_json(&in_force, assigned, &devices))
 }
 
 fn assignment_json(in_force: &PlanInForce, assigned: &Assignment, devices: &Devices) -> Value {
