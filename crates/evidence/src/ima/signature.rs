@@ -1,4 +1,5 @@
 //! File signatures: the `security.ima` attribute as the list carries it, and the keys that verify it.
+//! The same keys verify signed policies.
 //!
 //! A good signature says that the key's holder signed a file of this digest; what that is worth, and
 //! until when, is the policy's word. A certificate is only a container of the key here.
@@ -238,9 +239,13 @@ impl SigningKey {
 
     fn from_spki(spki: &SubjectPublicKeyInfo<'_>) -> Result<Self, SigningKeyError> {
         let uses = match spki.parsed().map_err(|_| SigningKeyError::Malformed)? {
-            PublicKey::RSA(_) => Uses::of_digests(RSA, spki)?,
-            PublicKey::EC(point) if point.data().len() == P256_POINT_BYTES => Uses::of_digests(P256, spki)?,
-            PublicKey::EC(point) if point.data().len() == P384_POINT_BYTES => Uses::of_digests(P384, spki)?,
+            PublicKey::RSA(_) => Uses::of_digests(RSA, HashAlgorithm::Sha256, spki)?,
+            PublicKey::EC(point) if point.data().len() == P256_POINT_BYTES => {
+                Uses::of_digests(P256, HashAlgorithm::Sha256, spki)?
+            }
+            PublicKey::EC(point) if point.data().len() == P384_POINT_BYTES => {
+                Uses::of_digests(P384, HashAlgorithm::Sha384, spki)?
+            }
             _ if spki.algorithm.algorithm == OID_SIG_ED25519 => {
                 let key = ParsedPublicKey::new(&signature::ED25519, spki.raw);
                 Uses::OfMessage(key.map_err(|_| SigningKeyError::Unsupported)?)
@@ -274,30 +279,47 @@ impl SigningKey {
         }
         self.uses.verify(&signature.signed(digest), signature.signature)
     }
+
+    /// Whether `signature` is this key's over a message, by the hash that belongs to the key: SHA-384 for P-384, SHA-256
+    /// for P-256 and RSA (PKCS#1 v1.5), none for Ed25519. ECDSA signatures are DER.
+    pub fn verify_message(&self, message: &[u8], signature: &[u8]) -> bool {
+        let key = match &self.uses {
+            Uses::OfMessage(key) => Some(key),
+            Uses::OfDigests { keys, of_messages } => {
+                keys.iter().find(|(hash, _)| hash == of_messages).map(|(_, key)| key)
+            }
+        };
+        key.is_some_and(|key| key.verify_sig(message, signature).is_ok())
+    }
 }
 
 /// The key as aws-lc knows it.
 #[derive(Clone)]
 enum Uses {
-    /// Once for each hash it may be used with.
-    OfDigests(Vec<(HashAlgorithm, ParsedPublicKey)>),
+    /// Once for each hash it may be used with, and the one that belongs to it where nobody names another.
+    OfDigests { keys: Vec<(HashAlgorithm, ParsedPublicKey)>, of_messages: HashAlgorithm },
     /// Ed25519 hashes for itself. The header leaves the scheme to the key, so the message is what other keys
     /// sign as a digest. Kernels carry such signatures in the list, but cannot enforce them.
     OfMessage(ParsedPublicKey),
 }
 
 impl Uses {
-    fn of_digests(algorithms: Algorithms, spki: &SubjectPublicKeyInfo<'_>) -> Result<Self, SigningKeyError> {
+    fn of_digests(
+        algorithms: Algorithms,
+        of_messages: HashAlgorithm,
+        spki: &SubjectPublicKeyInfo<'_>,
+    ) -> Result<Self, SigningKeyError> {
         let parse = |(hash, algorithm): &(HashAlgorithm, &'static dyn signature::VerificationAlgorithm)| {
             let key = ParsedPublicKey::new(*algorithm, spki.raw).map_err(|_| SigningKeyError::Unsupported)?;
             Ok((*hash, key))
         };
-        algorithms.iter().map(parse).collect::<Result<_, _>>().map(Uses::OfDigests)
+        let keys = algorithms.iter().map(parse).collect::<Result<_, _>>()?;
+        Ok(Uses::OfDigests { keys, of_messages })
     }
 
     fn verify(&self, digest: &Digest, signature: &[u8]) -> bool {
         let keys = match self {
-            Uses::OfDigests(keys) => keys,
+            Uses::OfDigests { keys, .. } => keys,
             Uses::OfMessage(key) => return key.verify_sig(digest.as_bytes(), signature).is_ok(),
         };
         let algorithm = match digest.algorithm() {

@@ -3,7 +3,7 @@
 //! Every section is the type below; an unknown word is refused, and what is left out takes the strict choice.
 //! `text.rs` reads and writes it, `lint.rs` finds what is well-formed but useless, `pcr.rs` has the PCR values.
 //! `review.rs` reads a policy as a critical colleague would; `diff.rs` and `merge.rs` hold policies against each other;
-//! `import` reads those of Keylime.
+//! `import` reads those of Keylime; `signed.rs` opens signed ones.
 
 mod demands;
 mod diff;
@@ -16,6 +16,7 @@ mod remark;
 mod review;
 #[cfg(test)]
 pub(crate) mod sample;
+mod signed;
 mod text;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ pub use merge::{Merged, merge};
 pub use pcr::PcrSection;
 pub use remark::{Field, Remark, Severity};
 pub use review::review;
+pub use signed::{Envelope, EnvelopeError, PAYLOAD_TYPE, PolicySigners, SIGNERS_MAX, payload};
 pub use text::{POLICY_BYTES_MAX, PolicyError, TextError};
 
 use crate::pattern::Pattern;

@@ -98,6 +98,16 @@ pub enum PolicyError {
 #[error("{0}")]
 pub struct TextError(String);
 
+impl TextError {
+    /// serde_json ends its messages with the place, which the error around this has already.
+    pub(super) fn of_json(error: &serde_json::Error) -> Self {
+        let message = error.to_string();
+        TextError(
+            message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message).to_owned(),
+        )
+    }
+}
+
 impl Policy {
     /// Reads TOML, and refuses a policy that could not do its work.
     pub fn from_toml(text: &str) -> Result<Self, PolicyError> {
@@ -155,7 +165,7 @@ fn parse_json(text: &str) -> Result<Policy, PolicyError> {
     serde_json::from_str(text).map_err(|error| PolicyError::Text {
         line: error.line(),
         column: error.column(),
-        error: TextError(without_place(&error.to_string()).to_owned()),
+        error: TextError::of_json(&error),
     })
 }
 
@@ -169,11 +179,6 @@ pub(super) fn place(text: &str, offset: usize) -> (usize, usize) {
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
     let column = before.get(line_start..).map_or(0, |line| line.chars().count());
     (before.matches('\n').count() + 1, column + 1)
-}
-
-/// serde_json ends its messages with the place, which the error has already.
-fn without_place(message: &str) -> &str {
-    message.rsplit_once(" at line ").map_or(message, |(message, _)| message)
 }
 
 /// A policy of 100,000 files has about 15 MB.
