@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use assay_evidence::verify::Claims;
-use assay_trust::{Policy, learn};
+use assay_trust::{Policy, learn, learn_rules};
 
 use crate::appraise::VerifierArgs;
 use crate::case::{Case, SMALL_BYTES_MAX, read_bounded};
@@ -26,8 +26,20 @@ pub struct Args {
     /// Accept files signed by this certificate or public key, in PEM (may be repeated).
     #[arg(long = "ima-signing-cert", value_name = "FILE")]
     ima_signing_certs: Vec<PathBuf>,
+    /// What to learn of the boot: the PCR values, which every update changes, or rules about what they mean.
+    #[arg(long, value_enum, default_value_t = Boot::Values)]
+    boot: Boot,
     #[command(flatten)]
     verifier: VerifierArgs,
+}
+
+/// What is learned of a boot.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Boot {
+    /// The values of the PCRs.
+    Values,
+    /// Secure Boot, who signed what was started, the firmware's version, the command line of any kernel version.
+    Rules,
 }
 
 /// Runs the verb.
@@ -39,7 +51,11 @@ fn learn_folders(args: &Args) -> Result<()> {
     let keys = args.ima_signing_certs.iter().map(|path| read_pem(path)).collect::<Result<Vec<String>>>()?;
     let claims =
         args.case_dirs.iter().map(|folder| verified(folder, args)).collect::<Result<Vec<Claims>>>()?;
-    let policy = learn(&args.name, &keys, &claims.iter().collect::<Vec<_>>())?;
+    let claims: Vec<&Claims> = claims.iter().collect();
+    let policy = match args.boot {
+        Boot::Values => learn(&args.name, &keys, &claims)?,
+        Boot::Rules => learn_rules(&args.name, &keys, &claims)?,
+    };
     let text = match args.output.extension() {
         Some(extension) if extension == "json" => policy.to_json(),
         _ => policy.to_toml(),

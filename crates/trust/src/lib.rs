@@ -25,7 +25,7 @@ pub mod vector;
 
 pub use appraisal::{AttestationResult, appraise, refuse};
 pub use finding::{Finding, Tier};
-pub use learn::{learn, widen};
+pub use learn::{learn, learn_rules, widen};
 pub use policy::{Policy, PolicyError};
 pub use reference::CompiledPolicy;
 pub use state::{Event, Status, TrustRecord, TrustState};

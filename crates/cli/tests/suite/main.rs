@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bench;
+mod boot_rules;
 mod cases;
 mod changes;
 mod ear;

@@ -18,7 +18,7 @@ use crate::{Digest, HashAlgorithm, PcrIndex};
 pub struct BootFacts {
     /// The bank whose digests these facts stand on.
     pub bank: HashAlgorithm,
-    /// The firmware's version (EV_S_CRTM_VERSION), as text where it is text, else in hex.
+    /// The firmware's version (EV_S_CRTM_VERSION before the separator of PCR 0), as text where it is text, else in hex.
     pub firmware_version: Option<String>,
     /// Firmware volumes and the like in PCR 0 and 2: every measurement there that is of code.
     pub firmware: Vec<MeasuredItem>,
@@ -55,6 +55,8 @@ pub struct BootFacts {
     pub unexplained_pcrs: Vec<PcrIndex>,
     /// The PCR of each of `kernel_command_lines`.
     command_line_pcrs: Vec<PcrIndex>,
+    /// Whether PCR 0 has its separator.
+    is_firmware_done: bool,
 }
 
 /// The Secure Boot configuration, as PCR 7 has it before its separator.
@@ -109,17 +111,29 @@ pub struct MeasuredItem {
     pub remark: String,
 }
 
+/// An event of PCR 7.
+struct ConfigurationEvent<'log, 'a> {
+    event: &'log Event<'a>,
+    covered: Option<&'log [u8]>,
+    /// Whether it extended what a separator extends, whatever the log calls it.
+    is_separator: bool,
+}
+
 /// What the log says, by the digests of `bank`. Worth what the replay in that bank is worth.
 pub fn facts(log: &BootLog<'_>, bank: HashAlgorithm) -> BootFacts {
     let mut facts = BootFacts::new(bank);
     let (mut pcr7, mut pcr11) = (Vec::new(), Vec::new());
+    let separator = bank.hash(&[&SEPARATOR]);
     for (event, pcr, digest) in extends(log, bank) {
         let covered = match event.coverage(bank) {
             Coverage::Covered(bytes) => Some(bytes),
             Coverage::Elsewhere | Coverage::Broken => None,
         };
+        if pcr.get() == FIRMWARE_PCR {
+            facts.is_firmware_done |= digest == separator;
+        }
         if pcr.get() == SECURE_BOOT_PCR {
-            pcr7.push((event, covered));
+            pcr7.push(ConfigurationEvent { event, covered, is_separator: digest == separator });
         }
         if pcr.get() == SECTIONS_PCR {
             pcr11.push((event, digest));
@@ -164,6 +178,7 @@ impl BootFacts {
             error_separators: Vec::new(),
             unexplained_pcrs: Vec::new(),
             command_line_pcrs: Vec::new(),
+            is_firmware_done: false,
         }
     }
 
@@ -217,7 +232,10 @@ impl BootFacts {
         let item = || MeasuredItem { event: event.number(), pcr, digest, remark: remark(event) };
         match (pcr.get(), covered) {
             (0 | 2, _) if is_image => self.firmware.push(item()),
-            (0, Some(data)) if event.event_type() == EventType::S_CRTM_VERSION => {
+            // After its separator the operating system can extend PCR 0 too, with the version it should have had.
+            (FIRMWARE_PCR, Some(data))
+                if event.event_type() == EventType::S_CRTM_VERSION && !self.is_firmware_done =>
+            {
                 self.firmware_version.get_or_insert_with(|| version(data));
             }
             (4, _) if is_image => self.boot_applications.push(Image {
@@ -251,25 +269,20 @@ impl BootFacts {
     /// The specification orders PCR 7: SecureBoot, PK, KEK, db, dbx, more variables, separator, and then
     /// the authorities. An attacker who booted without Secure Boot can append to PCR 7 and relabel what
     /// is there, but cannot give the digests at its beginning other data; so the configuration is what
-    /// that unbroken beginning says, and nothing later counts.
-    fn read_pcr7(&mut self, events: &[(&Event<'_>, Option<&[u8]>)]) {
-        let is_separator = |event: &Event<'_>, covered: Option<&[u8]>| {
-            event.event_type() == EventType::SEPARATOR && covered.is_some()
-        };
-        let end = events.iter().position(|(event, covered)| is_separator(event, *covered));
+    /// that unbroken beginning says, and nothing later counts. The separator is known by its digest: under another
+    /// label, authorities would pass for configuration, and nobody would ask who they are.
+    fn read_pcr7(&mut self, events: &[ConfigurationEvent<'_, '_>]) {
+        let end = events.iter().position(|event| event.is_separator);
         let (before, after) = events.split_at(end.unwrap_or(events.len()));
         if end.is_some() {
             self.secure_boot = SecureBootVariables::read(before);
         }
-        for (event, covered) in before {
+        for ConfigurationEvent { event, covered, .. } in before {
             if covered.is_none() {
                 self.unexplained_in_pcr7.push(event.number());
             }
         }
-        for (event, covered) in after {
-            if is_separator(event, *covered) {
-                continue;
-            }
+        for ConfigurationEvent { event, covered, .. } in after.iter().filter(|event| !event.is_separator) {
             let is_authority = event.event_type() == EventType::EFI_VARIABLE_AUTHORITY;
             let variable = covered.filter(|_| is_authority).and_then(|data| Variable::parse(data).ok());
             match variable {
@@ -296,9 +309,9 @@ impl BootFacts {
 impl SecureBootVariables {
     /// Reads the events of PCR 7 before its separator; `None` unless each is covered by its digest and
     /// the first is SecureBoot.
-    fn read(events: &[(&Event<'_>, Option<&[u8]>)]) -> Option<Self> {
+    fn read(events: &[ConfigurationEvent<'_, '_>]) -> Option<Self> {
         let mut variables = Vec::with_capacity(events.len());
-        for (event, covered) in events {
+        for ConfigurationEvent { event, covered, .. } in events {
             let data = (*covered)?;
             if event.event_type() == EventType::EFI_VARIABLE_DRIVER_CONFIG {
                 variables.push(Variable::parse(data).ok()?);
@@ -354,6 +367,10 @@ fn version(data: &[u8]) -> String {
     }
 }
 
+/// Where the firmware measures itself.
+const FIRMWARE_PCR: u8 = 0;
+/// Platform Firmware Profile, 3.3.2.2: what a separator measures when nothing went wrong.
+const SEPARATOR: [u8; SEPARATOR_BYTES] = [0; SEPARATOR_BYTES];
 /// Where firmware and shim measure Secure Boot.
 const SECURE_BOOT_PCR: u8 = 7;
 /// Where systemd-stub measures its sections, what configures the kernel, and what extends the system.

@@ -306,6 +306,37 @@ fn secure_boot_is_not_believed_when_appended() {
     assert!(!facts.unexplained_in_pcr7.is_empty());
 }
 
+/// Under another label the separator would let authorities pass for configuration, of which nobody asks who they are.
+#[test]
+fn authorities_are_found_whatever_the_separator_is_called() {
+    let mut events = take_apart(&log_of("secure-boot"));
+    let authorities =
+        |events: &[Plain]| facts(&parse(&put_together(events)).unwrap(), HashAlgorithm::Sha256).authorities;
+    let before = authorities(&events);
+    assert!(!before.is_empty());
+    let is_separator = |event: &&mut Plain| event.pcr == 7 && event.event_type == EventType::SEPARATOR.0;
+    for event in events.iter_mut().filter(is_separator) {
+        event.event_type = EventType::EFI_ACTION.0;
+    }
+    events.push(measured(7, EventType::SEPARATOR, &[0; 4]));
+    assert_eq!(authorities(&events), before);
+}
+
+/// The operating system can extend PCR 0 with the version that the firmware should have had.
+#[test]
+fn a_firmware_version_is_not_believed_after_the_separator() {
+    let version = |events: &[Plain]| {
+        facts(&parse(&put_together(events)).unwrap(), HashAlgorithm::Sha256).firmware_version
+    };
+    let mut events = take_apart(&log_of("secure-boot"));
+    assert!(version(&events).is_some());
+    for event in events.iter_mut().filter(|event| event.event_type == EventType::S_CRTM_VERSION.0) {
+        event.event_type = EventType::EFI_PLATFORM_FIRMWARE_BLOB.0;
+    }
+    events.push(measured(0, EventType::S_CRTM_VERSION, b"good version"));
+    assert_eq!(version(&events), None);
+}
+
 #[test]
 fn an_image_stays_in_the_list_whatever_it_is_called() {
     let mut events = take_apart(&log_of("secure-boot"));

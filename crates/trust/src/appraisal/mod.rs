@@ -13,7 +13,7 @@ use assay_evidence::tpm::ek_certificate::Endorsement;
 use assay_evidence::verify::Claims;
 use assay_evidence::{Check, Failure};
 
-pub(crate) use boot::kernel_lines;
+pub(crate) use boot::{kernel_lines, signers_of};
 pub(crate) use pcr::meaning;
 
 use crate::finding::{Finding, Tier};

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Demand, EndorsementKind, Field, Policy, Recovery, Weight};
+use super::{BootSection, Demand, EndorsementKind, Field, Policy, Recovery, Weight};
 
 /// A demand of a policy.
 pub(super) struct Demanded {
@@ -114,8 +114,11 @@ pub(super) fn lists(policy: &Policy) -> BTreeMap<Field, List> {
         accepts(Field::of(["pcr", bank.name(), &index.to_string()]), Some(values));
     }
     let boot = &policy.boot;
-    accepts(Field::of(["boot", "kernel_command_lines"]), boot.kernel_command_lines.as_ref().map(texts));
+    accepts(Field::of(["boot", "kernel_command_lines"]), command_lines(boot));
     accepts(Field::of(["boot", "applications"]), boot.applications.as_ref().map(texts));
+    accepts(Field::of(["boot", "kernels"]), boot.kernels.as_ref().map(texts));
+    accepts(Field::of(["boot", "signers"]), boot.signers.as_ref().map(texts));
+    accepts(Field::of(["boot", "firmware_versions"]), boot.firmware_versions.as_ref().map(texts));
     let manufacturers = &policy.endorsement.manufacturers;
     accepts(
         Field::of(["endorsement", "manufacturers"]),
@@ -141,6 +144,16 @@ pub(super) fn lists(policy: &Policy) -> BTreeMap<Field, List> {
     let contains = List { role: Role::Demands, items: Some(texts(&boot.dbx_contains)) };
     lists.insert(Field::of(["boot", "dbx_contains"]), contains);
     lists
+}
+
+/// Lines and patterns of lines are one list: the one that a line has to be in.
+fn command_lines(boot: &BootSection) -> Option<BTreeSet<String>> {
+    let lines = boot.kernel_command_lines.as_ref().map(texts);
+    let patterns = Some(texts(&boot.kernel_command_line_patterns)).filter(|patterns| !patterns.is_empty());
+    match (lines, patterns) {
+        (Some(lines), Some(patterns)) => Some(&lines | &patterns),
+        (lines, patterns) => lines.or(patterns),
+    }
 }
 
 /// What a list says that is not there: a PCR that is not pinned may be anything, a file that is not listed nothing.

@@ -1,8 +1,8 @@
 //! What is well-formed and still of no use: an empty policy is an error, not a pass.
 
-use assay_evidence::HashAlgorithm;
+use assay_evidence::{Digest, HashAlgorithm};
 
-use super::{Policy, PolicyError};
+use super::{BootSection, Policy, PolicyError};
 use crate::path;
 
 impl Policy {
@@ -23,8 +23,10 @@ impl Policy {
         let files = self.ima.as_ref().is_some_and(|ima| {
             !ima.allow.is_empty() || !ima.signing_keys.is_empty() || !ima.keyrings.is_empty()
         });
-        let boot = self.boot.kernel_command_lines.is_some() || self.boot.applications.is_some();
-        !self.pcr.is_empty() || files || boot
+        let BootSection { kernel_command_lines, kernel_command_line_patterns, .. } = &self.boot;
+        let lines = kernel_command_lines.is_some() || !kernel_command_line_patterns.is_empty();
+        let images = self.boot.applications.is_some() || self.boot.signers.is_some();
+        !self.pcr.is_empty() || files || lines || images
     }
 
     fn lint_heading(&self, errors: &mut Vec<PolicyError>) {
@@ -60,12 +62,27 @@ impl Policy {
     }
 
     fn lint_boot(&self, errors: &mut Vec<PolicyError>) {
-        let mut empty = |field: &str| errors.push(PolicyError::EmptyList { field: format!("boot.{field}") });
-        if self.boot.kernel_command_lines.as_ref().is_some_and(Vec::is_empty) {
-            empty("kernel_command_lines");
+        let boot = &self.boot;
+        let is_empty = |digests: &Option<Vec<Digest>>| digests.as_ref().is_some_and(Vec::is_empty);
+        let is_blank = |texts: &Option<Vec<String>>| texts.as_ref().is_some_and(Vec::is_empty);
+        for (field, is_empty) in [
+            ("kernel_command_lines", is_blank(&boot.kernel_command_lines)),
+            ("applications", is_empty(&boot.applications)),
+            ("kernels", is_empty(&boot.kernels)),
+            ("signers", is_empty(&boot.signers)),
+            ("firmware_versions", is_blank(&boot.firmware_versions)),
+        ] {
+            if is_empty {
+                errors.push(PolicyError::EmptyList { field: format!("boot.{field}") });
+            }
         }
-        if self.boot.applications.as_ref().is_some_and(Vec::is_empty) {
-            empty("applications");
+        if boot.kernels.is_some() && boot.applications.is_none() {
+            errors.push(PolicyError::KernelsAlone);
+        }
+        let (field, max) = ("boot.kernel_command_line_patterns", LINE_PATTERNS_MAX);
+        let count = boot.kernel_command_line_patterns.len();
+        if count > max {
+            errors.push(PolicyError::TooMany { field, count, max });
         }
     }
 
@@ -106,6 +123,8 @@ pub(crate) const BOOT_AGGREGATE: &str = "boot_aggregate";
 /// Where the kernel extends its list unless told otherwise.
 pub(crate) const IMA_PCR: u8 = 10;
 const NAME_BYTES_MAX: usize = 64;
+/// Each costs time for each command line.
+const LINE_PATTERNS_MAX: usize = 1000;
 /// A week: longer is no freshness.
 const EVIDENCE_AGE_MAX_SECONDS: u64 = 7 * 24 * 3600;
 /// Each is tried on every file that no list has.

@@ -51,10 +51,12 @@ fn join(policy: &mut Policy, other: &Policy) {
 fn join_boot(boot: &mut BootSection, other: &BootSection) {
     stricter(&mut boot.event_log, other.event_log);
     stricter(&mut boot.secure_boot, other.secure_boot);
-    join_option(&mut boot.kernel_command_lines, &other.kernel_command_lines, |lines, more| {
-        lines.extend_from_slice(more);
-    });
-    join_option(&mut boot.applications, &other.applications, |digests, more| digests.extend_from_slice(more));
+    join_lists(&mut boot.kernel_command_lines, &other.kernel_command_lines);
+    boot.kernel_command_line_patterns.extend_from_slice(&other.kernel_command_line_patterns);
+    join_lists(&mut boot.applications, &other.applications);
+    join_lists(&mut boot.kernels, &other.kernels);
+    join_lists(&mut boot.signers, &other.signers);
+    join_lists(&mut boot.firmware_versions, &other.firmware_versions);
     boot.dbx_contains.extend_from_slice(&other.dbx_contains);
     boot.dbx_entries_min = boot.dbx_entries_min.max(other.dbx_entries_min);
     for (pcr, events) in &other.events {
@@ -98,6 +100,10 @@ fn join_option<T: Clone>(mine: &mut Option<T>, other: &Option<T>, join: impl FnO
     }
 }
 
+fn join_lists<T: Clone>(mine: &mut Option<Vec<T>>, other: &Option<Vec<T>>) {
+    join_option(mine, other, |list, more| list.extend_from_slice(more));
+}
+
 fn stricter<T: Strictness>(mine: &mut T, other: T) {
     if other.strictness() > mine.strictness() {
         *mine = other;
@@ -121,7 +127,12 @@ fn sort(policy: &mut Policy) {
     }
     let boot = &mut policy.boot;
     boot.kernel_command_lines.iter_mut().for_each(sorted);
-    boot.applications.iter_mut().for_each(sorted);
+    boot.kernel_command_line_patterns.sort_by_cached_key(ToString::to_string);
+    boot.kernel_command_line_patterns.dedup();
+    for digests in [&mut boot.applications, &mut boot.kernels, &mut boot.signers] {
+        digests.iter_mut().for_each(sorted);
+    }
+    boot.firmware_versions.iter_mut().for_each(sorted);
     sorted(&mut boot.dbx_contains);
     if let Some(ima) = &mut policy.ima {
         ima.exclude.sort_by_cached_key(ToString::to_string);

@@ -34,7 +34,7 @@ pub use review::review;
 pub use signed::{Envelope, EnvelopeError, PAYLOAD_TYPE, PolicySigners, SIGNERS_MAX, payload};
 pub use text::{POLICY_BYTES_MAX, PolicyError, TextError};
 
-use crate::pattern::Pattern;
+use crate::pattern::{LinePattern, Pattern};
 use crate::region::RegionList;
 
 /// What a good device shows, and what follows from it.
@@ -109,9 +109,21 @@ pub struct BootSection {
     /// The kernel command lines that may be booted; absent: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel_command_lines: Option<Vec<String>>,
+    /// Patterns of further command lines, for what differs from device to device: see [`LinePattern`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kernel_command_line_patterns: Vec<LinePattern>,
     /// Authenticode digests of the images that may be started (shim, boot loader, kernel); absent: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub applications: Option<Vec<Digest>>,
+    /// Authenticode digests of the kernels that may be started beside `applications`, and of which one has to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernels: Option<Vec<Digest>>,
+    /// What Secure Boot may have trusted images by: SHA-256 of certificates, or digests of images; absent: anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signers: Option<Vec<Digest>>,
+    /// The versions of the firmware, as it measures them; absent: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firmware_versions: Option<Vec<String>>,
     /// Image digests that the firmware's revocation list dbx must hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dbx_contains: Vec<Digest>,

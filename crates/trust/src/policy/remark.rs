@@ -77,6 +77,7 @@ impl From<&PolicyError> for Remark {
             PolicyError::Version { .. } => Field::of(["version"]),
             PolicyError::WeakBankAlone => Field::of(["pcr", "sha1"]),
             PolicyError::EmptyList { field } => Field(dotted(field)),
+            PolicyError::KernelsAlone => Field::of(["boot", "kernels"]),
             PolicyError::ImaPcrPinned { bank } => Field::of(["pcr", bank.name(), "10"]),
             PolicyError::BootAggregateListed => Field::of(["ima", "allow", "boot_aggregate"]),
             PolicyError::Path { path } => Field::of(["ima", "allow", path]),

@@ -135,13 +135,21 @@ impl Review<'_> {
             if line.contains(['*', '^', '$']) {
                 self.warn(
                     field.clone().at(index),
-                    "a command line is compared as it is; *, ^ and $ are no patterns here",
+                    "a command line is compared as it is; patterns go into boot.kernel_command_line_patterns",
                 );
             }
         }
         self.repeated(field, lines.iter());
+        let field = Field::of(["boot", "firmware_versions"]);
+        self.repeated(field, boot.firmware_versions.iter().flatten());
+        let field = Field::of(["boot", "kernel_command_line_patterns"]);
+        let patterns: Vec<String> =
+            boot.kernel_command_line_patterns.iter().map(ToString::to_string).collect();
+        self.repeated(field, patterns.iter());
         for (name, digests) in [
             ("applications", boot.applications.as_deref().unwrap_or_default()),
+            ("kernels", boot.kernels.as_deref().unwrap_or_default()),
+            ("signers", boot.signers.as_deref().unwrap_or_default()),
             ("dbx_contains", &boot.dbx_contains),
         ] {
             let field = Field::of(["boot", name]);
@@ -397,7 +405,7 @@ mod tests {
             "[boot]\nkernel_command_lines = [\"/k ro *\"]\n",
             6,
             "boot.kernel_command_lines[0]",
-            "no patterns",
+            "compared as it is",
         );
     }
 

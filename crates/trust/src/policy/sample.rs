@@ -43,7 +43,13 @@ pub(crate) fn policies() -> impl Strategy<Value = Policy> {
     let pcrs = vec((0u32..3, digests()), 1..4);
     let lines = proptest::option::of(vec("/k[ab]", 1..3));
     let regions = proptest::option::of(vec(prop_oneof![Just("DE"), Just("FR")], 1..3));
-    let boot = (demands(), demands(), lines, vec(digests(), 0..3), proptest::option::of(0u32..3));
+    let patterns = vec(prop_oneof![Just("/k* ro"), Just("/k? rw")], 0..2);
+    let images = proptest::option::of(vec(digests(), 1..3));
+    let kernels = proptest::option::of(vec(digests(), 1..3));
+    let signers = proptest::option::of(vec(digests(), 1..3));
+    let firmware = proptest::option::of(vec("v[12]", 1..3));
+    let started = (patterns, images, kernels, signers, firmware);
+    let boot = (demands(), demands(), lines, vec(digests(), 0..3), proptest::option::of(0u32..3), started);
     (heading, pcrs, boot, regions, proptest::option::of(files())).prop_map(
         |((name, version, age, approve, vouched, clock), pcrs, boot, regions, ima)| {
             let mut policy = Policy::new(name);
@@ -56,12 +62,19 @@ pub(crate) fn policies() -> impl Strategy<Value = Policy> {
             for (index, value) in pcrs {
                 policy.allow_pcr(PcrIndex::new(index).unwrap(), value);
             }
-            let (event_log, secure_boot, lines, dbx, dbx_entries_min) = boot;
+            let (event_log, secure_boot, lines, dbx, dbx_entries_min, started) = boot;
             policy.boot.event_log = event_log;
             policy.boot.secure_boot = secure_boot;
             policy.boot.kernel_command_lines = lines;
             policy.boot.dbx_contains = dbx;
             policy.boot.dbx_entries_min = dbx_entries_min;
+            let (patterns, images, kernels, signers, firmware) = started;
+            policy.boot.kernel_command_line_patterns =
+                patterns.into_iter().map(|text| text.parse().unwrap()).collect();
+            policy.boot.kernels = kernels.filter(|_| images.is_some());
+            policy.boot.applications = images;
+            policy.boot.signers = signers;
+            policy.boot.firmware_versions = firmware;
             policy.location = regions.map(|regions| crate::region::RegionList {
                 allow_countries: regions.iter().map(|text| text.parse().unwrap()).collect(),
                 ..Default::default()

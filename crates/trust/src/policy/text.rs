@@ -50,6 +50,11 @@ pub enum PolicyError {
         /// Where it is.
         field: String,
     },
+    /// Kernels without the boot loaders that start them.
+    #[error(
+        "boot.kernels: whatever starts the kernel would be refused: list shim and boot loader under boot.applications"
+    )]
+    KernelsAlone,
     /// A PCR that grows with every measured file.
     #[error(
         "pcr.{bank}.10: PCR 10 holds the IMA list, whose order changes from boot to boot: judge files under [ima] instead"

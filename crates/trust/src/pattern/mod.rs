@@ -1,7 +1,10 @@
-//! Anchored path patterns, matched in one pass.
+//! Anchored patterns, of paths here and of kernel command lines in `line.rs`, matched in one pass.
 //!
 //! `/var/log/` is a whole tree, `*` any bytes but `/`, `**` any bytes, `?` one byte but `/`. A pattern always
 //! covers the whole path: `/opt/tool` does not match `/opt/tool-evil`, and nothing matches in the middle.
+
+mod glob;
+mod line;
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,21 +12,14 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
+use glob::{Glob, Part, TOKENS_MAX};
+pub use line::{LinePattern, LinePatternError};
+
 /// A pattern over the bytes of a path.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Pattern {
     text: String,
-    /// The literal bytes before the first wildcard: most paths are told apart by these alone.
-    prefix: Vec<u8>,
-    tokens: Vec<Token>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Token {
-    Byte(u8),
-    One,
-    Name,
-    Deep,
+    glob: Glob,
 }
 
 /// Why a text is no pattern.
@@ -52,41 +48,7 @@ pub enum PatternError {
 impl Pattern {
     /// Whether the whole of `path` is covered.
     pub fn matches(&self, path: &[u8]) -> bool {
-        path.strip_prefix(self.prefix.as_slice()).is_some_and(|rest| self.tokens_match(rest))
-    }
-
-    /// The states of the pattern's automaton are the bits of one word, so a hostile path costs no more than its
-    /// length: bit `i` says that the first `i` tokens cover what was read.
-    fn tokens_match(&self, rest: &[u8]) -> bool {
-        let mut states = self.skip_stars(1);
-        for byte in rest {
-            let mut next = 0;
-            for (index, token) in self.tokens.iter().enumerate().filter(|(index, _)| states >> index & 1 == 1)
-            {
-                next |= match token {
-                    Token::Byte(expected) if expected == byte => 1 << (index + 1),
-                    Token::One if *byte != b'/' => 1 << (index + 1),
-                    Token::Name if *byte != b'/' => 1 << index,
-                    Token::Deep => 1 << index,
-                    _ => 0,
-                };
-            }
-            states = self.skip_stars(next);
-            if states == 0 {
-                return false;
-            }
-        }
-        states >> self.tokens.len() & 1 == 1
-    }
-
-    /// A star may cover nothing.
-    fn skip_stars(&self, mut states: u128) -> u128 {
-        for (index, token) in self.tokens.iter().enumerate() {
-            if matches!(token, Token::Name | Token::Deep) && states >> index & 1 == 1 {
-                states |= 1 << (index + 1);
-            }
-        }
-        states
+        self.glob.matches(path)
     }
 }
 
@@ -100,25 +62,9 @@ impl FromStr for Pattern {
         if !text.bytes().any(|byte| !matches!(byte, b'/' | b'*' | b'?')) {
             return Err(PatternError::MatchesEverything { text: text.to_owned() });
         }
-        let literal = text.find(['*', '?']).unwrap_or(text.len());
-        let (prefix, rest) = text.split_at(literal);
-        let mut tokens = Vec::new();
-        let mut bytes = rest.bytes().peekable();
-        while let Some(byte) = bytes.next() {
-            tokens.push(match byte {
-                b'*' if bytes.next_if_eq(&b'*').is_some() => Token::Deep,
-                b'*' => Token::Name,
-                b'?' => Token::One,
-                byte => Token::Byte(byte),
-            });
-        }
-        if text.ends_with('/') {
-            tokens.push(Token::Deep);
-        }
-        if tokens.len() > TOKENS_MAX {
-            return Err(PatternError::TooLong { text: text.to_owned() });
-        }
-        Ok(Pattern { text: text.to_owned(), prefix: prefix.as_bytes().to_vec(), tokens })
+        let glob = Glob::new(text, Part::Name, text.ends_with('/'))
+            .map_err(|_| PatternError::TooLong { text: text.to_owned() })?;
+        Ok(Pattern { text: text.to_owned(), glob })
     }
 }
 
@@ -145,9 +91,6 @@ impl<'de> Deserialize<'de> for Pattern {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
-
-/// One bit of a `u128` per token, and one for the start.
-const TOKENS_MAX: usize = 127;
 
 #[cfg(test)]
 mod tests {

@@ -1,11 +1,18 @@
-//! What the boot log shows: that there is one, Secure Boot, kernel command lines, images, dbx.
+//! What the boot log shows: that there is one, the firmware's version, Secure Boot and dbx; in `images.rs` the images
+//! that were started and who vouched for them, in `command_lines.rs` what the kernel was told.
 //!
 //! Only facts that a digest covers are judged. A label in the log is the sender's word, so nothing is judged by it:
 //! see [`kernel_lines`].
 
+mod command_lines;
+mod images;
+
 use assay_evidence::boot_log::{BootFacts, SignatureKind};
 use assay_evidence::verify::Claims;
-use assay_evidence::{Check, Digest, HashAlgorithm, PcrIndex};
+use assay_evidence::{Check, Digest, HashAlgorithm};
+
+pub(crate) use command_lines::kernel_lines;
+pub(crate) use images::signers_of;
 
 use crate::finding::{Finding, Tier};
 use crate::policy::{BootSection, Demand};
@@ -23,12 +30,10 @@ pub(super) fn judge(policy: &CompiledPolicy, claims: &Claims, findings: &mut Vec
     if boot.secure_boot == Demand::Required {
         report.judge_secure_boot(facts);
     }
-    if let Some(allowed) = &boot.kernel_command_lines {
-        report.judge_command_lines(facts, allowed);
-    }
-    if let Some(allowed) = &boot.applications {
-        report.judge_applications(facts, allowed);
-    }
+    report.judge_firmware(facts, boot);
+    report.judge_command_lines(facts, boot);
+    report.judge_images(facts, boot);
+    report.judge_signers(facts, boot);
     report.judge_dbx(facts, boot);
 }
 
@@ -114,44 +119,25 @@ impl Report<'_> {
         self.refuse("Secure Boot", "on", found, message);
     }
 
-    fn judge_command_lines(&mut self, facts: Option<&BootFacts>, allowed: &[String]) {
+    fn judge_firmware(&mut self, facts: Option<&BootFacts>, boot: &BootSection) {
+        let Some(allowed) = &boot.firmware_versions else { return };
         let citation = self.policy.citation();
-        let claim = "kernel command line";
-        let Some(lines) = facts.and_then(kernel_lines).filter(|lines| !lines.is_empty()) else {
-            let message = format!(
-                "The boot log does not show the kernel command line in a way that can be believed, and policy {citation} \
-                 lists allowed ones."
-            );
-            return self.refuse(claim, allowed.join(" or "), "unknown", message);
+        let found = facts.and_then(|facts| facts.firmware_version.as_deref());
+        if found.is_some_and(|found| allowed.iter().any(|allowed| allowed == found)) {
+            return;
+        }
+        let message = match found {
+            Some(found) => format!(
+                "The firmware's version is `{}`, which policy {citation} does not list: if it is an update of yours, add it \
+                 to boot.firmware_versions.",
+                found.escape_debug()
+            ),
+            None => format!(
+                "The boot log does not show the firmware's version, and policy {citation} lists allowed ones."
+            ),
         };
-        for line in lines.into_iter().filter(|line| !allowed.iter().any(|allowed| allowed == line)) {
-            let message = format!(
-                "The kernel was started with `{}`, which policy {citation} does not list: {}. If this is meant, add the line \
-                 to boot.kernel_command_lines.",
-                line.escape_debug(),
-                words_apart(line, allowed)
-            );
-            self.refuse(claim, allowed.join(" or "), line.escape_debug().to_string(), message);
-        }
-    }
-
-    fn judge_applications(&mut self, facts: Option<&BootFacts>, allowed: &[Digest]) {
-        let citation = self.policy.citation();
-        let expected = format!("an image of policy {citation}");
-        let images = facts.map(|facts| facts.boot_applications.as_slice()).unwrap_or_default();
-        if images.is_empty() {
-            let message =
-                format!("The boot log shows no started image, and policy {citation} lists allowed ones.");
-            self.refuse("boot image", expected.as_str(), "unknown", message);
-        }
-        for image in images.iter().filter(|image| !allowed.contains(&image.digest)) {
-            let message = format!(
-                "The firmware started `{}` ({}), which policy {citation} does not list: if it is an update of yours, add it \
-                 to boot.applications.",
-                image.remark, image.digest
-            );
-            self.refuse(&image.remark, expected.as_str(), image.digest.to_string(), message);
-        }
+        let found = found.map_or_else(|| "unknown".to_owned(), |found| found.escape_debug().to_string());
+        self.refuse("firmware", allowed.join(" or "), found, message);
     }
 
     fn judge_dbx(&mut self, facts: Option<&BootFacts>, boot: &BootSection) {
@@ -184,68 +170,5 @@ impl Report<'_> {
             );
             self.refuse("dbx", format!("{min} entries or more"), entries.to_string(), message);
         }
-    }
-}
-
-/// Every text in PCRs 8 and 12 that may have started a kernel, or `None` where something in them hides from reading.
-///
-/// The digest covers the text, but not the label that says whether it was a command or a command line. So a text
-/// counts whatever its label: a kernel's command line starts with the kernel's path, and the command that loads one
-/// is `linux` with the same line.
-pub(crate) fn kernel_lines(facts: &BootFacts) -> Option<Vec<&str>> {
-    let holds_lines = |pcr: &PcrIndex| matches!(pcr.get(), 8 | 12);
-    let is_unread = facts.loaded.iter().any(|item| holds_lines(&item.pcr));
-    if is_unread || facts.unexplained_pcrs.iter().any(holds_lines) {
-        return None;
-    }
-    let labelled = facts.kernel_command_lines.iter().map(String::as_str);
-    let commands = facts.grub_commands.iter().filter_map(|command| {
-        let load = ["linux ", "linuxefi ", "linux16 "].iter().find_map(|name| command.strip_prefix(name));
-        load.or_else(|| command.starts_with(['/', '(']).then_some(command.as_str()))
-    });
-    let mut lines: Vec<&str> = labelled.chain(commands).collect();
-    lines.sort_unstable();
-    lines.dedup();
-    Some(lines)
-}
-
-/// The words by which a line differs from the allowed one that it shares most with.
-fn words_apart(line: &str, allowed: &[String]) -> String {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let lacking = |other: &str| {
-        let of_other: Vec<&str> = other.split_whitespace().collect();
-        let added: Vec<&str> = words.iter().filter(|word| !of_other.contains(word)).copied().collect();
-        let missing: Vec<&str> = of_other.iter().filter(|word| !words.contains(word)).copied().collect();
-        (added.join(" "), missing.join(" "), added.len() + missing.len())
-    };
-    let nearest = allowed.iter().map(|other| lacking(other)).min_by_key(|(_, _, distance)| *distance);
-    match nearest {
-        Some((added, missing, _)) if added.is_empty() && missing.is_empty() => {
-            "its words are in another order".to_owned()
-        }
-        Some((added, missing, _)) if missing.is_empty() => format!("it adds `{}`", added.escape_debug()),
-        Some((added, missing, _)) if added.is_empty() => format!("it lacks `{}`", missing.escape_debug()),
-        Some((added, missing, _)) => {
-            format!("it has `{}` instead of `{}`", added.escape_debug(), missing.escape_debug())
-        }
-        None => "none is allowed".to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(line: &str, allowed: &[&str], expected: &str) {
-        let allowed: Vec<String> = allowed.iter().map(|text| (*text).to_owned()).collect();
-        assert_eq!(words_apart(line, &allowed), expected);
-    }
-
-    #[test]
-    fn the_difference_is_told_in_words() {
-        check("/k ro quiet audit=1", &["/other", "/k ro quiet"], "it adds `audit=1`");
-        check("/k ro", &["/k ro quiet"], "it lacks `quiet`");
-        check("/k2 ro", &["/k1 ro"], "it has `/k2` instead of `/k1`");
-        check("/k quiet ro", &["/k ro quiet"], "its words are in another order");
     }
 }

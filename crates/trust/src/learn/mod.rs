@@ -2,12 +2,17 @@
 //!
 //! Claims are what verification vouches for, so nothing unattested is learned. PCR 10 is never pinned, because the
 //! order of measurements changes from boot to boot; `boot_aggregate` and violations are no files and never listed.
+//! [`learn`] pins the boot's PCR values, which change with every update; [`learn_rules`] learns what they mean.
+
+mod rules;
 
 use assay_evidence::verify::Claims;
 use assay_evidence::{HashAlgorithm, PcrIndex};
 use thiserror::Error;
 
-use crate::appraisal::kernel_lines;
+pub use rules::learn_rules;
+
+use crate::appraisal::{kernel_lines, signers_of};
 use crate::policy::{Demand, ImaSection, Pcr, Policy, PolicyError};
 use crate::reference::{FileReference, Signers};
 
@@ -17,6 +22,15 @@ pub enum LearnError {
     /// There was no evidence.
     #[error("there is no evidence to learn from")]
     NoEvidence,
+    /// Evidence without what rules are about.
+    #[error(
+        "case {case}: its boot log does not show that Secure Boot was on and by whom images were signed, so there is no \
+         rule to learn: learn PCR values instead"
+    )]
+    NoSecureBoot {
+        /// Which evidence, from 1.
+        case: usize,
+    },
     /// What was learned is no usable policy.
     #[error(transparent)]
     Policy(#[from] PolicyError),
@@ -78,16 +92,32 @@ fn widen_boot(policy: &mut Policy, claims: &Claims) {
         let events = boot.events.entry(Pcr(event.pcr)).or_default();
         events.entry(event.digest).or_insert_with(|| event.remark.clone());
     }
+    if let Some(signers) = &mut boot.signers {
+        match signers_of(claims.facts()) {
+            Some(new) => extend(signers, new),
+            None => boot.signers = None,
+        }
+    }
+    if let Some(versions) = &mut boot.firmware_versions {
+        match &claims.facts().firmware_version {
+            Some(new) => extend(versions, [new.clone()]),
+            None => boot.firmware_versions = None,
+        }
+    }
     if let Some(lines) = &mut boot.kernel_command_lines {
         match kernel_lines(claims.facts()) {
             Some(new) if !new.is_empty() => {
-                lines.extend(new.into_iter().map(str::to_owned));
-                lines.sort_unstable();
-                lines.dedup();
+                extend(lines, new.into_iter().map(str::to_owned));
             }
             _ => boot.kernel_command_lines = None,
         }
     }
+}
+
+fn extend<T: Ord>(list: &mut Vec<T>, more: impl IntoIterator<Item = T>) {
+    list.extend(more);
+    list.sort_unstable();
+    list.dedup();
 }
 
 fn widen_files(policy: &mut Policy, claims: &Claims) -> Result<(), PolicyError> {

@@ -1,0 +1,126 @@
+//! Rules about the boot instead of PCR values: what an update may change, and what it may not.
+
+use std::path::Path;
+
+use tempfile::tempdir;
+
+use crate::{Appraisal, learn, shared_cases, vector};
+
+/// Appraises a case by rules learned from `baseline`, after `change`.
+fn by_rules(baseline: &Path, case: &Path, change: impl FnOnce(String) -> String) -> Appraisal {
+    let folder = tempdir().unwrap();
+    let policy = learn(baseline, folder.path(), &["--boot", "rules"]);
+    let text = change(std::fs::read_to_string(&policy).unwrap());
+    std::fs::write(&policy, text).unwrap();
+    Appraisal::of(case, &["--policy", policy.to_str().unwrap()])
+}
+
+/// What the rules refuse of each recorded boot of one machine; nothing where they accept it.
+#[test]
+fn updates_by_the_same_signers_are_no_findings() {
+    let Some(shared) = shared_cases() else { return };
+    let baseline = shared.join("sb-good-1");
+    for (case, refused) in [
+        ("sb-good-1", vec![]),
+        ("sb-good-2-rebooted", vec![]),
+        // The values of PCRs 4, 8 and 9 are others, and the kernel is signed by whom it was.
+        ("sb-update-kernel", vec![]),
+        ("sb-update-dbx", vec![]),
+        // A quirk of the firmware's PCR 0 that means nothing.
+        ("sb-varstore-replaced", vec![]),
+        ("sb-update-firmware", vec!["firmware"]),
+        ("sb-update-cmdline", vec!["kernel command line"]),
+        ("sb-systemd-full-boot", vec!["kernel command line"]),
+        ("nosb-grub212", vec!["Secure Boot", "dbx", "signer"]),
+    ] {
+        let appraisal = by_rules(&baseline, &shared.join(case), |policy| policy);
+        let mut found = appraisal.claims("boot-policy");
+        found.sort_unstable();
+        assert_eq!(found, refused, "{case}: {}", appraisal.messages());
+        assert!(appraisal.claims("pcr-policy").is_empty(), "{case}");
+    }
+}
+
+#[test]
+fn what_rules_refuse_is_named_with_what_to_do() {
+    let Some(shared) = shared_cases() else { return };
+    let messages =
+        |case: &str| by_rules(&shared.join("sb-good-1"), &shared.join(case), |policy| policy).messages();
+    let firmware = messages("sb-update-firmware");
+    assert!(firmware.contains("2025.02") && firmware.contains("boot.firmware_versions"), "{firmware}");
+    let line = messages("sb-update-cmdline");
+    assert!(line.contains("it adds `panic=30 audit=1`") || line.contains("panic=30"), "{line}");
+    let unsigned = messages("nosb-grub212");
+    assert!(unsigned.contains("turn Secure Boot on"), "{unsigned}");
+}
+
+#[test]
+fn rules_need_secure_boot_to_be_learned_from() {
+    let Some(shared) = shared_cases() else { return };
+    let folder = tempdir().unwrap();
+    let case = shared.join("nosb-grub212");
+    let policy = folder.path().join("policy.toml");
+    let arguments =
+        ["policy", "learn", case.to_str().unwrap(), "--boot", "rules", "-o", policy.to_str().unwrap()];
+    let output = crate::assay(arguments);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("learn PCR values instead"), "{said}");
+    assert!(!policy.exists());
+}
+
+/// Each rule refuses for its own reason alone.
+#[test]
+fn each_rule_refuses_alone() {
+    let good = vector("sb-good-1");
+    let other = format!("sha256:{}", "ab".repeat(32));
+    let without = |text: &str, key: &str| {
+        let lines = text.lines().filter(|line| !line.starts_with(key));
+        lines.map(|line| format!("{line}\n")).collect::<String>()
+    };
+    let with = |text: &str, line: &str| text.replace("[boot]\n", &format!("[boot]\n{line}\n"));
+    for (key, line, claim) in [
+        ("signers", format!("signers = [{other:?}]"), "signer"),
+        ("firmware_versions", "firmware_versions = [\"1.0\"]".to_owned(), "firmware"),
+        (
+            "kernel_command_line_patterns",
+            "kernel_command_line_patterns = [\"/vmlinuz-* ro\"]".to_owned(),
+            "kernel command line",
+        ),
+        ("dbx_entries_min", "dbx_entries_min = 100000".to_owned(), "dbx"),
+    ] {
+        let appraisal = by_rules(&good, &good, |policy| with(&flat(&without(&flat(&policy), key)), &line));
+        let mut claims = appraisal.claims("boot-policy");
+        claims.dedup();
+        assert_eq!(claims, [claim], "{key}: {}", appraisal.messages());
+        assert!(appraisal.findings().iter().all(|finding| finding["check"] == "boot-policy"), "{key}");
+    }
+}
+
+/// Lists on one line, so that a line can be taken out.
+fn flat(policy: &str) -> String {
+    policy.replace("[\n    ", "[").replace(",\n    ", ", ").replace(",\n]", "]")
+}
+
+/// Kernels are told apart from what starts them, and one of them has to be started.
+#[test]
+fn a_kernel_has_to_be_one_of_the_listed() {
+    let good = vector("sb-good-1");
+    let images = |appraisal: &Appraisal| -> Vec<String> {
+        let findings = appraisal.findings().iter().filter(|finding| finding["check"] == "boot-policy");
+        findings.map(|finding| finding["found"].as_str().unwrap().to_owned()).collect()
+    };
+    let other = format!("sha256:{}", "ab".repeat(32));
+    let with = |line: &str| {
+        let line = format!("[boot]\n{line}\n");
+        by_rules(&good, &good, |policy| policy.replace("[boot]\n", &line))
+    };
+    let started = images(&with(&format!("applications = [{other:?}]")));
+    let [shim, grub, kernel] = started.as_slice() else { panic!("{started:?}") };
+    let all = with(&format!("applications = [{shim:?}, {grub:?}]\nkernels = [{kernel:?}]"));
+    assert_eq!((all.exit, all.tier()), (0, "affirming"), "{}", all.messages());
+    let another = with(&format!("applications = [{shim:?}, {grub:?}]\nkernels = [{other:?}]"));
+    assert_eq!(images(&another), [kernel.as_str(), "another"], "{}", another.messages());
+    // Everything is known, and none of it is a kernel.
+    let none = with(&format!("applications = [{shim:?}, {grub:?}, {kernel:?}]\nkernels = [{other:?}]"));
+    assert_eq!(images(&none), ["another"], "{}", none.messages());
+}

@@ -1,0 +1,125 @@
+//! The images that were started, and who vouched for them.
+
+use std::collections::HashSet;
+
+use assay_evidence::Digest;
+use assay_evidence::boot_log::{Authority, BootFacts, Guid, SignatureKind};
+
+use super::Report;
+use crate::policy::BootSection;
+
+impl Report<'_> {
+    /// Everything that was started is known, and where kernels are listed one of them was.
+    ///
+    /// Which image is the kernel only a label says. So a kernel is one of `kernels`, and whatever else was started has
+    /// to be listed as well.
+    pub(super) fn judge_images(&mut self, facts: Option<&BootFacts>, boot: &BootSection) {
+        let Some(applications) = &boot.applications else { return };
+        let kernels = boot.kernels.as_deref();
+        let citation = self.policy.citation();
+        let expected = format!("an image of policy {citation}");
+        let images = facts.map(|facts| facts.boot_applications.as_slice()).unwrap_or_default();
+        if images.is_empty() {
+            let message =
+                format!("The boot log shows no started image, and policy {citation} lists allowed ones.");
+            return self.refuse("boot image", expected.as_str(), "unknown", message);
+        }
+        let is_kernel = |digest: &Digest| kernels.is_some_and(|kernels| kernels.contains(digest));
+        let is_listed = |digest: &Digest| applications.contains(digest) || is_kernel(digest);
+        // shim measures what it verifies, and the firmware measures it again when it starts.
+        let mut said = HashSet::new();
+        for image in images.iter().filter(|image| !is_listed(&image.digest) && said.insert(image.digest)) {
+            let fields =
+                if kernels.is_some() { "boot.kernels or boot.applications" } else { "boot.applications" };
+            let message = format!(
+                "The firmware started `{}` ({}), which policy {citation} does not list: if it is an update of yours, add it \
+                 to {fields}.",
+                image.remark, image.digest
+            );
+            self.refuse(&image.remark, expected.as_str(), image.digest.to_string(), message);
+        }
+        if kernels.is_some() && !images.iter().any(|image| is_kernel(&image.digest)) {
+            let message = format!(
+                "None of the images that were started is a kernel of policy {citation}: add the kernel's Authenticode digest \
+                 to boot.kernels if it is yours."
+            );
+            self.refuse("kernel", format!("a kernel of policy {citation}"), "another", message);
+        }
+    }
+
+    /// Secure Boot was on, and everything that it trusted an image by is known.
+    pub(super) fn judge_signers(&mut self, facts: Option<&BootFacts>, boot: &BootSection) {
+        let Some(allowed) = &boot.signers else { return };
+        let citation = self.policy.citation();
+        let expected = format!("a signer of policy {citation}");
+        let is_on =
+            |facts: &&BootFacts| facts.secure_boot.as_ref().is_some_and(|variables| variables.is_enabled);
+        let Some(facts) =
+            facts.filter(is_on).filter(|facts| facts.authorities.iter().any(|one| !is_setting(one)))
+        else {
+            let message = format!(
+                "The boot log does not show that Secure Boot checked who signed what was started, and policy {citation} \
+                 lists signers: turn Secure Boot on in the firmware set-up."
+            );
+            return self.refuse("signer", expected, "unknown", message);
+        };
+        for event in &facts.unexplained_in_pcr7 {
+            let message = format!(
+                "Event {event} of the boot log changed PCR 7 and does not say by what Secure Boot trusted an image, and \
+                 policy {citation} lists who it may trust."
+            );
+            self.refuse("signer", expected.as_str(), format!("event {event}"), message);
+        }
+        let is_known = |authority: &&Authority| {
+            is_setting(authority) || signer(authority).is_some_and(|signer| allowed.contains(&signer))
+        };
+        for authority in facts.authorities.iter().filter(|authority| !is_known(authority)) {
+            let (found, who) = named(authority);
+            let message = format!(
+                "Secure Boot trusted an image by {who}, from `{}`, which policy {citation} does not list: if it is to be \
+                 trusted, add {found} to boot.signers.",
+                authority.variable
+            );
+            self.refuse("signer", expected.as_str(), found, message);
+        }
+    }
+}
+
+/// What Secure Boot trusted images by; `None` unless it was on and says so of every one.
+pub(crate) fn signers_of(facts: &BootFacts) -> Option<Vec<Digest>> {
+    let is_on = facts.secure_boot.as_ref().is_some_and(|variables| variables.is_enabled);
+    let signers = facts.authorities.iter().filter(|authority| !is_setting(authority)).map(signer);
+    let signers: Vec<Digest> = signers.collect::<Option<_>>()?;
+    (is_on && facts.unexplained_in_pcr7.is_empty() && !signers.is_empty()).then_some(signers)
+}
+
+/// The certificate or image that an authority is.
+fn signer(authority: &Authority) -> Option<Digest> {
+    match &authority.signature {
+        Some(SignatureKind::Certificate { sha256: digest, .. } | SignatureKind::ImageDigest(digest)) => {
+            Some(*digest)
+        }
+        Some(SignatureKind::Other { .. }) | None => None,
+    }
+}
+
+/// Whether it says how shim checks instead of by what: its SBAT level, and whether the kernel trusts its keys too.
+fn is_setting(authority: &Authority) -> bool {
+    authority.vendor == Guid::SHIM_LOCK && SETTINGS.contains(&authority.variable.as_str())
+}
+
+/// The digest to list, and what people call it.
+fn named(authority: &Authority) -> (String, String) {
+    match &authority.signature {
+        Some(SignatureKind::Certificate { sha256, subject }) => {
+            (sha256.to_string(), format!("the certificate `{subject}` ({sha256})"))
+        }
+        Some(SignatureKind::ImageDigest(digest)) => (digest.to_string(), format!("its digest {digest}")),
+        Some(SignatureKind::Other { .. }) | None => {
+            ("no certificate".to_owned(), "something that is no certificate".to_owned())
+        }
+    }
+}
+
+/// shim, mok.c: measured into PCR 7 though they vouch for no image.
+const SETTINGS: [&str; 2] = ["SbatLevel", "MokListTrusted"];
