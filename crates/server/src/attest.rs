@@ -1,13 +1,12 @@
 //! Attestation of one attached device: challenge, verify, appraise, record, answer.
 //!
-//! What the verifier remembers of a boot ([`Baseline`]) is kept in memory only: after a restart of the server, a new
-//! boot of the device or a change of policy, everything is asked for again.
+//! What the verifier remembers of a boot ([`Baseline`]) is kept in memory only. After a restart of the server or a change
+//! of policy everything is judged anew, but of what is kept (`evidence/keeper.rs`) only the rest is asked for.
 
 use std::sync::Arc;
 
 use assay_evidence::HashAlgorithm;
 use assay_evidence::time::UnixTime;
-use assay_evidence::tpm::attest::Attest;
 use assay_evidence::tpm::ek_certificate::{Endorsement, verify_ek_certificate};
 use assay_evidence::verify::Baseline;
 use assay_identity::SpiffeId;
@@ -20,11 +19,15 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::device::{Device, DeviceError, columns};
+use crate::evidence::keeper::{JudgedEvidence, Keeper, Progress, clock};
 use crate::fate::{change, findings_json, vector_json};
 use crate::keys::{KeysError, random};
 use crate::policy::PolicyInForce;
 use crate::server::Server;
-use crate::store::{AppraisalRecord, RecordAppraisal, RenewTrust, Store, StoreError};
+use crate::store::{
+    AppraisalRecord, KeepEvidence, Kept, NewEvidence, RecordAppraisal, Recorded, RenewTrust, Store,
+    StoreError, Withdrawn,
+};
 use crate::verifier::{Job, Judged, quoted_pcrs};
 
 /// The verifier's memory of one attached device.
@@ -35,6 +38,8 @@ pub(crate) struct Attester {
     endorsement: Option<Arc<Endorsement>>,
     /// What need not be judged again, and the policy it was judged under.
     baseline: Option<(u64, Baseline)>,
+    /// What need not be sent again.
+    keeper: Keeper,
     /// The result on record, so that the same one is not recorded twice.
     recorded: Option<AppraisalRecord>,
     restarts: u32,
@@ -46,11 +51,22 @@ pub(crate) struct Challenge {
     nonce: [u8; NONCE_BYTES],
     /// Until when.
     pub expires_at: Instant,
-    baseline: Option<Baseline>,
+    known: Known,
     /// The policy it was made under.
     revision: u64,
-    /// Held while whole logs may be on their way.
+    /// Held while whole logs may be on their way or in memory.
     _full: Option<OwnedSemaphorePermit>,
+}
+
+/// What evidence has to add to.
+#[derive(Debug)]
+enum Known {
+    /// Nothing: it has to be whole.
+    Nothing,
+    /// What is kept, which is judged anew with it.
+    Kept(Progress),
+    /// What was judged before.
+    Judged(Baseline),
 }
 
 /// What evidence led to.
@@ -75,7 +91,8 @@ impl Attester {
             verify_ek_certificate(&record.ek_certificate, &intermediates, server.ek_anchors(), now);
         let recorded = server.store.last_appraisal(id.as_str()).await?;
         let endorsement = endorsement.ok().map(Arc::new);
-        Ok(Attester { device, endorsement, baseline: None, recorded, restarts: 0 })
+        let keeper = Keeper::of(server, &device).await;
+        Ok(Attester { device, endorsement, baseline: None, keeper, recorded, restarts: 0 })
     }
 
     /// Asks for fresh evidence, and of the logs only for what is new. `None`: too many devices were asked for
@@ -85,11 +102,13 @@ impl Attester {
         server: &Server,
     ) -> Result<Option<(Challenge, edge::Challenge)>, AttestError> {
         let policy = server.policies.of(&self.device);
-        let known = self.baseline.as_ref().filter(|(revision, _)| *revision == policy.revision);
-        let baseline = known.map(|(_, baseline)| baseline.clone());
-        let full = match &baseline {
-            Some(_) => None,
-            None => match server.registry.full_challenge() {
+        let known = match self.baseline.as_ref().filter(|(revision, _)| *revision == policy.revision) {
+            Some((_, baseline)) => Known::Judged(baseline.clone()),
+            None => self.keeper.progress().cloned().map_or(Known::Nothing, Known::Kept),
+        };
+        let full = match &known {
+            Known::Judged(_) => None,
+            Known::Nothing | Known::Kept(_) => match server.registry.full_challenge() {
                 Some(permit) => Some(permit),
                 None => return Ok(None),
             },
@@ -99,11 +118,11 @@ impl Attester {
             nonce: nonce.to_vec().into(),
             expires_in_seconds: u32::try_from(server.config.challenge_ttl_seconds).unwrap_or(u32::MAX),
             selection: selection_to_wire(&[(HashAlgorithm::Sha256, quoted_pcrs().collect())]),
-            boot_log_wanted: !baseline.as_ref().is_some_and(Baseline::has_boot_log),
-            ima_from_entry: baseline.as_ref().map_or(0, Baseline::ima_entries),
+            boot_log_wanted: known.boot_log_wanted(),
+            ima_from_entry: known.ima_entries(),
         };
         let expires_at = Instant::now() + server.config.challenge_ttl();
-        Ok(Some((Challenge { nonce, expires_at, baseline, revision: policy.revision, _full: full }, message)))
+        Ok(Some((Challenge { nonce, expires_at, known, revision: policy.revision, _full: full }, message)))
     }
 
     /// Judges evidence and records what follows. The challenge is spent, whatever comes of it.
@@ -123,30 +142,63 @@ impl Attester {
         }
         let quote = evidence.quote.clone().ok_or(AttestError::NoQuote)?;
         let PolicyInForce { revision, compiled: policy } = server.policies.of(&self.device);
-        if challenge.baseline.is_some()
-            && (challenge.revision != revision || self.is_new_boot(&challenge, &quote))
-        {
+        if self.is_new_boot(&challenge.known, &quote) {
+            self.keeper.forget();
             self.baseline = None;
             return Ok(Outcome::AskAgain);
         }
+        if matches!(challenge.known, Known::Judged(_)) && challenge.revision != revision {
+            self.baseline = None;
+            return Ok(Outcome::AskAgain);
+        }
+        let (evidence, kept_bytes) = match &challenge.known {
+            Known::Kept(progress) => match complete(progress, server, evidence).await {
+                Some(completed) => completed,
+                None => return Ok(self.ask_for_everything()),
+            },
+            Known::Nothing | Known::Judged(_) => (evidence, None),
+        };
+        let known_entries = challenge.known.baseline().map(Baseline::ima_entries);
+        let last_reset_count = self.device.record.trust.reset_count;
         let job = Job {
             pcrs: values_from_wire(&quote.pcrs)?,
             ak_public: Bytes::copy_from_slice(&self.device.record.ak_public),
-            last_reset_count: self.device.record.trust.reset_count,
+            last_reset_count,
             policy,
             endorsement: self.endorsement.clone().filter(|endorsement| now <= endorsement.valid_until()),
             nonce: challenge.nonce,
-            baseline: challenge.baseline,
+            baseline: challenge.known.baseline().cloned(),
             boot_logs: server.boot_logs.clone(),
-            evidence,
-            quote,
+            evidence: evidence.clone(),
+            quote: quote.clone(),
             now,
         };
-        let Judged { result, baseline, authentic } = server.verifier.run(job).await?;
+        let Judged { result, baseline, authentic, attested } = server.verifier.run(job).await?;
         if !authentic && !proven {
             return Err(AttestError::NotTheDevice(result.findings().to_vec()));
         }
-        self.record(server, &result, now).await?;
+        if matches!(challenge.known, Known::Kept(_)) && attested.is_none() {
+            // The store may be at fault as well as the device: let it tell everything itself.
+            return Ok(self.ask_for_everything());
+        }
+        let good = result.good_ima_entries();
+        let policy_revision = revision;
+        let judged = JudgedEvidence {
+            evidence,
+            quote,
+            known_entries,
+            kept_bytes,
+            last_reset_count,
+            policy_revision,
+            at: now,
+            attested,
+            good,
+        };
+        self.record(server, &result, &judged).await?;
+        self.keeper.expect_again(&judged);
+        // What is good but not kept would leave a gap in what is.
+        let baseline = baseline
+            .filter(|known| self.keeper.progress().is_none_or(|kept| known.ima_entries() <= kept.entries));
         self.baseline = baseline.map(|baseline| (revision, baseline));
         self.restarts = 0;
         server.metrics.attested(result.tier());
@@ -155,23 +207,35 @@ impl Attester {
 
     /// A new boot makes what was left out of the logs necessary. It is only claimed yet, so a device that claims one
     /// each time is judged by what it sent.
-    fn is_new_boot(&mut self, challenge: &Challenge, quote: &edge::Quote) -> bool {
-        let known = challenge.baseline.as_ref().map(|known| (known.reset_count(), known.restart_count()));
-        let stated = Attest::parse(&quote.message).ok().map(|attest| attest.clock_info);
-        if known == stated.map(|clock| (clock.reset_count, clock.restart_count)) {
+    fn is_new_boot(&mut self, known: &Known, quote: &edge::Quote) -> bool {
+        let known = match known {
+            Known::Nothing => return false,
+            Known::Kept(progress) => progress.clock,
+            Known::Judged(baseline) => (baseline.reset_count(), baseline.restart_count()),
+        };
+        if Some(known) == clock(quote) {
             return false;
         }
         self.restarts = self.restarts.saturating_add(1);
         self.restarts <= RESTARTS_MAX
     }
 
-    /// One transaction: a step of the state if the result changes anything, else its new times.
+    /// What is kept does not go with what was sent.
+    fn ask_for_everything(&mut self) -> Outcome {
+        tracing::warn!(device = %self.device.id, "kept evidence does not replay; the device is asked for everything");
+        self.keeper.forget();
+        Outcome::AskAgain
+    }
+
+    /// One transaction: a step of the state if the result changes anything, else its new times; and the evidence, if
+    /// it says anything new.
     async fn record(
         &mut self,
         server: &Server,
         result: &AttestationResult,
-        now: UnixTime,
+        judged: &JudgedEvidence,
     ) -> Result<(), AttestError> {
+        let now = judged.at;
         let appraisal = AppraisalRecord {
             at: now,
             tier: result.tier().name().to_owned(),
@@ -184,26 +248,40 @@ impl Attester {
             .as_ref()
             .is_some_and(|recorded| AppraisalRecord { at: now, ..recorded.clone() } == appraisal);
         let event = Event::appraised(result);
-        for _ in 0..ATTEMPTS_MAX {
+        for attempt in 1..=ATTEMPTS_MAX {
             let next = self.device.state.apply(&event);
-            let outcome = if same_result && next.version() == self.device.state.version() {
-                let renew = RenewTrust { device_id: self.device.id.to_string(), trust: columns(&next) };
-                server.store.commit(renew).await
-            } else {
-                let change = change(&self.device, &next, &event, "server", now);
-                let record = RecordAppraisal { change, appraisal: appraisal.clone() };
-                match server.store.commit(record).await {
-                    Ok(moved) => {
-                        server.metrics.withdrawn(moved.withdrawn.serials.len());
-                        server.revocations.publish(&moved.withdrawn, now)?;
-                        self.log(result, next.status(), moved.withdrawn.serials.len());
-                        Ok(())
-                    }
-                    Err(error) => Err(error),
+            let changes = !same_result || next.version() != self.device.state.version();
+            let draft = match changes || self.keeper.wants(judged) {
+                true => self.keeper.draft(&self.device, judged),
+                false => None,
+            };
+            // What cannot be kept does not keep the result from being recorded.
+            let evidence = match &draft {
+                Some(draft) if attempt < ATTEMPTS_MAX => Some(draft.pack(server).await?),
+                _ => None,
+            };
+            let outcome = match changes {
+                true => {
+                    let change = change(&self.device, &next, &event, "server", now);
+                    let record = RecordAppraisal { change, appraisal: appraisal.clone(), evidence };
+                    let recorded = server.store.commit(record).await;
+                    recorded.map(|Recorded { moved, evidence }| (Some(moved.withdrawn), evidence))
+                }
+                false => {
+                    let device_id = self.device.id.to_string();
+                    self.renew(server, RenewTrust { device_id, trust: columns(&next) }, evidence).await
                 }
             };
             match outcome {
-                Ok(()) => {
+                Ok((withdrawn, kept)) => {
+                    if let Some(withdrawn) = withdrawn {
+                        server.metrics.withdrawn(withdrawn.serials.len());
+                        server.revocations.publish(&withdrawn, now)?;
+                        self.log(result, next.status(), withdrawn.serials.len());
+                    }
+                    if let Some(draft) = &draft {
+                        self.keeper.kept(draft, judged, kept);
+                    }
                     self.device.record.trust = columns(&next);
                     self.device.state = next;
                     self.recorded = Some(appraisal);
@@ -214,6 +292,22 @@ impl Attester {
             }
         }
         Err(StoreError::Conflict.into())
+    }
+
+    /// Nothing changed but the times.
+    async fn renew(
+        &self,
+        server: &Server,
+        renew: RenewTrust,
+        evidence: Option<NewEvidence>,
+    ) -> Result<(Option<Withdrawn>, Option<Kept>), StoreError> {
+        match evidence {
+            None => server.store.commit(renew).await.map(|()| (None, None)),
+            Some(evidence) => {
+                let kept = server.store.commit(KeepEvidence { renew, evidence }).await?;
+                Ok((None, kept))
+            }
+        }
     }
 
     /// Looks at the device again. Keys that were bound anew are not the ones this stream has proven to hold.
@@ -247,6 +341,43 @@ impl Attester {
         let (tier, reason) = (result.tier().name(), result.reason());
         tracing::info!(%device, name, %status, tier, reason, svids_withdrawn = svids, "device appraised");
     }
+}
+
+impl Known {
+    fn baseline(&self) -> Option<&Baseline> {
+        match self {
+            Known::Judged(baseline) => Some(baseline),
+            Known::Nothing | Known::Kept(_) => None,
+        }
+    }
+
+    fn boot_log_wanted(&self) -> bool {
+        match self {
+            Known::Nothing => true,
+            Known::Kept(progress) => progress.boot_log_wanted(),
+            Known::Judged(baseline) => !baseline.has_boot_log(),
+        }
+    }
+
+    fn ima_entries(&self) -> u64 {
+        match self {
+            Known::Nothing => 0,
+            Known::Kept(progress) => progress.entries,
+            Known::Judged(baseline) => baseline.ima_entries(),
+        }
+    }
+}
+
+/// Puts what is kept before what was sent; `None`: that cannot be done.
+async fn complete(
+    progress: &Progress,
+    server: &Server,
+    evidence: edge::Evidence,
+) -> Option<(edge::Evidence, Option<usize>)> {
+    progress.complete(&server.store, evidence).await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "kept evidence cannot be read");
+        None
+    })
 }
 
 /// A finding as the device is told.

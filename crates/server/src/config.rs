@@ -38,6 +38,10 @@ pub struct Config {
     pub crl_ttl_seconds: u64,
     /// How long accepted telemetry is kept.
     pub telemetry_retention_seconds: u64,
+    /// How long evidence is kept for judging it again. A device's last evidence is kept for as long as it is the last.
+    pub evidence_retention_seconds: u64,
+    /// How many bytes of the database evidence may take; the oldest makes room.
+    pub evidence_bytes_max: u64,
     /// What there may be at most of everything.
     pub limits: Limits,
 }
@@ -79,6 +83,8 @@ impl Default for Config {
             server_svid_ttl_seconds: 7 * DAY_SECONDS,
             crl_ttl_seconds: DAY_SECONDS,
             telemetry_retention_seconds: 7 * DAY_SECONDS,
+            evidence_retention_seconds: 14 * DAY_SECONDS,
+            evidence_bytes_max: 4 << 30,
             limits: Limits::default(),
         }
     }
@@ -132,7 +138,7 @@ impl Config {
     }
 
     fn checked(self) -> Result<Config, ConfigError> {
-        let seconds = [
+        let numbers = [
             ("attest_interval_seconds", self.attest_interval_seconds, 1, DAY_SECONDS),
             ("challenge_ttl_seconds", self.challenge_ttl_seconds, 1, 600),
             ("device_svid_ttl_seconds", self.device_svid_ttl_seconds, 10, DAY_SECONDS),
@@ -140,8 +146,10 @@ impl Config {
             ("server_svid_ttl_seconds", self.server_svid_ttl_seconds, 60, 90 * DAY_SECONDS),
             ("crl_ttl_seconds", self.crl_ttl_seconds, 60, 30 * DAY_SECONDS),
             ("telemetry_retention_seconds", self.telemetry_retention_seconds, 60, 3650 * DAY_SECONDS),
+            ("evidence_retention_seconds", self.evidence_retention_seconds, 60, 3650 * DAY_SECONDS),
+            ("evidence_bytes_max", self.evidence_bytes_max, 1 << 20, 1 << 40),
         ];
-        match seconds.into_iter().find(|(_, value, min, max)| value < min || value > max) {
+        match numbers.into_iter().find(|(_, value, min, max)| value < min || value > max) {
             Some((key, value, min, max)) => Err(ConfigError::OutOfRange { key, value, min, max }),
             None => Ok(self),
         }

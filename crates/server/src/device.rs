@@ -42,15 +42,26 @@ impl Device {
 
     /// The certificates that came with the EK certificate, DER.
     pub(crate) fn ek_intermediates(&self) -> Vec<&[u8]> {
-        let mut rest = self.record.ek_intermediates.as_slice();
-        let mut certificates = Vec::new();
-        while let Some((one, after)) = sequence_length(rest).and_then(|length| rest.split_at_checked(length))
-        {
-            certificates.push(one);
-            rest = after;
-        }
-        certificates
+        certificates(&self.record.ek_intermediates)
     }
+
+    /// The EK certificate and those that came with it, concatenated DER.
+    pub(crate) fn endorsement_der(&self) -> Vec<u8> {
+        let certificate = &self.record.ek_certificate;
+        // An NV index is often larger than its certificate, and filled up.
+        let certificate = certificates(certificate).first().copied().unwrap_or(certificate);
+        [certificate, &self.record.ek_intermediates].concat()
+    }
+}
+
+/// Concatenated certificates, each for itself.
+pub(crate) fn certificates(mut rest: &[u8]) -> Vec<&[u8]> {
+    let mut certificates = Vec::new();
+    while let Some((one, after)) = sequence_length(rest).and_then(|length| rest.split_at_checked(length)) {
+        certificates.push(one);
+        rest = after;
+    }
+    certificates
 }
 
 /// A state as the store has it.

@@ -15,6 +15,7 @@ mod device;
 mod ear;
 mod enroll;
 mod entries;
+pub mod evidence;
 mod fate;
 mod grant;
 mod keys;

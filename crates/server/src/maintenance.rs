@@ -83,9 +83,15 @@ async fn renew_certificate(server: &Server, now: UnixTime) -> UnixTime {
 
 /// Returns in how many seconds to look again: at once while there is more to forget.
 async fn prune(server: &Server, now: UnixTime) -> u64 {
-    let before = UnixTime(now.0.saturating_sub(server.config.telemetry_retention_seconds));
-    let svids_before = UnixTime(now.0.saturating_sub(ENDED_SVIDS_KEPT_SECONDS));
-    match server.store.commit(PruneHistory { telemetry_before: before, svids_before }).await {
+    let config = &server.config;
+    let before = |seconds| UnixTime(now.0.saturating_sub(seconds));
+    let prune = PruneHistory {
+        telemetry_before: before(config.telemetry_retention_seconds),
+        svids_before: before(ENDED_SVIDS_KEPT_SECONDS),
+        evidence_before: before(config.evidence_retention_seconds),
+        evidence_bytes_max: config.evidence_bytes_max,
+    };
+    match server.store.commit(prune).await {
         Ok(0) => PRUNE_EVERY_SECONDS,
         Ok(_) => 0,
         Err(error) => {

@@ -8,8 +8,11 @@ use std::time::Duration;
 
 use assay_evidence::tpm::ek_certificate::{CertificateError, TrustAnchor};
 use assay_identity::SpiffeId;
+use assay_identity::bundle::pem_certificates;
 use assay_identity::tls::{self, ClientIdentity};
 use rustls::ServerConfig;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 use serde::Serialize;
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -53,6 +56,7 @@ pub(crate) struct Server {
     /// Changes once, when everything has to come to an end.
     pub shutdown: watch::Receiver<bool>,
     ek_anchors: Vec<TrustAnchor>,
+    ek_anchors_pem: String,
 }
 
 /// What TLS shows at each door; replaced as a whole when the certificate is renewed.
@@ -150,7 +154,7 @@ impl Server {
         if policies.current().plan.assignments().is_empty() {
             tracing::warn!("no policy is set, so no device will be trusted: assay policy set FILE");
         }
-        let ek_anchors = load_anchors(&config.ek_anchors)?;
+        let (ek_anchors, ek_anchors_pem) = load_anchors(&config.ek_anchors)?;
         if ek_anchors.is_empty() {
             tracing::warn!("ek_anchors names no certificate, so no device can enroll");
         }
@@ -172,6 +176,7 @@ impl Server {
             doors,
             shutdown,
             ek_anchors,
+            ek_anchors_pem,
             config,
         })
     }
@@ -179,6 +184,11 @@ impl Server {
     /// Who may vouch for TPMs.
     pub(crate) fn ek_anchors(&self) -> &[TrustAnchor] {
         &self.ek_anchors
+    }
+
+    /// The same, as evidence is kept with.
+    pub(crate) fn ek_anchors_pem(&self) -> &[u8] {
+        self.ek_anchors_pem.as_bytes()
     }
 }
 
@@ -236,12 +246,12 @@ async fn bind(address: SocketAddr) -> Result<(SocketAddr, TcpListener), StartErr
     Ok((listener.local_addr().map_err(failed)?, listener))
 }
 
-fn load_anchors(paths: &[PathBuf]) -> Result<Vec<TrustAnchor>, StartError> {
+fn load_anchors(paths: &[PathBuf]) -> Result<(Vec<TrustAnchor>, String), StartError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| StartError::File { path, source }
     };
-    let mut anchors = Vec::new();
+    let (mut anchors, mut pem) = (Vec::new(), String::new());
     for path in paths {
         let mut files = vec![path.clone()];
         if path.is_dir() {
@@ -259,9 +269,13 @@ fn load_anchors(paths: &[PathBuf]) -> Result<Vec<TrustAnchor>, StartError> {
             let bytes = fs::read(&file).map_err(failed(&file))?;
             let read = TrustAnchor::from_pem_or_der(&bytes);
             anchors.extend(read.map_err(|source| StartError::Anchor { path: file, source })?);
+            pem.push_str(&match CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>() {
+                Ok(certificates) if !certificates.is_empty() => pem_certificates(certificates),
+                _ => pem_certificates([&bytes]),
+            });
         }
     }
-    Ok(anchors)
+    Ok((anchors, pem))
 }
 
 /// Why the server did not start.

@@ -67,6 +67,8 @@ pub(crate) struct Judged {
     pub baseline: Option<Baseline>,
     /// Whether the bound AK signed this, for this challenge.
     pub authentic: bool,
+    /// IMA entries since boot that the quote attests, and how many more were sent; `None`: it does not verify.
+    pub attested: Option<(u64, usize)>,
 }
 
 impl Job {
@@ -86,16 +88,19 @@ impl Job {
                 }
                 let result = appraise(&claims, policy, self.endorsement.as_deref(), self.now);
                 let baseline = policy.map(|_| claims.baseline(result.good_ima_entries()));
-                Judged { result, baseline, authentic: true }
+                let ima = claims.ima().map(|ima| (ima.attested_total(), ima.undecided()));
+                Judged { result, baseline, authentic: true, attested: Some(ima.unwrap_or_default()) }
             }
             None => {
                 let authentic = !failures.iter().any(|failure| AUTHENTICITY.contains(&failure.check));
-                Judged { result: refuse(&failures, policy, self.now), baseline: None, authentic }
+                let result = refuse(&failures, policy, self.now);
+                Judged { result, baseline: None, authentic, attested: None }
             }
         }
     }
 
-    fn verify(&self) -> Verification {
+    /// Makes every check of the evidence.
+    pub(crate) fn verify(&self) -> Verification {
         let boot_log = self.boot_log();
         let evidence = Evidence {
             ak_public: &self.ak_public,

@@ -52,6 +52,15 @@ pub fn parse_ascii(text: &[u8]) -> Result<List, ImaError> {
     Ok(List { bytes, starts, template_hash })
 }
 
+/// Bytes that the first `entries` entries of a list in the ASCII form take; `None` if it has fewer.
+pub fn ascii_offset(text: &[u8], entries: u64) -> Option<usize> {
+    let mut rest = text;
+    for _ in 0..entries {
+        (_, rest) = split_entry(Line::start(rest)?.rest);
+    }
+    Some(text.len().saturating_sub(rest.len()))
+}
+
 /// The head of an entry: `10 <template digest> <template name> `, and what follows it.
 struct Line<'a> {
     pcr: u32,

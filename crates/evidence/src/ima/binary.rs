@@ -33,6 +33,15 @@ pub(super) fn entry_starts(bytes: &[u8], template_hash: HashAlgorithm) -> Result
     Ok(starts)
 }
 
+/// Bytes that the first `entries` entries of a list in the binary form take; `None` if it has fewer.
+pub fn binary_offset(bytes: &[u8], entries: u64) -> Option<usize> {
+    let mut reader = Reader::new(bytes);
+    for _ in 0..entries {
+        Entry::read(&mut reader, HashAlgorithm::Sha1).ok()?;
+    }
+    Some(reader.offset())
+}
+
 impl<'a> Entry<'a> {
     /// Reads one entry: PCR, template digest, template name, template data.
     pub(super) fn read(

@@ -19,8 +19,8 @@ use std::ops::Range;
 
 use thiserror::Error;
 
-pub use self::ascii::parse_ascii;
-pub use self::binary::parse_binary;
+pub use self::ascii::{ascii_offset, parse_ascii};
+pub use self::binary::{binary_offset, parse_binary};
 pub use self::boot_aggregate::{BOOT_AGGREGATE, expected_boot_aggregate};
 pub use self::device_mapper::{DmChange, DmDevice, DmError, DmEvent, DmNumbers, DmTarget};
 pub use self::measured_key::{MEASURED_KEYS_MAX, MeasuredKey, learned_keys};

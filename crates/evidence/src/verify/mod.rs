@@ -57,6 +57,16 @@ pub enum ImaLog<'a> {
     Ascii(&'a [u8]),
 }
 
+impl ImaLog<'_> {
+    /// Bytes that its first `entries` entries take, so that it can be kept in parts; `None` if it has fewer.
+    pub fn offset(self, entries: u64) -> Option<usize> {
+        match self {
+            ImaLog::Binary(bytes) => crate::ima::binary_offset(bytes, entries),
+            ImaLog::Ascii(text) => crate::ima::ascii_offset(text, entries),
+        }
+    }
+}
+
 /// What the verifier knows of the device and asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Expectation<'a> {

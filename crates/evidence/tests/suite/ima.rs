@@ -6,6 +6,7 @@ use assay_evidence::ima::{
     ENTRIES_MAX, Extension, ImaErrorKind, List, Replay, SigningKey, Template, attested_prefix,
     expected_boot_aggregate, parse_ascii, parse_binary,
 };
+use assay_evidence::verify::ImaLog;
 use assay_evidence::{Digest, HashAlgorithm, PcrIndex};
 use proptest::prelude::*;
 
@@ -47,6 +48,25 @@ fn vectors_replay_in_every_bank() {
 fn both_forms_say_the_same() {
     for name in VECTORS {
         assert_eq!(parse_ascii(&ascii_of(name)).unwrap(), parse_binary(&binary_of(name)).unwrap(), "{name}");
+    }
+}
+
+#[test]
+fn a_list_is_kept_in_parts_that_say_the_same() {
+    for name in VECTORS {
+        let (binary, ascii) = (binary_of(name), ascii_of(name));
+        let whole = parse_binary(&binary).unwrap();
+        for entries in 0..=whole.len() {
+            let count = entries as u64;
+            let (start, rest) = binary.split_at(ImaLog::Binary(&binary).offset(count).unwrap());
+            assert_eq!(parse_binary(start).unwrap().len(), entries, "{name}");
+            assert_eq!(parse_binary(rest).unwrap().len(), whole.len() - entries, "{name}");
+            let (start, rest) = ascii.split_at(ImaLog::Ascii(&ascii).offset(count).unwrap());
+            assert_eq!(parse_ascii(start).unwrap().len(), entries, "{name}");
+            assert_eq!(parse_ascii(rest).unwrap().len(), whole.len() - entries, "{name}");
+        }
+        let more = whole.len() as u64 + 1;
+        assert_eq!((ImaLog::Binary(&binary).offset(more), ImaLog::Ascii(&ascii).offset(more)), (None, None));
     }
 }
 

@@ -9,6 +9,7 @@ use sqlx::sqlite::SqliteRow;
 
 use super::appraisals::{self, AppraisalRecord};
 use super::assignments::RevisePolicies;
+use super::evidence::{self, Kept, NewEvidence};
 use super::grants::{self, Withdrawn};
 use super::{Store, StoreError, Transaction, Unit, loaded, stored};
 use crate::audit::{Kind, Leaf, Line};
@@ -144,16 +145,32 @@ pub struct RecordAppraisal {
     pub change: Change,
     /// The result.
     pub appraisal: AppraisalRecord,
+    /// What it was made of, where that can be kept.
+    pub evidence: Option<NewEvidence>,
+}
+
+/// A result on record.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// What it brought.
+    pub moved: Moved,
+    /// Where its evidence was put; `None`: it is not kept.
+    pub evidence: Option<Kept>,
 }
 
 impl Transaction for RecordAppraisal {
-    type Output = Moved;
+    type Output = Recorded;
 
-    async fn apply(self, unit: &mut Unit) -> Result<Moved, StoreError> {
+    async fn apply(self, unit: &mut Unit) -> Result<Recorded, StoreError> {
         let device_id = self.change.device_id.clone();
         let moved = change(unit, Kind::DeviceAppraised, self.change).await?;
-        appraisals::insert(unit.connection(), &device_id, moved.leaf.index, &self.appraisal).await?;
-        Ok(moved)
+        let leaf = moved.leaf.index;
+        appraisals::insert(unit.connection(), &device_id, leaf, &self.appraisal).await?;
+        let evidence = match self.evidence {
+            Some(evidence) => evidence::insert(unit, &device_id, Some(leaf), evidence).await?,
+            None => None,
+        };
+        Ok(Recorded { moved, evidence })
     }
 }
 

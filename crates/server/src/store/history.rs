@@ -2,15 +2,20 @@
 
 use assay_evidence::time::UnixTime;
 
-use super::{StoreError, Transaction, Unit, stored};
+use super::{StoreError, Transaction, Unit, evidence, stored};
 
-/// Removes telemetry and ended certificates from before the given times.
+/// Removes telemetry, ended certificates and evidence from before the given times, and evidence for which there is no
+/// room.
 #[derive(Clone, Copy, Debug)]
 pub struct PruneHistory {
     /// Telemetry received before this goes.
     pub telemetry_before: UnixTime,
     /// Certificates that ended before this go.
     pub svids_before: UnixTime,
+    /// Evidence from before this goes, unless something builds on it.
+    pub evidence_before: UnixTime,
+    /// How many bytes evidence may take; the oldest goes first.
+    pub evidence_bytes_max: u64,
 }
 
 impl Transaction for PruneHistory {
@@ -33,9 +38,17 @@ impl Transaction for PruneHistory {
         .bind(ROWS_MAX)
         .execute(unit.connection())
         .await?;
-        Ok(telemetry.rows_affected().saturating_add(svids.rows_affected()))
+        let mut gone = telemetry.rows_affected().saturating_add(svids.rows_affected());
+        gone = gone.saturating_add(evidence::remove_older(unit, self.evidence_before, PIECES_MAX).await?);
+        if evidence::is_over(unit, self.evidence_bytes_max).await? {
+            gone = gone.saturating_add(evidence::remove_oldest(unit, PIECES_MAX).await?);
+        }
+        Ok(gone)
     }
 }
 
 /// Rows that go at once, so that the writer is not held up for long.
 const ROWS_MAX: i64 = 2000;
+
+/// The same of evidence, each of which has several rows.
+const PIECES_MAX: i64 = 200;

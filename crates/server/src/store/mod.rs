@@ -7,8 +7,10 @@
 mod appraisals;
 mod assignments;
 mod audit;
+mod blobs;
 mod devices;
 mod entries;
+mod evidence;
 mod grants;
 mod history;
 mod policies;
@@ -37,11 +39,15 @@ pub use assignments::{
     UnassignPolicy, WidenRollout,
 };
 pub(crate) use audit::{highest_named_leaf, leaf, trail};
+pub use blobs::{BlobHash, NewBlob, blob_hash};
 pub use devices::{
     ApproveDevice, Change, DeviceRecord, EnrollDevice, ExpireDevice, LabelDevice, LabelledDevice, Moved,
-    RecordAppraisal, RenewTrust, RevokeDevice, TrustColumns,
+    RecordAppraisal, Recorded, RenewTrust, RevokeDevice, TrustColumns,
 };
 pub use entries::{CreateEntry, EntryRecord, RemoveEntry, SelectorRecord};
+pub use evidence::{
+    BootRecord, EvidenceColumns, EvidenceRecord, KeepEvidence, Kept, NewBoot, NewEvidence, NewPart, ToldBoot,
+};
 pub use grants::{Carrier, RecordSvid, RenumberRevocationList, SvidRecord, Withdrawn};
 pub use history::PruneHistory;
 pub use policies::{NewPolicy, PolicyRecord};
@@ -172,10 +178,12 @@ fn options_read_only(file: &Path) -> SqliteConnectOptions {
 fn migrations() -> Migrator {
     let spine = include_str!("../../../../migrations/sqlite/0001_spine.sql").into_sql_str();
     let vector = include_str!("../../../../migrations/sqlite/0002_trust_vector.sql").into_sql_str();
+    let evidence = include_str!("../../../../migrations/sqlite/0003_evidence.sql").into_sql_str();
     let assignments = include_str!("../../../../migrations/sqlite/0004_assignments.sql").into_sql_str();
     Migrator::with_migrations(vec![
         Migration::new(1, "spine".into(), MigrationType::Simple, spine, false),
         Migration::new(2, "trust vector".into(), MigrationType::Simple, vector, false),
+        Migration::new(3, "evidence".into(), MigrationType::Simple, evidence, false),
         Migration::new(4, "assignments".into(), MigrationType::Simple, assignments, false),
     ])
 }

@@ -108,7 +108,7 @@ fn appraise(from_version: u64, trust: TrustColumns, withdraw: bool) -> RecordApp
         findings: "[]".to_owned(),
         vector: "{}".to_owned(),
     };
-    RecordAppraisal { change: change(from_version, trust, withdraw), appraisal }
+    RecordAppraisal { change: change(from_version, trust, withdraw), appraisal, evidence: None }
 }
 
 fn svid(serial: &str, state_version: u64, entry_id: Option<&str>) -> RecordSvid {
@@ -219,7 +219,7 @@ async fn record_appraisal_moves_the_state_and_withdraws_in_one_step() {
     fixture.store.commit(svid("01", 1, None)).await.unwrap();
     fixture.store.commit(svid("02", 1, None)).await.unwrap();
     assert!(is_conflict(fixture.store.commit(appraise(0, trust("suspect", 2), true)).await));
-    let moved = fixture.store.commit(appraise(1, trust("suspect", 2), true)).await.unwrap();
+    let moved = fixture.store.commit(appraise(1, trust("suspect", 2), true)).await.unwrap().moved;
     assert_eq!(moved.withdrawn.serials.len(), 2);
     assert_eq!(moved.withdrawn.list_number, Some(1));
     let (withdrawn, number) = fixture.store.withdrawn_svids(NOW).await.unwrap();
@@ -425,7 +425,12 @@ async fn pruning_removes_old_rows_and_leaves_the_trail_whole() {
     let fixture = Fixture::trusted().await;
     fixture.store.commit(svid("01", 1, None)).await.unwrap();
     fixture.store.commit(telemetry(0, 1)).await.unwrap();
-    let prune = PruneHistory { telemetry_before: NOW.plus(1), svids_before: NOW.plus(61) };
+    let prune = PruneHistory {
+        telemetry_before: NOW.plus(1),
+        svids_before: NOW.plus(61),
+        evidence_before: NOW,
+        evidence_bytes_max: 1 << 20,
+    };
     assert_eq!(fixture.store.commit(prune).await.unwrap(), 2);
     assert_eq!(fixture.verify().await.unwrap().leaves, 4);
 }

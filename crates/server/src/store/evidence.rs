@@ -1,0 +1,568 @@
+//! Evidence as it was judged, so that it can be judged again: written with the result it led to, read back as
+//! records.
+//!
+//! Of each boot the IMA list is kept in parts that only ever grow ([`NewPart`]); a piece of evidence says how much of
+//! it was its own. Evidence is the first thing to go when room is short, and nothing else fails for want of it.
+
+use assay_evidence::ima::LIST_BYTES_MAX;
+use assay_evidence::time::UnixTime;
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+use super::blobs::{self, BlobHash, NewBlob};
+use super::devices::RenewTrust;
+use super::{Store, StoreError, Transaction, Unit, loaded, stored};
+
+/// A piece of evidence to be kept.
+#[derive(Clone, Debug)]
+pub struct NewEvidence {
+    /// What it belongs to.
+    pub boot: ToldBoot,
+    /// What it adds to the boot's list.
+    pub part: Option<NewPart>,
+    /// The boot log that was judged or known.
+    pub boot_log: Option<NewBlob>,
+    /// What of its IMA list is not in the boot's.
+    pub ima_rest: Option<NewBlob>,
+    /// The rest.
+    pub judged: EvidenceColumns,
+    /// How many bytes all evidence may take.
+    pub bytes_max: u64,
+}
+
+/// The boot that evidence is of.
+#[derive(Clone, Debug)]
+pub enum ToldBoot {
+    /// One that nothing is kept of.
+    New(NewBoot),
+    /// One that is kept, with so many entries.
+    Known {
+        /// Its first evidence.
+        id: u64,
+        /// Attested entries when this was decided.
+        entries: u64,
+    },
+}
+
+/// What a device tells of a boot, once.
+#[derive(Clone, Debug)]
+pub struct NewBoot {
+    /// TPM2B_PUBLIC of the AK.
+    pub ak_public: Vec<u8>,
+    /// The EK certificate and its intermediates, concatenated DER.
+    pub endorsement: NewBlob,
+    /// Who was trusted to vouch for TPMs, PEM.
+    pub anchors: NewBlob,
+    /// Whether its list is in the ASCII form.
+    pub ima_ascii: bool,
+}
+
+/// Attested entries, from where the boot's list ends.
+#[derive(Clone, Debug)]
+pub struct NewPart {
+    /// Where it ends then.
+    pub to_entry: u64,
+    /// The entries.
+    pub blob: NewBlob,
+}
+
+/// What evidence was judged with, beside its logs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EvidenceColumns {
+    /// When.
+    pub at: UnixTime,
+    /// The policy; 0: there was none.
+    pub policy_revision: u64,
+    /// The reset counter expected then.
+    pub last_reset_count: Option<u32>,
+    /// The nonce.
+    pub nonce: Vec<u8>,
+    /// Message, signature and PCR values, as received (protobuf).
+    pub quote: Vec<u8>,
+    /// Whether the boot log was judged with the rest, and not known.
+    pub boot_log_judged: bool,
+    /// IMA entries that were known to be good; `None`: nothing was known of the boot.
+    pub known_entries: Option<u64>,
+    /// The first entry of its own list.
+    pub ima_from: u64,
+    /// From there to here, its list is the boot's.
+    pub ima_shared: u64,
+    /// Whether the rest of its list is in the ASCII form.
+    pub ima_ascii: bool,
+    /// Entries since boot that the quote attests; `None`: it did not verify.
+    pub attested: Option<u64>,
+    /// The evidence that says what was known; `None`: this one does.
+    pub basis: Option<u64>,
+}
+
+/// A piece of evidence as kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EvidenceRecord {
+    /// Counts all evidence that was ever kept.
+    pub id: u64,
+    /// Whose.
+    pub device_id: String,
+    /// The boot it is of.
+    pub boot: u64,
+    /// The result recorded with it.
+    pub leaf: Option<u64>,
+    /// The boot log that was judged or known.
+    pub boot_log: Option<BlobHash>,
+    /// What of its IMA list is not in the boot's.
+    pub ima_rest: Option<BlobHash>,
+    /// The rest.
+    pub judged: EvidenceColumns,
+    /// What was told of the boot.
+    pub told: BootRecord,
+}
+
+/// What a device told of a boot, as kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootRecord {
+    /// TPM2B_PUBLIC of the AK.
+    pub ak_public: Vec<u8>,
+    /// The EK certificate and its intermediates.
+    pub endorsement: BlobHash,
+    /// Who was trusted to vouch for TPMs.
+    pub anchors: BlobHash,
+    /// Whether its list is in the ASCII form.
+    pub ima_ascii: bool,
+    /// Attested entries so far.
+    pub ima_entries: u64,
+}
+
+/// Where evidence was put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The evidence.
+    pub id: u64,
+    /// Its boot.
+    pub boot: u64,
+}
+
+/// Extends what stands, with new evidence that led to the same result.
+#[derive(Clone, Debug)]
+pub struct KeepEvidence {
+    /// The device's new times.
+    pub renew: RenewTrust,
+    /// The evidence.
+    pub evidence: NewEvidence,
+}
+
+impl Transaction for KeepEvidence {
+    type Output = Option<Kept>;
+
+    async fn apply(self, unit: &mut Unit) -> Result<Option<Kept>, StoreError> {
+        let device_id = self.renew.device_id.clone();
+        self.renew.apply(unit).await?;
+        insert(unit, &device_id, None, self.evidence).await
+    }
+}
+
+impl Store {
+    /// The evidence that a recorded result was made of, if it is kept.
+    pub async fn evidence_of_result(&self, leaf: u64) -> Result<Option<EvidenceRecord>, StoreError> {
+        let row = sqlx::query(concat!(select!(), "WHERE evidence.leaf = $1 AND evidence.leaf >= 0"))
+            .bind(stored(leaf))
+            .fetch_optional(&self.readers)
+            .await?;
+        row.as_ref().map(evidence).transpose()
+    }
+
+    /// A piece of evidence, if it is kept.
+    pub async fn evidence(&self, id: u64) -> Result<Option<EvidenceRecord>, StoreError> {
+        let row = sqlx::query(concat!(select!(), "WHERE evidence.id = $1"))
+            .bind(stored(id))
+            .fetch_optional(&self.readers)
+            .await?;
+        row.as_ref().map(evidence).transpose()
+    }
+
+    /// The last evidence of a device that verified, if it is kept.
+    pub async fn last_verified_evidence(
+        &self,
+        device_id: &str,
+    ) -> Result<Option<EvidenceRecord>, StoreError> {
+        let row = sqlx::query(concat!(
+            select!(),
+            "WHERE evidence.device_id = $1 AND evidence.attested >= 0 ORDER BY evidence.id DESC LIMIT 1"
+        ))
+        .bind(device_id)
+        .fetch_optional(&self.readers)
+        .await?;
+        row.as_ref().map(evidence).transpose()
+    }
+
+    /// The first `entries` entries of a boot's IMA list.
+    pub async fn ima_list(&self, boot: u64, entries: u64, is_ascii: bool) -> Result<Vec<u8>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT from_entry, to_entry, blobs.hash, bytes, content FROM ima_parts
+             JOIN blobs ON blobs.hash = ima_parts.blob JOIN blob_contents ON blob_contents.hash = blobs.hash
+             WHERE boot = $1 AND to_entry <= $2 ORDER BY from_entry",
+        )
+        .bind(stored(boot))
+        .bind(stored(entries))
+        .fetch_all(&self.readers)
+        .await?;
+        let mut list = PartedList::new(is_ascii);
+        rows.iter().try_for_each(|row| list.append(row))?;
+        list.finish(entries)
+    }
+}
+
+/// A boot's list, put together from its parts in order.
+#[derive(Debug)]
+pub(super) struct PartedList {
+    is_ascii: bool,
+    entries: u64,
+    bytes: Vec<u8>,
+}
+
+impl PartedList {
+    pub(super) fn new(is_ascii: bool) -> PartedList {
+        PartedList { is_ascii, entries: 0, bytes: Vec::new() }
+    }
+
+    /// Appends the part in a row.
+    pub(super) fn append(&mut self, row: &SqliteRow) -> Result<(), StoreError> {
+        if loaded(row.try_get("from_entry")?, "ima_parts.from_entry")? != self.entries {
+            return Err(StoreError::Corrupt { column: "ima_parts.from_entry" });
+        }
+        let room = LIST_BYTES_MAX.saturating_sub(self.bytes.len());
+        // The last line of an ASCII list may have come without its newline.
+        if self.is_ascii && self.bytes.last().is_some_and(|last| *last != b'\n') {
+            self.bytes.push(b'\n');
+        }
+        self.bytes.extend(blobs::unpacked(row, room)?);
+        self.entries = loaded(row.try_get("to_entry")?, "ima_parts.to_entry")?;
+        Ok(())
+    }
+
+    /// The list, if it has this many entries.
+    pub(super) fn finish(self, entries: u64) -> Result<Vec<u8>, StoreError> {
+        if self.entries == entries {
+            Ok(self.bytes)
+        } else {
+            Err(StoreError::Corrupt { column: "ima_parts.to_entry" })
+        }
+    }
+}
+
+/// Keeps a piece of evidence with the result `leaf`. `None`: there is no room for it, or what it builds on is gone or
+/// has grown meanwhile; nothing was changed then.
+pub(super) async fn insert(
+    unit: &mut Unit,
+    device_id: &str,
+    leaf: Option<u64>,
+    new: NewEvidence,
+) -> Result<Option<Kept>, StoreError> {
+    let Some(usage) = make_room(unit, &new).await? else { return Ok(None) };
+    if !builds_on_what_is(unit, device_id, &new).await? {
+        return Ok(None);
+    }
+    let id = usage.next_id;
+    let mut added = row_bytes(&new.judged);
+    let boot = match &new.boot {
+        ToldBoot::Known { id, .. } => *id,
+        ToldBoot::New(boot) => {
+            added = added.saturating_add(insert_boot(unit, id, device_id, boot).await?);
+            id
+        }
+    };
+    for blob in [&new.boot_log, &new.ima_rest].into_iter().flatten() {
+        added = added.saturating_add(blobs::hold(unit, blob).await?);
+    }
+    if let Some(part) = &new.part {
+        added = added.saturating_add(blobs::hold(unit, &part.blob).await?);
+        append_part(unit, boot, new.boot.entries(), part).await?;
+    }
+    insert_row(unit, Kept { id, boot }, device_id, leaf, &new).await?;
+    Usage { next_id: id.saturating_add(1), bytes: usage.bytes.saturating_add(added) }.write(unit).await?;
+    Ok(Some(Kept { id, boot }))
+}
+
+impl ToldBoot {
+    fn entries(&self) -> u64 {
+        match self {
+            ToldBoot::New(_) => 0,
+            ToldBoot::Known { entries, .. } => *entries,
+        }
+    }
+}
+
+/// Whether the boot has grown no further, and the basis is there.
+async fn builds_on_what_is(unit: &mut Unit, device_id: &str, new: &NewEvidence) -> Result<bool, StoreError> {
+    if let ToldBoot::Known { id, entries } = &new.boot {
+        let known = sqlx::query("SELECT 1 FROM boots WHERE id = $1 AND device_id = $2 AND ima_entries = $3")
+            .bind(stored(*id))
+            .bind(device_id)
+            .bind(stored(*entries))
+            .fetch_optional(unit.connection())
+            .await?;
+        if known.is_none() {
+            return Ok(false);
+        }
+    }
+    let Some(basis) = new.judged.basis else { return Ok(true) };
+    let basis = sqlx::query("SELECT 1 FROM evidence WHERE id = $1 AND device_id = $2")
+        .bind(stored(basis))
+        .bind(device_id)
+        .fetch_optional(unit.connection())
+        .await?;
+    Ok(basis.is_some())
+}
+
+async fn insert_boot(unit: &mut Unit, id: u64, device_id: &str, boot: &NewBoot) -> Result<u64, StoreError> {
+    let added = blobs::hold(unit, &boot.endorsement).await?;
+    let added = added.saturating_add(blobs::hold(unit, &boot.anchors).await?);
+    sqlx::query(
+        "INSERT INTO boots (id, device_id, ak_public, endorsement, anchors, ima_ascii, ima_entries)
+         VALUES ($1, $2, $3, $4, $5, $6, 0)",
+    )
+    .bind(stored(id))
+    .bind(device_id)
+    .bind(&boot.ak_public)
+    .bind(boot.endorsement.hash().as_slice())
+    .bind(boot.anchors.hash().as_slice())
+    .bind(i64::from(boot.ima_ascii))
+    .execute(unit.connection())
+    .await?;
+    Ok(added)
+}
+
+async fn append_part(unit: &mut Unit, boot: u64, from_entry: u64, part: &NewPart) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO ima_parts (boot, from_entry, to_entry, blob) VALUES ($1, $2, $3, $4)")
+        .bind(stored(boot))
+        .bind(stored(from_entry))
+        .bind(stored(part.to_entry))
+        .bind(part.blob.hash().as_slice())
+        .execute(unit.connection())
+        .await?;
+    sqlx::query("UPDATE boots SET ima_entries = $2 WHERE id = $1")
+        .bind(stored(boot))
+        .bind(stored(part.to_entry))
+        .execute(unit.connection())
+        .await?;
+    Ok(())
+}
+
+async fn insert_row(
+    unit: &mut Unit,
+    kept: Kept,
+    device_id: &str,
+    leaf: Option<u64>,
+    new: &NewEvidence,
+) -> Result<(), StoreError> {
+    let judged = &new.judged;
+    let hash = |blob: &Option<NewBlob>| blob.as_ref().map(|blob| blob.hash().to_vec()).unwrap_or_default();
+    sqlx::query(
+        "INSERT INTO evidence (id, device_id, boot, leaf, at, policy_revision, last_reset_count, nonce, quote,
+             boot_log, boot_log_judged, known_entries, ima_from, ima_shared, ima_rest, ima_ascii, attested, basis)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
+    )
+    .bind(stored(kept.id))
+    .bind(device_id)
+    .bind(stored(kept.boot))
+    .bind(leaf.map_or(-1, stored))
+    .bind(stored(judged.at.0))
+    .bind(stored(judged.policy_revision))
+    .bind(judged.last_reset_count.map_or(-1, i64::from))
+    .bind(&judged.nonce)
+    .bind(&judged.quote)
+    .bind(hash(&new.boot_log))
+    .bind(i64::from(judged.boot_log_judged))
+    .bind(judged.known_entries.map_or(-1, stored))
+    .bind(stored(judged.ima_from))
+    .bind(stored(judged.ima_shared))
+    .bind(hash(&new.ima_rest))
+    .bind(i64::from(judged.ima_ascii))
+    .bind(judged.attested.map_or(-1, stored))
+    .bind(judged.basis.map_or(0, stored))
+    .execute(unit.connection())
+    .await?;
+    Ok(())
+}
+
+/// What all evidence takes, and where the next one goes.
+struct Usage {
+    next_id: u64,
+    bytes: u64,
+}
+
+impl Usage {
+    async fn read(unit: &mut Unit) -> Result<Usage, StoreError> {
+        let row = sqlx::query("SELECT next_id, bytes FROM evidence_usage WHERE id = 1")
+            .fetch_one(unit.connection())
+            .await?;
+        Ok(Usage {
+            next_id: loaded(row.try_get("next_id")?, "evidence_usage.next_id")?,
+            bytes: loaded(row.try_get("bytes")?, "evidence_usage.bytes")?,
+        })
+    }
+
+    async fn write(&self, unit: &mut Unit) -> Result<(), StoreError> {
+        sqlx::query("UPDATE evidence_usage SET next_id = $1, bytes = $2 WHERE id = 1")
+            .bind(stored(self.next_id))
+            .bind(stored(self.bytes))
+            .execute(unit.connection())
+            .await?;
+        Ok(())
+    }
+}
+
+/// Lets the oldest evidence go until there is room for `new`, or it would take too long.
+async fn make_room(unit: &mut Unit, new: &NewEvidence) -> Result<Option<Usage>, StoreError> {
+    let boot = match &new.boot {
+        ToldBoot::New(boot) => boot.endorsement.stored().saturating_add(boot.anchors.stored()),
+        ToldBoot::Known { .. } => 0,
+    };
+    let part = new.part.as_ref().map(|part| &part.blob);
+    let blobs = [new.boot_log.as_ref(), new.ima_rest.as_ref(), part].into_iter().flatten();
+    let wanted = blobs.map(NewBlob::stored).fold(boot, u64::saturating_add);
+    let wanted = wanted.saturating_add(row_bytes(&new.judged));
+    if wanted > new.bytes_max {
+        return Ok(None);
+    }
+    let mut usage = Usage::read(unit).await?;
+    if usage.bytes.saturating_add(wanted) > new.bytes_max {
+        remove_oldest(unit, ROOM_ROWS_MAX).await?;
+        usage = Usage::read(unit).await?;
+    }
+    Ok(Some(usage).filter(|usage| usage.bytes.saturating_add(wanted) <= new.bytes_max))
+}
+
+/// Removes the oldest evidence; returns how many pieces went.
+pub(super) async fn remove_oldest(unit: &mut Unit, limit: i64) -> Result<u64, StoreError> {
+    let rows = sqlx::query("SELECT id, boot, boot_log, ima_rest, quote FROM evidence ORDER BY id LIMIT $1")
+        .bind(limit)
+        .fetch_all(unit.connection())
+        .await?;
+    remove(unit, &rows).await
+}
+
+/// Removes evidence from before `before`, but not what a device's progress or other evidence builds on: the last
+/// evidence of a device that stays as it is gets old.
+pub(super) async fn remove_older(unit: &mut Unit, before: UnixTime, limit: i64) -> Result<u64, StoreError> {
+    let rows = sqlx::query(
+        "SELECT id, boot, boot_log, ima_rest, quote FROM evidence AS old WHERE at < $1
+             AND EXISTS (SELECT 1 FROM evidence AS newer WHERE newer.device_id = old.device_id
+                 AND newer.id > old.id AND (newer.attested >= 0 OR old.attested < 0))
+             AND NOT EXISTS (SELECT 1 FROM evidence AS other WHERE other.basis = old.id AND other.basis > 0)
+         ORDER BY id LIMIT $2",
+    )
+    .bind(stored(before.0))
+    .bind(limit)
+    .fetch_all(unit.connection())
+    .await?;
+    remove(unit, &rows).await
+}
+
+/// Whether all evidence takes more than it may.
+pub(super) async fn is_over(unit: &mut Unit, bytes_max: u64) -> Result<bool, StoreError> {
+    Ok(Usage::read(unit).await?.bytes > bytes_max)
+}
+
+async fn remove(unit: &mut Unit, rows: &[SqliteRow]) -> Result<u64, StoreError> {
+    let mut freed = 0_u64;
+    for row in rows {
+        for column in ["boot_log", "ima_rest"] {
+            blobs::release(unit, row.try_get(column)?).await?;
+        }
+        let quote: &[u8] = row.try_get("quote")?;
+        freed = freed.saturating_add(ROW_BYTES).saturating_add(u64::try_from(quote.len()).unwrap_or(0));
+        let id: i64 = row.try_get("id")?;
+        sqlx::query("DELETE FROM evidence WHERE id = $1").bind(id).execute(unit.connection()).await?;
+        remove_boot_if_unused(unit, row.try_get("boot")?).await?;
+    }
+    freed = freed.saturating_add(blobs::sweep(unit).await?);
+    let usage = Usage::read(unit).await?;
+    Usage { bytes: usage.bytes.saturating_sub(freed), ..usage }.write(unit).await?;
+    Ok(u64::try_from(rows.len()).unwrap_or(u64::MAX))
+}
+
+async fn remove_boot_if_unused(unit: &mut Unit, boot: i64) -> Result<(), StoreError> {
+    let row = sqlx::query(
+        "SELECT endorsement, anchors FROM boots WHERE id = $1
+             AND NOT EXISTS (SELECT 1 FROM evidence WHERE boot = $1)",
+    )
+    .bind(boot)
+    .fetch_optional(unit.connection())
+    .await?;
+    let Some(row) = row else { return Ok(()) };
+    for column in ["endorsement", "anchors"] {
+        blobs::release(unit, row.try_get(column)?).await?;
+    }
+    for statement in [
+        "UPDATE blobs SET users = users - (SELECT COUNT(*) FROM ima_parts WHERE boot = $1 AND blob = blobs.hash)
+         WHERE hash IN (SELECT blob FROM ima_parts WHERE boot = $1)",
+        "DELETE FROM ima_parts WHERE boot = $1",
+        "DELETE FROM boots WHERE id = $1",
+    ] {
+        sqlx::query(statement).bind(boot).execute(unit.connection()).await?;
+    }
+    Ok(())
+}
+
+/// What a piece of evidence takes beside its blobs.
+fn row_bytes(judged: &EvidenceColumns) -> u64 {
+    ROW_BYTES.saturating_add(u64::try_from(judged.quote.len()).unwrap_or(u64::MAX))
+}
+
+/// Every column of a piece of evidence and of its boot.
+macro_rules! select {
+    () => {
+        "SELECT evidence.*, boots.ak_public, boots.endorsement, boots.anchors, boots.ima_ascii AS boot_ascii,
+             boots.ima_entries FROM evidence JOIN boots ON boots.id = evidence.boot "
+    };
+}
+use select;
+
+pub(super) fn evidence(row: &SqliteRow) -> Result<EvidenceRecord, StoreError> {
+    let number = |column| -> Result<u64, StoreError> { loaded(row.try_get(column)?, column) };
+    // What was not there is stored as -1.
+    let optional = |column| -> Result<Option<u64>, StoreError> {
+        Ok(u64::try_from(row.try_get::<i64, _>(column)?).ok())
+    };
+    let flag = |column| -> Result<bool, StoreError> { Ok(row.try_get::<i64, _>(column)? != 0) };
+    let blob = |column| -> Result<Option<BlobHash>, StoreError> {
+        match row.try_get::<&[u8], _>(column)? {
+            [] => Ok(None),
+            hash => hash.try_into().map(Some).map_err(|_| StoreError::Corrupt { column }),
+        }
+    };
+    let there = |column| blob(column)?.ok_or(StoreError::Corrupt { column });
+    Ok(EvidenceRecord {
+        id: number("id")?,
+        device_id: row.try_get("device_id")?,
+        boot: number("boot")?,
+        leaf: optional("leaf")?,
+        boot_log: blob("boot_log")?,
+        ima_rest: blob("ima_rest")?,
+        judged: EvidenceColumns {
+            at: UnixTime(number("at")?),
+            policy_revision: number("policy_revision")?,
+            last_reset_count: optional("last_reset_count")?.and_then(|count| u32::try_from(count).ok()),
+            nonce: row.try_get("nonce")?,
+            quote: row.try_get("quote")?,
+            boot_log_judged: flag("boot_log_judged")?,
+            known_entries: optional("known_entries")?,
+            ima_from: number("ima_from")?,
+            ima_shared: number("ima_shared")?,
+            ima_ascii: flag("ima_ascii")?,
+            attested: optional("attested")?,
+            basis: optional("basis")?.filter(|basis| *basis > 0),
+        },
+        told: BootRecord {
+            ak_public: row.try_get("ak_public")?,
+            endorsement: there("endorsement")?,
+            anchors: there("anchors")?,
+            ima_ascii: flag("boot_ascii")?,
+            ima_entries: number("ima_entries")?,
+        },
+    })
+}
+
+/// A row with its nonce and its places in the indexes, some of a boot's row, all about.
+const ROW_BYTES: u64 = 512;
+/// Pieces that go at once to make room for one.
+const ROOM_ROWS_MAX: i64 = 16;
