@@ -223,7 +223,7 @@ impl Attester {
     /// What is kept does not go with what was sent.
     fn ask_for_everything(&mut self) -> Outcome {
         tracing::warn!(device = %self.device.id, "kept evidence does not replay; the device is asked for everything");
-        self.keeper.forget();
+        self.keeper.doubt();
         Outcome::AskAgain
     }
 

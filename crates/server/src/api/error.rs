@@ -22,6 +22,7 @@ use crate::attest::AttestError;
 use crate::ear::EarFailure;
 use crate::enroll::EnrollError;
 use crate::entries::EntryError;
+use crate::evidence::KeptResultError;
 use crate::fate::FateError;
 use crate::grant::svid::SvidError;
 use crate::grant::telemetry::SubmitError;
@@ -332,6 +333,16 @@ impl From<NotLabelled> for Refusal {
             NotLabelled::NotThere { .. } => Refusal::of(Kind::Malformed, "no-label", &error),
             NotLabelled::Device(error) => error.into(),
             NotLabelled::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<KeptResultError> for Refusal {
+    fn from(error: KeptResultError) -> Self {
+        match error {
+            KeptResultError::Unknown => Refusal::of(Kind::NotFound, "unknown-result", &error),
+            KeptResultError::NotKept => Refusal::of(Kind::NotFound, "evidence-not-kept", &error),
+            KeptResultError::Store(error) => error.into(),
         }
     }
 }

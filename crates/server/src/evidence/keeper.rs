@@ -25,6 +25,8 @@ pub(crate) struct Keeper {
     progress: Option<Progress>,
     /// What the evidence kept last said of the TPM.
     seen: Option<BlobHash>,
+    /// Whether what is kept may be damaged.
+    is_doubtful: bool,
 }
 
 /// The boot that is kept, and how far.
@@ -66,6 +68,7 @@ pub(crate) struct JudgedEvidence {
 /// What to keep of a piece of evidence.
 #[derive(Debug)]
 pub(crate) struct Draft {
+    repairs: bool,
     boot: Option<(u64, u64)>,
     part: Option<(u64, Bytes)>,
     rest: Bytes,
@@ -98,6 +101,7 @@ impl Keeper {
         Keeper {
             seen: seen.as_ref().map(fingerprint),
             progress: last.filter(|last| last.is_told_by(server, device)).as_ref().and_then(Progress::of),
+            is_doubtful: false,
         }
     }
 
@@ -106,9 +110,15 @@ impl Keeper {
         self.progress.as_ref()
     }
 
-    /// What is kept is of no use: it is not of this boot, or does not replay.
+    /// What is kept is of another boot.
     pub(crate) fn forget(&mut self) {
         self.progress = None;
+    }
+
+    /// What is kept cannot be read or does not replay: it is kept anew.
+    pub(crate) fn doubt(&mut self) {
+        self.progress = None;
+        self.is_doubtful = true;
     }
 
     /// Whether evidence that changed nothing is worth keeping: the TPM says something new, or nothing was kept yet.
@@ -120,13 +130,13 @@ impl Keeper {
     /// What to keep; `None`: it cannot be told apart from what is missing.
     pub(crate) fn draft(&self, device: &Device, judged: &JudgedEvidence) -> Option<Draft> {
         let list = &judged.evidence.ima_log;
-        let whole = |shared| Draft::new(device, judged, None, shared);
+        let whole = |shared| Draft::new(self, device, judged, None, shared);
         let Some((attested, _)) = judged.attested else {
             return match judged.known_entries {
                 None => Some(whole(0).with_rest(list.clone())),
                 Some(_) => {
                     let progress = self.progress.as_ref()?;
-                    let draft = Draft::new(device, judged, Some(progress), 0).with_rest(list.clone());
+                    let draft = Draft::new(self, device, judged, Some(progress), 0).with_rest(list.clone());
                     Some(draft.based_on(progress))
                 }
             };
@@ -135,17 +145,17 @@ impl Keeper {
         let (attested_list, rest) = (list.slice(..end), list.slice(end..));
         match (&self.progress, judged.known_entries, judged.kept_bytes) {
             (Some(progress), None, Some(kept)) if attested >= progress.entries && kept <= end => {
-                let draft = Draft::new(device, judged, Some(progress), attested).with_rest(rest);
+                let draft = Draft::new(self, device, judged, Some(progress), attested).with_rest(rest);
                 Some(draft.with_part(progress.entries, attested, list.slice(kept..end)))
             }
             (_, None, _) => Some(whole(attested).with_rest(rest).with_part(0, attested, attested_list)),
             (Some(progress), Some(_), _) => {
                 Some(match progress.goes_on(judged, attested) {
-                    Some(new) => Draft::new(device, judged, Some(progress), attested)
+                    Some(new) => Draft::new(self, device, judged, Some(progress), attested)
                         .with_rest(rest)
                         .with_part(progress.entries, attested, list.slice(new..end)),
                     None => {
-                        let draft = Draft::new(device, judged, Some(progress), 0).with_rest(list.clone());
+                        let draft = Draft::new(self, device, judged, Some(progress), 0).with_rest(list.clone());
                         if judged.evidence.ima_from_entry == 0 { draft } else { draft.based_on(progress) }
                     }
                 })
@@ -161,6 +171,7 @@ impl Keeper {
             return;
         };
         self.seen = Some(fingerprint(&judged.quote));
+        self.is_doubtful = false;
         if judged.attested.is_none() {
             return;
         }
@@ -274,7 +285,13 @@ impl JudgedEvidence {
 }
 
 impl Draft {
-    fn new(device: &Device, judged: &JudgedEvidence, boot: Option<&Progress>, shared: u64) -> Draft {
+    fn new(
+        keeper: &Keeper,
+        device: &Device,
+        judged: &JudgedEvidence,
+        boot: Option<&Progress>,
+        shared: u64,
+    ) -> Draft {
         let sent = judged.evidence.boot_log.clone().filter(|log| !log.is_empty());
         let boot_log = match (sent, boot.and_then(|boot| boot.boot_log)) {
             (Some(log), _) => BootLog::Judged(log),
@@ -282,6 +299,7 @@ impl Draft {
             (None, _) => BootLog::None,
         };
         Draft {
+            repairs: keeper.is_doubtful,
             boot: boot.map(|boot| (boot.boot, boot.entries)),
             part: None,
             rest: Bytes::new(),
@@ -322,19 +340,19 @@ impl Draft {
 
     /// Packs it.
     pub(crate) async fn pack(&self, server: &Server) -> Result<NewEvidence, StoreError> {
-        let store = &server.store;
+        let new_blob = |content| server.store.new_blob(content, self.repairs);
         let boot = match self.boot {
             Some((id, entries)) => ToldBoot::Known { id, entries },
             None => ToldBoot::New(NewBoot {
                 ak_public: self.ak_public.clone(),
-                endorsement: store.new_blob(&self.endorsement).await?,
-                anchors: store.new_blob(server.ek_anchors_pem()).await?,
+                endorsement: new_blob(&self.endorsement).await?,
+                anchors: new_blob(server.ek_anchors_pem()).await?,
                 ima_ascii: self.is_ascii,
             }),
         };
         let part = match &self.part {
             Some((to_entry, entries)) => {
-                Some(NewPart { to_entry: *to_entry, blob: store.new_blob(entries).await? })
+                Some(NewPart { to_entry: *to_entry, blob: new_blob(entries).await? })
             }
             None => None,
         };
@@ -344,9 +362,9 @@ impl Draft {
             boot_log: match &self.boot_log {
                 BootLog::None => None,
                 BootLog::Known(hash) => Some(NewBlob::known(*hash)),
-                BootLog::Judged(log) => Some(store.new_blob(log).await?),
+                BootLog::Judged(log) => Some(new_blob(log).await?),
             },
-            ima_rest: if self.rest.is_empty() { None } else { Some(store.new_blob(&self.rest).await?) },
+            ima_rest: if self.rest.is_empty() { None } else { Some(new_blob(&self.rest).await?) },
             judged: self.columns.clone(),
             bytes_max: server.config.evidence_bytes_max,
         })

@@ -30,6 +30,37 @@ impl Store {
             .await?;
         row.as_ref().map(appraisal).transpose()
     }
+
+    /// A recorded result and whose it is.
+    pub async fn appraisal(&self, leaf: u64) -> Result<Option<(String, AppraisalRecord)>, StoreError> {
+        let row = sqlx::query("SELECT * FROM appraisals WHERE leaf = $1")
+            .bind(stored(leaf))
+            .fetch_optional(&self.readers)
+            .await?;
+        row.as_ref().map(|row| Ok((row.try_get("device_id")?, appraisal(row)?))).transpose()
+    }
+
+    /// The recorded results of a device, newest first: the leaf, the result, and whether its evidence is kept.
+    pub async fn appraisals(
+        &self,
+        device_id: &str,
+        limit: u32,
+    ) -> Result<Vec<(u64, AppraisalRecord, bool)>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT appraisals.*, CASE WHEN evidence.id IS NULL THEN 0 ELSE 1 END AS has_evidence FROM appraisals
+             LEFT JOIN evidence ON evidence.leaf = appraisals.leaf AND evidence.leaf >= 0
+             WHERE appraisals.device_id = $1 ORDER BY appraisals.leaf DESC LIMIT $2",
+        )
+        .bind(device_id)
+        .bind(i64::from(limit))
+        .fetch_all(&self.readers)
+        .await?;
+        let result = |row: &SqliteRow| -> Result<_, StoreError> {
+            let leaf = loaded(row.try_get("leaf")?, "appraisals.leaf")?;
+            Ok((leaf, appraisal(row)?, row.try_get::<i64, _>("has_evidence")? != 0))
+        };
+        rows.iter().map(result).collect()
+    }
 }
 
 pub(super) async fn insert(

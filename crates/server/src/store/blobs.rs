@@ -17,12 +17,14 @@ pub struct NewBlob {
     bytes: u64,
     /// `None`: it was seen to be there.
     packed: Option<Vec<u8>>,
+    /// Whether what is there may be damaged.
+    repairs: bool,
 }
 
 impl NewBlob {
     /// A content that another row names already.
     pub fn known(hash: BlobHash) -> NewBlob {
-        NewBlob { hash, bytes: 0, packed: None }
+        NewBlob { hash, bytes: 0, packed: None, repairs: false }
     }
 
     /// Its name.
@@ -37,12 +39,13 @@ impl NewBlob {
 }
 
 impl Store {
-    /// Makes a content ready to be kept. One of some size that is there already is not packed again.
-    pub async fn new_blob(&self, content: &[u8]) -> Result<NewBlob, StoreError> {
+    /// Makes a content ready to be kept. One of some size that is there already is not packed again, unless what is
+    /// there may be damaged.
+    pub async fn new_blob(&self, content: &[u8], repairs: bool) -> Result<NewBlob, StoreError> {
         let hash = blob_hash(content);
-        let is_there = content.len() >= LOOKED_UP_BYTES_MIN && self.has_blob(&hash).await?;
+        let is_there = !repairs && content.len() >= LOOKED_UP_BYTES_MIN && self.has_blob(&hash).await?;
         let packed = (!is_there).then(|| block::compress(content));
-        Ok(NewBlob { hash, bytes: length(content), packed })
+        Ok(NewBlob { hash, bytes: length(content), packed, repairs })
     }
 
     async fn has_blob(&self, hash: &BlobHash) -> Result<bool, StoreError> {
@@ -89,22 +92,28 @@ pub(super) async fn hold(unit: &mut Unit, blob: &NewBlob) -> Result<u64, StoreEr
         .bind(blob.hash.as_slice())
         .execute(unit.connection())
         .await?;
-    if held.rows_affected() == 1 {
+    let is_there = held.rows_affected() == 1;
+    if is_there && !blob.repairs {
         return Ok(0);
     }
     let packed = blob.packed.as_deref().ok_or(StoreError::Conflict)?;
-    sqlx::query("INSERT INTO blobs (hash, users, bytes, stored) VALUES ($1, 1, $2, $3)")
-        .bind(blob.hash.as_slice())
-        .bind(stored(blob.bytes))
-        .bind(stored(length(packed)))
-        .execute(unit.connection())
-        .await?;
-    sqlx::query("INSERT INTO blob_contents (hash, content) VALUES ($1, $2)")
-        .bind(blob.hash.as_slice())
-        .bind(packed)
-        .execute(unit.connection())
-        .await?;
-    Ok(length(packed))
+    sqlx::query(
+        "INSERT INTO blobs (hash, users, bytes, stored) VALUES ($1, 1, $2, $3)
+         ON CONFLICT (hash) DO UPDATE SET bytes = $2, stored = $3",
+    )
+    .bind(blob.hash.as_slice())
+    .bind(stored(blob.bytes))
+    .bind(stored(length(packed)))
+    .execute(unit.connection())
+    .await?;
+    sqlx::query(
+        "INSERT INTO blob_contents (hash, content) VALUES ($1, $2) ON CONFLICT (hash) DO UPDATE SET content = $2",
+    )
+    .bind(blob.hash.as_slice())
+    .bind(packed)
+    .execute(unit.connection())
+    .await?;
+    Ok(if is_there { 0 } else { length(packed) })
 }
 
 /// Names a content once less.

@@ -28,6 +28,7 @@ async fn each_route_is_open_to_whom_the_surface_says_and_to_nobody_else() {
     for line in assay_server::surface().lines() {
         let [who, method, path] = line.split_whitespace().collect::<Vec<_>>()[..] else { panic!("{line}") };
         let path = path.replace("{device}", "press-1").replace("{entry}", "x").replace("{name}", "base");
+        let path = path.replace("{result}", "1");
         let method: Method = method.parse().unwrap();
         for headers in
             [vec![], vec![("authorization", "Bearer wrong")], vec![("cookie", "__Host-assay=guess")]]

@@ -18,6 +18,8 @@ use hyper_util::rt::TokioIo;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
@@ -70,6 +72,14 @@ impl Fixture {
 
     pub fn data(&self) -> &std::path::Path {
         &self.config.data
+    }
+
+    /// Changes the database behind the server's back; it must not run.
+    pub async fn tamper(&self, sql: &'static str) {
+        let options = SqliteConnectOptions::new().filename(self.config.database()).foreign_keys(false);
+        let mut connection = options.connect().await.unwrap();
+        sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
     }
 
     pub fn token(&self) -> String {

@@ -7,6 +7,7 @@ mod attestation;
 mod console;
 mod ear;
 mod enrollment;
+mod evidence;
 mod fixture;
 mod rollout;
 mod telemetry;

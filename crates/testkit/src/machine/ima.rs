@@ -106,6 +106,11 @@ impl ImaList {
         let start = self.starts.get(first).copied().unwrap_or(self.binary.len());
         self.binary.get(start..).unwrap_or_default()
     }
+
+    /// The list in ASCII form, from an entry on.
+    pub fn ascii_from(&self, first: usize) -> String {
+        self.entries.iter().skip(first).map(ImaEntry::ascii_line).collect()
+    }
 }
 
 fn field(bytes: &mut Vec<u8>, value: &[u8]) {

@@ -46,6 +46,8 @@ pub struct SoftwareDevice {
     pub boot_log: Vec<u8>,
     /// Its IMA list.
     pub ima: ImaList,
+    /// Whether its host offers the list in the ASCII form alone.
+    pub ima_ascii: bool,
     /// Its TPM's clock and counters.
     pub clock: Clock,
     /// Where its chain of telemetry statements stands.
@@ -89,6 +91,7 @@ impl SoftwareDevice {
             pcrs: Pcrs::new(&[]),
             boot_log: Vec::new(),
             ima: ImaList::default(),
+            ima_ascii: false,
             clock: Clock::default(),
             chain: telemetry::Chain::default(),
             device_id: None,
@@ -114,6 +117,11 @@ impl SoftwareDevice {
     /// Runs a program, which IMA measures.
     pub fn run_program(&mut self, path: &str, contents: &[u8]) {
         self.measure(ImaEntry::file(path, contents));
+    }
+
+    /// Writes to a file while it is measured, which IMA records as a violation.
+    pub fn violate(&mut self, path: &str) {
+        self.measure(ImaEntry::violation(path));
     }
 
     /// The first message of an enrollment.
@@ -168,9 +176,12 @@ impl SoftwareDevice {
             nonce: challenge.nonce.clone(),
             quote: Some(quote),
             boot_log: challenge.boot_log_wanted.then(|| self.boot_log.clone()),
-            ima_log: self.ima.binary_from(first).to_vec(),
+            ima_log: match self.ima_ascii {
+                true => self.ima.ascii_from(first).into_bytes(),
+                false => self.ima.binary_from(first).to_vec(),
+            },
             ima_from_entry: challenge.ima_from_entry,
-            ima_ascii: false,
+            ima_ascii: self.ima_ascii,
         })
     }
 

@@ -12,6 +12,7 @@ mod policies;
 mod policy;
 mod public;
 mod records;
+mod results;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,6 +103,8 @@ fn routes() -> Vec<Route> {
         route(Operator, "POST", "/v1/policies/rollouts/{name}/widen", post(policies::widen)),
         route(Operator, "POST", "/v1/policies/rollouts/{name}/finish", post(policies::finish)),
         route(Operator, "POST", "/v1/policies/rollouts/{name}/abort", post(policies::abort)),
+        route(Operator, "GET", "/v1/results", get(results::list)),
+        route(Operator, "GET", "/v1/results/{result}/evidence", get(results::evidence)),
         route(Operator, "GET", "/v1/entries", get(entries::list)),
         route(Operator, "POST", "/v1/entries", post(entries::create)),
         route(Operator, "DELETE", "/v1/entries/{entry}", delete(entries::remove)),

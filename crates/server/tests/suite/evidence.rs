@@ -1,0 +1,250 @@
+//! Evidence that is kept: what a device need not tell twice, and results that can be judged again.
+
+use assay_server::evidence::KeptResult;
+use assay_testkit::edge::protocol::Grants;
+use assay_testkit::edge::protocol::server_message::Message;
+use assay_testkit::edge::{Attachment, Edge};
+use assay_testkit::software_device::lie::Lie;
+use assay_testkit::{SoftwareDevice, System};
+use hyper::Method;
+use serde_json::{Value, json};
+
+use crate::fixture::{Fixture, attach_trusted, attest_again, learned};
+
+/// How many entries the device has, and so from which one on it is asked when all are kept.
+fn entries(device: &SoftwareDevice) -> u64 {
+    device.ima.entries().len() as u64
+}
+
+/// Takes the next challenge, answers it, and says from where it asked and whether for the boot log.
+async fn answer_once(stream: &mut Attachment, device: &mut SoftwareDevice) -> (u64, bool) {
+    let challenge = stream.challenge().await.unwrap();
+    stream.answer(device.evidence(&challenge).unwrap()).await.unwrap();
+    (challenge.ima_from_entry, challenge.boot_log_wanted)
+}
+
+/// A trusted device under a policy that lets anything run below /tmp/ok and reports violations.
+async fn trusted_leniently(
+    fixture: &Fixture,
+    edge: &Edge,
+    name: &str,
+) -> (SoftwareDevice, Attachment, Grants) {
+    let mut device = fixture.device(name);
+    edge.enroll(&mut device).await.unwrap();
+    let mut policy: toml::Table = learned(&mut device, "").parse().unwrap();
+    let ima = policy["ima"].as_table_mut().unwrap();
+    ima.insert("exclude".to_owned(), vec!["/tmp/ok/**"].into());
+    ima.insert("violations".to_owned(), "report".into());
+    fixture.put("/v1/policy", &policy.to_string()).await;
+    let (stream, grants) = attach_trusted(edge, &mut device).await;
+    (device, stream, grants)
+}
+
+/// Answers every challenge with a lie until there is a verdict.
+async fn lie_until_judged(stream: &mut Attachment, device: &mut SoftwareDevice, lie: Lie) {
+    loop {
+        match stream.next().await.unwrap() {
+            Message::Challenge(challenge) => {
+                stream.answer(lie.tell(device, &challenge).unwrap()).await.unwrap();
+            }
+            Message::Verdict(_) => return,
+            _ => {}
+        }
+    }
+}
+
+async fn results(fixture: &Fixture, device: &str) -> Vec<Value> {
+    let answer = fixture.get(&format!("/v1/results?device={device}&limit=1000")).await;
+    answer["results"].as_array().unwrap().clone()
+}
+
+/// Judges every result of the device again and fails unless each is what is on record.
+async fn all_judge_again(fixture: &Fixture, device: &str) -> Vec<KeptResult> {
+    let mut all = Vec::new();
+    for result in results(fixture, device).await {
+        assert_eq!(result["evidence_kept"], true, "{result}");
+        let kept = fixture.get(&format!("/v1/results/{}/evidence", result["id"])).await;
+        let kept: KeptResult = serde_json::from_value(kept).unwrap();
+        let again = kept.judge_again().unwrap();
+        assert!(kept.is_on_record(&again), "{result}\nagain: {again:?}");
+        all.push(kept);
+    }
+    all
+}
+
+fn checks(result: &KeptResult) -> Vec<&str> {
+    result.findings.as_array().unwrap().iter().map(|finding| finding["check"].as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn after_a_restart_only_what_is_new_is_asked_for() {
+    let mut fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let (mut device, mut stream, _) = trusted_leniently(&fixture, &edge, "press-1").await;
+    for number in 0..3 {
+        device.run_program(&format!("/tmp/ok/part-{number}"), b"part");
+        assert_eq!(attest_again(&mut stream, &mut device).await.state, "trusted");
+    }
+    let (before, kept) = (entries(&device), results(&fixture, "press-1").await.len());
+    fixture.restart().await;
+    device.run_program("/tmp/ok/after", b"part");
+    let edge = fixture.edge().await;
+    let mut stream = edge.attach(&device).await.unwrap();
+    assert_eq!(answer_once(&mut stream, &mut device).await, (before, false));
+    assert_eq!(stream.verdict().await.unwrap().state, "trusted");
+    assert_eq!(results(&fixture, "press-1").await.len(), kept, "the same result is recorded once");
+    // And again: what came after the first restart is kept as well.
+    fixture.restart().await;
+    let edge = fixture.edge().await;
+    let mut stream = edge.attach(&device).await.unwrap();
+    assert_eq!(answer_once(&mut stream, &mut device).await, (entries(&device), false));
+    assert_eq!(stream.verdict().await.unwrap().state, "trusted");
+    all_judge_again(&fixture, "press-1").await;
+}
+
+#[tokio::test]
+async fn another_policy_is_judged_over_everything_and_asks_for_nothing() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let (mut device, mut stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
+    let policy = learned(&mut device, "");
+    // A program that was good all along is taken out: it was measured long before.
+    let without = policy.replace("/usr/bin/bash", "/usr/bin/zsh");
+    assert_ne!(policy, without);
+    fixture.put("/v1/policy", &without).await;
+    assert_eq!(answer_once(&mut stream, &mut device).await, (entries(&device), false));
+    let verdict = stream.verdict().await.unwrap();
+    assert_eq!(verdict.tier, "contraindicated");
+    assert!(verdict.findings[0].message.contains("/usr/bin/bash"), "{verdict:?}");
+    fixture.put("/v1/policy", &policy).await;
+    assert_eq!(answer_once(&mut stream, &mut device).await, (entries(&device), false));
+    assert_eq!(stream.verdict().await.unwrap().tier, "affirming");
+    all_judge_again(&fixture, "press-1").await;
+}
+
+#[tokio::test]
+async fn a_life_of_results_judges_to_the_same_again() {
+    let mut fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let (mut device, mut stream, _) = trusted_leniently(&fixture, &edge, "press-1").await;
+    device.run_program("/usr/bin/bash", b"/usr/bin/bash of the release");
+    attest_again(&mut stream, &mut device).await;
+    device.violate("/var/log/journal");
+    assert_eq!(attest_again(&mut stream, &mut device).await.findings[0].check, "ima-violation");
+    device.run_program("/tmp/implant", b"evil");
+    assert_eq!(attest_again(&mut stream, &mut device).await.tier, "contraindicated");
+    device.run_program("/tmp/second", b"evil too");
+    assert_eq!(attest_again(&mut stream, &mut device).await.tier, "contraindicated");
+    fixture.restart().await;
+    let edge = fixture.edge().await;
+    let mut stream = edge.attach(&device).await.unwrap();
+    assert_eq!(answer_once(&mut stream, &mut device).await, (entries(&device), false));
+    assert_eq!(stream.verdict().await.unwrap().tier, "contraindicated");
+    device.run_program("/tmp/third", b"evil as well");
+    assert_eq!(attest_again(&mut stream, &mut device).await.tier, "contraindicated");
+    device.boot(&System::default());
+    assert_eq!(attest_again(&mut stream, &mut device).await.tier, "affirming");
+    device.run_program("/tmp/implant", b"evil");
+    assert_eq!(attest_again(&mut stream, &mut device).await.tier, "contraindicated");
+
+    let all = all_judge_again(&fixture, "press-1").await;
+    let tiers: Vec<&str> = all.iter().rev().map(|result| result.tier.as_str()).collect();
+    assert_eq!(tiers[..4], ["affirming", "affirming", "contraindicated", "contraindicated"], "{tiers:?}");
+    assert_eq!(tiers.last(), Some(&"contraindicated"));
+    // What is kept with a result is what was judged: changed, it is another result.
+    let mut changed = all.last().unwrap().clone();
+    let mut quote = changed.evidence.quote.to_vec();
+    quote[40] ^= 1;
+    changed.evidence.quote = quote.into();
+    assert!(!changed.is_on_record(&changed.judge_again().unwrap()));
+}
+
+#[tokio::test]
+async fn every_lie_judges_to_the_same_again() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    for lie in Lie::ALL {
+        let name = format!("{lie:?}");
+        let (mut device, mut stream, _) = fixture.trusted_device(&edge, &name, "").await;
+        // Once beside what is known of the boot, and once when nothing is.
+        for is_new_boot in [false, true] {
+            if is_new_boot {
+                device.boot(&System::default());
+            }
+            stream.changed().await.unwrap();
+            lie_until_judged(&mut stream, &mut device, lie).await;
+        }
+        let all = all_judge_again(&fixture, &name).await;
+        assert!(all.iter().any(|result| checks(result).contains(&lie.caught_by())), "{lie:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_store_costs_a_device_nothing() {
+    for damage in [
+        "UPDATE blob_contents SET content = zeroblob(length(content))",
+        "UPDATE ima_parts SET to_entry = to_entry - 1",
+        "DELETE FROM ima_parts",
+        "UPDATE evidence SET boot_log = zeroblob(32)",
+        "UPDATE boots SET ima_entries = ima_entries + 1",
+        "UPDATE blobs SET bytes = 99999999999",
+    ] {
+        let mut fixture = Fixture::start().await;
+        let edge = fixture.edge().await;
+        let (mut device, _stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
+        fixture.stop().await;
+        fixture.tamper(damage).await;
+        fixture.restart().await;
+        let edge = fixture.edge().await;
+        let mut stream = edge.attach(&device).await.unwrap();
+        answer_once(&mut stream, &mut device).await;
+        assert_eq!(answer_once(&mut stream, &mut device).await, (0, true), "{damage}");
+        assert_eq!(stream.verdict().await.unwrap().state, "trusted", "{damage}");
+        let events = fixture.get("/v1/devices/press-1").await["events"].as_array().unwrap().len();
+        assert_eq!(events, 2, "{damage}: enrolled and appraised once, and nothing happened to it");
+        // It was kept anew.
+        fixture.restart().await;
+        let mut stream = fixture.edge().await.attach(&device).await.unwrap();
+        assert_eq!(answer_once(&mut stream, &mut device).await, (entries(&device), false), "{damage}");
+        assert_eq!(stream.verdict().await.unwrap().state, "trusted", "{damage}");
+    }
+}
+
+#[tokio::test]
+async fn a_boot_that_is_told_in_another_form_is_asked_for_whole() {
+    let mut fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let (mut device, _stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
+    let binary = entries(&device);
+    fixture.restart().await;
+    device.ima_ascii = true;
+    device.run_program("/usr/bin/bash", b"/usr/bin/bash of the release");
+    let mut stream = fixture.edge().await.attach(&device).await.unwrap();
+    assert_eq!(answer_once(&mut stream, &mut device).await, (binary, false));
+    assert_eq!(answer_once(&mut stream, &mut device).await, (0, true));
+    assert_eq!(stream.verdict().await.unwrap().state, "trusted");
+    device.run_program("/usr/bin/mount", b"/usr/bin/mount of the release");
+    assert_eq!(attest_again(&mut stream, &mut device).await.state, "trusted");
+    // In the ASCII form it goes on.
+    fixture.restart().await;
+    let mut stream = fixture.edge().await.attach(&device).await.unwrap();
+    assert_eq!(answer_once(&mut stream, &mut device).await, (entries(&device), false));
+    assert_eq!(stream.verdict().await.unwrap().state, "trusted");
+    all_judge_again(&fixture, "press-1").await;
+}
+
+#[tokio::test]
+async fn what_is_refused_is_said() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let (_device, _stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
+    let bearer = format!("Bearer {}", fixture.token());
+    let get = async |path: &str| {
+        let answer = fixture.call(Method::GET, path, &[("authorization", &bearer)], String::new()).await;
+        let body: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
+        (answer.status().as_u16(), body["error"]["code"].clone())
+    };
+    assert_eq!(get("/v1/results/99999/evidence").await, (404, json!("unknown-result")));
+    assert_eq!(get("/v1/results?device=press-9").await, (404, json!("unknown-device")));
+    assert_eq!(get("/v1/results").await.0, 400);
+}
