@@ -21,7 +21,8 @@ CREATE TABLE boots (
     endorsement BLOB   NOT NULL,               -- blob: the EK certificate and its intermediates, concatenated DER
     anchors     BLOB   NOT NULL,               -- blob: who was trusted to vouch for TPMs, PEM
     ima_ascii   BIGINT NOT NULL,               -- 1: the list is in the ASCII form
-    ima_entries BIGINT NOT NULL                -- attested so far
+    ima_entries BIGINT NOT NULL,               -- attested so far
+    ima_bytes   BIGINT NOT NULL                -- of these
 );
 
 -- The attested entries from_entry … to_entry - 1 of a boot's IMA list.

@@ -28,6 +28,7 @@ mod revocation;
 mod server;
 mod session;
 pub mod store;
+mod trial;
 mod verifier;
 
 pub use api::http::surface;

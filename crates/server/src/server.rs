@@ -52,6 +52,8 @@ pub(crate) struct Server {
     pub result_key: ResultKey,
     pub sign_ins: api::SignIns,
     pub enrollments: Arc<Semaphore>,
+    /// One policy is tried at a time.
+    pub trials: Arc<Semaphore>,
     pub doors: Doors,
     /// Changes once, when everything has to come to an end.
     pub shutdown: watch::Receiver<bool>,
@@ -165,6 +167,7 @@ impl Server {
             verifier: Verifier::new(limits.verifications_max),
             boot_logs: Arc::default(),
             enrollments: Arc::new(Semaphore::new(limits.enrollments_max)),
+            trials: Arc::new(Semaphore::new(1)),
             metrics: Metrics::new(),
             sign_ins: api::SignIns::default(),
             store,

@@ -33,6 +33,7 @@ use crate::policy::PolicyChangeError;
 use crate::session::SessionEnd;
 use crate::session::registry::NoRoom;
 use crate::store::StoreError;
+use crate::trial::TrialError;
 
 /// An outcome that is not the one asked for, ready to be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -333,6 +334,15 @@ impl From<NotLabelled> for Refusal {
             NotLabelled::NotThere { .. } => Refusal::of(Kind::Malformed, "no-label", &error),
             NotLabelled::Device(error) => error.into(),
             NotLabelled::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<TrialError> for Refusal {
+    fn from(error: TrialError) -> Self {
+        match error {
+            TrialError::Policy(error) => Refusal::of(Kind::Malformed, "policy", &error),
+            TrialError::Busy => Refusal::of(Kind::Exhausted, "busy", &error),
         }
     }
 }

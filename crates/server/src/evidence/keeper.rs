@@ -149,17 +149,15 @@ impl Keeper {
                 Some(draft.with_part(progress.entries, attested, list.slice(kept..end)))
             }
             (_, None, _) => Some(whole(attested).with_rest(rest).with_part(0, attested, attested_list)),
-            (Some(progress), Some(_), _) => {
-                Some(match progress.goes_on(judged, attested) {
-                    Some(new) => Draft::new(self, device, judged, Some(progress), attested)
-                        .with_rest(rest)
-                        .with_part(progress.entries, attested, list.slice(new..end)),
-                    None => {
-                        let draft = Draft::new(self, device, judged, Some(progress), 0).with_rest(list.clone());
-                        if judged.evidence.ima_from_entry == 0 { draft } else { draft.based_on(progress) }
-                    }
-                })
-            }
+            (Some(progress), Some(_), _) => Some(match progress.goes_on(judged, attested) {
+                Some(new) => Draft::new(self, device, judged, Some(progress), attested)
+                    .with_rest(rest)
+                    .with_part(progress.entries, attested, list.slice(new..end)),
+                None => {
+                    let draft = Draft::new(self, device, judged, Some(progress), 0).with_rest(list.clone());
+                    if judged.evidence.ima_from_entry == 0 { draft } else { draft.based_on(progress) }
+                }
+            }),
             (None, Some(_), _) => None,
         }
     }
@@ -246,7 +244,7 @@ impl Progress {
         if evidence.ima_ascii != self.is_ascii {
             return Ok(None);
         }
-        let mut list = store.ima_list(self.boot, self.entries, self.is_ascii).await?;
+        let mut list = store.ima_list(self.boot, self.entries).await?;
         if list.len().saturating_add(evidence.ima_log.len()) > LIST_BYTES_MAX {
             return Ok(None);
         }
@@ -330,6 +328,11 @@ impl Draft {
     }
 
     fn with_part(self, from_entry: u64, to_entry: u64, entries: Bytes) -> Draft {
+        let entries = match entries.last() {
+            // The last line may have come without its newline, and another will follow it.
+            Some(last) if self.is_ascii && *last != b'\n' => [&entries, b"\n".as_slice()].concat().into(),
+            _ => entries,
+        };
         Draft { part: (to_entry > from_entry).then_some((to_entry, entries)), ..self }
     }
 

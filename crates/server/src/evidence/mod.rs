@@ -11,6 +11,7 @@ use std::sync::Arc;
 use assay_evidence::boot_log::LOG_BYTES_MAX;
 use assay_evidence::ima::LIST_BYTES_MAX;
 use assay_trust::{AttestationResult, CompiledPolicy, Policy, PolicyError};
+use axum::body::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
@@ -18,7 +19,7 @@ use thiserror::Error;
 pub use piece::{Piece, PieceError};
 
 use crate::fate::{findings_json, vector_json};
-use crate::store::{BlobHash, EvidenceRecord, Store, StoreError};
+use crate::store::{BlobHash, EvidenceColumns, EvidenceRecord, Store, StoreError};
 
 /// A result on record, and everything to judge it again anywhere.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -99,25 +100,42 @@ pub(crate) async fn load(store: &Store, record: &EvidenceRecord) -> Result<Piece
     let EvidenceRecord { judged, told, .. } = record;
     let mut list = match judged.ima_shared {
         0 => Vec::new(),
-        shared => store.ima_list(record.boot, shared, told.ima_ascii).await?,
+        shared => store.ima_list(record.boot, shared).await?,
     };
     list.extend(blob(store, record.ima_rest.as_ref(), LIST_BYTES_MAX).await?);
-    Ok(Piece {
-        at: judged.at,
-        ak_public: told.ak_public.clone().into(),
-        endorsement: store.blob(&told.endorsement, CERTIFICATES_BYTES_MAX).await?.into(),
-        anchors: store.blob(&told.anchors, CERTIFICATES_BYTES_MAX).await?.into(),
-        nonce: judged.nonce.clone().into(),
-        quote: judged.quote.clone().into(),
-        last_reset_count: judged.last_reset_count,
-        boot_log: blob(store, record.boot_log.as_ref(), LOG_BYTES_MAX).await?.into(),
-        boot_log_judged: judged.boot_log_judged,
-        known_entries: judged.known_entries,
-        ima_from: judged.ima_from,
-        ima_list_from: if judged.ima_shared > 0 { 0 } else { judged.ima_from },
-        ima_list: list.into(),
-        ima_ascii: judged.ima_ascii,
-    })
+    let endorsement = store.blob(&told.endorsement, CERTIFICATES_BYTES_MAX).await?.into();
+    let anchors = store.blob(&told.anchors, CERTIFICATES_BYTES_MAX).await?.into();
+    let boot_log = blob(store, record.boot_log.as_ref(), LOG_BYTES_MAX).await?.into();
+    Ok(Piece::of(record, endorsement, anchors, boot_log, list.into()))
+}
+
+impl Piece {
+    /// A record with its contents.
+    pub(crate) fn of(
+        record: &EvidenceRecord,
+        endorsement: Bytes,
+        anchors: Bytes,
+        boot_log: Bytes,
+        ima_list: Bytes,
+    ) -> Piece {
+        let EvidenceColumns { ima_from, ima_shared, .. } = record.judged;
+        Piece {
+            at: record.judged.at,
+            ak_public: record.told.ak_public.clone().into(),
+            endorsement,
+            anchors,
+            nonce: record.judged.nonce.clone().into(),
+            quote: record.judged.quote.clone().into(),
+            last_reset_count: record.judged.last_reset_count,
+            boot_log,
+            boot_log_judged: record.judged.boot_log_judged,
+            known_entries: record.judged.known_entries,
+            ima_from,
+            ima_list_from: if ima_shared > 0 { 0 } else { ima_from },
+            ima_list,
+            ima_ascii: record.judged.ima_ascii,
+        }
+    }
 }
 
 async fn blob(store: &Store, hash: Option<&BlobHash>, bytes_max: usize) -> Result<Vec<u8>, StoreError> {
@@ -153,4 +171,4 @@ pub enum JudgeAgainError {
 }
 
 /// All the manufacturers there are have some megabytes of roots.
-const CERTIFICATES_BYTES_MAX: usize = 16 << 20;
+pub(crate) const CERTIFICATES_BYTES_MAX: usize = 16 << 20;

@@ -73,8 +73,8 @@ impl Piece {
         Ok(self.job(baseline, policy, endorsement)?.judge().result)
     }
 
-    /// Judges it as if nothing had been known, which another policy than the first needs. Only evidence that is
-    /// whole can be.
+    /// Judges it as if nothing had been known, which another policy than the first needs. Evidence that is
+    /// not whole does not verify then.
     pub(crate) fn judge_whole(
         &self,
         policy: Option<Arc<CompiledPolicy>>,
@@ -86,11 +86,6 @@ impl Piece {
     /// What it claims of the whole boot, if it verifies.
     pub fn claims(&self) -> Result<Option<Claims>, PieceError> {
         Ok(self.whole().job(None, None, None)?.verify().claims)
-    }
-
-    /// Whether it says by itself all that was known of the boot.
-    pub(crate) fn is_whole(&self) -> bool {
-        self.ima_list_from == 0
     }
 
     /// Who vouched for the TPM, verified again with the anchors of then.

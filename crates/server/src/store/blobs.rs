@@ -32,6 +32,11 @@ impl NewBlob {
         self.hash
     }
 
+    /// Bytes of the content.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// What it adds, unless it is there meanwhile.
     pub(super) fn stored(&self) -> u64 {
         self.packed.as_ref().map_or(0, |packed| length(packed))

@@ -58,7 +58,8 @@ async fn each_lie_is_caught_and_costs_the_device_its_trust() -> Result<()> {
             if challenge.boot_log_wanted {
                 break challenge;
             }
-            let first = if goes_back { lie.tell(&mut device, &challenge)? } else { device.evidence(&challenge)? };
+            let first =
+                if goes_back { lie.tell(&mut device, &challenge)? } else { device.evidence(&challenge)? };
             attachment.answer(first).await?;
         };
         attachment.answer(lie.tell(&mut device, &challenge)?).await?;

@@ -13,6 +13,7 @@ mod policy;
 mod public;
 mod records;
 mod results;
+mod trial;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,6 +104,7 @@ fn routes() -> Vec<Route> {
         route(Operator, "POST", "/v1/policies/rollouts/{name}/widen", post(policies::widen)),
         route(Operator, "POST", "/v1/policies/rollouts/{name}/finish", post(policies::finish)),
         route(Operator, "POST", "/v1/policies/rollouts/{name}/abort", post(policies::abort)),
+        route(Operator, "POST", "/v1/policy/try", post(trial::start)),
         route(Operator, "GET", "/v1/results", get(results::list)),
         route(Operator, "GET", "/v1/results/{result}/evidence", get(results::evidence)),
         route(Operator, "GET", "/v1/entries", get(entries::list)),

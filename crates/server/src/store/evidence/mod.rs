@@ -4,7 +4,10 @@
 //! Of each boot the IMA list is kept in parts that only ever grow ([`NewPart`]); a piece of evidence says how much of
 //! it was its own. Evidence is the first thing to go when room is short, and nothing else fails for want of it.
 
-use assay_evidence::ima::LIST_BYTES_MAX;
+mod list;
+mod room;
+mod trial;
+
 use assay_evidence::time::UnixTime;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
@@ -12,6 +15,10 @@ use sqlx::sqlite::SqliteRow;
 use super::blobs::{self, BlobHash, NewBlob};
 use super::devices::RenewTrust;
 use super::{Store, StoreError, Transaction, Unit, loaded, stored};
+use list::PartedList;
+use room::{Usage, make_room, row_bytes};
+pub(super) use room::{is_over, remove_older, remove_oldest};
+pub use trial::{Place, TriedBoot, TriedEvidence};
 
 /// A piece of evidence to be kept.
 #[derive(Clone, Debug)]
@@ -129,6 +136,8 @@ pub struct BootRecord {
     pub ima_ascii: bool,
     /// Attested entries so far.
     pub ima_entries: u64,
+    /// Bytes of these.
+    pub ima_bytes: u64,
 }
 
 /// Where evidence was put.
@@ -162,16 +171,21 @@ impl Transaction for KeepEvidence {
 impl Store {
     /// The evidence that a recorded result was made of, if it is kept.
     pub async fn evidence_of_result(&self, leaf: u64) -> Result<Option<EvidenceRecord>, StoreError> {
-        let row = sqlx::query(concat!(select!(), "WHERE evidence.leaf = $1 AND evidence.leaf >= 0"))
-            .bind(stored(leaf))
-            .fetch_optional(&self.readers)
-            .await?;
+        let row = sqlx::query(concat!(
+            columns!(),
+            " ",
+            tables!(),
+            "WHERE evidence.leaf = $1 AND evidence.leaf >= 0"
+        ))
+        .bind(stored(leaf))
+        .fetch_optional(&self.readers)
+        .await?;
         row.as_ref().map(evidence).transpose()
     }
 
     /// A piece of evidence, if it is kept.
     pub async fn evidence(&self, id: u64) -> Result<Option<EvidenceRecord>, StoreError> {
-        let row = sqlx::query(concat!(select!(), "WHERE evidence.id = $1"))
+        let row = sqlx::query(concat!(columns!(), " ", tables!(), "WHERE evidence.id = $1"))
             .bind(stored(id))
             .fetch_optional(&self.readers)
             .await?;
@@ -184,7 +198,9 @@ impl Store {
         device_id: &str,
     ) -> Result<Option<EvidenceRecord>, StoreError> {
         let row = sqlx::query(concat!(
-            select!(),
+            columns!(),
+            " ",
+            tables!(),
             "WHERE evidence.device_id = $1 AND evidence.attested >= 0 ORDER BY evidence.id DESC LIMIT 1"
         ))
         .bind(device_id)
@@ -194,7 +210,7 @@ impl Store {
     }
 
     /// The first `entries` entries of a boot's IMA list.
-    pub async fn ima_list(&self, boot: u64, entries: u64, is_ascii: bool) -> Result<Vec<u8>, StoreError> {
+    pub async fn ima_list(&self, boot: u64, entries: u64) -> Result<Vec<u8>, StoreError> {
         let rows = sqlx::query(
             "SELECT from_entry, to_entry, blobs.hash, bytes, content FROM ima_parts
              JOIN blobs ON blobs.hash = ima_parts.blob JOIN blob_contents ON blob_contents.hash = blobs.hash
@@ -204,47 +220,9 @@ impl Store {
         .bind(stored(entries))
         .fetch_all(&self.readers)
         .await?;
-        let mut list = PartedList::new(is_ascii);
-        rows.iter().try_for_each(|row| list.append(row))?;
-        list.finish(entries)
-    }
-}
-
-/// A boot's list, put together from its parts in order.
-#[derive(Debug)]
-pub(super) struct PartedList {
-    is_ascii: bool,
-    entries: u64,
-    bytes: Vec<u8>,
-}
-
-impl PartedList {
-    pub(super) fn new(is_ascii: bool) -> PartedList {
-        PartedList { is_ascii, entries: 0, bytes: Vec::new() }
-    }
-
-    /// Appends the part in a row.
-    pub(super) fn append(&mut self, row: &SqliteRow) -> Result<(), StoreError> {
-        if loaded(row.try_get("from_entry")?, "ima_parts.from_entry")? != self.entries {
-            return Err(StoreError::Corrupt { column: "ima_parts.from_entry" });
-        }
-        let room = LIST_BYTES_MAX.saturating_sub(self.bytes.len());
-        // The last line of an ASCII list may have come without its newline.
-        if self.is_ascii && self.bytes.last().is_some_and(|last| *last != b'\n') {
-            self.bytes.push(b'\n');
-        }
-        self.bytes.extend(blobs::unpacked(row, room)?);
-        self.entries = loaded(row.try_get("to_entry")?, "ima_parts.to_entry")?;
-        Ok(())
-    }
-
-    /// The list, if it has this many entries.
-    pub(super) fn finish(self, entries: u64) -> Result<Vec<u8>, StoreError> {
-        if self.entries == entries {
-            Ok(self.bytes)
-        } else {
-            Err(StoreError::Corrupt { column: "ima_parts.to_entry" })
-        }
+        let mut list = PartedList::default();
+        rows.iter().for_each(|row| list.append(row));
+        list.first(entries).map(<[u8]>::to_vec)
     }
 }
 
@@ -316,8 +294,8 @@ async fn insert_boot(unit: &mut Unit, id: u64, device_id: &str, boot: &NewBoot) 
     let added = blobs::hold(unit, &boot.endorsement).await?;
     let added = added.saturating_add(blobs::hold(unit, &boot.anchors).await?);
     sqlx::query(
-        "INSERT INTO boots (id, device_id, ak_public, endorsement, anchors, ima_ascii, ima_entries)
-         VALUES ($1, $2, $3, $4, $5, $6, 0)",
+        "INSERT INTO boots (id, device_id, ak_public, endorsement, anchors, ima_ascii, ima_entries, ima_bytes)
+         VALUES ($1, $2, $3, $4, $5, $6, 0, 0)",
     )
     .bind(stored(id))
     .bind(device_id)
@@ -338,9 +316,10 @@ async fn append_part(unit: &mut Unit, boot: u64, from_entry: u64, part: &NewPart
         .bind(part.blob.hash().as_slice())
         .execute(unit.connection())
         .await?;
-    sqlx::query("UPDATE boots SET ima_entries = $2 WHERE id = $1")
+    sqlx::query("UPDATE boots SET ima_entries = $2, ima_bytes = ima_bytes + $3 WHERE id = $1")
         .bind(stored(boot))
         .bind(stored(part.to_entry))
+        .bind(stored(part.blob.bytes()))
         .execute(unit.connection())
         .await?;
     Ok(())
@@ -383,141 +362,23 @@ async fn insert_row(
     Ok(())
 }
 
-/// What all evidence takes, and where the next one goes.
-struct Usage {
-    next_id: u64,
-    bytes: u64,
-}
-
-impl Usage {
-    async fn read(unit: &mut Unit) -> Result<Usage, StoreError> {
-        let row = sqlx::query("SELECT next_id, bytes FROM evidence_usage WHERE id = 1")
-            .fetch_one(unit.connection())
-            .await?;
-        Ok(Usage {
-            next_id: loaded(row.try_get("next_id")?, "evidence_usage.next_id")?,
-            bytes: loaded(row.try_get("bytes")?, "evidence_usage.bytes")?,
-        })
-    }
-
-    async fn write(&self, unit: &mut Unit) -> Result<(), StoreError> {
-        sqlx::query("UPDATE evidence_usage SET next_id = $1, bytes = $2 WHERE id = 1")
-            .bind(stored(self.next_id))
-            .bind(stored(self.bytes))
-            .execute(unit.connection())
-            .await?;
-        Ok(())
-    }
-}
-
-/// Lets the oldest evidence go until there is room for `new`, or it would take too long.
-async fn make_room(unit: &mut Unit, new: &NewEvidence) -> Result<Option<Usage>, StoreError> {
-    let boot = match &new.boot {
-        ToldBoot::New(boot) => boot.endorsement.stored().saturating_add(boot.anchors.stored()),
-        ToldBoot::Known { .. } => 0,
-    };
-    let part = new.part.as_ref().map(|part| &part.blob);
-    let blobs = [new.boot_log.as_ref(), new.ima_rest.as_ref(), part].into_iter().flatten();
-    let wanted = blobs.map(NewBlob::stored).fold(boot, u64::saturating_add);
-    let wanted = wanted.saturating_add(row_bytes(&new.judged));
-    if wanted > new.bytes_max {
-        return Ok(None);
-    }
-    let mut usage = Usage::read(unit).await?;
-    if usage.bytes.saturating_add(wanted) > new.bytes_max {
-        remove_oldest(unit, ROOM_ROWS_MAX).await?;
-        usage = Usage::read(unit).await?;
-    }
-    Ok(Some(usage).filter(|usage| usage.bytes.saturating_add(wanted) <= new.bytes_max))
-}
-
-/// Removes the oldest evidence; returns how many pieces went.
-pub(super) async fn remove_oldest(unit: &mut Unit, limit: i64) -> Result<u64, StoreError> {
-    let rows = sqlx::query("SELECT id, boot, boot_log, ima_rest, quote FROM evidence ORDER BY id LIMIT $1")
-        .bind(limit)
-        .fetch_all(unit.connection())
-        .await?;
-    remove(unit, &rows).await
-}
-
-/// Removes evidence from before `before`, but not what a device's progress or other evidence builds on: the last
-/// evidence of a device that stays as it is gets old.
-pub(super) async fn remove_older(unit: &mut Unit, before: UnixTime, limit: i64) -> Result<u64, StoreError> {
-    let rows = sqlx::query(
-        "SELECT id, boot, boot_log, ima_rest, quote FROM evidence AS old WHERE at < $1
-             AND EXISTS (SELECT 1 FROM evidence AS newer WHERE newer.device_id = old.device_id
-                 AND newer.id > old.id AND (newer.attested >= 0 OR old.attested < 0))
-             AND NOT EXISTS (SELECT 1 FROM evidence AS other WHERE other.basis = old.id AND other.basis > 0)
-         ORDER BY id LIMIT $2",
-    )
-    .bind(stored(before.0))
-    .bind(limit)
-    .fetch_all(unit.connection())
-    .await?;
-    remove(unit, &rows).await
-}
-
-/// Whether all evidence takes more than it may.
-pub(super) async fn is_over(unit: &mut Unit, bytes_max: u64) -> Result<bool, StoreError> {
-    Ok(Usage::read(unit).await?.bytes > bytes_max)
-}
-
-async fn remove(unit: &mut Unit, rows: &[SqliteRow]) -> Result<u64, StoreError> {
-    let mut freed = 0_u64;
-    for row in rows {
-        for column in ["boot_log", "ima_rest"] {
-            blobs::release(unit, row.try_get(column)?).await?;
-        }
-        let quote: &[u8] = row.try_get("quote")?;
-        freed = freed.saturating_add(ROW_BYTES).saturating_add(u64::try_from(quote.len()).unwrap_or(0));
-        let id: i64 = row.try_get("id")?;
-        sqlx::query("DELETE FROM evidence WHERE id = $1").bind(id).execute(unit.connection()).await?;
-        remove_boot_if_unused(unit, row.try_get("boot")?).await?;
-    }
-    freed = freed.saturating_add(blobs::sweep(unit).await?);
-    let usage = Usage::read(unit).await?;
-    Usage { bytes: usage.bytes.saturating_sub(freed), ..usage }.write(unit).await?;
-    Ok(u64::try_from(rows.len()).unwrap_or(u64::MAX))
-}
-
-async fn remove_boot_if_unused(unit: &mut Unit, boot: i64) -> Result<(), StoreError> {
-    let row = sqlx::query(
-        "SELECT endorsement, anchors FROM boots WHERE id = $1
-             AND NOT EXISTS (SELECT 1 FROM evidence WHERE boot = $1)",
-    )
-    .bind(boot)
-    .fetch_optional(unit.connection())
-    .await?;
-    let Some(row) = row else { return Ok(()) };
-    for column in ["endorsement", "anchors"] {
-        blobs::release(unit, row.try_get(column)?).await?;
-    }
-    for statement in [
-        "UPDATE blobs SET users = users - (SELECT COUNT(*) FROM ima_parts WHERE boot = $1 AND blob = blobs.hash)
-         WHERE hash IN (SELECT blob FROM ima_parts WHERE boot = $1)",
-        "DELETE FROM ima_parts WHERE boot = $1",
-        "DELETE FROM boots WHERE id = $1",
-    ] {
-        sqlx::query(statement).bind(boot).execute(unit.connection()).await?;
-    }
-    Ok(())
-}
-
-/// What a piece of evidence takes beside its blobs.
-fn row_bytes(judged: &EvidenceColumns) -> u64 {
-    ROW_BYTES.saturating_add(u64::try_from(judged.quote.len()).unwrap_or(u64::MAX))
-}
-
 /// Every column of a piece of evidence and of its boot.
-macro_rules! select {
+macro_rules! columns {
     () => {
         "SELECT evidence.*, boots.ak_public, boots.endorsement, boots.anchors, boots.ima_ascii AS boot_ascii,
-             boots.ima_entries FROM evidence JOIN boots ON boots.id = evidence.boot "
+             boots.ima_entries, boots.ima_bytes"
     };
 }
-use select;
 
-pub(super) fn evidence(row: &SqliteRow) -> Result<EvidenceRecord, StoreError> {
+/// Where these are.
+macro_rules! tables {
+    () => {
+        "FROM evidence JOIN boots ON boots.id = evidence.boot JOIN devices ON devices.id = evidence.device_id "
+    };
+}
+use {columns, tables};
+
+fn evidence(row: &SqliteRow) -> Result<EvidenceRecord, StoreError> {
     let number = |column| -> Result<u64, StoreError> { loaded(row.try_get(column)?, column) };
     // What was not there is stored as -1.
     let optional = |column| -> Result<Option<u64>, StoreError> {
@@ -558,11 +419,7 @@ pub(super) fn evidence(row: &SqliteRow) -> Result<EvidenceRecord, StoreError> {
             anchors: there("anchors")?,
             ima_ascii: flag("boot_ascii")?,
             ima_entries: number("ima_entries")?,
+            ima_bytes: number("ima_bytes")?,
         },
     })
 }
-
-/// A row with its nonce and its places in the indexes, some of a boot's row, all about.
-const ROW_BYTES: u64 = 512;
-/// Pieces that go at once to make room for one.
-const ROOM_ROWS_MAX: i64 = 16;

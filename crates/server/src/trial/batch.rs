@@ -1,0 +1,184 @@
+//! Evidence in batches: loaded with what its boots have in common, and judged on a thread.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use assay_evidence::boot_log::LOG_BYTES_MAX;
+use assay_evidence::ima::LIST_BYTES_MAX;
+use assay_evidence::time::UnixTime;
+use assay_evidence::tpm::ek_certificate::Endorsement;
+use assay_trust::{AttestationResult, CompiledPolicy, Tier};
+use axum::body::Bytes;
+
+use crate::evidence::{CERTIFICATES_BYTES_MAX, Piece};
+use crate::store::{BlobHash, Place, Store, StoreError, TriedBoot, TriedEvidence};
+
+/// A batch to be judged.
+#[derive(Debug)]
+pub(super) struct Batch(Vec<Loaded>);
+
+/// A piece of evidence, and its content if that can be read.
+#[derive(Debug)]
+struct Loaded {
+    tried: TriedEvidence,
+    piece: Option<Piece>,
+}
+
+/// What became of a piece of evidence under the policy.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub tried: TriedEvidence,
+    /// `None`: it cannot be judged again.
+    pub result: Option<AttestationResult>,
+}
+
+/// Reads one batch after the other.
+pub(super) struct Loader<'a> {
+    store: &'a Store,
+    since: UnixTime,
+    after: Place,
+    contents: Contents<'a>,
+}
+
+impl<'a> Loader<'a> {
+    pub(super) fn new(store: &'a Store, since: UnixTime) -> Loader<'a> {
+        let contents = Contents { store, known: HashMap::new(), bytes: 0 };
+        Loader { store, since, after: Place::default(), contents }
+    }
+
+    /// The next batch, if there is one.
+    pub(super) async fn next(&mut self) -> Result<Option<Batch>, StoreError> {
+        let mut rows = self.store.to_try(self.since, &self.after, PIECES_MAX).await?;
+        rows.truncate(within_bytes(&rows));
+        let Some(last) = rows.last() else { return Ok(None) };
+        let to = (last.record.device_id.clone(), last.record.id);
+        let boots = self.store.boots_to_try(self.since, &self.after, &to).await?;
+        let boots = boots.into_iter().map(|(id, boot)| (id, SharedBoot::of(boot))).collect::<HashMap<_, _>>();
+        self.after = to;
+        let mut batch = Vec::with_capacity(rows.len());
+        for tried in rows {
+            let piece = match boots.get(&tried.record.boot) {
+                Some(boot) => self.contents.piece(&tried, boot).await,
+                None => None,
+            };
+            batch.push(Loaded { tried, piece });
+        }
+        Ok(Some(Batch(batch)))
+    }
+}
+
+/// A boot whose content many pieces share.
+struct SharedBoot {
+    endorsement: Option<Bytes>,
+    boot: TriedBoot,
+}
+
+impl SharedBoot {
+    fn of(mut boot: TriedBoot) -> SharedBoot {
+        SharedBoot { endorsement: boot.endorsement.take().map(Bytes::from), boot }
+    }
+
+    fn list(&self, entries: u64) -> Option<Bytes> {
+        match entries {
+            0 => Some(Bytes::new()),
+            _ => self.boot.list.as_ref()?.first(entries).ok().map(Bytes::copy_from_slice),
+        }
+    }
+}
+
+/// Contents that many boots share: boot logs and trust anchors.
+struct Contents<'a> {
+    store: &'a Store,
+    known: HashMap<BlobHash, Bytes>,
+    bytes: usize,
+}
+
+impl Contents<'_> {
+    async fn piece(&mut self, tried: &TriedEvidence, boot: &SharedBoot) -> Option<Piece> {
+        let record = &tried.record;
+        let mut list = boot.list(record.judged.ima_shared)?;
+        if let Some(rest) = &record.ima_rest {
+            list = [list, self.store.blob(rest, LIST_BYTES_MAX).await.ok()?.into()].concat().into();
+        }
+        let boot_log = match &record.boot_log {
+            Some(hash) => self.content(hash, LOG_BYTES_MAX).await?,
+            None => Bytes::new(),
+        };
+        let anchors = self.content(&record.told.anchors, CERTIFICATES_BYTES_MAX).await?;
+        Some(Piece::of(record, boot.endorsement.clone()?, anchors, boot_log, list))
+    }
+
+    async fn content(&mut self, hash: &BlobHash, bytes_max: usize) -> Option<Bytes> {
+        if let Some(content) = self.known.get(hash) {
+            return Some(content.clone());
+        }
+        let content = Bytes::from(self.store.blob(hash, bytes_max).await.ok()?);
+        if self.bytes.saturating_add(content.len()) > CONTENTS_BYTES_MAX {
+            self.known.clear();
+            self.bytes = 0;
+        }
+        self.bytes = self.bytes.saturating_add(content.len());
+        self.known.insert(*hash, content.clone());
+        Some(content)
+    }
+}
+
+impl Batch {
+    /// Judges every piece under a policy.
+    pub(super) fn judge(self, policy: &Arc<CompiledPolicy>) -> Vec<Outcome> {
+        // The pieces of a device come one after the other.
+        let mut endorsed: Option<((BlobHash, BlobHash), Arc<Endorsement>)> = None;
+        let judged = self.0.into_iter().map(|Loaded { tried, piece }| {
+            let result = piece.and_then(|piece| {
+                let told = (tried.record.told.endorsement, tried.record.told.anchors);
+                let endorsement = match &endorsed {
+                    Some((of, endorsement)) if *of == told => Some(endorsement.clone()),
+                    _ => piece.endorsement().map(Arc::new),
+                };
+                endorsed = endorsement.clone().map(|endorsement| (told, endorsement));
+                judge(&tried, &piece, policy, endorsement)
+            });
+            Outcome { tried, result }
+        });
+        judged.collect()
+    }
+}
+
+/// Another policy may refuse what was known to be good, so everything is judged. What verified once and does no more
+/// is not what was kept.
+fn judge(
+    tried: &TriedEvidence,
+    piece: &Piece,
+    policy: &Arc<CompiledPolicy>,
+    endorsement: Option<Arc<Endorsement>>,
+) -> Option<AttestationResult> {
+    let verified = tried.record.judged.attested.is_some();
+    let judged = piece.judge_whole(Some(policy.clone()), endorsement).ok()?;
+    (judged.attested.is_some() || !verified).then_some(judged.result)
+}
+
+impl TriedEvidence {
+    /// The tier it was given, or that stood.
+    pub(super) fn before(&self) -> Tier {
+        serde_json::from_value(self.tier.as_str().into()).unwrap_or_default()
+    }
+}
+
+/// How many of these have lists that are within the bound together; one at least.
+fn within_bytes(rows: &[TriedEvidence]) -> usize {
+    let (mut bytes, mut seen) = (0_u64, HashSet::new());
+    let fit = rows.iter().take_while(|row| {
+        if seen.insert(row.record.boot) {
+            bytes = bytes.saturating_add(row.record.told.ima_bytes);
+        }
+        bytes <= LISTS_BYTES_MAX
+    });
+    fit.count().max(1)
+}
+
+/// Pieces in a batch.
+const PIECES_MAX: u32 = 256;
+/// Bytes of the lists of a batch, unless the first alone has more.
+const LISTS_BYTES_MAX: u64 = 4 << 20;
+/// Boot logs are few and have some ten kilobytes.
+const CONTENTS_BYTES_MAX: usize = 32 << 20;
