@@ -16,14 +16,16 @@ use assay_trust::policy::POLICY_BYTES_MAX;
 use assay_trust::{AttestationResult, CompiledPolicy, Finding, Policy, Tier, appraise, refuse};
 use serde_json::{Value, json};
 
+use crate::appraise_stored;
 use crate::case::{Case, Expected, SMALL_BYTES_MAX, Verified, from_hex, read_bounded};
+use crate::client::Console;
 use crate::output;
 
 /// Arguments of `assay appraise`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The folder: quote.msg, quote.sig, quote.pcrs, quote.nonce, ak.tpm2b_public, and what else there is.
-    case_dir: PathBuf,
+    #[command(flatten)]
+    what: What,
     /// Appraise by this policy, in TOML or JSON. Without it, only verify.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
@@ -35,6 +37,20 @@ pub struct Args {
     json: bool,
     #[command(flatten)]
     verifier: VerifierArgs,
+    #[command(flatten)]
+    console: Console,
+}
+
+/// What is judged: one of them.
+#[derive(clap::Args)]
+#[group(required = true, multiple = false)]
+struct What {
+    /// The folder: quote.msg, quote.sig, quote.pcrs, quote.nonce, ak.tpm2b_public, and what else there is.
+    case_dir: Option<PathBuf>,
+    /// A result on record, by its number (`assay device results`): its evidence is fetched from the console and judged
+    /// again here, by the policy and the trust anchors of then. Exit 0: it is the result on record; 1: it is not.
+    #[arg(long, value_name = "RESULT_ID", conflicts_with_all = ["policy", "trust_anchors", "nonce", "last_reset_count", "at"])]
+    stored: Option<u64>,
 }
 
 /// What the verifier brings along.
@@ -56,8 +72,13 @@ pub struct VerifierArgs {
 
 /// Runs the verb.
 pub fn run(args: Args) -> ExitCode {
-    match appraise_folder(&args) {
-        Ok(verdict) => verdict.print(&args),
+    let judged = match (&args.what.case_dir, args.what.stored) {
+        (Some(folder), _) => appraise_folder(&args, folder).map(|verdict| verdict.print(&args)),
+        (None, Some(result)) => appraise_stored::run(&args.console, result, args.json),
+        (None, None) => Err(anyhow!("name a folder, or a result with --stored")),
+    };
+    match judged {
+        Ok(exit) => exit,
         Err(error) => {
             eprintln!("assay: {error:#}");
             ExitCode::from(UNUSABLE)
@@ -66,6 +87,7 @@ pub fn run(args: Args) -> ExitCode {
 }
 
 struct Verdict {
+    folder: PathBuf,
     is_accepted: bool,
     result: AttestationResult,
     verified: Verified,
@@ -74,10 +96,10 @@ struct Verdict {
     at: UnixTime,
 }
 
-fn appraise_folder(args: &Args) -> Result<Verdict> {
+fn appraise_folder(args: &Args, folder: &Path) -> Result<Verdict> {
     let policy = args.policy.as_deref().map(read_policy).transpose()?;
     let expected = args.verifier.expected()?;
-    let verified = Case::read(&args.case_dir)?.verify(&expected)?;
+    let verified = Case::read(folder)?.verify(&expected)?;
     let changes = args.since.as_deref().map(|since| changes(since, &verified, &expected)).transpose()?;
     let at = expected.at;
     let result = match &verified.claims {
@@ -85,7 +107,9 @@ fn appraise_folder(args: &Args) -> Result<Verdict> {
         None => refuse(&verified.failures, policy.as_ref(), at),
     };
     let result = result.with_notes(&verified.notes);
-    Ok(Verdict { is_accepted: verified.claims.is_some(), result, verified, changes: changes.flatten(), at })
+    let is_accepted = verified.claims.is_some();
+    let changes = changes.flatten();
+    Ok(Verdict { folder: folder.to_owned(), is_accepted, result, verified, changes, at })
 }
 
 /// What changed since the evidence in a folder; `None` where the newer one does not verify and says nothing.
@@ -202,7 +226,7 @@ impl Verdict {
     }
 
     fn print_report(&self, args: &Args) -> Result<()> {
-        crate::output::out!("{}", args.case_dir.display());
+        crate::output::out!("{}", self.folder.display());
         let vouched = match &self.verified.endorsement {
             Some(endorsement) => format!("EK certificate by {}", endorsement.issuer()),
             None => "no EK certificate vouches for the TPM".to_owned(),

@@ -9,8 +9,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use assay_identity::tls::{self, Trust, TrustSource};
 use assay_identity::{Bundle, CrlSet, SpiffeId, TrustDomain};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
-use hyper::{Method, Request, StatusCode, header};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 
@@ -127,6 +127,40 @@ impl Client {
         self.json(Method::POST, path, "text/plain; charset=utf-8", body.into_bytes())
     }
 
+    /// POSTs text and hands on each line of JSON of the answer as it comes; the work may take long, but not in
+    /// silence.
+    pub fn post_for_lines(
+        &self,
+        path: &str,
+        body: String,
+        mut each: impl FnMut(Value) -> Result<()>,
+    ) -> Result<()> {
+        self.runtime.block_on(async {
+            let body = body.into_bytes();
+            let response =
+                within(self.send(Method::POST, path, "text/plain; charset=utf-8", body), &self.address)
+                    .await?;
+            let status = response.status();
+            let mut body = response.into_body();
+            let mut unread: Vec<u8> = Vec::new();
+            while let Some(frame) = within(async { Ok(body.frame().await) }, &self.address).await? {
+                let frame = frame.context("the console's answer broke off")?;
+                unread.extend_from_slice(frame.data_ref().map(AsRef::as_ref).unwrap_or_default());
+                if unread.len() > ANSWER_BYTES_MAX {
+                    bail!("the console's answer is too long");
+                }
+                while let Some(end) =
+                    unread.iter().position(|byte| *byte == b'\n').filter(|_| status.is_success())
+                {
+                    let rest = unread.split_off(end + 1);
+                    each(serde_json::from_slice(&unread).context("the console's answer is not JSON")?)?;
+                    unread = rest;
+                }
+            }
+            if status.is_success() { Ok(()) } else { Err(refusal(status, &unread)) }
+        })
+    }
+
     /// DELETEs.
     pub fn delete(&self, path: &str) -> Result<Value> {
         self.json(Method::DELETE, path, "application/json", Vec::new())
@@ -157,22 +191,8 @@ impl Client {
         content_type: &str,
         body: Vec<u8>,
     ) -> Result<(StatusCode, Bytes)> {
-        let unreachable = || format!("console at {}: is the server running?", self.address);
         let answer = async {
-            let tcp = tokio::net::TcpStream::connect(&self.address).await.with_context(unreachable)?;
-            // The name is of no account: the server is known by its SPIFFE ID.
-            let name = "assay.invalid".try_into()?;
-            let tls = self.tls.connect(name, tcp).await.with_context(unreachable)?;
-            let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await?;
-            tokio::spawn(connection);
-            let request = Request::builder()
-                .method(method)
-                .uri(path)
-                .header(header::HOST, &self.address)
-                .header(header::CONTENT_TYPE, content_type)
-                .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
-                .body(Full::new(Bytes::from(body)))?;
-            let response = sender.send_request(request).await.with_context(unreachable)?;
+            let response = self.send(method, path, content_type, body).await?;
             let status = response.status();
             let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
                 .collect()
@@ -181,10 +201,38 @@ impl Client {
                 .to_bytes();
             Ok((status, body))
         };
-        tokio::time::timeout(ANSWER_WITHIN, answer)
-            .await
-            .map_err(|_| anyhow!("console at {}: no answer within {ANSWER_WITHIN:?}", self.address))?
+        within(answer, &self.address).await
     }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: Vec<u8>,
+    ) -> Result<Response<Incoming>> {
+        let unreachable = || format!("console at {}: is the server running?", self.address);
+        let tcp = tokio::net::TcpStream::connect(&self.address).await.with_context(unreachable)?;
+        // The name is of no account: the server is known by its SPIFFE ID.
+        let name = "assay.invalid".try_into()?;
+        let tls = self.tls.connect(name, tcp).await.with_context(unreachable)?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await?;
+        tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, &self.address)
+            .header(header::CONTENT_TYPE, content_type)
+            .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
+            .body(Full::new(Bytes::from(body)))?;
+        sender.send_request(request).await.with_context(unreachable)
+    }
+}
+
+async fn within<T>(answer: impl Future<Output = Result<T>>, address: &str) -> Result<T> {
+    tokio::time::timeout(ANSWER_WITHIN, answer)
+        .await
+        .map_err(|_| anyhow!("console at {address}: no answer within {ANSWER_WITHIN:?}"))?
 }
 
 /// `id` as one path segment.
@@ -218,8 +266,8 @@ fn refusal(status: StatusCode, body: &[u8]) -> anyhow::Error {
     }
 }
 
-/// A fleet of 100,000 devices listed whole stays below it.
-const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// A fleet of 100,000 devices listed whole stays below it, and so does the longest IMA list in base64.
+const ANSWER_BYTES_MAX: usize = 96 << 20;
 const ANSWER_WITHIN: std::time::Duration = std::time::Duration::from_secs(30);
 
 #[cfg(test)]

@@ -30,6 +30,11 @@ enum Verb {
         /// The device.
         device: String,
     },
+    /// The results on record, newest first, each with its number: `assay appraise --stored` judges it again.
+    Results {
+        /// The device.
+        device: String,
+    },
     /// The last result as a signed token (EAR), for whoever relies on the device: `assay ear verify` checks it.
     Ear {
         /// The device.
@@ -74,6 +79,9 @@ pub fn run(args: Args) -> Result<()> {
         Verb::List => (client.get("/v1/devices")?, print_list),
         Verb::Show { device } => (client.get(&path(device, ""))?, print_device),
         Verb::Explain { device } => (client.get(&path(device, "/explain"))?, print_explanation),
+        Verb::Results { device } => {
+            (client.get(&format!("/v1/results?device={}", segment(device)))?, print_results)
+        }
         Verb::Ear { device, nonce } => (client.get(&ear_path(device, nonce.as_deref()))?, print_ear),
         Verb::Label { device, labels, remove } => {
             let body = json!({ "set": labels, "remove": remove });
@@ -107,6 +115,26 @@ fn ear_path(device: &str, nonce: Option<&str>) -> String {
 
 fn print_ear(answer: &Value) {
     output::out!("{}", output::text(answer, "ear"));
+}
+
+fn print_results(answer: &Value) {
+    let rows = output::list(answer, "results").iter().map(|result| {
+        let findings = output::list(result, "findings");
+        let first = findings.first().map(|finding| output::text(finding, "message")).unwrap_or_default();
+        let kept = result.get("evidence_kept").and_then(Value::as_bool).unwrap_or_default();
+        vec![
+            output::text(result, "id"),
+            output::time(result, "at"),
+            output::text(result, "tier"),
+            output::text(result, "policy"),
+            if kept { "kept" } else { "-" }.to_owned(),
+            first,
+        ]
+    });
+    output::out!(
+        "{}",
+        output::table(&["result", "time", "tier", "policy", "evidence", "first finding"], rows)
+    );
 }
 
 fn print_list(answer: &Value) {

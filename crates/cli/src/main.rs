@@ -2,6 +2,7 @@
 //! evidence offline. Each verb is one file; the console's client is `client.rs`, what a verb prints is `output.rs`.
 
 mod appraise;
+mod appraise_stored;
 mod bench;
 mod case;
 mod client;
@@ -23,6 +24,7 @@ mod policy_lint;
 mod policy_merge;
 mod policy_rollout;
 mod policy_rootfs;
+mod policy_try;
 mod service;
 mod trust;
 

@@ -8,7 +8,7 @@ use clap::Subcommand;
 
 use crate::{
     output, policy_assign, policy_deb, policy_diff, policy_import, policy_learn, policy_lint, policy_merge,
-    policy_rollout, policy_rootfs,
+    policy_rollout, policy_rootfs, policy_try,
 };
 
 /// Arguments of `assay policy`.
@@ -31,6 +31,9 @@ enum Verb {
     Unassign(policy_assign::UnassignArgs),
     /// Take a policy to its next version in stages, so that no device falls.
     Rollout(policy_rollout::Args),
+    /// Judge the evidence that is kept by a policy that is not in force, and say which devices would change and why.
+    /// Nothing is changed. Exit 0: no device would fall; 1: some would; 2: it cannot be tried.
+    Try(policy_try::Args),
     /// Make a policy from folders of good evidence.
     Learn(policy_learn::Args),
     /// Say everything that speaks against a policy, by line. Exit 0: nothing; 1: something; 2: no such file.
@@ -55,6 +58,7 @@ pub fn run(args: Args) -> ExitCode {
         Verb::Set(args) => output::exit(policy_assign::set(&args)),
         Verb::Unassign(args) => output::exit(policy_assign::unassign(&args)),
         Verb::Rollout(args) => output::exit(policy_rollout::run(&args)),
+        Verb::Try(args) => policy_try::run(&args),
         Verb::Learn(args) => policy_learn::run(args),
         Verb::Lint(args) => policy_lint::run(&args),
         Verb::Diff(args) => policy_diff::run(&args),

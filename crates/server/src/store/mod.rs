@@ -46,8 +46,8 @@ pub use devices::{
 };
 pub use entries::{CreateEntry, EntryRecord, RemoveEntry, SelectorRecord};
 pub use evidence::{
-    BootRecord, EvidenceColumns, EvidenceRecord, KeepEvidence, Kept, NewBoot, NewEvidence, NewPart, Place,
-    ToldBoot, TriedBoot, TriedEvidence,
+    BootRecord, EvidenceColumns, EvidenceRecord, KeepEvidence, Kept, NewBoot, NewEvidence, NewPart,
+    PartedList, Place, ToldBoot, TriedBoot, TriedEvidence,
 };
 pub use grants::{Carrier, RecordSvid, RenumberRevocationList, SvidRecord, Withdrawn};
 pub use history::PruneHistory;

@@ -11,7 +11,7 @@ use assay_trust::{AttestationResult, CompiledPolicy, Tier};
 use axum::body::Bytes;
 
 use crate::evidence::{CERTIFICATES_BYTES_MAX, Piece};
-use crate::store::{BlobHash, Place, Store, StoreError, TriedBoot, TriedEvidence};
+use crate::store::{BlobHash, PartedList, Place, Store, StoreError, TriedBoot, TriedEvidence};
 
 /// A batch to be judged.
 #[derive(Debug)]
@@ -70,19 +70,23 @@ impl<'a> Loader<'a> {
 /// A boot whose content many pieces share.
 struct SharedBoot {
     endorsement: Option<Bytes>,
-    boot: TriedBoot,
+    /// The list, and where its parts end.
+    list: Option<(Bytes, PartedList)>,
 }
 
 impl SharedBoot {
-    fn of(mut boot: TriedBoot) -> SharedBoot {
-        SharedBoot { endorsement: boot.endorsement.take().map(Bytes::from), boot }
+    fn of(boot: TriedBoot) -> SharedBoot {
+        let list = boot.list.map(|mut list| (Bytes::from(list.take_bytes()), list));
+        SharedBoot { endorsement: boot.endorsement.map(Bytes::from), list }
     }
 
     fn list(&self, entries: u64) -> Option<Bytes> {
-        match entries {
-            0 => Some(Bytes::new()),
-            _ => self.boot.list.as_ref()?.first(entries).ok().map(Bytes::copy_from_slice),
+        if entries == 0 {
+            return Some(Bytes::new());
         }
+        let (bytes, parts) = self.list.as_ref()?;
+        let end = parts.end(entries).ok()?;
+        (end <= bytes.len()).then(|| bytes.slice(..end))
     }
 }
 

@@ -56,7 +56,8 @@ struct Change {
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     policy: Name,
-    since: UnixTime,
+    /// From when on recorded results were judged, beside each device's last evidence.
+    since: Option<UnixTime>,
     devices: Devices,
     results: Results,
     changes: Vec<Change>,
@@ -179,7 +180,7 @@ impl Tally {
         causes.sort_by_key(|cause| std::cmp::Reverse((cause.devices.len(), cause.results)));
         Report {
             policy: Name { name: policy.name().to_owned(), version: policy.version() },
-            since,
+            since: Some(since).filter(|since| since.0 < u64::MAX),
             devices,
             results: Results { judged: self.results, unreadable: self.unreadable },
             changes_left_off: changes.len().saturating_sub(CHANGES_TOLD_MAX),

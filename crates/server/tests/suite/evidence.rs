@@ -248,3 +248,91 @@ async fn what_is_refused_is_said() {
     assert_eq!(get("/v1/results?device=press-9").await, (404, json!("unknown-device")));
     assert_eq!(get("/v1/results").await.0, 400);
 }
+
+/// Tries a policy, and answers the report and how far the progress went.
+async fn try_policy(fixture: &Fixture, text: &str, since_seconds: u64) -> (Value, u64) {
+    let bearer = format!("Bearer {}", fixture.token());
+    let path = format!("/v1/policy/try?since_seconds={since_seconds}");
+    let answer = fixture.call(Method::POST, &path, &[("authorization", &bearer)], text.to_owned()).await;
+    assert_eq!(answer.status(), 200, "{:?}", answer.body());
+    let lines: Vec<Value> = std::str::from_utf8(answer.body())
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let of = lines[0]["progress"]["of"].as_u64().unwrap();
+    (lines.last().unwrap()["report"].clone(), of)
+}
+
+#[tokio::test]
+async fn a_policy_is_tried_before_anyone_is_judged_by_it() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let mut fleet = Vec::new();
+    for number in 0..4 {
+        fleet.push(trusted_leniently(&fixture, &edge, &format!("press-{number}")).await);
+    }
+    let mut silent = fixture.device("press-9");
+    edge.enroll(&mut silent).await.unwrap();
+    // Two run a program that another policy would not have; one of them has started anew without it.
+    for (device, stream, _) in fleet.iter_mut().take(2) {
+        device.run_program("/tmp/ok/feed", b"feed");
+        attest_again(stream, device).await;
+        device.violate("/var/log/journal");
+        attest_again(stream, device).await;
+    }
+    let (device, stream, _) = &mut fleet[1];
+    device.boot(&System::default());
+    attest_again(stream, device).await;
+
+    let before = fixture.get("/v1/audit?limit=1000").await;
+    let policy = fixture.get("/v1/policy").await["text"].as_str().unwrap().to_owned();
+    let (report, of) = try_policy(&fixture, &policy, 0).await;
+    assert_eq!(of, 4, "each device's last evidence");
+    assert_eq!(report["devices"]["unchanged"], 4, "{report}");
+    assert_eq!(report["devices"]["without_evidence"], 1);
+    assert_eq!((&report["changes"], &report["causes"]), (&json!([]), &json!([])));
+
+    let stricter = policy.replace("/tmp/ok/**", "/tmp/none/**");
+    assert_ne!(stricter, policy);
+    let (report, _) = try_policy(&fixture, &stricter, 0).await;
+    let devices = &report["devices"];
+    assert_eq!((&devices["would_fall"], &devices["unchanged"]), (&json!(1), &json!(3)), "{report}");
+    let change = &report["changes"][0];
+    assert_eq!((&change["device"], &change["from"]), (&json!("press-0"), &json!("affirming")));
+    assert_eq!((&change["to"], &change["now"]), (&json!("contraindicated"), &json!(true)));
+    let cause = &report["causes"][0];
+    assert_eq!((&cause["claim"], &cause["devices"]), (&json!("/tmp/ok/feed"), &json!(1)), "{report}");
+    // What was recorded earlier says that the other would have fallen too.
+    let (report, _) = try_policy(&fixture, &stricter, 3600).await;
+    let devices = &report["devices"];
+    assert_eq!((&devices["would_fall"], &devices["would_have_fallen"]), (&json!(1), &json!(1)), "{report}");
+    assert_eq!(report["causes"][0]["examples"], json!(["press-0", "press-1"]), "{report}");
+    assert_eq!(report["results"]["unreadable"], 0);
+
+    // Nobody was harmed, and nothing is on record.
+    assert_eq!(fixture.get("/v1/audit?limit=1000").await, before);
+    for number in 0..4 {
+        assert_eq!(fixture.status(&format!("press-{number}")).await["status"], "trusted");
+    }
+    // It says what comes: with the policy in force, that very device falls for that very reason.
+    fixture.put("/v1/policy", &stricter).await;
+    for (number, (device, stream, _)) in fleet.iter_mut().enumerate() {
+        let verdict = stream.attest(device).await.unwrap();
+        assert_eq!(verdict.tier == "contraindicated", number == 0, "{number} {verdict:?}");
+    }
+    let (report, _) = try_policy(&fixture, &policy, 0).await;
+    assert_eq!(report["devices"]["would_rise"], 1, "{report}");
+}
+
+#[tokio::test]
+async fn a_policy_that_is_none_is_not_tried() {
+    let fixture = Fixture::start().await;
+    let bearer = format!("Bearer {}", fixture.token());
+    let headers = [("authorization", bearer.as_str())];
+    let answer = fixture.call(Method::POST, "/v1/policy/try", &headers, "name = 3".to_owned()).await;
+    assert_eq!(answer.status(), 400);
+    let policy = learned(&mut fixture.device("press-1"), "");
+    let (report, of) = try_policy(&fixture, &policy, 9).await;
+    assert_eq!((of, &report["results"]["judged"]), (0, &json!(0)));
+}

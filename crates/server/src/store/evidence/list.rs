@@ -34,13 +34,17 @@ impl PartedList {
         Ok(())
     }
 
-    /// The first `entries` entries, which have to end with a part.
-    pub fn first(&self, entries: u64) -> Result<&[u8], StoreError> {
-        let end = self.ends.iter().find(|(to_entry, _)| *to_entry == entries);
-        match (end.and_then(|(_, end)| self.bytes.get(..*end)), &self.error) {
-            (Some(list), _) => Ok(list),
+    /// Bytes of the first `entries` entries, which have to end with a part.
+    pub fn end(&self, entries: u64) -> Result<usize, StoreError> {
+        match (self.ends.iter().find(|(to_entry, _)| *to_entry == entries), &self.error) {
+            (Some((_, end)), _) => Ok(*end),
             (None, Some(error)) => Err(error.clone()),
             (None, None) => Err(StoreError::Corrupt { column: "ima_parts.to_entry" }),
         }
+    }
+
+    /// The bytes, which leaves the list without.
+    pub fn take_bytes(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
     }
 }

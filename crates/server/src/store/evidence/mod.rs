@@ -15,7 +15,7 @@ use sqlx::sqlite::SqliteRow;
 use super::blobs::{self, BlobHash, NewBlob};
 use super::devices::RenewTrust;
 use super::{Store, StoreError, Transaction, Unit, loaded, stored};
-use list::PartedList;
+pub use list::PartedList;
 use room::{Usage, make_room, row_bytes};
 pub(super) use room::{is_over, remove_older, remove_oldest};
 pub use trial::{Place, TriedBoot, TriedEvidence};
@@ -222,7 +222,10 @@ impl Store {
         .await?;
         let mut list = PartedList::default();
         rows.iter().for_each(|row| list.append(row));
-        list.first(entries).map(<[u8]>::to_vec)
+        let end = list.end(entries)?;
+        let mut bytes = list.take_bytes();
+        bytes.truncate(end);
+        Ok(bytes)
     }
 }
 
