@@ -124,6 +124,31 @@ impl Fleet {
         Ok(Measured { round_trips, took: start.elapsed() })
     }
 
+    /// Lets every device be judged once more after each of `rounds` calls of `change`, which gives all of them cause.
+    pub async fn judge_in_rounds(
+        &mut self,
+        rounds: usize,
+        mut change: impl FnMut(usize) -> Result<()>,
+    ) -> Result<()> {
+        let mut attached = Vec::new();
+        for (device, edge) in self.devices.drain(..).zip(self.edges.iter().cycle().cloned()) {
+            attached.push(attach(edge, device, Scenario::NothingNew).await?);
+        }
+        for round in 0..rounds {
+            change(round)?;
+            let mut running = JoinSet::new();
+            for (mut device, mut attachment) in attached.drain(..) {
+                running.spawn(async move {
+                    answer(&mut device, &mut attachment, Scenario::NothingNew).await?;
+                    anyhow::Ok((device, attachment))
+                });
+            }
+            attached = running.join_all().await.into_iter().collect::<Result<Vec<_>>>()?;
+        }
+        self.devices.extend(attached.into_iter().map(|(device, _)| device));
+        Ok(())
+    }
+
     /// Lets some devices tell a lie, one after the other: from failing evidence to withdrawn grants.
     pub async fn withdrawals(&mut self, count: usize) -> Result<Vec<Duration>> {
         let mut times = Vec::new();

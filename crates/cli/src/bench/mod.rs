@@ -1,7 +1,7 @@
 //! `assay bench`: what this machine does, measured, beside what bounds it.
 //!
 //! [`appraise`] measures the pure core over a folder of evidence; [`attest`] drives a real server process with
-//! software devices. [`limit`] is the bound both print: signature verifications per second.
+//! software devices; [`trial`] tries a policy on what such a server keeps. [`limit`] is the bound both print: signature verifications per second.
 
 mod appraise;
 mod attest;
@@ -9,6 +9,7 @@ mod instructions;
 mod limit;
 mod load;
 mod server;
+mod trial;
 
 use std::process::ExitCode;
 
@@ -29,6 +30,8 @@ enum Verb {
     Appraise(appraise::Args),
     /// A real server over real TLS, driven by software devices.
     Attest(attest::Args),
+    /// A policy tried on results of software devices that a real server keeps.
+    Try(trial::Args),
 }
 
 /// Runs the verb.
@@ -36,5 +39,6 @@ pub fn run(args: Args) -> ExitCode {
     output::exit(match args.verb {
         Verb::Appraise(args) => appraise::run(&args),
         Verb::Attest(args) => attest::run(&args),
+        Verb::Try(args) => trial::run(&args),
     })
 }

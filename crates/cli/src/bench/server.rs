@@ -102,6 +102,13 @@ impl Server {
         Ok(kibibytes * 1024)
     }
 
+    /// What its database takes on disk.
+    pub fn database_bytes(&self) -> Result<u64> {
+        let data = self.folder.path().join("data");
+        let bytes = |name: &str| fs::metadata(data.join(name)).map_or(0, |file| file.len());
+        Ok(bytes("assay.db") + bytes("assay.db-wal"))
+    }
+
     fn proc(&self, file: &str) -> Result<String> {
         let path = format!("/proc/{}/{file}", self.process.id());
         fs::read_to_string(&path).context(path)

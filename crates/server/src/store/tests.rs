@@ -9,13 +9,13 @@ use tempfile::TempDir;
 use super::*;
 use crate::ledger::{self, LedgerError};
 
-const DEVICE: &str = "spiffe://test/spire/agent/tpm/aa";
+pub(super) const DEVICE: &str = "spiffe://test/spire/agent/tpm/aa";
 const WORKLOAD: &str = "spiffe://test/web";
-const NOW: UnixTime = UnixTime(1_000);
+pub(super) const NOW: UnixTime = UnixTime(1_000);
 
-struct Fixture {
+pub(super) struct Fixture {
     folder: TempDir,
-    store: Store,
+    pub(super) store: Store,
 }
 
 impl Fixture {
@@ -26,7 +26,7 @@ impl Fixture {
     }
 
     /// With a device at version 1, trusted.
-    async fn trusted() -> Fixture {
+    pub(super) async fn trusted() -> Fixture {
         let fixture = Fixture::new().await;
         fixture.store.commit(enroll(None, "enrolled", 0)).await.unwrap();
         fixture.store.commit(appraise(0, trust("trusted", 1), false)).await.unwrap();
@@ -43,7 +43,7 @@ impl Fixture {
         self.store.audit_leaves(0, 1000).await.unwrap().len()
     }
 
-    async fn tamper(&self, sql: &'static str) {
+    pub(super) async fn tamper(&self, sql: &'static str) {
         let file = self.folder.path().join(FILE_NAME);
         let mut connection =
             SqliteConnectOptions::new().filename(file).foreign_keys(false).connect().await.unwrap();
@@ -55,7 +55,7 @@ impl Fixture {
     }
 }
 
-fn trust(status: &str, version: u64) -> TrustColumns {
+pub(super) fn trust(status: &str, version: u64) -> TrustColumns {
     TrustColumns {
         status: status.to_owned(),
         tier: "affirming".to_owned(),
@@ -100,7 +100,7 @@ fn change(from_version: u64, trust: TrustColumns, withdraw: bool) -> Change {
     }
 }
 
-fn appraise(from_version: u64, trust: TrustColumns, withdraw: bool) -> RecordAppraisal {
+pub(super) fn appraise(from_version: u64, trust: TrustColumns, withdraw: bool) -> RecordAppraisal {
     let appraisal = AppraisalRecord {
         at: NOW,
         tier: trust.tier.clone(),

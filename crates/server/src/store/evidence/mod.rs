@@ -8,6 +8,9 @@ mod list;
 mod room;
 mod trial;
 
+#[cfg(test)]
+mod tests;
+
 use assay_evidence::time::UnixTime;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
@@ -16,7 +19,7 @@ use super::blobs::{self, BlobHash, NewBlob};
 use super::devices::RenewTrust;
 use super::{Store, StoreError, Transaction, Unit, loaded, stored};
 pub use list::PartedList;
-use room::{Usage, make_room, row_bytes};
+use room::{Usage, make_room, remove_failed, row_bytes};
 pub(super) use room::{is_over, remove_older, remove_oldest};
 pub use trial::{Place, TriedBoot, TriedEvidence};
 
@@ -259,6 +262,9 @@ pub(super) async fn insert(
     }
     insert_row(unit, Kept { id, boot }, device_id, leaf, &new).await?;
     Usage { next_id: id.saturating_add(1), bytes: usage.bytes.saturating_add(added) }.write(unit).await?;
+    if new.judged.attested.is_none() {
+        remove_failed(unit, device_id).await?;
+    }
     Ok(Some(Kept { id, boot }))
 }
 

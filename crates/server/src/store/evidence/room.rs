@@ -86,6 +86,24 @@ pub(in crate::store) async fn remove_older(
     remove(unit, &rows).await
 }
 
+/// Removes what of a device did not verify, but for the last of it: a device that lies all day does not push out what
+/// others said.
+pub(super) async fn remove_failed(unit: &mut Unit, device_id: &str) -> Result<(), StoreError> {
+    let rows = sqlx::query(
+        "SELECT id, boot, boot_log, ima_rest, quote FROM evidence WHERE device_id = $1 AND attested < 0
+         ORDER BY id DESC LIMIT $2 OFFSET $3",
+    )
+    .bind(device_id)
+    .bind(ROOM_ROWS_MAX)
+    .bind(FAILED_PER_DEVICE_MAX)
+    .fetch_all(unit.connection())
+    .await?;
+    if !rows.is_empty() {
+        remove(unit, &rows).await?;
+    }
+    Ok(())
+}
+
 /// Whether all evidence takes more than it may.
 pub(in crate::store) async fn is_over(unit: &mut Unit, bytes_max: u64) -> Result<bool, StoreError> {
     Ok(Usage::read(unit).await?.bytes > bytes_max)
@@ -141,3 +159,5 @@ pub(super) fn row_bytes(judged: &EvidenceColumns) -> u64 {
 const ROW_BYTES: u64 = 512;
 /// Pieces that go at once to make room for one.
 const ROOM_ROWS_MAX: i64 = 16;
+/// Pieces of a device that did not verify; each may be as long as a device likes.
+const FAILED_PER_DEVICE_MAX: i64 = 32;
