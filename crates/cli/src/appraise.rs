@@ -49,7 +49,7 @@ struct What {
     case_dir: Option<PathBuf>,
     /// A result on record, by its number (`assay device results`): its evidence is fetched from the console and judged
     /// again here, by the policy and the trust anchors of then. Exit 0: it is the result on record; 1: it is not.
-    #[arg(long, value_name = "RESULT_ID", conflicts_with_all = ["policy", "trust_anchors", "nonce", "last_reset_count", "at"])]
+    #[arg(long, value_name = "RESULT_ID", conflicts_with_all = ["policy", "since", "trust_anchors", "nonce", "last_reset_count", "at"])]
     stored: Option<u64>,
 }
 

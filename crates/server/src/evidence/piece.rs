@@ -17,6 +17,7 @@ use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::boot_logs::BootLogs;
 use crate::device::certificates;
 use crate::verifier::{Job, Judged};
 
@@ -63,14 +64,15 @@ pub struct Piece {
 
 impl Piece {
     /// Judges it with what was known then, which `basis` says or it itself: to the same result under the same policy.
-    pub fn judge(
+    pub(crate) fn judge(
         &self,
         basis: Option<&Piece>,
         policy: Option<Arc<CompiledPolicy>>,
         endorsement: Option<Arc<Endorsement>>,
     ) -> Result<AttestationResult, PieceError> {
-        let baseline = self.baseline(basis)?;
-        Ok(self.job(baseline, policy, endorsement)?.judge().result)
+        let boot_logs = Arc::default();
+        let baseline = self.baseline(basis, &boot_logs)?;
+        Ok(self.job(baseline, policy, endorsement, &boot_logs)?.judge().result)
     }
 
     /// Judges it as if nothing had been known, which another policy than the first needs. Evidence that is
@@ -79,13 +81,14 @@ impl Piece {
         &self,
         policy: Option<Arc<CompiledPolicy>>,
         endorsement: Option<Arc<Endorsement>>,
+        boot_logs: &Arc<BootLogs>,
     ) -> Result<Judged, PieceError> {
-        Ok(self.whole().job(None, policy, endorsement)?.judge())
+        Ok(self.whole().job(None, policy, endorsement, boot_logs)?.judge())
     }
 
     /// What it claims of the whole boot, if it verifies.
-    pub fn claims(&self) -> Result<Option<Claims>, PieceError> {
-        Ok(self.whole().job(None, None, None)?.verify().claims)
+    pub(crate) fn claims(&self, boot_logs: &Arc<BootLogs>) -> Result<Option<Claims>, PieceError> {
+        Ok(self.whole().job(None, None, None, boot_logs)?.verify().claims)
     }
 
     /// Who vouched for the TPM, verified again with the anchors of then.
@@ -99,9 +102,13 @@ impl Piece {
         verify_ek_certificate(leaf, &certificates.collect::<Vec<_>>(), &anchors, self.at).ok()
     }
 
-    fn baseline(&self, basis: Option<&Piece>) -> Result<Option<Baseline>, PieceError> {
+    fn baseline(
+        &self,
+        basis: Option<&Piece>,
+        boot_logs: &Arc<BootLogs>,
+    ) -> Result<Option<Baseline>, PieceError> {
         let Some(known) = self.known_entries else { return Ok(None) };
-        let claims = basis.unwrap_or(self).claims()?.ok_or(PieceError::Basis)?;
+        let claims = basis.unwrap_or(self).claims(boot_logs)?.ok_or(PieceError::Basis)?;
         Ok(Some(claims.baseline(known)))
     }
 
@@ -115,6 +122,7 @@ impl Piece {
         baseline: Option<Baseline>,
         policy: Option<Arc<CompiledPolicy>>,
         endorsement: Option<Arc<Endorsement>>,
+        boot_logs: &Arc<BootLogs>,
     ) -> Result<Job, PieceError> {
         let quote = edge::Quote::decode(self.quote.clone()).map_err(|_| PieceError::Quote)?;
         let boot_log = Some(self.boot_log.clone()).filter(|log| self.boot_log_judged && !log.is_empty());
@@ -134,6 +142,7 @@ impl Piece {
             baseline,
             last_reset_count: self.last_reset_count,
             policy,
+            boot_logs: boot_logs.clone(),
             endorsement: endorsement.filter(|endorsement| self.at <= endorsement.valid_until()),
             now: self.at,
         })

@@ -10,6 +10,7 @@ use assay_evidence::tpm::ek_certificate::Endorsement;
 use assay_trust::{AttestationResult, CompiledPolicy, Tier};
 use axum::body::Bytes;
 
+use crate::boot_logs::BootLogs;
 use crate::evidence::{CERTIFICATES_BYTES_MAX, Piece};
 use crate::store::{BlobHash, PartedList, Place, Store, StoreError, TriedBoot, TriedEvidence};
 
@@ -129,7 +130,7 @@ impl Contents<'_> {
 
 impl Batch {
     /// Judges every piece under a policy.
-    pub(super) fn judge(self, policy: &Arc<CompiledPolicy>) -> Vec<Outcome> {
+    pub(super) fn judge(self, policy: &Arc<CompiledPolicy>, boot_logs: &Arc<BootLogs>) -> Vec<Outcome> {
         // The pieces of a device come one after the other.
         let mut endorsed: Option<((BlobHash, BlobHash), Arc<Endorsement>)> = None;
         let judged = self.0.into_iter().map(|Loaded { tried, piece }| {
@@ -140,7 +141,7 @@ impl Batch {
                     _ => piece.endorsement().map(Arc::new),
                 };
                 endorsed = endorsement.clone().map(|endorsement| (told, endorsement));
-                judge(&tried, &piece, policy, endorsement)
+                judge(&tried, &piece, policy, endorsement, boot_logs)
             });
             Outcome { tried, result }
         });
@@ -155,9 +156,10 @@ fn judge(
     piece: &Piece,
     policy: &Arc<CompiledPolicy>,
     endorsement: Option<Arc<Endorsement>>,
+    boot_logs: &Arc<BootLogs>,
 ) -> Option<AttestationResult> {
     let verified = tried.record.judged.attested.is_some();
-    let judged = piece.judge_whole(Some(policy.clone()), endorsement).ok()?;
+    let judged = piece.judge_whole(Some(policy.clone()), endorsement, boot_logs).ok()?;
     (judged.attested.is_some() || !verified).then_some(judged.result)
 }
 

@@ -18,6 +18,7 @@ use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::JoinSet;
 
+use crate::boot_logs::BootLogs;
 use crate::maintenance::chain;
 use crate::server::Server;
 use crate::store::StoreError;
@@ -65,6 +66,7 @@ async fn judge_all(
 ) -> Result<Option<Tally>, StoreError> {
     let of = server.store.count_to_try(since).await?;
     let mut tally = Tally::new(server.store.count_untried().await?);
+    let boot_logs = Arc::<BootLogs>::default();
     let mut loader = Loader::new(&server.store, since);
     let mut running: JoinSet<Vec<Outcome>> = JoinSet::new();
     let (mut done, mut told) = (0, Instant::now());
@@ -73,8 +75,8 @@ async fn judge_all(
         let batch = loader.next().await?;
         let is_end = batch.is_none();
         if let Some(batch) = batch {
-            let policy = policy.clone();
-            running.spawn_blocking(move || batch.judge(&policy));
+            let (policy, boot_logs) = (policy.clone(), boot_logs.clone());
+            running.spawn_blocking(move || batch.judge(&policy, &boot_logs));
         }
         while running.len() >= threads() || (is_end && !running.is_empty()) {
             let Some(Ok(outcomes)) = running.join_next().await else { break };
