@@ -25,7 +25,8 @@ enum Verb {
         /// The device.
         device: String,
     },
-    /// Why a device is what it is: every finding of its last appraisal, its grants and its history.
+    /// Why a device is what it is: every finding of its last appraisal, what changed since it was last
+    /// good, its grants and its history.
     Explain {
         /// The device.
         device: String,
@@ -192,6 +193,13 @@ fn labels(device: &Value) -> String {
 fn print_explanation(answer: &Value) {
     print_device(answer);
     print_findings(output::list(answer, "findings"));
+    let changes = output::list(answer, "changes");
+    if !changes.is_empty() {
+        output::out!("\nChanged since its evidence was last good:");
+    }
+    for change in changes {
+        output::out!("{:16} {}", output::text(change, "cause"), output::text(change, "message"));
+    }
     let grants = output::list(answer, "grants");
     if !grants.is_empty() {
         let rows = grants.iter().map(|grant| {

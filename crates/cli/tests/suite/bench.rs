@@ -40,3 +40,14 @@ fn bench_attest_drives_a_real_server() {
     assert_eq!(report["withdrawal"]["devices"], 3);
     assert!(is_positive(&report["resident_idle_mib"]) && is_positive(&report["first_answer_ms"]));
 }
+
+#[test]
+fn bench_try_judges_what_a_real_server_keeps() {
+    let arguments = "bench try --devices 3 --results 4 --json";
+    let report = measured(&arguments.split(' ').map(OsString::from).collect::<Vec<_>>());
+    assert_eq!(report["results"], 12);
+    assert!(
+        is_positive(&report["per_second"]) && is_positive(&report["stored_bytes_per_result"]),
+        "{report}"
+    );
+}

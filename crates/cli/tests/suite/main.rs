@@ -8,6 +8,7 @@ mod changes;
 mod ear;
 mod policy;
 mod rollout;
+mod stored;
 mod tampered;
 mod usage;
 

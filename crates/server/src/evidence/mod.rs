@@ -3,6 +3,7 @@
 //! `keeper.rs` is the attester's side of it. [`KeptResult`] is a result on record with all that it was made of; what
 //! follows from that is pure, and the same in whatever process.
 
+pub(crate) mod changes;
 pub(crate) mod keeper;
 mod piece;
 

@@ -336,3 +336,27 @@ async fn a_policy_that_is_none_is_not_tried() {
     let (report, of) = try_policy(&fixture, &policy, 9).await;
     assert_eq!((of, &report["results"]["judged"]), (0, &json!(0)));
 }
+
+#[tokio::test]
+async fn a_fallen_device_is_explained_by_what_changed_since_it_was_good() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let (mut device, mut stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
+    let changes = async || fixture.get("/v1/devices/press-1/explain").await["changes"].clone();
+    assert_eq!(changes().await, json!([]), "nothing changed since it is good");
+    // The same again, measured once more: good evidence that is younger than the result.
+    device.run_program("/usr/bin/bash", b"/usr/bin/bash of the release");
+    assert_eq!(attest_again(&mut stream, &mut device).await.tier, "affirming");
+    let updated = System { kernel: "6.12.10-amd64".to_owned(), ..System::default() };
+    device.boot(&updated);
+    assert_eq!(attest_again(&mut stream, &mut device).await.tier, "contraindicated");
+    let told = changes().await;
+    let kernel = told.as_array().unwrap().iter().find(|change| change["cause"] == "kernel").unwrap();
+    let message = kernel["message"].as_str().unwrap();
+    assert!(message.contains("6.12.9-amd64") && message.contains("6.12.10-amd64"), "{told}");
+    // Falling again for another reason: it is still held against what was good.
+    device.run_program("/tmp/implant", b"evil");
+    assert_eq!(attest_again(&mut stream, &mut device).await.tier, "contraindicated");
+    let told = changes().await;
+    assert!(told.to_string().contains("/tmp/implant") && told.to_string().contains("6.12.10"), "{told}");
+}

@@ -16,6 +16,7 @@ use super::super::error::{Kind, Refusal};
 use crate::audit::Leaf;
 use crate::clock;
 use crate::device::Device;
+use crate::evidence::changes;
 use crate::label::NewLabels;
 use crate::server::Server;
 use crate::store::{Carrier, SvidRecord};
@@ -35,12 +36,29 @@ pub(super) async fn list(State(server): State<Arc<Server>>) -> Result<Json<Value
     Ok(Json(json!({ "devices": devices })))
 }
 
-pub(super) async fn explain(
+pub(super) async fn show(
     State(server): State<Arc<Server>>,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Refusal> {
     let device = find(&server, &name).await?;
     explanation(&server, &device).await.map(Json)
+}
+
+/// The same, and what changed since its evidence was last good, as far as that is kept.
+pub(super) async fn explain(
+    State(server): State<Arc<Server>>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, Refusal> {
+    let device = find(&server, &name).await?;
+    let mut answer = explanation(&server, &device).await?;
+    let changes = changes::since_good(&server.store, device.id.as_str()).await.unwrap_or_else(|error| {
+        tracing::warn!(device = %device.id, %error, "kept evidence cannot be read");
+        None
+    });
+    if let Some(answer) = answer.as_object_mut() {
+        answer.insert("changes".to_owned(), json!(changes));
+    }
+    Ok(Json(answer))
 }
 
 #[derive(Deserialize)]

@@ -84,7 +84,7 @@ fn routes() -> Vec<Route> {
         route(Anyone, "GET", "/jwks.json", get(public::jwks)),
         route(Anyone, "GET", "/trust/status", get(public::trust_status)),
         route(Operator, "GET", "/v1/devices", get(devices::list)),
-        route(Operator, "GET", "/v1/devices/{device}", get(devices::explain)),
+        route(Operator, "GET", "/v1/devices/{device}", get(devices::show)),
         route(Operator, "GET", "/v1/devices/{device}/explain", get(devices::explain)),
         route(Operator, "GET", "/v1/devices/{device}/ear", get(devices::ear)),
         route(Operator, "POST", "/v1/devices/{device}/revoke", post(devices::revoke)),

@@ -212,6 +212,28 @@ impl Store {
         row.as_ref().map(evidence).transpose()
     }
 
+    /// The last evidence of a device while its result was affirming, if it is kept.
+    pub async fn last_good_evidence(&self, device_id: &str) -> Result<Option<EvidenceRecord>, StoreError> {
+        // From an affirming result on, until another is recorded, all evidence leads to that result.
+        let row = sqlx::query(concat!(
+            columns!(),
+            " ",
+            tables!(),
+            "JOIN (SELECT MAX(result.id) AS id FROM evidence AS result
+                   JOIN appraisals ON appraisals.leaf = result.leaf
+                   WHERE result.device_id = $1 AND result.leaf >= 0 AND appraisals.tier = 'affirming') AS good
+                 ON evidence.id >= good.id
+             WHERE evidence.device_id = $1 AND evidence.attested >= 0
+                 AND NOT EXISTS (SELECT 1 FROM evidence AS result WHERE result.device_id = $1
+                     AND result.leaf >= 0 AND result.id > good.id AND result.id <= evidence.id)
+             ORDER BY evidence.id DESC LIMIT 1"
+        ))
+        .bind(device_id)
+        .fetch_optional(&self.readers)
+        .await?;
+        row.as_ref().map(evidence).transpose()
+    }
+
     /// The first `entries` entries of a boot's IMA list.
     pub async fn ima_list(&self, boot: u64, entries: u64) -> Result<Vec<u8>, StoreError> {
         let rows = sqlx::query(
