@@ -360,3 +360,67 @@ async fn a_fallen_device_is_explained_by_what_changed_since_it_was_good() {
     let told = changes().await;
     assert!(told.to_string().contains("/tmp/implant") && told.to_string().contains("6.12.10"), "{told}");
 }
+
+#[tokio::test]
+async fn what_says_nothing_new_is_not_kept_again() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let (mut device, mut stream, _) = trusted_leniently(&fixture, &edge, "press-1").await;
+    let pieces = async || fixture.count("SELECT COUNT(*) AS n FROM evidence").await;
+    let entries = async || fixture.count("SELECT SUM(to_entry - from_entry) AS n FROM ima_parts").await;
+    let rest = async || fixture.count("SELECT COUNT(*) AS n FROM evidence WHERE LENGTH(ima_rest) > 0").await;
+    assert_eq!(pieces().await, 1);
+    for _ in 0..3 {
+        attest_again(&mut stream, &mut device).await;
+    }
+    assert_eq!(pieces().await, 1, "nothing new");
+    device.run_program("/tmp/ok/feed", b"feed");
+    attest_again(&mut stream, &mut device).await;
+    assert_eq!((pieces().await, entries().await), (2, device.ima.entries().len() as i64), "the list grew");
+    // From its first bad entry on the device sends everything each time; it is kept once.
+    for number in 0..4 {
+        device.run_program(&format!("/tmp/implant-{number}"), b"evil");
+        assert_eq!(attest_again(&mut stream, &mut device).await.tier, "contraindicated");
+        attest_again(&mut stream, &mut device).await;
+        assert_eq!((pieces().await, entries().await), (3 + number, device.ima.entries().len() as i64));
+    }
+    assert_eq!(rest().await, 0);
+    assert_eq!(fixture.count("SELECT COUNT(*) AS n FROM boots").await, 1);
+    device.boot(&System::default());
+    attest_again(&mut stream, &mut device).await;
+    assert_eq!(
+        (pieces().await, fixture.count("SELECT COUNT(*) AS n FROM boots").await),
+        (7, 2),
+        "a new boot"
+    );
+    all_judge_again(&fixture, "press-1").await;
+}
+
+#[tokio::test]
+async fn evidence_that_finds_no_room_keeps_no_result_from_its_record() {
+    let fixture = Fixture::with(|config| config.evidence_bytes_max = 1 << 20).await;
+    let edge = fixture.edge().await;
+    let (mut device, mut stream, _) = trusted_leniently(&fixture, &edge, "press-1").await;
+    // A list that alone is more than all there is room for.
+    for number in 0..24_000_u32 {
+        device.run_program(&format!("/tmp/ok/{number}"), &number.to_le_bytes());
+    }
+    device.run_program("/tmp/implant", b"evil");
+    assert_eq!(attest_again(&mut stream, &mut device).await.tier, "contraindicated");
+    let results = results(&fixture, "press-1").await;
+    assert_eq!(
+        (&results[0]["tier"], &results[0]["evidence_kept"]),
+        (&json!("contraindicated"), &json!(false))
+    );
+    let bearer = format!("Bearer {}", fixture.token());
+    let path = format!("/v1/results/{}/evidence", results[0]["id"]);
+    let answer = fixture.call(Method::GET, &path, &[("authorization", &bearer)], String::new()).await;
+    let body: Value = serde_json::from_slice(answer.body()).unwrap();
+    assert_eq!(body["error"]["code"], "evidence-not-kept");
+    // And the device goes on as if there were no store of evidence.
+    device.run_program("/tmp/ok/more", b"more");
+    assert_eq!(attest_again(&mut stream, &mut device).await.tier, "contraindicated");
+    device.boot(&System::default());
+    assert_eq!(attest_again(&mut stream, &mut device).await.tier, "affirming");
+    assert_eq!(fixture.status("press-1").await["status"], "trusted");
+}

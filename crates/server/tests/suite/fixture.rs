@@ -19,7 +19,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, Connection};
+use sqlx::{ConnectOptions, Connection, Row};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
@@ -80,6 +80,13 @@ impl Fixture {
         let mut connection = options.connect().await.unwrap();
         sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();
+    }
+
+    /// A number `n` out of the database.
+    pub async fn count(&self, sql: &'static str) -> i64 {
+        let options = SqliteConnectOptions::new().filename(self.config.database()).read_only(true);
+        let mut connection = options.connect().await.unwrap();
+        sqlx::query(sql).fetch_one(&mut connection).await.unwrap().get("n")
     }
 
     pub fn token(&self) -> String {

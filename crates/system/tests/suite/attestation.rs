@@ -194,5 +194,41 @@ async fn a_long_list_is_judged_once() -> Result<()> {
     attachment.changed().await?;
     let challenge = within(5, attachment.challenge()).await??;
     assert_eq!(challenge.ima_from_entry, device.ima.entries().len() as u64);
+    attachment.answer(device.evidence(&challenge)?).await?;
+    affirming(&within(5, attachment.verdict()).await??)
+}
+
+#[tokio::test]
+async fn a_long_list_is_sent_once_whatever_happens_to_the_server() -> Result<()> {
+    let mut stage = Stage::start().await?;
+    let mut device = stage.device("long")?;
+    let mut system = System::default();
+    system.programs.extend((0..5000).map(|number| Program::release(&format!("/usr/lib/part-{number}"))));
+    device.boot(&system);
+    stage.trust(&[&device], "").await?;
+    let edge = stage.edge().await?;
+    edge.enroll(&mut device).await?;
+    let mut attachment = edge.attach(&device).await?;
+    affirming(&within(20, attachment.attest(&mut device)).await??)?;
+    let all = device.ima.entries().len() as u64;
+    for round in 0..3 {
+        match round {
+            // Killed, restarted in peace, and another policy.
+            0 => stage.take_server()?.kill()?,
+            1 => drop(stage.take_server()?.terminate().await?),
+            _ => stage.trust(&[&device], "# another version").await?,
+        }
+        if round < 2 {
+            stage.start_server()?;
+            attachment = stage.edge().await?.attach(&device).await?;
+        }
+        let challenge = within(10, attachment.challenge()).await??;
+        assert_eq!((challenge.ima_from_entry, challenge.boot_log_wanted), (all, false), "{round}");
+        let evidence = device.evidence(&challenge)?;
+        assert!(evidence.ima_log.is_empty() && evidence.boot_log.is_none());
+        attachment.answer(evidence).await?;
+        affirming(&within(20, attachment.verdict()).await??)?;
+    }
+    assert_eq!(stage.status(&device).await?, "trusted");
     Ok(())
 }
