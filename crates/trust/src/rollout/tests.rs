@@ -22,8 +22,10 @@ fn labels() -> impl Strategy<Value = Labels> {
     "(a=[12](,b=[12])?(,c=[12])?)?".prop_map(|text| text.parse().unwrap())
 }
 
+/// Few, so that most steps meet an assignment.
 fn selectors() -> impl Strategy<Value = Selector> {
-    labels().prop_map(|labels| labels.to_string().parse().unwrap())
+    prop_oneof![Just(""), Just("a=1"), Just("a=2"), Just("a=1,b=1"), Just("b=1")]
+        .prop_map(|text| text.parse().unwrap())
 }
 
 fn percents() -> impl Strategy<Value = Percent> {
@@ -32,15 +34,15 @@ fn percents() -> impl Strategy<Value = Percent> {
 
 fn steps() -> impl Strategy<Value = Step> {
     let names = || prop_oneof![Just("base"), Just("edge")];
+    let start = (selectors(), names(), percents());
     prop_oneof![
-        (selectors(), names()).prop_map(|(selector, name)| Step::Assign(selector, name)),
-        selectors().prop_map(Step::Unassign),
-        (selectors(), names(), percents())
-            .prop_map(|(selector, name, percent)| Step::Start(selector, name, percent)),
-        (names(), percents()).prop_map(|(name, percent)| Step::Widen(name, percent)),
-        names().prop_map(Step::Finish),
-        names().prop_map(Step::Abort),
-        selectors().prop_map(Step::Revise),
+        3 => (selectors(), names()).prop_map(|(selector, name)| Step::Assign(selector, name)),
+        4 => start.prop_map(|(selector, name, percent)| Step::Start(selector, name, percent)),
+        1 => selectors().prop_map(Step::Unassign),
+        1 => (names(), percents()).prop_map(|(name, percent)| Step::Widen(name, percent)),
+        1 => names().prop_map(Step::Finish),
+        1 => names().prop_map(Step::Abort),
+        1 => selectors().prop_map(Step::Revise),
     ]
 }
 
@@ -70,7 +72,7 @@ fn take(plan: &Plan, step: &Step, fresh: u64) -> Result<Plan, PlanError> {
 
 /// A plan that came about, one step at a time.
 fn plans() -> impl Strategy<Value = Plan> {
-    proptest::collection::vec(steps(), 0..24).prop_map(|steps| {
+    proptest::collection::vec(steps(), 4..40).prop_map(|steps| {
         steps.iter().enumerate().fold(Plan::default(), |plan, (number, step)| {
             take(&plan, step, 10 * (number as u64 + 1)).unwrap_or(plan)
         })
