@@ -3,10 +3,9 @@
 //! Load, decide, commit, announce. If another change came first, it is decided anew.
 
 use assay_evidence::time::UnixTime;
-use assay_trust::Policy;
 use assay_trust::labels::Selector;
 
-use super::{ATTEMPTS_MAX, PolicyChangeError, Publisher, aside};
+use super::{ATTEMPTS_MAX, PolicyChangeError, Publisher, publish};
 use crate::server::Server;
 use crate::store::{PolicyRecord, SetPolicy, StoreError, UnassignPolicy};
 
@@ -20,7 +19,7 @@ impl Server {
         by: &str,
         now: UnixTime,
     ) -> Result<PolicyRecord, PolicyChangeError> {
-        let policy = aside(move || Policy::from_text(&text)).await??;
+        let policy = publish::read(text).await?;
         for _ in 0..ATTEMPTS_MAX {
             let in_force = self.policies.load(&self.store).await?;
             let mut publisher = Publisher::of(&self.store, &policy.name, by, now).await?;

@@ -26,6 +26,11 @@ pub(crate) struct Published {
     pub compiled: Arc<CompiledPolicy>,
 }
 
+/// Reads the policy that an operator sent: the one way in for what is to be published.
+pub(super) async fn read(text: String) -> Result<Policy, PolicyChangeError> {
+    Ok(aside(move || Policy::from_text(&text)).await??)
+}
+
 impl Publisher {
     /// Counts on from what the store has of this name. That nobody else does is for the commit to see.
     pub(crate) async fn of(

@@ -9,7 +9,7 @@ use assay_trust::Policy;
 use assay_trust::labels::Selector;
 use assay_trust::rollout::{Percent, Rollout, Union, unite};
 
-use super::{ATTEMPTS_MAX, Fall, PolicyChangeError, Publisher, aside};
+use super::{ATTEMPTS_MAX, Fall, PolicyChangeError, Publisher, aside, publish};
 use crate::server::Server;
 use crate::store::{AbortRollout, FinishRollout, PolicyRecord, StartRollout, StoreError, WidenRollout};
 
@@ -53,7 +53,7 @@ impl Server {
         now: UnixTime,
     ) -> Result<Started, PolicyChangeError> {
         let NewRollout { text, selector, percent, force } = rollout;
-        let new = Arc::new(aside(move || Policy::from_text(&text)).await??);
+        let new = Arc::new(publish::read(text).await?);
         for _ in 0..ATTEMPTS_MAX {
             let in_force = self.policies.load(&self.store).await?;
             let assigned = in_force.plan.may_start(&selector, &new.name)?;
