@@ -180,12 +180,20 @@ pub fn rollout(rollout: &Value) -> String {
     }
     let text = |member| output::text(rollout, member);
     format!(
-        "→ v{}: {} % ({} devices) accept both, as v{}",
+        "→ v{}: {} % ({}) accept both, as v{}",
         text("new_version"),
         text("percent"),
-        text("devices"),
+        devices(rollout),
         text("union_version")
     )
+}
+
+/// How many devices, in words.
+pub fn devices(value: &Value) -> String {
+    match value.get("devices").and_then(Value::as_u64) {
+        Some(1) => "1 device".to_owned(),
+        count => format!("{} devices", count.unwrap_or(0)),
+    }
 }
 
 /// A policy of 100,000 paths has about 12 MiB.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::client::{Asking, Client, read_text, segment};
 use crate::output;
-use crate::policy_assign::{POLICY_BYTES_MAX, Whom, citation, query, rollout, whom};
+use crate::policy_assign::{POLICY_BYTES_MAX, Whom, citation, devices, query, rollout, whom};
 
 /// Arguments of `assay policy rollout`.
 #[derive(clap::Args)]
@@ -113,8 +113,7 @@ fn print_all(answer: &Value) {
 
 fn print_progress(answer: &Value) {
     let state = answer.get("rollout").map(rollout).unwrap_or_default();
-    let devices = output::text(answer, "devices");
-    output::out!("{} for {}, {devices} devices: {state}", citation(answer, "version"), whom(answer));
+    output::out!("{} for {}, {}: {state}", citation(answer, "version"), whom(answer), devices(answer));
 }
 
 fn print_next(answer: &Value) {

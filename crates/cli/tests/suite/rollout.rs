@@ -4,7 +4,11 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 
-use serde_json::Value;
+use assay_testkit::edge::{Door, Edge};
+use assay_testkit::{EkMaker, SoftwareDevice};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{assay, learn, vector};
@@ -13,6 +17,7 @@ use crate::{assay, learn, vector};
 struct Server {
     process: Child,
     folder: TempDir,
+    maker: EkMaker,
     /// Closed, the server would have nowhere to write to.
     _log: BufReader<ChildStderr>,
 }
@@ -20,18 +25,22 @@ struct Server {
 impl Server {
     fn start() -> Server {
         let folder = tempfile::tempdir().unwrap();
-        let data = folder.path().join("data");
+        let (data, anchors) = (folder.path().join("data"), folder.path().join("maker.pem"));
+        let maker = EkMaker::new().unwrap();
+        std::fs::write(&anchors, maker.root_ca_pem()).unwrap();
         let mut process = Command::new(env!("CARGO_BIN_EXE_assay"))
             .args(["server", "--trust-domain", "test.assay.example", "--edge", "127.0.0.1:0"])
             .args(["--console", "127.0.0.1:0", "--data"])
             .arg(&data)
+            .arg("--ek-anchors")
+            .arg(&anchors)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let mut log = BufReader::new(process.stderr.take().unwrap());
         let ready = log.by_ref().lines().map_while(Result::ok).any(|line| line.contains("server ready"));
         assert!(ready, "the server did not start");
-        Server { process, folder, _log: log }
+        Server { process, folder, maker, _log: log }
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -56,6 +65,29 @@ impl Server {
     fn check_refused(&self, arguments: &[&str], says: &str) {
         let (exit, printed) = self.run(arguments);
         assert!(exit == 1 && printed.contains(says), "{arguments:?}: {exit} {printed}");
+    }
+
+    /// A device that is enrolled as through a gateway.
+    fn enroll(&self, name: &str) {
+        let gateway = self.at("gateway");
+        self.check(&["gateway", "enroll", "--name", "edge-1", "--out", gateway.to_str().unwrap()], &[]);
+        let certificates = |file: &Path| {
+            let chain = CertificateDer::pem_file_iter(file).unwrap();
+            chain.map(|certificate| certificate.unwrap().to_vec()).collect::<Vec<_>>()
+        };
+        let key = PrivatePkcs8KeyDer::from_pem_file(gateway.join("key.pem")).unwrap();
+        let addresses = std::fs::read(self.at("data/addresses.json")).unwrap();
+        let addresses: Value = serde_json::from_slice(&addresses).unwrap();
+        let door = Door {
+            address: addresses["edge"].as_str().unwrap().to_owned(),
+            spiffe_id: "spiffe://test.assay.example/assay/server".to_owned(),
+            roots: certificates(&gateway.join("bundle.pem")),
+            identity: Some((certificates(&gateway.join("credentials.pem")), key.secret_pkcs8_der().to_vec())),
+        };
+        let mut device = SoftwareDevice::new(name, &self.maker).unwrap();
+        tokio::runtime::Runtime::new().unwrap().block_on(async {
+            Edge::connect(&door).await.unwrap().enroll(&mut device).await.unwrap();
+        });
     }
 
     fn json(&self, arguments: &[&str]) -> Value {
@@ -124,7 +156,7 @@ fn a_policy_is_assigned_rolled_out_and_taken_back() {
     server.check_refused(&unassign, "no policy is assigned to devices with line=3,site=paris");
     server.check(&["policy", "show", "edge"], &["version = 4"]);
     server.check(&["policy", "unassign", "--default"], &["every device"]);
-    assert_eq!(server.json(&["policy", "list"])["assignments"], serde_json::json!([]));
+    assert_eq!(server.json(&["policy", "list"])["assignments"], json!([]));
 }
 
 #[test]
@@ -148,4 +180,29 @@ fn taking_the_policy_for_everyone_back_has_to_be_said() {
     let output = assay(["policy", "unassign"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("--default"));
+}
+
+#[test]
+fn a_device_is_labelled_and_judged_by_the_policy_for_its_labels() {
+    let server = Server::start();
+    let [old, new] = policies(server.folder.path());
+    server.enroll("press-1");
+    server.check(&["policy", "show", "--device", "press-1"], &["No policy is in force for press-1"]);
+    server.check(&["policy", "set", &old], &[]);
+    server.check(&["policy", "set", &new, "--selector", "site=paris"], &[]);
+    server.check(&["device", "show", "press-1"], &["in force     edge v1", "labels       -"]);
+    let label = ["device", "label", "press-1", "site=paris", "line=3"];
+    server.check(&label, &["in force     edge v2", "labels       line=3,site=paris"]);
+    server.check(&["device", "list"], &["line=3,site=paris"]);
+    server.check(&["policy", "show", "--device", "press-1"], &["version = 2", "/opt/tool"]);
+    assert_eq!(server.json(&["policy", "list"])["assignments"][1]["devices"], 1);
+    let device = server.json(&["device", "label", "press-1", "--remove", "site"])["device"].clone();
+    assert_eq!((&device["labels"], &device["policy_in_force"]), (&json!({ "line": "3" }), &json!("edge v1")));
+    server.check_refused(&["device", "label", "press-1", "site"], "write key=value");
+    server.check_refused(&["device", "label", "press-1", "--remove", "site"], "has no label \"site\"");
+    server.check_refused(&["device", "label", "press-2", "a=b"], "no device is called press-2");
+    let start = ["policy", "rollout", "start", &new, "--percent", "100"];
+    server.check(&start, &["1 device: → v4: 100 % (1 device)"]);
+    // It has yet to attest, so there is nothing that it could lose.
+    server.check(&["policy", "rollout", "finish", "edge"], &["version 4"]);
 }
