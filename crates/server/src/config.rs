@@ -50,7 +50,7 @@ pub struct Config {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Devices attached at once; an idle one holds some 40 KiB.
+    /// Devices attached at once; an idle one holds some 20 KiB.
     pub attached_devices_max: usize,
     /// Streams that have not shown any evidence yet.
     pub unproven_streams_max: usize,

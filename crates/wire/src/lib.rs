@@ -5,6 +5,7 @@
 //! decides anything.
 
 pub mod binding;
+mod codec;
 pub mod pcr;
 
 /// The edge protocol, `assay.edge.v1`.

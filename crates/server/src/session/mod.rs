@@ -1,7 +1,8 @@
 //! An attached device's stream: challenges out, evidence in, and whatever it holds the moment it changes.
 //!
 //! One task per stream. It owns the device's [`Attester`]; everything else reaches it as a signal that says "look
-//! again". Start at [`attach`].
+//! again". Streams by the thousand wait nearly always, so what a task needs only while it works is boxed. Start at
+//! [`attach`].
 
 pub(crate) mod registry;
 
@@ -34,7 +35,7 @@ use registry::{NoRoom, Seat};
 pub(crate) async fn attach<S>(
     server: Arc<Server>,
     mut inbound: S,
-    outbound: mpsc::Sender<Result<edge::ServerMessage, tonic::Status>>,
+    outbound: mpsc::Sender<Answer>,
 ) -> Result<(), SessionEnd>
 where
     S: Stream<Item = Result<edge::DeviceMessage, tonic::Status>> + Unpin,
@@ -49,11 +50,14 @@ where
         None => return Ok(()),
     };
     let id = SpiffeId::parse(&hello.device_id).map_err(|_| SessionEnd::NotAnId)?;
-    let attester = Attester::new(&server, &id, clock::now()).await?;
+    let attester = Box::pin(Attester::new(&server, &id, clock::now())).await?;
     let mut session = Session::new(server, attester, permit, outbound);
-    session.challenge().await?;
+    Box::pin(session.challenge()).await?;
     session.serve(inbound).await
 }
+
+/// A message on its way out. A queue has room for dozens from the start, so that each stream pays for their size.
+pub(crate) type Answer = Box<Result<edge::ServerMessage, tonic::Status>>;
 
 struct Session {
     server: Arc<Server>,
@@ -69,7 +73,7 @@ struct Session {
     plan: watch::Receiver<Arc<PlanInForce>>,
     /// The policy that judges the device, as of the last look.
     revision: u64,
-    outbound: mpsc::Sender<Result<edge::ServerMessage, tonic::Status>>,
+    outbound: mpsc::Sender<Answer>,
 }
 
 /// Whether the stream has shown to be the device's.
@@ -92,7 +96,7 @@ impl Session {
         server: Arc<Server>,
         attester: Attester,
         permit: OwnedSemaphorePermit,
-        outbound: mpsc::Sender<Result<edge::ServerMessage, tonic::Status>>,
+        outbound: mpsc::Sender<Answer>,
     ) -> Session {
         let mut plan = server.policies.watch();
         let revision = plan.borrow_and_update().of(&attester.device).revision;
@@ -123,17 +127,17 @@ impl Session {
             tokio::select! {
                 // What was withdrawn is told before anything else is.
                 biased;
-                () = woken(&mut self.standing) => self.look_again().await?,
+                () = woken(&mut self.standing) => Box::pin(self.look_again()).await?,
                 Ok(()) = shutdown.changed() => return Err(SessionEnd::ShuttingDown),
                 () = sleep_until(due) => match self.outstanding {
                     Some(_) => return Err(SessionEnd::Silent),
-                    None => self.challenge().await?,
+                    None => Box::pin(self.challenge()).await?,
                 },
-                Ok(()) = self.crl.changed() => self.tell_again().await?,
+                Ok(()) = self.crl.changed() => Box::pin(self.tell_again()).await?,
                 Ok(()) = self.plan.changed() => self.heed_plan(),
-                Ok(()) = entries.changed() => self.tell_again().await?,
+                Ok(()) = entries.changed() => Box::pin(self.tell_again()).await?,
                 message = inbound.next() => match message {
-                    Some(Ok(message)) => self.hear(message).await?,
+                    Some(Ok(message)) => Box::pin(self.hear(message)).await?,
                     Some(Err(status)) => return broken(&status),
                     None => return Ok(()),
                 },
@@ -303,7 +307,7 @@ impl Session {
     /// A device that does not read is as good as gone.
     async fn send(&mut self, message: server_message::Message) -> Result<(), SessionEnd> {
         let message = edge::ServerMessage { message: Some(message) };
-        match timeout(SEND_WAIT_MAX, self.outbound.send(Ok(message))).await {
+        match timeout(SEND_WAIT_MAX, self.outbound.send(Box::new(Ok(message)))).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(SessionEnd::Gone),
             Err(_) => Err(SessionEnd::Silent),

@@ -1,6 +1,7 @@
 //! `assay.edge.v1` over gRPC: messages in, use cases, messages out.
 
 mod enroll;
+mod messages;
 pub(super) mod retry;
 
 use std::sync::Arc;
@@ -17,22 +18,26 @@ use axum::middleware::{self, Next};
 use axum::response::Response as HttpResponse;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+use tokio_stream::StreamExt;
+use tokio_stream::adapters::Map;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
+use self::messages::Messages;
 use super::error::{Kind, Refusal};
 use crate::clock;
 use crate::grant::telemetry;
 use crate::server::Server;
-use crate::session;
+use crate::session::{self, Answer};
 
 /// The edge service; who may call it is decided in the handshake.
 pub(crate) fn router(server: &Arc<Server>) -> Router {
     let service = EdgeServer::new(EdgeService(server.clone()))
         .max_decoding_message_size(EDGE_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(EDGE_MESSAGE_BYTES_MAX);
-    Routes::new(service).into_axum_router().layer(middleware::from_fn(in_time))
+    let router = Routes::new(service).into_axum_router();
+    router.layer(middleware::from_fn(in_time)).layer(middleware::from_fn(messages::keep_body))
 }
 
 /// A request that is sent drop by drop does not hold its place for ever; streams look after themselves.
@@ -54,7 +59,7 @@ struct EdgeService(Arc<Server>);
 #[tonic::async_trait]
 impl Edge for EdgeService {
     type EnrollStream = ReceiverStream<Result<EnrollResponse, Status>>;
-    type AttachStream = ReceiverStream<Result<ServerMessage, Status>>;
+    type AttachStream = Map<ReceiverStream<Answer>, fn(Answer) -> Result<ServerMessage, Status>>;
 
     async fn enroll(
         &self,
@@ -76,15 +81,16 @@ impl Edge for EdgeService {
         request: Request<Streaming<DeviceMessage>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
         let (answers, stream) = mpsc::channel(ANSWERS_WAITING_MAX);
-        let (server, inbound) = (self.0.clone(), request.into_inner());
+        let (server, inbound) = (self.0.clone(), Messages::of(request.extensions())?);
         tokio::spawn(async move {
             if let Err(end) = session::attach(server, inbound, answers.clone()).await {
                 let refusal = Refusal::from(end);
                 tracing::debug!(code = refusal.code(), refusal = ?refusal, "stream ended");
-                timeout(LAST_WORD_WITHIN, answers.send(Err(refusal.into()))).await.ok();
+                timeout(LAST_WORD_WITHIN, answers.send(Box::new(Err(refusal.into())))).await.ok();
             }
         });
-        Ok(Response::new(ReceiverStream::new(stream)))
+        let unboxed: fn(Answer) -> _ = |answer| *answer;
+        Ok(Response::new(ReceiverStream::new(stream).map(unboxed)))
     }
 
     async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {
