@@ -1,14 +1,17 @@
 //! Which devices a policy judges, and which of them would fall if its new version were in force alone.
 
+use std::collections::BTreeMap;
+
 use assay_identity::SpiffeId;
-use assay_trust::Status;
 use assay_trust::assignment::{Assignment, PlanError};
 use assay_trust::labels::Labels;
+use assay_trust::{Status, Tier};
 use serde::Serialize;
 
 use super::{PlanInForce, PolicyChangeError};
 use crate::server::Server;
 use crate::store::{LabelledDevice, StoreError};
+use crate::trial;
 
 /// A device that would fall, or is not known to stand.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -57,26 +60,43 @@ impl Server {
         Ok((counts, without))
     }
 
-    /// The devices of an assignment that are trusted now and would not be under the new version alone.
+    /// The devices of an assignment that are trusted now and would not be under the new version alone, as far as what
+    /// is kept of them says.
     pub(crate) async fn would_fall(
         &self,
         in_force: &PlanInForce,
         assigned: &Assignment,
     ) -> Result<Vec<Fall>, PolicyChangeError> {
-        let Some(rollout) = assigned.rollout else {
-            return Err(PlanError::NoRollout { name: assigned.name.clone() }.into());
-        };
-        let mut falls = Vec::new();
+        let new = assigned.rollout.and_then(|rollout| in_force.compiled(rollout.new));
+        let new = new.ok_or_else(|| PlanError::NoRollout { name: assigned.name.clone() })?;
+        let mut trusted = BTreeMap::new();
         for device in self.store.labelled_devices().await? {
             let (_, labels) = plan_terms(&device)?;
             if device.status == Status::Trusted.name() && in_force.plan.of(&labels) == Some(assigned) {
-                let last = self.store.last_appraisal(&device.id).await?;
-                let judged_by = last.map(|last| last.policy).unwrap_or_default();
-                let reason = format!("{judged_by} judged it, not {}", in_force.citation(rollout.new));
-                falls.push(Fall { device: device.id, name: device.name, reason });
+                trusted.insert(device.id.clone(), Fall::unknown(device));
             }
         }
-        Ok(falls)
+        trial::of_last_evidence(self, new, |device, result| match result {
+            Some(result) if result.tier() == Tier::Affirming => {
+                trusted.remove(device);
+            }
+            Some(result) => {
+                if let Some(fall) = trusted.get_mut(device) {
+                    result.reason().clone_into(&mut fall.reason);
+                }
+            }
+            None => {}
+        })
+        .await?;
+        Ok(trusted.into_values().collect())
+    }
+}
+
+impl Fall {
+    /// Until its evidence says more, nobody knows.
+    fn unknown(device: LabelledDevice) -> Fall {
+        let reason = "no evidence of it is kept that could be judged again".to_owned();
+        Fall { device: device.id, name: device.name, reason }
     }
 }
 
@@ -87,19 +107,19 @@ fn plan_terms(device: &LabelledDevice) -> Result<(SpiffeId, Labels), StoreError>
     Ok((id, labels))
 }
 
-/// The devices, as part of an error.
+/// The devices as an error names them, each on a line of its own.
 pub(super) fn sentence(devices: &[Fall]) -> String {
-    let shown = devices.iter().take(DEVICES_NAMED_MAX).map(|fall| format!("{} ({})", fall.name, fall.reason));
-    let more = devices.len().saturating_sub(DEVICES_NAMED_MAX);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    format!(
-        "{} would fall: {}{more}. Update them first, or accept that with --force",
-        match devices.len() {
-            1 => "one device".to_owned(),
-            count => format!("{count} devices"),
-        },
-        shown.collect::<Vec<_>>().join(", ")
-    )
+    let mut text = match devices.len() {
+        1 => "one device would fall:".to_owned(),
+        count => format!("{count} devices would fall:"),
+    };
+    for fall in devices.iter().take(DEVICES_NAMED_MAX) {
+        text += &format!("\n  {}: {}", fall.name, fall.reason);
+    }
+    if let Some(more) = devices.len().checked_sub(DEVICES_NAMED_MAX).filter(|more| *more > 0) {
+        text += &format!("\n  and {more} more: assay policy rollout status");
+    }
+    text + "\nUpdate them first, or accept that with --force"
 }
 
 /// What an operator reads in one go.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use assay_evidence::time::UnixTime;
-use assay_trust::{CompiledPolicy, Policy, PolicyError};
+use assay_trust::{AttestationResult, CompiledPolicy, Policy, PolicyError};
 use axum::body::Bytes;
 use serde_json::json;
 use thiserror::Error;
@@ -96,6 +96,26 @@ async fn judge_all(
     }
 }
 
+/// What a policy says of the last evidence that is kept of each device; `None` of what cannot be judged again.
+pub(crate) async fn of_last_evidence(
+    server: &Server,
+    policy: &Arc<CompiledPolicy>,
+    mut see: impl FnMut(&str, Option<&AttestationResult>),
+) -> Result<(), StoreError> {
+    // The semaphore is never closed.
+    let _turn = server.trials.acquire().await.ok();
+    let boot_logs = Arc::<BootLogs>::default();
+    let mut loader = Loader::new(&server.store, NO_RESULT_SINCE);
+    while let Some(batch) = loader.next().await? {
+        let (policy, boot_logs) = (policy.clone(), boot_logs.clone());
+        let judged = tokio::task::spawn_blocking(move || batch.judge(&policy, &boot_logs)).await;
+        for Outcome { tried, result } in judged.unwrap_or_default() {
+            see(&tried.record.device_id, result.as_ref());
+        }
+    }
+    Ok(())
+}
+
 /// All cores but one, which is for the devices.
 fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, NonZero::get).saturating_sub(1).max(1)
@@ -118,5 +138,7 @@ pub(crate) enum TrialError {
     Busy,
 }
 
+/// Later than any, so that only what is last is tried on.
+const NO_RESULT_SINCE: UnixTime = UnixTime(u64::MAX);
 const LINES_WAITING_MAX: usize = 4;
 const TOLD_EVERY: Duration = Duration::from_millis(100);

@@ -76,13 +76,14 @@ async fn old_and_new_devices_stay_trusted_until_all_are_updated() {
     let finish = format!("{START}/base/finish");
     let (status, code, message) = refusal(&fixture, Method::POST, &finish, "").await;
     assert_eq!((status, code.as_str()), (409, "would-fall"));
-    assert!(message.contains("press-2"), "{message}");
+    assert!(message.starts_with("one device would fall:\n  press-2: PCR 4 ("), "{message}");
     let waiting = fixture.get(&format!("{START}/base")).await["would_fall"].clone();
-    assert!(waiting.as_array().unwrap().iter().any(|fall| fall["name"] == "press-2"), "{waiting}");
+    assert_eq!(waiting.as_array().unwrap().len(), 1, "{waiting}");
+    assert_eq!(waiting[0]["name"], "press-2");
 
     assert_eq!(update(&mut other, &mut other_stream).await, "trusted base v2");
-    let finished = fixture.post(&finish, &json!({ "force": true })).await;
-    assert_eq!(finished["version"], 3);
+    let finished = fixture.post(&finish, &json!({})).await;
+    assert_eq!((&finished["version"], &finished["would_fall"]), (&json!(3), &json!([])));
     assert_eq!(judged(&mut one, &mut one_stream).await, "trusted base v3");
     assert_eq!(judged(&mut other, &mut other_stream).await, "trusted base v3");
     let plan = fixture.get("/v1/policies").await;
@@ -96,6 +97,22 @@ async fn old_and_new_devices_stay_trusted_until_all_are_updated() {
     let partial = one_stream.challenge().await.unwrap();
     one_stream.answer(one.evidence(&partial).unwrap()).await.unwrap();
     assert_eq!(judged(&mut one, &mut one_stream).await, "suspect base v3");
+}
+
+#[tokio::test]
+async fn a_device_of_which_nothing_is_kept_is_not_known_to_stand() {
+    let fixture = Fixture::with(|config| config.evidence_bytes_max = 0).await;
+    let edge = fixture.edge().await;
+    let [(mut device, mut stream)] = fleet(&fixture, &edge).await;
+    fixture.post_text(&format!("{START}?percent=100"), &next_version(&fixture, "")).await;
+    judged(&mut device, &mut stream).await;
+    let finish = format!("{START}/base/finish");
+    let (status, _, message) = refusal(&fixture, Method::POST, &finish, "").await;
+    assert_eq!(status, 409);
+    assert!(message.contains("press-1: no evidence of it is kept"), "{message}");
+    let finished = fixture.post(&finish, &json!({ "force": true })).await;
+    assert_eq!(finished["would_fall"][0]["name"], "press-1");
+    assert_eq!(judged(&mut device, &mut stream).await, "suspect base v3", "as was accepted");
 }
 
 #[tokio::test]
