@@ -7,19 +7,18 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use assay_evidence::Check;
 use assay_evidence::time::UnixTime;
 use assay_evidence::tpm::ek_certificate::TrustAnchor;
 use assay_trust::change::{Change, describe};
-use assay_trust::policy::POLICY_BYTES_MAX;
-use assay_trust::{AttestationResult, CompiledPolicy, Finding, Policy, Tier, appraise, refuse};
+use assay_trust::{AttestationResult, CompiledPolicy, Finding, Tier, appraise, refuse};
 use serde_json::{Value, json};
 
 use crate::appraise_stored;
 use crate::case::{Case, Expected, SMALL_BYTES_MAX, Verified, from_hex, read_bounded};
 use crate::client::Console;
-use crate::output;
+use crate::{output, policy_file};
 
 /// Arguments of `assay appraise`.
 #[derive(clap::Args)]
@@ -145,11 +144,7 @@ impl VerifierArgs {
 }
 
 fn read_policy(path: &Path) -> Result<CompiledPolicy> {
-    let bytes =
-        read_bounded(path, POLICY_BYTES_MAX)?.with_context(|| format!("{} is not there", path.display()))?;
-    let text = String::from_utf8(bytes).map_err(|_| anyhow!("{} is not text in UTF-8", path.display()))?;
-    let policy = Policy::from_text(&text).and_then(CompiledPolicy::new);
-    policy.with_context(|| path.display().to_string())
+    CompiledPolicy::new(policy_file::read(path)?).with_context(|| path.display().to_string())
 }
 
 /// Reads one file of certificates, or every file of a folder.

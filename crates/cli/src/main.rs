@@ -24,6 +24,7 @@ mod policy_lint;
 mod policy_merge;
 mod policy_rollout;
 mod policy_rootfs;
+mod policy_sign;
 mod policy_try;
 mod service;
 mod trust;

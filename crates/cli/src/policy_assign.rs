@@ -6,8 +6,8 @@ use anyhow::{Context, Result};
 use assay_trust::labels::Selector;
 use serde_json::{Value, json};
 
-use crate::client::{Asking, read_text, segment};
-use crate::output;
+use crate::client::{Asking, segment};
+use crate::{output, policy_file};
 
 /// Arguments of `assay policy list`.
 #[derive(clap::Args)]
@@ -37,7 +37,7 @@ pub struct ShowArgs {
 /// Arguments of `assay policy set`.
 #[derive(clap::Args)]
 pub struct SetArgs {
-    /// The policy, in TOML or JSON.
+    /// The policy, in TOML or JSON, signed or not.
     file: PathBuf,
     #[command(flatten)]
     whom: Whom,
@@ -129,7 +129,7 @@ pub fn show(args: &ShowArgs) -> Result<()> {
 
 /// Puts a policy in force.
 pub fn set(args: &SetArgs) -> Result<()> {
-    let text = read_text(&args.file, POLICY_BYTES_MAX)?;
+    let text = policy_file::read_text_of(&args.file)?;
     let selector = args.whom.selector()?;
     let path = format!("/v1/policy{}", query(&selector));
     let client = args.asking.console.client()?;
@@ -195,6 +195,3 @@ pub fn devices(value: &Value) -> String {
         count => format!("{} devices", count.unwrap_or(0)),
     }
 }
-
-/// A policy of 100,000 paths has about 12 MiB.
-pub const POLICY_BYTES_MAX: u64 = 32 << 20;

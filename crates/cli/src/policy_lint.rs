@@ -4,16 +4,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use assay_trust::policy::{POLICY_BYTES_MAX, Remark, review};
+use assay_trust::policy::{Remark, review};
 use serde_json::json;
 
-use crate::client::read_text;
-use crate::output;
+use crate::{output, policy_file};
 
 /// Arguments of `assay policy lint`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The policy, in TOML or JSON.
+    /// The policy, in TOML or JSON, signed or not.
     file: PathBuf,
     /// Print JSON.
     #[arg(long)]
@@ -22,7 +21,7 @@ pub struct Args {
 
 /// Runs the verb.
 pub fn run(args: &Args) -> ExitCode {
-    let remarks = read_text(&args.file, POLICY_BYTES_MAX as u64).map(|text| review(&text));
+    let remarks = policy_file::read_payload(&args.file).map(|text| review(&text));
     match remarks.and_then(|remarks| print(args, &remarks).map(|()| remarks.is_empty())) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

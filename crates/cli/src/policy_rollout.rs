@@ -6,9 +6,9 @@ use anyhow::{Context, Result};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use crate::client::{Asking, Client, read_text, segment};
-use crate::output;
-use crate::policy_assign::{POLICY_BYTES_MAX, Whom, citation, devices, query, rollout, whom};
+use crate::client::{Asking, Client, segment};
+use crate::policy_assign::{Whom, citation, devices, query, rollout, whom};
+use crate::{output, policy_file};
 
 /// Arguments of `assay policy rollout`.
 #[derive(clap::Args)]
@@ -23,7 +23,7 @@ pub struct Args {
 enum Verb {
     /// Publish the next version, and let some devices be judged by what it and the version in force accept.
     Start {
-        /// The next version of the policy, in TOML or JSON, under the same name.
+        /// The next version of the policy, in TOML or JSON, signed or not, under the same name.
         file: PathBuf,
         #[command(flatten)]
         whom: Whom,
@@ -67,7 +67,7 @@ pub fn run(args: &Args) -> Result<()> {
     let client = args.asking.console.client()?;
     let (answer, print): (Value, fn(&Value)) = match &args.verb {
         Verb::Start { file, whom, percent, force } => {
-            let text = read_text(file, POLICY_BYTES_MAX)?;
+            let text = policy_file::read_text_of(file)?;
             let path = format!("{}&percent={percent}&force={force}", query(&whom.selector()?));
             let answer = client.post_text(&format!("/v1/policies/rollouts{path}"), text);
             (answer.with_context(|| file.display().to_string())?, print_next)

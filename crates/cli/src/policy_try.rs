@@ -7,14 +7,13 @@ use anyhow::{Context, Result, anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
-use crate::client::{Asking, read_text};
-use crate::output;
-use crate::policy_assign::POLICY_BYTES_MAX;
+use crate::client::Asking;
+use crate::{output, policy_file};
 
 /// Arguments of `assay policy try`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The policy, in TOML or JSON.
+    /// The policy, in TOML or JSON, signed or not.
     file: PathBuf,
     /// Also judge every result that was recorded since, such as 7d, 12h or 30m; else each device's last evidence alone.
     #[arg(long, value_name = "AGE", default_value = "0s", value_parser = age_seconds)]
@@ -42,7 +41,7 @@ pub fn run(args: &Args) -> ExitCode {
 }
 
 fn try_out(args: &Args) -> Result<Value> {
-    let text = read_text(&args.file, POLICY_BYTES_MAX)?;
+    let text = policy_file::read_payload(&args.file)?;
     let client = args.asking.console.client()?;
     let progress = ProgressBar::no_length().with_style(style()?);
     let mut report = None;

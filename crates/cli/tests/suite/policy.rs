@@ -218,3 +218,72 @@ fn from_rootfs_lists_programs_where_they_really_are() {
     let (exit, _, why) = policy(&["from-rootfs", "/nowhere", "-o", shown(&made)]);
     assert_eq!((exit, why.contains("not a folder")), (1, true), "{why}");
 }
+
+/// A key pair of this kind, as files.
+fn key_files(folder: &Path, name: &str, algorithm: &'static rcgen::SignatureAlgorithm) -> (PathBuf, PathBuf) {
+    let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
+    let private = write(folder, &format!("{name}.key.pem"), &key.serialize_pem());
+    (private, write(folder, &format!("{name}.pub.pem"), &key.public_key_pem()))
+}
+
+#[test]
+fn a_signed_policy_says_who_signed_it_and_is_read_like_any_other() {
+    let folder = tempdir().unwrap();
+    let plain = write(folder.path(), "edge.toml", &one_file("/bin/a", "ab"));
+    let kinds = [&rcgen::PKCS_ED25519, &rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384];
+    let signed = folder.path().join("edge.dsse.json");
+    for (number, kind) in kinds.into_iter().enumerate() {
+        let (private, public) = key_files(folder.path(), &number.to_string(), kind);
+        let (exit, said, why) = policy(&["sign", shown(&plain), "--key", shown(&private)]);
+        assert_eq!(
+            (exit, said.contains("edge.dsse.json: policy edge v1 signed by sha256:")),
+            (0, true),
+            "{said}{why}"
+        );
+        let (exit, said, why) = policy(&["verify", shown(&signed), "--signer", shown(&public)]);
+        assert_eq!((exit, said.contains("policy edge v1 is signed by sha256:")), (0, true), "{said}{why}");
+        let (_, other) = key_files(folder.path(), "other", kind);
+        let (exit, _, why) = policy(&["verify", shown(&signed), "--signer", shown(&other)]);
+        assert_eq!((exit, why.contains("none of its 1 signature(s)")), (1, true), "{why}");
+    }
+    // A second signature, and then either signer will do.
+    let (private, public) = key_files(folder.path(), "second", &rcgen::PKCS_ED25519);
+    let both = folder.path().join("both.json");
+    let (exit, _, why) = policy(&["sign", shown(&signed), "--key", shown(&private), "-o", shown(&both)]);
+    assert_eq!(exit, 0, "{why}");
+    let first = folder.path().join("2.pub.pem");
+    for signer in [&public, &first] {
+        let (exit, said, why) = policy(&["verify", shown(&both), "--signer", shown(signer), "--json"]);
+        assert_eq!(exit, 0, "{why}");
+        let said: Value = serde_json::from_str(&said).unwrap();
+        assert_eq!(
+            (said["policy"].as_str(), said["signers"].as_array().unwrap().len()),
+            (Some("edge v1"), 1)
+        );
+    }
+    let (exit, said, why) = policy(&["diff", shown(&plain), shown(&both)]);
+    assert_eq!((exit, said.contains("say the same")), (0, true), "{said}{why}");
+    let (exit, said, why) = policy(&["lint", shown(&both)]);
+    assert_eq!((exit, said.contains("nothing speaks against it")), (0, true), "{said}{why}");
+    let case = vector("sb-good-1");
+    let with = ["appraise".as_ref(), case.as_os_str(), "--policy".as_ref(), both.as_os_str()];
+    assert!(String::from_utf8_lossy(&assay(with).stdout).contains("contraindicated by policy edge v1"));
+}
+
+#[test]
+fn what_cannot_be_signed_is_refused_with_its_reason() {
+    let folder = tempdir().unwrap();
+    let (private, public) = key_files(folder.path(), "key", &rcgen::PKCS_ED25519);
+    let empty = write(folder.path(), "empty.toml", "name = \"edge\"\nversion = 1\n");
+    let good = write(folder.path(), "good.toml", &one_file("/bin/a", "ab"));
+    let check = |arguments: &[&str], expected: &str| {
+        let (exit, _, why) = policy(arguments);
+        assert_eq!((exit, why.contains(expected)), (1, true), "{why}");
+    };
+    check(&["sign", shown(&empty), "--key", shown(&private)], "measures nothing");
+    check(&["sign", shown(&good), "--key", shown(&public)], "no PKCS#8 private key in PEM");
+    check(&["sign", shown(&good), "--key", shown(&good)], "no PKCS#8 private key in PEM");
+    check(&["verify", shown(&good), "--signer", shown(&public)], "it is not signed");
+    check(&["verify", shown(&good), "--signer", shown(&good)], "neither a certificate nor a public key");
+    assert!(!folder.path().join("good.dsse.json").exists());
+}

@@ -31,7 +31,9 @@ pub use merge::{Merged, merge};
 pub use pcr::PcrSection;
 pub use remark::{Field, Remark, Severity};
 pub use review::review;
-pub use signed::{Envelope, EnvelopeError, PAYLOAD_TYPE, PolicySigners, SIGNERS_MAX, payload};
+pub use signed::{
+    ENVELOPE_BYTES_MAX, Envelope, EnvelopeError, PAYLOAD_TYPE, PolicySigners, SIGNERS_MAX, payload,
+};
 pub use text::{POLICY_BYTES_MAX, PolicyError, TextError};
 
 use crate::pattern::{LinePattern, Pattern};

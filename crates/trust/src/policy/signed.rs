@@ -257,7 +257,7 @@ fn decode(text: &str) -> Option<Vec<u8>> {
 }
 
 /// Base64 of the longest policy, and room for signatures and what others add.
-pub(super) const ENVELOPE_BYTES_MAX: usize = POLICY_BYTES_MAX / 3 * 4 + (1 << 20);
+pub const ENVELOPE_BYTES_MAX: usize = POLICY_BYTES_MAX / 3 * 4 + (1 << 20);
 /// Signatures of one envelope.
 const SIGNATURES_MAX: usize = 16;
 /// An RSA signature of 8,192 bits; ECDSA and Ed25519 are far shorter.
