@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use crate::{
-    output, policy_assign, policy_deb, policy_diff, policy_import, policy_learn, policy_lint, policy_merge,
-    policy_rollout, policy_rootfs, policy_sign, policy_try,
+    output, policy_assign, policy_deb, policy_diff, policy_import, policy_initrd, policy_learn, policy_lint,
+    policy_merge, policy_rollout, policy_rootfs, policy_sign, policy_try,
 };
 
 /// Arguments of `assay policy`.
@@ -48,6 +48,8 @@ enum Verb {
     FromDeb(policy_deb::Args),
     /// Make a policy of the programs of a root file system.
     FromRootfs(policy_rootfs::Args),
+    /// Make a policy of the programs of an initramfs.
+    FromInitrd(policy_initrd::Args),
     /// Sign a policy, so that a server which wants signatures puts it in force.
     Sign(policy_sign::SignArgs),
     /// Say which of the given keys signed a policy. Exit 0: at least one did.
@@ -70,6 +72,7 @@ pub fn run(args: Args) -> ExitCode {
         Verb::Import(args) => output::exit(policy_import::run(&args)),
         Verb::FromDeb(args) => output::exit(policy_deb::run(&args)),
         Verb::FromRootfs(args) => output::exit(policy_rootfs::run(&args)),
+        Verb::FromInitrd(args) => output::exit(policy_initrd::run(&args)),
         Verb::Sign(args) => output::exit(policy_sign::sign(&args)),
         Verb::Verify(args) => output::exit(policy_sign::verify(&args)),
     }

@@ -2,23 +2,22 @@
 
 use std::io::{ErrorKind, Read};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use assay_evidence::Digest;
 use assay_trust::Policy;
-use assay_trust::path::to_text;
+use assay_trust::path::{from_text, to_text};
 use aws_lc_rs::digest::{Context, SHA256};
 
-/// A policy in the making: its files, and how many were seen.
+/// A policy in the making: its files.
 pub struct FileList {
     policy: Policy,
     all_files: bool,
-    listed: usize,
 }
 
 impl FileList {
     /// Starts with nothing. With `all_files`, every file is listed; otherwise only what can run.
     pub fn new(name: &str, all_files: bool) -> Self {
-        FileList { policy: Policy::new(name), all_files, listed: 0 }
+        FileList { policy: Policy::new(name), all_files }
     }
 
     /// Reads a file, and lists it if it counts: a program, a library, a kernel module or firmware.
@@ -29,12 +28,11 @@ impl FileList {
         if !self.all_files && !is_executable && head != ELF_MAGIC && !is_for_the_kernel(path) {
             return Ok(());
         }
-        if self.listed >= FILES_MAX {
+        if self.len() >= FILES_MAX {
             bail!("more than {FILES_MAX} files");
         }
         let digest = sha256(head, &mut content)?;
         self.policy.allow_file(path, digest);
-        self.listed += 1;
         Ok(())
     }
 
@@ -46,9 +44,31 @@ impl FileList {
         }
     }
 
+    /// Forgets a path: something else is there now.
+    pub fn remove(&mut self, path: &[u8]) {
+        if let Some(ima) = &mut self.policy.ima {
+            ima.allow.remove(to_text(path).as_ref());
+        }
+    }
+
+    /// Lists `path` as what is listed as `target`, and as nothing else.
+    pub fn rename(&mut self, path: &[u8], target: &[u8]) {
+        self.remove(path);
+        self.add_link(path, target);
+    }
+
+    /// Takes over what another list has.
+    pub fn absorb(&mut self, other: FileList) -> Result<()> {
+        for (path, digests) in other.policy.ima.map(|ima| ima.allow).unwrap_or_default() {
+            let path = from_text(&path).context("a path that was listed is none")?;
+            digests.into_iter().for_each(|digest| self.policy.allow_file(&path, digest));
+        }
+        if self.len() > FILES_MAX { bail!("more than {FILES_MAX} files") } else { Ok(()) }
+    }
+
     /// How many files are listed.
     pub fn len(&self) -> usize {
-        self.listed
+        self.policy.ima.as_ref().map_or(0, |ima| ima.allow.len())
     }
 
     /// The policy.

@@ -6,6 +6,7 @@ mod boot_rules;
 mod cases;
 mod changes;
 mod ear;
+mod initrd;
 mod policy;
 mod rollout;
 mod stored;
