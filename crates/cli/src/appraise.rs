@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use assay_evidence::Check;
 use assay_evidence::time::UnixTime;
 use assay_evidence::tpm::ek_certificate::TrustAnchor;

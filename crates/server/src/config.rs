@@ -24,6 +24,9 @@ pub struct Config {
     pub names: Vec<String>,
     /// Certificates that vouch for TPMs, PEM or DER: files, or folders of them. Without any, no device can enroll.
     pub ek_anchors: Vec<PathBuf>,
+    /// Public keys or certificates, PEM or DER, whose signature a policy needs to come into force: files, or folders of
+    /// them, one key each. Empty: nobody has to sign.
+    pub policy_signers: Vec<PathBuf>,
     /// How often an attached device is challenged.
     pub attest_interval_seconds: u64,
     /// How long a challenge may be answered.
@@ -76,6 +79,7 @@ impl Default for Config {
             console: SocketAddr::from(([127, 0, 0, 1], 8445)),
             names: Vec::new(),
             ek_anchors: Vec::new(),
+            policy_signers: Vec::new(),
             attest_interval_seconds: 60,
             challenge_ttl_seconds: 30,
             device_svid_ttl_seconds: 3600,
@@ -117,8 +121,8 @@ impl Config {
         let mut config = Config::from_toml(&text)?;
         if let Some(folder) = file.parent() {
             config.data = folder.join(&config.data);
-            for anchor in &mut config.ek_anchors {
-                *anchor = folder.join(&*anchor);
+            for file in config.ek_anchors.iter_mut().chain(&mut config.policy_signers) {
+                *file = folder.join(&*file);
             }
         }
         Ok(config)

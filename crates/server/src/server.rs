@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use assay_evidence::ima::{SigningKey, SigningKeyError};
 use assay_evidence::tpm::ek_certificate::{CertificateError, TrustAnchor};
 use assay_identity::SpiffeId;
 use assay_identity::bundle::pem_certificates;
 use assay_identity::tls::{self, ClientIdentity};
+use assay_trust::policy::{PolicySigners, SIGNERS_MAX};
 use rustls::ServerConfig;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
@@ -152,7 +154,7 @@ impl Server {
             ServerCertificate::issue(&authority, &store, &config.names, config.server_svid_ttl_seconds, now)
                 .await?;
         let doors = Doors::new(&revocations, &certificate)?;
-        let policies = Policies::open(&store).await?;
+        let policies = Policies::open(&store, load_signers(&config.policy_signers)?).await?;
         if policies.current().plan.assignments().is_empty() {
             tracing::warn!("no policy is set, so no device will be trusted: assay policy set FILE");
         }
@@ -250,11 +252,39 @@ async fn bind(address: SocketAddr) -> Result<(SocketAddr, TcpListener), StartErr
 }
 
 fn load_anchors(paths: &[PathBuf]) -> Result<(Vec<TrustAnchor>, String), StartError> {
+    let (mut anchors, mut pem) = (Vec::new(), String::new());
+    for (path, bytes) in read_files(paths)? {
+        let read = TrustAnchor::from_pem_or_der(&bytes);
+        anchors.extend(read.map_err(|source| StartError::Anchor { path, source })?);
+        pem.push_str(&match CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>() {
+            Ok(certificates) if !certificates.is_empty() => pem_certificates(certificates),
+            _ => pem_certificates([&bytes]),
+        });
+    }
+    Ok((anchors, pem))
+}
+
+/// Who has to have signed a policy. That a folder is empty does not mean that nobody has to.
+fn load_signers(paths: &[PathBuf]) -> Result<PolicySigners, StartError> {
+    let files = read_files(paths)?;
+    for (path, bytes) in &files {
+        SigningKey::from_certificate_or_spki(bytes)
+            .map_err(|source| StartError::Signer { path: path.clone(), source })?;
+    }
+    if !paths.is_empty() && !(1..=SIGNERS_MAX).contains(&files.len()) {
+        return Err(StartError::Signers { count: files.len() });
+    }
+    let signer = |source| StartError::Signer { path: PathBuf::from("policy_signers"), source };
+    PolicySigners::new(files.iter().map(|(_, bytes)| bytes)).map_err(signer)
+}
+
+/// The files named, and those of the folders named, in order.
+fn read_files(paths: &[PathBuf]) -> Result<Vec<(PathBuf, Vec<u8>)>, StartError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| StartError::File { path, source }
     };
-    let (mut anchors, mut pem) = (Vec::new(), String::new());
+    let mut read = Vec::new();
     for path in paths {
         let mut files = vec![path.clone()];
         if path.is_dir() {
@@ -270,15 +300,10 @@ fn load_anchors(paths: &[PathBuf]) -> Result<(Vec<TrustAnchor>, String), StartEr
         }
         for file in files {
             let bytes = fs::read(&file).map_err(failed(&file))?;
-            let read = TrustAnchor::from_pem_or_der(&bytes);
-            anchors.extend(read.map_err(|source| StartError::Anchor { path: file, source })?);
-            pem.push_str(&match CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>() {
-                Ok(certificates) if !certificates.is_empty() => pem_certificates(certificates),
-                _ => pem_certificates([&bytes]),
-            });
+            read.push((file, bytes));
         }
     }
-    Ok((anchors, pem))
+    Ok(read)
 }
 
 /// Why the server did not start.
@@ -300,6 +325,20 @@ pub enum StartError {
     InUse {
         /// Which.
         path: PathBuf,
+    },
+    /// A signer of policies that is none.
+    #[error("{}: not a key that can sign policies", path.display())]
+    Signer {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: SigningKeyError,
+    },
+    /// No signer, or too many.
+    #[error("policy_signers: {count} keys are there; 1 to {SIGNERS_MAX} can sign policies")]
+    Signers {
+        /// How many.
+        count: usize,
     },
     /// An EK trust anchor that is none.
     #[error("{}: not a certificate that can vouch for TPMs", path.display())]

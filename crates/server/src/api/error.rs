@@ -11,6 +11,7 @@ use assay_identity::csr::CsrError;
 use assay_telemetry::{OpenError, SequenceError};
 use assay_trust::assignment::PlanError;
 use assay_trust::ear::EarError;
+use assay_trust::policy::EnvelopeError;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
@@ -302,6 +303,14 @@ impl From<PolicyChangeError> for Refusal {
     fn from(error: PolicyChangeError) -> Self {
         let (kind, code) = match &error {
             PolicyChangeError::Policy(_) => (Kind::Malformed, "policy"),
+            PolicyChangeError::Envelope(EnvelopeError::Policy(_)) => (Kind::Malformed, "policy"),
+            PolicyChangeError::Envelope(EnvelopeError::Unsigned | EnvelopeError::NotAccepted { .. }) => {
+                (Kind::Forbidden, "policy-signature")
+            }
+            PolicyChangeError::Envelope(_) => (Kind::Malformed, "policy-envelope"),
+            PolicyChangeError::NotVouched(_) => (Kind::OutOfTurn, "policy-not-vouched"),
+            PolicyChangeError::VersionSpent { .. } => (Kind::OutOfTurn, "version-spent"),
+            PolicyChangeError::SignatureRequired { .. } => (Kind::Forbidden, "policy-signature"),
             PolicyChangeError::Label(_) => (Kind::Malformed, "label"),
             PolicyChangeError::Percent(_) => (Kind::Malformed, "percent"),
             PolicyChangeError::Plan(error) => plan_codes(error),

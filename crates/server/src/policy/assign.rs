@@ -5,7 +5,7 @@
 use assay_evidence::time::UnixTime;
 use assay_trust::labels::Selector;
 
-use super::{ATTEMPTS_MAX, PolicyChangeError, Publisher, publish};
+use super::{ATTEMPTS_MAX, PolicyChangeError, publish};
 use crate::server::Server;
 use crate::store::{PolicyRecord, SetPolicy, StoreError, UnassignPolicy};
 
@@ -19,12 +19,13 @@ impl Server {
         by: &str,
         now: UnixTime,
     ) -> Result<PolicyRecord, PolicyChangeError> {
-        let policy = publish::read(text).await?;
+        let submitted = publish::read(text, self.policies.signers()).await?;
+        let name = submitted.policy.name.clone();
         for _ in 0..ATTEMPTS_MAX {
             let in_force = self.policies.load(&self.store).await?;
-            let mut publisher = Publisher::of(&self.store, &policy.name, by, now).await?;
-            let published = publisher.publish(policy.clone()).await?;
-            let plan = in_force.plan.assign(selector, &policy.name, published.record.revision)?;
+            let mut publisher = self.publisher(&name, by, now).await?;
+            let published = publisher.publish(submitted.clone()).await?;
+            let plan = in_force.plan.assign(selector, &name, published.record.revision)?;
             let step = in_force.step(plan.assigned(selector)?, by, now);
             let record = published.record.clone();
             let change = SetPolicy { step, policy: record.clone() };

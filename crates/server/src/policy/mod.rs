@@ -1,12 +1,14 @@
 //! The policies in force: each compiled once, shared by every appraisal under it, and word of every change.
 //!
 //! `publish.rs` gives a policy its number, `assign.rs` puts policies in force and takes them back, `rollout.rs` takes one
-//! to its next version without any device falling, `fall.rs` says which devices would, `widen.rs` accepts files.
+//! to its next version without any device falling, `fall.rs` says which devices would, `widen.rs` accepts files, `signature.rs` says what has to be
+//! signed.
 
 mod assign;
 mod fall;
 mod publish;
 mod rollout;
+mod signature;
 mod widen;
 
 use std::collections::HashMap;
@@ -15,17 +17,22 @@ use std::sync::Arc;
 use assay_evidence::time::UnixTime;
 use assay_trust::assignment::{Assignment, Plan, PlanError};
 use assay_trust::labels::LabelError;
+use assay_trust::policy::{EnvelopeError, PolicySigners};
 use assay_trust::rollout::{PercentError, Strain};
 use assay_trust::{CompiledPolicy, Policy, PolicyError};
 use thiserror::Error;
 use tokio::sync::watch;
 
+use self::signature::{vouched, vouched_union};
 use crate::device::Device;
+use crate::server::Server;
 use crate::store::{PlanStep, Store, StoreError, Transaction};
 
 pub(crate) use fall::{Devices, Fall};
 pub(crate) use publish::{Published, Publisher};
 pub(crate) use rollout::NewRollout;
+pub use signature::NotVouched;
+pub(crate) use signature::Submitted;
 pub(crate) use widen::RefusedFile;
 
 /// What a device is appraised under now.
@@ -51,14 +58,26 @@ pub(crate) struct PlanInForce {
 #[derive(Debug)]
 pub(crate) struct Policies {
     current: watch::Sender<Arc<PlanInForce>>,
+    /// Who has to have signed a policy; empty: nobody.
+    signers: PolicySigners,
 }
 
 impl Policies {
     /// Loads the policies in force from the store.
-    pub(crate) async fn open(store: &Store) -> Result<Policies, PolicyChangeError> {
-        let policies = Policies { current: watch::Sender::default() };
+    pub(crate) async fn open(store: &Store, signers: PolicySigners) -> Result<Policies, PolicyChangeError> {
+        let policies = Policies { current: watch::Sender::default(), signers };
         policies.current.send_replace(policies.load(store).await?);
         Ok(policies)
+    }
+
+    /// Who has to have signed a policy; empty: nobody.
+    pub(crate) fn signers(&self) -> &PolicySigners {
+        &self.signers
+    }
+
+    /// Whether somebody has to.
+    pub(crate) fn is_signing_required(&self) -> bool {
+        !self.signers.is_empty()
     }
 
     /// What is in force now.
@@ -85,14 +104,46 @@ impl Policies {
             return Ok(current);
         }
         let mut compiled = HashMap::new();
-        for revision in record.plan.revisions() {
-            let policy = match current.compiled.get(&revision) {
-                Some(known) => known.clone(),
-                None => compile(store.policy(revision).await?.text).await?,
-            };
-            compiled.insert(revision, policy);
+        for assignment in record.plan.assignments() {
+            for revision in assignment.revisions() {
+                let policy = match current.compiled.get(&revision) {
+                    Some(known) => Some(known.clone()),
+                    None => self.compiled(store, assignment, revision).await?,
+                };
+                compiled.extend(policy.map(|policy| (revision, policy)));
+            }
         }
         Ok(Arc::new(PlanInForce { version: record.version, plan: record.plan, compiled }))
+    }
+
+    /// A stored policy, compiled; `None`, and a word in the log, for one that nobody vouches for. Then nothing is judged
+    /// by it and nothing granted, and the server runs on so that a signed one can be set.
+    async fn compiled(
+        &self,
+        store: &Store,
+        assignment: &Assignment,
+        revision: u64,
+    ) -> Result<Option<Arc<CompiledPolicy>>, PolicyChangeError> {
+        let (record, signers) = (store.policy(revision).await?, self.signers.clone());
+        let citation = format!("{} v{}", record.name, record.version);
+        let union = assignment.rollout.filter(|rollout| rollout.union == revision);
+        let policy = match union {
+            Some(rollout) => vouched_union(store, record, (assignment.revision, rollout), signers).await?,
+            None => aside(move || vouched(&record, &signers)).await?,
+        };
+        match policy {
+            Ok(policy) => compile(policy).await.map(Some),
+            Err(error) if self.is_signing_required() => {
+                let why = &error as &dyn std::error::Error;
+                tracing::error!(
+                    policy = citation,
+                    why,
+                    "policy not in force, and no device under it is trusted: sign one and set it with assay policy set"
+                );
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Commits a change of the plan and lets everyone know; `None` if another change came first.
@@ -124,11 +175,19 @@ impl Policies {
     }
 }
 
+impl Server {
+    /// Numbers policies of a name that are published together.
+    async fn publisher(&self, name: &str, by: &str, now: UnixTime) -> Result<Publisher, StoreError> {
+        Publisher::of(&self.store, name, self.policies.is_signing_required(), by, now).await
+    }
+}
+
 impl PlanInForce {
     /// What is in force for a device.
     pub(crate) fn of(&self, device: &Device) -> PolicyInForce {
         let revision = self.plan.revision_for(&device.id, &device.labels);
-        let compiled = revision.and_then(|revision| self.compiled.get(&revision).cloned());
+        let found = revision.and_then(|revision| Some((revision, self.compiled.get(&revision)?.clone())));
+        let (revision, compiled) = found.unzip();
         PolicyInForce { revision: revision.unwrap_or(0), compiled }
     }
 
@@ -158,8 +217,8 @@ impl PlanInForce {
 }
 
 /// A policy of 100,000 files takes longer than a stream should wait.
-async fn compile(text: String) -> Result<Arc<CompiledPolicy>, PolicyChangeError> {
-    let compiled = aside(move || CompiledPolicy::new(Policy::from_toml(&text)?)).await?;
+async fn compile(policy: Policy) -> Result<Arc<CompiledPolicy>, PolicyChangeError> {
+    let compiled = aside(move || CompiledPolicy::new(policy)).await?;
     Ok(Arc::new(compiled?))
 }
 
@@ -174,6 +233,31 @@ pub enum PolicyChangeError {
     /// The text is no usable policy.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// The text is no policy signed by somebody who may.
+    #[error(transparent)]
+    Envelope(#[from] EnvelopeError),
+    /// A stored policy that nobody vouches for.
+    #[error("the policy in force cannot be built upon: {0}. Set a signed one first")]
+    NotVouched(#[from] NotVouched),
+    /// A signed policy of a version that was there already.
+    #[error(
+        "{policy} is signed, and versions before v{next} are spent: sign it as version = {next} or higher"
+    )]
+    VersionSpent {
+        /// The policy, as it was signed.
+        policy: String,
+        /// The lowest version that is free.
+        next: u64,
+    },
+    /// The server may not change a policy by itself.
+    #[error(
+        "policies have to be signed here, so the server does not add files to {policy} by itself: add them to the policy, \
+         sign it with `assay policy sign FILE --key KEY.pem` and set it with `assay policy set FILE`"
+    )]
+    SignatureRequired {
+        /// Its name.
+        policy: String,
+    },
     /// No label, or no selector.
     #[error(transparent)]
     Label(#[from] LabelError),
@@ -235,6 +319,7 @@ mod tests {
             digest: String::new(),
             set_at: UnixTime(0),
             set_by: String::new(),
+            envelope: None,
         };
         Published { record, compiled: Arc::new(CompiledPolicy::new(policy).unwrap()) }
     }
@@ -260,7 +345,7 @@ mod tests {
 
     #[test]
     fn of_two_plans_the_later_one_stays() {
-        let policies = Policies { current: watch::Sender::default() };
+        let policies = Policies { current: watch::Sender::default(), signers: PolicySigners::default() };
         let first = assign(&policies.current(), 1);
         let second = assign(&first, 2);
         policies.announce(second);

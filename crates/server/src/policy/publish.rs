@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use assay_evidence::time::UnixTime;
-use assay_trust::{CompiledPolicy, Policy};
+use assay_trust::CompiledPolicy;
+use assay_trust::policy::PolicySigners;
 
-use super::{PolicyChangeError, aside};
+use super::{PolicyChangeError, Submitted, aside};
 use crate::store::{NewPolicy, Store, StoreError};
 
 /// Numbers policies that are published together.
@@ -13,6 +14,10 @@ use crate::store::{NewPolicy, Store, StoreError};
 pub(crate) struct Publisher {
     revision: u64,
     version: u64,
+    /// Whether what was signed has to stay as it is, with its version.
+    keeps_versions: bool,
+    /// The digest of the last version, where that may matter.
+    last_digest: Option<String>,
     now: UnixTime,
     by: String,
 }
@@ -26,9 +31,10 @@ pub(crate) struct Published {
     pub compiled: Arc<CompiledPolicy>,
 }
 
-/// Reads the policy that an operator sent: the one way in for what is to be published.
-pub(super) async fn read(text: String) -> Result<Policy, PolicyChangeError> {
-    Ok(aside(move || Policy::from_text(&text)).await??)
+/// Reads the policy that an operator sent, signed where it has to be: the one way in for what is to be published.
+pub(super) async fn read(text: String, signers: &PolicySigners) -> Result<Submitted, PolicyChangeError> {
+    let signers = signers.clone();
+    aside(move || Submitted::read(text, &signers)).await?
 }
 
 impl Publisher {
@@ -36,18 +42,36 @@ impl Publisher {
     pub(crate) async fn of(
         store: &Store,
         name: &str,
+        keeps_versions: bool,
         by: &str,
         now: UnixTime,
     ) -> Result<Publisher, StoreError> {
         let revision = store.last_policy_revision().await?;
         let version = store.last_policy_version(name).await?;
-        Ok(Publisher { revision, version, now, by: by.to_owned() })
+        let last_digest = match version {
+            0 => None,
+            _ if !keeps_versions => None,
+            last => Some(store.policy_version(name, last).await?.digest),
+        };
+        Ok(Publisher { revision, version, keeps_versions, last_digest, now, by: by.to_owned() })
     }
 
-    /// Gives a policy of the name its numbers; its own version counts where it is higher.
-    pub(crate) async fn publish(&mut self, mut policy: Policy) -> Result<Published, PolicyChangeError> {
+    /// Gives a policy of the name its numbers; its own version counts where it is higher, and has to be where it is
+    /// signed: an older policy, signed once, must not come back.
+    pub(crate) async fn publish(&mut self, submitted: Submitted) -> Result<Published, PolicyChangeError> {
+        let Submitted { mut policy, envelope } = submitted;
+        let next = self.version.saturating_add(1);
+        let is_again = || self.last_digest.as_ref() == Some(&policy.digest().to_hex());
+        self.version = match (self.keeps_versions, &envelope) {
+            (false, _) => policy.version.max(next),
+            // What the server makes takes the first number that is free, and leaves the rest to what is signed.
+            (true, None) => next,
+            (true, Some(_)) if policy.version >= next || is_again() => policy.version,
+            (true, Some(_)) => {
+                return Err(PolicyChangeError::VersionSpent { policy: policy.citation(), next });
+            }
+        };
         self.revision = self.revision.saturating_add(1);
-        self.version = policy.version.max(self.version.saturating_add(1));
         policy.version = self.version;
         let (revision, set_at, set_by) = (self.revision, self.now, self.by.clone());
         aside(move || {
@@ -59,6 +83,7 @@ impl Publisher {
                 digest: policy.digest().to_hex(),
                 set_at,
                 set_by,
+                envelope,
             };
             Ok(Published { record, compiled: Arc::new(CompiledPolicy::new(policy)?) })
         })

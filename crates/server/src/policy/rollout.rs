@@ -9,14 +9,15 @@ use assay_trust::Policy;
 use assay_trust::labels::Selector;
 use assay_trust::rollout::{Percent, Rollout, Union, unite};
 
-use super::{ATTEMPTS_MAX, Fall, PolicyChangeError, Publisher, aside, publish};
+use super::signature::vouched;
+use super::{ATTEMPTS_MAX, Fall, PolicyChangeError, Submitted, aside, publish};
 use crate::server::Server;
 use crate::store::{AbortRollout, FinishRollout, PolicyRecord, StartRollout, StoreError, WidenRollout};
 
 /// A roll-out as an operator asks for it.
 #[derive(Debug)]
 pub(crate) struct NewRollout {
-    /// The new version of the policy, TOML or JSON.
+    /// The new version of the policy, TOML or JSON, signed or not.
     pub text: String,
     /// Whose assignment it is about.
     pub selector: Selector,
@@ -53,7 +54,8 @@ impl Server {
         now: UnixTime,
     ) -> Result<Started, PolicyChangeError> {
         let NewRollout { text, selector, percent, force } = rollout;
-        let new = Arc::new(publish::read(text).await?);
+        let submitted = publish::read(text, self.policies.signers()).await?;
+        let new = Arc::new(submitted.policy.clone());
         for _ in 0..ATTEMPTS_MAX {
             let in_force = self.policies.load(&self.store).await?;
             let assigned = in_force.plan.may_start(&selector, &new.name)?;
@@ -62,9 +64,9 @@ impl Server {
                 return Err(PolicyChangeError::Strained { strains });
             }
             // The union comes first, so that versions count up from stage to stage.
-            let mut publisher = Publisher::of(&self.store, &new.name, by, now).await?;
-            let union = publisher.publish(union).await?;
-            let published = publisher.publish(Policy::clone(&new)).await?;
+            let mut publisher = self.publisher(&new.name, by, now).await?;
+            let union = publisher.publish(Submitted::of_server(union)).await?;
+            let published = publisher.publish(submitted.clone()).await?;
             let started = Started { union: union.record.clone(), new: published.record.clone() };
             let [id, last] = [started.union.revision, started.new.revision];
             let plan =
@@ -86,9 +88,9 @@ impl Server {
 
     /// What accepts what the policy of a revision and the new one accept.
     async fn union(&self, revision: u64, new: Arc<Policy>) -> Result<Union, PolicyChangeError> {
-        let text = self.store.policy(revision).await?.text;
+        let (record, signers) = (self.store.policy(revision).await?, self.policies.signers().clone());
         aside(move || {
-            let old = Policy::from_toml(&text)?;
+            let old = vouched(&record, &signers)?;
             if (Policy { version: old.version, ..Policy::clone(&new) }) == old {
                 return Err(PolicyChangeError::NothingChanges { old: old.citation() });
             }

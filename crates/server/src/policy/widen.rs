@@ -6,7 +6,7 @@ use assay_evidence::Digest;
 use assay_evidence::time::UnixTime;
 use assay_trust::Policy;
 
-use super::{PlanInForce, PolicyChangeError, Publisher, aside};
+use super::{PlanInForce, PolicyChangeError, Submitted, aside};
 use crate::device::Device;
 use crate::server::Server;
 use crate::store::RevisePolicies;
@@ -36,12 +36,15 @@ impl Server {
         let Some(assigned) = in_force.plan.of(&device.labels).filter(|_| !files.is_empty()) else {
             return Ok(None);
         };
-        let mut publisher = Publisher::of(&self.store, &assigned.name, by, now).await?;
+        let mut publisher = self.publisher(&assigned.name, by, now).await?;
         let (mut revised, mut published) = (HashMap::new(), Vec::new());
         for revision in assigned.revisions() {
             let (text, files) = (self.store.policy(revision).await?.text, files.to_vec());
             if let Some(policy) = aside(move || widen(&text, &files)).await?? {
-                let next = publisher.publish(policy).await?;
+                if self.policies.is_signing_required() {
+                    return Err(PolicyChangeError::SignatureRequired { policy: assigned.name.clone() });
+                }
+                let next = publisher.publish(Submitted::of_server(policy)).await?;
                 revised.insert(revision, next.record.revision);
                 published.push(next);
             }

@@ -181,11 +181,13 @@ fn migrations() -> Migrator {
     let vector = include_str!("../../../../migrations/sqlite/0002_trust_vector.sql").into_sql_str();
     let evidence = include_str!("../../../../migrations/sqlite/0003_evidence.sql").into_sql_str();
     let assignments = include_str!("../../../../migrations/sqlite/0004_assignments.sql").into_sql_str();
+    let envelopes = include_str!("../../../../migrations/sqlite/0005_policy_envelopes.sql").into_sql_str();
     Migrator::with_migrations(vec![
         Migration::new(1, "spine".into(), MigrationType::Simple, spine, false),
         Migration::new(2, "trust vector".into(), MigrationType::Simple, vector, false),
         Migration::new(3, "evidence".into(), MigrationType::Simple, evidence, false),
         Migration::new(4, "assignments".into(), MigrationType::Simple, assignments, false),
+        Migration::new(5, "policy envelopes".into(), MigrationType::Simple, envelopes, false),
     ])
 }
 

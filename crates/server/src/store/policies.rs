@@ -23,6 +23,8 @@ pub struct PolicyRecord {
     pub set_at: UnixTime,
     /// Who set it.
     pub set_by: String,
+    /// The signed envelope that it came in, if it came in one.
+    pub envelope: Option<String>,
 }
 
 /// A policy about to be published; it must be the next revision.
@@ -77,8 +79,8 @@ pub(super) async fn insert(unit: &mut Unit, policy: &NewPolicy) -> Result<(), St
         return Err(StoreError::Conflict);
     }
     sqlx::query(
-        "INSERT INTO policies (revision, name, version, text, digest, set_at, set_by)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        "INSERT INTO policies (revision, name, version, text, digest, set_at, set_by, envelope)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     )
     .bind(stored(policy.revision))
     .bind(&policy.name)
@@ -87,6 +89,7 @@ pub(super) async fn insert(unit: &mut Unit, policy: &NewPolicy) -> Result<(), St
     .bind(&policy.digest)
     .bind(stored(policy.set_at.0))
     .bind(&policy.set_by)
+    .bind(&policy.envelope)
     .execute(unit.connection())
     .await?;
     Ok(())
@@ -101,5 +104,6 @@ fn policy(row: &SqliteRow) -> Result<PolicyRecord, StoreError> {
         digest: row.try_get("digest")?,
         set_at: UnixTime(loaded(row.try_get("set_at")?, "policies.set_at")?),
         set_by: row.try_get("set_by")?,
+        envelope: row.try_get("envelope")?,
     })
 }

@@ -160,6 +160,7 @@ async fn in_force(fixture: &Fixture) -> Option<PolicyRecord> {
 
 fn policy(revision: u64) -> PolicyRecord {
     PolicyRecord {
+        envelope: None,
         revision,
         name: "base".to_owned(),
         version: revision,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use assay_evidence::verify::{Evidence, Expectation, ImaLog, QuoteEvidence, verify};
 use assay_identity::tls::{self, Trust, TrustSource};
 use assay_identity::{Bundle, CrlSet, PrivateKey, TrustDomain, csr};
-use assay_server::{Config, Running};
+use assay_server::{Config, Running, StartError};
 use assay_testkit::edge::protocol::{Challenge, Grants, PcrSelection, Verdict};
 use assay_testkit::edge::{Attachment, Door, Edge, EdgeError};
 use assay_testkit::{EkMaker, SoftwareDevice};
@@ -66,8 +66,21 @@ impl Fixture {
         self.running = Some(Running::start(self.config.clone()).await.unwrap());
     }
 
+    /// Stops the server and says whether it starts with another configuration.
+    pub async fn restart_with(&mut self, change: impl FnOnce(&mut Config)) -> Result<(), StartError> {
+        self.stop().await;
+        change(&mut self.config);
+        self.running = Some(Running::start(self.config.clone()).await?);
+        Ok(())
+    }
+
     pub fn running(&self) -> &Running {
         self.running.as_ref().unwrap()
+    }
+
+    /// The folder with what the server is configured with.
+    pub fn folder(&self) -> &std::path::Path {
+        self._folder.path()
     }
 
     pub fn data(&self) -> &std::path::Path {

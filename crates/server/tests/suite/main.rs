@@ -10,5 +10,6 @@ mod enrollment;
 mod evidence;
 mod fixture;
 mod rollout;
+mod signed;
 mod telemetry;
 mod workloads;

@@ -18,6 +18,7 @@ mod trial;
 use std::sync::Arc;
 use std::time::Duration;
 
+use assay_trust::policy::ENVELOPE_BYTES_MAX;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -178,8 +179,8 @@ fn protect(headers: &mut HeaderMap) {
 
 const CONTENT_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
                               img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
-/// A policy of 100,000 files has some 15 MB, and nothing else comes near.
-const BODY_BYTES_MAX: usize = 32 << 20;
+/// A policy of 100,000 files has some 15 MB and 20 in its envelope, and nothing else comes near.
+const BODY_BYTES_MAX: usize = ENVELOPE_BYTES_MAX;
 /// A token is 43 bytes, and labels that a device may have some 2,000.
 const FORM_BYTES_MAX: usize = 4096;
 const REQUEST_WITHIN: Duration = Duration::from_secs(30);
