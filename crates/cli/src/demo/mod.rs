@@ -1,11 +1,12 @@
 //! `assay demo`: the whole story on one machine, with real parts: three software TPMs, the server, the gateway, three
-//! agents and three workloads, each a process of its own. `stage.rs` puts them up, `story.rs` tells the story,
-//! `workload.rs` is the program that runs on the devices.
+//! agents and three workloads, each a process of its own. `stage.rs` puts them up, `story.rs` tells the story and
+//! `update.rs` its last chapter, `workload.rs` is the program that runs on the devices.
 
 mod process;
 mod report;
 mod stage;
 mod story;
+mod update;
 mod workload;
 
 use std::path::PathBuf;

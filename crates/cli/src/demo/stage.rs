@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use assay_testkit::machine::Machine;
+use assay_testkit::machine::{Machine, System};
 use assay_testkit::swtpm::{SoftTpm, TpmMaker};
 use serde_json::Value;
 
@@ -96,8 +96,15 @@ impl Stage {
         self.folder.path.clone()
     }
 
-    /// Makes a TPM with EK certificates of the demo's own maker, and boots a machine on it.
+    /// Adds a device of the fleet: see [`Stage::boot`].
     pub fn boot_device(&mut self, name: &'static str, region: Region) -> Result<()> {
+        let device = self.boot(name, region, &System::default())?;
+        self.devices.push(device);
+        Ok(())
+    }
+
+    /// Makes a TPM with EK certificates of the demo's own maker, and boots a machine on it.
+    fn boot(&mut self, name: &'static str, region: Region, system: &System) -> Result<Device> {
         if self.maker.is_none() {
             self.maker = Some(TpmMaker::new(&self.folder.path.join("tpm-maker"))?);
         }
@@ -105,18 +112,20 @@ impl Stage {
         let folder = self.folder.path.join(name);
         std::fs::create_dir_all(&folder)?;
         let tpm = SoftTpm::start(maker, &folder.join("tpm"))?;
-        let machine = Machine::boot(&tpm, &folder)?;
-        self.devices.push(Device {
-            name,
-            region,
-            workload: None,
-            workload_address: None,
-            agent: None,
-            machine,
-            tpm,
-            folder,
-        });
-        Ok(())
+        let machine = Machine::boot_system(system, tpm.socket(), &folder)?;
+        Ok(Device { name, region, workload: None, workload_address: None, agent: None, machine, tpm, folder })
+    }
+
+    /// Restarts a device of the fleet with another system on it. Its programs end with it and start again.
+    pub fn reboot_device(&mut self, name: &str, system: &System) -> Result<()> {
+        let position = self.devices.iter().position(|device| device.name == name);
+        let index = position.with_context(|| format!("no device {name}"))?;
+        let device = self.devices.get_mut(index).context("it was just found")?;
+        (device.workload, device.agent) = (None, None);
+        device.tpm.reboot()?;
+        device.machine = Machine::boot_system(system, device.tpm.socket(), &device.folder)?;
+        self.start_agent(index)?;
+        self.start_workload(index)
     }
 
     /// Starts the server on free ports and waits until it answers.
@@ -166,8 +175,18 @@ impl Stage {
 
     /// Has the first device show its evidence, and learns a policy from it.
     pub fn learn_policy(&self) -> Result<PathBuf> {
-        let device = self.devices.first().context("a device")?;
-        let case = self.folder.path.join("golden");
+        self.learn_from(self.devices.first().context("a device")?, "policy")
+    }
+
+    /// Boots `system` on a machine that is not of the fleet, and learns a policy from it.
+    pub fn learn_policy_in_the_lab(&mut self, system: &System) -> Result<PathBuf> {
+        let region = Region { country: "DE", subdivision: "DE-HE", city: "Frankfurt" };
+        let device = self.boot("lab", region, system)?;
+        self.learn_from(&device, "next")
+    }
+
+    fn learn_from(&self, device: &Device, name: &str) -> Result<PathBuf> {
+        let case = self.folder.path.join(format!("{name}-golden"));
         let case_text = case.to_string_lossy().into_owned();
         let config = self.agent_config(device)?;
         run(&self.agent, &["collect", "--config", &config, "--out", &case_text])?;
@@ -175,7 +194,7 @@ impl Stage {
         let maker = self.maker.as_ref().context("the TPMs' maker")?;
         std::fs::copy(maker.root_ca(), case.join("ek-root-ca.pem"))?;
         std::fs::copy(maker.issuing_ca(), case.join("ek-issuing-ca.pem"))?;
-        let policy = self.folder.path.join("policy.toml");
+        let policy = self.folder.path.join(format!("{name}.toml"));
         let policy_text = policy.to_string_lossy().into_owned();
         self.command(&["policy", "learn", &case_text, "--name", "edge-base", "-o", &policy_text])?;
         Ok(policy)
@@ -183,28 +202,32 @@ impl Stage {
 
     /// Starts the agents.
     pub fn start_agents(&mut self) -> Result<()> {
-        for index in 0..self.devices.len() {
-            let Some(device) = self.devices.get(index) else { continue };
-            let config = self.agent_config(device)?;
-            let agent = Process::start("agent", &self.agent, &["run", "--config", &config], &device.folder)?;
-            if let Some(device) = self.devices.get_mut(index) {
-                device.agent = Some(agent);
-            }
-        }
+        (0..self.devices.len()).try_for_each(|index| self.start_agent(index))
+    }
+
+    fn start_agent(&mut self, index: usize) -> Result<()> {
+        let device = self.devices.get(index).context("a device")?;
+        let config = self.agent_config(device)?;
+        let agent = Process::start("agent", &self.agent, &["run", "--config", &config], &device.folder)?;
+        let device = self.devices.get_mut(index).context("a device")?;
+        device.agent = Some(agent);
         Ok(())
     }
 
     /// Starts the workload on every device.
     pub fn start_workloads(&mut self) -> Result<()> {
-        for device in &mut self.devices {
-            let socket = device.socket();
-            let socket = socket.to_string_lossy();
-            let arguments = ["demo", "workload", "--socket", &socket];
-            let mut workload = Talking::start("workload", &self.assay, &arguments, &device.folder)?;
-            let (_, said) = workload.hear(&["listening"], START_WITHIN)?;
-            device.workload_address = said.get("address").and_then(Value::as_str).map(str::to_owned);
-            device.workload = Some(workload);
-        }
+        (0..self.devices.len()).try_for_each(|index| self.start_workload(index))
+    }
+
+    fn start_workload(&mut self, index: usize) -> Result<()> {
+        let device = self.devices.get_mut(index).context("a device")?;
+        let socket = device.socket();
+        let socket = socket.to_string_lossy();
+        let arguments = ["demo", "workload", "--socket", &socket];
+        let mut workload = Talking::start("workload", &self.assay, &arguments, &device.folder)?;
+        let (_, said) = workload.hear(&["listening"], START_WITHIN)?;
+        device.workload_address = said.get("address").and_then(Value::as_str).map(str::to_owned);
+        device.workload = Some(workload);
         Ok(())
     }
 
@@ -218,6 +241,15 @@ impl Stage {
     /// Runs a verb of `assay` and returns what it printed.
     pub fn command(&self, arguments: &[&str]) -> Result<String> {
         run(&self.assay, arguments)
+    }
+
+    /// Asks the server through a verb that prints JSON; that verdicts have exit codes is no failure here.
+    pub fn ask(&self, arguments: &[&str]) -> Result<Value> {
+        let data = self.data();
+        let output = Command::new(&self.assay).args(arguments).arg("--data").arg(&data).output()?;
+        serde_json::from_slice(&output.stdout).with_context(|| {
+            format!("assay {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim())
+        })
     }
 
     /// Address of the status page.

@@ -3,6 +3,7 @@
 //! Everything is looked at from outside, as an operator or a workload sees it: the console's answers, the CRL, the
 //! Workload API stream, TLS handshakes.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 use super::process::until;
 use super::report::Report;
 use super::stage::{Device, Region, Stage, TRUST_DOMAIN};
+use super::update;
 use crate::client::{Client, segment};
 use crate::output;
 
@@ -22,7 +24,9 @@ pub fn tell(stage: &mut Stage, report: &mut Report) -> Result<()> {
     trusted_fleet(stage, report, &client)?;
     let serials = serials_of(&client, VICTIM)?;
     compromise(stage, report, &client, &serials)?;
-    recovery(stage, report, &client)
+    recovery(stage, report, &client)?;
+    update::tell(stage, report, &client)?;
+    ledger(stage, report)
 }
 
 fn set_up(stage: &mut Stage, report: &mut Report) -> Result<()> {
@@ -46,9 +50,7 @@ fn set_up(stage: &mut Stage, report: &mut Report) -> Result<()> {
     })?;
     report.step("policy", "learned from the first device's evidence, then set", || {
         let policy = stage.learn_policy()?;
-        let text = std::fs::read_to_string(&policy)?;
-        let text = format!("{text}\n[location]\nallow_countries = [\"DE\", \"FR\"]\n");
-        std::fs::write(&policy, text)?;
+        geofence(&policy)?;
         let data = stage.data().to_string_lossy().into_owned();
         let printed = stage.command(&["policy", "set", &policy.to_string_lossy(), "--data", &data])?;
         Ok(((), format!("{}; telemetry from DE and FR only", printed.trim())))
@@ -201,11 +203,22 @@ fn recovery(stage: &mut Stage, report: &mut Report, client: &Client) -> Result<(
             ),
         ))
     })?;
+    Ok(())
+}
+
+fn ledger(stage: &Stage, report: &mut Report) -> Result<()> {
+    report.chapter("The record");
     report.step("ledger", "every step is a leaf of the audit trail", || {
         let data = stage.data().to_string_lossy().into_owned();
         let printed = stage.command(&["ledger", "verify", "--data", &data])?;
         Ok(((), printed.trim().to_owned()))
     })
+}
+
+/// Adds to a learned policy where telemetry may come from.
+pub(super) fn geofence(policy: &Path) -> Result<()> {
+    let text = std::fs::read_to_string(policy)?;
+    Ok(std::fs::write(policy, format!("{text}\n[location]\nallow_countries = [\"DE\", \"FR\"]\n"))?)
 }
 
 /// The workload on `from` calls the one on `to`: who answered, or why not.
@@ -232,7 +245,7 @@ fn workload(device: &mut Device) -> Result<&mut super::process::Talking> {
     device.workload.as_mut().context("its workload is not running")
 }
 
-fn device_path(name: &str, rest: &str) -> String {
+pub(super) fn device_path(name: &str, rest: &str) -> String {
     format!("/v1/devices/{}{rest}", segment(name))
 }
 
@@ -285,6 +298,8 @@ fn refusal(client: &Client, name: &str) -> Result<Option<String>> {
 const WITNESS: &str = "edge-frankfurt";
 const VICTIM: &str = "edge-paris";
 const ABROAD: &str = "edge-austin";
+/// Every device there is.
+pub(super) const FLEET: [&str; 3] = [WITNESS, VICTIM, ABROAD];
 
 const FRANKFURT: Region = Region { country: "DE", subdivision: "DE-HE", city: "Frankfurt" };
 const PARIS: Region = Region { country: "FR", subdivision: "FR-IDF", city: "Paris" };
@@ -293,6 +308,6 @@ const AUSTIN: Region = Region { country: "US", subdivision: "US-TX", city: "Aust
 const IMPLANT: &str = "/opt/implant";
 const IMPLANT_CODE: &[u8] = b"#!/bin/sh\n# not in any policy\n";
 
-const TRUST_WITHIN: Duration = Duration::from_secs(20);
+pub(super) const TRUST_WITHIN: Duration = Duration::from_secs(20);
 const WITHDRAW_WITHIN: Duration = Duration::from_secs(1);
 const CALL_WITHIN: Duration = Duration::from_secs(5);

@@ -1,0 +1,161 @@
+//! The demo's last chapter: a kernel update that is tried on stored evidence, staged, and rolled out, while no device
+//! falls.
+
+use anyhow::{Context, Result, ensure};
+use assay_testkit::machine::System;
+use serde_json::Value;
+
+use super::process::until;
+use super::report::Report;
+use super::stage::Stage;
+use super::story::{FLEET, TRUST_WITHIN, device_path, geofence};
+use crate::client::Client;
+use crate::output;
+
+/// Takes the whole fleet to another kernel.
+pub fn tell(stage: &mut Stage, report: &mut Report, client: &Client) -> Result<()> {
+    report.chapter("Update: a new kernel is tried, staged and rolled out, and no device falls");
+    let before = last_leaf(client)?;
+    let updated = System { kernel: KERNEL.to_owned(), ..System::default() };
+    let policy =
+        report.step("update-policy", "learned from a machine in the lab with the new kernel", || {
+            let policy = stage.learn_policy_in_the_lab(&updated)?;
+            geofence(&policy)?;
+            Ok((policy, format!("the next edge-base accepts Linux {KERNEL} and nothing older")))
+        })?;
+    let policy = policy.to_string_lossy().into_owned();
+    report.step("update-tried", "the fleet's stored evidence under the new policy", || {
+        let tried = stage.ask(&["policy", "try", &policy, "--json"])?;
+        let falls = tried.pointer("/devices/would_fall").and_then(Value::as_u64);
+        ensure!(falls == Some(FLEET.len() as u64), "who would fall: {tried}");
+        let causes: Vec<String> =
+            output::list(&tried, "causes").iter().map(|cause| output::text(cause, "message")).collect();
+        let why =
+            causes.iter().find(|cause| cause.contains("vmlinuz")).or(causes.first()).context("a cause")?;
+        Ok((
+            (),
+            format!(
+                "all {} devices would fall of it now, of {} causes, such as: {why}",
+                FLEET.len(),
+                causes.len()
+            ),
+        ))
+    })?;
+    let versions =
+        report.step("update-staged", "old and new are good, for a share of the fleet at a time", || {
+            let mut updated_devices = Vec::new();
+            let mut told = Vec::new();
+            let mut status =
+                stage.ask(&["policy", "rollout", "start", &policy, "--percent", "34", "--json"])?;
+            for percent in ["34", "67", "100"] {
+                if percent != "34" {
+                    status =
+                        stage.ask(&["policy", "rollout", "widen", POLICY, "--percent", percent, "--json"])?;
+                }
+                let union = citation(&status, "union_version")?;
+                let ready = judged_by(client, &union, &status)?;
+                let next: Vec<&str> =
+                    ready.into_iter().filter(|name| !updated_devices.contains(name)).collect();
+                for name in &next {
+                    update(stage, client, name, &updated, &union)?;
+                }
+                told.push(format!(
+                    "{percent} %: {}",
+                    if next.is_empty() { "none".to_owned() } else { next.join(", ") }
+                ));
+                updated_devices.extend(next);
+            }
+            ensure!(updated_devices.len() == stage.devices.len(), "updated: {updated_devices:?}");
+            Ok((status, format!("finishing was refused before; {}", told.join("; "))))
+        })?;
+    report.step("update-finished", "the new policy alone", || {
+        stage.ask(&["policy", "rollout", "finish", POLICY, "--json"])?;
+        let alone = citation(&versions, "new_version")?;
+        for device in &stage.devices {
+            until(TRUST_WITHIN, || Ok(is_trusted_under(client, device.name, &alone)?.then_some(())))
+                .with_context(|| format!("{} under {alone}", device.name))?;
+        }
+        Ok(((), format!("{alone}: a device with the old kernel is refused from here on")))
+    })?;
+    report.step("update-unharmed", "the audit trail since the update began", || {
+        let (results, fallen) = results_since(client, before)?;
+        ensure!(fallen.is_empty(), "not affirming: {fallen:?}");
+        Ok(((), format!("{results} new results, every one affirming; no device fell")))
+    })
+}
+
+/// The devices that are judged by the union, once all that should be are.
+fn judged_by(client: &Client, union: &str, status: &Value) -> Result<Vec<&'static str>> {
+    let expected = status.pointer("/rollout/devices").and_then(Value::as_u64).context("a roll-out")?;
+    until(TRUST_WITHIN, || {
+        let mut names = Vec::new();
+        for name in FLEET {
+            if is_trusted_under(client, name, union)? {
+                names.push(name);
+            }
+        }
+        Ok((names.len() as u64 == expected).then_some(names))
+    })
+}
+
+/// Restarts a device with another system; it has to come back trusted.
+fn update(stage: &mut Stage, client: &Client, name: &str, system: &System, policy: &str) -> Result<()> {
+    let boot = resets(client, name)?;
+    stage.reboot_device(name, system)?;
+    until(TRUST_WITHIN, || {
+        Ok((resets(client, name)? > boot && is_trusted_under(client, name, policy)?).then_some(()))
+    })
+    .with_context(|| format!("{name} with the new kernel"))
+}
+
+fn is_trusted_under(client: &Client, name: &str, policy: &str) -> Result<bool> {
+    let device = device(client, name)?;
+    Ok(output::text(&device, "status") == "trusted" && output::text(&device, "policy") == policy)
+}
+
+/// How often the device's TPM was reset, as last attested.
+fn resets(client: &Client, name: &str) -> Result<u64> {
+    device(client, name)?.get("reset_count").and_then(Value::as_u64).context("it has attested")
+}
+
+fn device(client: &Client, name: &str) -> Result<Value> {
+    let answer = client.get(&device_path(name, ""))?;
+    Ok(answer.get("device").unwrap_or(&answer).clone())
+}
+
+/// A version of the roll-out as devices cite it.
+fn citation(status: &Value, version: &str) -> Result<String> {
+    let rollout = status.get("rollout").context("a roll-out")?;
+    Ok(format!("{POLICY} v{}", output::text(rollout, version)))
+}
+
+fn leaves_after(client: &Client, after: Option<u64>) -> Result<Vec<Value>> {
+    let query = after.map(|after| format!("after={after}&")).unwrap_or_default();
+    let answer = client.get(&format!("/v1/audit?{query}limit=1000"))?;
+    Ok(output::list(&answer, "leaves").to_vec())
+}
+
+/// The audit trail's last leaf.
+fn last_leaf(client: &Client) -> Result<u64> {
+    let mut last = None;
+    loop {
+        match leaves_after(client, last)?.last() {
+            Some(leaf) => last = leaf.get("index").and_then(Value::as_u64),
+            None => return last.context("an audit trail"),
+        }
+    }
+}
+
+/// How many results were recorded after a leaf, and what there was of devices that fell.
+fn results_since(client: &Client, after: u64) -> Result<(usize, Vec<Value>)> {
+    let leaves = leaves_after(client, Some(after))?;
+    let of_devices = leaves.iter().filter(|leaf| FATE.contains(&output::text(leaf, "kind").as_str()));
+    let (good, fallen): (Vec<&Value>, Vec<&Value>) = of_devices
+        .partition(|leaf| leaf.pointer("/detail/tier").and_then(Value::as_str) == Some("affirming"));
+    Ok((good.len(), fallen.into_iter().cloned().collect()))
+}
+
+const POLICY: &str = "edge-base";
+const KERNEL: &str = "6.12.10-amd64";
+/// What the audit trail says of devices that rise or fall.
+const FATE: [&str; 3] = ["device.appraised", "device.expired", "device.revoked"];
