@@ -61,7 +61,7 @@ impl Server {
     }
 
     /// The devices of an assignment that are trusted now and would not be under the new version alone, as far as what
-    /// is kept of them says.
+    /// is kept of them says. In the order of their names.
     pub(crate) async fn would_fall(
         &self,
         in_force: &PlanInForce,
@@ -88,7 +88,9 @@ impl Server {
             None => {}
         })
         .await?;
-        Ok(trusted.into_values().collect())
+        let mut falls: Vec<Fall> = trusted.into_values().collect();
+        falls.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(falls)
     }
 }
 
