@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::policy_file;
+use crate::policy_file::Destination;
 use crate::policy_files::FileList;
 
 /// Arguments of `assay policy from-deb`.
@@ -19,9 +19,8 @@ pub struct Args {
     /// Packages, or folders that hold packages at any depth, such as a repository's pool.
     #[arg(required = true, value_name = "DEB_OR_DIR")]
     packages: Vec<PathBuf>,
-    /// Where to write the policy: TOML, or JSON if it ends in .json.
-    #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    #[command(flatten)]
+    to: Destination,
     /// List every file, as the kernel's policy tcb measures what root reads.
     #[arg(long)]
     all_files: bool,
@@ -49,10 +48,9 @@ pub fn run(args: &Args) -> Result<()> {
     }
     progress.finish_and_clear();
     let policy = files.finish();
-    policy_file::write(&args.output, &policy)
-        .with_context(|| format!("no program was found in {} packages", packages.len()))?;
-    policy_file::report(&args.output, &policy, &[]);
-    Ok(())
+    args.to
+        .write(&policy, &[])
+        .with_context(|| format!("no program was found in {} packages", packages.len()))
 }
 
 fn find(folder: &Path, depth: usize, packages: &mut Vec<PathBuf>) -> Result<()> {

@@ -1,12 +1,14 @@
 //! Policies as files: read within their bound, and never written but as one that can be read again.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use assay_trust::Policy;
 use assay_trust::policy::{ENVELOPE_BYTES_MAX, Remark, payload};
+use serde_json::json;
 
 use crate::client::read_text;
+use crate::output;
 use crate::policy_lint::line;
 
 /// Reads a policy in TOML or JSON, signed or not; whoever asks what it says trusts the file anyway.
@@ -26,23 +28,43 @@ pub fn read_text_of(path: &Path) -> Result<String> {
     read_text(path, ENVELOPE_BYTES_MAX as u64)
 }
 
-/// Writes a policy: TOML, or JSON if the file ends in .json. One that could not be used is not written.
-pub fn write(path: &Path, policy: &Policy) -> Result<()> {
-    let text = match path.extension() {
-        Some(extension) if extension == "json" => policy.to_json(),
-        _ => policy.to_toml(),
-    };
-    Policy::from_text(&text).context("nothing is written")?;
-    std::fs::write(path, text).with_context(|| path.display().to_string())
+/// Where a verb puts the policy that it made, and how it says so.
+#[derive(clap::Args)]
+pub struct Destination {
+    /// Where to write the policy: TOML, or JSON if it ends in .json.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Print JSON: what was written, and each remark.
+    #[arg(long)]
+    pub json: bool,
 }
 
-/// What was written, in a line, and then each remark.
-pub fn report(path: &Path, policy: &Policy, remarks: &[Remark]) {
-    let files = policy.ima.as_ref().map_or(0, |ima| ima.allow.len());
-    let pcrs = policy.pcr.iter().count();
-    let file = path.display().to_string();
-    crate::output::out!("{file}: policy {} with {pcrs} PCRs and {files} files", policy.citation());
-    for remark in remarks {
-        crate::output::out!("{}", line(&file, remark));
+impl Destination {
+    /// Writes a policy and says so, with each remark. One that could not be used is not written.
+    pub fn write(&self, policy: &Policy, remarks: &[Remark]) -> Result<()> {
+        let text = match self.output.extension() {
+            Some(extension) if extension == "json" => policy.to_json(),
+            _ => policy.to_toml(),
+        };
+        Policy::from_text(&text).context("nothing is written")?;
+        std::fs::write(&self.output, text).with_context(|| self.output.display().to_string())?;
+        self.report(policy, remarks)
+    }
+
+    fn report(&self, policy: &Policy, remarks: &[Remark]) -> Result<()> {
+        let files = policy.ima.as_ref().map_or(0, |ima| ima.allow.len());
+        let pcrs = policy.pcr.iter().count();
+        if self.json {
+            return output::json(&json!({
+                "file": self.output, "name": policy.name, "version": policy.version, "pcrs": pcrs, "files": files,
+                "remarks": remarks,
+            }));
+        }
+        let file = self.output.display().to_string();
+        output::out!("{file}: policy {} with {pcrs} PCRs and {files} files", policy.citation());
+        for remark in remarks {
+            output::out!("{}", line(&file, remark));
+        }
+        Ok(())
     }
 }

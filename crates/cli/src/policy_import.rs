@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use assay_trust::policy::{Import, POLICY_BYTES_MAX};
 
 use crate::client::read_text;
-use crate::policy_file;
+use crate::policy_file::Destination;
 
 /// Arguments of `assay policy import`.
 #[derive(clap::Args)]
@@ -21,9 +21,8 @@ pub struct Args {
     /// A measured-boot reference state, of the policy `example`.
     #[arg(long, value_name = "FILE", group = "source")]
     keylime_refstate: Option<PathBuf>,
-    /// Where to write the policy: TOML, or JSON if it ends in .json.
-    #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    #[command(flatten)]
+    to: Destination,
     /// What to call it.
     #[arg(long, default_value = "imported")]
     name: String,
@@ -46,9 +45,7 @@ pub fn run(args: &Args) -> Result<()> {
         import.reference_state(&read(path)?).with_context(|| path.display().to_string())?;
     }
     let (policy, remarks) = import.finish().context("nothing of it makes a usable policy")?;
-    policy_file::write(&args.output, &policy)?;
-    policy_file::report(&args.output, &policy, &remarks);
-    Ok(())
+    args.to.write(&policy, &remarks)
 }
 
 fn read(path: &Path) -> Result<String> {

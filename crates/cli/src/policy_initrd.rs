@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::cpio::{Archive, Entry};
 use crate::lz4::Lz4Decoder;
-use crate::policy_file;
+use crate::policy_file::Destination;
 use crate::policy_files::FileList;
 
 /// Arguments of `assay policy from-initrd`.
@@ -22,9 +22,8 @@ pub struct Args {
     /// Images, such as /boot/initrd.img-6.1.0-55-amd64.
     #[arg(required = true, value_name = "FILE")]
     images: Vec<PathBuf>,
-    /// Where to write the policy: TOML, or JSON if it ends in .json.
-    #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    #[command(flatten)]
+    to: Destination,
     /// List every file, as the kernel's policy tcb measures what root reads.
     #[arg(long)]
     all_files: bool,
@@ -41,9 +40,7 @@ pub fn run(args: &Args) -> Result<()> {
         files.absorb(image)?;
     }
     let policy = files.finish();
-    policy_file::write(&args.output, &policy).context("no program was found")?;
-    policy_file::report(&args.output, &policy, &[]);
-    Ok(())
+    args.to.write(&policy, &[]).context("no program was found")
 }
 
 /// What one image leaves in the root file system.

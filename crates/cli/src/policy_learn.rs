@@ -5,11 +5,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use assay_evidence::verify::Claims;
-use assay_trust::{Policy, learn, learn_rules};
+use assay_trust::{learn, learn_rules};
 
 use crate::appraise::VerifierArgs;
 use crate::case::{Case, SMALL_BYTES_MAX, read_bounded};
 use crate::output;
+use crate::policy_file::Destination;
 
 /// Arguments of `assay policy learn`.
 #[derive(clap::Args)]
@@ -17,9 +18,8 @@ pub struct Args {
     /// Folders of evidence of devices known to be good.
     #[arg(required = true, value_name = "CASE_DIR")]
     case_dirs: Vec<PathBuf>,
-    /// Where to write the policy: TOML, or JSON if it ends in .json.
-    #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    #[command(flatten)]
+    to: Destination,
     /// What to call it.
     #[arg(long, default_value = "learned")]
     name: String,
@@ -56,12 +56,15 @@ fn learn_folders(args: &Args) -> Result<()> {
         Boot::Values => learn(&args.name, &keys, &claims)?,
         Boot::Rules => learn_rules(&args.name, &keys, &claims)?,
     };
-    let text = match args.output.extension() {
-        Some(extension) if extension == "json" => policy.to_json(),
-        _ => policy.to_toml(),
-    };
-    std::fs::write(&args.output, text).with_context(|| args.output.display().to_string())?;
-    print_summary(args, &policy);
+    args.to.write(&policy, &[])?;
+    if !args.to.json {
+        output::out!(
+            "  from {} case(s), with {} signing key(s); try it: assay appraise CASE_DIR --policy {}",
+            args.case_dirs.len(),
+            args.ima_signing_certs.len(),
+            args.to.output.display()
+        );
+    }
     Ok(())
 }
 
@@ -75,17 +78,4 @@ fn read_pem(path: &Path) -> Result<String> {
         read_bounded(path, SMALL_BYTES_MAX)?.with_context(|| format!("{} is not there", path.display()))?;
     let Ok(text) = String::from_utf8(bytes) else { bail!("{} is not PEM", path.display()) };
     Ok(text)
-}
-
-fn print_summary(args: &Args, policy: &Policy) {
-    let pcrs = policy.pcr.iter().count();
-    let files = policy.ima.as_ref().map_or(0, |ima| ima.allow.len());
-    crate::output::out!(
-        "{}: policy {} from {} case(s)",
-        args.output.display(),
-        policy.citation(),
-        args.case_dirs.len()
-    );
-    crate::output::out!("  {pcrs} PCRs, {files} files, {} signing key(s)", args.ima_signing_certs.len());
-    crate::output::out!("  try it: assay appraise CASE_DIR --policy {}", args.output.display());
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use assay_trust::Policy;
 use assay_trust::policy::merge;
 
-use crate::policy_file;
+use crate::policy_file::{self, Destination};
 
 /// Arguments of `assay policy merge`.
 #[derive(clap::Args)]
@@ -14,9 +14,8 @@ pub struct Args {
     /// The policies.
     #[arg(required = true, value_name = "FILE")]
     policies: Vec<PathBuf>,
-    /// Where to write the policy: TOML, or JSON if it ends in .json.
-    #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    #[command(flatten)]
+    to: Destination,
     /// What to call it; otherwise as the first one is called.
     #[arg(long)]
     name: Option<String>,
@@ -29,7 +28,5 @@ pub fn run(args: &Args) -> Result<()> {
     let first = policies.first().map(|policy| policy.name.as_str());
     let name = args.name.as_deref().or(first).context("there is no policy to merge")?;
     let merged = merge(name, &policies).context("the policies do not make a usable one together")?;
-    policy_file::write(&args.output, &merged.policy)?;
-    policy_file::report(&args.output, &merged.policy, &merged.remarks);
-    Ok(())
+    args.to.write(&merged.policy, &merged.remarks)
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use assay_trust::pattern::Pattern;
 
-use crate::policy_file;
+use crate::policy_file::Destination;
 use crate::policy_files::FileList;
 
 /// Arguments of `assay policy from-rootfs`.
@@ -20,9 +20,8 @@ use crate::policy_files::FileList;
 pub struct Args {
     /// The root of the file system.
     root: PathBuf,
-    /// Where to write the policy: TOML, or JSON if it ends in .json.
-    #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
+    #[command(flatten)]
+    to: Destination,
     /// Leave out what this pattern covers, such as /opt/*/cache/ (may be repeated).
     #[arg(long, value_name = "GLOB")]
     exclude: Vec<Pattern>,
@@ -63,9 +62,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     progress.finish_and_clear();
     let policy = files.finish();
-    policy_file::write(&args.output, &policy).context("no program was found")?;
-    policy_file::report(&args.output, &policy, &[]);
-    Ok(())
+    args.to.write(&policy, &[]).context("no program was found")
 }
 
 /// The path as a system that runs on this root has it.

@@ -11,7 +11,7 @@ use clap::Subcommand;
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
-use crate::client::Console;
+use crate::client::Asking;
 use crate::output;
 
 /// Arguments of `assay server`. What is given here wins over the file.
@@ -65,7 +65,7 @@ enum GatewayVerb {
         #[arg(long)]
         out: PathBuf,
         #[command(flatten)]
-        console: Console,
+        asking: Asking,
     },
 }
 
@@ -92,7 +92,7 @@ pub fn gateway(args: GatewayArgs) -> ExitCode {
             log.install();
             run_gateway(&config)
         }
-        GatewayVerb::Enroll { name, out, console } => enroll_gateway(&name, &out, &console),
+        GatewayVerb::Enroll { name, out, asking } => enroll_gateway(&name, &out, &asking),
     })
 }
 
@@ -133,20 +133,26 @@ fn run_gateway(file: &Path) -> Result<()> {
     Ok(())
 }
 
-fn enroll_gateway(name: &str, out: &Path, console: &Console) -> Result<()> {
+fn enroll_gateway(name: &str, out: &Path, asking: &Asking) -> Result<()> {
     if out.join(KEY_FILE).exists() {
         bail!("{}: has a key already; name an empty folder", out.display());
     }
     let key = PrivateKey::generate()?;
     let request = data_encoding::BASE64.encode(&csr::request(&key)?);
-    let answer = console.client()?.post("/v1/gateways", &json!({ "name": name, "csr": request }))?;
+    let answer = asking.console.client()?.post("/v1/gateways", &json!({ "name": name, "csr": request }))?;
     std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
     write_secret(&out.join(KEY_FILE), key.to_pem().as_bytes())?;
-    for (member, file) in [("certificate", "credentials.pem"), ("bundle", "bundle.pem")] {
+    for (member, file) in [("certificate", CREDENTIALS_FILE), ("bundle", BUNDLE_FILE)] {
         let text = answer.get(member).and_then(serde_json::Value::as_str);
         let path = out.join(file);
         std::fs::write(&path, text.with_context(|| format!("the console sent no {member}"))?)
             .with_context(|| path.display().to_string())?;
+    }
+    if asking.json {
+        let file = |name: &str| out.join(name);
+        return output::json(&json!({
+            "gateway": name, "key": file(KEY_FILE), "credentials": file(CREDENTIALS_FILE), "bundle": file(BUNDLE_FILE),
+        }));
     }
     output::out!("credentials of gateway {name} are in {}", out.display());
     Ok(())
@@ -177,3 +183,5 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 }
 
 const KEY_FILE: &str = "key.pem";
+const CREDENTIALS_FILE: &str = "credentials.pem";
+const BUNDLE_FILE: &str = "bundle.pem";

@@ -287,3 +287,38 @@ fn what_cannot_be_signed_is_refused_with_its_reason() {
     check(&["verify", shown(&good), "--signer", shown(&good)], "neither a certificate nor a public key");
     assert!(!folder.path().join("good.dsse.json").exists());
 }
+
+#[test]
+fn what_was_made_is_said_as_json_where_that_is_asked_for() {
+    let folder = tempdir().unwrap();
+    let root = folder.path().join("root");
+    std::fs::create_dir(&root).unwrap();
+    let tool = write(&root, "tool", "#!/bin/sh\n");
+    std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let one = write(folder.path(), "one.toml", &one_file("/bin/a", "ab"));
+    let runtime = write(
+        folder.path(),
+        "runtime.json",
+        &format!(r#"{{"digests": {{"/bin/a": ["{}"]}}, "excludes": ["\\w"]}}"#, "ab".repeat(32)),
+    );
+    let case = vector("sb-good-1");
+    let made = folder.path().join("made.toml");
+    let check = |arguments: &[&str], files: u64, remarks: usize| {
+        let (exit, said, why) = policy(&[arguments, &["--json", "-o", shown(&made)]].concat());
+        assert_eq!(exit, 0, "{why}");
+        let said: Value = serde_json::from_str(&said).unwrap_or_else(|_| panic!("{arguments:?}: {said}"));
+        assert_eq!((said["file"].as_str(), &said["version"]), (made.to_str(), &Value::from(1)), "{said}");
+        assert_eq!(
+            (&said["files"], said["remarks"].as_array().unwrap().len()),
+            (&files.into(), remarks),
+            "{said}"
+        );
+    };
+    check(&["learn", shown(&case)], 108, 0);
+    check(&["merge", shown(&one), shown(&one)], 1, 0);
+    check(&["import", "--keylime-runtime-policy", shown(&runtime)], 1, 3);
+    check(&["from-rootfs", shown(&root)], 1, 0);
+    if let Some(package) = package(folder.path(), "none") {
+        check(&["from-deb", shown(&package)], 3, 0);
+    }
+}
