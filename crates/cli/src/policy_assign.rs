@@ -93,6 +93,16 @@ pub fn list(args: &ListArgs) -> Result<()> {
         ]
     });
     output::out!("{}", output::table(&["policy", "for", "devices", "trusted", "roll-out"], rows));
+    for assigned in
+        assignments.iter().filter(|assigned| assigned.get("in_force") == Some(&Value::Bool(false)))
+    {
+        output::out!(
+            "\n{} for {} is not in force, because nobody who may has signed it as it is stored: sign a version of it (assay \
+             policy sign) and set that",
+            output::text(assigned, "name"),
+            whom(assigned)
+        );
+    }
     match answer.get("devices_without_policy").and_then(Value::as_u64) {
         None | Some(0) => {}
         Some(count) => output::out!("\n{count} without a policy: nothing is granted to them"),

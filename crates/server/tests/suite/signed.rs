@@ -137,10 +137,12 @@ async fn a_stored_policy_that_was_changed_is_not_in_force() {
         fixture.put(POLICY, &signer.sign(&text)).await;
         assert_eq!(judged(&fixture, &mut device).await, "trusted base v1");
         tamper(&mut fixture, change).await;
+        assert_eq!(fixture.get("/v1/policies").await["assignments"][0]["in_force"], json!(false), "{change}");
         assert!(!judged(&fixture, &mut device).await.starts_with("trusted"), "{change}");
         // The server runs, and takes a signed one.
         fixture.put(POLICY, &signer.sign(&version(&text, 2))).await;
         assert_eq!(judged(&fixture, &mut device).await, "trusted base v2", "{change}");
+        assert_eq!(fixture.get("/v1/policies").await["assignments"][0]["in_force"], json!(true));
     }
 }
 

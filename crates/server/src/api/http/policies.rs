@@ -141,6 +141,7 @@ fn assignment_json(in_force: &PlanInForce, assigned: &Assignment, devices: &Devi
     });
     json!({
         "selector": assigned.selector.to_string(), "name": assigned.name, "version": version(assigned.revision),
+        "in_force": in_force.compiled(assigned.revision).is_some(),
         "devices": devices.all, "trusted": devices.trusted, "rollout": rollout,
     })
 }
