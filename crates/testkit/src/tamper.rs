@@ -52,6 +52,18 @@ pub fn enlarge_event(log: &mut [u8], event: usize) {
     }
 }
 
+/// Adds an event that extends nothing to a boot log with one SHA-256 bank: it says another thing, and replays as before.
+pub fn append_remark(log: &mut Vec<u8>, remark: &[u8]) {
+    let size = u32::try_from(remark.len()).unwrap_or_default();
+    for word in [0, EVENT_NO_ACTION, 1] {
+        log.extend(word.to_le_bytes());
+    }
+    log.extend(TPM_ALG_SHA256.to_le_bytes());
+    log.extend([0; 32]);
+    log.extend(size.to_le_bytes());
+    log.extend(remark);
+}
+
 /// Where the events after the first are, in a boot log with one SHA-256 bank.
 fn events(log: &[u8]) -> Vec<Range<usize>> {
     let mut places = Vec::new();
@@ -82,6 +94,8 @@ fn word(bytes: &[u8], at: usize) -> Option<usize> {
     Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?) as usize)
 }
 
+const EVENT_NO_ACTION: u32 = 3;
+const TPM_ALG_SHA256: u16 = 0x000b;
 /// PCR, type, count, algorithm; then a SHA-256 digest; then the size of the data.
 const EVENT_DIGEST_AT: usize = 4 + 4 + 4 + 2;
 const EVENT_SIZE_AT: usize = EVENT_DIGEST_AT + 32;

@@ -224,7 +224,7 @@ impl Part {
 }
 
 fn print(report: &Report) {
-    let Limit { rsa_2048, p256 } = report.limit_per_second_and_core;
+    let Limit { rsa_2048, p256, .. } = report.limit_per_second_and_core;
     println!(
         "One core verifies {rsa_2048:.0} RSA-2048 or {p256:.0} P-256 signatures a second: {:.1} or {:.1} µs of every \
          quote.\n{} boot events, {} IMA entries.\n",

@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use assay_testkit::{EkMaker, policy_for};
+use assay_testkit::EkMaker;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use super::aims::{self, Aim, aims};
 use super::limit::Limit;
 use super::load::{Fleet, Measured, Scenario};
+use super::memory::Memory;
+use super::policy;
 use super::server::Server;
 use crate::output;
 
@@ -24,6 +27,12 @@ pub struct Args {
     /// Entries of the long IMA list.
     #[arg(long, default_value_t = 2000)]
     ima_entries: usize,
+    /// Files that the policy lists beside the devices' own.
+    #[arg(long, default_value_t = 100_000)]
+    policy_files: usize,
+    /// Devices that are attached and wait, for the server's memory.
+    #[arg(long, default_value_t = 2000)]
+    idle_devices: usize,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -36,18 +45,22 @@ struct Report {
     limit_per_second_and_core: Limit,
     devices: usize,
     ima_entries: usize,
+    policy_files: usize,
     first_answer_ms: f64,
     resident_idle_mib: f64,
     resident_loaded_mib: f64,
     attestations: Vec<Figures>,
     ima_entry_cpu_us: f64,
     withdrawal: Withdrawal,
+    memory: Memory,
+    aims: Vec<Aim>,
 }
 
 /// One kind of evidence.
 #[derive(Serialize)]
 struct Figures {
     evidence: &'static str,
+    scenario: Scenario,
     attestations: usize,
     per_second: f64,
     p50_ms: f64,
@@ -94,7 +107,9 @@ fn measure(args: &Args) -> Result<Report> {
         let system = scenario.system(args.ima_entries);
         let mut fleet = runtime.block_on(Fleet::enroll(&maker, &door, &system, args.devices))?;
         let specimen = fleet.specimen().context("at least one device")?;
-        server.client.put_text("/v1/policy", policy_for("bench", &[specimen]))?;
+        let policy = policy::with_files(specimen, args.policy_files);
+        let policy = if scenario.has_boot_log() { policy::demanding_boot(&policy) } else { policy };
+        server.client.put_text("/v1/policy", policy)?;
 
         progress.set_message(format!("{}: attesting for {} s", scenario.name(), args.seconds));
         let before = server.cpu()?;
@@ -106,17 +121,25 @@ fn measure(args: &Args) -> Result<Report> {
             withdrawals = runtime.block_on(fleet.withdrawals(WITHDRAWALS))?;
         }
     }
+    progress.set_message(format!("memory of {} devices that wait", args.idle_devices));
+    let memory = Memory::measure(args.idle_devices, args.ima_entries)?;
     progress.finish_and_clear();
     withdrawals.sort_unstable();
+    let cpu = |scenario| cpu_ms(&attestations, scenario);
+    let entry_cpu_ms =
+        (cpu(Scenario::LongList) - cpu(Scenario::SameBootLog)) / args.ima_entries.max(1) as f64;
     Ok(Report {
         cores: std::thread::available_parallelism()?.get(),
         limit_per_second_and_core: limit,
         devices: args.devices,
         ima_entries: args.ima_entries,
+        policy_files: args.policy_files,
         first_answer_ms: ms(server.first_answer),
         resident_idle_mib,
         resident_loaded_mib: mib(resident_loaded),
-        ima_entry_cpu_us: entry_cpu(&attestations, args.ima_entries),
+        ima_entry_cpu_us: entry_cpu_ms * 1000.0,
+        aims: aims(cpu, args.ima_entries, limit, &memory),
+        memory,
         attestations,
         withdrawal: Withdrawal {
             devices: withdrawals.len(),
@@ -132,6 +155,7 @@ fn figures(scenario: Scenario, measured: Measured, cpu: Duration) -> Figures {
     let count = times.len();
     Figures {
         evidence: scenario.name(),
+        scenario,
         attestations: count,
         per_second: count as f64 / measured.took.as_secs_f64(),
         p50_ms: percentile(&times, 50),
@@ -141,20 +165,14 @@ fn figures(scenario: Scenario, measured: Measured, cpu: Duration) -> Figures {
     }
 }
 
-/// What one entry adds: the long list against the short one, everything else being the same.
-fn entry_cpu(attestations: &[Figures], entries: usize) -> f64 {
-    let cpu = |scenario: Scenario| {
-        attestations
-            .iter()
-            .find(|figures| figures.evidence == scenario.name())
-            .map(|figures| figures.server_cpu_ms)
-    };
-    let added = cpu(Scenario::LongList).zip(cpu(Scenario::NewBoot)).map_or(0.0, |(long, short)| long - short);
-    added * 1000.0 / entries.max(1) as f64
+/// Processor time of the server per attestation.
+fn cpu_ms(attestations: &[Figures], scenario: Scenario) -> f64 {
+    let of = attestations.iter().find(|figures| figures.scenario == scenario);
+    of.map_or(f64::NAN, |figures| figures.server_cpu_ms)
 }
 
 fn print(report: &Report) {
-    let Limit { rsa_2048, p256 } = report.limit_per_second_and_core;
+    let Limit { rsa_2048, p256, .. } = report.limit_per_second_and_core;
     println!(
         "{} cores, shared by the server and {} devices. One core verifies {p256:.0} P-256 or {rsa_2048:.0} RSA-2048 \
          signatures a second;\nthe devices here sign with P-256, so {:.3} ms of every attestation is the signature.\n",
@@ -174,7 +192,10 @@ fn print(report: &Report) {
     });
     let header = ["evidence", "attestations/s", "p50 ms", "p95 ms", "p99 ms", "server CPU ms"];
     println!("{}\n", output::table(&header, rows));
-    println!("one entry of a list of {}: {:.2} µs CPU", report.ima_entries, report.ima_entry_cpu_us);
+    println!(
+        "one entry of a list of {}, held against a policy of {} files: {:.2} µs CPU",
+        report.ima_entries, report.policy_files, report.ima_entry_cpu_us
+    );
     println!("first answer after start: {:.0} ms", report.first_answer_ms);
     println!(
         "resident: {:.1} MiB idle, {:.1} MiB loaded",
@@ -184,6 +205,11 @@ fn print(report: &Report) {
     println!(
         "failing evidence to withdrawal on the stream: {p50_ms:.1} ms (median of {devices}), at most {max_ms:.1} ms"
     );
+    let Memory { policy_mib, policy_added_mib, .. } = report.memory;
+    println!(
+        "a policy of {policy_mib:.0} MiB, shared by all devices: {policy_added_mib:.0} MiB, reading it included\n"
+    );
+    println!("{}", aims::table(&report.aims));
 }
 
 fn progress() -> ProgressBar {

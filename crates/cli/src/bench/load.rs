@@ -7,19 +7,25 @@ use assay_testkit::edge::protocol::server_message::Message;
 use assay_testkit::edge::protocol::{Challenge, Evidence, Verdict};
 use assay_testkit::edge::{Attachment, Door, Edge};
 use assay_testkit::software_device::lie::Lie;
-use assay_testkit::{EkMaker, Program, SoftwareDevice, System};
+use assay_testkit::{EkMaker, Program, SoftwareDevice, System, tamper};
+use serde::Serialize;
 use tokio::task::JoinSet;
 
 /// What a device has to say at every attestation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Scenario {
     /// A quote; the device keeps no logs.
     Quote,
-    /// A quote; the logs are known already.
+    /// A quote; a long IMA list and the boot log are known already.
     NothingNew,
-    /// A new boot: the boot log and a short IMA list.
-    NewBoot,
-    /// A new boot: the boot log and a long IMA list.
+    /// A new boot, with a short IMA list and no boot log.
+    Reboot,
+    /// The same, with the boot log of the boot before.
+    SameBootLog,
+    /// The same, with a boot log that nobody has seen.
+    NewBootLog,
+    /// A new boot with the boot log of the boot before and a long IMA list.
     LongList,
 }
 
@@ -28,6 +34,9 @@ pub struct Fleet {
     devices: Vec<SoftwareDevice>,
     edges: Vec<Edge>,
 }
+
+/// Devices that stay attached and wait.
+pub type Kept = Vec<(SoftwareDevice, Attachment)>;
 
 /// What one scenario gave.
 pub struct Measured {
@@ -39,15 +48,23 @@ pub struct Measured {
 
 impl Scenario {
     /// All of them, in the order they are run.
-    pub const ALL: [Scenario; 4] =
-        [Scenario::Quote, Scenario::NothingNew, Scenario::NewBoot, Scenario::LongList];
+    pub const ALL: [Scenario; 6] = [
+        Scenario::Quote,
+        Scenario::NothingNew,
+        Scenario::Reboot,
+        Scenario::SameBootLog,
+        Scenario::NewBootLog,
+        Scenario::LongList,
+    ];
 
     /// What people call it.
     pub fn name(self) -> &'static str {
         match self {
             Scenario::Quote => "quote only",
             Scenario::NothingNew => "nothing new",
-            Scenario::NewBoot => "new boot",
+            Scenario::Reboot => "new boot, no boot log",
+            Scenario::SameBootLog => "new boot, same boot log",
+            Scenario::NewBootLog => "new boot, new boot log",
             Scenario::LongList => "new boot, long IMA list",
         }
     }
@@ -55,7 +72,7 @@ impl Scenario {
     /// The system its devices run.
     pub fn system(self, ima_entries: usize) -> System {
         let mut system = System::default();
-        if self == Scenario::LongList {
+        if matches!(self, Scenario::LongList | Scenario::NothingNew) {
             let programs =
                 (0..ima_entries).map(|number| Program::release(&format!("/usr/lib/app/part-{number:05}")));
             system.programs.extend(programs);
@@ -63,17 +80,25 @@ impl Scenario {
         system
     }
 
+    /// Whether its devices show a boot log.
+    pub fn has_boot_log(self) -> bool {
+        !matches!(self, Scenario::Quote | Scenario::Reboot)
+    }
+
     /// What happens on the device before it attests again.
     fn happens_to(self, device: &mut SoftwareDevice) {
-        if matches!(self, Scenario::NewBoot | Scenario::LongList) {
+        if !matches!(self, Scenario::Quote | Scenario::NothingNew) {
             device.clock.reset_count += 1;
         }
     }
 
     fn evidence(self, device: &mut SoftwareDevice, challenge: &Challenge) -> Result<Evidence> {
         let mut evidence = device.evidence(challenge)?;
-        if self == Scenario::Quote {
-            (evidence.boot_log, evidence.ima_log) = (None, Vec::new());
+        match (self, &mut evidence.boot_log) {
+            (Scenario::Quote, _) => (evidence.boot_log, evidence.ima_log) = (None, Vec::new()),
+            (Scenario::Reboot, log) => *log = None,
+            (Scenario::NewBootLog, Some(log)) => tamper::append_remark(log, &challenge.nonce),
+            _ => {}
         }
         Ok(evidence)
     }
@@ -147,6 +172,26 @@ impl Fleet {
         }
         self.devices.extend(attached.into_iter().map(|(device, _)| device));
         Ok(())
+    }
+
+    /// Attaches this many of the devices, a few at a time, lets each attest once, and keeps them attached.
+    pub async fn keep_attached(&mut self, count: usize, kept: &mut Kept) -> Result<()> {
+        let mut waiting = self.devices.drain(..count.min(self.devices.len()));
+        loop {
+            let mut attaching = JoinSet::new();
+            for (edge, device) in self.edges.iter().zip(&mut waiting) {
+                attaching.spawn(attach(edge.clone(), device, Scenario::NothingNew));
+            }
+            if attaching.is_empty() {
+                return Ok(());
+            }
+            for attached in attaching.join_all().await {
+                let (device, mut attachment) = attached?;
+                // The server is done with a device once it has its grants.
+                attachment.grants().await?;
+                kept.push((device, attachment));
+            }
+        }
     }
 
     /// Lets some devices tell a lie, one after the other: from failing evidence to withdrawn grants.

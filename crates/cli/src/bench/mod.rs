@@ -1,13 +1,17 @@
 //! `assay bench`: what this machine does, measured, beside what bounds it.
 //!
 //! [`appraise`] measures the pure core over a folder of evidence; [`attest`] drives a real server process with
-//! software devices; [`trial`] tries a policy on what such a server keeps. [`limit`] is the bound both print: signature verifications per second.
+//! software devices; [`trial`] tries a policy on what such a server keeps. [`limit`] is the bound they print: what the
+//! cryptography alone takes. [`aims`] is what was to be reached.
 
+mod aims;
 mod appraise;
 mod attest;
 mod instructions;
 mod limit;
 mod load;
+mod memory;
+mod policy;
 mod server;
 mod trial;
 
