@@ -43,6 +43,14 @@ pub fn move_event_last(log: &mut Vec<u8>, event: usize) {
     }
 }
 
+/// Says that an event extended another PCR.
+pub fn move_to_pcr(log: &mut [u8], event: usize, pcr: u32) {
+    let Some(place) = events(log).get(event).cloned() else { return };
+    if let Some(word) = log.get_mut(place.start..place.start + 4) {
+        word.copy_from_slice(&pcr.to_le_bytes());
+    }
+}
+
 /// Says that an event's data is four gigabytes long.
 pub fn enlarge_event(log: &mut [u8], event: usize) {
     let Some(place) = events(log).get(event).cloned() else { return };

@@ -7,6 +7,7 @@ mod cases;
 mod changes;
 mod ear;
 mod initrd;
+mod one_reason;
 mod policy;
 mod rollout;
 mod stored;

@@ -9,10 +9,10 @@ use tempfile::{TempDir, tempdir};
 use crate::{Appraisal, learn, vector};
 
 /// A copy of the baseline case to be tampered with.
-struct Copy(TempDir);
+pub struct Copy(TempDir);
 
 impl Copy {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let copy = tempdir().unwrap();
         for entry in std::fs::read_dir(vector("sb-good-1")).unwrap() {
             let file = entry.unwrap().path();
@@ -21,25 +21,25 @@ impl Copy {
         Copy(copy)
     }
 
-    fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         self.0.path()
     }
 
-    fn read(&self, name: &str) -> Vec<u8> {
+    pub fn read(&self, name: &str) -> Vec<u8> {
         std::fs::read(self.path().join(name)).unwrap()
     }
 
-    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
         std::fs::write(self.path().join(name), bytes).unwrap();
     }
 
-    fn edit(&self, name: &str, edit: impl FnOnce(&mut Vec<u8>)) {
+    pub fn edit(&self, name: &str, edit: impl FnOnce(&mut Vec<u8>)) {
         let mut bytes = self.read(name);
         edit(&mut bytes);
         self.write(name, bytes);
     }
 
-    fn flip(&self, name: &str, at: usize) {
+    pub fn flip(&self, name: &str, at: usize) {
         self.edit(name, |bytes| bytes[at] ^= 1);
     }
 }
@@ -57,7 +57,7 @@ fn check(expected: &str, arguments: &[&str], tamper: impl FnOnce(&Copy)) {
 }
 
 /// As `check`, and no other check fails.
-fn check_alone(expected: &str, arguments: &[&str], tamper: impl FnOnce(&Copy)) {
+pub fn check_alone(expected: &str, arguments: &[&str], tamper: impl FnOnce(&Copy)) {
     let copy = Copy::new();
     tamper(&copy);
     let appraisal = Appraisal::of(copy.path(), arguments);
@@ -77,11 +77,11 @@ fn find(bytes: &[u8], part: &[u8]) -> usize {
     bytes.windows(part.len()).position(|window| window == part).unwrap()
 }
 
-fn pem(spki: &[u8]) -> String {
+pub fn pem(spki: &[u8]) -> String {
     format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", data_encoding::BASE64.encode(spki))
 }
 
-fn spki(copy: &Copy, name: &str) -> Vec<u8> {
+pub fn spki(copy: &Copy, name: &str) -> Vec<u8> {
     PublicArea::parse_tpm2b(&copy.read(name)).unwrap().spki_der()
 }
 

@@ -128,6 +128,15 @@ impl EkMaker {
 
     /// Issues an EK certificate.
     pub fn certify(&self, ek: &EndorsementKey) -> Result<Vec<u8>, DeviceError> {
+        self.issue(ek, ExtendedKeyUsagePurpose::Other(EK_CERTIFICATE_USAGE.to_vec()))
+    }
+
+    /// Issues a certificate for the EK that makes it a TLS server's key.
+    pub fn certify_as_server(&self, ek: &EndorsementKey) -> Result<Vec<u8>, DeviceError> {
+        self.issue(ek, ExtendedKeyUsagePurpose::ServerAuth)
+    }
+
+    fn issue(&self, ek: &EndorsementKey, usage: ExtendedKeyUsagePurpose) -> Result<Vec<u8>, DeviceError> {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.is_ca = IsCa::ExplicitNoCa;
@@ -135,7 +144,7 @@ impl EkMaker {
             Private::Rsa(_) => KeyUsagePurpose::KeyEncipherment,
             Private::Ecc(_) => KeyUsagePurpose::KeyAgreement,
         }];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::Other(EK_CERTIFICATE_USAGE.to_vec())];
+        params.extended_key_usages = vec![usage];
         params.use_authority_key_identifier_extension = true;
         params.custom_extensions = vec![tpm_identity()];
         set_validity(&mut params);

@@ -185,7 +185,8 @@ impl SoftwareDevice {
         })
     }
 
-    fn measure(&mut self, entry: ImaEntry) {
+    /// Adds an entry to the IMA list and extends what the kernel extends for it.
+    pub fn measure(&mut self, entry: ImaEntry) {
         self.pcrs.extend(&entry.measurement(&BANKS));
         self.ima.push(entry);
     }

@@ -1,0 +1,296 @@
+//! Each check has cases that fail for that reason alone: the table below, by name.
+
+mod told;
+
+use std::collections::BTreeSet;
+
+use assay_evidence::Check;
+use assay_evidence::boot_log::EventType;
+use assay_evidence::tpm::certify::verify_certify;
+use assay_evidence::tpm::ek_certificate::{TrustAnchor, verify_ek_certificate};
+use assay_evidence::tpm::public_area::PublicArea;
+use assay_testkit::machine::ImaEntry;
+use assay_testkit::pcrs::Measurement;
+use assay_testkit::software_device::TpmKey;
+use assay_testkit::software_device::key::{ATTESTATION_KEY, DEVICE_KEY};
+use assay_testkit::software_device::quote::Certifying;
+use assay_testkit::tamper::{
+    alter_event_data, alter_event_digest, enlarge_event, flip_bit, ima_entries, move_event_last, move_to_pcr,
+    swap_ranges, truncate,
+};
+use assay_testkit::{Bank, EkMaker, SoftwareDevice, System};
+use tempfile::tempdir;
+
+use crate::tampered::{Copy, check_alone, pem, spki};
+use crate::{Appraisal, learn};
+use told::{NOW, Told, of_failures, of_findings};
+
+/// A check, and a case in which it fails. Each check of [`Check::ALL`] has one or more of them here, or is the server's
+/// and has them in the file that [`AT_THE_SERVER`] names.
+const CASES: &[(Check, fn(Check))] = &[
+    (Check::AkParse, |check| told(check, |told| truncate(&mut told.ak_public, 20))),
+    (Check::AkAttributes, |check| {
+        // An unrestricted key signs whatever looks like a quote.
+        told_after(check, |device| device.ak = TpmKey::generate(DEVICE_KEY).unwrap(), |_| {});
+    }),
+    (Check::AkName, |check| check_alone(check.name(), &[], |copy| copy.flip("ak.name", 20))),
+    (Check::AkPublic, |check| {
+        check_alone(check.name(), &[], |copy| copy.write("ak.pem", pem(&spki(copy, "ek.tpm2b_public"))));
+    }),
+    (Check::EkPublic, |check| {
+        // A signing key opens no credential.
+        let key = PublicArea::parse_tpm2b(&TpmKey::generate(DEVICE_KEY).unwrap().public_area()).unwrap();
+        assert_eq!(of_failures(&key.check_ek()), only(check));
+    }),
+    (Check::EkChain, |check| {
+        check_alone(check.name(), &[], |copy| {
+            copy.edit("ek-cert.der", |bytes| *bytes.last_mut().unwrap() ^= 1);
+        });
+    }),
+    (Check::EkChain, |check| check_alone(check.name(), &[], |copy| copy.write("ek-cert.der", "not DER"))),
+    (Check::EkValidity, |check| check_alone(check.name(), &["--at", "2020-01-01T00:00:00Z"], |_| {})),
+    (Check::EkEku, |check| {
+        let maker = EkMaker::new().unwrap();
+        let device = SoftwareDevice::new("device", &maker).unwrap();
+        let certificate = maker.certify_as_server(&device.ek).unwrap();
+        let anchors = TrustAnchor::from_pem_or_der(maker.root_ca()).unwrap();
+        let refused = verify_ek_certificate(&certificate, &[maker.issuing_ca()], &anchors, NOW);
+        assert_eq!(of_failures(&refused.unwrap_err()), only(check));
+    }),
+    (Check::EkCertificateKey, |check| {
+        check_alone(check.name(), &[], |copy| copy.write("ek.pem", pem(&spki(copy, "ak.tpm2b_public"))));
+    }),
+    (Check::QuoteParse, |check| {
+        told(check, |told| {
+            told.after_signing = |device, quote| {
+                truncate(&mut quote.message, 9);
+                quote.signature = device.ak.sign(&quote.message).unwrap();
+            };
+        });
+    }),
+    (Check::QuoteParse, |check| {
+        told(check, |told| told.after_signing = |_, quote| truncate(&mut quote.signature, 1));
+    }),
+    (Check::QuoteMagic, |check| told(check, |told| told.quoting.magic ^= 1)),
+    (Check::QuoteType, |check| {
+        told(check, |told| {
+            told.after_signing = |device, quote| {
+                let certified = Certifying::honest(device, &told::NONCE).sign(&device.ak).unwrap();
+                (quote.message, quote.signature) = (certified.message, certified.signature);
+            };
+        });
+    }),
+    (Check::QuoteSignature, |check| {
+        told(check, |told| told.after_signing = |_, quote| flip_bit(&mut quote.signature, 200));
+    }),
+    (Check::QuoteSignature, |check| {
+        // Keys swapped: the quote is another device's.
+        told(check, |told| told.ak_public = TpmKey::generate(ATTESTATION_KEY).unwrap().public_area());
+    }),
+    (Check::QuoteNonce, |check| told(check, |told| flip_bit(&mut told.quoting.nonce, 0))),
+    (Check::QuoteSelection, |check| {
+        told(check, |told| {
+            let without_7 = (0..16).filter(|pcr| *pcr != 7).collect();
+            told.quoting.select(&told.device, vec![(Bank::Sha256, without_7)]);
+        });
+    }),
+    (Check::QuotePcrDigest, |check| {
+        // A PCR that no log tells of, so that nothing else contradicts the value.
+        told(check, |told| flip_bit(&mut told.quoting.pcrs.last_mut().unwrap().digest, 3));
+    }),
+    (Check::ResetCounter, |check| told(check, |told| told.last_reset_count = Some(99))),
+    (Check::EventLogPresent, |check| {
+        told(check, |told| {
+            told.boot("event_log = \"required\"\nsecure_boot = \"optional\"\n");
+            told.boot_log = None;
+        });
+    }),
+    (Check::EventLogParse, |check| told(check, |told| truncate(told.boot_log.as_mut().unwrap(), 5))),
+    (Check::EventLogParse, |check| {
+        told(check, |told| told.event(EventType::SEPARATOR, |log, at| enlarge_event(log, at)))
+    }),
+    (Check::EventLogReplay, |check| {
+        told(check, |told| {
+            told.event(EventType::EFI_BOOT_SERVICES_APPLICATION, |log, at| alter_event_digest(log, at))
+        });
+    }),
+    (Check::EventLogReplay, |check| told(check, |told| told.event(EventType::SEPARATOR, move_event_last))),
+    (Check::EventLogReplay, |check| {
+        told(check, |told| told.event(EventType::SEPARATOR, |log, at| move_to_pcr(log, at, 2)));
+    }),
+    (Check::EventDataDigest, |check| {
+        told(check, |told| {
+            told.event(EventType::EFI_VARIABLE_DRIVER_CONFIG, |log, at| alter_event_data(log, at))
+        });
+    }),
+    (Check::ImaParse, |check| told(check, |told| truncate(&mut told.ima, 3))),
+    (Check::ImaParse, |check| told(check, |told| told.entry(2, |list, start| list[start] = 11))),
+    (Check::ImaTemplateDigest, |check| {
+        told(check, |told| told.entry(2, |list, start| flip_bit(list, (start + DIGEST_AT) * 8)));
+    }),
+    (Check::ImaReplay, |check| {
+        told(check, |told| {
+            let last = ima_entries(&told.ima).pop().unwrap();
+            told.ima.truncate(last.start);
+        });
+    }),
+    (Check::ImaReplay, |check| {
+        told(check, |told| {
+            let entries = ima_entries(&told.ima);
+            swap_ranges(&mut told.ima, &entries[1], &entries[2]);
+        });
+    }),
+    (Check::ImaReplay, |check| {
+        // A violation that is none: the kernel measured the file.
+        told(check, |told| {
+            told.entry(2, |list, start| list[start + DIGEST_AT..start + DIGEST_AT + 20].fill(0));
+        });
+    }),
+    (Check::BootAggregate, |check| {
+        let extend = |device: &mut SoftwareDevice| {
+            device.pcrs.extend(&Measurement::of(&[Bank::Sha256], 4, b"after the kernel looked"));
+        };
+        told_after(check, extend, |told| told.boot_log = None);
+    }),
+    (Check::ImaForms, |check| {
+        let (copy, folder) = (Copy::new(), tempdir().unwrap());
+        let policy = learn(copy.path(), folder.path(), &[]);
+        copy.write("ascii_runtime_measurements", "10 nonsense\n");
+        let appraisal = Appraisal::of(copy.path(), &["--policy", policy.to_str().unwrap()]);
+        let found: BTreeSet<_> =
+            appraisal.findings().iter().map(|finding| finding["check"].as_str().unwrap()).collect();
+        assert_eq!((appraisal.tier(), found), ("warning", only(check)));
+    }),
+    (Check::ImaPolicy, |check| {
+        told_after(check, |device| device.run_program("/tmp/implant", b"evil"), |_| {})
+    }),
+    (Check::ImaPolicy, |check| {
+        told_after(check, |device| device.run_program("/usr/bin/bash", b"another"), |_| {});
+    }),
+    (Check::ImaViolation, |check| {
+        told_after(check, |device| device.measure(ImaEntry::violation("/var/lib/state")), |_| {});
+    }),
+    (Check::ImaUndecided, |check| {
+        told(check, |told| told.ima.extend(ImaEntry::file("/tmp/later", b"read after the quote").binary()));
+    }),
+    (Check::BootPolicy, |check| {
+        let insecure = System { secure_boot: false, ..System::default() };
+        told_after(
+            check,
+            |device| device.boot(&insecure),
+            |told| {
+                told.accept_boot();
+                told.boot("secure_boot = \"required\"\n");
+            },
+        );
+    }),
+    (Check::BootPolicy, |check| boot_rule(check, "kernel_command_lines = [\"/vmlinuz quiet\"]")),
+    (Check::BootPolicy, |check| boot_rule(check, "kernel_command_line_patterns = [\"/vmlinuz-* quiet\"]")),
+    (Check::BootPolicy, |check| boot_rule(check, &format!("applications = [\"{NO_IMAGE}\"]"))),
+    (Check::BootPolicy, |check| {
+        told(check, |told| {
+            let started = told.started();
+            told.boot(&format!("applications = {:?}\nkernels = [\"{NO_IMAGE}\"]\n", &started[..2]));
+        });
+    }),
+    (Check::BootPolicy, |check| boot_rule(check, &format!("signers = [\"{NO_IMAGE}\"]"))),
+    (Check::BootPolicy, |check| boot_rule(check, "firmware_versions = [\"Example Firmware 2027.01\"]")),
+    (Check::BootPolicy, |check| boot_rule(check, &format!("dbx_contains = [\"{NO_IMAGE}\"]"))),
+    (Check::BootPolicy, |check| boot_rule(check, "dbx_entries_min = 400")),
+    (Check::PcrPolicy, |check| {
+        let extend = |device: &mut SoftwareDevice| {
+            device.pcrs.extend(&Measurement::of(&[Bank::Sha256], 14, b"a list of keys"));
+        };
+        // Without its log nothing says what it was; without IMA nothing says that the kernel saw less.
+        told_after(check, extend, |told| told.boot_log = None);
+    }),
+    (Check::AlgorithmPolicy, |check| {
+        told(check, |told| {
+            told.replace("list = \"optional\"", "list = \"optional\"\nweakest_digest = \"sha384\"")
+        });
+    }),
+    (Check::ClockPolicy, |check| {
+        told(check, |told| {
+            told.quoting.clock.safe = false;
+            told.replace("[boot]\n", "[clock]\nunsafe_clock = \"refuse\"\n\n[boot]\n");
+        });
+    }),
+    (Check::EndorsementPolicy, |check| told(check, |told| told.device.ek_certificate.clear())),
+    (Check::EndorsementPolicy, |check| {
+        told(check, |told| {
+            told.replace("[boot]\n", "[endorsement]\nmanufacturers = [\"id:4E4F4E45\"]\n\n[boot]\n")
+        });
+    }),
+    (Check::PolicyPresent, |check| told(check, |told| told.policy = None)),
+    (Check::DeviceKeyCertify, |check| {
+        certified(check, |device| device.device_key = TpmKey::generate(DEVICE_KEY).unwrap())
+    }),
+    (Check::DeviceKeyCertify, |check| {
+        certified(check, |device| device.ak = TpmKey::generate(ATTESTATION_KEY).unwrap())
+    }),
+];
+
+/// Checks that only a server makes, and the tests that see each refused by name.
+const AT_THE_SERVER: &[(Check, &str)] = &[
+    (Check::DeviceKeyCsr, include_str!("../../../../server/tests/suite/enrollment.rs")),
+    (Check::LocationPolicy, include_str!("../../../../server/tests/suite/telemetry.rs")),
+];
+
+#[test]
+fn each_check_fails_alone() {
+    for check in Check::ALL {
+        let cases: Vec<_> = CASES.iter().filter(|(of, _)| of == check).collect();
+        let at_the_server = AT_THE_SERVER.iter().find(|(of, _)| of == check);
+        match at_the_server {
+            Some((_, tests)) => assert!(tests.contains(&format!("\"{check}\"")), "{check} is in no test"),
+            None => assert!(!cases.is_empty(), "{check} has no case"),
+        }
+        cases.iter().for_each(|(check, case)| case(*check));
+    }
+}
+
+#[test]
+fn the_truth_is_affirmed() {
+    assert_eq!(Told::after(|_| {}).findings(), []);
+    let mut strict = Told::after(|_| {});
+    strict.boot("event_log = \"required\"\nsecure_boot = \"required\"\n");
+    assert_eq!(strict.findings(), []);
+}
+
+/// A lie is told, and no other check says a word as grave.
+fn told(check: Check, lie: impl FnOnce(&mut Told)) {
+    told_after(check, |_| {}, lie);
+}
+
+/// The same after something happened that the policy does not know of.
+fn told_after(check: Check, happens: impl FnOnce(&mut SoftwareDevice), lie: impl FnOnce(&mut Told)) {
+    let mut told = Told::after(happens);
+    lie(&mut told);
+    let findings = told.findings();
+    assert_eq!(of_findings(&findings), only(check), "{findings:#?}");
+}
+
+/// A rule of the boot section that the default system does not keep.
+fn boot_rule(check: Check, rule: &str) {
+    told(check, |told| told.boot(&format!("{rule}\n")));
+}
+
+/// The AK's certification of the device key, after one of the keys was swapped.
+fn certified(check: Check, swap: impl FnOnce(&mut SoftwareDevice)) {
+    let mut device = SoftwareDevice::new("device", &EkMaker::new().unwrap()).unwrap();
+    let signed = Certifying::honest(&device, &told::NONCE).sign(&device.ak).unwrap();
+    swap(&mut device);
+    let parse = |key: &TpmKey| PublicArea::parse_tpm2b(&key.public_area()).unwrap();
+    let (ak, device_key) = (parse(&device.ak), parse(&device.device_key));
+    let refused = verify_certify(&ak, &signed.message, &signed.signature, &told::NONCE, &device_key);
+    assert_eq!(of_failures(&refused.unwrap_err()), only(check));
+}
+
+fn only(check: Check) -> BTreeSet<&'static str> {
+    BTreeSet::from([check.name()])
+}
+
+/// Where an entry's template digest is: behind its PCR.
+const DIGEST_AT: usize = 4;
+/// A digest of nothing that was started.
+const NO_IMAGE: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
