@@ -38,6 +38,18 @@ pub struct Fleet {
 /// Devices that stay attached and wait.
 pub type Kept = Vec<(SoftwareDevice, Attachment)>;
 
+/// Lets all of them answer the next challenge.
+pub async fn answer_all(kept: Kept) -> Result<Kept> {
+    let mut answering = JoinSet::new();
+    for (mut device, mut attachment) in kept {
+        answering.spawn(async move {
+            answer(&mut device, &mut attachment, Scenario::NothingNew).await?;
+            Ok((device, attachment))
+        });
+    }
+    answering.join_all().await.into_iter().collect()
+}
+
 /// What one scenario gave.
 pub struct Measured {
     /// From sending evidence to its verdict.

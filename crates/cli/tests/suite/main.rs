@@ -1,6 +1,7 @@
 //! The program from outside: run as an operator runs it, over evidence of real boots.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bad_input;
 mod bench;
 mod boot_rules;
 mod cases;

@@ -4,6 +4,7 @@
 
 mod assignment;
 mod attestation;
+mod bad_policies;
 mod console;
 mod ear;
 mod enrollment;

@@ -18,6 +18,7 @@ mod review;
 pub(crate) mod sample;
 mod signed;
 mod text;
+mod unique;
 
 use std::collections::BTreeMap;
 
@@ -134,7 +135,7 @@ pub struct BootSection {
     pub dbx_entries_min: Option<u32>,
     /// Events known of good boots, per PCR, with their description. They accept and refuse nothing: they let a
     /// finding about a PCR say which event changed it.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "unique::map_of_maps")]
     pub events: BTreeMap<Pcr, BTreeMap<Digest, String>>,
 }
 
@@ -159,10 +160,10 @@ pub struct ImaSection {
     pub signing_keys: Vec<String>,
     /// Digests of certificates, per keyring, whose file signatures are accepted once the kernel has measured that
     /// it put the certificate on that keyring.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "unique::map")]
     pub keyrings: BTreeMap<String, Vec<Digest>>,
     /// The files that may have been measured, with their digests.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "unique::map")]
     pub allow: BTreeMap<String, Vec<Digest>>,
 }
 

@@ -217,6 +217,30 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_is_written_twice_is_refused_in_both_forms() {
+        let digest = format!("sha256:{}", "ab".repeat(32));
+        let toml = format!("{MINIMAL}\"/bin/a\" = [\"{digest}\"]\n\"/bin/a\" = [\"{digest}\"]\n");
+        assert!(error(&toml).starts_with("line 5, column 1: duplicate key"), "{}", error(&toml));
+        let ima = |section: &str| {
+            error(&format!("{{\"name\": \"edge\", \"version\": 1, \"ima\": {{\n{section}}}}}"))
+        };
+        let twice = |key: &str| format!("{{\"{key}\": [\"{digest}\"],\n\"{key}\": []}}");
+        let message = ima(&format!("\"allow\": {}", twice("/bin/a")));
+        assert_eq!(message, "line 3, column 9: \"/bin/a\" appears twice");
+        let message = ima(&format!("\"keyrings\": {}", twice(".ima")));
+        assert!(message.starts_with("line 3,") && message.ends_with("appears twice"), "{message}");
+        assert!(ima("\"list\": \"optional\",\n\"list\": \"optional\"").starts_with("line 3,"));
+        let event = format!("\"{digest}\": \"an event\"");
+        let boot = |events: &str| {
+            error(&format!(
+                "{{\"name\": \"edge\", \"version\": 1, \"boot\": {{\"events\": {{\n{events}}}}}}}"
+            ))
+        };
+        assert!(boot(&format!("\"4\": {{{event},\n{event}}}")).starts_with("line 3,"));
+        assert!(boot(&format!("\"4\": {{{event}}},\n\"4\": {{}}")).starts_with("line 3,"));
+    }
+
+    #[test]
     fn both_forms_say_the_same() {
         let digest = "ab".repeat(32);
         let toml = format!(

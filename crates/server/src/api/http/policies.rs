@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::super::error::Refusal;
 use super::devices::read;
-use super::policy::selector_of;
+use super::policy::{PolicyText, selector_of};
 use crate::clock;
 use crate::policy::{Devices, NewRollout, PlanInForce, PolicyChangeError};
 use crate::server::Server;
@@ -54,7 +54,7 @@ pub(super) struct Start {
 pub(super) async fn start(
     State(server): State<Arc<Server>>,
     Query(start): Query<Start>,
-    text: String,
+    PolicyText(text): PolicyText,
 ) -> Result<Json<Value>, Refusal> {
     let selector = selector_of(&start.selector)?;
     let percent = percent_of(start.percent)?;

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use assay_trust::assignment::Plan;
 use assay_trust::labels::Selector;
+use assay_trust::policy::POLICY_BYTES_MAX;
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::{FromRequest, Query, Request, State};
+use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -105,13 +107,31 @@ pub(super) struct Whom {
 pub(super) async fn set(
     State(server): State<Arc<Server>>,
     Query(whom): Query<Whom>,
-    text: String,
+    PolicyText(text): PolicyText,
 ) -> Result<Json<Value>, Refusal> {
     let selector = selector_of(&whom.selector)?;
     let policy = server.set_policy(text, &selector, "operator", clock::now()).await?;
     Ok(Json(json!({
         "name": policy.name, "version": policy.version, "digest": policy.digest, "selector": selector.to_string(),
     })))
+}
+
+/// A policy as it was sent.
+pub(super) struct PolicyText(pub(super) String);
+
+impl<S: Send + Sync> FromRequest<S> for PolicyText {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        let text = String::from_request(request, state).await;
+        text.map(PolicyText).map_err(|rejection| match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                let message = format!("the policy has more than the {POLICY_BYTES_MAX} bytes that are read");
+                Refusal::new(Kind::Malformed, "size", message)
+            }
+            _ => Refusal::new(Kind::Malformed, "text", "the policy did not arrive whole, as text in UTF-8"),
+        })
+    }
 }
 
 /// Reads a selector.
