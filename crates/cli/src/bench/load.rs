@@ -173,14 +173,7 @@ impl Fleet {
         }
         for round in 0..rounds {
             change(round)?;
-            let mut running = JoinSet::new();
-            for (mut device, mut attachment) in attached.drain(..) {
-                running.spawn(async move {
-                    answer(&mut device, &mut attachment, Scenario::NothingNew).await?;
-                    anyhow::Ok((device, attachment))
-                });
-            }
-            attached = running.join_all().await.into_iter().collect::<Result<Vec<_>>>()?;
+            attached = answer_all(attached).await?;
         }
         self.devices.extend(attached.into_iter().map(|(device, _)| device));
         Ok(())

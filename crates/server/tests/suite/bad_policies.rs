@@ -1,6 +1,6 @@
 //! Policies that are none: an answer that says where and what, and nothing is stored of them.
 
-use assay_trust::policy::POLICY_BYTES_MAX;
+use assay_trust::policy::{ENVELOPE_BYTES_MAX, POLICY_BYTES_MAX};
 use hyper::Method;
 use serde_json::Value;
 
@@ -20,7 +20,7 @@ async fn what_is_no_policy_is_refused_where_it_is_wrong_and_leaves_nothing_behin
     let (_device, _stream, _grants) = fixture.trusted_device(&edge, "press-1", "").await;
     let before = (fixture.get("/v1/policy").await, fixture.get("/v1/audit?limit=1000").await);
     let allow = format!("[ima.allow]\n\"/bin/a\" = [\"sha256:{}\"]\n", "ab".repeat(32));
-    let heading = "name = \"edge\"\nversion = 1\n";
+    let heading = "name = \"base\"\nversion = 1\n";
     let pattern = format!("{heading}[ima]\nexclude = [\"/a{}\"]\n{allow}", "*b".repeat(64));
     for (text, place, word) in [
         (format!("{heading}{allow}\"/bin/a\" = []\n"), "line 5,", "duplicate key"),
@@ -37,9 +37,12 @@ async fn what_is_no_policy_is_refused_where_it_is_wrong_and_leaves_nothing_behin
             "ima.signing_keys[0]",
             "no certificate or public key in PEM",
         ),
-        (format!("{heading}{allow}#{}", " ".repeat(POLICY_BYTES_MAX)), "33554432 bytes", "more than"),
+        (format!("{heading}{allow}#{}", " ".repeat(POLICY_BYTES_MAX)), "33554432", "are read"),
+        (format!("{heading}{allow}#{}", " ".repeat(ENVELOPE_BYTES_MAX)), "33554432", "are read"),
     ] {
-        for (method, path) in [(Method::PUT, "/v1/policy"), (Method::POST, "/v1/policies/rollouts")] {
+        for (method, path) in
+            [(Method::PUT, "/v1/policy"), (Method::POST, "/v1/policies/rollouts?force=true")]
+        {
             let (status, error) = refused(&fixture, method, path, &text).await;
             let message = error["message"].as_str().unwrap();
             assert!(message.contains(place) && message.contains(word), "{path}: {message}");
