@@ -7,6 +7,7 @@ use assay_trust::policy::{Import, POLICY_BYTES_MAX};
 
 use crate::client::read_text;
 use crate::policy_file::Destination;
+use crate::policy_lint::line;
 
 /// Arguments of `assay policy import`.
 #[derive(clap::Args)]
@@ -44,8 +45,11 @@ pub fn run(args: &Args) -> Result<()> {
     if let Some(path) = &args.keylime_refstate {
         import.reference_state(&read(path)?).with_context(|| path.display().to_string())?;
     }
-    let (policy, remarks) = import.finish().context("nothing of it makes a usable policy")?;
-    args.to.write(&policy, &remarks)
+    let (policy, remarks) = import.finish();
+    if policy.is_err() {
+        remarks.iter().for_each(|remark| eprintln!("{}", line("import", remark)));
+    }
+    args.to.write(&policy.context("nothing of it makes a usable policy")?, &remarks)
 }
 
 fn read(path: &Path) -> Result<String> {

@@ -112,6 +112,14 @@ fn import_takes_keylimes_policies_over_and_says_what_differs() {
     }
     assert_eq!(policy(&["diff", shown(&imported), shown(&imported)]).0, 0);
 
+    // What was left out is why there is no policy.
+    let weak = r#"{"meta":{"version":1},"digests":{"/bin/sh":["c90333979f56f38bbd41b81806015b0de502f3cc"]}}"#;
+    let weak = write(folder.path(), "weak.json", weak);
+    let nothing = folder.path().join("nothing.toml");
+    let (exit, _, why) = policy(&["import", "--keylime-runtime-policy", shown(&weak), "-o", shown(&nothing)]);
+    assert!(exit == 1 && why.contains("1 SHA-1 digest") && why.contains("measures nothing"), "{why}");
+    assert!(!nothing.exists());
+
     let (exit, _, why) = policy(&["import", "--keylime-tpm-policy", "{", "-o", shown(&imported)]);
     assert_eq!((exit, why.contains("line 1, column 1")), (1, true), "{why}");
     let (exit, ..) = policy(&["import", "-o", shown(&imported)]);

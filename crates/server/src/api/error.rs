@@ -351,6 +351,7 @@ impl From<TrialError> for Refusal {
     fn from(error: TrialError) -> Self {
         match error {
             TrialError::Policy(error) => Refusal::of(Kind::Malformed, "policy", &error),
+            TrialError::Store(error) => error.into(),
             TrialError::Busy => Refusal::of(Kind::Exhausted, "busy", &error),
         }
     }

@@ -31,8 +31,12 @@ pub(crate) type Lines = mpsc::Receiver<Bytes>;
 /// Starts a trial of a policy on what was recorded since some time.
 pub(crate) async fn start(server: Arc<Server>, text: String, since: UnixTime) -> Result<Lines, TrialError> {
     let turn = server.trials.clone().try_acquire_owned().map_err(|_| TrialError::Busy)?;
-    let compiled =
-        tokio::task::spawn_blocking(move || Policy::from_text(&text).and_then(CompiledPolicy::new));
+    let policy = tokio::task::spawn_blocking(move || Policy::from_text(&text));
+    let mut policy = policy.await.map_err(|_| TrialError::Busy)??;
+    // It is cited as the version it would be, not as one that may be in force.
+    let next = server.store.last_policy_version(&policy.name).await?.saturating_add(1);
+    policy.version = policy.version.max(next);
+    let compiled = tokio::task::spawn_blocking(move || CompiledPolicy::new(policy));
     let policy = Arc::new(compiled.await.map_err(|_| TrialError::Busy)??);
     let (lines, receiver) = mpsc::channel(LINES_WAITING_MAX);
     tokio::spawn(run(server, policy, since, lines, turn));
@@ -133,6 +137,9 @@ pub(crate) enum TrialError {
     /// It is none.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// Versions could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// One trial at a time.
     #[error("another policy is being tried: wait until that is done")]
     Busy,

@@ -51,12 +51,11 @@ impl Import {
         Import { policy: Policy::new(name), remarks: Vec::new() }
     }
 
-    /// The policy and everything that is to be said of it; refused if it could not do its work.
-    pub fn finish(self) -> Result<(Policy, Vec<Remark>), PolicyError> {
-        match self.policy.lint().into_iter().next() {
-            Some(error) => Err(error),
-            None => Ok((self.policy, self.remarks)),
-        }
+    /// The policy, refused if it could not do its work, and everything that is to be said of it: what was left out is
+    /// why it could not.
+    pub fn finish(self) -> (Result<Policy, PolicyError>, Vec<Remark>) {
+        let error = self.policy.lint().into_iter().next();
+        (error.map_or(Ok(self.policy), Err), self.remarks)
     }
 
     /// Left out.

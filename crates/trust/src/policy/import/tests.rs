@@ -169,7 +169,7 @@ fn a_reference_state_is_taken_over_as_far_as_rules_reach() {
 fn what_measures_nothing_is_not_finished() {
     let mut import = Import::new("k");
     import.runtime_policy("{}").unwrap();
-    assert_eq!(import.finish().unwrap_err(), PolicyError::MeasuresNothing);
+    assert_eq!(import.finish().0.unwrap_err(), PolicyError::MeasuresNothing);
 }
 
 proptest! {
