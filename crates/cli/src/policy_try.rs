@@ -26,7 +26,13 @@ pub struct Args {
 pub fn run(args: &Args) -> ExitCode {
     match try_out(args) {
         Ok(report) => {
-            let printed = if args.asking.json { output::json(&report) } else { Ok(print(&report)) };
+            let printed = match args.asking.json {
+                true => output::json(&report),
+                false => {
+                    print(&report);
+                    Ok(())
+                }
+            };
             match (printed, falls(&report)) {
                 (Err(error), _) => output::exit(Err(error)),
                 (Ok(()), 0) => ExitCode::SUCCESS,
