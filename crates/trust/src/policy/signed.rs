@@ -278,10 +278,12 @@ mod tests {
 
     const TEXT: &str = "name = \"edge\"\nversion = 3\n[ima.allow]\n\"/bin/a\" = [\"sha256:abababababababababababababababababababababababababababababababab\"]\n";
 
+    type Sign = Box<dyn Fn(&[u8]) -> Vec<u8>>;
+
     /// A key that signs: its SPKI, and what it makes of a message.
     struct Key {
         spki: Vec<u8>,
-        sign: Box<dyn Fn(&[u8]) -> Vec<u8>>,
+        sign: Sign,
     }
 
     fn keys() -> Vec<Key> {
