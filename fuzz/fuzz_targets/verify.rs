@@ -1,8 +1,11 @@
-//! All of verification, one piece of the evidence hostile.
+//! All of verification, one piece of the evidence hostile. A boot log that is known changes nothing that is found.
 #![no_main]
 
+use std::sync::{Arc, LazyLock};
+
+use assay_evidence::boot_log::BootClaims;
 use assay_evidence::tpm::pcr::PcrValues;
-use assay_evidence::verify::{Evidence, Expectation, ImaLog, QuoteEvidence, verify};
+use assay_evidence::verify::{Evidence, Expectation, ImaLog, KnownBootLog, QuoteEvidence, verify};
 use assay_fuzz::{part, vector};
 use libfuzzer_sys::fuzz_target;
 
@@ -29,6 +32,36 @@ fuzz_target!(|data: &[u8]| {
         ima_from_entry: 0,
     };
     let verification = verify(&evidence, &Expectation::default());
+    let known_boot_log = KnownBootLog::find(boot_log, |_| Some(KNOWN.clone()));
+    let aided = verify(&evidence, &Expectation { known_boot_log, ..Expectation::default() });
+    assert_eq!((aided.failures, aided.notes), (verification.failures.clone(), verification.notes));
     assert!(verification.claims.is_none(), "the quote answers another nonce");
     assert!(!verification.failures.is_empty(), "no claims, and no reason");
+});
+
+/// What the vector's boot log says.
+static KNOWN: LazyLock<Arc<BootClaims>> = LazyLock::new(|| {
+    let (_, pcrs) = PcrValues::from_tpm2_tools(vector!("tpm/sb-good-1/quote.pcrs")).expect("PCR values");
+    let hex = vector!("tpm/sb-good-1/quote.nonce").trim_ascii();
+    let nonce: Vec<u8> = hex
+        .chunks(2)
+        .map(|byte| u8::from_str_radix(str::from_utf8(byte).expect("text"), 16).expect("hex"))
+        .collect();
+    let quote = QuoteEvidence {
+        label: "quote",
+        message: vector!("tpm/sb-good-1/quote.msg"),
+        signature: vector!("tpm/sb-good-1/quote.sig"),
+        pcrs,
+        nonce: &nonce,
+        ak_public: None,
+    };
+    let evidence = Evidence {
+        ak_public: vector!("tpm/sb-good-1/ak.tpm2b_public"),
+        quotes: vec![quote],
+        boot_log: Some(vector!("tpm/sb-good-1/binary_bios_measurements")),
+        ima_log: None,
+        ima_from_entry: 0,
+    };
+    let claims = verify(&evidence, &Expectation::default()).claims.expect("a good case");
+    claims.boot().expect("a boot log").clone()
 });

@@ -25,9 +25,11 @@ use crate::tampered::{Copy, check_alone, pem, spki};
 use crate::{Appraisal, learn};
 use told::{NOW, Told, of_failures, of_findings};
 
-/// A check, and a case in which it fails. Each check of [`Check::ALL`] has one or more of them here, or is the server's
+type Case = (Check, fn(Check));
+
+/// Checks, and cases in which they fail. Each check of [`Check::ALL`] has one or more here, or is the server's
 /// and has them in the file that [`AT_THE_SERVER`] names.
-const CASES: &[(Check, fn(Check))] = &[
+const CASES: &[Case] = &[
     (Check::AkParse, |check| told(check, |told| truncate(&mut told.ak_public, 20))),
     (Check::AkAttributes, |check| {
         // An unrestricted key signs whatever looks like a quote.

@@ -142,6 +142,14 @@ mod tests {
 
     proptest! {
         #[test]
+        fn any_bytes_are_read_without_panic_and_give_no_more_than_they_are(
+            bytes in proptest::collection::vec(prop_oneof![2 => Just(0u8), 1 => any::<u8>()], 0..200),
+        ) {
+            let read: usize = read(&[&bytes]).map_or(0, |messages| messages.iter().map(Bytes::len).sum());
+            prop_assert!(read <= bytes.len());
+        }
+
+        #[test]
         fn messages_come_out_as_they_went_in_however_they_are_cut(
             messages in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..6),
             cut in 1usize..20,
