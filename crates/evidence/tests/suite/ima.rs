@@ -228,15 +228,57 @@ fn ascii(template_digest: &[u8], rest: &str) -> Vec<u8> {
     format!("10 {hex} {rest}\n").into_bytes()
 }
 
-/// Binary and ASCII of the same entry are the same list, with a template digest that holds.
+/// What PCR 10 of a bank is after this data was extended, twice and then once in violation.
+fn extended(bank: HashAlgorithm, way: Extension, data: &[u8]) -> Digest {
+    let measured = match way {
+        Extension::Native => bank.hash(&[data]),
+        Extension::Sha1Padded => {
+            let mut padded = HashAlgorithm::Sha1.hash(&[data]).as_bytes().to_vec();
+            padded.resize(bank.zero().as_bytes().len(), 0);
+            Digest::new(bank, &padded).unwrap()
+        }
+    };
+    let ones = vec![0xff; measured.as_bytes().len()];
+    let extend = |value: Digest, by: &[u8]| bank.hash(&[value.as_bytes(), by]);
+    let twice = extend(extend(bank.zero(), measured.as_bytes()), measured.as_bytes());
+    extend(twice, &ones)
+}
+
+/// Both forms of an entry, twice and then once in violation, replay to every bank in either way.
+fn check_replay(entry: &[u8], line: &[u8], hashed: &[u8]) {
+    let zeros = "0".repeat(40);
+    let violation = [&entry[..4], &[0; 20], &entry[24..]].concat();
+    let violation_line = [b"10 ".as_slice(), zeros.as_bytes(), &line[43..]].concat();
+    let binary = parse_binary(&[entry, entry, &violation].concat()).unwrap();
+    let text = parse_ascii(&[line, line, &violation_line].concat()).unwrap();
+    for bank in [BANKS.as_slice(), &[HashAlgorithm::Sha512]].concat() {
+        for way in [Extension::Native, Extension::Sha1Padded] {
+            let quoted = [extended(bank, way, hashed)];
+            for list in [&binary, &text] {
+                let (prefix, bad) = attested_prefix(list, &Replay::new(&[bank]), &quoted);
+                let prefix = prefix.unwrap_or_else(|| panic!("{bank} {way:?} does not replay"));
+                assert_eq!((prefix.entries, bad.len()), (3, 0), "{bank} {way:?}");
+                let ways: Vec<_> = prefix.replay.chains().iter().map(|chain| chain.extension).collect();
+                // SHA-1 is as long as itself: there is one way only.
+                let expected = if bank == HashAlgorithm::Sha1 { Extension::Native } else { way };
+                assert_eq!(ways, [expected]);
+            }
+        }
+    }
+}
+
+/// Binary and ASCII of the same entry are the same list, with a template digest that holds, and replay.
 fn check_template(template: &str, fields: &[&[u8]], text: &str) -> List {
     let bytes = entry(template, fields);
     let list = parse_binary(&bytes).unwrap_or_else(|error| panic!("{template}: {error}"));
     let found = list.entry(0).unwrap();
     assert_eq!(found.template().name(), template);
     assert!(Replay::new(&BANKS).extend(&found), "{template}");
-    let other = parse_ascii(&ascii(found.template_digest(), &format!("{template} {text}")));
+    let line = ascii(found.template_digest(), &format!("{template} {text}"));
+    let other = parse_ascii(&line);
     assert!(other.unwrap_or_else(|error| panic!("{template}: {error}")) == list, "{template}");
+    // PCR, digest, and the name with its length come before the data, which has its length too.
+    check_replay(&bytes, &line, &bytes[24 + 4 + template.len() + 4..]);
     list
 }
 
@@ -268,8 +310,31 @@ fn every_template_is_read_in_both_forms() {
     ];
     let text = format!("{ng_text} /a 05 security.ima|security.selinux 02 0102 1000 0 33261");
     check_template("evm-sig", &attributes, &text);
+    check_original_template(b"/a");
+    check_original_template(b"/two words\nand a line");
     let list = check_template("d-ng|n-ng|sig|buf", &[&ng, b"/a\0", b"", b"b"], &format!("{ng_text} /a  62"));
     assert!(matches!(list.entry(0).unwrap().template(), Template::Format(_)));
+}
+
+/// The first template: no length of the data, a bare digest, and a hash over the name filled up with zeros.
+fn check_original_template(name: &[u8]) {
+    let mut hashed = [0x5a; 20].to_vec();
+    hashed.extend(name);
+    hashed.resize(20 + 256, 0);
+    let digest = HashAlgorithm::Sha1.hash(&[&hashed]);
+    let mut entry = 10u32.to_le_bytes().to_vec();
+    entry.extend(digest.as_bytes());
+    entry.extend([3, 0, 0, 0]);
+    entry.extend(b"ima");
+    entry.extend([0x5a; 20]);
+    entry.extend(u32::try_from(name.len()).unwrap().to_le_bytes());
+    entry.extend(name);
+    let shown = std::str::from_utf8(name).unwrap();
+    let line = ascii(digest.as_bytes(), &format!("ima {} {shown}", "5a".repeat(20)));
+    let list = parse_binary(&entry).unwrap();
+    assert!(parse_ascii(&line).unwrap() == list);
+    assert_eq!(list.entry(0).unwrap().path(), name);
+    check_replay(&entry, &line, &hashed);
 }
 
 #[test]
