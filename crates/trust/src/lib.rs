@@ -20,6 +20,7 @@ pub mod reference;
 pub mod region;
 pub mod rollout;
 mod sentence;
+mod signature_memory;
 pub mod state;
 pub mod vector;
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use assay_evidence::Digest;
-use assay_evidence::ima::{Entry, MeasuredKey, SignatureFault, SigningKey, SigningKeys};
+use assay_evidence::ima::{Entry, FileSignature, MeasuredKey, SignatureFault, SigningKey, SigningKeys};
 
 use crate::path;
 use crate::pattern::Pattern;
@@ -12,6 +12,7 @@ use crate::policy::{
     Recovery, Weight,
 };
 use crate::region::RegionList;
+use crate::signature_memory::SignatureMemory;
 
 /// A policy that passed its lint, with its file list as a hash map. Share it by `Arc`.
 #[derive(Debug)]
@@ -38,6 +39,7 @@ pub(crate) struct FileReference {
     pub(crate) weakest_digest: Bank,
     exclude: Vec<Pattern>,
     signing_keys: SigningKeys,
+    verified: SignatureMemory,
     keyrings: HashMap<Vec<u8>, Box<[Digest]>>,
     allow: HashMap<Vec<u8>, Box<[Digest]>>,
 }
@@ -116,6 +118,7 @@ impl FileReference {
             weakest_digest: section.weakest_digest,
             exclude: section.exclude,
             signing_keys: keys.collect::<Result<_, _>>()?,
+            verified: SignatureMemory::default(),
             keyrings: section.keyrings.into_iter().map(named).collect::<Result<_, _>>()?,
             allow: section.allow.into_iter().map(named).collect::<Result<_, _>>()?,
         })
@@ -165,8 +168,11 @@ impl<'a> Signers<'a> {
 
     /// Whether the file's signature counts, or why not.
     pub(crate) fn judge(&self, entry: &Entry<'_>) -> Result<(), SignatureFault> {
-        let Err(fault) = self.reference.signing_keys.signer(entry) else { return Ok(()) };
-        match (fault, self.measured.signer(entry)) {
+        let verifies = |key: &SigningKey, signature: &FileSignature<'_>, digest: &Digest| {
+            self.reference.verified.verify(key, signature, digest)
+        };
+        let Err(fault) = self.reference.signing_keys.signer_by(entry, verifies) else { return Ok(()) };
+        match (fault, self.measured.signer_by(entry, verifies)) {
             (_, Ok(_)) => Ok(()),
             // Of two answers the one by a key that is known says more.
             (SignatureFault::UnknownKey(_), Err(fault)) | (fault, Err(_)) => Err(fault),

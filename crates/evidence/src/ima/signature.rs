@@ -176,10 +176,19 @@ impl SigningKeys {
 
     /// The key that signed the entry's file, or why none counts.
     pub fn signer(&self, entry: &Entry<'_>) -> Result<&SigningKey, SignatureFault> {
+        self.signer_by(entry, SigningKey::verify_digest)
+    }
+
+    /// The same by another way to [`SigningKey::verify_digest`], such as one that remembers what it has verified.
+    pub fn signer_by(
+        &self,
+        entry: &Entry<'_>,
+        verifies: impl Fn(&SigningKey, &FileSignature<'_>, &Digest) -> bool,
+    ) -> Result<&SigningKey, SignatureFault> {
         let (signature, digest) = entry.signed_digest()?;
         let of_id = self.by_id.get(&signature.key_id).ok_or(SignatureFault::UnknownKey(signature.key_id))?;
         let mut keys = of_id.iter().filter_map(|index| self.keys.get(*index));
-        keys.find(|key| key.verify_digest(&signature, &digest)).ok_or(SignatureFault::Wrong(signature.key_id))
+        keys.find(|key| verifies(key, &signature, &digest)).ok_or(SignatureFault::Wrong(signature.key_id))
     }
 }
 
