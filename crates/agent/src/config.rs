@@ -8,6 +8,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::logs;
+use crate::tpm::identity::IdentityConfig;
 use crate::tpm::{Target, TpmError};
 
 /// The configuration cannot be used.
@@ -66,6 +67,8 @@ pub struct ConfigFile {
     pub state: Option<PathBuf>,
     /// The TPM: a device, tcp:HOST:PORT or unix:PATH.
     pub tpm: Option<String>,
+    /// The identity that the device's maker gave it: IDevID and IAK.
+    pub identity: Option<IdentityConfig>,
     /// The boot log.
     pub boot_log: Option<PathBuf>,
     /// The IMA list in binary form.
@@ -212,6 +215,7 @@ impl ConfigFile {
             bundle: self.bundle.ok_or(ConfigError::Missing { option: "bundle" })?,
             state: self.state.unwrap_or_else(|| STATE.into()),
             sources,
+            identity: self.identity,
             workload_api: self.workload_api.unwrap_or_else(|| WORKLOAD_API.into()),
             telemetry_interval: self.telemetry.enabled.then(|| Duration::from_secs_f64(interval_seconds)),
             location: self.location,
@@ -245,6 +249,8 @@ pub struct Config {
     pub state: PathBuf,
     /// TPM and logs.
     pub sources: Sources,
+    /// IDevID and IAK, if the device has them.
+    pub identity: Option<IdentityConfig>,
     /// The Workload API's socket.
     pub workload_api: PathBuf,
     /// Time between two batches; `None`: no telemetry.

@@ -23,6 +23,7 @@ use crate::edge::Client;
 use crate::state_dir::{StateDir, StateError};
 use crate::tpm::TpmError;
 use crate::tpm::ek::EndorsementKey;
+use crate::tpm::identity::{Identity, IdentityError};
 
 /// Enrollment did not come to its end.
 #[derive(Debug, Error)]
@@ -30,6 +31,9 @@ pub enum EnrollError {
     /// The TPM did not do its part.
     #[error(transparent)]
     Tpm(#[from] TpmError),
+    /// The device's IDevID or IAK is not where it is said to be.
+    #[error(transparent)]
+    MakersIdentity(#[from] IdentityError),
     /// No request could be made for the device key.
     #[error("no certificate request could be made")]
     Request(#[from] CsrError),
@@ -94,7 +98,11 @@ pub async fn enroll(
     // Its slot in the TPM is free again when the exchange is over, however it ends.
     let ek = device.run(|device| EndorsementKey::load(&device.tpm)).await?;
     let keys = device.key.keys();
-    let begin = EnrollBegin {
+    let identity = match config.identity.clone() {
+        Some(config) => Some(device.run(move |device| Ok(Identity::load(&device.tpm, &config))).await??),
+        None => None,
+    };
+    let mut begin = EnrollBegin {
         ek_public: ek.public().to_vec().into(),
         ek_certificate: ek.certificate().unwrap_or_default().to_vec().into(),
         ek_intermediates: ek.intermediates().iter().map(|der| der.clone().into()).collect(),
@@ -102,12 +110,20 @@ pub async fn enroll(
         device_key_public: keys.device.public().to_vec().into(),
         name: config.name.clone(),
         agent_version: VERSION.to_owned(),
+        ..EnrollBegin::default()
     };
+    if let Some(identity) = &identity {
+        begin.iak_public = identity.iak_public.clone().into();
+        begin.iak_certificate = identity.iak_certificate.clone().into();
+        begin.idevid_public = identity.idevid_public.clone().into();
+        begin.idevid_certificate = identity.idevid_certificate.clone().into();
+        begin.idevid_intermediates = identity.intermediates.iter().map(|der| der.clone().into()).collect();
+    }
     let (sender, receiver) = mpsc::channel(1);
     send(&sender, enroll_request::Step::Begin(begin)).await;
     let mut answers = client.enroll(ReceiverStream::new(receiver)).await?.into_inner();
     let challenge = next_challenge(&mut answers).await?;
-    let proof = device.run(move |device| Ok(prove(device, &ek, &challenge))).await??;
+    let proof = device.run(move |device| Ok(prove(device, &ek, identity.as_ref(), &challenge))).await??;
     send(&sender, enroll_request::Step::Proof(proof)).await;
     let result = next_result(&mut answers).await?;
     let enrollment = Enrollment { device_id: result.device_id };
@@ -122,11 +138,14 @@ pub async fn enroll(
 fn prove(
     device: &Device,
     ek: &EndorsementKey,
+    identity: Option<&Identity>,
     challenge: &EnrollChallenge,
 ) -> Result<EnrollProof, EnrollError> {
     let keys = device.key.keys();
     let secret = ek.activate(&keys.ak, &challenge.credential_blob, &challenge.encrypted_secret)?;
     let (certify_info, certify_signature) = keys.ak.certify(&keys.device, &challenge.nonce)?;
+    let by_iak = identity.map(|identity| identity.certify(&keys.ak, &challenge.nonce)).transpose()?;
+    let (iak_certify_info, iak_certify_signature) = by_iak.unwrap_or_default();
     let csr = device.key.certificate_request()?;
     let body = enroll_proof_body(&challenge.nonce, keys.ak.public(), keys.device.public(), &csr);
     let hash = digest::digest(&digest::SHA256, &body);
@@ -136,6 +155,8 @@ fn prove(
         certify_info: certify_info.into(),
         certify_signature: certify_signature.into(),
         csr: csr.into(),
+        iak_certify_info: iak_certify_info.into(),
+        iak_certify_signature: iak_certify_signature.into(),
     })
 }
 

@@ -28,6 +28,7 @@ use crate::session::{Session, SessionError};
 use crate::state_dir::{StateDir, StateError};
 use crate::telemetry;
 use crate::tpm::TpmError;
+use crate::tpm::identity::IdentityError;
 use crate::workload_api::{self, SocketError};
 
 /// The agent cannot start, or cannot go on.
@@ -175,7 +176,9 @@ impl Interruption {
         match self {
             Interruption::Tpm(error)
             | Interruption::Session(SessionError::Tpm(error))
-            | Interruption::Enroll(EnrollError::Tpm(error)) => error.is_lost(),
+            | Interruption::Enroll(
+                EnrollError::Tpm(error) | EnrollError::MakersIdentity(IdentityError::Tpm(error)),
+            ) => error.is_lost(),
             _ => false,
         }
     }

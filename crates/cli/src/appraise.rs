@@ -10,7 +10,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, anyhow, bail};
 use assay_evidence::Check;
 use assay_evidence::time::UnixTime;
-use assay_evidence::tpm::ek_certificate::TrustAnchor;
+use assay_evidence::tpm::ek_certificate::{EkCertificate, Endorsers, TrustAnchor};
+use assay_evidence::tpm::endorsement::Endorsement;
+use assay_evidence::tpm::revocation::{LIST_BYTES_MAX, RevocationList};
 use assay_trust::change::{Change, describe};
 use assay_trust::{AttestationResult, CompiledPolicy, Finding, Tier, appraise, refuse};
 use serde_json::{Value, json};
@@ -58,6 +60,9 @@ pub struct VerifierArgs {
     /// Trust these certificates to vouch for TPMs, not the folder's own (may be repeated; PEM or DER, or a folder).
     #[arg(long = "trust-anchor", value_name = "FILE_OR_DIR")]
     trust_anchors: Vec<PathBuf>,
+    /// Heed these revocation lists of the authorities above the TPM (may be repeated; PEM or DER, or a folder).
+    #[arg(long = "ek-crl", value_name = "FILE_OR_DIR")]
+    ek_crls: Vec<PathBuf>,
     /// The nonce that every quote has to answer, in hex, whatever the folder says.
     #[arg(long, value_name = "HEX")]
     nonce: Option<String>,
@@ -134,12 +139,29 @@ impl VerifierArgs {
                 UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs()))
             }
         };
+        Ok(Expected { endorsers: self.endorsers()?, nonce, last_reset_count: self.last_reset_count, at })
+    }
+
+    fn endorsers(&self) -> Result<Endorsers> {
         let mut anchors = Vec::new();
         for path in &self.trust_anchors {
-            read_anchors(path, &mut anchors).with_context(|| format!("--trust-anchor {}", path.display()))?;
+            let read = each_file(path, &CERTIFICATE_NAMES, &mut |file| {
+                let bytes = read_bounded(file, SMALL_BYTES_MAX)?.context("it is not there")?;
+                anchors.extend(TrustAnchor::from_pem_or_der(&bytes)?);
+                Ok(())
+            });
+            read.with_context(|| format!("--trust-anchor {}", path.display()))?;
         }
-        let trust_anchors = Some(anchors).filter(|_| !self.trust_anchors.is_empty());
-        Ok(Expected { trust_anchors, nonce, last_reset_count: self.last_reset_count, at })
+        let mut lists = Vec::new();
+        for path in &self.ek_crls {
+            let read = each_file(path, &CRL_NAMES, &mut |file| {
+                let bytes = read_bounded(file, LIST_BYTES_MAX)?.context("it is not there")?;
+                lists.extend(RevocationList::from_pem_or_der(&bytes)?);
+                Ok(())
+            });
+            read.with_context(|| format!("--ek-crl {}", path.display()))?;
+        }
+        Ok(Endorsers::new(anchors, lists))
     }
 }
 
@@ -147,27 +169,22 @@ fn read_policy(path: &Path) -> Result<CompiledPolicy> {
     CompiledPolicy::new(policy_file::read(path)?).with_context(|| path.display().to_string())
 }
 
-/// Reads one file of certificates, or every file of a folder.
-fn read_anchors(path: &Path, anchors: &mut Vec<TrustAnchor>) -> Result<()> {
+/// Reads one file, or those of a folder whose names end in one of `endings`.
+fn each_file(path: &Path, endings: &[&str], read: &mut impl FnMut(&Path) -> Result<()>) -> Result<()> {
     if !path.is_dir() {
-        let bytes = read_bounded(path, SMALL_BYTES_MAX)?.context("it is not there")?;
-        anchors.extend(TrustAnchor::from_pem_or_der(&bytes)?);
-        return Ok(());
+        return read(path);
     }
     let mut files: Vec<PathBuf> = Vec::new();
-    for entry in std::fs::read_dir(path)?.take(ANCHOR_FILES_MAX) {
+    for entry in std::fs::read_dir(path)?.take(FILES_MAX) {
         files.push(entry?.path());
     }
+    files.retain(|file| file.extension().is_some_and(|ending| endings.iter().any(|known| ending == *known)));
     files.sort();
-    let is_certificate = |file: &&PathBuf| {
-        file.extension()
-            .is_some_and(|extension| ["pem", "crt", "cer", "der"].iter().any(|known| extension == *known))
-    };
-    for file in files.iter().filter(is_certificate) {
-        read_anchors(file, anchors).with_context(|| file.display().to_string())?;
+    if files.is_empty() {
+        bail!("there is no file in it whose name ends in .{}", endings.join(" or ."));
     }
-    if anchors.is_empty() {
-        bail!("there is no certificate (.pem, .crt, .cer or .der) in it");
+    for file in &files {
+        read(file).with_context(|| file.display().to_string())?;
     }
     Ok(())
 }
@@ -194,6 +211,10 @@ impl Verdict {
         if args.policy.is_some() { self.result.tier() } else { Tier::None }
     }
 
+    fn certificate(&self) -> Option<&EkCertificate> {
+        self.verified.endorsement.as_ref().and_then(Endorsement::certificate)
+    }
+
     /// That there is no policy is no news to who gave none.
     fn findings(&self) -> impl Iterator<Item = &Finding> {
         self.result.findings().iter().filter(|finding| finding.check != Check::PolicyPresent)
@@ -211,7 +232,8 @@ impl Verdict {
             "trust_vector": self.result.vector(),
             "ak_name": claims.map(|claims| claims.ak_name().to_hex()),
             "reset_count": claims.map(|claims| claims.clock().reset_count),
-            "tpm_manufacturer": self.verified.endorsement.as_ref().and_then(|endorsement| endorsement.manufacturer()),
+            "tpm_manufacturer": self.certificate().and_then(EkCertificate::manufacturer),
+            "ek_sha256": self.verified.endorsement.as_ref().map(|endorsement| endorsement.ek_sha256().to_hex()),
             "ima": claims.and_then(|claims| claims.ima()).map(|ima| json!({
                 "attested": ima.attested_total(),
                 "good": self.result.good_ima_entries(),
@@ -222,8 +244,8 @@ impl Verdict {
 
     fn print_report(&self, args: &Args) -> Result<()> {
         crate::output::out!("{}", self.folder.display());
-        let vouched = match &self.verified.endorsement {
-            Some(endorsement) => format!("EK certificate by {}", endorsement.issuer()),
+        let vouched = match self.certificate() {
+            Some(certificate) => format!("EK certificate by {}", certificate.issuer()),
             None => "no EK certificate vouches for the TPM".to_owned(),
         };
         crate::output::out!(
@@ -272,4 +294,6 @@ fn print_changes(since: &Path, changes: &[Change]) {
 /// The exit code for arguments or a folder that are of no use.
 const UNUSABLE: u8 = 2;
 /// Manufacturers' roots are some hundred.
-const ANCHOR_FILES_MAX: usize = 10_000;
+const FILES_MAX: usize = 10_000;
+const CERTIFICATE_NAMES: [&str; 4] = ["pem", "crt", "cer", "der"];
+const CRL_NAMES: [&str; 3] = ["crl", "pem", "der"];

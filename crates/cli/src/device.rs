@@ -192,6 +192,9 @@ fn labels(device: &Value) -> String {
 
 fn print_explanation(answer: &Value) {
     print_device(answer);
+    if let Some(endorsement) = answer.get("endorsement") {
+        print_endorsement(endorsement);
+    }
     print_findings(output::list(answer, "findings"));
     let changes = output::list(answer, "changes");
     if !changes.is_empty() {
@@ -218,6 +221,20 @@ fn print_explanation(answer: &Value) {
             vec![output::time(event, "at"), output::text(event, "kind"), output::text(event, "detail")]
         });
         output::out!("\n{}", output::table(&["time", "event", "detail"], rows));
+    }
+}
+
+fn print_endorsement(endorsement: &Value) {
+    output::out!("{:12} {}", "ek sha256", output::text(endorsement, "ek_sha256"));
+    for (title, part, detail) in
+        [("ek by", "certificate", "manufacturer"), ("identity by", "identity", "serial")]
+    {
+        if let Some(part) = endorsement.get(part).filter(|part| part.is_object()) {
+            output::out!("{title:12} {} ({})", output::text(part, "issuer"), output::text(part, detail));
+        }
+    }
+    for failure in output::list(endorsement, "failures") {
+        output::out!("{:12} {}", "not by", failure.as_str().unwrap_or_default());
     }
 }
 

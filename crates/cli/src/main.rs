@@ -18,6 +18,7 @@ mod policy;
 mod policy_assign;
 mod policy_deb;
 mod policy_diff;
+mod policy_eks;
 mod policy_file;
 mod policy_files;
 mod policy_import;

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use crate::{
-    output, policy_assign, policy_deb, policy_diff, policy_import, policy_initrd, policy_learn, policy_lint,
-    policy_merge, policy_rollout, policy_rootfs, policy_sign, policy_try,
+    output, policy_assign, policy_deb, policy_diff, policy_eks, policy_import, policy_initrd, policy_learn,
+    policy_lint, policy_merge, policy_rollout, policy_rootfs, policy_sign, policy_try,
 };
 
 /// Arguments of `assay policy`.
@@ -42,6 +42,8 @@ enum Verb {
     Diff(policy_diff::Args),
     /// Make one policy of several: lists are joined, the stricter demand holds.
     Merge(policy_merge::Args),
+    /// Vouch for endorsement keys by their hash, for TPMs without a certificate or beside it.
+    AllowEks(policy_eks::Args),
     /// Make a policy of Keylime's, and say what means something else here.
     Import(policy_import::Args),
     /// Make a policy of the programs in Debian packages.
@@ -69,6 +71,7 @@ pub fn run(args: Args) -> ExitCode {
         Verb::Lint(args) => policy_lint::run(&args),
         Verb::Diff(args) => policy_diff::run(&args),
         Verb::Merge(args) => output::exit(policy_merge::run(&args)),
+        Verb::AllowEks(args) => output::exit(policy_eks::run(&args)),
         Verb::Import(args) => output::exit(policy_import::run(&args)),
         Verb::FromDeb(args) => output::exit(policy_deb::run(&args)),
         Verb::FromRootfs(args) => output::exit(policy_rootfs::run(&args)),

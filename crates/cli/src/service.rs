@@ -29,6 +29,9 @@ pub struct ServerArgs {
     /// Certificates that vouch for TPMs, a file or a folder (may be repeated).
     #[arg(long = "ek-anchors")]
     ek_anchors: Vec<PathBuf>,
+    /// Revocation lists of the authorities above TPMs, a file or a folder (may be repeated).
+    #[arg(long = "ek-crls")]
+    ek_crls: Vec<PathBuf>,
     /// Address for gateways.
     #[arg(long)]
     edge: Option<std::net::SocketAddr>,
@@ -124,6 +127,7 @@ fn server_config(args: &ServerArgs) -> Result<assay_server::Config> {
         config.console = console;
     }
     config.ek_anchors.extend(args.ek_anchors.iter().cloned());
+    config.ek_crls.extend(args.ek_crls.iter().cloned());
     Ok(config)
 }
 

@@ -37,10 +37,24 @@ checks! {
     EkChain => "ek-chain",
     /// Every certificate of the EK chain is valid at the given time.
     EkValidity => "ek-validity",
+    /// No certificate of the EK chain is on its issuer's revocation list.
+    EkRevoked => "ek-revoked",
     /// The EK certificate is an EK certificate (2.23.133.8.1).
     EkEku => "ek-eku",
     /// The EK certificate certifies the EK that was presented.
     EkCertificateKey => "ek-certificate-key",
+    /// IAK and IDevID certificate chain to a trust anchor for device identities.
+    IdevidChain => "idevid-chain",
+    /// Every certificate of those chains is valid at the given time.
+    IdevidValidity => "idevid-validity",
+    /// No certificate of those chains is on its issuer's revocation list.
+    IdevidRevoked => "idevid-revoked",
+    /// The certificates are an IAK's and an IDevID's, of one TPM.
+    IdevidCertificate => "idevid-certificate",
+    /// IAK and IDevID are TPM-made keys for their use, and those that the certificates certify.
+    IdevidKey => "idevid-key",
+    /// The IAK certified the AK, for this enrollment.
+    IakCertify => "iak-certify",
     /// The quote parses as TPMS_ATTEST with TPMT_SIGNATURE.
     QuoteParse => "quote-parse",
     /// TPMS_ATTEST.magic is TPM_GENERATED_VALUE.

@@ -7,18 +7,19 @@ use std::sync::Arc;
 
 use assay_evidence::HashAlgorithm;
 use assay_evidence::time::UnixTime;
-use assay_evidence::tpm::ek_certificate::{Endorsement, verify_ek_certificate};
+use assay_evidence::tpm::endorsement::Endorsement;
 use assay_evidence::verify::Baseline;
 use assay_identity::SpiffeId;
-use assay_trust::{AttestationResult, Event, Finding, Status};
+use assay_trust::{AttestationResult, Event, Finding, Status, reappraise_endorsement};
 use assay_wire::edge;
 use assay_wire::pcr::{PcrError, selection_to_wire, values_from_wire};
 use axum::body::Bytes;
 use thiserror::Error;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 
 use crate::device::{Device, DeviceError, columns};
+use crate::endorsers::Endorsing;
 use crate::evidence::keeper::{JudgedEvidence, Keeper, Progress, clock};
 use crate::fate::{change, findings_json, vector_json};
 use crate::keys::{KeysError, random};
@@ -35,7 +36,13 @@ use crate::verifier::{Job, Judged, quoted_pcrs};
 pub(crate) struct Attester {
     /// The device, its state as of the last look.
     pub device: Device,
-    endorsement: Option<Arc<Endorsement>>,
+    endorsement: Arc<Endorsement>,
+    /// Whom the endorsement was verified with, and word of changes.
+    pub endorsers: watch::Receiver<Endorsing>,
+    /// Those it was verified with, as evidence is kept with.
+    endorsed_by: Bytes,
+    /// Counts their changes.
+    endorsed: u64,
     /// What need not be judged again, and the policy it was judged under.
     baseline: Option<(u64, Baseline)>,
     /// What need not be sent again.
@@ -43,6 +50,8 @@ pub(crate) struct Attester {
     /// The result on record, so that the same one is not recorded twice.
     recorded: Option<AppraisalRecord>,
     restarts: u32,
+    /// IMA lists in a row that ended before the quote.
+    short_lists: u32,
 }
 
 /// A challenge that waits for its evidence.
@@ -54,6 +63,8 @@ pub(crate) struct Challenge {
     known: Known,
     /// The policy it was made under.
     revision: u64,
+    /// The endorsers it was made under.
+    endorsed: u64,
     /// Held while whole logs may be on their way or in memory.
     _full: Option<OwnedSemaphorePermit>,
 }
@@ -74,7 +85,7 @@ enum Known {
 pub(crate) enum Outcome {
     /// A verdict, which is on record.
     Judged(edge::Verdict),
-    /// Nothing was judged: what was asked for is no longer enough. Challenge again, in full.
+    /// Nothing was judged: what was asked for is no longer enough, or not all of it came. Challenge again at once.
     AskAgain,
 }
 
@@ -85,14 +96,60 @@ impl Attester {
         if device.state.status() == Status::Revoked {
             return Err(AttestError::Revoked);
         }
-        let record = &device.record;
-        let intermediates = device.ek_intermediates();
-        let endorsement =
-            verify_ek_certificate(&record.ek_certificate, &intermediates, server.ek_anchors(), now);
+        let mut endorsers = server.endorsers.watch();
+        let endorsing = endorsers.borrow_and_update().clone();
+        let endorsement = device.endorsement(&endorsing, now)?;
         let recorded = server.store.last_appraisal(id.as_str()).await?;
-        let endorsement = endorsement.ok().map(Arc::new);
+        let endorsement = Arc::new(endorsement);
         let keeper = Keeper::of(server, &device).await;
-        Ok(Attester { device, endorsement, baseline: None, keeper, recorded, restarts: 0 })
+        Ok(Attester {
+            device,
+            endorsement,
+            endorsers,
+            endorsed_by: endorsing.kept,
+            endorsed: 0,
+            baseline: None,
+            keeper,
+            recorded,
+            restarts: 0,
+            short_lists: 0,
+        })
+    }
+
+    /// Verifies the endorsement again if the endorsers changed; whether that made it another. A device whose
+    /// endorsement the policy no longer accepts falls now: its own word is not waited for.
+    pub(crate) async fn endorse_again(
+        &mut self,
+        server: &Server,
+        now: UnixTime,
+    ) -> Result<bool, AttestError> {
+        let before = self.endorsement.clone();
+        if self.endorsement(now)? == before {
+            return Ok(false);
+        }
+        if let Some(policy) = server.policies.of(&self.device).compiled
+            && let Some(result) = reappraise_endorsement(&policy, &self.endorsement, now)
+        {
+            self.record(server, &result, None).await?;
+        }
+        Ok(true)
+    }
+
+    /// The endorsement under the endorsers in force, and by certificates that have not expired. Evidence is kept with
+    /// the endorsers that it was judged with, so that under others it is kept anew.
+    fn endorsement(&mut self, now: UnixTime) -> Result<Arc<Endorsement>, AttestError> {
+        let changed = self.endorsers.has_changed().unwrap_or(false);
+        if changed {
+            self.endorsed += 1;
+            self.baseline = None;
+            self.keeper.forget();
+        }
+        if changed || self.endorsement.valid_until().is_some_and(|until| until < now) {
+            let endorsers = self.endorsers.borrow_and_update().clone();
+            self.endorsement = Arc::new(self.device.endorsement(&endorsers, now)?);
+            self.endorsed_by = endorsers.kept;
+        }
+        Ok(self.endorsement.clone())
     }
 
     /// Asks for fresh evidence, and of the logs only for what is new. `None`: too many devices were asked for
@@ -122,7 +179,8 @@ impl Attester {
             ima_from_entry: known.ima_entries(),
         };
         let expires_at = Instant::now() + server.config.challenge_ttl();
-        Ok(Some((Challenge { nonce, expires_at, known, revision: policy.revision, _full: full }, message)))
+        let (revision, endorsed) = (policy.revision, self.endorsed);
+        Ok(Some((Challenge { nonce, expires_at, known, revision, endorsed, _full: full }, message)))
     }
 
     /// Judges evidence and records what follows. The challenge is spent, whatever comes of it.
@@ -147,6 +205,10 @@ impl Attester {
             self.baseline = None;
             return Ok(Outcome::AskAgain);
         }
+        let endorsement = self.endorsement(now)?;
+        if challenge.endorsed != self.endorsed && !matches!(challenge.known, Known::Nothing) {
+            return Ok(Outcome::AskAgain);
+        }
         if matches!(challenge.known, Known::Judged(_)) && challenge.revision != revision {
             self.baseline = None;
             return Ok(Outcome::AskAgain);
@@ -165,7 +227,7 @@ impl Attester {
             ak_public: Bytes::copy_from_slice(&self.device.record.ak_public),
             last_reset_count,
             policy,
-            endorsement: self.endorsement.clone().filter(|endorsement| now <= endorsement.valid_until()),
+            endorsement: Some(endorsement),
             nonce: challenge.nonce,
             baseline: challenge.known.baseline().cloned(),
             boot_logs: server.boot_logs.clone(),
@@ -173,7 +235,8 @@ impl Attester {
             quote: quote.clone(),
             now,
         };
-        let Judged { result, baseline, authentic, attested } = server.verifier.run(job).await?;
+        let Judged { result, baseline, authentic, attested, list_may_be_short } =
+            server.verifier.run(job).await?;
         if !authentic && !proven {
             return Err(AttestError::NotTheDevice(result.findings().to_vec()));
         }
@@ -181,11 +244,18 @@ impl Attester {
             // The store may be at fault as well as the device: let it tell everything itself.
             return Ok(self.ask_for_everything());
         }
+        // Read before the last entry was in it: no fault of the device's. Only its word says so yet, so not for ever.
+        if list_may_be_short && self.short_lists < SHORT_LISTS_MAX {
+            self.short_lists += 1;
+            return Ok(Outcome::AskAgain);
+        }
+        self.short_lists = 0;
         let good = result.good_ima_entries();
         let policy_revision = revision;
         let judged = JudgedEvidence {
             evidence,
             quote,
+            endorsers: self.endorsed_by.clone(),
             known_entries,
             kept_bytes,
             last_reset_count,
@@ -194,7 +264,7 @@ impl Attester {
             attested,
             good,
         };
-        self.record(server, &result, &judged).await?;
+        self.record(server, &result, Some(&judged)).await?;
         self.keeper.expect_again(&judged);
         // What is good but not kept would leave a gap in what is.
         let baseline = baseline
@@ -233,9 +303,9 @@ impl Attester {
         &mut self,
         server: &Server,
         result: &AttestationResult,
-        judged: &JudgedEvidence,
+        judged: Option<&JudgedEvidence>,
     ) -> Result<(), AttestError> {
-        let now = judged.at;
+        let now = result.at();
         let appraisal = AppraisalRecord {
             at: now,
             tier: result.tier().name().to_owned(),
@@ -251,10 +321,8 @@ impl Attester {
         for attempt in 1..=ATTEMPTS_MAX {
             let next = self.device.state.apply(&event);
             let changes = !same_result || next.version() != self.device.state.version();
-            let draft = match changes || self.keeper.wants(judged) {
-                true => self.keeper.draft(&self.device, judged),
-                false => None,
-            };
+            let new = judged.filter(|judged| changes || self.keeper.wants(judged));
+            let draft = new.and_then(|judged| self.keeper.draft(&self.device, judged));
             // What cannot be kept does not keep the result from being recorded.
             let evidence = match &draft {
                 Some(draft) if attempt < ATTEMPTS_MAX => Some(draft.pack(server).await?),
@@ -279,7 +347,7 @@ impl Attester {
                         server.revocations.publish(&withdrawn, now)?;
                         self.log(result, next.status(), withdrawn.serials.len());
                     }
-                    if let Some(draft) = &draft {
+                    if let (Some(draft), Some(judged)) = (&draft, judged) {
                         self.keeper.kept(draft, judged, kept);
                     }
                     self.device.record.trust = columns(&next);
@@ -438,5 +506,7 @@ pub(crate) const NONCE_BYTES: usize = 32;
 const FINDINGS_TOLD_MAX: usize = 64;
 /// Challenges in a row that a claimed new boot may ask for.
 const RESTARTS_MAX: u32 = 3;
+/// Lists in a row that may end before the quote.
+const SHORT_LISTS_MAX: u32 = 2;
 /// How often a result is recorded anew when the device moves on meanwhile.
 const ATTEMPTS_MAX: usize = 3;

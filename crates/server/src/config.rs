@@ -24,6 +24,12 @@ pub struct Config {
     pub names: Vec<String>,
     /// Certificates that vouch for TPMs, PEM or DER: files, or folders of them. Without any, no device can enroll.
     pub ek_anchors: Vec<PathBuf>,
+    /// Revocation lists of the authorities above TPMs, PEM or DER: files, or folders of them. They and `ek_anchors` are
+    /// read again when they change.
+    pub ek_crls: Vec<PathBuf>,
+    /// Certificates that vouch for IDevIDs and IAKs, PEM or DER: files, or folders of them. Without any, none is asked
+    /// for and none counts. `ek_crls` holds their revocation lists too.
+    pub idevid_anchors: Vec<PathBuf>,
     /// Public keys or certificates, PEM or DER, whose signature a policy needs to come into force: files, or folders of
     /// them, one key each. Empty: nobody has to sign.
     pub policy_signers: Vec<PathBuf>,
@@ -79,6 +85,8 @@ impl Default for Config {
             console: SocketAddr::from(([127, 0, 0, 1], 8445)),
             names: Vec::new(),
             ek_anchors: Vec::new(),
+            ek_crls: Vec::new(),
+            idevid_anchors: Vec::new(),
             policy_signers: Vec::new(),
             attest_interval_seconds: 60,
             challenge_ttl_seconds: 30,
@@ -121,7 +129,8 @@ impl Config {
         let mut config = Config::from_toml(&text)?;
         if let Some(folder) = file.parent() {
             config.data = folder.join(&config.data);
-            for file in config.ek_anchors.iter_mut().chain(&mut config.policy_signers) {
+            let anchors = config.ek_anchors.iter_mut().chain(&mut config.idevid_anchors);
+            for file in anchors.chain(&mut config.ek_crls).chain(&mut config.policy_signers) {
                 *file = folder.join(&*file);
             }
         }

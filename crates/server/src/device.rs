@@ -1,11 +1,15 @@
 //! A device as the use cases have it: its record and its trust state, read back and checked.
 
 use assay_evidence::time::UnixTime;
+use assay_evidence::tpm::endorsement::Endorsement;
 use assay_identity::SpiffeId;
 use assay_trust::TrustState;
 use assay_trust::labels::Labels;
+use assay_wire::edge;
+use axum::body::Bytes;
 use thiserror::Error;
 
+use crate::endorsers::Endorsing;
 use crate::store::{DeviceRecord, Store, StoreError, TrustColumns};
 
 /// A device that is enrolled.
@@ -40,17 +44,27 @@ impl Device {
         Ok(Device { id, record, labels, state })
     }
 
-    /// The certificates that came with the EK certificate, DER.
-    pub(crate) fn ek_intermediates(&self) -> Vec<&[u8]> {
-        certificates(&self.record.ek_intermediates)
+    /// Its EK and who vouches for it at a time, with the identity that it showed beside it.
+    pub(crate) fn endorsement(&self, by: &Endorsing, at: UnixTime) -> Result<Endorsement, DeviceError> {
+        let endorsement = by.endorsement(&self.shown(), at);
+        Ok(endorsement.map_err(|_| StoreError::Corrupt { column: "devices.ek_public" })?)
     }
 
-    /// The EK certificate and those that came with it, concatenated DER.
-    pub(crate) fn endorsement_der(&self) -> Vec<u8> {
-        let certificate = &self.record.ek_certificate;
-        // An NV index is often larger than its certificate, and filled up.
-        let certificate = certificates(certificate).first().copied().unwrap_or(certificate);
-        [certificate, &self.record.ek_intermediates].concat()
+    /// What it showed of its EK and its identity when it enrolled.
+    pub(crate) fn shown(&self) -> edge::EnrollBegin {
+        let copies = |der: &[u8]| certificates(der).into_iter().map(Bytes::copy_from_slice).collect();
+        let DeviceRecord { ek_public, ek_certificate, ek_intermediates, identity, .. } = &self.record;
+        edge::EnrollBegin {
+            ek_public: Bytes::copy_from_slice(ek_public),
+            ek_certificate: Bytes::copy_from_slice(ek_certificate),
+            ek_intermediates: copies(ek_intermediates),
+            iak_public: Bytes::copy_from_slice(&identity.iak_public),
+            iak_certificate: Bytes::copy_from_slice(&identity.iak_certificate),
+            idevid_public: Bytes::copy_from_slice(&identity.idevid_public),
+            idevid_certificate: Bytes::copy_from_slice(&identity.idevid_certificate),
+            idevid_intermediates: copies(&identity.intermediates),
+            ..edge::EnrollBegin::default()
+        }
     }
 }
 

@@ -3,15 +3,19 @@
 //! Two steps, each consuming the one before, so that a challenge is answered once. Nothing is stored until every
 //! check holds: load, decide, commit, answer.
 
+use std::sync::Arc;
+
 use assay_evidence::time::UnixTime;
 use assay_evidence::tpm::certify::{CertifiedKey, verify_certify};
 use assay_evidence::tpm::credential::{Credential, CredentialError, make_credential};
-use assay_evidence::tpm::ek_certificate::{TrustAnchor, verify_ek_certificate};
+use assay_evidence::tpm::ek_certificate::Endorsers;
+use assay_evidence::tpm::endorsement::Endorsement;
+use assay_evidence::tpm::idevid::verify_iak_binding;
 use assay_evidence::tpm::public_area::PublicArea;
 use assay_evidence::{Check, Failure};
 use assay_identity::csr::CsrError;
 use assay_identity::{Csr, SpiffeId};
-use assay_trust::{Event, Status, TrustState};
+use assay_trust::{CompiledPolicy, Event, Status, TrustState, admit};
 use assay_wire::binding::enroll_proof_body;
 use assay_wire::edge;
 use aws_lc_rs::hmac;
@@ -20,13 +24,14 @@ use thiserror::Error;
 use crate::device::{Device, DeviceError, columns};
 use crate::keys::{KeysError, random};
 use crate::server::Server;
-use crate::store::{DeviceRecord, EnrollDevice, StoreError};
+use crate::store::{DeviceRecord, EnrollDevice, IdentityRecord, StoreError};
 
 /// An enrollment that waits for its proof.
 #[derive(Debug)]
 pub(crate) struct Enrollment {
     id: SpiffeId,
     begin: edge::EnrollBegin,
+    identity: IdentityRecord,
     ak: PublicArea,
     device_key: PublicArea,
     secret: [u8; SECRET_BYTES],
@@ -35,30 +40,39 @@ pub(crate) struct Enrollment {
 
 impl Enrollment {
     /// Checks what was presented and makes a challenge that only its TPM can answer.
-    pub(crate) fn begin(
+    pub(crate) async fn begin(
         server: &Server,
         begin: edge::EnrollBegin,
         now: UnixTime,
     ) -> Result<(Enrollment, edge::EnrollChallenge), EnrollError> {
         check_name(&begin.name)?;
+        check_sizes(&begin)?;
         let ek = parse(&begin.ek_public, Check::EkPublic, "EK")?;
         let ak = parse(&begin.ak_public, Check::AkParse, "AK")?;
         let device_key = parse(&begin.device_key_public, Check::DeviceKeyCertify, "device key")?;
         let mut failures = [ek.check_ek(), ak.check_ak(), device_key.check_device_key()].concat();
-        failures.extend(endorse(server.ek_anchors(), &begin, &ek, now).err().unwrap_or_default());
+        let ek_sha256 = assay_telemetry::sha256(&ek.spki_der());
+        let id = SpiffeId::device(&server.config.trust_domain, &ek_sha256);
+        let policy = policy_of(server, &id).await?;
+        let endorsers = server.endorsers.current();
+        failures
+            .extend(endorse(policy.as_deref(), &begin, &ek, &endorsers.eks, now).err().unwrap_or_default());
+        let shown = IdentityRecord::shown(&begin);
+        let verified = shown.verify(&endorsers.identities, now);
+        // What nobody can vouch for is not kept, as if it had not been shown.
+        let identity = if verified.is_some() { shown } else { IdentityRecord::default() };
+        failures.extend(verified.and_then(Result::err).unwrap_or_default());
         if !failures.is_empty() {
             return Err(EnrollError::Refused(failures));
         }
         let (secret, nonce) = (random()?, random()?);
         let Credential { blob, encrypted_secret } = make_credential(&ek, &ak.name(), &secret)?;
-        let ek_sha256 = assay_telemetry::sha256(&ek.spki_der());
-        let id = SpiffeId::device(&server.config.trust_domain, &ek_sha256);
         let challenge = edge::EnrollChallenge {
             credential_blob: blob.into(),
             encrypted_secret: encrypted_secret.into(),
             nonce: nonce.to_vec().into(),
         };
-        Ok((Enrollment { id, begin, ak, device_key, secret, nonce }, challenge))
+        Ok((Enrollment { id, begin, identity, ak, device_key, secret, nonce }, challenge))
     }
 
     /// Checks the proof and binds the device.
@@ -94,12 +108,26 @@ impl Enrollment {
             &self.device_key,
         )
         .map_err(EnrollError::Refused)?;
+        self.verify_iak(proof)?;
         let csr = Csr::parse(&proof.csr)?;
         if csr.spki_der() != certified.spki_der() {
             let failure = Failure::new(Check::DeviceKeyCsr, "CSR", "the certified device key", "another key");
             return Err(EnrollError::Refused(vec![failure]));
         }
         Ok(certified)
+    }
+
+    /// An IAK that is shown vouches for the AK now, however often it did before.
+    fn verify_iak(&self, proof: &edge::EnrollProof) -> Result<(), EnrollError> {
+        let iak = &self.begin.iak_public;
+        if iak.is_empty() {
+            return Ok(());
+        }
+        let (info, signature) = (&proof.iak_certify_info, &proof.iak_certify_signature);
+        match verify_iak_binding(iak, &self.ak, info, signature, &self.nonce) {
+            failures if failures.is_empty() => Ok(()),
+            failures => Err(EnrollError::Refused(failures)),
+        }
     }
 
     async fn bind(
@@ -122,6 +150,7 @@ impl Enrollment {
             ek_public: self.begin.ek_public.to_vec(),
             ek_certificate: self.begin.ek_certificate.to_vec(),
             ek_intermediates: self.begin.ek_intermediates.concat(),
+            identity: self.identity.clone(),
             ak_public: self.begin.ak_public.to_vec(),
             device_key_public: self.begin.device_key_public.to_vec(),
             device_key_spki: key.spki_der().to_vec(),
@@ -157,19 +186,32 @@ fn parse(bytes: &[u8], check: Check, claim: &str) -> Result<PublicArea, EnrollEr
     })
 }
 
-/// The maker's word that the EK lives in a TPM.
+/// The maker's word that the EK lives in a TPM, or the operator's by a policy that lists it.
 fn endorse(
-    anchors: &[TrustAnchor],
+    policy: Option<&CompiledPolicy>,
     begin: &edge::EnrollBegin,
     ek: &PublicArea,
+    endorsers: &Endorsers,
     now: UnixTime,
 ) -> Result<(), Vec<Failure>> {
     let intermediates: Vec<&[u8]> = begin.ek_intermediates.iter().map(AsRef::as_ref).collect();
-    let endorsement = verify_ek_certificate(&begin.ek_certificate, &intermediates, anchors, now)?;
-    match endorsement.matches(ek) {
-        Some(failure) => Err(vec![failure]),
-        None => Ok(()),
-    }
+    let endorsement = Endorsement::verify(ek, &begin.ek_certificate, &intermediates, endorsers, now);
+    admit(policy, &endorsement)
+}
+
+/// What is kept of a device has a bound; what is only looked at has those of the certificates' parser.
+fn check_sizes(begin: &edge::EnrollBegin) -> Result<(), EnrollError> {
+    let intermediates = begin.ek_intermediates.iter().chain(&begin.idevid_intermediates);
+    let certificates = [&begin.ek_certificate, &begin.iak_certificate, &begin.idevid_certificate];
+    let bytes: usize = intermediates.chain(certificates).map(|der| der.len()).sum();
+    if bytes <= CERTIFICATES_BYTES_MAX { Ok(()) } else { Err(EnrollError::Certificates { bytes }) }
+}
+
+/// The policy that the device will be judged by: as it is labelled, or as one that nobody has labelled yet.
+async fn policy_of(server: &Server, id: &SpiffeId) -> Result<Option<Arc<CompiledPolicy>>, EnrollError> {
+    let plan = server.policies.current();
+    let known = Device::load(&server.store, id).await?;
+    Ok(known.map_or_else(|| plan.of_newcomer(id), |device| plan.of(&device)).compiled)
 }
 
 /// Names are for people: shown in tables and on pages, so printable and short.
@@ -187,8 +229,14 @@ pub(crate) enum EnrollError {
     /// The name cannot be shown.
     #[error("a name has at most {NAME_BYTES_MAX} letters, digits, spaces, dots, dashes and underscores")]
     Name,
+    /// More certificates than there are between a TPM and its roots.
+    #[error("certificates of {bytes} bytes, at most {CERTIFICATES_BYTES_MAX} are kept")]
+    Certificates {
+        /// How many.
+        bytes: usize,
+    },
     /// Checks that did not hold.
-    #[error("{}", .0.first().map(ToString::to_string).unwrap_or_default())]
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Refused(Vec<Failure>),
     /// The credential was not opened by the TPM of this EK and AK.
     #[error("the credential was not activated: the proof does not match")]
@@ -220,6 +268,8 @@ const SECRET_BYTES: usize = 32;
 const NONCE_BYTES: usize = 32;
 /// A DNS name's length.
 const NAME_BYTES_MAX: usize = 253;
+/// Some forty of the largest seen.
+const CERTIFICATES_BYTES_MAX: usize = 64 << 10;
 const VERSION_CHARACTERS_MAX: usize = 64;
 /// A device that enrolls twice at once.
 const ATTEMPTS_MAX: usize = 3;

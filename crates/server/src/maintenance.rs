@@ -8,6 +8,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clock;
 use crate::device::Device;
+use crate::endorsers::EndorsersError;
 use crate::fate::FateError;
 use crate::keys::{KeysError, ServerCertificate};
 use crate::server::Server;
@@ -31,6 +32,7 @@ pub(crate) async fn run(server: Arc<Server>) {
         }
         let now = clock::now();
         report("expiry", expire(&server, now).await);
+        report("trust anchors and revocation lists", read_endorsers(&server).await);
         if now >= due.crl {
             due.crl = now.plus(retry_or(
                 server.config.crl_ttl_seconds / 2,
@@ -60,6 +62,14 @@ async fn expire(server: &Server, now: UnixTime) -> Result<(), FateError> {
         server.expire(&device.id, now).await?;
     }
     Ok(())
+}
+
+/// Looks whether a trust anchor or revocation list is another than before; attached streams hear of it.
+async fn read_endorsers(server: &Arc<Server>) -> Result<(), EndorsersError> {
+    let server = server.clone();
+    // Only a panic keeps a task from its answer, and there is nothing to report of one that the next turn will not.
+    let outcome = tokio::task::spawn_blocking(move || server.endorsers.read_again()).await;
+    outcome.unwrap_or(Ok(false)).map(|_| ())
 }
 
 async fn renew_certificate(server: &Server, now: UnixTime) -> UnixTime {

@@ -7,14 +7,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use assay_evidence::ima::{SigningKey, SigningKeyError};
-use assay_evidence::tpm::ek_certificate::{CertificateError, TrustAnchor};
 use assay_identity::SpiffeId;
-use assay_identity::bundle::pem_certificates;
 use assay_identity::tls::{self, ClientIdentity};
 use assay_trust::policy::{PolicySigners, SIGNERS_MAX};
 use rustls::ServerConfig;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject as _;
 use serde::Serialize;
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -27,6 +23,7 @@ use crate::api::listen::Limits;
 use crate::boot_logs::BootLogs;
 use crate::clock;
 use crate::config::Config;
+use crate::endorsers::{EndorsersError, EndorsersInForce};
 use crate::entries::Entries;
 use crate::keys::{self, Authority, FileError, KeysError, OperatorToken, ResultKey, ServerCertificate};
 use crate::maintenance;
@@ -45,6 +42,7 @@ pub(crate) struct Server {
     pub authority: Arc<Authority>,
     pub revocations: RevocationList,
     pub policies: Policies,
+    pub endorsers: EndorsersInForce,
     pub entries: Entries,
     pub registry: Arc<Registry>,
     pub verifier: Verifier,
@@ -59,8 +57,6 @@ pub(crate) struct Server {
     pub doors: Doors,
     /// Changes once, when everything has to come to an end.
     pub shutdown: watch::Receiver<bool>,
-    ek_anchors: Vec<TrustAnchor>,
-    ek_anchors_pem: String,
 }
 
 /// What TLS shows at each door; replaced as a whole when the certificate is renewed.
@@ -158,9 +154,9 @@ impl Server {
         if policies.current().plan.assignments().is_empty() {
             tracing::warn!("no policy is set, so no device will be trusted: assay policy set FILE");
         }
-        let (ek_anchors, ek_anchors_pem) = load_anchors(&config.ek_anchors)?;
-        if ek_anchors.is_empty() {
-            tracing::warn!("ek_anchors names no certificate, so no device can enroll");
+        let endorsers = EndorsersInForce::open(&config)?;
+        if endorsers.current().eks.is_empty() {
+            tracing::warn!("ek_anchors names no certificate, so only devices that a policy lists can enroll");
         }
         let limits = &config.limits;
         Ok(Server {
@@ -176,24 +172,13 @@ impl Server {
             authority,
             revocations,
             policies,
+            endorsers,
             operator,
             result_key,
             doors,
             shutdown,
-            ek_anchors,
-            ek_anchors_pem,
             config,
         })
-    }
-
-    /// Who may vouch for TPMs.
-    pub(crate) fn ek_anchors(&self) -> &[TrustAnchor] {
-        &self.ek_anchors
-    }
-
-    /// The same, as evidence is kept with.
-    pub(crate) fn ek_anchors_pem(&self) -> &[u8] {
-        self.ek_anchors_pem.as_bytes()
     }
 }
 
@@ -249,19 +234,6 @@ async fn bind(address: SocketAddr) -> Result<(SocketAddr, TcpListener), StartErr
     let failed = |source| StartError::Bind { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     Ok((listener.local_addr().map_err(failed)?, listener))
-}
-
-fn load_anchors(paths: &[PathBuf]) -> Result<(Vec<TrustAnchor>, String), StartError> {
-    let (mut anchors, mut pem) = (Vec::new(), String::new());
-    for (path, bytes) in read_files(paths)? {
-        let read = TrustAnchor::from_pem_or_der(&bytes);
-        anchors.extend(read.map_err(|source| StartError::Anchor { path, source })?);
-        pem.push_str(&match CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>() {
-            Ok(certificates) if !certificates.is_empty() => pem_certificates(certificates),
-            _ => pem_certificates([&bytes]),
-        });
-    }
-    Ok((anchors, pem))
 }
 
 /// Who has to have signed a policy. That a folder is empty does not mean that nobody has to.
@@ -340,14 +312,9 @@ pub enum StartError {
         /// How many.
         count: usize,
     },
-    /// An EK trust anchor that is none.
-    #[error("{}: not a certificate that can vouch for TPMs", path.display())]
-    Anchor {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: CertificateError,
-    },
+    /// A trust anchor or revocation list.
+    #[error(transparent)]
+    Endorsers(#[from] EndorsersError),
     /// A door that cannot be opened.
     #[error("{address}: cannot listen")]
     Bind {

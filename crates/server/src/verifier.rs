@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use assay_evidence::time::UnixTime;
-use assay_evidence::tpm::ek_certificate::Endorsement;
+use assay_evidence::tpm::endorsement::Endorsement;
 use assay_evidence::tpm::pcr::PcrValues;
 use assay_evidence::verify::{
     Baseline, Evidence, Expectation, ImaLog, KnownBootLog, QuoteEvidence, Verification, verify,
 };
-use assay_evidence::{Check, HashAlgorithm, PcrIndex};
+use assay_evidence::{Check, Failure, HashAlgorithm, PcrIndex};
 use assay_trust::{AttestationResult, CompiledPolicy, appraise, refuse};
 use assay_wire::edge;
 use axum::body::Bytes;
@@ -69,6 +69,8 @@ pub(crate) struct Judged {
     pub authentic: bool,
     /// IMA entries since boot that the quote attests, and how many more were sent; `None`: it does not verify.
     pub attested: Option<(u64, usize)>,
+    /// Whether all that is wrong is that the IMA list does not reach the quoted PCR 10.
+    pub list_may_be_short: bool,
 }
 
 impl Job {
@@ -89,14 +91,28 @@ impl Job {
                 let result = appraise(&claims, policy, self.endorsement.as_deref(), self.now);
                 let baseline = policy.map(|_| claims.baseline(result.good_ima_entries()));
                 let ima = claims.ima().map(|ima| (ima.attested_total(), ima.undecided()));
-                Judged { result, baseline, authentic: true, attested: Some(ima.unwrap_or_default()) }
+                Judged {
+                    result,
+                    baseline,
+                    authentic: true,
+                    attested: Some(ima.unwrap_or_default()),
+                    list_may_be_short: false,
+                }
             }
             None => {
                 let authentic = !failures.iter().any(|failure| AUTHENTICITY.contains(&failure.check));
                 let result = refuse(&failures, policy, self.now);
-                Judged { result, baseline: None, authentic, attested: None }
+                let list_may_be_short = self.list_may_be_short(&failures);
+                Judged { result, baseline: None, authentic, attested: None, list_may_be_short }
             }
         }
+    }
+
+    /// A list that was cut short looks the same as one with an entry left out; each entry of it is sound.
+    fn list_may_be_short(&self, failures: &[Failure]) -> bool {
+        let judged = self.baseline.as_ref().map_or(0, Baseline::ima_entries);
+        let starts_well = [0, judged].contains(&self.evidence.ima_from_entry);
+        starts_well && failures.iter().all(|failure| failure.check == Check::ImaReplay)
     }
 
     /// Makes every check of the evidence.

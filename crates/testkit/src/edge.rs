@@ -16,6 +16,7 @@ use tonic::{Status, Streaming};
 
 use crate::SoftwareDevice;
 use crate::software_device::DeviceError;
+use crate::software_device::lie::Lie;
 use crate::spiffe_server::SpiffeServer;
 use protocol::edge_client::EdgeClient;
 use protocol::{
@@ -249,6 +250,23 @@ impl Attachment {
             match self.next().await? {
                 server_message::Message::Challenge(challenge) => {
                     self.answer(device.evidence(&challenge)?).await?;
+                }
+                server_message::Message::Verdict(verdict) => return Ok(verdict),
+                _ => {}
+            }
+        }
+    }
+
+    /// Answers with a lie until there is a verdict; a list that may be short is asked for again.
+    pub async fn lie(
+        &mut self,
+        device: &mut SoftwareDevice,
+        lie: Lie,
+    ) -> Result<protocol::Verdict, EdgeError> {
+        loop {
+            match self.next().await? {
+                server_message::Message::Challenge(challenge) => {
+                    self.answer(lie.tell(device, &challenge)?).await?;
                 }
                 server_message::Message::Verdict(verdict) => return Ok(verdict),
                 _ => {}

@@ -15,6 +15,27 @@ pub struct Tpm {
     stream: UnixStream,
 }
 
+/// A P-256 key in the TPM.
+#[derive(Clone, Debug)]
+pub struct PersistentKey {
+    /// TPM2B_PUBLIC.
+    pub public_area: Vec<u8>,
+    /// SubjectPublicKeyInfo.
+    pub spki: Vec<u8>,
+}
+
+impl PersistentKey {
+    /// Out of a response that starts with a handle and the size of its parameters.
+    fn parse(answer: &[u8]) -> Option<PersistentKey> {
+        let size = u16::from_be_bytes(answer.get(8..10)?.try_into().ok()?);
+        let public_area = answer.get(8..10 + usize::from(size))?;
+        // It ends with the coordinates, each behind its size.
+        let (_, point) = public_area.split_at_checked(public_area.len().checked_sub(2 * (2 + 32))?)?;
+        let spki = [&SPKI_P256_HEAD[..], point.get(2..34)?, point.get(36..)?].concat();
+        Some(PersistentKey { public_area: public_area.to_vec(), spki })
+    }
+}
+
 /// Why a TPM command did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum TpmError {
@@ -100,6 +121,30 @@ impl Tpm {
         digest.map(<[u8]>::to_vec).ok_or(TpmError::Malformed { command: CC_PCR_READ })
     }
 
+    /// Makes a P-256 signing key with these TPMA_OBJECT attributes in the endorsement hierarchy and leaves it at a
+    /// persistent handle, as a device's maker does.
+    pub fn persist_signing_key(&mut self, attributes: u32, handle: u32) -> Result<PersistentKey, TpmError> {
+        let template = [&SIGNING_KEY_HEAD[..], &attributes.to_be_bytes(), &SIGNING_KEY_TAIL].concat();
+        let mut parameters = RH_ENDORSEMENT.to_be_bytes().to_vec();
+        parameters.extend_from_slice(&EMPTY_PASSWORD);
+        // No password of its own and no sealed data; then the template; no outside information and no PCRs.
+        parameters.extend_from_slice(&[0, 4, 0, 0, 0, 0]);
+        parameters.extend_from_slice(&(template.len() as u16).to_be_bytes());
+        parameters.extend_from_slice(&template);
+        parameters.extend_from_slice(&[0, 0, 0, 0, 0, 0]);
+        let answer = self.command(TAG_SESSIONS, CC_CREATE_PRIMARY, &parameters)?;
+        let malformed = TpmError::Malformed { command: CC_CREATE_PRIMARY };
+        let (Some(loaded), Some(key)) = (message_word(&answer, 0), PersistentKey::parse(&answer)) else {
+            return Err(malformed);
+        };
+        let mut parameters = [RH_OWNER.to_be_bytes(), loaded.to_be_bytes()].concat();
+        parameters.extend_from_slice(&EMPTY_PASSWORD);
+        parameters.extend_from_slice(&handle.to_be_bytes());
+        self.command(TAG_SESSIONS, CC_EVICT_CONTROL, &parameters)?;
+        self.command(TAG_NO_SESSIONS, CC_FLUSH_CONTEXT, &loaded.to_be_bytes())?;
+        Ok(key)
+    }
+
     /// TPM2_GetCapability: the list inside TPMS_CAPABILITY_DATA, after moreData and the capability's number.
     fn capability(&mut self, capability: u32, property: u32) -> Result<Vec<u8>, TpmError> {
         let parameters: Vec<u8> =
@@ -158,6 +203,20 @@ fn parse_active_banks(selection: &[u8]) -> Option<Vec<Bank>> {
 const HEADER: usize = 10;
 const TAG_NO_SESSIONS: u16 = 0x8001;
 const TAG_SESSIONS: u16 = 0x8002;
+const RH_OWNER: u32 = 0x4000_0001;
+const RH_ENDORSEMENT: u32 = 0x4000_000b;
+const CC_EVICT_CONTROL: u32 = 0x120;
+const CC_CREATE_PRIMARY: u32 = 0x131;
+/// TPMT_PUBLIC of an ECC key with a SHA-256 Name, up to its attributes.
+const SIGNING_KEY_HEAD: [u8; 4] = [0x00, 0x23, 0x00, 0x0b];
+/// And from there: no policy, no cipher, ECDSA with SHA-256, P-256, no KDF, no coordinates yet.
+const SIGNING_KEY_TAIL: [u8; 16] =
+    [0x00, 0x00, 0x00, 0x10, 0x00, 0x18, 0x00, 0x0b, 0x00, 0x03, 0x00, 0x10, 0x00, 0x00, 0x00, 0x00];
+/// SubjectPublicKeyInfo of a P-256 key, up to the coordinates.
+const SPKI_P256_HEAD: [u8; 27] = [
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
+    0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00, 0x04,
+];
 const CC_STARTUP: u32 = 0x144;
 const CC_SHUTDOWN: u32 = 0x145;
 const CC_FLUSH_CONTEXT: u32 = 0x165;

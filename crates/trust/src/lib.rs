@@ -24,7 +24,7 @@ mod signature_memory;
 pub mod state;
 pub mod vector;
 
-pub use appraisal::{AttestationResult, appraise, refuse};
+pub use appraisal::{AttestationResult, admit, appraise, reappraise_endorsement, refuse};
 pub use finding::{Finding, Tier};
 pub use learn::{learn, learn_rules, widen};
 pub use policy::{Policy, PolicyError};

@@ -47,6 +47,25 @@ fn words(check: Check) -> (&'static str, &'static str) {
             "A certificate of the EK's chain is not valid at this time",
             "Check the clock first; an expired intermediate has to be replaced by the manufacturer's new one.",
         ),
+        Check::EkRevoked => (
+            "A certificate of the EK's chain was taken back by the authority that issued it",
+            "Take the device out of service and ask its manufacturer; what a stolen or broken TPM says proves nothing.",
+        ),
+        Check::IdevidChain => (
+            "The certificate of the IAK or IDevID does not lead to a trust anchor",
+            "If the device's maker is to be trusted, add its certificates to idevid_anchors.",
+        ),
+        Check::IdevidValidity => (
+            "A certificate of the IAK's or IDevID's chain is not valid at this time",
+            "Check the clock first; an expired intermediate has to be replaced by the maker's new one.",
+        ),
+        Check::IdevidRevoked => (
+            "A certificate of the IAK's or IDevID's chain was taken back by the authority that issued it",
+            "Take the device out of service and ask its maker.",
+        ),
+        Check::IdevidCertificate => ("The certificate is not that of an IAK or IDevID of this TPM", ENROLL),
+        Check::IdevidKey => ("The IAK or IDevID is not a TPM-made key, or not the certified one", ENROLL),
+        Check::IakCertify => ("The IAK did not certify the attestation key for this enrollment", ENROLL),
         Check::EkEku => ("The certificate is not one for endorsement keys", ENROLL),
         Check::EkCertificateKey => ("The EK certificate is for another endorsement key", ENROLL),
         Check::QuoteParse => ("The quote cannot be read", RESEND),

@@ -122,7 +122,19 @@ impl TrustVector {
 
     fn about(&mut self, check: Check) -> &mut TrustClaim {
         match check {
-            Check::EndorsementPolicy | Check::ClockPolicy | Check::ResetCounter => &mut self.hardware,
+            Check::EkChain
+            | Check::EkValidity
+            | Check::EkRevoked
+            | Check::EkEku
+            | Check::EkCertificateKey
+            | Check::IdevidChain
+            | Check::IdevidValidity
+            | Check::IdevidRevoked
+            | Check::IdevidCertificate
+            | Check::IdevidKey
+            | Check::EndorsementPolicy
+            | Check::ClockPolicy
+            | Check::ResetCounter => &mut self.hardware,
             Check::PcrPolicy | Check::ImaPolicy | Check::ImaViolation | Check::ImaForms => {
                 &mut self.executables
             }

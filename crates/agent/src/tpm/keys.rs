@@ -62,15 +62,21 @@ impl Key {
 
     /// TPM2_Certify: this key says that `object` lives in the same TPM. Gives TPMS_ATTEST and TPMT_SIGNATURE.
     pub fn certify(&self, object: &Key, nonce: &[u8]) -> Result<(Vec<u8>, Vec<u8>), TpmError> {
-        let command = TpmCertifyCommand {
-            handles: [TpmHandle::new(object.handle()), TpmHandle::new(self.handle())],
-            qualifying_data: Tpm2bData::try_from(nonce).map_err(argument("Certify"))?,
-            in_scheme: TpmtSigScheme::default(),
-        };
-        self.tpm()
-            .run("Certify", &command, &[empty_password(), empty_password()], 0)?
-            .read(|reader| Ok((reader.tpm2b()?.to_vec(), reader.rest().to_vec())))
+        certify(self.handle(), object, nonce)
     }
+}
+
+/// TPM2_Certify of `object` by the key at a handle.
+pub(super) fn certify(signer: u32, object: &Key, nonce: &[u8]) -> Result<(Vec<u8>, Vec<u8>), TpmError> {
+    let command = TpmCertifyCommand {
+        handles: [TpmHandle::new(object.handle()), TpmHandle::new(signer)],
+        qualifying_data: Tpm2bData::try_from(nonce).map_err(argument("Certify"))?,
+        in_scheme: TpmtSigScheme::default(),
+    };
+    object
+        .tpm()
+        .run("Certify", &command, &[empty_password(), empty_password()], 0)?
+        .read(|reader| Ok((reader.tpm2b()?.to_vec(), reader.rest().to_vec())))
 }
 
 /// The AK and the device key, loaded.

@@ -7,6 +7,7 @@ mod capability;
 mod command;
 pub mod ek;
 mod error;
+pub mod identity;
 pub mod keys;
 mod nv;
 pub mod pcr;

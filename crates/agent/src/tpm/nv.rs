@@ -40,6 +40,14 @@ impl Tpm {
         Ok(found)
     }
 
+    /// The certificate at an index, DER; `None` where there is no such index or no certificate in it.
+    pub(crate) fn nv_certificate(&self, index: u32) -> Result<Option<Vec<u8>>, TpmError> {
+        if !self.handles(NV_FIRST)?.contains(&index) {
+            return Ok(None);
+        }
+        Ok(split_der(&self.nv_read(index)?).into_iter().next().map(<[u8]>::to_vec))
+    }
+
     /// The whole content of an index.
     pub fn nv_read(&self, index: u32) -> Result<Vec<u8>, TpmError> {
         let (attributes, size) = self.nv_public(index)?;

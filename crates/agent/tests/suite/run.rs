@@ -52,6 +52,7 @@ fn config(bench: &Bench, machine: &Machine, counterpart: &Counterpart) -> Config
         },
         workload_api: bench.path("workload.sock"),
         telemetry_interval: Some(Duration::from_secs(1)),
+        identity: None,
         location: Some(LocationConfig {
             country: "DE".into(),
             subdivision: String::new(),
@@ -150,6 +151,7 @@ async fn what_can_never_work_is_an_error_at_once() {
     let bench = tempfile::tempdir().unwrap();
     let path = |name: &str| bench.path().join(name);
     let config = Config {
+        identity: None,
         name: "box".into(),
         trust_domain: trust_domain(),
         gateway: "127.0.0.1:1".into(),

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use assay_evidence::boot_log;
 use assay_evidence::ima::{self, PCR, Replay, attested_prefix};
 use assay_evidence::time::UnixTime;
+use assay_evidence::tpm::ek_certificate::Endorsers;
 use assay_evidence::verify::{Claims, Evidence, Expectation, ImaLog, verify};
 use assay_evidence::{HashAlgorithm, PcrIndex};
 use assay_trust::{CompiledPolicy, appraise, learn};
@@ -84,7 +85,7 @@ struct Bench<'a> {
 /// Runs the verb.
 pub fn run(args: &Args) -> Result<()> {
     let at = UnixTime(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs());
-    let expected = Expected { trust_anchors: None, nonce: None, last_reset_count: None, at };
+    let expected = Expected { endorsers: Endorsers::default(), nonce: None, last_reset_count: None, at };
     let case = Case::read(&args.case_dir)?;
     let verified = case.verify(&expected)?;
     let bench = Bench::new(&case, &verified, &expected)?;

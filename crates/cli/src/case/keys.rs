@@ -1,6 +1,7 @@
 //! The folder's keys and certificates, held against each other.
 
-use assay_evidence::tpm::ek_certificate::{Endorsement, TrustAnchor, verify_ek_certificate};
+use assay_evidence::tpm::ek_certificate::{EkCertificate, TrustAnchor, verify_ek_certificate};
+use assay_evidence::tpm::endorsement::Endorsement;
 use assay_evidence::tpm::name::Name;
 use assay_evidence::tpm::public_area::PublicArea;
 use assay_evidence::{Check, Failure, HashAlgorithm};
@@ -20,22 +21,23 @@ impl Case {
             check_key_files(key, failures);
         }
         let ek = self.endorsement_key(failures);
-        let mut endorsement = None;
+        let mut vouching = None;
         for (file, certificate) in &self.ek_certificates {
             match self.verify_certificate(certificate, expected) {
-                Ok(verified) if *file == EK_CERTIFICATE => endorsement = Some(verified),
+                Ok(verified) if *file == EK_CERTIFICATE => vouching = Some(verified),
                 Ok(_) => {}
                 Err(found) => failures.extend(found.into_iter().map(|failure| named(failure, file))),
             }
         }
-        if let Some(endorsement) = &endorsement {
-            failures.extend(ek.as_ref().and_then(|ek| endorsement.matches(ek)));
+        if let Some(certificate) = &vouching {
+            failures.extend(ek.as_ref().and_then(|ek| certificate.matches(ek)));
             let pem = self.ek_pem.as_deref();
             failures.extend(
-                pem.and_then(|pem| pem_mismatch(Check::EkCertificateKey, "ek.pem", pem, endorsement.spki())),
+                pem.and_then(|pem| pem_mismatch(Check::EkCertificateKey, "ek.pem", pem, certificate.spki())),
             );
         }
-        endorsement
+        let uncertified = || ek.map(|ek| Endorsement::without_certificate(&ek, Vec::new()));
+        vouching.map(Endorsement::from).or_else(uncertified)
     }
 
     fn endorsement_key(&self, failures: &mut Vec<Failure>) -> Option<PublicArea> {
@@ -61,7 +63,7 @@ impl Case {
         &self,
         certificate: &[u8],
         expected: &Expected,
-    ) -> Result<Endorsement, Vec<Failure>> {
+    ) -> Result<EkCertificate, Vec<Failure>> {
         let intermediates: Vec<CertificateDer<'_>> = self
             .authorities
             .iter()
@@ -77,8 +79,11 @@ impl Case {
                 .flatten()
                 .collect()
         };
-        let anchors: Vec<TrustAnchor> = expected.trust_anchors.clone().unwrap_or_else(folders);
-        verify_ek_certificate(certificate, &intermediates, &anchors, expected.at)
+        let endorsers = match expected.endorsers.is_empty() {
+            true => expected.endorsers.with_anchors(folders()),
+            false => expected.endorsers.clone(),
+        };
+        verify_ek_certificate(certificate, &intermediates, &endorsers, expected.at)
     }
 }
 

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use assay_evidence::boot_log::LOG_BYTES_MAX;
 use assay_evidence::ima::{self, LIST_BYTES_MAX};
 use assay_evidence::time::UnixTime;
-use assay_evidence::tpm::ek_certificate::{Endorsement, TrustAnchor};
+use assay_evidence::tpm::ek_certificate::Endorsers;
+use assay_evidence::tpm::endorsement::Endorsement;
 use assay_evidence::tpm::pcr::PcrValues;
 use assay_evidence::verify::{Claims, Evidence, Expectation, ImaLog, QuoteEvidence, verify};
 use assay_evidence::{Check, Failure};
@@ -56,8 +57,8 @@ struct Key {
 /// What the verifier brings along.
 #[derive(Clone, Debug)]
 pub struct Expected {
-    /// Whom it trusts to vouch for TPMs; `None`: the folder's own authorities.
-    pub trust_anchors: Option<Vec<TrustAnchor>>,
+    /// Whom it trusts to vouch for TPMs; without anchors: the folder's own authorities.
+    pub endorsers: Endorsers,
     /// The nonce it gave; `None`: what the folder says.
     pub nonce: Option<Vec<u8>>,
     /// The TPM's reset counter when it was last seen.
@@ -71,7 +72,7 @@ pub struct Expected {
 pub struct Verified {
     /// The claims, where nothing failed.
     pub claims: Option<Claims>,
-    /// Who vouches for the TPM.
+    /// The EK, and who vouches for it.
     pub endorsement: Option<Endorsement>,
     /// Every check that did not hold.
     pub failures: Vec<Failure>,

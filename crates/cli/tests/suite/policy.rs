@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tempfile::tempdir;
 
-use crate::{assay, learn, vector};
+use crate::{Appraisal, assay, learn, vector};
 
 /// Runs a policy verb: exit code, standard output, standard error.
 fn policy(arguments: &[&str]) -> (i32, String, String) {
@@ -70,6 +70,56 @@ fn diff_says_what_becomes_allowed_and_what_no_longer_is() {
     assert_eq!((exit, json["changes"].as_array().unwrap().len()), (1, 2));
     let (exit, _, why) = policy(&["diff", shown(&a), "/nowhere/b.toml"]);
     assert_eq!((exit, why.contains("/nowhere/b.toml")), (2, true), "{why}");
+}
+
+#[test]
+fn endorsement_keys_are_vouched_for_by_their_hash() {
+    let folder = tempdir().unwrap();
+    let before = write(folder.path(), "a.toml", &one_file("/bin/a", "ab"));
+    let list = write(folder.path(), "eks.txt", &format!("# plant 7\n{}  # press\n\n", "CD".repeat(32)));
+    let public = vector("sb-good-1").join("ek.tpm2b_public");
+    let after = folder.path().join("b.toml");
+    let arguments = ["allow-eks", shown(&before), shown(&list), shown(&public), "--require", "either", "-o"];
+    let (exit, said, why) = policy(&[&arguments[..], &[shown(&after)]].concat());
+    assert_eq!(
+        (exit, said.contains("policy edge v2") && said.contains("2 EKs are listed, 2 of them new")),
+        (0, true),
+        "{said}{why}"
+    );
+    let text = std::fs::read_to_string(&after).unwrap();
+    assert!(text.contains(&"cd".repeat(32)) && text.contains("required = \"either\""), "{text}");
+
+    let refused = |file: &Path, says: &str| {
+        let (exit, _, why) = policy(&["allow-eks", shown(&before), shown(file), "-o", shown(&after)]);
+        assert_eq!((exit, why.contains(says)), (1, true), "{why}");
+    };
+    refused(&write(folder.path(), "short.txt", "abcd\n"), "line 1: \"abcd\" is no EK's hash");
+    refused(&vector("sb-good-1").join("ak.tpm2b_public"), "not an endorsement key");
+    refused(&folder.path().join("none"), "is not there");
+    assert_eq!(std::fs::read_to_string(&after).unwrap(), text);
+}
+
+#[test]
+fn a_listed_ek_needs_no_certificate() {
+    let (folder, copy) = (tempdir().unwrap(), tempdir().unwrap());
+    for entry in std::fs::read_dir(vector("sb-good-1")).unwrap() {
+        let file = entry.unwrap().path();
+        std::fs::copy(&file, copy.path().join(file.file_name().unwrap())).unwrap();
+    }
+    let learned = learn(copy.path(), folder.path(), &[]);
+    for certificate in ["ek-cert.der", "ek-ecc-p384-cert.der"] {
+        std::fs::remove_file(copy.path().join(certificate)).unwrap();
+    }
+    let appraised = |policy: &Path| Appraisal::of(copy.path(), &["--policy", shown(policy)]);
+    let refused = appraised(&learned);
+    assert_eq!((refused.exit, refused.claims("endorsement-policy").as_slice()), (1, &["EK certificate"][..]));
+    let listed = folder.path().join("listed.toml");
+    let ek = copy.path().join("ek.tpm2b_public");
+    let (exit, _, why) =
+        policy(&["allow-eks", shown(&learned), shown(&ek), "--require", "allowlist", "-o", shown(&listed)]);
+    assert_eq!(exit, 0, "{why}");
+    let accepted = appraised(&listed);
+    assert_eq!(accepted.exit, 0, "{}", accepted.messages());
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use assay_evidence::ima;
 use assay_evidence::tpm::public_area::PublicArea;
+use assay_testkit::software_device::{EkKind, EkMaker, EndorsementKey};
 use tempfile::{TempDir, tempdir};
 
 use crate::{Appraisal, learn, vector};
@@ -78,7 +79,12 @@ fn find(bytes: &[u8], part: &[u8]) -> usize {
 }
 
 pub fn pem(spki: &[u8]) -> String {
-    format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", data_encoding::BASE64.encode(spki))
+    pem_of("PUBLIC KEY", spki)
+}
+
+fn pem_of(label: &str, der: &[u8]) -> String {
+    let body = data_encoding::BASE64.encode(der);
+    format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n")
 }
 
 pub fn spki(copy: &Copy, name: &str) -> Vec<u8> {
@@ -123,6 +129,30 @@ fn certificates() {
             bytes[oid + 6] = 3;
         });
     });
+}
+
+#[test]
+fn revoked_certificates() {
+    let (maker, ek) = (EkMaker::new().unwrap(), EndorsementKey::generate(EkKind::P256).unwrap());
+    let lists = tempdir().unwrap();
+    let list = lists.path().join("maker.crl");
+    // The EK of another TPM, since the authority of this one is not here to take its certificate back.
+    let other_tpm = |copy: &Copy| {
+        copy.write("ek.tpm2b_public", ek.public_area());
+        copy.write("ek-cert.der", maker.certify(&ek).unwrap());
+        copy.write("ek-root-ca.pem", maker.root_ca_pem());
+        copy.write("ek-issuing-ca.pem", pem_of("CERTIFICATE", maker.issuing_ca()));
+        std::fs::remove_file(copy.path().join("ek-ecc-p384-cert.der")).unwrap();
+    };
+    let arguments = ["--ek-crl", lists.path().to_str().unwrap()];
+    std::fs::write(&list, maker.revoke(&[&[7]]).unwrap()).unwrap();
+    let copy = Copy::new();
+    other_tpm(&copy);
+    assert_eq!(Appraisal::of(copy.path(), &arguments).integrity(), "accept");
+    std::fs::write(&list, maker.revoke(&[&ek.certificate_serial()]).unwrap()).unwrap();
+    check_alone("ek-revoked", &arguments, other_tpm);
+    std::fs::write(&list, maker.revoke_issuing_ca().unwrap()).unwrap();
+    check_alone("ek-revoked", &arguments, other_tpm);
 }
 
 #[test]

@@ -25,6 +25,9 @@ fn arguments_of_no_use() {
     check(&case, &["--at", "yesterday"], &["--at", "2027-01-31T12:00:00Z"]);
     check(&case, &["--last-reset-count", "many"], &["--last-reset-count"]);
     check(&case, &["--trust-anchor", "/nowhere/ca.pem"], &["/nowhere/ca.pem"]);
+    check(&case, &["--ek-crl", "/nowhere/ca.crl"], &["--ek-crl", "/nowhere/ca.crl"]);
+    let not_a_list = case.join("ek-root-ca.pem");
+    check(&case, &["--ek-crl", not_a_list.to_str().unwrap()], &["ek-root-ca.pem", "X509 CRL"]);
     check(&case, &["--policy", "/nowhere/policy.toml"], &["/nowhere/policy.toml"]);
 }
 

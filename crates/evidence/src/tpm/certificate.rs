@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use thiserror::Error;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
-use x509_parser::oid_registry::asn1_rs::{Oid, Tag};
+use x509_parser::oid_registry::asn1_rs::{Any, Class, OctetString, Oid, Sequence, Tag};
 use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey as SubjectKey;
 use x509_parser::signature_algorithm::SignatureAlgorithm as X509SignatureAlgorithm;
@@ -24,6 +24,8 @@ use crate::time::UnixTime;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Certificate {
     pub(super) sha256: Digest,
+    /// Without leading zeros.
+    pub(super) serial: Vec<u8>,
     /// The DER of the name, which is compared byte by byte.
     pub(super) subject: Vec<u8>,
     pub(super) subject_text: String,
@@ -50,6 +52,7 @@ pub(super) struct Extensions {
     pub(super) subject_key_id: Option<Vec<u8>>,
     pub(super) authority_key_id: Option<Vec<u8>>,
     pub(super) tpm: TpmAttributes,
+    pub(super) hardware_module: Option<HardwareModule>,
     /// Critical extensions that we do not understand, by OID.
     pub(super) not_understood: Vec<String>,
 }
@@ -58,8 +61,10 @@ pub(super) struct Extensions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct KeyUsage {
     pub(super) cert_sign: bool,
+    pub(super) crl_sign: bool,
     pub(super) key_encipherment: bool,
     pub(super) key_agreement: bool,
+    pub(super) digital_signature: bool,
 }
 
 /// TCG EK Credential Profile, 3.1.2: what the subjectAltName says of the TPM.
@@ -68,6 +73,15 @@ pub(super) struct TpmAttributes {
     pub(super) manufacturer: Option<String>,
     pub(super) model: Option<String>,
     pub(super) version: Option<String>,
+}
+
+/// RFC 4108, section 5, HardwareModuleName: which piece of hardware a certificate is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct HardwareModule {
+    /// hwType, an object identifier.
+    pub(super) kind: String,
+    /// hwSerialNum.
+    pub(super) serial: Vec<u8>,
 }
 
 impl Certificate {
@@ -89,11 +103,13 @@ impl Certificate {
         if tbs.signature != parsed.signature_algorithm {
             return Err(CertificateError::Algorithms);
         }
-        if frame_of(&parsed).as_deref() != Some(parsed.as_raw()) {
+        let signature = &parsed.signature_value.data;
+        if frame(tbs.as_ref(), &parsed.signature_algorithm, signature).as_deref() != Some(parsed.as_raw()) {
             return Err(CertificateError::Der);
         }
         Ok(Certificate {
             sha256: HashAlgorithm::Sha256.hash(&[parsed.as_raw()]),
+            serial: strip_zeros(tbs.raw_serial()).to_vec(),
             subject: tbs.subject().as_raw().to_vec(),
             subject_text: tbs.subject().to_string(),
             issuer: tbs.issuer().as_raw().to_vec(),
@@ -152,8 +168,10 @@ impl Extensions {
             ParsedExtension::KeyUsage(usage) => {
                 self.key_usage = Some(KeyUsage {
                     cert_sign: usage.key_cert_sign(),
+                    crl_sign: usage.crl_sign(),
                     key_encipherment: usage.key_encipherment(),
                     key_agreement: usage.key_agreement(),
+                    digital_signature: usage.digital_signature(),
                 });
             }
             ParsedExtension::ExtendedKeyUsage(usage) => {
@@ -164,12 +182,21 @@ impl Extensions {
                 self.authority_key_id = id.key_identifier.as_ref().map(|id| id.0.to_vec());
             }
             ParsedExtension::SubjectAlternativeName(names) => {
-                // A directoryName is the only form that says something of a TPM.
+                // A directoryName says something of a TPM, a HardwareModuleName which one it is.
                 let mut understood = false;
                 for name in &names.general_names {
-                    if let GeneralName::DirectoryName(name) = name {
-                        understood = true;
-                        self.tpm.read(name);
+                    match name {
+                        GeneralName::DirectoryName(name) => {
+                            understood = true;
+                            self.tpm.read(name);
+                        }
+                        GeneralName::OtherName(kind, value) if kind.to_id_string() == OID_HARDWARE_MODULE => {
+                            let module = HardwareModule::read(value);
+                            understood = true;
+                            self.hardware_module =
+                                Some(module.ok_or_else(|| CertificateError::Extension(oid.to_owned()))?);
+                        }
+                        _ => {}
                     }
                 }
                 return Ok(understood);
@@ -196,6 +223,20 @@ impl TpmAttributes {
                 _ => {}
             }
         }
+    }
+}
+
+impl HardwareModule {
+    /// What follows the kind in an otherName: the value, explicitly tagged.
+    fn read(value: &[u8]) -> Option<Self> {
+        let ([], tagged) = Any::from_der(value).ok()? else { return None };
+        let is_value = tagged.class() == Class::ContextSpecific && tagged.tag() == Tag(0);
+        let ([], module) = Sequence::from_der(Some(tagged.data).filter(|_| is_value)?).ok()? else {
+            return None;
+        };
+        let (rest, kind) = Oid::from_der(&module.content).ok()?;
+        let ([], serial) = OctetString::from_der(rest).ok()? else { return None };
+        Some(HardwareModule { kind: kind.to_id_string(), serial: serial.as_ref().to_vec() })
     }
 }
 
@@ -240,10 +281,10 @@ pub(super) enum SignatureRefused {
     Signature(#[from] SignatureError),
 }
 
-/// The certificate's DER made anew around its signed part. What is around it is not signed, and the parser takes
+/// The DER of something signed made anew around its signed part. What is around it is not signed, and the parser takes
 /// it in many forms; held to the only right one, a certificate has one fingerprint.
-fn frame_of(certificate: &X509Certificate<'_>) -> Option<Vec<u8>> {
-    let AlgorithmIdentifier { algorithm, parameters } = &certificate.signature_algorithm;
+pub(super) fn frame(tbs: &[u8], algorithm: &AlgorithmIdentifier<'_>, signature: &[u8]) -> Option<Vec<u8>> {
+    let AlgorithmIdentifier { algorithm, parameters } = algorithm;
     let parameters = match parameters {
         None => Vec::new(),
         Some(any) if any.tag() == Tag::Null => der::NULL.to_vec(),
@@ -251,12 +292,11 @@ fn frame_of(certificate: &X509Certificate<'_>) -> Option<Vec<u8>> {
         Some(_) => return None,
     };
     let algorithm = der::sequence(&[&der::object_identifier(algorithm.as_bytes()), &parameters]);
-    let signature = der::bit_string(&certificate.signature_value.data);
-    Some(der::sequence(&[certificate.tbs_certificate.as_ref(), &algorithm, &signature]))
+    Some(der::sequence(&[tbs, &algorithm, &der::bit_string(signature)]))
 }
 
 /// Times before 1970 count as 1970.
-fn unix_time(time: ASN1Time) -> UnixTime {
+pub(super) fn unix_time(time: ASN1Time) -> UnixTime {
     UnixTime(u64::try_from(time.timestamp()).unwrap_or(0))
 }
 
@@ -286,7 +326,7 @@ fn subject_key(info: &SubjectPublicKeyInfo<'_>) -> Option<PublicKey> {
     }
 }
 
-fn signature_algorithm(identifier: &AlgorithmIdentifier<'_>) -> Option<SignatureAlgorithm> {
+pub(super) fn signature_algorithm(identifier: &AlgorithmIdentifier<'_>) -> Option<SignatureAlgorithm> {
     use HashAlgorithm::{Sha1, Sha256, Sha384, Sha512};
     use SignatureScheme::{EcDsa, RsaPss, RsaSsa};
     let (scheme, hash) = match identifier.algorithm.to_id_string().as_str() {
@@ -332,6 +372,7 @@ const OID_RSAES_OAEP: &str = "1.2.840.113549.1.1.7";
 const OID_EC: &str = "1.2.840.10045.2.1";
 const OID_P256: &str = "1.2.840.10045.3.1.7";
 const OID_P384: &str = "1.3.132.0.34";
+const OID_HARDWARE_MODULE: &str = "1.3.6.1.5.5.7.8.4";
 const OID_TPM_MANUFACTURER: &str = "2.23.133.2.1";
 const OID_TPM_MODEL: &str = "2.23.133.2.2";
 const OID_TPM_VERSION: &str = "2.23.133.2.3";

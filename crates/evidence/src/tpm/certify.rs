@@ -1,4 +1,4 @@
-//! TPM2_Certify: the AK's word that another key lives in the same TPM.
+//! TPM2_Certify: one key's word that another lives in the same TPM.
 
 use super::attest::{Attest, Body};
 use super::public_area::PublicArea;
@@ -36,21 +36,7 @@ pub fn verify_certify(
     device_key: &PublicArea,
 ) -> Result<CertifiedKey, Vec<Failure>> {
     let mut failures = device_key.check_device_key();
-    let mut fail = |claim: &str, expected: String, found: String| {
-        failures.push(Failure::new(Check::DeviceKeyCertify, claim, expected, found));
-    };
-    match Signature::parse(signature) {
-        Ok(signature) => {
-            if let Err(error) = ak.verify(&signature, message) {
-                fail("signature", format!("a signature by the AK {}", ak.name()), error.to_string());
-            }
-        }
-        Err(error) => fail("signature", "a TPMT_SIGNATURE".to_owned(), error.to_string()),
-    }
-    match Attest::parse(message) {
-        Ok(attest) => check_attest(&attest, nonce, device_key, &mut fail),
-        Err(error) => fail("certify info", "a TPMS_ATTEST".to_owned(), error.to_string()),
-    }
+    failures.extend(check_certification(Check::DeviceKeyCertify, ak, message, signature, nonce, device_key));
     if failures.is_empty() {
         Ok(CertifiedKey { public_area: device_key.clone(), spki_der: device_key.spki_der() })
     } else {
@@ -58,10 +44,38 @@ pub fn verify_certify(
     }
 }
 
+/// What is wrong with `message` as `signer`'s certification of `object`, made for `nonce`.
+pub(super) fn check_certification(
+    check: Check,
+    signer: &PublicArea,
+    message: &[u8],
+    signature: &[u8],
+    nonce: &[u8],
+    object: &PublicArea,
+) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    let mut fail = |claim: &str, expected: String, found: String| {
+        failures.push(Failure::new(check, claim, expected, found));
+    };
+    match Signature::parse(signature) {
+        Ok(signature) => {
+            if let Err(error) = signer.verify(&signature, message) {
+                fail("signature", format!("a signature by the key {}", signer.name()), error.to_string());
+            }
+        }
+        Err(error) => fail("signature", "a TPMT_SIGNATURE".to_owned(), error.to_string()),
+    }
+    match Attest::parse(message) {
+        Ok(attest) => check_attest(&attest, nonce, object, &mut fail),
+        Err(error) => fail("certify info", "a TPMS_ATTEST".to_owned(), error.to_string()),
+    }
+    failures
+}
+
 fn check_attest(
     attest: &Attest,
     nonce: &[u8],
-    device_key: &PublicArea,
+    object: &PublicArea,
     fail: &mut impl FnMut(&str, String, String),
 ) {
     let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);
@@ -73,8 +87,8 @@ fn check_attest(
         fail("nonce", hex(nonce), hex(&attest.extra_data));
     }
     match &attest.body {
-        Body::Certify { name, .. } if name == device_key.name().as_bytes() => {}
-        Body::Certify { name, .. } => fail("name", device_key.name().to_hex(), hex(name)),
+        Body::Certify { name, .. } if name == object.name().as_bytes() => {}
+        Body::Certify { name, .. } => fail("name", object.name().to_hex(), hex(name)),
         Body::Quote { .. } | Body::Other => {
             fail("type", format!("{:#06x}", Attest::TYPE_CERTIFY), format!("{:#06x}", attest.attest_type));
         }

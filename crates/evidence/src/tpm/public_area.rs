@@ -150,7 +150,12 @@ impl PublicArea {
 
     /// What keeps it from being an attestation key: a TPM-made, restricted signing key.
     pub fn check_ak(&self) -> Vec<Failure> {
-        let mut rules = Rules { check: Check::AkAttributes, area: self, failures: Vec::new() };
+        self.check_attestation_key(Check::AkAttributes)
+    }
+
+    /// What keeps it from being an attestation key of any standing, an IAK among them.
+    pub(super) fn check_attestation_key(&self, check: Check) -> Vec<Failure> {
+        let mut rules = Rules { check, area: self, failures: Vec::new() };
         rules.resident();
         // An unrestricted key would sign a forged TPMS_ATTEST handed to it as plain data.
         rules.attribute(Attributes::RESTRICTED, "restricted", true);
@@ -186,7 +191,12 @@ impl PublicArea {
 
     /// What keeps it from being a device key: a TPM-made key for signing anything.
     pub fn check_device_key(&self) -> Vec<Failure> {
-        let mut rules = Rules { check: Check::DeviceKeyCertify, area: self, failures: Vec::new() };
+        self.check_signing_key(Check::DeviceKeyCertify)
+    }
+
+    /// What keeps it from being a key for signing anything, an IDevID among them.
+    pub(super) fn check_signing_key(&self, check: Check) -> Vec<Failure> {
+        let mut rules = Rules { check, area: self, failures: Vec::new() };
         rules.resident();
         rules.attribute(Attributes::SIGN, "sign", true);
         rules.attribute(Attributes::RESTRICTED, "restricted", false);

@@ -3,7 +3,7 @@
 use assay_evidence::digest::HashAlgorithm;
 use assay_evidence::time::UnixTime;
 use assay_evidence::tpm::ek_certificate::{
-    CertificateError, Endorsement, TrustAnchor, verify_ek_certificate,
+    CertificateError, EkCertificate, Endorsers, TrustAnchor, verify_ek_certificate,
 };
 use assay_evidence::tpm::public_area::PublicArea;
 use assay_evidence::{Check, Failure};
@@ -21,16 +21,21 @@ fn at(text: &str) -> UnixTime {
     UnixTime::from_rfc3339(text).unwrap()
 }
 
-fn checks(result: Result<Endorsement, Vec<Failure>>) -> Vec<Check> {
+fn checks(result: Result<EkCertificate, Vec<Failure>>) -> Vec<Check> {
     result
         .map(|_| Vec::new())
         .unwrap_or_else(|failures| failures.iter().map(|failure| failure.check).collect())
 }
 
+/// Whoever has these certificates, and no revocation lists.
+fn anchors(pem_or_der: &[u8]) -> Endorsers {
+    Endorsers::new(TrustAnchor::from_pem_or_der(pem_or_der).unwrap(), Vec::new())
+}
+
 /// The recorded certificate `file` with its issuing CA as intermediate and its root as anchor.
-fn recorded_endorsement(case: &Case, file: &str) -> Endorsement {
+fn recorded_endorsement(case: &Case, file: &str) -> EkCertificate {
     let issuing = der(&case.file("ek-issuing-ca.pem"));
-    let anchors = TrustAnchor::from_pem_or_der(&case.file("ek-root-ca.pem")).unwrap();
+    let anchors = anchors(&case.file("ek-root-ca.pem"));
     verify_ek_certificate(&case.file(file), &[&issuing], &anchors, at("2026-11-23T12:00:00Z")).unwrap()
 }
 
@@ -68,7 +73,7 @@ fn recorded_certificates_endorse_their_ek() {
 #[test]
 fn an_issuing_ca_may_be_the_anchor() {
     let case = Case::vector("sb-good-1");
-    let anchors = TrustAnchor::from_pem_or_der(&case.file("ek-issuing-ca.pem")).unwrap();
+    let anchors = anchors(&case.file("ek-issuing-ca.pem"));
     let endorsement =
         verify_ek_certificate(&case.file("ek-cert.der"), &[], &anchors, at("2027-01-01T00:00:00Z"));
     assert_eq!(endorsement.unwrap().anchor(), "CN=swtpm-localca");
@@ -78,14 +83,14 @@ fn an_issuing_ca_may_be_the_anchor() {
 fn a_recorded_certificate_fails_in_the_check_it_is_about() {
     let case = Case::vector("sb-good-1");
     let (leaf, issuing) = (case.file("ek-cert.der"), der(&case.file("ek-issuing-ca.pem")));
-    let anchors = TrustAnchor::from_pem_or_der(&case.file("ek-root-ca.pem")).unwrap();
+    let anchors = anchors(&case.file("ek-root-ca.pem"));
     let now = at("2026-11-23T12:00:00Z");
-    let verify = |leaf: &[u8], intermediates: &[&[u8]], anchors: &[TrustAnchor], at| {
+    let verify = |leaf: &[u8], intermediates: &[&[u8]], anchors: &Endorsers, at| {
         checks(verify_ek_certificate(leaf, intermediates, anchors, at))
     };
     assert_eq!(verify(&leaf, &[&issuing], &anchors, now), []);
     assert_eq!(verify(&leaf, &[], &anchors, now), [Check::EkChain]);
-    assert_eq!(verify(&leaf, &[&issuing], &[], now), [Check::EkChain]);
+    assert_eq!(verify(&leaf, &[&issuing], &Endorsers::default(), now), [Check::EkChain]);
     // Before the leaf and both CAs.
     let validity = [Check::EkValidity; 3];
     assert_eq!(verify(&leaf, &[&issuing], &anchors, at("2026-11-22T00:00:00Z")), validity);
@@ -109,7 +114,7 @@ fn a_recorded_certificate_fails_in_the_check_it_is_about() {
 fn another_devices_certificate_is_another_key() {
     let maker = EkMaker::new().unwrap();
     let (mine, other) = (ek(), ek());
-    let anchors = TrustAnchor::from_pem_or_der(maker.root_ca_pem().as_bytes()).unwrap();
+    let anchors = anchors(maker.root_ca_pem().as_bytes());
     let swapped = maker.certify(&other).unwrap();
     let endorsement =
         verify_ek_certificate(&swapped, &[maker.issuing_ca()], &anchors, at("2026-01-01T00:00:00Z")).unwrap();
@@ -147,7 +152,7 @@ impl Chain {
         let issuing = self.issuing.signed_by(issuing_key, &by_root).unwrap();
         let by_issuing = Issuer::from_params(&self.issuing, issuing_key);
         let leaf = self.leaf.signed_by(leaf_key, &by_issuing).unwrap();
-        let anchors = TrustAnchor::from_pem_or_der(root.der()).unwrap();
+        let anchors = anchors(root.der());
         checks(verify_ek_certificate(leaf.der(), &[issuing.der()], &anchors, at("2026-06-01T00:00:00Z")))
     }
 }
@@ -218,7 +223,7 @@ fn a_flood_of_intermediates_ends() {
     let mut leaf = Chain::new().leaf;
     leaf.use_authority_key_identifier_extension = false;
     let leaf = leaf.signed_by(&keys[0], &by_first).unwrap();
-    let anchors = TrustAnchor::from_pem_or_der(EkMaker::new().unwrap().root_ca()).unwrap();
+    let anchors = anchors(EkMaker::new().unwrap().root_ca());
     let intermediates: Vec<&[u8]> = cross.iter().map(Vec::as_slice).collect();
     let result = verify_ek_certificate(leaf.der(), &intermediates, &anchors, at("2026-06-01T00:00:00Z"));
     assert_eq!(checks(result), [Check::EkChain]);
@@ -241,7 +246,7 @@ fn anchors_are_read_from_der_and_pem() {
 proptest! {
     #[test]
     fn no_bytes_make_a_certificate_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
-        let _ = verify_ek_certificate(&bytes, &[&bytes], &[], UnixTime(0));
+        let _ = verify_ek_certificate(&bytes, &[&bytes], &Endorsers::default(), UnixTime(0));
         let _ = TrustAnchor::from_pem_or_der(&bytes);
     }
 
@@ -249,7 +254,7 @@ proptest! {
     fn no_changed_certificate_is_believed(position in 0usize..1019, value in any::<u8>()) {
         let case = Case::vector("sb-good-1");
         let mut leaf = case.file("ek-cert.der");
-        let anchors = TrustAnchor::from_pem_or_der(&case.file("ek-issuing-ca.pem")).unwrap();
+        let anchors = anchors(&case.file("ek-issuing-ca.pem"));
         let same = leaf[position] == value;
         leaf[position] = value;
         let result = verify_ek_certificate(&leaf, &[], &anchors, at("2027-01-01T00:00:00Z"));

@@ -183,6 +183,7 @@ impl From<EnrollError> for Refusal {
         let (kind, code) = match &error {
             EnrollError::Malformed(failure) => (Kind::Malformed, failure.check.name()),
             EnrollError::Name => (Kind::Malformed, "name"),
+            EnrollError::Certificates { .. } => (Kind::Malformed, "certificates"),
             EnrollError::Refused(failures) => (Kind::Forbidden, first_check(failures)),
             EnrollError::Activation => (Kind::Unauthenticated, "credential-activation"),
             EnrollError::Csr(CsrError::Signature) => (Kind::Unauthenticated, "device-key-csr"),

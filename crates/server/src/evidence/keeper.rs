@@ -52,6 +52,8 @@ pub(crate) struct JudgedEvidence {
     /// As it was judged: with what was kept before it.
     pub evidence: edge::Evidence,
     pub quote: edge::Quote,
+    /// Whom the endorsement was verified with.
+    pub endorsers: Bytes,
     /// Entries that were known to be good; `None`: nothing was known of the boot.
     pub known_entries: Option<u64>,
     /// How many bytes of the list were kept already.
@@ -75,6 +77,7 @@ pub(crate) struct Draft {
     boot_log: BootLog,
     ak_public: Vec<u8>,
     endorsement: Vec<u8>,
+    endorsers: Bytes,
     is_ascii: bool,
     columns: EvidenceColumns,
     clock: (u32, u32),
@@ -317,7 +320,8 @@ impl Draft {
             },
             boot_log,
             ak_public: device.record.ak_public.clone(),
-            endorsement: device.endorsement_der(),
+            endorsement: device.shown().encode_to_vec(),
+            endorsers: judged.endorsers.clone(),
             is_ascii: judged.evidence.ima_ascii,
             clock: clock(&judged.quote).unwrap_or_default(),
         }
@@ -349,7 +353,7 @@ impl Draft {
             None => ToldBoot::New(NewBoot {
                 ak_public: self.ak_public.clone(),
                 endorsement: new_blob(&self.endorsement).await?,
-                anchors: new_blob(server.ek_anchors_pem()).await?,
+                anchors: new_blob(&self.endorsers).await?,
                 ima_ascii: self.is_ascii,
             }),
         };
@@ -388,8 +392,8 @@ impl EvidenceRecord {
     /// Whether the device still has the keys it told this with, and the same people are asked about its EK.
     fn is_told_by(&self, server: &Server, device: &Device) -> bool {
         self.told.ak_public == device.record.ak_public
-            && self.told.endorsement == blob_hash(&device.endorsement_der())
-            && self.told.anchors == blob_hash(server.ek_anchors_pem())
+            && self.told.endorsement == blob_hash(&device.shown().encode_to_vec())
+            && self.told.anchors == blob_hash(&server.endorsers.current().kept)
     }
 }
 

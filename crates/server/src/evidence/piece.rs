@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use assay_evidence::time::UnixTime;
-use assay_evidence::tpm::ek_certificate::{Endorsement, TrustAnchor, verify_ek_certificate};
+use assay_evidence::tpm::endorsement::Endorsement;
 use assay_evidence::verify::{Baseline, Claims, ImaLog};
 use assay_trust::{AttestationResult, CompiledPolicy};
 use assay_wire::edge;
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::boot_logs::BootLogs;
-use crate::device::certificates;
+use crate::endorsers::Endorsing;
 use crate::verifier::{Job, Judged};
 
 /// Evidence as it was judged.
@@ -30,10 +30,10 @@ pub struct Piece {
     /// TPM2B_PUBLIC of the AK.
     #[serde(with = "base64")]
     pub ak_public: Bytes,
-    /// The EK certificate and its intermediates, concatenated DER.
+    /// What the device showed of its EK and identity: `assay.edge.v1.EnrollBegin`.
     #[serde(with = "base64")]
     pub endorsement: Bytes,
-    /// Who was trusted to vouch for TPMs, PEM.
+    /// Who was trusted to vouch for that, and what they had revoked: the files, as the server keeps them.
     #[serde(with = "base64")]
     pub anchors: Bytes,
     /// The nonce that it answers.
@@ -91,15 +91,10 @@ impl Piece {
         Ok(self.whole().job(None, None, None, boot_logs)?.verify().claims)
     }
 
-    /// Who vouched for the TPM, verified again with the anchors of then.
+    /// The EK and who vouched for it, verified again with the anchors and revocation lists of then.
     pub fn endorsement(&self) -> Option<Endorsement> {
-        let anchors = match self.anchors.is_empty() {
-            true => Vec::new(),
-            false => TrustAnchor::from_pem_or_der(&self.anchors).ok()?,
-        };
-        let mut certificates = certificates(&self.endorsement).into_iter();
-        let leaf = certificates.next()?;
-        verify_ek_certificate(leaf, &certificates.collect::<Vec<_>>(), &anchors, self.at).ok()
+        let shown = edge::EnrollBegin::decode(self.endorsement.clone()).ok()?;
+        Endorsing::of_kept(&self.anchors)?.endorsement(&shown, self.at).ok()
     }
 
     fn baseline(
@@ -143,7 +138,7 @@ impl Piece {
             last_reset_count: self.last_reset_count,
             policy,
             boot_logs: boot_logs.clone(),
-            endorsement: endorsement.filter(|endorsement| self.at <= endorsement.valid_until()),
+            endorsement,
             now: self.at,
         })
     }

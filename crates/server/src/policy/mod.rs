@@ -15,8 +15,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use assay_evidence::time::UnixTime;
+use assay_identity::SpiffeId;
 use assay_trust::assignment::{Assignment, Plan, PlanError};
-use assay_trust::labels::LabelError;
+use assay_trust::labels::{LabelError, Labels};
 use assay_trust::policy::{EnvelopeError, PolicySigners};
 use assay_trust::rollout::{PercentError, Strain};
 use assay_trust::{CompiledPolicy, Policy, PolicyError};
@@ -185,7 +186,16 @@ impl Server {
 impl PlanInForce {
     /// What is in force for a device.
     pub(crate) fn of(&self, device: &Device) -> PolicyInForce {
-        let revision = self.plan.revision_for(&device.id, &device.labels);
+        self.labelled(&device.id, &device.labels)
+    }
+
+    /// What will be in force for a device that is not enrolled yet, and so has no labels.
+    pub(crate) fn of_newcomer(&self, id: &SpiffeId) -> PolicyInForce {
+        self.labelled(id, &Labels::default())
+    }
+
+    fn labelled(&self, id: &SpiffeId, labels: &Labels) -> PolicyInForce {
+        let revision = self.plan.revision_for(id, labels);
         let found = revision.and_then(|revision| Some((revision, self.compiled.get(&revision)?.clone())));
         let (revision, compiled) = found.unzip();
         PolicyInForce { revision: revision.unwrap_or(0), compiled }

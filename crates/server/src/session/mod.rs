@@ -121,6 +121,7 @@ impl Session {
         S: Stream<Item = Result<edge::DeviceMessage, tonic::Status>> + Unpin,
     {
         let mut entries = self.server.entries.watch();
+        let mut endorsers = self.attester.endorsers.clone();
         let mut shutdown = self.server.shutdown.clone();
         loop {
             let due = self.outstanding.as_ref().map_or(self.pace.next(), |challenge| challenge.expires_at);
@@ -134,6 +135,7 @@ impl Session {
                     None => Box::pin(self.challenge()).await?,
                 },
                 Ok(()) = self.crl.changed() => Box::pin(self.tell_again()).await?,
+                Ok(()) = endorsers.changed() => Box::pin(self.endorse_again()).await?,
                 Ok(()) = self.plan.changed() => self.heed_plan(),
                 Ok(()) = entries.changed() => Box::pin(self.tell_again()).await?,
                 message = inbound.next() => match message {
@@ -214,6 +216,22 @@ impl Session {
         if revision != self.revision {
             self.revision = revision;
             self.pace.hurry(self.server.registry.attached(), Instant::now());
+        }
+    }
+
+    /// Whoever vouches for the device may have taken that back, or come by it.
+    async fn endorse_again(&mut self) -> Result<(), SessionEnd> {
+        // What an impostor's stream is about is not told it; the next to prove itself is judged by what holds then.
+        if matches!(self.standing, Standing::Unproven { .. }) {
+            return Ok(());
+        }
+        match self.attester.endorse_again(&self.server, clock::now()).await {
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                self.pace.soon(Instant::now());
+                self.settle().await
+            }
+            Err(error) => self.part(error).await,
         }
     }
 

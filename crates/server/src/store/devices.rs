@@ -27,6 +27,8 @@ pub struct DeviceRecord {
     pub ek_certificate: Vec<u8>,
     /// Intermediates that came with it, concatenated DER.
     pub ek_intermediates: Vec<u8>,
+    /// The IDevID and IAK it showed; empty where it showed none.
+    pub identity: IdentityRecord,
     /// TPM2B_PUBLIC of the AK that was activated against the EK.
     pub ak_public: Vec<u8>,
     /// TPM2B_PUBLIC of the device key that the AK certified.
@@ -54,6 +56,21 @@ pub struct LabelledDevice {
     pub labels: String,
     /// pending, enrolled, trusted, suspect, revoked, expired.
     pub status: String,
+}
+
+/// IDevID and IAK of a device as stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IdentityRecord {
+    /// TPM2B_PUBLIC of the IAK.
+    pub iak_public: Vec<u8>,
+    /// The IAK's certificate, DER.
+    pub iak_certificate: Vec<u8>,
+    /// TPM2B_PUBLIC of the IDevID.
+    pub idevid_public: Vec<u8>,
+    /// The IDevID's certificate, DER.
+    pub idevid_certificate: Vec<u8>,
+    /// Intermediates of both, concatenated DER.
+    pub intermediates: Vec<u8>,
 }
 
 /// A trust state as stored: the record, and beside it what queries look for.
@@ -399,8 +416,10 @@ async fn insert(unit: &mut Unit, device: &DeviceRecord) -> Result<(), StoreError
     let done = sqlx::query(
         "INSERT INTO devices (id, name, ek_public, ek_certificate, ek_intermediates, ak_public, device_key_public,
              device_key_spki, agent_version, enrolled_at, status, tier, valid_until, evidence_at, reset_count,
-             state_version, trust, labels)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+             state_version, trust, labels, iak_public, iak_certificate, idevid_public, idevid_certificate,
+             idevid_intermediates)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
+             $23)
          ON CONFLICT (id) DO NOTHING",
     )
     .bind(&device.id)
@@ -421,6 +440,11 @@ async fn insert(unit: &mut Unit, device: &DeviceRecord) -> Result<(), StoreError
     .bind(stored(device.trust.version))
     .bind(&device.trust.record)
     .bind(&device.labels)
+    .bind(&device.identity.iak_public)
+    .bind(&device.identity.iak_certificate)
+    .bind(&device.identity.idevid_public)
+    .bind(&device.identity.idevid_certificate)
+    .bind(&device.identity.intermediates)
     .execute(unit.connection())
     .await?;
     if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Conflict) }
@@ -431,7 +455,8 @@ async fn rebind(unit: &mut Unit, device: &DeviceRecord, from_version: u64) -> Re
     update_trust(unit, &device.id, from_version, &device.trust).await?;
     sqlx::query(
         "UPDATE devices SET name = $2, ek_public = $3, ek_certificate = $4, ek_intermediates = $5, ak_public = $6,
-             device_key_public = $7, device_key_spki = $8, agent_version = $9, enrolled_at = $10
+             device_key_public = $7, device_key_spki = $8, agent_version = $9, enrolled_at = $10, iak_public = $11,
+             iak_certificate = $12, idevid_public = $13, idevid_certificate = $14, idevid_intermediates = $15
          WHERE id = $1",
     )
     .bind(&device.id)
@@ -444,6 +469,11 @@ async fn rebind(unit: &mut Unit, device: &DeviceRecord, from_version: u64) -> Re
     .bind(&device.device_key_spki)
     .bind(&device.agent_version)
     .bind(stored(device.enrolled_at.0))
+    .bind(&device.identity.iak_public)
+    .bind(&device.identity.iak_certificate)
+    .bind(&device.identity.idevid_public)
+    .bind(&device.identity.idevid_certificate)
+    .bind(&device.identity.intermediates)
     .execute(unit.connection())
     .await?;
     sqlx::query("DELETE FROM telemetry_positions WHERE device_id = $1")
@@ -463,6 +493,13 @@ fn device(row: &SqliteRow) -> Result<DeviceRecord, StoreError> {
         ek_public: row.try_get("ek_public")?,
         ek_certificate: row.try_get("ek_certificate")?,
         ek_intermediates: row.try_get("ek_intermediates")?,
+        identity: IdentityRecord {
+            iak_public: row.try_get("iak_public")?,
+            iak_certificate: row.try_get("iak_certificate")?,
+            idevid_public: row.try_get("idevid_public")?,
+            idevid_certificate: row.try_get("idevid_certificate")?,
+            intermediates: row.try_get("idevid_intermediates")?,
+        },
         ak_public: row.try_get("ak_public")?,
         device_key_public: row.try_get("device_key_public")?,
         device_key_spki: row.try_get("device_key_spki")?,

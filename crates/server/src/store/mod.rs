@@ -41,8 +41,8 @@ pub use assignments::{
 pub(crate) use audit::{highest_named_leaf, leaf, trail};
 pub use blobs::{BlobHash, NewBlob, blob_hash};
 pub use devices::{
-    ApproveDevice, Change, DeviceRecord, EnrollDevice, ExpireDevice, LabelDevice, LabelledDevice, Moved,
-    RecordAppraisal, Recorded, RenewTrust, RevokeDevice, TrustColumns,
+    ApproveDevice, Change, DeviceRecord, EnrollDevice, ExpireDevice, IdentityRecord, LabelDevice,
+    LabelledDevice, Moved, RecordAppraisal, Recorded, RenewTrust, RevokeDevice, TrustColumns,
 };
 pub use entries::{CreateEntry, EntryRecord, RemoveEntry, SelectorRecord};
 pub use evidence::{
@@ -182,12 +182,14 @@ fn migrations() -> Migrator {
     let evidence = include_str!("../../../../migrations/sqlite/0003_evidence.sql").into_sql_str();
     let assignments = include_str!("../../../../migrations/sqlite/0004_assignments.sql").into_sql_str();
     let envelopes = include_str!("../../../../migrations/sqlite/0005_policy_envelopes.sql").into_sql_str();
+    let identity = include_str!("../../../../migrations/sqlite/0006_device_identity.sql").into_sql_str();
     Migrator::with_migrations(vec![
         Migration::new(1, "spine".into(), MigrationType::Simple, spine, false),
         Migration::new(2, "trust vector".into(), MigrationType::Simple, vector, false),
         Migration::new(3, "evidence".into(), MigrationType::Simple, evidence, false),
         Migration::new(4, "assignments".into(), MigrationType::Simple, assignments, false),
         Migration::new(5, "policy envelopes".into(), MigrationType::Simple, envelopes, false),
+        Migration::new(6, "device identity".into(), MigrationType::Simple, identity, false),
     ])
 }
 

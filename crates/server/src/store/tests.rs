@@ -74,6 +74,7 @@ fn device(status: &str, version: u64) -> DeviceRecord {
         ek_public: vec![1],
         ek_certificate: vec![2],
         ek_intermediates: Vec::new(),
+        identity: IdentityRecord { iak_public: vec![6], idevid_certificate: vec![7], ..Default::default() },
         ak_public: vec![3],
         device_key_public: vec![4],
         device_key_spki: vec![5],

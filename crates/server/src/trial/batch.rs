@@ -6,7 +6,7 @@ use std::sync::Arc;
 use assay_evidence::boot_log::LOG_BYTES_MAX;
 use assay_evidence::ima::LIST_BYTES_MAX;
 use assay_evidence::time::UnixTime;
-use assay_evidence::tpm::ek_certificate::Endorsement;
+use assay_evidence::tpm::endorsement::Endorsement;
 use assay_trust::{AttestationResult, CompiledPolicy, Tier};
 use axum::body::Bytes;
 

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use assay_identity::{Crl, CrlSet, verify_svid};
 use assay_testkit::edge::protocol::server_message::Message;
+use assay_testkit::edge::protocol::{Challenge, Evidence};
 use assay_testkit::software_device::lie::Lie;
+use assay_testkit::tamper::ima_entries;
 use assay_testkit::{SoftwareDevice, System};
 use hyper::Method;
 use serde_json::json;
@@ -273,6 +275,70 @@ async fn stopping_tells_the_streams_and_takes_less_than_two_seconds() {
     assert_eq!(code(stream.next().await.unwrap_err()), (Code::Unavailable, "shutting-down".to_owned()));
 }
 
+/// The binary list that was asked for without its last entries, under the quote as it is.
+fn cut_short(device: &mut SoftwareDevice, challenge: &Challenge, missing: usize) -> Evidence {
+    let mut evidence = device.evidence(challenge).unwrap();
+    let entries = ima_entries(&evidence.ima_log);
+    evidence.ima_log.truncate(entries[entries.len() - missing].start);
+    evidence
+}
+
+#[tokio::test]
+async fn a_list_read_too_early_is_asked_for_again_without_penalty() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let (mut device, mut stream, held) = fixture.trusted_device(&edge, "press-1", "").await;
+    let leaves = fixture.get("/v1/audit?limit=1000").await["leaves"].as_array().unwrap().len();
+    let system = System::default();
+    let known = system.programs.first().unwrap();
+    device.run_program(&known.path, &known.contents);
+    device.run_program(&known.path, &known.contents);
+    stream.changed().await.unwrap();
+    // One of the two new entries is missing, then both are.
+    for missing in [1, 2] {
+        let challenge = stream.challenge().await.unwrap();
+        assert!(challenge.ima_from_entry > 0);
+        let evidence = cut_short(&mut device, &challenge, missing);
+        stream.answer(evidence).await.unwrap();
+    }
+    let challenge = timeout(Duration::from_secs(1), stream.challenge()).await.unwrap().unwrap();
+    stream.answer(device.evidence(&challenge).unwrap()).await.unwrap();
+    let verdict = stream.verdict().await.unwrap();
+    assert_eq!(verdict.state, "trusted", "{verdict:?}");
+    let after = fixture.get("/v1/audit?limit=1000").await["leaves"].as_array().unwrap().len();
+    assert_eq!(after, leaves, "nothing happened to it");
+    let peer = verify_svid(&held.device_svid, &fixture.bundle(), &CrlSet::default(), now()).unwrap();
+    let trust = fixture.get(&format!("/trust/status?id={}", peer.spiffe_id())).await;
+    assert_eq!(trust["status"], json!("trusted"));
+}
+
+#[tokio::test]
+async fn a_list_that_stays_short_is_a_lie() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let (mut device, mut stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
+    // After a refusal everything is judged anew, with what is kept of the boot; that this may be damaged is one more
+    // reason to ask.
+    for asked in [3, 4] {
+        device.run_program("/tmp/implant", b"evil");
+        stream.changed().await.unwrap();
+        let mut challenges = 0;
+        let verdict = loop {
+            match stream.next().await.unwrap() {
+                Message::Challenge(challenge) => {
+                    challenges += 1;
+                    let evidence = cut_short(&mut device, &challenge, 1);
+                    stream.answer(evidence).await.unwrap();
+                }
+                Message::Verdict(verdict) => break verdict,
+                _ => {}
+            }
+        };
+        assert_eq!((challenges, verdict.state.as_str()), (asked, "suspect"), "{verdict:?}");
+        assert_eq!(verdict.findings[0].check, "ima-replay");
+    }
+}
+
 #[tokio::test]
 async fn every_lie_on_a_proven_stream_is_caught_by_its_own_check() {
     let fixture = Fixture::start().await;
@@ -290,9 +356,7 @@ async fn every_lie_on_a_proven_stream_is_caught_by_its_own_check() {
             None => lie.tell(&mut device, &challenge),
         };
         stream.answer(first.unwrap()).await.unwrap();
-        let challenge = stream.challenge().await.unwrap();
-        stream.answer(lie.tell(&mut device, &challenge).unwrap()).await.unwrap();
-        let verdict = stream.verdict().await.unwrap();
+        let verdict = stream.lie(&mut device, lie).await.unwrap();
         let checks: Vec<&str> = verdict.findings.iter().map(|finding| finding.check.as_str()).collect();
         assert!(checks.contains(&lie.caught_by()), "{lie:?}: {checks:?}");
         assert_ne!(verdict.state, "trusted", "{lie:?}");

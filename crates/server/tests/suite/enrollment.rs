@@ -196,6 +196,7 @@ async fn a_request_for_a_key_that_was_not_certified_is_refused() {
         certify_info: certified.message,
         certify_signature: certified.signature,
         csr,
+        ..EnrollProof::default()
     };
     let refusal = code(enrollment.prove(proof).await.unwrap_err());
     assert_eq!(refusal, (Code::PermissionDenied, "device-key-csr".to_owned()));

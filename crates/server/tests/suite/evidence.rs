@@ -160,6 +160,51 @@ async fn a_life_of_results_judges_to_the_same_again() {
 }
 
 #[tokio::test]
+async fn results_judge_again_by_the_endorsers_of_then() {
+    let lists = tempfile::tempdir().unwrap();
+    let fixture = Fixture::with(|config| {
+        config.idevid_anchors = config.ek_anchors.clone();
+        config.ek_crls = vec![lists.path().to_owned()];
+    })
+    .await;
+    let edge = fixture.edge().await;
+    let mut device = fixture.device("press-1");
+    device.identity = Some(fixture.maker.identity("7").unwrap());
+    edge.enroll(&mut device).await.unwrap();
+    fixture.put("/v1/policy", &learned(&mut device, "[endorsement]\nidevid = \"required\"")).await;
+    let (mut stream, _) = attach_trusted(&edge, &mut device).await;
+    let maker = &fixture.maker;
+    let serial = device.ek.certificate_serial();
+    let (stale, revoked) = (maker.stale_revocation_list(&[&[7]]).unwrap(), maker.revoke(&[&serial]).unwrap());
+    for (list, tier) in [(revoked, "contraindicated"), (stale, "affirming")] {
+        std::fs::write(lists.path().join("maker.crl"), list).unwrap();
+        assert_eq!(stream.attest(&mut device).await.unwrap().tier, tier);
+    }
+    let (kept, bare): (Vec<Value>, Vec<Value>) =
+        results(&fixture, "press-1").await.into_iter().partition(|result| result["evidence_kept"] == true);
+    let mut said = Vec::new();
+    for result in kept.iter().rev() {
+        let answer = fixture.get(&format!("/v1/results/{}/evidence", result["id"])).await;
+        let kept: KeptResult = serde_json::from_value(answer).unwrap();
+        let again = kept.judge_again().unwrap();
+        assert!(kept.is_on_record(&again), "{result}\nagain: {again:?}");
+        said.push((kept.tier.clone(), checks(&kept).first().map(|check| (*check).to_owned())));
+    }
+    let first = |tier: &str, check: Option<&str>| (tier.to_owned(), check.map(str::to_owned));
+    assert_eq!(
+        said,
+        [
+            first("affirming", None),
+            first("contraindicated", Some("ek-revoked")),
+            first("affirming", Some("endorsement-policy")),
+        ]
+    );
+    // That it fell before it showed anything is on record too, and there is no evidence of that.
+    let fell: Vec<&Value> = bare.iter().map(|result| &result["tier"]).collect();
+    assert_eq!(fell, ["contraindicated"]);
+}
+
+#[tokio::test]
 async fn every_lie_judges_to_the_same_again() {
     let fixture = Fixture::start().await;
     let edge = fixture.edge().await;

@@ -38,6 +38,11 @@ impl Fixture {
     }
 
     pub async fn with(change: impl FnOnce(&mut Config)) -> Fixture {
+        Fixture::try_with(change).await.unwrap()
+    }
+
+    /// Or why the server does not start.
+    pub async fn try_with(change: impl FnOnce(&mut Config)) -> Result<Fixture, String> {
         let folder = TempDir::new().unwrap();
         let maker = EkMaker::new().unwrap();
         std::fs::write(folder.path().join("maker.pem"), maker.root_ca_pem()).unwrap();
@@ -51,8 +56,8 @@ impl Fixture {
             ..Config::default()
         };
         change(&mut config);
-        let running = Some(Running::start(config.clone()).await.unwrap());
-        Fixture { _folder: folder, maker, config, running }
+        let running = Running::start(config.clone()).await.map_err(|error| error.to_string())?;
+        Ok(Fixture { _folder: folder, maker, config, running: Some(running) })
     }
 
     pub async fn stop(&mut self) {

@@ -7,6 +7,7 @@ mod attestation;
 mod bad_policies;
 mod console;
 mod ear;
+mod endorsement;
 mod enrollment;
 mod evidence;
 mod fixture;

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use assay_testkit::{Machine, SoftTpm, TpmMaker};
+use assay_testkit::software_device::key::{ATTESTATION_KEY, DEVICE_KEY};
+use assay_testkit::{EkMaker, Machine, SoftTpm, TpmMaker};
 use serde_json::{Value, json};
 
 use crate::stage::{Program, Stage, TRUST_DOMAIN, eventually, within};
@@ -13,6 +14,8 @@ use crate::stage::{Program, Stage, TRUST_DOMAIN, eventually, within};
 async fn swtpm_agent_lives_through_compromise_recovery_reboot_and_crash() -> Result<()> {
     let mut device = Device::on_a_stage().await?;
     let enrolled = device.is("trusted").await?;
+    let explained = device.explain().await?;
+    ensure!(explained.pointer("/endorsement/identity/serial") == Some(&json!(SERIAL)), "{explained}");
     device.sends_accepted_telemetry().await?;
 
     // An unknown program: every grant is gone within a second of its start.
@@ -69,15 +72,20 @@ impl Device {
         let maker = TpmMaker::new(&folder.path().join("tpm-maker"))?;
         let tpm = SoftTpm::start(&maker, &folder.path().join("tpm"))?;
         let machine = Machine::boot(&tpm, &folder.path().join("logs"))?;
+        let identity = provision_identity(&tpm, folder.path())?;
         let read = |path: &Path| std::fs::read_to_string(path);
         let makers = read(&maker.root_ca())? + &read(&maker.issuing_ca())?;
-        let stage = Stage::start_trusting(folder, &makers, "attest_interval_seconds = 1").await?;
+        let makers = makers + &identity.root_ca_pem();
+        let settings = "attest_interval_seconds = 1\nidevid_anchors = [\"maker.pem\"]";
+        let stage = Stage::start_trusting(folder, &makers, settings).await?;
         // The machine runs what a software device runs, so that one's policy is its too.
         stage.trust(&[&stage.device("specimen")?], "").await?;
         let configuration = format!(
             "name = \"edge\"\ntrust_domain = \"{TRUST_DOMAIN}\"\ngateway = {:?}\nbundle = {:?}\n\
              state = {:?}\ntpm = {:?}\nboot_log = {:?}\nima_log = {:?}\nworkload_api = {:?}\n\
-             [telemetry]\ninterval_seconds = 1\n[location]\ncountry = \"DE\"\n",
+             [telemetry]\ninterval_seconds = 1\n[location]\ncountry = \"DE\"\n\
+             [identity]\niak = {IAK}\niak_certificate = {:?}\nidevid = {IDEVID}\nidevid_certificate = {:?}\n\
+             intermediates = [{:?}]\n",
             stage.gateway()?.door.address,
             stage.at("data/bundle.pem"),
             stage.at("agent"),
@@ -85,6 +93,9 @@ impl Device {
             machine.boot_log_path(),
             machine.ima_log_path(),
             stage.at("workload.sock"),
+            stage.at("iak.der"),
+            stage.at("idevid.der"),
+            stage.at("identity-ca.der"),
         );
         std::fs::write(stage.at("agent.toml"), configuration)?;
         let mut device = Device { agent: None, machine, tpm, stage };
@@ -131,6 +142,21 @@ impl Device {
         .await
     }
 }
+
+/// Leaves IAK and IDevID in the TPM and their certificates in the folder, as a device's maker does.
+fn provision_identity(tpm: &SoftTpm, folder: &Path) -> Result<EkMaker> {
+    let (maker, mut tpm) = (EkMaker::new()?, tpm.connect()?);
+    let iak = tpm.persist_signing_key(ATTESTATION_KEY, IAK)?;
+    let idevid = tpm.persist_signing_key(DEVICE_KEY, IDEVID)?;
+    std::fs::write(folder.join("iak.der"), maker.certify_identity(&iak.spki, SERIAL, true)?)?;
+    std::fs::write(folder.join("idevid.der"), maker.certify_identity(&idevid.spki, SERIAL, false)?)?;
+    std::fs::write(folder.join("identity-ca.der"), maker.issuing_ca())?;
+    Ok(maker)
+}
+
+const IAK: u32 = 0x8101_0020;
+const IDEVID: u32 = 0x8101_0021;
+const SERIAL: &str = "id:00001014.7";
 
 fn boot(device: &Value) -> u64 {
     device.get("reset_count").and_then(Value::as_u64).unwrap_or_default()

@@ -63,7 +63,7 @@ async fn each_lie_is_caught_and_costs_the_device_its_trust() -> Result<()> {
             attachment.answer(first).await?;
         };
         attachment.answer(lie.tell(&mut device, &challenge)?).await?;
-        let verdict = within(5, attachment.verdict()).await?.context(name.clone())?;
+        let verdict = within(5, attachment.lie(&mut device, lie)).await?.context(name.clone())?;
         assert_eq!(verdict.tier, "contraindicated", "{name}: {:?}", verdict.findings);
         let caught = verdict.findings.iter().any(|finding| finding.check == lie.caught_by());
         assert!(caught, "{name}: {:?}", verdict.findings);

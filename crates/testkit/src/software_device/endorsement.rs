@@ -6,12 +6,14 @@ use aws_lc_rs::agreement::{ECDH_P256, PrivateKey};
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rsa::{KeySize, OaepPrivateDecryptingKey, PrivateDecryptingKey};
 use rcgen::{
-    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyPair, KeyUsagePurpose, SubjectPublicKeyInfo, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevocationReason,
+    RevokedCertParams, SubjectPublicKeyInfo, date_time_ymd,
 };
 
 use super::tpm_bytes::{ALG_AES, ALG_CFB, ALG_ECC, ALG_NULL, ALG_RSA, ALG_SHA256, ECC_NIST_P256, TpmBytes};
-use super::{DeviceError, activation};
+use super::{DeviceError, TpmKey, activation, key};
+use crate::Bank;
 
 /// What kind of endorsement key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +39,24 @@ enum Private {
 /// A maker of devices: a root CA and the CA that issues its EK certificates.
 pub struct EkMaker {
     root: Vec<u8>,
+    root_issuer: Issuer<'static, KeyPair>,
     issuing: Vec<u8>,
     issuer: Issuer<'static, KeyPair>,
+}
+
+/// IDevID and IAK, with the certificates that their maker gave them.
+#[derive(Debug)]
+pub struct MakersIdentity {
+    /// The initial attestation key.
+    pub iak: TpmKey,
+    /// Its certificate, DER.
+    pub iak_certificate: Vec<u8>,
+    /// The initial device identity.
+    pub idevid: TpmKey,
+    /// Its certificate, DER.
+    pub idevid_certificate: Vec<u8>,
+    /// The certificates between those and the root, DER.
+    pub intermediates: Vec<Vec<u8>>,
 }
 
 impl EndorsementKey {
@@ -58,6 +76,11 @@ impl EndorsementKey {
     /// SubjectPublicKeyInfo.
     pub fn spki(&self) -> &[u8] {
         &self.spki
+    }
+
+    /// The serial number of every certificate for it.
+    pub fn certificate_serial(&self) -> Vec<u8> {
+        certificate_serial(&self.spki)
     }
 
     /// TPM2_ActivateCredential: the secret, if the credential is for this key and the object called `name`.
@@ -104,10 +127,12 @@ impl EkMaker {
         let (root_key, issuing_key) = (KeyPair::generate()?, KeyPair::generate()?);
         let root_params = authority("Example TPM Root CA", 1);
         let root = root_params.self_signed(&root_key)?.der().to_vec();
-        let issuing_params = authority("Example TPM EK CA", 0);
-        let issuing = issuing_params.signed_by(&issuing_key, &Issuer::new(root_params, root_key))?;
+        let mut issuing_params = authority("Example TPM EK CA", 0);
+        issuing_params.serial_number = Some(ISSUING_CA_SERIAL.to_vec().into());
+        let root_issuer = Issuer::new(root_params, root_key);
+        let issuing = issuing_params.signed_by(&issuing_key, &root_issuer)?.der().to_vec();
         let issuer = Issuer::new(issuing_params, issuing_key);
-        Ok(EkMaker { root, issuing: issuing.der().to_vec(), issuer })
+        Ok(EkMaker { root, root_issuer, issuing, issuer })
     }
 
     /// The root certificate, DER.
@@ -147,9 +172,54 @@ impl EkMaker {
         params.extended_key_usages = vec![usage];
         params.use_authority_key_identifier_extension = true;
         params.custom_extensions = vec![tpm_identity()];
+        params.serial_number = Some(ek.certificate_serial().into());
         set_validity(&mut params);
         let key = SubjectPublicKeyInfo::from_der(&ek.spki)?;
         Ok(params.signed_by(&key, &self.issuer)?.der().to_vec())
+    }
+
+    /// Gives a TPM with this serial number an identity.
+    pub fn identity(&self, serial: &str) -> Result<MakersIdentity, DeviceError> {
+        let (iak, idevid) = (TpmKey::generate(key::ATTESTATION_KEY)?, TpmKey::generate(key::DEVICE_KEY)?);
+        Ok(MakersIdentity {
+            iak_certificate: self.certify_identity(&iak.spki(), serial, true)?,
+            idevid_certificate: self.certify_identity(&idevid.spki(), serial, false)?,
+            intermediates: vec![self.issuing.clone()],
+            iak,
+            idevid,
+        })
+    }
+
+    /// Issues the certificate of an IAK or IDevID with this SubjectPublicKeyInfo.
+    pub fn certify_identity(&self, spki: &[u8], serial: &str, is_iak: bool) -> Result<Vec<u8>, DeviceError> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        if is_iak {
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::Other(AIK_CERTIFICATE_USAGE.to_vec())];
+        }
+        params.use_authority_key_identifier_extension = true;
+        params.custom_extensions = vec![hardware_module(serial)];
+        params.serial_number = Some(certificate_serial(spki).into());
+        set_validity(&mut params);
+        let key = SubjectPublicKeyInfo::from_der(spki)?;
+        Ok(params.signed_by(&key, &self.issuer)?.der().to_vec())
+    }
+
+    /// The list of EK certificates that the issuing CA takes back, by serial number, DER; good until 2120.
+    pub fn revoke(&self, serials: &[&[u8]]) -> Result<Vec<u8>, DeviceError> {
+        revocation_list(serials, 2120, &self.issuer)
+    }
+
+    /// A list by the issuing CA that has been out of date since 2021.
+    pub fn stale_revocation_list(&self, serials: &[&[u8]]) -> Result<Vec<u8>, DeviceError> {
+        revocation_list(serials, 2021, &self.issuer)
+    }
+
+    /// The list with which the root takes back the issuing CA, DER.
+    pub fn revoke_issuing_ca(&self) -> Result<Vec<u8>, DeviceError> {
+        revocation_list(&[&ISSUING_CA_SERIAL], 2120, &self.root_issuer)
     }
 }
 
@@ -176,6 +246,28 @@ fn authority(name: &str, below: u8) -> CertificateParams {
     params
 }
 
+fn revocation_list(
+    serials: &[&[u8]],
+    until: i32,
+    issuer: &Issuer<'_, KeyPair>,
+) -> Result<Vec<u8>, DeviceError> {
+    let revoked = |serial: &&[u8]| RevokedCertParams {
+        serial_number: serial.to_vec().into(),
+        revocation_time: date_time_ymd(2020, 2, 1),
+        reason_code: Some(RevocationReason::KeyCompromise),
+        invalidity_date: None,
+    };
+    let list = CertificateRevocationListParams {
+        this_update: date_time_ymd(2020, 2, 1),
+        next_update: date_time_ymd(until, 1, 1),
+        crl_number: 1.into(),
+        issuing_distribution_point: None,
+        revoked_certs: serials.iter().map(revoked).collect(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    Ok(list.signed_by(issuer)?.der().to_vec())
+}
+
 fn set_validity(params: &mut CertificateParams) {
     (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2120, 1, 1));
 }
@@ -198,6 +290,26 @@ fn tpm_identity() -> CustomExtension {
     extension
 }
 
+/// The serial number of every certificate for a key: positive, and as long as it looks.
+pub(super) fn certificate_serial(spki: &[u8]) -> Vec<u8> {
+    let mut serial = Bank::Sha256.hash(spki);
+    serial.truncate(16);
+    serial.iter_mut().take(1).for_each(|first| *first = *first & 0x3f | 0x40);
+    serial
+}
+
+/// The subjectAltName that says which TPM it is (RFC 4108, HardwareModuleName); critical, as the subject is empty.
+fn hardware_module(serial: &str) -> CustomExtension {
+    // 2.23.133.1.2: a TPM 2.0.
+    let module = [der(0x06, &[0x67, 0x81, 0x05, 0x01, 0x02]), der(0x04, serial.as_bytes())].concat();
+    let kind = der(0x06, &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x08, 0x04]);
+    let other_name = [kind, der(0xa0, &der(0x30, &module))].concat();
+    let mut extension =
+        CustomExtension::from_oid_content(&[2, 5, 29, 17], der(0x30, &der(0xa0, &other_name)));
+    extension.set_criticality(true);
+    extension
+}
+
 /// One DER element of fewer than 256 bytes.
 fn der(tag: u8, content: &[u8]) -> Vec<u8> {
     let length = content.len() as u8;
@@ -205,6 +317,9 @@ fn der(tag: u8, content: &[u8]) -> Vec<u8> {
     [header, content.to_vec()].concat()
 }
 
+const ISSUING_CA_SERIAL: [u8; 2] = [0x12, 0x34];
+/// tcg-kp-AIKCertificate.
+const AIK_CERTIFICATE_USAGE: [u64; 5] = [2, 23, 133, 8, 3];
 /// tcg-kp-EKCertificate.
 const EK_CERTIFICATE_USAGE: [u64; 5] = [2, 23, 133, 8, 1];
 /// fixedTPM, fixedParent, sensitiveDataOrigin, adminWithPolicy, restricted, decrypt.

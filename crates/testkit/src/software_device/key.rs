@@ -5,6 +5,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPai
 use rcgen::{KeyPair, PublicKeyData as _, SigningKey as _};
 
 use super::DeviceError;
+use super::endorsement::certificate_serial;
 use super::tpm_bytes::{ALG_ECC, ALG_ECDSA, ALG_NULL, ALG_SHA256, ECC_NIST_P256, TpmBytes};
 use crate::Bank;
 
@@ -42,6 +43,11 @@ impl TpmKey {
     /// SubjectPublicKeyInfo.
     pub fn spki(&self) -> Vec<u8> {
         self.der.subject_public_key_info()
+    }
+
+    /// The serial number of every certificate for it.
+    pub fn certificate_serial(&self) -> Vec<u8> {
+        certificate_serial(&self.spki())
     }
 
     /// TPMT_SIGNATURE over `message`.

@@ -15,7 +15,7 @@ mod tpm_bytes;
 use aws_lc_rs::{digest, hmac};
 use rcgen::CertificateParams;
 
-pub use endorsement::{EkKind, EkMaker, EndorsementKey};
+pub use endorsement::{EkKind, EkMaker, EndorsementKey, MakersIdentity};
 pub use key::TpmKey;
 pub use quote::{Clock, Quoting};
 
@@ -36,6 +36,8 @@ pub struct SoftwareDevice {
     pub ek_certificate: Vec<u8>,
     /// The certificates between that and the root, DER.
     pub ek_intermediates: Vec<Vec<u8>>,
+    /// What its maker gave it to be known by, if anything.
+    pub identity: Option<MakersIdentity>,
     /// The attestation key.
     pub ak: TpmKey,
     /// The key of its TLS certificate and its telemetry.
@@ -86,6 +88,7 @@ impl SoftwareDevice {
             ek_certificate: maker.certify(&ek)?,
             ek_intermediates: vec![maker.issuing_ca().to_vec()],
             ek,
+            identity: None,
             ak: TpmKey::generate(key::ATTESTATION_KEY)?,
             device_key: TpmKey::generate(key::DEVICE_KEY)?,
             pcrs: Pcrs::new(&[]),
@@ -126,7 +129,7 @@ impl SoftwareDevice {
 
     /// The first message of an enrollment.
     pub fn enroll_begin(&self) -> EnrollBegin {
-        EnrollBegin {
+        let mut begin = EnrollBegin {
             ek_public: self.ek.public_area().to_vec(),
             ek_certificate: self.ek_certificate.clone(),
             ek_intermediates: self.ek_intermediates.clone(),
@@ -134,7 +137,16 @@ impl SoftwareDevice {
             device_key_public: self.device_key.public_area(),
             name: self.name.clone(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..EnrollBegin::default()
+        };
+        if let Some(identity) = &self.identity {
+            begin.iak_public = identity.iak.public_area();
+            begin.iak_certificate = identity.iak_certificate.clone();
+            begin.idevid_public = identity.idevid.public_area();
+            begin.idevid_certificate = identity.idevid_certificate.clone();
+            begin.idevid_intermediates = identity.intermediates.clone();
         }
+        begin
     }
 
     /// The second message: the credential opened, the device key certified by the AK, and a request for it.
@@ -154,7 +166,13 @@ impl SoftwareDevice {
             self.ek.activate(&self.ak.name(), &challenge.credential_blob, &challenge.encrypted_secret)?;
         let keys = [self.ak.public_area(), self.device_key.public_area()];
         let proof = enroll_proof(&secret, &[&challenge.nonce, &keys[0], &keys[1], &csr]);
+        let by_iak = match &self.identity {
+            Some(identity) => quote::Certifying::of_ak(self, &challenge.nonce).sign(&identity.iak)?,
+            None => quote::Signed::default(),
+        };
         Ok(EnrollProof {
+            iak_certify_info: by_iak.message,
+            iak_certify_signature: by_iak.signature,
             proof,
             certify_info: certified.message,
             certify_signature: certified.signature,

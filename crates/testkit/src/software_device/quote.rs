@@ -45,7 +45,7 @@ pub struct Quoting {
     pub pcrs: Vec<PcrValue>,
 }
 
-/// All that a certification of the device key says, before it is signed.
+/// All that a certification of a key says, before it is signed.
 #[derive(Clone, Debug)]
 pub struct Certifying {
     /// TPM_GENERATED_VALUE.
@@ -61,7 +61,7 @@ pub struct Certifying {
 }
 
 /// A signed attestation structure.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Signed {
     /// TPMS_ATTEST.
     pub message: Vec<u8>,
@@ -134,6 +134,11 @@ impl Certifying {
             clock: device.clock,
             name: device.device_key.name(),
         }
+    }
+
+    /// What an honest TPM says of the attestation key.
+    pub fn of_ak(device: &SoftwareDevice, nonce: &[u8]) -> Certifying {
+        Certifying { name: device.ak.name(), ..Certifying::honest(device, nonce) }
     }
 
     /// Signs it.

@@ -9,11 +9,12 @@ mod files;
 mod pcr;
 
 use assay_evidence::time::UnixTime;
-use assay_evidence::tpm::ek_certificate::Endorsement;
+use assay_evidence::tpm::endorsement::Endorsement;
 use assay_evidence::verify::Claims;
 use assay_evidence::{Check, Failure};
 
 pub(crate) use boot::{kernel_lines, signers_of};
+pub use endorsement::admit;
 pub(crate) use pcr::meaning;
 
 use crate::finding::{Finding, Tier};
@@ -21,7 +22,7 @@ use crate::policy::Recovery;
 use crate::reference::CompiledPolicy;
 use crate::vector::{Judged, TrustVector};
 
-/// The verdict on one piece of evidence. Made by [`appraise`] and [`refuse`] alone.
+/// The verdict on one piece of evidence. Made by [`appraise`], [`reappraise_endorsement`] and [`refuse`] alone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AttestationResult {
     at: UnixTime,
@@ -110,7 +111,7 @@ impl AttestationResult {
 
 /// Judges verified claims. Without a policy nothing is judged, and the tier is `none`.
 ///
-/// `endorsement` is the verified EK certificate of the device's TPM; the caller that enrolled the device keeps the
+/// `endorsement` is the EK of the device's TPM and who vouches for it; the caller that enrolled the device keeps the
 /// certificate and verifies it again.
 pub fn appraise(
     claims: &Claims,
@@ -120,7 +121,7 @@ pub fn appraise(
 ) -> AttestationResult {
     let Some(policy) = policy else { return unjudged(claims, at) };
     let mut findings = Vec::new();
-    endorsement::judge(policy, endorsement, &mut findings);
+    endorsement::judge(policy, endorsement, Some(claims), &mut findings);
     clock::judge(policy, claims, &mut findings);
     pcr::judge(policy, claims, &mut findings);
     boot::judge(policy, claims, &mut findings);
@@ -130,7 +131,7 @@ pub fn appraise(
     let judged = Judged {
         executables: !policy.pcr.is_empty() || policy.ima.is_some(),
         configuration: true,
-        hardware: endorsement.is_some(),
+        hardware: endorsement.is_some_and(|endorsement| endorsement.certificate().is_some()),
     };
     AttestationResult {
         at,
@@ -168,6 +169,30 @@ fn unjudged(claims: &Claims, at: UnixTime) -> AttestationResult {
         good_ima_entries: 0,
         vector: TrustVector::default(),
     }
+}
+
+/// The result for a device whose endorsement no longer holds, such as when its maker took it back: it does not wait
+/// for the device to show anything. `None`: the policy has nothing against the endorsement.
+pub fn reappraise_endorsement(
+    policy: &CompiledPolicy,
+    endorsement: &Endorsement,
+    at: UnixTime,
+) -> Option<AttestationResult> {
+    let mut findings = Vec::new();
+    endorsement::judge(policy, Some(endorsement), None, &mut findings);
+    findings.retain(|finding| finding.tier == Tier::Contraindicated);
+    let judged = Judged { hardware: true, ..Judged::default() };
+    (!findings.is_empty()).then(|| AttestationResult {
+        at,
+        tier: Tier::Contraindicated,
+        policy: Some((policy.name().to_owned(), policy.version())),
+        evidence_age_max_seconds: 0,
+        recovery: policy.recovery(),
+        reset_count: None,
+        good_ima_entries: 0,
+        vector: TrustVector::of_claims(judged, &findings),
+        findings,
+    })
 }
 
 /// The result for evidence that does not verify. Nothing in it is believed, whatever the policy says; the policy

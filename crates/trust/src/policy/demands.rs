@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{BootSection, Demand, EndorsementKind, Field, Policy, Recovery, Weight};
+use super::{BootSection, Demand, EndorsementKind, Field, FirmwareVersion, Policy, Recovery, Weight};
 
 /// A demand of a policy.
 pub(super) struct Demanded {
@@ -60,12 +60,23 @@ impl Strictness for Recovery {
 
 impl Strictness for EndorsementKind {
     fn strictness(&self) -> u64 {
-        u64::from(*self == EndorsementKind::Certificate)
+        match self {
+            EndorsementKind::DangerousNone => 0,
+            EndorsementKind::Either => 1,
+            // Neither is stricter than the other; that one takes the other's place has to be said all the same.
+            EndorsementKind::Allowlist => 2,
+            EndorsementKind::Certificate => 3,
+            EndorsementKind::Both => 4,
+        }
     }
 }
 
-/// Every demand, in the order of the policy. Those of `[ima]` only where it is there.
-pub(super) fn demands(policy: &Policy) -> Vec<Demanded> {
+/// Every demand, in the order of the policy; of manufacturers, what holds for each of these. Those of `[ima]` only where
+/// it is there.
+pub(super) fn demands<'a>(
+    policy: &Policy,
+    manufacturers: impl IntoIterator<Item = &'a String>,
+) -> Vec<Demanded> {
     let age = policy.freshness.evidence_age_max_seconds;
     let dbx = policy.boot.dbx_entries_min.unwrap_or(0);
     let mut demands = vec![
@@ -77,6 +88,8 @@ pub(super) fn demands(policy: &Policy) -> Vec<Demanded> {
         choice(["recovery", "mode"], policy.recovery.mode),
         choice(["clock", "unsafe_clock"], policy.clock.unsafe_clock),
         choice(["endorsement", "required"], policy.endorsement.required),
+        choice(["endorsement", "stale_crl"], policy.endorsement.stale_crl),
+        choice(["endorsement", "idevid"], policy.endorsement.idevid),
         choice(["boot", "event_log"], policy.boot.event_log),
         choice(["boot", "secure_boot"], policy.boot.secure_boot),
         Demanded {
@@ -85,6 +98,22 @@ pub(super) fn demands(policy: &Policy) -> Vec<Demanded> {
             strictness: dbx.into(),
         },
     ];
+    for name in manufacturers {
+        let rule = policy.endorsement.rule(Some(name));
+        let field = |key| Field::of(["endorsement", "vendor", name, key]);
+        let required = rule.required.unwrap_or_default();
+        demands.push(Demanded {
+            field: field("required"),
+            word: word(required),
+            strictness: required.strictness(),
+        });
+        let least = rule.firmware_version_min.unwrap_or(FirmwareVersion(0));
+        demands.push(Demanded {
+            field: field("firmware_version_min"),
+            word: least.to_string(),
+            strictness: least.0,
+        });
+    }
     if let Some(ima) = &policy.ima {
         demands.push(choice(["ima", "list"], ima.list));
         demands.push(choice(["ima", "violations"], ima.violations));
@@ -98,9 +127,13 @@ pub(super) fn demands(policy: &Policy) -> Vec<Demanded> {
 }
 
 fn choice(field: [&str; 2], value: impl Strictness + serde::Serialize) -> Demanded {
+    Demanded { field: Field::of(field), strictness: value.strictness(), word: word(value) }
+}
+
+/// A choice as the policy writes it.
+fn word(value: impl serde::Serialize) -> String {
     let word = serde_json::to_value(&value).ok();
-    let word = word.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
-    Demanded { field: Field::of(field), word, strictness: value.strictness() }
+    word.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
 }
 
 /// Every list, but for the files and keys of `[ima]` where that is absent.
@@ -124,6 +157,7 @@ pub(super) fn lists(policy: &Policy) -> BTreeMap<Field, List> {
         Field::of(["endorsement", "manufacturers"]),
         Some(manufacturers).filter(|list| !list.is_empty()).map(texts),
     );
+    accepts(Field::of(["endorsement", "ek_sha256"]), Some(texts(&policy.endorsement.ek_sha256)));
     let regions = policy.location.as_ref().map(|location| {
         let countries = location.allow_countries.iter().map(ToString::to_string);
         let subdivisions = location.allow_subdivisions.iter().map(ToString::to_string);

@@ -60,6 +60,9 @@ pub fn diff(from: &Policy, to: &Policy) -> Vec<Change> {
 }
 
 fn diff_demands(from: &Policy, to: &Policy, changes: &mut Vec<Change>) {
+    let manufacturers: BTreeSet<&String> =
+        from.endorsement.vendor.keys().chain(to.endorsement.vendor.keys()).collect();
+    let demands = |policy| demands(policy, manufacturers.iter().copied());
     for (old, new) in demands(from).iter().zip(&demands(to)) {
         if old.strictness != new.strictness {
             let effect = if new.strictness > old.strictness { Effect::Stricter } else { Effect::Looser };

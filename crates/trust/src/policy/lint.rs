@@ -1,8 +1,10 @@
 //! What is well-formed and still of no use: an empty policy is an error, not a pass.
 
+use std::collections::BTreeSet;
+
 use assay_evidence::{Digest, HashAlgorithm};
 
-use super::{BootSection, Policy, PolicyError};
+use super::{BootSection, EndorsementKind, Policy, PolicyError};
 use crate::path;
 
 impl Policy {
@@ -10,6 +12,7 @@ impl Policy {
     pub fn lint(&self) -> Vec<PolicyError> {
         let mut errors = Vec::new();
         self.lint_heading(&mut errors);
+        self.lint_endorsement(&mut errors);
         self.lint_pcrs(&mut errors);
         self.lint_boot(&mut errors);
         self.lint_ima(&mut errors);
@@ -44,6 +47,30 @@ impl Policy {
         }
         if self.location.as_ref().is_some_and(|location| location.is_empty()) {
             errors.push(PolicyError::EmptyList { field: "location".to_owned() });
+        }
+    }
+
+    fn lint_endorsement(&self, errors: &mut Vec<PolicyError>) {
+        let endorsement = &self.endorsement;
+        let only_list = matches!(endorsement.required, EndorsementKind::Allowlist | EndorsementKind::Both);
+        if only_list && endorsement.ek_sha256.is_empty() {
+            errors.push(PolicyError::EmptyList { field: "endorsement.ek_sha256".to_owned() });
+        }
+        let mut names = BTreeSet::new();
+        for (name, rule) in &endorsement.vendor {
+            let digits = name.strip_prefix("id:").unwrap_or_default();
+            let hex = digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+            // The same name in another case would be a second rule for the same TPMs.
+            if !hex || !names.insert(name.to_ascii_uppercase()) {
+                errors.push(PolicyError::Vendor { name: name.clone() });
+            }
+            if rule.required.is_none() && rule.firmware_version_min.is_none() {
+                errors.push(PolicyError::EmptyList { field: format!("endorsement.vendor.{name:?}") });
+            }
+        }
+        let (field, count) = ("endorsement.ek_sha256", endorsement.ek_sha256.len());
+        if count > EK_SHA256_MAX {
+            errors.push(PolicyError::TooMany { field, count, max: EK_SHA256_MAX });
         }
     }
 
@@ -125,6 +152,8 @@ pub(crate) const IMA_PCR: u8 = 10;
 const NAME_BYTES_MAX: usize = 64;
 /// Each costs time for each command line.
 const LINE_PATTERNS_MAX: usize = 1000;
+/// As many devices as one server may have attached.
+const EK_SHA256_MAX: usize = 100_000;
 /// A week: longer is no freshness.
 const EVIDENCE_AGE_MAX_SECONDS: u64 = 7 * 24 * 3600;
 /// Each is tried on every file that no list has.
@@ -135,6 +164,7 @@ const SIGNING_KEYS_MAX: usize = 64;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::VendorRule;
     use assay_evidence::{Digest, PcrIndex};
 
     fn check(change: impl FnOnce(&mut Policy), expected: PolicyError) {
@@ -149,9 +179,37 @@ mod tests {
         HashAlgorithm::Sha256.hash(&[b"b"])
     }
 
+    fn required(kind: EndorsementKind) -> VendorRule {
+        VendorRule { required: Some(kind), ..VendorRule::default() }
+    }
+
     #[test]
     fn each_useless_line_is_named() {
         check(|policy| policy.name = "no spaces".into(), PolicyError::Name { name: "no spaces".into() });
+        check(
+            |policy| policy.endorsement.required = EndorsementKind::Both,
+            PolicyError::EmptyList { field: "endorsement.ek_sha256".into() },
+        );
+        check(
+            |policy| {
+                policy.endorsement.vendor.insert("id:IFX".into(), required(EndorsementKind::Either));
+            },
+            PolicyError::Vendor { name: "id:IFX".into() },
+        );
+        check(
+            |policy| {
+                for name in ["id:4946580A", "id:4946580a"] {
+                    policy.endorsement.vendor.insert(name.into(), required(EndorsementKind::Either));
+                }
+            },
+            PolicyError::Vendor { name: "id:4946580a".into() },
+        );
+        check(
+            |policy| {
+                policy.endorsement.vendor.insert("id:49465800".into(), VendorRule::default());
+            },
+            PolicyError::EmptyList { field: "endorsement.vendor.\"id:49465800\"".into() },
+        );
         check(|policy| policy.version = 0, PolicyError::Version { version: 0 });
         check(|policy| policy.ima = None, PolicyError::MeasuresNothing);
         check(

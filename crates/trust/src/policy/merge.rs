@@ -3,8 +3,13 @@
 //! Lists hold what any of them lists. A demand holds if any of them makes it, and where only some have a list at all,
 //! that list holds for all; each such case is said.
 
+use std::collections::BTreeSet;
+
 use super::demands::{Role, Strictness, absent, demands, lists};
-use super::{BootSection, ImaSection, PcrSection, Policy, PolicyError, Remark, Severity};
+use super::{
+    BootSection, EndorsementSection, ImaSection, PcrSection, Policy, PolicyError, Remark, Severity,
+    VendorRule,
+};
 use crate::policy::Field;
 use crate::region::RegionList;
 
@@ -37,15 +42,35 @@ fn join(policy: &mut Policy, other: &Policy) {
     *age = (*age).min(other.freshness.evidence_age_max_seconds);
     stricter(&mut policy.recovery.mode, other.recovery.mode);
     stricter(&mut policy.clock.unsafe_clock, other.clock.unsafe_clock);
-    stricter(&mut policy.endorsement.required, other.endorsement.required);
-    let manufacturers = &mut policy.endorsement.manufacturers;
-    manufacturers.extend_from_slice(&other.endorsement.manufacturers);
+    join_endorsement(&mut policy.endorsement, &other.endorsement);
     for (_, index, values) in other.pcr.iter() {
         values.iter().for_each(|value| policy.pcr.allow(index, *value));
     }
     join_option(&mut policy.location, &other.location, join_regions);
     join_boot(&mut policy.boot, &other.boot);
     join_option(&mut policy.ima, &other.ima, join_files);
+}
+
+fn join_endorsement(endorsement: &mut EndorsementSection, other: &EndorsementSection) {
+    let names: BTreeSet<String> = endorsement.vendor.keys().chain(other.vendor.keys()).cloned().collect();
+    for name in names {
+        // Whoever has no rule of its own for a manufacturer demands of it what it demands of all.
+        let (mine, theirs) = (endorsement.rule(Some(&name)), other.rule(Some(&name)));
+        let said = |section: &EndorsementSection| {
+            section.vendor.get(&name).is_some_and(|rule| rule.required.is_some())
+        };
+        let required = mine.required.zip(theirs.required).map(|(mine, theirs)| mine.and(theirs));
+        let rule = VendorRule {
+            required: required.filter(|_| said(endorsement) || said(other)),
+            firmware_version_min: mine.firmware_version_min.max(theirs.firmware_version_min),
+        };
+        endorsement.vendor.insert(name, rule);
+    }
+    endorsement.required = endorsement.required.and(other.required);
+    stricter(&mut endorsement.stale_crl, other.stale_crl);
+    stricter(&mut endorsement.idevid, other.idevid);
+    endorsement.manufacturers.extend_from_slice(&other.manufacturers);
+    endorsement.ek_sha256.extend_from_slice(&other.ek_sha256);
 }
 
 fn join_boot(boot: &mut BootSection, other: &BootSection) {
@@ -113,6 +138,7 @@ fn stricter<T: Strictness>(mine: &mut T, other: T) {
 /// The same policy, whatever order its parts came in.
 fn sort(policy: &mut Policy) {
     sorted(&mut policy.endorsement.manufacturers);
+    sorted(&mut policy.endorsement.ek_sha256);
     let mut pcr = PcrSection::default();
     for (_, index, values) in policy.pcr.iter() {
         let mut values = values.to_vec();
@@ -150,18 +176,24 @@ fn sorted<T: Ord>(list: &mut Vec<T>) {
 fn disagreements(merged: &Policy, policies: &[Policy]) -> Vec<Remark> {
     let mut remarks = Vec::new();
     let mut note = |severity, field: Field, message| remarks.push(Remark::new(severity, field, message));
-    for held in demands(merged) {
+    for held in demands(merged, merged.endorsement.vendor.keys()) {
         let mut others = Vec::new();
         let mut by = Vec::new();
         for policy in policies {
-            match demands(policy).into_iter().find(|demand| demand.field == held.field) {
+            let demands = demands(policy, merged.endorsement.vendor.keys());
+            match demands.into_iter().find(|demand| demand.field == held.field) {
                 Some(demand) if demand.strictness == held.strictness => by.push(policy.citation()),
                 Some(demand) => others.push(format!("{} says {}", policy.citation(), demand.word)),
                 None => {}
             }
         }
         if !others.is_empty() {
-            let message = format!("{}, as {} says; {}", held.word, by.join(" and "), others.join(", "));
+            let by = match by.is_empty() {
+                // Demands of several that only a third meets.
+                true => "which meets all of them".to_owned(),
+                false => format!("as {} says", by.join(" and ")),
+            };
+            let message = format!("{}, {by}; {}", held.word, others.join(", "));
             note(Severity::Note, held.field, message);
         }
     }

@@ -1,12 +1,13 @@
 //! The policy: what a good device shows, as typed text. TOML and JSON share this one schema.
 //!
 //! Every section is the type below; an unknown word is refused, and what is left out takes the strict choice.
-//! `text.rs` reads and writes it, `lint.rs` finds what is well-formed but useless, `pcr.rs` has the PCR values.
+//! `endorsement.rs` has what is demanded of a TPM's maker; `text.rs` reads and writes the whole, `lint.rs` finds what is well-formed but useless, `pcr.rs` has the PCR values.
 //! `review.rs` reads a policy as a critical colleague would; `diff.rs` and `merge.rs` hold policies against each other;
 //! `import` reads those of Keylime; `signed.rs` opens signed ones.
 
 mod demands;
 mod diff;
+mod endorsement;
 mod import;
 mod keys;
 mod lint;
@@ -26,6 +27,7 @@ use assay_evidence::{Digest, HashAlgorithm, PcrIndex};
 use serde::{Deserialize, Serialize};
 
 pub use diff::{Change, Effect, diff};
+pub use endorsement::{EkSha256, EndorsementKind, EndorsementSection, FirmwareVersion, VendorRule};
 pub use import::{Import, ImportError};
 pub use keys::{Bank, Pcr};
 pub use merge::{Merged, merge};
@@ -194,30 +196,6 @@ impl ImaSection {
             allow: BTreeMap::new(),
         }
     }
-}
-
-/// Who vouches for the TPM.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EndorsementSection {
-    /// What has to vouch for the EK.
-    #[serde(default)]
-    pub required: EndorsementKind,
-    /// TPM manufacturers that are accepted, as the EK certificate names them (`id:00001014`); empty: any.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub manufacturers: Vec<String>,
-}
-
-/// What can vouch for an EK.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum EndorsementKind {
-    /// An EK certificate that chains to a trust anchor.
-    #[default]
-    Certificate,
-    /// Nothing: any TPM will do, and with it any software TPM.
-    #[serde(rename = "dangerous_none")]
-    DangerousNone,
 }
 
 /// The TPM's clock.

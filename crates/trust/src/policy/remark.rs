@@ -83,6 +83,7 @@ impl From<&PolicyError> for Remark {
             PolicyError::Path { path } => Field::of(["ima", "allow", path]),
             PolicyError::SigningKey { index } => Field::of(["ima", "signing_keys"]).at(*index),
             PolicyError::TooMany { field, .. } => Field(dotted(field)),
+            PolicyError::Vendor { name } => Field::of(["endorsement", "vendor", name]),
             PolicyError::EvidenceAge { .. } => Field::of(["freshness", "evidence_age_max_seconds"]),
         };
         // The place of an error of the text is in its words already.

@@ -9,7 +9,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::remark::Step;
 use super::{
-    Demand, EndorsementKind, Field, ImaSection, Policy, PolicyError, Remark, Severity, Weight, text,
+    Demand, EndorsementKind, EndorsementSection, Field, ImaSection, Policy, PolicyError, Remark, Severity,
+    Weight, text,
 };
 use crate::path;
 use crate::pattern::Pattern;
@@ -42,23 +43,56 @@ impl Review<'_> {
             self.patterns(ima);
             self.signing_keys(ima);
         }
-        let manufacturers = self.policy.endorsement.manufacturers.iter();
-        self.repeated(Field::of(["endorsement", "manufacturers"]), manufacturers);
+        self.endorsement(&self.policy.endorsement);
     }
 
     fn warn(&mut self, field: Field, message: impl Into<String>) {
         self.remarks.push(Remark::new(Severity::Warning, field, message));
     }
 
+    fn endorsement(&mut self, endorsement: &EndorsementSection) {
+        self.repeated(Field::of(["endorsement", "manufacturers"]), endorsement.manufacturers.iter());
+        let list = Field::of(["endorsement", "ek_sha256"]);
+        self.repeated(list.clone(), endorsement.ek_sha256.iter());
+        if !endorsement.ek_sha256.is_empty() && !endorsement.uses_list() {
+            self.warn(
+                list,
+                "nothing asks for this list: set endorsement.required to \"both\", \"either\" or \"allowlist\"",
+            );
+        }
+        let required = Field::of(["endorsement", "required"]);
+        match endorsement.required {
+            EndorsementKind::DangerousNone => self.warn(
+                required,
+                "nobody vouches for the TPM, so any software TPM passes: require a certificate",
+            ),
+            kind if kind.accepts_list_alone() && !endorsement.vendor.is_empty() => self.warn(
+                required,
+                "a listed device that shows no certificate has no manufacturer, so no rule under endorsement.vendor \
+                 holds for it: use \"both\" or \"certificate\"",
+            ),
+            _ => {}
+        }
+        if endorsement.stale_crl == Weight::Ignore {
+            self.warn(
+                Field::of(["endorsement", "stale_crl"]),
+                "whoever withholds new revocation lists is not noticed: use \"report\" or \"refuse\"",
+            );
+        }
+        let accepted = &endorsement.manufacturers;
+        let is_accepted =
+            |name: &&String| accepted.iter().any(|accepted| accepted.eq_ignore_ascii_case(name));
+        for name in endorsement.vendor.keys().filter(|name| !accepted.is_empty() && !is_accepted(name)) {
+            self.warn(
+                Field::of(["endorsement", "vendor", name]),
+                "endorsement.manufacturers does not have this manufacturer, so its TPMs are refused anyway",
+            );
+        }
+    }
+
     /// Choices that let in more than the strict ones do, beyond what some machines simply cannot show.
     fn demands(&mut self) {
         let policy = self.policy;
-        if policy.endorsement.required == EndorsementKind::DangerousNone {
-            self.warn(
-                Field::of(["endorsement", "required"]),
-                "nobody vouches for the TPM, so any software TPM passes: require a certificate",
-            );
-        }
         if policy.clock.unsafe_clock == Weight::Ignore {
             self.warn(
                 Field::of(["clock", "unsafe_clock"]),
@@ -397,6 +431,32 @@ mod tests {
     #[test]
     fn weak_choices_are_named() {
         warns("[endorsement]\nrequired = \"dangerous_none\"\n", 6, "endorsement.required", "software TPM");
+        warns("[endorsement]\nstale_crl = \"ignore\"\n", 6, "endorsement.stale_crl", "withholds");
+        let ek = "ef".repeat(32);
+        warns(
+            &format!("[endorsement]\nek_sha256 = [\"{ek}\"]\n"),
+            6,
+            "endorsement.ek_sha256",
+            "nothing asks",
+        );
+        warns(
+            &format!("[endorsement]\nrequired = \"both\"\nek_sha256 = [\"{ek}\",\n\"{ek}\"]\n"),
+            8,
+            "endorsement.ek_sha256[1]",
+            "number 0",
+        );
+        warns(
+            "[endorsement]\nrequired = \"either\"\n[endorsement.vendor.\"id:49465800\"]\nrequired = \"both\"\n",
+            6,
+            "endorsement.required",
+            "no certificate",
+        );
+        warns(
+            "[endorsement]\nmanufacturers = [\"id:494E5443\"]\n[endorsement.vendor.\"id:49465800\"]\nrequired = \"certificate\"\n",
+            7,
+            "endorsement.vendor.\"id:49465800\"",
+            "refused anyway",
+        );
         warns("[clock]\nunsafe_clock = \"ignore\"\n", 6, "clock.unsafe_clock", "went back");
         warns("[ima]\nviolations = \"ignore\"\n", 6, "ima.violations", "unsaid");
         warns("[ima]\nlist = \"optional\"\n", 6, "ima.list", "no list");

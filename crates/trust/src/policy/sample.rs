@@ -4,7 +4,10 @@ use assay_evidence::{Digest, HashAlgorithm, PcrIndex};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::{Bank, Demand, EndorsementKind, ImaSection, Policy, Recovery, Weight};
+use super::{
+    Bank, Demand, EkSha256, EndorsementKind, EndorsementSection, FirmwareVersion, ImaSection, Policy,
+    Recovery, VendorRule, Weight,
+};
 
 fn digests() -> impl Strategy<Value = Digest> {
     (0u8..4).prop_map(|byte| HashAlgorithm::Sha256.hash(&[&[byte]]))
@@ -16,6 +19,35 @@ fn demands() -> impl Strategy<Value = Demand> {
 
 fn weights() -> impl Strategy<Value = Weight> {
     prop_oneof![Just(Weight::Refuse), Just(Weight::Report), Just(Weight::Ignore)]
+}
+
+fn endorsement_kinds() -> impl Strategy<Value = EndorsementKind> {
+    use EndorsementKind::{Allowlist, Both, Certificate, DangerousNone, Either};
+    proptest::sample::select(vec![Allowlist, Both, Certificate, DangerousNone, Either])
+}
+
+fn endorsements() -> impl Strategy<Value = EndorsementSection> {
+    let eks = vec(prop_oneof![Just("11"), Just("22"), Just("33")], 1..3);
+    let manufacturers = vec(prop_oneof![Just("id:494E5443"), Just("id:49465800")], 0..2);
+    let rule = (endorsement_kinds(), proptest::option::of(1u64..3)).prop_map(|(kind, least)| VendorRule {
+        required: Some(kind),
+        firmware_version_min: least.map(FirmwareVersion),
+    });
+    let vendor = proptest::collection::btree_map("id:4946580[0-2]", rule, 0..2);
+    (endorsement_kinds(), manufacturers, eks, weights(), demands(), vendor).prop_map(
+        |(required, manufacturers, eks, stale_crl, idevid, vendor)| EndorsementSection {
+            required,
+            manufacturers: manufacturers.into_iter().map(str::to_owned).collect(),
+            ek_sha256: eks.into_iter().map(ek).collect(),
+            stale_crl,
+            idevid,
+            vendor,
+        },
+    )
+}
+
+fn ek(byte: &str) -> EkSha256 {
+    serde_json::from_value(byte.repeat(32).into()).unwrap()
 }
 
 fn files() -> impl Strategy<Value = ImaSection> {
@@ -39,7 +71,7 @@ fn files() -> impl Strategy<Value = ImaSection> {
 
 /// Usable policies: each pins at least one PCR.
 pub(crate) fn policies() -> impl Strategy<Value = Policy> {
-    let heading = ("[a-c]", 1u64..4, 1u64..4, any::<bool>(), any::<bool>(), weights());
+    let heading = ("[a-c]", 1u64..4, 1u64..4, any::<bool>(), endorsements(), weights());
     let pcrs = vec((0u32..3, digests()), 1..4);
     let lines = proptest::option::of(vec("/k[ab]", 1..3));
     let regions = proptest::option::of(vec(prop_oneof![Just("DE"), Just("FR")], 1..3));
@@ -51,13 +83,12 @@ pub(crate) fn policies() -> impl Strategy<Value = Policy> {
     let started = (patterns, images, kernels, signers, firmware);
     let boot = (demands(), demands(), lines, vec(digests(), 0..3), proptest::option::of(0u32..3), started);
     (heading, pcrs, boot, regions, proptest::option::of(files())).prop_map(
-        |((name, version, age, approve, vouched, clock), pcrs, boot, regions, ima)| {
+        |((name, version, age, approve, endorsement, clock), pcrs, boot, regions, ima)| {
             let mut policy = Policy::new(name);
             policy.version = version;
             policy.freshness.evidence_age_max_seconds = age;
             policy.recovery.mode = if approve { Recovery::Approve } else { Recovery::Automatic };
-            policy.endorsement.required =
-                if vouched { EndorsementKind::Certificate } else { EndorsementKind::DangerousNone };
+            policy.endorsement = endorsement;
             policy.clock.unsafe_clock = clock;
             for (index, value) in pcrs {
                 policy.allow_pcr(PcrIndex::new(index).unwrap(), value);

@@ -88,6 +88,15 @@ pub enum PolicyError {
         /// How many there may be.
         max: usize,
     },
+    /// A rule for no manufacturer, or a second one for the same.
+    #[error(
+        "endorsement.vendor: {name:?} is no manufacturer, or is there twice: write it once, as the EK certificate does, \
+         such as \"id:49465800\""
+    )]
+    Vendor {
+        /// The name.
+        name: String,
+    },
     /// An evidence age that is nonsense.
     #[error("freshness.evidence_age_max_seconds: {seconds} is out of range: 1 to {max}")]
     EvidenceAge {

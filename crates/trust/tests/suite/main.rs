@@ -2,11 +2,13 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod change;
+mod endorsement;
 
 use std::path::PathBuf;
 
 use assay_evidence::time::UnixTime;
-use assay_evidence::tpm::ek_certificate::{Endorsement, TrustAnchor, verify_ek_certificate};
+use assay_evidence::tpm::ek_certificate::{Endorsers, TrustAnchor, verify_ek_certificate};
+use assay_evidence::tpm::endorsement::Endorsement;
 use assay_evidence::tpm::pcr::PcrValues;
 use assay_evidence::verify::{Baseline, Claims, Evidence, Expectation, ImaLog, QuoteEvidence, verify};
 use assay_evidence::{Check, HashAlgorithm, PcrIndex};
@@ -68,7 +70,8 @@ fn endorsement() -> Endorsement {
     let anchors = ["ek-root-ca.pem", "ek-issuing-ca.pem"].map(|name| file("sb-good-1", name));
     let anchors: Vec<TrustAnchor> =
         anchors.iter().flat_map(|pem| TrustAnchor::from_pem_or_der(pem).unwrap()).collect();
-    verify_ek_certificate(&file("sb-good-1", "ek-cert.der"), &[], &anchors, AT).unwrap()
+    let endorsers = Endorsers::new(anchors, Vec::new());
+    verify_ek_certificate(&file("sb-good-1", "ek-cert.der"), &[], &endorsers, AT).unwrap().into()
 }
 
 fn learned() -> Policy {

@@ -4,16 +4,18 @@ mod told;
 
 use std::collections::BTreeSet;
 
-use assay_evidence::Check;
 use assay_evidence::boot_log::EventType;
+use assay_evidence::time::UnixTime;
 use assay_evidence::tpm::certify::verify_certify;
-use assay_evidence::tpm::ek_certificate::{TrustAnchor, verify_ek_certificate};
+use assay_evidence::tpm::ek_certificate::verify_ek_certificate;
+use assay_evidence::tpm::idevid::{ShownIdentity, verify_device_identity, verify_iak_binding};
 use assay_evidence::tpm::public_area::PublicArea;
+use assay_evidence::{Check, Failure};
 use assay_testkit::machine::ImaEntry;
 use assay_testkit::pcrs::Measurement;
-use assay_testkit::software_device::TpmKey;
 use assay_testkit::software_device::key::{ATTESTATION_KEY, DEVICE_KEY};
 use assay_testkit::software_device::quote::Certifying;
+use assay_testkit::software_device::{MakersIdentity, TpmKey};
 use assay_testkit::tamper::{
     alter_event_data, alter_event_digest, enlarge_event, flip_bit, ima_entries, move_event_last, move_to_pcr,
     swap_ranges, truncate,
@@ -23,7 +25,9 @@ use tempfile::tempdir;
 
 use crate::tampered::{Copy, check_alone, pem, spki};
 use crate::{Appraisal, learn};
-use told::{NOW, Told, of_failures, of_findings};
+use told::{NOW, Told, endorsers, of_failures, of_findings};
+
+type Case = (Check, fn(Check));
 
 type Case = (Check, fn(Check));
 
@@ -55,9 +59,45 @@ const CASES: &[Case] = &[
         let maker = EkMaker::new().unwrap();
         let device = SoftwareDevice::new("device", &maker).unwrap();
         let certificate = maker.certify_as_server(&device.ek).unwrap();
-        let anchors = TrustAnchor::from_pem_or_der(maker.root_ca()).unwrap();
-        let refused = verify_ek_certificate(&certificate, &[maker.issuing_ca()], &anchors, NOW);
+        let refused =
+            verify_ek_certificate(&certificate, &[maker.issuing_ca()], &endorsers(&maker, &[]), NOW);
         assert_eq!(of_failures(&refused.unwrap_err()), only(check));
+    }),
+    (Check::EkRevoked, |check| {
+        let maker = EkMaker::new().unwrap();
+        let device = SoftwareDevice::new("device", &maker).unwrap();
+        for list in [maker.revoke(&[&device.ek.certificate_serial()]), maker.revoke_issuing_ca()] {
+            let endorsers = endorsers(&maker, &[list.unwrap()]);
+            let refused =
+                verify_ek_certificate(&device.ek_certificate, &[maker.issuing_ca()], &endorsers, NOW);
+            assert_eq!(of_failures(&refused.unwrap_err()), only(check));
+        }
+    }),
+    (Check::IdevidChain, |check| identity(check, NOW, |_, shown| shown.intermediates.clear())),
+    (Check::IdevidValidity, |check| identity(check, UnixTime(u64::MAX), |_, _| {})),
+    (Check::IdevidRevoked, |check| {
+        let (maker, shown) = with_identity();
+        let lists = [maker.revoke(&[&shown.idevid.certificate_serial()]).unwrap()];
+        assert_eq!(of_failures(&verify_identity(&maker, &shown, &lists, NOW)), only(check));
+    }),
+    (Check::IdevidCertificate, |check| {
+        // The IDevID of another device of the same maker.
+        identity(check, NOW, |maker, shown| {
+            let other = maker.identity("8").unwrap();
+            (shown.idevid, shown.idevid_certificate) = (other.idevid, other.idevid_certificate);
+        });
+    }),
+    (Check::IdevidKey, |check| {
+        identity(check, NOW, |_, shown| shown.idevid = TpmKey::generate(DEVICE_KEY).unwrap());
+    }),
+    (Check::IakCertify, |check| {
+        let (maker, shown) = with_identity();
+        let device = SoftwareDevice::new("device", &maker).unwrap();
+        let signed = Certifying::of_ak(&device, &[9; 32]).sign(&shown.iak).unwrap();
+        let ak = PublicArea::parse_tpm2b(&device.ak.public_area()).unwrap();
+        let iak = shown.iak.public_area();
+        let refused = verify_iak_binding(&iak, &ak, &signed.message, &signed.signature, &told::NONCE);
+        assert_eq!(of_failures(&refused), only(check));
     }),
     (Check::EkCertificateKey, |check| {
         check_alone(check.name(), &[], |copy| copy.write("ek.pem", pem(&spki(copy, "ak.tpm2b_public"))));
@@ -286,6 +326,32 @@ fn certified(check: Check, swap: impl FnOnce(&mut SoftwareDevice)) {
     let (ak, device_key) = (parse(&device.ak), parse(&device.device_key));
     let refused = verify_certify(&ak, &signed.message, &signed.signature, &told::NONCE, &device_key);
     assert_eq!(of_failures(&refused.unwrap_err()), only(check));
+}
+
+fn with_identity() -> (EkMaker, MakersIdentity) {
+    let maker = EkMaker::new().unwrap();
+    let shown = maker.identity("7").unwrap();
+    (maker, shown)
+}
+
+/// An identity is shown, and something about it is another's.
+fn identity(check: Check, at: UnixTime, change: impl FnOnce(&EkMaker, &mut MakersIdentity)) {
+    let (maker, mut shown) = with_identity();
+    assert_eq!(verify_identity(&maker, &shown, &[], NOW), []);
+    change(&maker, &mut shown);
+    assert_eq!(of_failures(&verify_identity(&maker, &shown, &[], at)), only(check));
+}
+
+fn verify_identity(maker: &EkMaker, shown: &MakersIdentity, lists: &[Vec<u8>], at: UnixTime) -> Vec<Failure> {
+    let intermediates: Vec<&[u8]> = shown.intermediates.iter().map(Vec::as_slice).collect();
+    let told = ShownIdentity {
+        iak_public: &shown.iak.public_area(),
+        iak_certificate: &shown.iak_certificate,
+        idevid_public: &shown.idevid.public_area(),
+        idevid_certificate: &shown.idevid_certificate,
+        intermediates: &intermediates,
+    };
+    verify_device_identity(&told, &endorsers(maker, lists), at).err().unwrap_or_default()
 }
 
 fn only(check: Check) -> BTreeSet<&'static str> {

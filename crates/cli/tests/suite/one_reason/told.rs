@@ -4,14 +4,23 @@ use std::collections::BTreeSet;
 
 use assay_evidence::boot_log::{self, EventType};
 use assay_evidence::time::UnixTime;
-use assay_evidence::tpm::ek_certificate::{TrustAnchor, verify_ek_certificate};
+use assay_evidence::tpm::ek_certificate::{Endorsers, TrustAnchor};
+use assay_evidence::tpm::endorsement::Endorsement;
 use assay_evidence::tpm::pcr::PcrValues;
+use assay_evidence::tpm::public_area::PublicArea;
+use assay_evidence::tpm::revocation::RevocationList;
 use assay_evidence::verify::{Evidence, Expectation, ImaLog, QuoteEvidence, Verification, verify};
 use assay_evidence::{Digest, Failure, HashAlgorithm, PcrIndex};
 use assay_testkit::edge::protocol::{Challenge, PcrSelection, PcrValue, Quote};
 use assay_testkit::software_device::Quoting;
 use assay_testkit::{EkMaker, SoftwareDevice, policy_for, tamper};
 use assay_trust::{CompiledPolicy, Finding, Policy, appraise, refuse};
+
+/// Whoever trusts this maker and has these revocation lists of it.
+pub fn endorsers(maker: &EkMaker, lists: &[Vec<u8>]) -> Endorsers {
+    let lists = lists.iter().flat_map(|list| RevocationList::from_pem_or_der(list).unwrap());
+    Endorsers::new(TrustAnchor::from_pem_or_der(maker.root_ca()).unwrap(), lists.collect())
+}
 
 type AfterSigning = fn(&SoftwareDevice, &mut Quote);
 
@@ -110,13 +119,13 @@ impl Told {
         let expectation = Expectation { last_reset_count: self.last_reset_count, ..Expectation::default() };
         let Verification { claims, failures, notes } = verify(&evidence, &expectation);
         let policy = self.policy.map(|text| CompiledPolicy::new(Policy::from_toml(&text).unwrap()).unwrap());
-        let anchors = TrustAnchor::from_pem_or_der(self.maker.root_ca()).unwrap();
+        let endorsers = endorsers(&self.maker, &[]);
         let intermediates: Vec<_> = self.device.ek_intermediates.iter().map(Vec::as_slice).collect();
-        let endorsement = verify_ek_certificate(&self.device.ek_certificate, &intermediates, &anchors, NOW);
+        let ek = PublicArea::parse_tpm2b(self.device.ek.public_area()).unwrap();
+        let certificate = &self.device.ek_certificate;
+        let endorsement = Endorsement::verify(&ek, certificate, &intermediates, &endorsers, NOW);
         let result = match claims {
-            Some(claims) => {
-                appraise(&claims, policy.as_ref(), endorsement.ok().as_ref(), NOW).with_notes(&notes)
-            }
+            Some(claims) => appraise(&claims, policy.as_ref(), Some(&endorsement), NOW).with_notes(&notes),
             None => refuse(&failures, policy.as_ref(), NOW),
         };
         let gravest = result.findings().iter().map(|finding| finding.tier).max();

@@ -27,7 +27,7 @@ pub(super) async fn converse(
         let Some(enroll_request::Step::Begin(begin)) = next(&mut inbound).await? else {
             return Err(out_of_turn());
         };
-        let (enrollment, challenge) = Enrollment::begin(server, begin, clock::now())?;
+        let (enrollment, challenge) = Enrollment::begin(server, begin, clock::now()).await?;
         say(answers, enroll_response::Step::Challenge(challenge)).await;
         let Some(enroll_request::Step::Proof(proof)) = next(&mut inbound).await? else {
             return Err(out_of_turn());

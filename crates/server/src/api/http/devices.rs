@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use assay_evidence::time::UnixTime;
+use assay_evidence::tpm::endorsement::Endorsement;
 use assay_identity::{SpiffeId, TrustDomain};
 use assay_trust::ear::Nonce;
 use axum::Json;
@@ -163,8 +164,10 @@ async fn explanation(server: &Server, device: &Device) -> Result<Value, Refusal>
     let held = grants.iter().filter(|grant| grant.withdrawn_at.is_none()).count();
     let findings = server.store.last_appraisal(id).await?.map(|last| last.findings).unwrap_or_default();
     let events = server.store.events(id, EVENTS_SHOWN_MAX).await?;
+    let endorsement = device.endorsement(&server.endorsers.current(), now).map_err(|error| error.0)?;
     Ok(json!({
         "device": device_json(server, device, u64::try_from(held).unwrap_or(u64::MAX), now),
+        "endorsement": endorsement_json(&endorsement),
         "findings": serde_json::from_str::<Value>(&findings).unwrap_or_else(|_| json!([])),
         "grants": grants.iter().map(grant_json).collect::<Vec<_>>(),
         "events": events.iter().map(event_json).collect::<Vec<_>>(),
@@ -191,6 +194,33 @@ fn device_json(server: &Server, device: &Device, svids: u64, now: UnixTime) -> V
         "svids": svids,
         "enrolled_at": device.record.enrolled_at,
         "agent_version": device.record.agent_version,
+    })
+}
+
+/// Who vouches for the TPM now, and why nobody does.
+fn endorsement_json(endorsement: &Endorsement) -> Value {
+    let certificate = endorsement.certificate().map(|certificate| {
+        json!({
+            "issuer": certificate.issuer(),
+            "manufacturer": certificate.manufacturer(),
+            "valid_until": certificate.valid_until(),
+        })
+    });
+    let identity = endorsement.identity().map(|identity| {
+        json!({
+            "serial": identity.serial(),
+            "issuer": identity.issuer(),
+            "iak_certificate_sha256": identity.iak_certificate_sha256().to_hex(),
+            "idevid_certificate_sha256": identity.idevid_certificate_sha256().to_hex(),
+            "valid_until": identity.valid_until(),
+        })
+    });
+    let failures = endorsement.failures().iter().chain(endorsement.identity_failures());
+    json!({
+        "ek_sha256": endorsement.ek_sha256().to_hex(),
+        "certificate": certificate,
+        "identity": identity,
+        "failures": failures.map(ToString::to_string).collect::<Vec<_>>(),
     })
 }
 

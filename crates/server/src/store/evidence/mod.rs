@@ -59,9 +59,9 @@ pub enum ToldBoot {
 pub struct NewBoot {
     /// TPM2B_PUBLIC of the AK.
     pub ak_public: Vec<u8>,
-    /// The EK certificate and its intermediates, concatenated DER.
+    /// What the device showed of its EK and identity.
     pub endorsement: NewBlob,
-    /// Who was trusted to vouch for TPMs, PEM.
+    /// Who was trusted to vouch for that, and what they had revoked.
     pub anchors: NewBlob,
     /// Whether its list is in the ASCII form.
     pub ima_ascii: bool,

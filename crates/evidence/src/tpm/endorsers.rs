@@ -1,0 +1,122 @@
+//! Endorsers: whom an operator trusts to vouch for TPMs and their keys, and what those have taken back.
+
+use std::sync::Arc;
+
+use super::certificate::{Certificate, CertificateError};
+use super::revocation::{Revocation, RevocationList};
+use crate::digest::Digest;
+use crate::time::UnixTime;
+
+/// A CA certificate that an operator trusts to vouch for TPMs; a root or an intermediate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustAnchor(pub(super) Certificate);
+
+impl TrustAnchor {
+    /// Reads one certificate in DER, or any number of them in PEM.
+    pub fn from_pem_or_der(bytes: &[u8]) -> Result<Vec<TrustAnchor>, CertificateError> {
+        // DER starts with the tag of a SEQUENCE; PEM is text.
+        if bytes.first() == Some(&0x30) {
+            return Ok(vec![TrustAnchor(Certificate::parse(bytes)?)]);
+        }
+        let mut anchors = Vec::new();
+        for pem in x509_parser::pem::Pem::iter_from_buffer(bytes) {
+            let pem = pem.map_err(|_| CertificateError::Pem)?;
+            if pem.label != "CERTIFICATE" {
+                return Err(CertificateError::Pem);
+            }
+            anchors.push(TrustAnchor(Certificate::parse(&pem.contents)?));
+        }
+        if anchors.is_empty() { Err(CertificateError::Pem) } else { Ok(anchors) }
+    }
+
+    /// Its subject, for people.
+    pub fn subject(&self) -> &str {
+        &self.0.subject_text
+    }
+
+    /// SHA-256 over the certificate.
+    pub fn certificate_sha256(&self) -> Digest {
+        self.0.sha256
+    }
+}
+
+/// Trust anchors, and the revocation lists at hand. An authority without a list has taken nothing back as far as
+/// anybody here knows. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Endorsers {
+    pub(super) anchors: Arc<[TrustAnchor]>,
+    revocations: Arc<[RevocationList]>,
+}
+
+/// What is known of one certificate's revocation.
+pub(super) enum Standing {
+    /// No list of its issuer names it.
+    Good,
+    Revoked(Revocation),
+    /// No list of its issuer names it, and there may be one that does.
+    Doubtful(RevocationDoubt),
+}
+
+/// Why revocation of a path's certificates may not be known in full.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RevocationDoubt {
+    /// The authority's newest list at hand is past its next update.
+    Stale {
+        /// The authority.
+        issuer: String,
+        /// When it promised a newer list.
+        next_update: UnixTime,
+    },
+    /// A list in the authority's name, and no other, that it did not sign: damaged, or put there by somebody else.
+    NotSigned {
+        /// The authority.
+        issuer: String,
+    },
+}
+
+impl Endorsers {
+    /// Puts anchors and lists together.
+    pub fn new(anchors: Vec<TrustAnchor>, revocations: Vec<RevocationList>) -> Endorsers {
+        Endorsers { anchors: anchors.into(), revocations: revocations.into() }
+    }
+
+    /// Other anchors, with the same lists.
+    #[must_use]
+    pub fn with_anchors(&self, anchors: Vec<TrustAnchor>) -> Endorsers {
+        Endorsers { anchors: anchors.into(), revocations: self.revocations.clone() }
+    }
+
+    /// Whether there is nobody who may vouch.
+    pub fn is_empty(&self) -> bool {
+        self.anchors.is_empty()
+    }
+
+    /// Whether there is any list at all.
+    pub(super) fn know_revocations(&self) -> bool {
+        !self.revocations.is_empty()
+    }
+
+    /// What the lists that `issuer` signed say of `certificate`, which it issued.
+    ///
+    /// The newest list speaks. One from the future speaks too, and a revocation counts from whenever it is known: to
+    /// believe a key before its compromise was dated would need a trusted time of signing.
+    pub(super) fn standing(&self, certificate: &Certificate, issuer: &Certificate, at: UnixTime) -> Standing {
+        let mut named = self.revocations.iter().filter(|list| list.names(issuer)).peekable();
+        if named.peek().is_none() {
+            return Standing::Good;
+        }
+        let issuer_title = || issuer.title();
+        let newest = named.filter(|list| list.is_signed_by(issuer)).max_by_key(|list| list.this_update());
+        match newest {
+            None => Standing::Doubtful(RevocationDoubt::NotSigned { issuer: issuer_title() }),
+            Some(list) => match list.revocation(&certificate.serial) {
+                Some(revocation) => Standing::Revoked(revocation),
+                None if list.next_update() < at => {
+                    let next_update = list.next_update();
+                    Standing::Doubtful(RevocationDoubt::Stale { issuer: issuer_title(), next_update })
+                }
+                None => Standing::Good,
+            },
+        }
+    }
+}
