@@ -29,8 +29,6 @@ use told::{NOW, Told, endorsers, of_failures, of_findings};
 
 type Case = (Check, fn(Check));
 
-type Case = (Check, fn(Check));
-
 /// Checks, and cases in which they fail. Each check of [`Check::ALL`] has one or more here, or is the server's
 /// and has them in the file that [`AT_THE_SERVER`] names.
 const CASES: &[Case] = &[
