@@ -235,7 +235,7 @@ mod tests {
         };
         let twice = |key: &str| format!("{{\"{key}\": [\"{digest}\"],\n\"{key}\": []}}");
         let message = ima(&format!("\"allow\": {}", twice("/bin/a")));
-        assert_eq!(message, "line 3, column 9: \"/bin/a\" appears twice");
+        assert_eq!(message, "line 3, column 8: \"/bin/a\" appears twice");
         let message = ima(&format!("\"keyrings\": {}", twice(".ima")));
         assert!(message.starts_with("line 3,") && message.ends_with("appears twice"), "{message}");
         assert!(ima("\"list\": \"optional\",\n\"list\": \"optional\"").starts_with("line 3,"));
