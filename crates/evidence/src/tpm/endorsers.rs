@@ -92,7 +92,7 @@ impl Endorsers {
     }
 
     /// Whether there is any list at all.
-    pub(super) fn know_revocations(&self) -> bool {
+    pub fn know_revocations(&self) -> bool {
         !self.revocations.is_empty()
     }
 

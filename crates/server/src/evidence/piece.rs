@@ -93,8 +93,13 @@ impl Piece {
 
     /// The EK and who vouched for it, verified again with the anchors and revocation lists of then.
     pub fn endorsement(&self) -> Option<Endorsement> {
+        self.endorsement_by(&Endorsing::of_kept(&self.anchors)?)
+    }
+
+    /// The same, by whoever [`Piece::anchors`] are.
+    pub(crate) fn endorsement_by(&self, endorsing: &Endorsing) -> Option<Endorsement> {
         let shown = edge::EnrollBegin::decode(self.endorsement.clone()).ok()?;
-        Endorsing::of_kept(&self.anchors)?.endorsement(&shown, self.at).ok()
+        endorsing.endorsement(&shown, self.at).ok()
     }
 
     fn baseline(

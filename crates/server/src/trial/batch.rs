@@ -11,6 +11,7 @@ use assay_trust::{AttestationResult, CompiledPolicy, Tier};
 use axum::body::Bytes;
 
 use crate::boot_logs::BootLogs;
+use crate::endorsers::Endorsing;
 use crate::evidence::{CERTIFICATES_BYTES_MAX, Piece};
 use crate::store::{BlobHash, PartedList, Place, Store, StoreError, TriedBoot, TriedEvidence};
 
@@ -131,21 +132,46 @@ impl Contents<'_> {
 impl Batch {
     /// Judges every piece under a policy.
     pub(super) fn judge(self, policy: &Arc<CompiledPolicy>, boot_logs: &Arc<BootLogs>) -> Vec<Outcome> {
-        // The pieces of a device come one after the other.
-        let mut endorsed: Option<((BlobHash, BlobHash), Arc<Endorsement>)> = None;
+        let mut endorsed = None;
         let judged = self.0.into_iter().map(|Loaded { tried, piece }| {
             let result = piece.and_then(|piece| {
-                let told = (tried.record.told.endorsement, tried.record.told.anchors);
-                let endorsement = match &endorsed {
-                    Some((of, endorsement)) if *of == told => Some(endorsement.clone()),
-                    _ => piece.endorsement().map(Arc::new),
-                };
-                endorsed = endorsement.clone().map(|endorsement| (told, endorsement));
+                let endorsement = Endorsed::of(&mut endorsed, &tried, &piece);
                 judge(&tried, &piece, policy, endorsement, boot_logs)
             });
             Outcome { tried, result }
         });
         judged.collect()
+    }
+}
+
+/// The endorsement of the piece before, as the pieces of a device come one after the other.
+struct Endorsed {
+    of: (BlobHash, BlobHash),
+    at: UnixTime,
+    by: Endorsing,
+    endorsement: Option<Arc<Endorsement>>,
+}
+
+impl Endorsed {
+    /// The endorsement of a piece, verified again where it may be another than that of the piece before.
+    fn of(last: &mut Option<Endorsed>, tried: &TriedEvidence, piece: &Piece) -> Option<Arc<Endorsement>> {
+        let of = (tried.record.told.endorsement, tried.record.told.anchors);
+        let known = last.take().filter(|known| known.of == of);
+        let known = match known {
+            Some(known) if known.holds_at(piece.at) => known,
+            known => {
+                let by = known.map(|known| known.by).or_else(|| Endorsing::of_kept(&piece.anchors))?;
+                let endorsement = piece.endorsement_by(&by).map(Arc::new);
+                Endorsed { of, at: piece.at, by, endorsement }
+            }
+        };
+        last.insert(known).endorsement.clone()
+    }
+
+    /// Whether it is the same at a later time: certificates expire, and revocation lists grow old.
+    fn holds_at(&self, at: UnixTime) -> bool {
+        let until = self.endorsement.as_ref().and_then(|endorsement| endorsement.valid_until());
+        !self.by.eks.know_revocations() && until.is_some_and(|until| (self.at..=until).contains(&at))
     }
 }
 

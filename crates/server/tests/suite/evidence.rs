@@ -202,6 +202,16 @@ async fn results_judge_again_by_the_endorsers_of_then() {
     // That it fell before it showed anything is on record too, and there is no evidence of that.
     let fell: Vec<&Value> = bare.iter().map(|result| &result["tier"]).collect();
     assert_eq!(fell, ["contraindicated"]);
+
+    // A policy is tried with the lists of then: the last of them is out of date.
+    let policy = fixture.get("/v1/policy").await["text"].as_str().unwrap().to_owned();
+    let (report, _) = try_policy(&fixture, &policy, 3600).await;
+    assert_eq!((&report["devices"]["unchanged"], &report["changes"]), (&json!(1), &json!([])), "{report}");
+    let stricter = policy.replace("stale_crl = \"report\"", "stale_crl = \"refuse\"");
+    assert_ne!(stricter, policy);
+    let (report, _) = try_policy(&fixture, &stricter, 0).await;
+    assert_eq!(report["devices"]["would_fall"], 1, "{report}");
+    assert_eq!(report["causes"][0]["claim"], "revocation list of CN=Example TPM EK CA", "{report}");
 }
 
 #[tokio::test]
