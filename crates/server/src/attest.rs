@@ -200,17 +200,8 @@ impl Attester {
         }
         let quote = evidence.quote.clone().ok_or(AttestError::NoQuote)?;
         let PolicyInForce { revision, compiled: policy } = server.policies.of(&self.device);
-        if self.is_new_boot(&challenge.known, &quote) {
-            self.keeper.forget();
-            self.baseline = None;
-            return Ok(Outcome::AskAgain);
-        }
         let endorsement = self.endorsement(now)?;
-        if challenge.endorsed != self.endorsed && !matches!(challenge.known, Known::Nothing) {
-            return Ok(Outcome::AskAgain);
-        }
-        if matches!(challenge.known, Known::Judged(_)) && challenge.revision != revision {
-            self.baseline = None;
+        if self.is_overtaken(&challenge, &quote, revision) {
             return Ok(Outcome::AskAgain);
         }
         let (evidence, kept_bytes) = match &challenge.known {
@@ -220,7 +211,6 @@ impl Attester {
             },
             Known::Nothing | Known::Judged(_) => (evidence, None),
         };
-        let known_entries = challenge.known.baseline().map(Baseline::ima_entries);
         let last_reset_count = self.device.record.trust.reset_count;
         let job = Job {
             pcrs: values_from_wire(&quote.pcrs)?,
@@ -240,39 +230,58 @@ impl Attester {
         if !authentic && !proven {
             return Err(AttestError::NotTheDevice(result.findings().to_vec()));
         }
-        if matches!(challenge.known, Known::Kept(_)) && attested.is_none() {
-            // The store may be at fault as well as the device: let it tell everything itself.
-            return Ok(self.ask_for_everything());
-        }
         // Read before the last entry was in it: no fault of the device's. Only its word says so yet, so not for ever.
         if list_may_be_short && self.short_lists < SHORT_LISTS_MAX {
             self.short_lists += 1;
             return Ok(Outcome::AskAgain);
         }
+        if matches!(challenge.known, Known::Kept(_)) && attested.is_none() {
+            // The store may be at fault as well as the device: let it tell everything itself.
+            return Ok(self.ask_for_everything());
+        }
         self.short_lists = 0;
-        let good = result.good_ima_entries();
-        let policy_revision = revision;
         let judged = JudgedEvidence {
             evidence,
             quote,
             endorsers: self.endorsed_by.clone(),
-            known_entries,
+            known_entries: challenge.known.baseline().map(Baseline::ima_entries),
             kept_bytes,
             last_reset_count,
-            policy_revision,
+            policy_revision: revision,
             at: now,
             attested,
-            good,
+            good: result.good_ima_entries(),
         };
         self.record(server, &result, Some(&judged)).await?;
-        self.keeper.expect_again(&judged);
-        // What is good but not kept would leave a gap in what is.
-        let baseline = baseline
-            .filter(|known| self.keeper.progress().is_none_or(|kept| known.ima_entries() <= kept.entries));
-        self.baseline = baseline.map(|baseline| (revision, baseline));
-        self.restarts = 0;
+        self.remember(baseline, &judged);
         server.metrics.attested(result.tier());
         Ok(Outcome::Judged(self.verdict(&result, now)))
+    }
+
+    /// Remembers what need not be judged again, unless it would leave a gap in what is kept.
+    fn remember(&mut self, baseline: Option<Baseline>, judged: &JudgedEvidence) {
+        self.keeper.expect_again(judged);
+        let kept = self.keeper.progress().map(|kept| kept.entries);
+        let goes_on = |known: &Baseline| kept.is_none_or(|kept| known.ima_entries() <= kept);
+        self.baseline = baseline.filter(goes_on).map(|baseline| (judged.policy_revision, baseline));
+        self.restarts = 0;
+    }
+
+    /// Whether what was asked for is no longer enough.
+    fn is_overtaken(&mut self, challenge: &Challenge, quote: &edge::Quote, revision: u64) -> bool {
+        if self.is_new_boot(&challenge.known, quote) {
+            self.keeper.forget();
+            self.baseline = None;
+            return true;
+        }
+        if challenge.endorsed != self.endorsed && !matches!(challenge.known, Known::Nothing) {
+            return true;
+        }
+        let judged_otherwise = matches!(challenge.known, Known::Judged(_)) && challenge.revision != revision;
+        if judged_otherwise {
+            self.baseline = None;
+        }
+        judged_otherwise
     }
 
     /// A new boot makes what was left out of the logs necessary. It is only claimed yet, so a device that claims one
@@ -318,6 +327,7 @@ impl Attester {
             .as_ref()
             .is_some_and(|recorded| AppraisalRecord { at: now, ..recorded.clone() } == appraisal);
         let event = Event::appraised(result);
+        let mut keeps = true;
         for attempt in 1..=ATTEMPTS_MAX {
             let next = self.device.state.apply(&event);
             let changes = !same_result || next.version() != self.device.state.version();
@@ -325,9 +335,10 @@ impl Attester {
             let draft = new.and_then(|judged| self.keeper.draft(&self.device, judged));
             // What cannot be kept does not keep the result from being recorded.
             let evidence = match &draft {
-                Some(draft) if attempt < ATTEMPTS_MAX => Some(draft.pack(server).await?),
+                Some(draft) if attempt < ATTEMPTS_MAX && keeps => draft.pack(server).await.ok(),
                 _ => None,
             };
+            let has_evidence = evidence.is_some();
             let outcome = match changes {
                 true => {
                     let change = change(&self.device, &next, &event, "server", now);
@@ -356,6 +367,10 @@ impl Attester {
                     return Ok(());
                 }
                 Err(StoreError::Conflict) => self.reload(&server.store).await?,
+                Err(error) if has_evidence => {
+                    tracing::warn!(device = %self.device.id, %error, "evidence cannot be kept");
+                    keeps = false;
+                }
                 Err(error) => return Err(error.into()),
             }
         }

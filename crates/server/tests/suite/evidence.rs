@@ -479,3 +479,23 @@ async fn evidence_that_finds_no_room_keeps_no_result_from_its_record() {
     assert_eq!(attest_again(&mut stream, &mut device).await.tier, "affirming");
     assert_eq!(fixture.status("press-1").await["status"], "trusted");
 }
+
+#[tokio::test]
+async fn results_are_recorded_though_no_evidence_can_be_kept_at_all() {
+    let mut fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let (mut device, _stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
+    fixture.stop().await;
+    fixture.tamper("DELETE FROM evidence_usage").await;
+    fixture.restart().await;
+    device.run_program("/tmp/implant", b"evil");
+    let mut stream = fixture.edge().await.attach(&device).await.unwrap();
+    assert_eq!(stream.attest(&mut device).await.unwrap().tier, "contraindicated");
+    let results = results(&fixture, "press-1").await;
+    assert_eq!(
+        (&results[0]["tier"], &results[0]["evidence_kept"]),
+        (&json!("contraindicated"), &json!(false))
+    );
+    assert_eq!(attest_again(&mut stream, &mut device).await.tier, "contraindicated");
+    assert_eq!(fixture.status("press-1").await["status"], "suspect");
+}
