@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
 use crate::client::Asking;
+use crate::policy_assign::{Whom, query, whom};
 use crate::{output, policy_file};
 
 /// Arguments of `assay policy try`.
@@ -18,6 +19,8 @@ pub struct Args {
     /// Also judge every result that was recorded since, such as 7d, 12h or 30m; else each device's last evidence alone.
     #[arg(long, value_name = "AGE", default_value = "0s", value_parser = age_seconds)]
     since: u64,
+    #[command(flatten)]
+    whom: Whom,
     #[command(flatten)]
     asking: Asking,
 }
@@ -51,7 +54,7 @@ fn try_out(args: &Args) -> Result<Value> {
     let client = args.asking.console.client()?;
     let progress = ProgressBar::no_length().with_style(style()?);
     let mut report = None;
-    let path = format!("/v1/policy/try?since_seconds={}", args.since);
+    let path = format!("/v1/policy/try{}&since_seconds={}", query(&args.whom.selector()?), args.since);
     let outcome = client.post_for_lines(&path, text, |mut line| {
         if let Some(step) = line.get("progress") {
             let number = |member: &str| step.get(member).and_then(Value::as_u64).unwrap_or_default();
@@ -99,9 +102,10 @@ fn count(report: &Value, member: &str) -> u64 {
 fn print(report: &Value) {
     let policy = report.get("policy").unwrap_or(&Value::Null);
     output::out!(
-        "policy {} v{}, tried on what is kept",
+        "policy {} v{} for {}, tried on what is kept",
         output::text(policy, "name"),
-        output::text(policy, "version")
+        output::text(policy, "version"),
+        whom(report)
     );
     for (what, member) in [
         ("would fall", "would_fall"),

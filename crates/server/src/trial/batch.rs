@@ -17,7 +17,11 @@ use crate::store::{BlobHash, PartedList, Place, Store, StoreError, TriedBoot, Tr
 
 /// A batch to be judged.
 #[derive(Debug)]
-pub(super) struct Batch(Vec<Loaded>);
+pub(super) struct Batch {
+    pieces: Vec<Loaded>,
+    /// How many there were to look at.
+    pub seen: usize,
+}
 
 /// A piece of evidence, and its content if that can be read.
 #[derive(Debug)]
@@ -48,8 +52,11 @@ impl<'a> Loader<'a> {
         Loader { store, since, after: Place::default(), contents }
     }
 
-    /// The next batch, if there is one.
-    pub(super) async fn next(&mut self) -> Result<Option<Batch>, StoreError> {
+    /// The next batch, if there is one: of the devices with labels that are `concerned`.
+    pub(super) async fn next(
+        &mut self,
+        concerned: impl Fn(&str) -> bool,
+    ) -> Result<Option<Batch>, StoreError> {
         let mut rows = self.store.to_try(self.since, &self.after, PIECES_MAX).await?;
         rows.truncate(within_bytes(&rows));
         let Some(last) = rows.last() else { return Ok(None) };
@@ -57,15 +64,15 @@ impl<'a> Loader<'a> {
         let boots = self.store.boots_to_try(self.since, &self.after, &to).await?;
         let boots = boots.into_iter().map(|(id, boot)| (id, SharedBoot::of(boot))).collect::<HashMap<_, _>>();
         self.after = to;
-        let mut batch = Vec::with_capacity(rows.len());
-        for tried in rows {
+        let (mut pieces, seen) = (Vec::with_capacity(rows.len()), rows.len());
+        for tried in rows.into_iter().filter(|row| concerned(&row.device_labels)) {
             let piece = match boots.get(&tried.record.boot) {
                 Some(boot) => self.contents.piece(&tried, boot).await,
                 None => None,
             };
-            batch.push(Loaded { tried, piece });
+            pieces.push(Loaded { tried, piece });
         }
-        Ok(Some(Batch(batch)))
+        Ok(Some(Batch { pieces, seen }))
     }
 }
 
@@ -133,7 +140,7 @@ impl Batch {
     /// Judges every piece under a policy.
     pub(super) fn judge(self, policy: &Arc<CompiledPolicy>, boot_logs: &Arc<BootLogs>) -> Vec<Outcome> {
         let mut endorsed = None;
-        let judged = self.0.into_iter().map(|Loaded { tried, piece }| {
+        let judged = self.pieces.into_iter().map(|Loaded { tried, piece }| {
             let result = piece.and_then(|piece| {
                 let endorsement = Endorsed::of(&mut endorsed, &tried, &piece);
                 judge(&tried, &piece, policy, endorsement, boot_logs)

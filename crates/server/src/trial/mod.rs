@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use assay_evidence::time::UnixTime;
+use assay_trust::assignment::Plan;
+use assay_trust::labels::{Labels, Selector};
 use assay_trust::{AttestationResult, CompiledPolicy, Policy, PolicyError};
 use axum::body::Bytes;
 use serde_json::json;
@@ -28,8 +30,17 @@ use report::Tally;
 /// Lines of JSON, each with its newline: the progress, and at the end the report or what went wrong.
 pub(crate) type Lines = mpsc::Receiver<Bytes>;
 
-/// Starts a trial of a policy on what was recorded since some time.
-pub(crate) async fn start(server: Arc<Server>, text: String, since: UnixTime) -> Result<Lines, TrialError> {
+/// What a policy is tried on.
+#[derive(Debug)]
+pub(crate) struct Scope {
+    /// From when on recorded results are judged; `None`: each device's last evidence alone.
+    pub since: Option<UnixTime>,
+    /// The devices that the policy would judge, were it assigned to these labels.
+    pub selector: Selector,
+}
+
+/// Starts a trial of a policy.
+pub(crate) async fn start(server: Arc<Server>, text: String, scope: Scope) -> Result<Lines, TrialError> {
     let turn = server.trials.clone().try_acquire_owned().map_err(|_| TrialError::Busy)?;
     let policy = tokio::task::spawn_blocking(move || Policy::from_text(&text));
     let mut policy = policy.await.map_err(|_| TrialError::Busy)??;
@@ -39,19 +50,19 @@ pub(crate) async fn start(server: Arc<Server>, text: String, since: UnixTime) ->
     let compiled = tokio::task::spawn_blocking(move || CompiledPolicy::new(policy));
     let policy = Arc::new(compiled.await.map_err(|_| TrialError::Busy)??);
     let (lines, receiver) = mpsc::channel(LINES_WAITING_MAX);
-    tokio::spawn(run(server, policy, since, lines, turn));
+    tokio::spawn(run(server, policy, scope, lines, turn));
     Ok(receiver)
 }
 
 async fn run(
     server: Arc<Server>,
     policy: Arc<CompiledPolicy>,
-    since: UnixTime,
+    scope: Scope,
     lines: mpsc::Sender<Bytes>,
     _turn: OwnedSemaphorePermit,
 ) {
-    let last = match judge_all(&server, &policy, since, &lines).await {
-        Ok(Some(tally)) => json!({ "report": tally.report(&policy, since) }),
+    let last = match judge_all(&server, &policy, &scope, &lines).await {
+        Ok(Some(tally)) => json!({ "report": tally.report(&policy, &scope) }),
         // Whoever asked is gone, or the server is going.
         Ok(None) => return,
         Err(error) => {
@@ -65,26 +76,29 @@ async fn run(
 async fn judge_all(
     server: &Server,
     policy: &Arc<CompiledPolicy>,
-    since: UnixTime,
+    scope: &Scope,
     lines: &mpsc::Sender<Bytes>,
 ) -> Result<Option<Tally>, StoreError> {
+    let since = scope.since.unwrap_or(NO_RESULT_SINCE);
+    let concerned = scope.concerned(&server.policies.current().plan, policy);
     let of = server.store.count_to_try(since).await?;
-    let mut tally = Tally::new(server.store.count_untried().await?);
+    let untried = server.store.labels_of_untried().await?;
+    let mut tally = Tally::new(untried.iter().filter(|labels| concerned(labels)).count());
     let boot_logs = Arc::<BootLogs>::default();
     let mut loader = Loader::new(&server.store, since);
     let mut running: JoinSet<Vec<Outcome>> = JoinSet::new();
     let (mut done, mut told) = (0, Instant::now());
     lines.send(line(&json!({ "progress": { "done": done, "of": of } }))).await.ok();
     loop {
-        let batch = loader.next().await?;
+        let batch = loader.next(&concerned).await?;
         let is_end = batch.is_none();
         if let Some(batch) = batch {
+            done += batch.seen;
             let (policy, boot_logs) = (policy.clone(), boot_logs.clone());
             running.spawn_blocking(move || batch.judge(&policy, &boot_logs));
         }
         while running.len() >= threads() || (is_end && !running.is_empty()) {
             let Some(Ok(outcomes)) = running.join_next().await else { break };
-            done += outcomes.len();
             outcomes.into_iter().for_each(|outcome| tally.add(outcome));
         }
         if is_end {
@@ -110,7 +124,7 @@ pub(crate) async fn of_last_evidence(
     let _turn = server.trials.acquire().await.ok();
     let boot_logs = Arc::<BootLogs>::default();
     let mut loader = Loader::new(&server.store, NO_RESULT_SINCE);
-    while let Some(batch) = loader.next().await? {
+    while let Some(batch) = loader.next(|_| true).await? {
         let (policy, boot_logs) = (policy.clone(), boot_logs.clone());
         let judged = tokio::task::spawn_blocking(move || batch.judge(&policy, &boot_logs)).await;
         for Outcome { tried, result } in judged.unwrap_or_default() {
@@ -118,6 +132,20 @@ pub(crate) async fn of_last_evidence(
         }
     }
     Ok(())
+}
+
+impl Scope {
+    /// Whether a device with these labels would be judged by the policy: another that is assigned to more of its labels
+    /// goes before it. One that is being rolled out to the same labels already has the same devices.
+    fn concerned(&self, plan: &Plan, policy: &CompiledPolicy) -> impl Fn(&str) -> bool + use<> {
+        let plan = plan.assign(&self.selector, policy.name(), 0).unwrap_or_else(|_| plan.clone());
+        let selector = self.selector.clone();
+        move |labels| {
+            let labels = labels.parse::<Labels>().ok();
+            let assigned = labels.as_ref().and_then(|labels| plan.of(labels));
+            assigned.is_some_and(|assigned| assigned.selector == selector)
+        }
+    }
 }
 
 /// All cores but one, which is for the devices.

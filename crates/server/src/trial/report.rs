@@ -6,6 +6,7 @@ use assay_evidence::time::UnixTime;
 use assay_trust::{CompiledPolicy, Finding, Tier};
 use serde::Serialize;
 
+use super::Scope;
 use super::batch::Outcome;
 
 /// The sums so far.
@@ -15,7 +16,7 @@ pub(super) struct Tally {
     causes: BTreeMap<Shape, Counted>,
     results: u64,
     unreadable: u64,
-    without_evidence: u64,
+    without_evidence: usize,
 }
 
 /// What happens to one device.
@@ -58,6 +59,8 @@ pub(super) struct Report {
     policy: Name,
     /// From when on recorded results were judged, beside each device's last evidence.
     since: Option<UnixTime>,
+    /// Whom the policy would be for, as labels are written; empty: every device.
+    selector: String,
     devices: Devices,
     results: Results,
     changes: Vec<Change>,
@@ -80,7 +83,7 @@ struct Devices {
     would_rise: usize,
     otherwise_changed: usize,
     unchanged: usize,
-    without_evidence: u64,
+    without_evidence: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -102,7 +105,7 @@ struct Cause {
 }
 
 impl Tally {
-    pub(super) fn new(without_evidence: u64) -> Tally {
+    pub(super) fn new(without_evidence: usize) -> Tally {
         Tally {
             devices: BTreeMap::new(),
             causes: BTreeMap::new(),
@@ -161,7 +164,7 @@ impl Tally {
     }
 
     /// The report, the worst first and what is too much left off.
-    pub(super) fn report(self, policy: &CompiledPolicy, since: UnixTime) -> Report {
+    pub(super) fn report(self, policy: &CompiledPolicy, scope: &Scope) -> Report {
         let mut devices = Devices { without_evidence: self.without_evidence, ..Devices::default() };
         let mut changes: Vec<Change> = Vec::new();
         for device in self.devices.into_values() {
@@ -180,7 +183,8 @@ impl Tally {
         causes.sort_by_key(|cause| std::cmp::Reverse((cause.devices.len(), cause.results)));
         Report {
             policy: Name { name: policy.name().to_owned(), version: policy.version() },
-            since: Some(since).filter(|since| since.0 < u64::MAX),
+            since: scope.since,
+            selector: scope.selector.to_string(),
             devices,
             results: Results { judged: self.results, unreadable: self.unreadable },
             changes_left_off: changes.len().saturating_sub(CHANGES_TOLD_MAX),

@@ -306,8 +306,13 @@ async fn what_is_refused_is_said() {
 
 /// Tries a policy, and answers the report and how far the progress went.
 async fn try_policy(fixture: &Fixture, text: &str, since_seconds: u64) -> (Value, u64) {
+    try_policy_for(fixture, text, since_seconds, "").await
+}
+
+/// The same, for the devices with some labels.
+async fn try_policy_for(fixture: &Fixture, text: &str, since_seconds: u64, selector: &str) -> (Value, u64) {
     let bearer = format!("Bearer {}", fixture.token());
-    let path = format!("/v1/policy/try?since_seconds={since_seconds}");
+    let path = format!("/v1/policy/try?since_seconds={since_seconds}&selector={selector}");
     let answer = fixture.call(Method::POST, &path, &[("authorization", &bearer)], text.to_owned()).await;
     assert_eq!(answer.status(), 200, "{:?}", answer.body());
     let lines: Vec<Value> = std::str::from_utf8(answer.body())
@@ -378,6 +383,15 @@ async fn a_policy_is_tried_before_anyone_is_judged_by_it() {
     }
     let (report, _) = try_policy(&fixture, &policy, 0).await;
     assert_eq!(report["devices"]["would_rise"], 1, "{report}");
+
+    // For a label, it is tried on the devices that have it, and they are nobody else's concern then.
+    fixture.post("/v1/devices/press-0/labels", &json!({ "set": ["hall=3"] })).await;
+    let (report, _) = try_policy_for(&fixture, &policy, 0, "hall%3D3").await;
+    assert_eq!((&report["devices"]["would_rise"], &report["results"]["judged"]), (&json!(1), &json!(1)));
+    assert_eq!((&report["devices"]["without_evidence"], &report["selector"]), (&json!(0), &json!("hall=3")));
+    fixture.put("/v1/policy?selector=hall%3D3", &policy).await;
+    let (report, _) = try_policy(&fixture, &policy, 0).await;
+    assert_eq!(report["results"]["judged"], 3, "{report}");
 }
 
 #[tokio::test]

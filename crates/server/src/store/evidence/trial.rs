@@ -18,6 +18,8 @@ pub struct TriedEvidence {
     pub record: EvidenceRecord,
     /// What people call the device.
     pub device_name: String,
+    /// Its labels, as they are written.
+    pub device_labels: String,
     /// The tier of the result it led to, or of the one that stood when it came.
     pub tier: String,
     /// Whether it is the device's last.
@@ -46,15 +48,15 @@ impl Store {
         loaded(row.try_get("pieces")?, "count")
     }
 
-    /// How many devices there are of which no evidence is kept.
-    pub async fn count_untried(&self) -> Result<u64, StoreError> {
-        let row = sqlx::query(
-            "SELECT COUNT(*) AS devices FROM devices WHERE status <> 'revoked'
+    /// The labels of each device of which no evidence is kept.
+    pub async fn labels_of_untried(&self) -> Result<Vec<String>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT labels FROM devices WHERE status <> 'revoked'
                  AND NOT EXISTS (SELECT 1 FROM evidence WHERE evidence.device_id = devices.id)",
         )
-        .fetch_one(&self.readers)
+        .fetch_all(&self.readers)
         .await?;
-        loaded(row.try_get("devices")?, "count")
+        rows.iter().map(|row| Ok(row.try_get("labels")?)).collect()
     }
 
     /// The next pieces behind a place, at most `limit`.
@@ -66,7 +68,7 @@ impl Store {
     ) -> Result<Vec<TriedEvidence>, StoreError> {
         let rows = sqlx::query(concat!(
             columns!(),
-            ", devices.name AS device_name,
+            ", devices.name AS device_name, devices.labels AS device_labels,
              COALESCE((SELECT tier FROM appraisals WHERE appraisals.leaf = evidence.leaf),
                  (SELECT tier FROM appraisals WHERE appraisals.device_id = evidence.device_id
                   ORDER BY leaf DESC LIMIT 1), 'none') AS tier,
@@ -89,6 +91,7 @@ impl Store {
                 Ok(TriedEvidence {
                     record: evidence(row)?,
                     device_name: row.try_get("device_name")?,
+                    device_labels: row.try_get("device_labels")?,
                     tier: row.try_get("tier")?,
                     is_last: row.try_get::<i64, _>("is_last")? != 0,
                 })
