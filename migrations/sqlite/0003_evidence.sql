@@ -43,6 +43,7 @@ CREATE TABLE evidence (
     at               BIGINT NOT NULL,
     policy_revision  BIGINT NOT NULL,          -- 0: none was set
     last_reset_count BIGINT NOT NULL,          -- expected then; -1: none was known
+    last_restart_count BIGINT NOT NULL,        -- and within that boot
     nonce            BLOB   NOT NULL,
     quote            BLOB   NOT NULL,          -- message, signature and PCR values, as received
     boot_log         BLOB   NOT NULL,          -- blob: what it said, or what was known of the boot

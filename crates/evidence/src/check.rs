@@ -71,6 +71,8 @@ checks! {
     QuotePcrDigest => "quote-pcr-digest",
     /// The TPM's reset counter did not go back.
     ResetCounter => "reset-counter",
+    /// The TPM's restart counter did not go back within a boot.
+    RestartCounter => "restart-counter",
     /// A boot log is there if PCRs 0-9 were extended.
     EventLogPresent => "event-log-present",
     /// The boot log parses within its bounds.

@@ -211,11 +211,11 @@ impl Attester {
             },
             Known::Nothing | Known::Judged(_) => (evidence, None),
         };
-        let last_reset_count = self.device.record.trust.reset_count;
+        let last_counters = self.device.last_counters();
         let job = Job {
             pcrs: values_from_wire(&quote.pcrs)?,
             ak_public: Bytes::copy_from_slice(&self.device.record.ak_public),
-            last_reset_count,
+            last_counters,
             policy,
             endorsement: Some(endorsement),
             nonce: challenge.nonce,
@@ -246,7 +246,7 @@ impl Attester {
             endorsers: self.endorsed_by.clone(),
             known_entries: challenge.known.baseline().map(Baseline::ima_entries),
             kept_bytes,
-            last_reset_count,
+            last_counters,
             policy_revision: revision,
             at: now,
             attested,

@@ -1,6 +1,7 @@
 //! A device as the use cases have it: its record and its trust state, read back and checked.
 
 use assay_evidence::time::UnixTime;
+use assay_evidence::tpm::attest::BootCounters;
 use assay_evidence::tpm::endorsement::Endorsement;
 use assay_identity::SpiffeId;
 use assay_trust::TrustState;
@@ -32,6 +33,14 @@ impl Device {
             Some(record) => Device::of(record).map(Some),
             None => Ok(None),
         }
+    }
+
+    /// The TPM's counters when it was last seen.
+    pub(crate) fn last_counters(&self) -> Option<BootCounters> {
+        let reset_count = self.record.trust.reset_count?;
+        // Of an earlier boot than the highest that was seen, restarts say nothing.
+        let of_boot = self.state.restart_count().filter(|_| self.state.reset_count() == Some(reset_count));
+        Some(BootCounters { reset_count, restart_count: of_boot.unwrap_or(0) })
     }
 
     /// Reads a record back.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use assay_evidence::time::UnixTime;
+use assay_evidence::tpm::attest::BootCounters;
 use assay_evidence::tpm::endorsement::Endorsement;
 use assay_evidence::tpm::pcr::PcrValues;
 use assay_evidence::verify::{
@@ -54,7 +55,7 @@ pub(crate) struct Job {
     pub nonce: [u8; NONCE_BYTES],
     pub baseline: Option<Baseline>,
     pub boot_logs: Arc<BootLogs>,
-    pub last_reset_count: Option<u32>,
+    pub last_counters: Option<BootCounters>,
     pub policy: Option<Arc<CompiledPolicy>>,
     pub endorsement: Option<Arc<Endorsement>>,
     pub now: UnixTime,
@@ -134,7 +135,7 @@ impl Job {
         };
         let expectation = Expectation {
             required_selection: quoted_pcrs().map(|index| (HashAlgorithm::Sha256, index)).collect(),
-            last_reset_count: self.last_reset_count,
+            last_counters: self.last_counters,
             baseline: self.baseline.as_ref(),
             known_boot_log: boot_log
                 .and_then(|log| KnownBootLog::find(log, |sha256| self.boot_logs.find(sha256))),

@@ -79,6 +79,11 @@ fn words(check: Check) -> (&'static str, &'static str) {
             "The TPM's reset counter went back",
             "Either the TPM was cleared or replaced, or old evidence is played again: enroll the device again.",
         ),
+        Check::RestartCounter => (
+            "The TPM's restart counter went back within one boot",
+            "An earlier state of the TPM was brought back, or old evidence is played again: find out who could, and enroll \
+             the device again.",
+        ),
         Check::EventLogPresent => (
             "PCRs of the boot were extended, but there is no boot log to explain them",
             "See whether the boot loader hands the log to the kernel; a policy accepts its absence with boot.event_log = \"optional\".",

@@ -134,7 +134,8 @@ impl TrustVector {
             | Check::IdevidKey
             | Check::EndorsementPolicy
             | Check::ClockPolicy
-            | Check::ResetCounter => &mut self.hardware,
+            | Check::ResetCounter
+            | Check::RestartCounter => &mut self.hardware,
             Check::PcrPolicy | Check::ImaPolicy | Check::ImaViolation | Check::ImaForms => {
                 &mut self.executables
             }

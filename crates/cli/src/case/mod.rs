@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use assay_evidence::boot_log::LOG_BYTES_MAX;
 use assay_evidence::ima::{self, LIST_BYTES_MAX};
 use assay_evidence::time::UnixTime;
+use assay_evidence::tpm::attest::BootCounters;
 use assay_evidence::tpm::ek_certificate::Endorsers;
 use assay_evidence::tpm::endorsement::Endorsement;
 use assay_evidence::tpm::pcr::PcrValues;
@@ -65,6 +66,12 @@ pub struct Expected {
     pub last_reset_count: Option<u32>,
     /// When certificates have to be valid.
     pub at: UnixTime,
+}
+
+impl Expected {
+    fn last_counters(&self) -> Option<BootCounters> {
+        self.last_reset_count.map(|reset_count| BootCounters { reset_count, restart_count: 0 })
+    }
 }
 
 /// A case after every check.
@@ -192,8 +199,7 @@ impl Case {
             ima_log: self.ima_log(),
             ima_from_entry: 0,
         };
-        let expectation =
-            Expectation { last_reset_count: expected.last_reset_count, ..Expectation::default() };
+        let expectation = Expectation { last_counters: expected.last_counters(), ..Expectation::default() };
         let verification = verify(&evidence, &expectation);
         failures.extend(verification.failures);
         let endorsement = self.verify_keys(expected, &mut failures);

@@ -37,6 +37,22 @@ pub struct ClockInfo {
     pub safe: bool,
 }
 
+impl ClockInfo {
+    /// The counters alone.
+    pub fn counters(&self) -> BootCounters {
+        BootCounters { reset_count: self.reset_count, restart_count: self.restart_count }
+    }
+}
+
+/// How often a TPM was reset and restarted. Both only grow, the second from zero after each reset (TPM 2.0 Part 1, 36.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct BootCounters {
+    /// Boots (TPM Reset) since it was last cleared.
+    pub reset_count: u32,
+    /// Restarts and resumes since the last reset.
+    pub restart_count: u32,
+}
+
 /// TPMU_ATTEST, as far as we use it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {

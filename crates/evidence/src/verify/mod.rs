@@ -12,6 +12,7 @@ pub use self::boot::KnownBootLog;
 pub use self::claims::{Baseline, Claims, ImaClaims};
 use crate::check::{Check, Failure};
 use crate::digest::{HashAlgorithm, PcrIndex};
+use crate::tpm::attest::BootCounters;
 use crate::tpm::pcr::PcrValues;
 use crate::tpm::public_area::PublicArea;
 use crate::tpm::quote::{Quote, VerifiedQuote, verify_quote};
@@ -72,8 +73,8 @@ impl ImaLog<'_> {
 pub struct Expectation<'a> {
     /// PCRs that the first quote has to cover, whatever logs there are.
     pub required_selection: Vec<(HashAlgorithm, PcrIndex)>,
-    /// The TPM's reset counter when it was last seen.
-    pub last_reset_count: Option<u32>,
+    /// The TPM's counters when it was last seen.
+    pub last_counters: Option<BootCounters>,
     /// What was judged before of this boot. Applies while the reset counter stands.
     pub baseline: Option<&'a Baseline>,
     /// What was made of the same boot log before, by whatever device.
@@ -102,7 +103,7 @@ pub fn verify(evidence: &Evidence<'_>, expectation: &Expectation<'_>) -> Verific
         report.fail(Check::QuoteParse, "quote", "a quote", "none".to_owned());
         return report.without_claims();
     };
-    report.reset_counter(first, expectation);
+    report.counters(first, expectation);
     let baseline = expectation.baseline.filter(|baseline| {
         let reset_count = first.verified.as_ref().map(|quote| quote.clock_info().reset_count);
         reset_count.is_none_or(|reset_count| reset_count == baseline.reset_count())
@@ -215,12 +216,16 @@ impl Report {
     }
 
     /// A counter that went back means another TPM state: a cloned or replayed one.
-    fn reset_counter(&mut self, first: &QuoteOutcome<'_>, expectation: &Expectation<'_>) {
-        let now = first.verified.as_ref().map(|quote| quote.clock_info().reset_count);
-        if let (Some(now), Some(before)) = (now, expectation.last_reset_count)
-            && now < before
-        {
+    fn counters(&mut self, first: &QuoteOutcome<'_>, expectation: &Expectation<'_>) {
+        let now = first.verified.as_ref().map(|quote| quote.clock_info().counters());
+        let (Some(now), Some(before)) = (now, expectation.last_counters) else { return };
+        let [(now_restarts, restarts), (now, before)] =
+            [(now.restart_count, before.restart_count), (now.reset_count, before.reset_count)];
+        if now < before {
             self.fail(Check::ResetCounter, "reset counter", format!("{before} or more"), now.to_string());
+        } else if now == before && now_restarts < restarts {
+            let expected = format!("{restarts} or more since reset {before}");
+            self.fail(Check::RestartCounter, "restart counter", expected, now_restarts.to_string());
         }
     }
 

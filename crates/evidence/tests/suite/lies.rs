@@ -1,6 +1,7 @@
 //! A software device answers a challenge: its truth is accepted, and each lie is caught by its own check.
 
 use assay_evidence::digest::{Digest, HashAlgorithm, PcrIndex};
+use assay_evidence::tpm::attest::BootCounters;
 use assay_evidence::tpm::pcr::PcrValues;
 use assay_evidence::verify::{Evidence, Expectation, ImaLog, QuoteEvidence, Verification, verify};
 use assay_testkit::edge::protocol::{self, Challenge, PcrSelection};
@@ -80,7 +81,10 @@ fn verified(device: &SoftwareDevice, challenge: &Challenge, told: &protocol::Evi
     let required = (0..16).filter_map(PcrIndex::new).map(|index| (HashAlgorithm::Sha256, index));
     let expectation = Expectation {
         required_selection: required.collect(),
-        last_reset_count: Some(device.clock.reset_count),
+        last_counters: Some(BootCounters {
+            reset_count: device.clock.reset_count,
+            restart_count: device.clock.restart_count,
+        }),
         ..Expectation::default()
     };
     verify(&evidence, &expectation)

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use assay_evidence::tpm::attest::BootCounters;
 use assay_evidence::tpm::attest::ClockInfo;
 use assay_evidence::tpm::pcr::PcrValues;
 use assay_evidence::tpm::public_area::PublicArea;
@@ -180,11 +181,19 @@ fn the_first_quote_covers_the_pcrs_of_the_logs() {
 }
 
 #[test]
-fn the_reset_counter_does_not_go_back() {
+fn the_counters_do_not_go_back() {
     let case = Case::vector("sb-good-1").quote_only();
-    let seen = |count| Expectation { last_reset_count: Some(count), ..Expectation::default() };
-    for (count, expected) in [(0, &[][..]), (2, &[]), (3, &[Check::ResetCounter])] {
-        assert_eq!(failing(&case.verify(&seen(count))), expected, "{count}");
+    // The TPM says 2 resets and no restart.
+    for ((reset_count, restart_count), expected) in [
+        ((0, 0), &[][..]),
+        ((2, 0), &[]),
+        ((3, 0), &[Check::ResetCounter]),
+        ((2, 1), &[Check::RestartCounter]),
+        ((1, 9), &[]),
+    ] {
+        let last_counters = Some(BootCounters { reset_count, restart_count });
+        let verification = case.verify(&Expectation { last_counters, ..Expectation::default() });
+        assert_eq!(failing(&verification), expected, "{reset_count}, {restart_count}");
     }
 }
 

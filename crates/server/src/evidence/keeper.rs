@@ -6,7 +6,7 @@
 use assay_evidence::boot_log::LOG_BYTES_MAX;
 use assay_evidence::ima::LIST_BYTES_MAX;
 use assay_evidence::time::UnixTime;
-use assay_evidence::tpm::attest::Attest;
+use assay_evidence::tpm::attest::{Attest, BootCounters};
 use assay_evidence::verify::ImaLog;
 use assay_wire::edge;
 use axum::body::Bytes;
@@ -58,7 +58,7 @@ pub(crate) struct JudgedEvidence {
     pub known_entries: Option<u64>,
     /// How many bytes of the list were kept already.
     pub kept_bytes: Option<usize>,
-    pub last_reset_count: Option<u32>,
+    pub last_counters: Option<BootCounters>,
     pub policy_revision: u64,
     pub at: UnixTime,
     /// Entries since boot that the quote attests, and those past them; `None`: it did not verify.
@@ -307,7 +307,7 @@ impl Draft {
             columns: EvidenceColumns {
                 at: judged.at,
                 policy_revision: judged.policy_revision,
-                last_reset_count: judged.last_reset_count,
+                last_counters: judged.last_counters,
                 nonce: judged.evidence.nonce.to_vec(),
                 quote: judged.quote.encode_to_vec(),
                 boot_log_judged: matches!(boot_log, BootLog::Judged(_)),

@@ -127,7 +127,7 @@ impl Piece {
             anchors,
             nonce: record.judged.nonce.clone().into(),
             quote: record.judged.quote.clone().into(),
-            last_reset_count: record.judged.last_reset_count,
+            last_counters: record.judged.last_counters,
             boot_log,
             boot_log_judged: record.judged.boot_log_judged,
             known_entries: record.judged.known_entries,

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use assay_evidence::time::UnixTime;
+use assay_evidence::tpm::attest::BootCounters;
 use assay_evidence::tpm::endorsement::Endorsement;
 use assay_evidence::verify::{Baseline, Claims, ImaLog};
 use assay_trust::{AttestationResult, CompiledPolicy};
@@ -42,8 +43,8 @@ pub struct Piece {
     /// Message, signature and PCR values: `assay.edge.v1.Quote`.
     #[serde(with = "base64")]
     pub quote: Bytes,
-    /// The reset counter expected then.
-    pub last_reset_count: Option<u32>,
+    /// The counters expected then.
+    pub last_counters: Option<BootCounters>,
     /// The boot log that was judged or known; empty: there was none.
     #[serde(with = "base64")]
     pub boot_log: Bytes,
@@ -140,7 +141,7 @@ impl Piece {
             quote,
             nonce: self.nonce.as_ref().try_into().map_err(|_| PieceError::Quote)?,
             baseline,
-            last_reset_count: self.last_reset_count,
+            last_counters: self.last_counters,
             policy,
             boot_logs: boot_logs.clone(),
             endorsement,

@@ -9,6 +9,7 @@ mod files;
 mod pcr;
 
 use assay_evidence::time::UnixTime;
+use assay_evidence::tpm::attest::BootCounters;
 use assay_evidence::tpm::endorsement::Endorsement;
 use assay_evidence::verify::Claims;
 use assay_evidence::{Check, Failure};
@@ -31,7 +32,7 @@ pub struct AttestationResult {
     policy: Option<(String, u64)>,
     evidence_age_max_seconds: u64,
     recovery: Recovery,
-    reset_count: Option<u32>,
+    counters: Option<BootCounters>,
     good_ima_entries: u64,
     vector: TrustVector,
 }
@@ -67,9 +68,9 @@ impl AttestationResult {
         self.recovery
     }
 
-    /// The TPM's reset counter, where the quote verified.
-    pub fn reset_count(&self) -> Option<u32> {
-        self.reset_count
+    /// The TPM's reset and restart counters, where the quote verified.
+    pub fn counters(&self) -> Option<BootCounters> {
+        self.counters
     }
 
     /// How many IMA entries of this boot are judged and good without a gap: where the next appraisal may start.
@@ -139,7 +140,7 @@ pub fn appraise(
         policy: Some((policy.name().to_owned(), policy.version())),
         evidence_age_max_seconds: policy.evidence_age_max_seconds(),
         recovery: policy.recovery(),
-        reset_count: Some(claims.clock().reset_count),
+        counters: Some(claims.clock().counters()),
         good_ima_entries,
         vector: TrustVector::of_claims(judged, &findings),
         findings,
@@ -165,7 +166,7 @@ fn unjudged(claims: &Claims, at: UnixTime) -> AttestationResult {
         policy: None,
         evidence_age_max_seconds: 0,
         recovery: Recovery::Automatic,
-        reset_count: Some(claims.clock().reset_count),
+        counters: Some(claims.clock().counters()),
         good_ima_entries: 0,
         vector: TrustVector::default(),
     }
@@ -188,7 +189,7 @@ pub fn reappraise_endorsement(
         policy: Some((policy.name().to_owned(), policy.version())),
         evidence_age_max_seconds: 0,
         recovery: policy.recovery(),
-        reset_count: None,
+        counters: None,
         good_ima_entries: 0,
         vector: TrustVector::of_claims(judged, &findings),
         findings,
@@ -208,7 +209,7 @@ pub fn refuse(failures: &[Failure], policy: Option<&CompiledPolicy>, at: UnixTim
         policy: policy.map(|policy| (policy.name().to_owned(), policy.version())),
         evidence_age_max_seconds: 0,
         recovery: policy.map_or(Recovery::Automatic, CompiledPolicy::recovery),
-        reset_count: None,
+        counters: None,
         good_ima_entries: 0,
         vector: TrustVector::of_failures(),
     }

@@ -27,6 +27,7 @@ fn appraised(tier: Tier, recovery: Recovery) -> EventRecord {
         valid_until: NOW.plus(AGE),
         policy: Some("edge v1".to_owned()),
         reset_count: Some(1),
+        restart_count: Some(0),
         recovery,
         reason: "because".to_owned(),
     })

@@ -85,6 +85,7 @@ fn appraised(at: u64, tier: Tier) -> EventRecord {
         valid_until: UnixTime(at + AGE),
         policy: Some("edge v1".to_owned()),
         reset_count: Some(BOOT),
+        restart_count: Some(0),
         recovery: Recovery::Automatic,
         reason: "because".to_owned(),
     })

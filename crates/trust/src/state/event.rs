@@ -73,6 +73,9 @@ pub struct Appraised {
     pub policy: Option<String>,
     /// The TPM's reset counter, where a quote verified.
     pub reset_count: Option<u32>,
+    /// Its restart counter; results that are older than the field have none.
+    #[serde(default)]
+    pub restart_count: Option<u32>,
     /// How trust comes back under this policy.
     pub recovery: Recovery,
     /// The worst finding, in a sentence.
@@ -97,7 +100,8 @@ impl Event {
             tier: result.tier(),
             valid_until: result.valid_until(),
             policy: result.policy().map(|(name, version)| format!("{name} v{version}")),
-            reset_count: result.reset_count(),
+            reset_count: result.counters().map(|counters| counters.reset_count),
+            restart_count: result.counters().map(|counters| counters.restart_count),
             recovery: result.recovery(),
             reason: result.reason().to_owned(),
         }))

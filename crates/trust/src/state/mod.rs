@@ -142,6 +142,11 @@ impl TrustState {
         self.record.reset_count
     }
 
+    /// The TPM's restart counter in that boot.
+    pub fn restart_count(&self) -> Option<u32> {
+        self.record.restart_count
+    }
+
     /// Whether good evidence waits for an operator's word.
     pub fn awaiting_approval(&self) -> bool {
         self.record.awaiting_approval
@@ -192,7 +197,7 @@ impl TrustRecord {
     fn enrolled(&self, at: UnixTime, device_key: &str) -> TrustRecord {
         let (version, device_key) = (self.version, Some(device_key.to_owned()));
         // TPM2_Clear takes the reset counter back to zero, so a new binding starts without one.
-        let unbound = TrustRecord { device_key, reset_count: None, ..self.clone() };
+        let unbound = TrustRecord { device_key, reset_count: None, restart_count: None, ..self.clone() };
         match self.status {
             Status::Revoked => self.clone(),
             Status::Suspect => TrustRecord { approved: false, awaiting_approval: false, ..unbound },
@@ -222,8 +227,9 @@ impl TrustRecord {
             return self.clone();
         }
         // Verification refuses it already, where it is told the last count; no caller can forget to.
-        if result.reset_count < self.reset_count && result.tier == Tier::Affirming {
-            let reason = "the TPM's reset counter went back: old evidence, or another TPM state".to_owned();
+        let went_back = (result.reset_count, result.restart_count) < (self.reset_count, self.restart_count);
+        if went_back && result.tier == Tier::Affirming {
+            let reason = "the TPM's counters went back: old evidence, or another TPM state".to_owned();
             let fallen = TrustRecord { tier: Tier::Contraindicated, valid_until: None, ..self.clone() };
             return fallen.moved(Status::Suspect, result.at, reason);
         }
@@ -232,6 +238,7 @@ impl TrustRecord {
             policy: result.policy.clone(),
             evidence_at: self.evidence_at.max(Some(result.at)),
             reset_count: result.reset_count.or(self.reset_count),
+            restart_count: result.restart_count.or(self.restart_count),
             valid_until: Some(result.valid_until).filter(|_| result.tier == Tier::Affirming),
             needs_approval: result.recovery == Recovery::Approve,
             ..self.clone()

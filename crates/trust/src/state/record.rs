@@ -20,6 +20,8 @@ pub struct TrustRecord {
     pub(super) evidence_at: Option<UnixTime>,
     pub(super) valid_until: Option<UnixTime>,
     pub(super) reset_count: Option<u32>,
+    #[serde(default)]
+    pub(super) restart_count: Option<u32>,
     pub(super) device_key: Option<String>,
     pub(super) needs_approval: bool,
     pub(super) awaiting_approval: bool,
@@ -38,6 +40,7 @@ impl Default for TrustRecord {
             evidence_at: None,
             valid_until: None,
             reset_count: None,
+            restart_count: None,
             device_key: None,
             needs_approval: false,
             awaiting_approval: false,

@@ -25,6 +25,7 @@ fn appraised_under(at: u64, tier: Tier, recovery: Recovery) -> EventRecord {
         valid_until: UnixTime(at + AGE),
         policy: Some("edge v1".to_owned()),
         reset_count: Some(1),
+        restart_count: Some(0),
         recovery,
         reason: "because".to_owned(),
     })
@@ -88,13 +89,19 @@ fn an_overtaken_good_result_restores_nothing() {
 }
 
 #[test]
-fn a_reset_counter_that_goes_back_is_suspect() {
-    let of_boot = |at, boot| match appraised(at, Tier::Affirming) {
+fn a_counter_that_goes_back_is_suspect() {
+    let counted = |at, boot, restarts| match appraised(at, Tier::Affirming) {
         EventRecord::Appraised(result) => {
-            EventRecord::Appraised(Appraised { reset_count: Some(boot), ..result })
+            let (reset_count, restart_count) = (Some(boot), Some(restarts));
+            EventRecord::Appraised(Appraised { reset_count, restart_count, ..result })
         }
         other => other,
     };
+    let of_boot = |at, boot| counted(at, boot, 0);
+    check(&[enrolled(1), counted(2, 5, 2), counted(3, 5, 3)], Status::Trusted);
+    check(&[enrolled(1), counted(2, 5, 2), counted(3, 5, 1)], Status::Suspect);
+    // A reset starts the restarts anew.
+    check(&[enrolled(1), counted(2, 5, 2), counted(3, 6, 0)], Status::Trusted);
     check(&[enrolled(1), of_boot(2, 5), of_boot(3, 6)], Status::Trusted);
     check(&[enrolled(1), of_boot(2, 5), of_boot(3, 4)], Status::Suspect);
     // A cleared TPM counts from zero; its keys are gone, so it has to enroll again.

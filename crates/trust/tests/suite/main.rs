@@ -102,7 +102,10 @@ fn what_was_learned_is_affirming() {
     assert_eq!(result.good_ima_entries(), 109);
     assert_eq!(result.valid_until(), AT.plus(300));
     let rebooted = appraise_by(learned(), &claims("sb-good-2-rebooted"));
-    assert_eq!((rebooted.tier(), rebooted.reset_count()), (Tier::Affirming, Some(4)));
+    assert_eq!(
+        (rebooted.tier(), rebooted.counters().map(|counters| counters.reset_count)),
+        (Tier::Affirming, Some(4))
+    );
 }
 
 #[test]
@@ -233,7 +236,7 @@ fn refused_evidence_is_believed_in_nothing() {
     let failure = assay_evidence::Failure::new(Check::QuoteNonce, "quote", "aa", "bb");
     let result = refuse(&[failure], None, AT);
     assert_eq!(
-        (result.tier(), result.good_ima_entries(), result.reset_count()),
+        (result.tier(), result.good_ima_entries(), result.counters().map(|counters| counters.reset_count)),
         (Tier::Contraindicated, 0, None)
     );
     assert!(result.vector().executables.tier() == Tier::Contraindicated);

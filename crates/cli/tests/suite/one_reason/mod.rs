@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use assay_evidence::boot_log::EventType;
 use assay_evidence::time::UnixTime;
+use assay_evidence::tpm::attest::BootCounters;
 use assay_evidence::tpm::certify::verify_certify;
 use assay_evidence::tpm::ek_certificate::verify_ek_certificate;
 use assay_evidence::tpm::idevid::{ShownIdentity, verify_device_identity, verify_iak_binding};
@@ -138,7 +139,14 @@ const CASES: &[Case] = &[
         // A PCR that no log tells of, so that nothing else contradicts the value.
         told(check, |told| flip_bit(&mut told.quoting.pcrs.last_mut().unwrap().digest, 3));
     }),
-    (Check::ResetCounter, |check| told(check, |told| told.last_reset_count = Some(99))),
+    (Check::ResetCounter, |check| {
+        told(check, |told| told.last_counters = Some(BootCounters { reset_count: 99, restart_count: 0 }))
+    }),
+    (Check::RestartCounter, |check| {
+        told(check, |told| {
+            told.last_counters = told.last_counters.map(|last| BootCounters { restart_count: 99, ..last })
+        });
+    }),
     (Check::EventLogPresent, |check| {
         told(check, |told| {
             told.boot("event_log = \"required\"\nsecure_boot = \"optional\"\n");

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use assay_evidence::boot_log::{self, EventType};
 use assay_evidence::time::UnixTime;
+use assay_evidence::tpm::attest::BootCounters;
 use assay_evidence::tpm::ek_certificate::{Endorsers, TrustAnchor};
 use assay_evidence::tpm::endorsement::Endorsement;
 use assay_evidence::tpm::pcr::PcrValues;
@@ -32,7 +33,7 @@ pub struct Told {
     pub after_signing: AfterSigning,
     pub boot_log: Option<Vec<u8>>,
     pub ima: Vec<u8>,
-    pub last_reset_count: Option<u32>,
+    pub last_counters: Option<BootCounters>,
     pub policy: Option<String>,
 }
 
@@ -51,7 +52,10 @@ impl Told {
             after_signing: |_, _| {},
             boot_log: Some(device.boot_log.clone()),
             ima: device.ima.binary_from(0).to_vec(),
-            last_reset_count: Some(device.clock.reset_count),
+            last_counters: Some(BootCounters {
+                reset_count: device.clock.reset_count,
+                restart_count: device.clock.restart_count,
+            }),
             policy: Some(policy),
             maker,
             device,
@@ -116,7 +120,7 @@ impl Told {
             ima_log: Some(ImaLog::Binary(&self.ima)),
             ima_from_entry: 0,
         };
-        let expectation = Expectation { last_reset_count: self.last_reset_count, ..Expectation::default() };
+        let expectation = Expectation { last_counters: self.last_counters, ..Expectation::default() };
         let Verification { claims, failures, notes } = verify(&evidence, &expectation);
         let policy = self.policy.map(|text| CompiledPolicy::new(Policy::from_toml(&text).unwrap()).unwrap());
         let endorsers = endorsers(&self.maker, &[]);

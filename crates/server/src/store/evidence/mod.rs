@@ -12,6 +12,7 @@ mod trial;
 mod tests;
 
 use assay_evidence::time::UnixTime;
+use assay_evidence::tpm::attest::BootCounters;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
@@ -83,8 +84,8 @@ pub struct EvidenceColumns {
     pub at: UnixTime,
     /// The policy; 0: there was none.
     pub policy_revision: u64,
-    /// The reset counter expected then.
-    pub last_reset_count: Option<u32>,
+    /// The counters expected then.
+    pub last_counters: Option<BootCounters>,
     /// The nonce.
     pub nonce: Vec<u8>,
     /// Message, signature and PCR values, as received (protobuf).
@@ -366,9 +367,9 @@ async fn insert_row(
     let judged = &new.judged;
     let hash = |blob: &Option<NewBlob>| blob.as_ref().map(|blob| blob.hash().to_vec()).unwrap_or_default();
     sqlx::query(
-        "INSERT INTO evidence (id, device_id, boot, leaf, at, policy_revision, last_reset_count, nonce, quote,
+        "INSERT INTO evidence (id, device_id, boot, leaf, at, policy_revision, last_reset_count, last_restart_count, nonce, quote,
              boot_log, boot_log_judged, known_entries, ima_from, ima_shared, ima_rest, ima_ascii, attested, basis)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
     )
     .bind(stored(kept.id))
     .bind(device_id)
@@ -376,7 +377,8 @@ async fn insert_row(
     .bind(leaf.map_or(-1, stored))
     .bind(stored(judged.at.0))
     .bind(stored(judged.policy_revision))
-    .bind(judged.last_reset_count.map_or(-1, i64::from))
+    .bind(judged.last_counters.map_or(-1, |last| i64::from(last.reset_count)))
+    .bind(judged.last_counters.map_or(-1, |last| i64::from(last.restart_count)))
     .bind(&judged.nonce)
     .bind(&judged.quote)
     .bind(hash(&new.boot_log))
@@ -433,7 +435,7 @@ fn evidence(row: &SqliteRow) -> Result<EvidenceRecord, StoreError> {
         judged: EvidenceColumns {
             at: UnixTime(number("at")?),
             policy_revision: number("policy_revision")?,
-            last_reset_count: optional("last_reset_count")?.and_then(|count| u32::try_from(count).ok()),
+            last_counters: counters(optional("last_reset_count")?, optional("last_restart_count")?),
             nonce: row.try_get("nonce")?,
             quote: row.try_get("quote")?,
             boot_log_judged: flag("boot_log_judged")?,
@@ -453,4 +455,9 @@ fn evidence(row: &SqliteRow) -> Result<EvidenceRecord, StoreError> {
             ima_bytes: number("ima_bytes")?,
         },
     })
+}
+
+fn counters(resets: Option<u64>, restarts: Option<u64>) -> Option<BootCounters> {
+    let [reset_count, restart_count] = [resets?, restarts?].map(|count| u32::try_from(count).ok());
+    Some(BootCounters { reset_count: reset_count?, restart_count: restart_count? })
 }

@@ -47,7 +47,7 @@ impl Keeping<'_> {
             judged: EvidenceColumns {
                 at,
                 policy_revision: 0,
-                last_reset_count: None,
+                last_counters: None,
                 nonce: vec![7; 32],
                 quote: vec![8; 100],
                 boot_log_judged: true,
