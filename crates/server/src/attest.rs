@@ -191,14 +191,14 @@ impl Attester {
         &mut self,
         server: &Server,
         challenge: Challenge,
-        evidence: edge::Evidence,
+        mut evidence: edge::Evidence,
         proven: bool,
         now: UnixTime,
     ) -> Result<Outcome, AttestError> {
         if evidence.nonce != challenge.nonce.as_slice() {
             return Err(AttestError::NotAnAnswer);
         }
-        let quote = evidence.quote.clone().ok_or(AttestError::NoQuote)?;
+        let quote = evidence.quote.take().ok_or(AttestError::NoQuote)?;
         let PolicyInForce { revision, compiled: policy } = server.policies.of(&self.device);
         let endorsement = self.endorsement(now)?;
         if self.is_overtaken(&challenge, &quote, revision) {

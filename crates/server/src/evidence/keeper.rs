@@ -399,9 +399,16 @@ impl EvidenceRecord {
 
 /// What a quote says of the TPM apart from its clock: the boot, and every PCR.
 fn fingerprint(quote: &edge::Quote) -> BlobHash {
-    let pcrs = edge::Quote { pcrs: quote.pcrs.clone(), ..edge::Quote::default() };
     let (reset_count, _) = clock(quote).unwrap_or_default();
-    blob_hash(&[pcrs.encode_to_vec().as_slice(), &reset_count.to_be_bytes()].concat())
+    let mut said = reset_count.to_be_bytes().to_vec();
+    for edge::PcrValue { bank, index, digest } in &quote.pcrs {
+        // Each length is said, so that no two quotes say the same bytes.
+        for field in [bank.as_bytes(), &index.to_be_bytes(), digest] {
+            said.extend_from_slice(&field.len().to_be_bytes());
+            said.extend_from_slice(field);
+        }
+    }
+    blob_hash(&said)
 }
 
 /// The reset and restart counters that a quote states.
