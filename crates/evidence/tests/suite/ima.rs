@@ -457,6 +457,9 @@ proptest! {
     fn never_panics_on_arbitrary_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..1000)) {
         parse_binary(&bytes).iter().for_each(look_at_everything);
         parse_ascii(&bytes).iter().for_each(look_at_everything);
+        for log in [ImaLog::Binary(&bytes), ImaLog::Ascii(&bytes)] {
+            assert!([0, 1, 9, u64::MAX].iter().all(|entries| log.offset(*entries) <= Some(bytes.len())));
+        }
     }
 
     #[test]
