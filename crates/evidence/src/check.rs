@@ -109,6 +109,8 @@ checks! {
     EndorsementPolicy => "endorsement-policy",
     /// The stated location is where the policy allows.
     LocationPolicy => "location-policy",
+    /// The policy's rules in Rego object to nothing.
+    RegoPolicy => "rego-policy",
     /// There is a policy at all.
     PolicyPresent => "policy-present",
     /// The device key was certified by the AK as TPM-resident.

@@ -18,6 +18,8 @@ pub mod pattern;
 pub mod policy;
 pub mod reference;
 pub mod region;
+#[cfg(feature = "rego")]
+mod rego;
 pub mod rollout;
 mod sentence;
 mod signature_memory;

@@ -11,6 +11,8 @@ use crate::policy::{
     Bank, BootSection, ClockSection, Demand, EndorsementSection, ImaSection, PcrSection, Policy, PolicyError,
     Recovery, Weight,
 };
+#[cfg(feature = "rego")]
+use crate::policy::RegoSection;
 use crate::region::RegionList;
 use crate::signature_memory::SignatureMemory;
 
@@ -29,6 +31,8 @@ pub struct CompiledPolicy {
     pub(crate) ima: Option<FileReference>,
     pub(crate) endorsement: EndorsementSection,
     pub(crate) clock: ClockSection,
+    #[cfg(feature = "rego")]
+    pub(crate) rego: Vec<crate::rego::Module>,
 }
 
 /// What a policy says of measured files.
@@ -50,6 +54,8 @@ impl CompiledPolicy {
         if let Some(error) = policy.lint().into_iter().next() {
             return Err(error);
         }
+        #[cfg(feature = "rego")]
+        let rego = policy.rego.iter().flat_map(RegoSection::compile).collect::<Result<_, _>>()?;
         Ok(CompiledPolicy {
             citation: policy.citation(),
             digest: policy.digest(),
@@ -63,6 +69,8 @@ impl CompiledPolicy {
             ima: policy.ima.map(FileReference::new).transpose()?,
             endorsement: policy.endorsement,
             clock: policy.clock,
+            #[cfg(feature = "rego")]
+            rego,
         })
     }
 

@@ -116,6 +116,7 @@ fn words(check: Check) -> (&'static str, &'static str) {
         | Check::ClockPolicy
         | Check::EndorsementPolicy
         | Check::LocationPolicy
+        | Check::RegoPolicy
         | Check::PolicyPresent => ("The policy is not met", "Change the device, or the policy."),
         _ => ("A check did not hold", RESEND),
     }

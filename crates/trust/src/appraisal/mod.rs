@@ -7,6 +7,8 @@ mod clock;
 mod endorsement;
 mod files;
 mod pcr;
+#[cfg(feature = "rego")]
+mod rego;
 
 use assay_evidence::time::UnixTime;
 use assay_evidence::tpm::attest::BootCounters;
@@ -127,6 +129,12 @@ pub fn appraise(
     pcr::judge(policy, claims, &mut findings);
     boot::judge(policy, claims, &mut findings);
     let good_ima_entries = files::judge(policy, claims, &mut findings);
+    // What a rule objects to may be an entry, which has to be there again for it to object again.
+    #[cfg(feature = "rego")]
+    let good_ima_entries = match rego::judge(policy, claims, endorsement, &mut findings) {
+        rego::Verdict::Agreed => good_ima_entries,
+        rego::Verdict::Objected => claims.ima().map_or(0, |ima| ima.first_index().min(good_ima_entries)),
+    };
     // The gravest first; within a tier, the order of the sections.
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.tier));
     let judged = Judged {

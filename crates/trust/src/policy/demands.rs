@@ -177,6 +177,8 @@ pub(super) fn lists(policy: &Policy) -> BTreeMap<Field, List> {
     }
     let contains = List { role: Role::Demands, items: Some(texts(&boot.dbx_contains)) };
     lists.insert(Field::of(["boot", "dbx_contains"]), contains);
+    let modules = policy.rego.as_ref().map(|rego| texts(&rego.modules)).unwrap_or_default();
+    lists.insert(Field::of(["rego", "modules"]), List { role: Role::Demands, items: Some(modules) });
     lists
 }
 

@@ -16,6 +16,9 @@ impl Policy {
         self.lint_pcrs(&mut errors);
         self.lint_boot(&mut errors);
         self.lint_ima(&mut errors);
+        if let Some(rego) = &self.rego {
+            rego.lint(&mut errors);
+        }
         if !self.measures_something() {
             errors.push(PolicyError::MeasuresNothing);
         }

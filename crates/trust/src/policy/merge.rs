@@ -49,6 +49,8 @@ fn join(policy: &mut Policy, other: &Policy) {
     join_option(&mut policy.location, &other.location, join_regions);
     join_boot(&mut policy.boot, &other.boot);
     join_option(&mut policy.ima, &other.ima, join_files);
+    // Each module is judged by itself, and what any of them denies is denied.
+    join_option(&mut policy.rego, &other.rego, |rego, other| rego.modules.extend_from_slice(&other.modules));
 }
 
 fn join_endorsement(endorsement: &mut EndorsementSection, other: &EndorsementSection) {
@@ -160,6 +162,9 @@ fn sort(policy: &mut Policy) {
     }
     boot.firmware_versions.iter_mut().for_each(sorted);
     sorted(&mut boot.dbx_contains);
+    if let Some(rego) = &mut policy.rego {
+        sorted(&mut rego.modules);
+    }
     if let Some(ima) = &mut policy.ima {
         ima.exclude.sort_by_cached_key(ToString::to_string);
         ima.exclude.dedup();

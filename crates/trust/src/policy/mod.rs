@@ -3,7 +3,7 @@
 //! Every section is the type below; an unknown word is refused, and what is left out takes the strict choice.
 //! `endorsement.rs` has what is demanded of a TPM's maker; `text.rs` reads and writes the whole, `lint.rs` finds what is well-formed but useless, `pcr.rs` has the PCR values.
 //! `review.rs` reads a policy as a critical colleague would; `diff.rs` and `merge.rs` hold policies against each other;
-//! `import` reads those of Keylime; `signed.rs` opens signed ones.
+//! `rego.rs` has rules of one's own; `import` reads those of Keylime; `signed.rs` opens signed ones.
 
 mod demands;
 mod diff;
@@ -13,6 +13,7 @@ mod keys;
 mod lint;
 mod merge;
 mod pcr;
+mod rego;
 mod remark;
 mod review;
 #[cfg(test)]
@@ -32,6 +33,7 @@ pub use import::{Import, ImportError};
 pub use keys::{Bank, Pcr};
 pub use merge::{Merged, merge};
 pub use pcr::PcrSection;
+pub use rego::{REGO_MODULE_BYTES_MAX, REGO_MODULES_MAX, RegoSection};
 pub use remark::{Field, Remark, Severity};
 pub use review::review;
 pub use signed::{
@@ -74,6 +76,9 @@ pub struct Policy {
     /// The files that may have been measured; absent: files are not judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ima: Option<ImaSection>,
+    /// Rules of one's own over all of the above; absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rego: Option<RegoSection>,
 }
 
 /// Whether something must be there.
@@ -259,6 +264,7 @@ impl Policy {
             pcr: PcrSection::default(),
             boot: BootSection::default(),
             ima: None,
+            rego: None,
         }
     }
 

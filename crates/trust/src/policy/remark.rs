@@ -84,6 +84,12 @@ impl From<&PolicyError> for Remark {
             PolicyError::SigningKey { index } => Field::of(["ima", "signing_keys"]).at(*index),
             PolicyError::TooMany { field, .. } => Field(dotted(field)),
             PolicyError::Vendor { name } => Field::of(["endorsement", "vendor", name]),
+            PolicyError::Rego { index, .. }
+            | PolicyError::RegoTooLong { index, .. }
+            | PolicyError::RegoPackage { index }
+            | PolicyError::RegoDecidesNothing { index }
+            | PolicyError::RegoBuiltin { index, .. } => Field::of(["rego", "modules"]).at(*index),
+            PolicyError::RegoUnsupported => Field::of(["rego"]),
             PolicyError::EvidenceAge { .. } => Field::of(["freshness", "evidence_age_max_seconds"]),
         };
         // The place of an error of the text is in its words already.

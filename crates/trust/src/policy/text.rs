@@ -97,6 +97,52 @@ pub enum PolicyError {
         /// The name.
         name: String,
     },
+    /// A Rego module does not compile.
+    #[error("rego.modules[{index}], line {line}, column {column}: {error}")]
+    Rego {
+        /// Which one.
+        index: usize,
+        /// The line of the module, from 1; 0 where it is about the module as a whole.
+        line: usize,
+        /// The column, from 1.
+        column: usize,
+        /// What is wrong there.
+        error: TextError,
+    },
+    /// A Rego module is too long.
+    #[error("rego.modules[{index}] has {bytes} bytes; at most {max} are read", max = super::REGO_MODULE_BYTES_MAX)]
+    RegoTooLong {
+        /// Which one.
+        index: usize,
+        /// How long it is.
+        bytes: usize,
+    },
+    /// A Rego module in another package, whose rules nothing would ask for.
+    #[error("rego.modules[{index}]: nothing asks for rules of this package: write `package assay`")]
+    RegoPackage {
+        /// Which one.
+        index: usize,
+    },
+    /// A Rego module that says nothing.
+    #[error("rego.modules[{index}]: it has neither a rule `deny` nor a rule `warn`, so it decides nothing")]
+    RegoDecidesNothing {
+        /// Which one.
+        index: usize,
+    },
+    /// A Rego module that asks for what is not part of the evidence, or for what no bound holds.
+    #[error(
+        "rego.modules[{index}]: {name} is not available: rules decide by the input alone, so that the same evidence \
+         always gives the same result"
+    )]
+    RegoBuiltin {
+        /// Which one.
+        index: usize,
+        /// The builtin function.
+        name: String,
+    },
+    /// This program was built without Rego.
+    #[error("rego: this program was built without Rego, and rules that are not judged would be no rules: leave the section out")]
+    RegoUnsupported,
     /// An evidence age that is nonsense.
     #[error("freshness.evidence_age_max_seconds: {seconds} is out of range: 1 to {max}")]
     EvidenceAge {
@@ -113,6 +159,11 @@ pub enum PolicyError {
 pub struct TextError(String);
 
 impl TextError {
+    #[cfg(feature = "rego")]
+    pub(crate) fn new(words: impl Into<String>) -> Self {
+        TextError(words.into())
+    }
+
     /// serde_json ends its messages with the place, which the error around this has already.
     pub(super) fn of_json(error: &serde_json::Error) -> Self {
         let message = error.to_string();

@@ -1,0 +1,63 @@
+//! Rules of one's own, in Rego, for what no typed section says.
+
+use serde::{Deserialize, Serialize};
+
+use super::PolicyError;
+
+/// Rego modules of the package `assay`. Every text in the set (or array) `deny` refuses the device; every one in `warn`
+/// makes the result a warning, on which nothing is granted. Modules are judged each by itself. They see verified
+/// claims alone, as `input`; what is not known is `null`:
+///
+/// | `input.` | what it is |
+/// |---|---|
+/// | `pcrs.sha256["7"]` | a quoted PCR value, in hex |
+/// | `clock.milliseconds`, `.reset_count`, `.restart_count`, `.safe` | the TPM's clock and counters |
+/// | `tpm.firmware_version` | the TPM's firmware version, a number |
+/// | `ak.name`, `ak.signature_algorithm` | the attestation key's Name in hex, and how it signed |
+/// | `endorsement.ek_sha256` | SHA-256 of the EK's SubjectPublicKeyInfo, in hex |
+/// | `endorsement.certificate` | `null`, or `.manufacturer`, `.model`, `.version`, `.issuer` of the EK certificate |
+/// | `boot` | `null` without a boot log that replays |
+/// | `boot.bank`, `boot.firmware_version`, `boot.sbat_level` | texts |
+/// | `boot.secure_boot` | `null` where PCR 7 does not tell, else `.enabled` and `.dbx`, digests as `sha256:…` |
+/// | `boot.authorities[_]` | what images were trusted by: `.variable`, `.digest` |
+/// | `boot.applications[_]` | Authenticode digests of what was started |
+/// | `boot.kernel_command_lines[_]` | command lines; the list is `null` where they cannot be believed |
+/// | `ima` | `null` without an IMA list |
+/// | `ima.total`, `ima.first_index`, `ima.undecided` | entries since boot that are attested, those judged before, those past the quote |
+/// | `ima.new[_]` | the attested entries that are new: `.path`, `.digest` (`null` in a violation), `.violation` |
+///
+/// A rule that fails, gives anything but texts, or does not end within its bound, refuses the device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegoSection {
+    /// The modules' texts.
+    pub modules: Vec<String>,
+}
+
+impl RegoSection {
+    pub(super) fn lint(&self, errors: &mut Vec<PolicyError>) {
+        let count = self.modules.len();
+        if count == 0 {
+            errors.push(PolicyError::EmptyList { field: "rego.modules".to_owned() });
+        }
+        if count > REGO_MODULES_MAX {
+            errors.push(PolicyError::TooMany { field: "rego.modules", count, max: REGO_MODULES_MAX });
+            return;
+        }
+        #[cfg(feature = "rego")]
+        errors.extend(self.compile().filter_map(Result::err));
+        #[cfg(not(feature = "rego"))]
+        errors.push(PolicyError::RegoUnsupported);
+    }
+
+    /// Each module made ready, or why it cannot be.
+    #[cfg(feature = "rego")]
+    pub(crate) fn compile(&self) -> impl Iterator<Item = Result<crate::rego::Module, PolicyError>> + '_ {
+        self.modules.iter().enumerate().map(|(index, text)| crate::rego::Module::compile(index, text))
+    }
+}
+
+/// A page of rules has 2 KiB.
+pub const REGO_MODULE_BYTES_MAX: usize = 64 << 10;
+/// As many as a merge of policies may bring together.
+pub const REGO_MODULES_MAX: usize = 16;
