@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::PolicyError;
 
-/// Rego modules of the package `assay`. Every text in the set (or array) `deny` refuses the device; every one in `warn`
+/// Rego modules of the package `assay`. Every text in the set `deny` refuses the device; every one in `warn`
 /// makes the result a warning, on which nothing is granted. Modules are judged each by itself. They see verified
 /// claims alone, as `input`; what is not known is `null`:
 ///
@@ -26,7 +26,8 @@ use super::PolicyError;
 /// | `ima.total`, `ima.first_index`, `ima.undecided` | entries since boot that are attested, those judged before, those past the quote |
 /// | `ima.new[_]` | the attested entries that are new: `.path`, `.digest` (`null` in a violation), `.violation` |
 ///
-/// A rule that fails, gives anything but texts, or does not end within its bound, refuses the device.
+/// A rule that gives anything but texts, or does not end within its bound, refuses the device. As always in Rego, an
+/// expression that fails is undefined, so that its rule says nothing: write demands as `not` of what is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RegoSection {

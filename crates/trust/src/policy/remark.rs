@@ -88,6 +88,7 @@ impl From<&PolicyError> for Remark {
             | PolicyError::RegoTooLong { index, .. }
             | PolicyError::RegoPackage { index }
             | PolicyError::RegoDecidesNothing { index }
+            | PolicyError::RegoAmbiguous { index, .. }
             | PolicyError::RegoBuiltin { index, .. } => Field::of(["rego", "modules"]).at(*index),
             PolicyError::RegoUnsupported => Field::of(["rego"]),
             PolicyError::EvidenceAge { .. } => Field::of(["freshness", "evidence_age_max_seconds"]),

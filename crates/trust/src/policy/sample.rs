@@ -69,6 +69,14 @@ fn files() -> impl Strategy<Value = ImaSection> {
     )
 }
 
+/// A build without Rego has no usable policy with it.
+fn rego() -> impl Strategy<Value = Option<Vec<&'static str>>> {
+    const A: &str = "package assay\ndeny contains \"a\" if not input.clock.safe\n";
+    const B: &str = "package assay\n# \"\"\"\nwarn contains \"b\" if input.boot == null\n";
+    let some = if cfg!(feature = "rego") { 0.3 } else { 0.0 };
+    proptest::option::weighted(some, prop_oneof![Just(vec![A]), Just(vec![B]), Just(vec![A, B])])
+}
+
 /// Usable policies: each pins at least one PCR.
 pub(crate) fn policies() -> impl Strategy<Value = Policy> {
     let heading = ("[a-c]", 1u64..4, 1u64..4, any::<bool>(), endorsements(), weights());
@@ -82,8 +90,8 @@ pub(crate) fn policies() -> impl Strategy<Value = Policy> {
     let firmware = proptest::option::of(vec("v[12]", 1..3));
     let started = (patterns, images, kernels, signers, firmware);
     let boot = (demands(), demands(), lines, vec(digests(), 0..3), proptest::option::of(0u32..3), started);
-    (heading, pcrs, boot, regions, proptest::option::of(files())).prop_map(
-        |((name, version, age, approve, endorsement, clock), pcrs, boot, regions, ima)| {
+    (heading, pcrs, boot, regions, proptest::option::of(files()), rego()).prop_map(
+        |((name, version, age, approve, endorsement, clock), pcrs, boot, regions, ima, rego)| {
             let mut policy = Policy::new(name);
             policy.version = version;
             policy.freshness.evidence_age_max_seconds = age;
@@ -111,6 +119,7 @@ pub(crate) fn policies() -> impl Strategy<Value = Policy> {
                 ..Default::default()
             });
             policy.ima = ima;
+            policy.rego = rego.map(|modules| super::RegoSection { modules: modules.into_iter().map(str::to_owned).collect() });
             policy
         },
     )

@@ -129,6 +129,17 @@ pub enum PolicyError {
         /// Which one.
         index: usize,
     },
+    /// A Rego rule whose definitions may contradict each other.
+    #[error(
+        "rego.modules[{index}]: {rule} may have more than one value: write `deny contains`, `warn contains`, or `else` between \
+         values"
+    )]
+    RegoAmbiguous {
+        /// Which one.
+        index: usize,
+        /// The rule.
+        rule: String,
+    },
     /// A Rego module that asks for what is not part of the evidence, or for what no bound holds.
     #[error(
         "rego.modules[{index}]: {name} is not available: rules decide by the input alone, so that the same evidence \

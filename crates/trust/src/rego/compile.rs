@@ -3,6 +3,7 @@
 use regorus::Engine;
 use regorus::languages::rego::compiler::Compiler;
 use regorus::rvm::Instruction;
+use regorus::rvm::program::{RuleInfo, RuleType};
 
 use super::{Module, Rule};
 use crate::policy::{PolicyError, REGO_MODULE_BYTES_MAX, TextError};
@@ -12,6 +13,9 @@ impl Module {
     pub(crate) fn compile(index: usize, text: &str) -> Result<Self, PolicyError> {
         if text.len() > REGO_MODULE_BYTES_MAX {
             return Err(PolicyError::RegoTooLong { index, bytes: text.len() });
+        }
+        if has_default(text) {
+            return Err(PolicyError::RegoBuiltin { index, name: "`default`".to_owned() });
         }
         let error = |words: String| located(index, &words);
         let mut engine = Engine::new();
@@ -30,9 +34,13 @@ impl Module {
         let policy = engine.compile_with_entrypoint(&first.path().into()).map_err(|e| error(e.to_string()))?;
         let paths: Vec<&str> = rules.iter().map(|rule| rule.path()).collect();
         let program = Compiler::compile_from_policy(&policy, &paths).map_err(|e| error(e.to_string()))?;
+        let ambiguous = program.rule_infos.iter().find(|rule| is_ambiguous(rule));
+        if let Some(rule) = ambiguous {
+            return Err(PolicyError::RegoAmbiguous { index, rule: rule.name.clone() });
+        }
         let asks_host = program.instructions.iter().any(|step| matches!(step, Instruction::HostAwait { .. }));
-        let called = program.builtin_info_table.iter().map(|builtin| builtin.name.as_str());
-        let refused = called.filter(|name| BUILTINS.binary_search(name).is_err()).next();
+        let mut called = program.builtin_info_table.iter().map(|builtin| builtin.name.as_str());
+        let refused = called.find(|name| BUILTINS.binary_search(name).is_err());
         match refused.or(asks_host.then_some("__builtin_host_await")) {
             Some(name) => Err(PolicyError::RegoBuiltin { index, name: name.to_owned() }),
             None => Ok(Module { program, rules }),
@@ -40,8 +48,27 @@ impl Module {
     }
 }
 
+/// Whether a rule's definitions might contradict each other, which the machine takes for no value at all; or whether
+/// one that is asked for is no set, to which each definition only adds.
+fn is_ambiguous(rule: &RuleInfo) -> bool {
+    let asked = Rule::ALL.iter().any(|asked| asked.path() == rule.name);
+    match rule.rule_type {
+        RuleType::Complete => asked || (rule.definitions.len() > 1 && !rule.early_exit_on_first_success),
+        RuleType::PartialObject => asked,
+        RuleType::PartialSet => false,
+    }
+}
+
+/// Whether the word is there, but for paths and the like: the compiler evaluates such a rule without any bound.
+fn has_default(text: &str) -> bool {
+    text.split("default").skip(1).any(|rest| rest.starts_with(|c: char| c.is_whitespace() || c == '#'))
+}
+
 /// The compiler says `--> FILE:LINE:COLUMN`, shows the line, and ends with `error: WORDS`.
 fn located(index: usize, words: &str) -> PolicyError {
+    if let Some(name) = words.strip_prefix("Missing builtin function: ") {
+        return PolicyError::RegoBuiltin { index, name: name.to_owned() };
+    }
     let place = words.split_once("--> ").and_then(|(_, rest)| rest.lines().next());
     let mut numbers = place.into_iter().flat_map(|place| place.rsplit(':')).map(|text| text.trim().parse().ok());
     let column = numbers.next().flatten().unwrap_or(0);
@@ -51,7 +78,7 @@ fn located(index: usize, words: &str) -> PolicyError {
 }
 
 const SOURCE: &str = "module";
-/// Rules of one module. Each that calls another takes stack, of the compiler and of the machine, and none may call itself.
+/// Rules of one module. Each that calls another takes stack of the compiler.
 pub(super) const RULES_MAX: usize = 128;
 /// What a rule may call: functions of their arguments alone, whose results are not much larger than these. Sorted.
 const BUILTINS: &[&str] = &[

@@ -1,5 +1,3 @@
-use std::time::Instant;
-
 use serde_json::json;
 
 use super::*;
@@ -41,8 +39,6 @@ fn what_is_denied_is_told() {
     check("deny contains \"safe\" if input.clock.safe", &[]);
     check("deny contains \"no log\" if input.boot == null", &["no log"]);
     check("deny contains sprintf(\"%v\", [input.tpm.firmware_version]) if true", &["18446744073709551615"]);
-    check("deny := [\"a\", \"b\"] if not input.clock.safe", &["a", "b"]);
-    check("deny := [\"a\"] if input.clock.safe", &[]);
     check(
         "odd(entry) if endswith(entry.path, \"9\")\n\
          deny contains sprintf(\"%s is odd\", [entry.path]) if { some entry in input.ima.new; odd(entry); startswith(entry.path, \"/bin/1\") }",
@@ -65,23 +61,37 @@ fn the_same_input_gives_the_same_answer() {
 }
 
 #[test]
-fn a_rule_that_goes_wrong_gives_no_answer() {
-    assert_eq!(fails("deny := true"), RuleError::Shape);
+fn what_is_no_text_is_no_answer() {
     assert_eq!(fails("deny contains 1"), RuleError::Shape);
-    assert_eq!(fails("deny := {\"a\": \"b\"}"), RuleError::Shape);
-    let error = fails("deny contains \"a\" if to_number(\"x\") == 1");
-    assert!(matches!(error, RuleError::Failed(_)), "{error}");
-    let error = fails("deny := [\"a\"] if true\ndeny := [\"b\"] if true");
-    assert!(matches!(error, RuleError::Failed(_)), "{error}");
+    assert_eq!(fails("deny contains input.clock"), RuleError::Shape);
+}
+
+#[test]
+fn what_fails_is_undefined_so_a_demand_that_fails_denies() {
+    check("deny contains \"a\" if not to_number(\"x\") == 1", &["a"]);
+    check("deny contains \"a\" if not input.no.such.member", &["a"]);
+    check("deny contains \"a\" if to_number(\"x\") == 1", &[]);
+}
+
+#[test]
+fn rules_that_might_contradict_themselves_are_refused() {
+    for rules in [
+        "deny := true",
+        "deny := [\"a\"]",
+        "deny[\"a\"] := 1",
+        "x := 1 if input.a\nx := 2 if input.b\ndeny contains \"a\" if x == 1",
+    ] {
+        assert!(refused(rules).contains("more than one value"), "{}", refused(rules));
+    }
+    check("x if input.a\nx if not input.a\ndeny contains \"a\" if x", &["a"]);
+    check("x := 1 if input.a else := 2 if true\ndeny contains \"a\" if x == 2", &["a"]);
 }
 
 #[test]
 fn a_rule_that_does_not_end_soon_is_stopped_at_the_same_place() {
     let rules = "deny contains \"a\" if { some a in input.ima.new; some b in input.ima.new; some c in input.ima.new; \
                  some d in input.ima.new; a == d; b == c; a != a }";
-    let start = Instant::now();
     assert_eq!(fails(rules), RuleError::Bound);
-    eprintln!("bound after {:?}", start.elapsed());
 }
 
 #[test]
@@ -98,8 +108,7 @@ fn a_long_chain_of_rules_fits_the_stack() {
     std::thread::Builder::new().stack_size(1 << 20).spawn(run).unwrap().join().unwrap();
     let many = "f(x) := x\n".repeat(20_000 / 10);
     assert!(refused(&many).contains("at most"), "{}", refused(&many));
-    let itself = refused("f(x) := f(x)\ndeny contains \"a\" if f(1)");
-    assert!(itself.contains("recurs"), "{itself}");
+    assert_eq!(fails("f(x) := f(x)\ndeny contains \"a\" if f(1)"), RuleError::Bound);
 }
 
 #[test]
@@ -119,17 +128,17 @@ fn nothing_but_the_input_is_in_reach() {
         let message = refused(&format!("deny contains \"a\" if x := {call}"));
         assert!(message.starts_with("rego.modules[0], line 2, column "), "{message}");
     }
-    eprintln!("{}", refused("deny contains \"a\" if print(\"a\")"));
-    eprintln!("{:?}", compile("default x := rand.intn(\"a\", 9)\ndeny contains \"a\" if x == 1").err());
+    for rules in ["deny contains \"a\" if print(\"a\")", "default x := rand.intn(\"a\", 9)\ndeny contains \"a\" if x == 1"] {
+        assert!(refused(rules).contains("is not available"), "{}", refused(rules));
+    }
+    check("deny contains \"/etc/default/grub\" if true", &["/etc/default/grub"]);
 }
 
 #[test]
 fn errors_name_the_place() {
     let message = refused("deny contains \"a\" if {");
-    eprintln!("{message}");
     assert!(message.starts_with("rego.modules[0], line "), "{message}");
     let message = refused("deny contains \"a\" if unknown == 1");
-    eprintln!("{message}");
     assert!(message.starts_with("rego.modules[0], line 2, column "), "{message}");
     assert_eq!(compile("allow := true").unwrap_err(), PolicyError::RegoDecidesNothing { index: 0 });
     let other = Module::compile(1, "package other\ndeny contains \"a\" if true\n");

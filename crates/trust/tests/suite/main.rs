@@ -254,3 +254,25 @@ fn a_policy_of_a_hundred_thousand_files_is_read_and_looked_up() {
     assert_eq!(read, policy);
     assert_eq!(appraise_by(read, &claims("sb-good-1")).tier(), Tier::Affirming);
 }
+
+#[cfg(feature = "rego")]
+#[test]
+fn rules_see_what_the_evidence_shows() {
+    let rule = |body: &str| {
+        let module = format!("package assay\ndeny contains \"objection\" if {{ {body} }}\n");
+        move |policy: &mut Policy| policy.rego = Some(assay_trust::policy::RegoSection { modules: vec![module] })
+    };
+    let objected = check(rule("some entry in input.ima.new; entry.path == \"boot_aggregate\""), &[Check::RegoPolicy]);
+    let finding = objected.findings().first().unwrap();
+    assert_eq!(finding.message, "objection (policy edge v1, rego.modules[0] deny)");
+    // The entry has to be shown again.
+    assert_eq!(objected.good_ima_entries(), 0);
+    for good in [
+        "not regular_boot\n}\nregular_boot if {\n input.boot.secure_boot.enabled; count(input.boot.applications) > 1; input.clock.reset_count > 0",
+        "not input.endorsement.certificate.manufacturer == \"id:00001014\"",
+        "not count(input.pcrs.sha256[\"7\"]) == 64",
+        "not input.ima.total == 109",
+    ] {
+        assert_eq!(check(rule(good), &[]).good_ima_entries(), 109);
+    }
+}

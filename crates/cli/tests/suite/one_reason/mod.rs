@@ -269,6 +269,10 @@ const CASES: &[Case] = &[
             told.replace("[boot]\n", "[endorsement]\nmanufacturers = [\"id:4E4F4E45\"]\n\n[boot]\n")
         });
     }),
+    (Check::RegoPolicy, |check| rego(check, "not input.boot.secure_boot.enabled == \"never\"")),
+    (Check::RegoPolicy, |check| rego(check, "some entry in input.ima.new; endswith(entry.path, \"/bash\")")),
+    // A rule that does not end gives no answer.
+    (Check::RegoPolicy, |check| rego(check, "endless(1)\n}\nendless(x) if {\n\tendless(x)")),
     (Check::PolicyPresent, |check| told(check, |told| told.policy = None)),
     (Check::DeviceKeyCertify, |check| {
         certified(check, |device| device.device_key = TpmKey::generate(DEVICE_KEY).unwrap())
@@ -321,6 +325,12 @@ fn told_after(check: Check, happens: impl FnOnce(&mut SoftwareDevice), lie: impl
 /// A rule of the boot section that the default system does not keep.
 fn boot_rule(check: Check, rule: &str) {
     told(check, |told| told.boot(&format!("{rule}\n")));
+}
+
+/// A rule of the policy's own that objects.
+fn rego(check: Check, body: &str) {
+    let section = format!("[rego]\nmodules = ['''\npackage assay\ndeny contains \"no\" if {{\n\t{body}\n}}\n''']\n\n[boot]\n");
+    told(check, |told| told.replace("[boot]\n", &section));
 }
 
 /// The AK's certification of the device key, after one of the keys was swapped.
