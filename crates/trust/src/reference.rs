@@ -7,12 +7,12 @@ use assay_evidence::ima::{Entry, FileSignature, MeasuredKey, SignatureFault, Sig
 
 use crate::path;
 use crate::pattern::Pattern;
+#[cfg(feature = "rego")]
+use crate::policy::RegoSection;
 use crate::policy::{
     Bank, BootSection, ClockSection, Demand, EndorsementSection, ImaSection, PcrSection, Policy, PolicyError,
     Recovery, Weight,
 };
-#[cfg(feature = "rego")]
-use crate::policy::RegoSection;
 use crate::region::RegionList;
 use crate::signature_memory::SignatureMemory;
 

@@ -62,3 +62,59 @@ impl RegoSection {
 pub const REGO_MODULE_BYTES_MAX: usize = 64 << 10;
 /// As many as a merge of policies may bring together.
 pub const REGO_MODULES_MAX: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Policy;
+
+    fn policy(name: &str, modules: &[&str]) -> Policy {
+        let mut policy = Policy::new(name);
+        policy.allow_file(b"/bin/a", assay_evidence::HashAlgorithm::Sha256.hash(&[b"a"]));
+        policy.rego = Some(RegoSection { modules: modules.iter().map(|text| (*text).to_owned()).collect() });
+        policy
+    }
+
+    const A: &str = "package assay\ndeny contains \"a\" if not input.clock.safe\n";
+    #[cfg(feature = "rego")]
+    const B: &str = "package assay\nwarn contains \"b\" if input.boot == null\n";
+
+    #[cfg(not(feature = "rego"))]
+    #[test]
+    fn a_build_without_rego_refuses_rules() {
+        assert_eq!(policy("edge", &[A]).lint(), [PolicyError::RegoUnsupported]);
+        assert_eq!(Policy::from_toml(&policy("edge", &[A]).to_toml()), Err(PolicyError::RegoUnsupported));
+    }
+
+    #[cfg(feature = "rego")]
+    #[test]
+    fn what_holds_no_rule_is_refused() {
+        assert_eq!(policy("edge", &[A, B]).lint(), []);
+        let empty = PolicyError::EmptyList { field: "rego.modules".to_owned() };
+        assert_eq!(policy("edge", &[]).lint(), [empty]);
+        let many = PolicyError::TooMany { field: "rego.modules", count: 17, max: REGO_MODULES_MAX };
+        assert_eq!(policy("edge", &[A; 17]).lint(), [many]);
+        let long = format!("{A}#{}", " ".repeat(REGO_MODULE_BYTES_MAX));
+        let bytes = long.len();
+        assert_eq!(policy("edge", &[A, &long]).lint(), [PolicyError::RegoTooLong { index: 1, bytes }]);
+    }
+
+    #[cfg(feature = "rego")]
+    #[test]
+    fn merged_policies_keep_every_module() {
+        let merged = crate::policy::merge("both", &[policy("b", &[B]), policy("a", &[A, B])]).unwrap();
+        assert_eq!(merged.policy.rego.unwrap().modules, [A, B]);
+        let changes = crate::policy::diff(&policy("a", &[A]), &policy("a", &[A, B]));
+        let said: Vec<_> = changes.iter().map(|change| (change.field.to_string(), change.effect)).collect();
+        assert_eq!(said, [("rego.modules".to_owned(), crate::policy::Effect::Stricter)]);
+    }
+
+    #[cfg(feature = "rego")]
+    #[test]
+    fn the_example_of_the_guide_is_a_good_policy() {
+        let guide = include_str!("../../../../docs/howto/rego.md");
+        let section = guide.split("```").nth(1).unwrap().strip_prefix("toml\n").unwrap();
+        let text = format!("{}\n{section}", policy("edge", &[A]).to_toml().split("[rego]").next().unwrap());
+        assert_eq!(Policy::from_toml(&text).unwrap().rego.unwrap().modules.len(), 1);
+    }
+}

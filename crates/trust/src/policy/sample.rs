@@ -119,7 +119,9 @@ pub(crate) fn policies() -> impl Strategy<Value = Policy> {
                 ..Default::default()
             });
             policy.ima = ima;
-            policy.rego = rego.map(|modules| super::RegoSection { modules: modules.into_iter().map(str::to_owned).collect() });
+            policy.rego = rego.map(|modules| super::RegoSection {
+                modules: modules.into_iter().map(str::to_owned).collect(),
+            });
             policy
         },
     )

@@ -102,7 +102,7 @@ pub enum PolicyError {
     Rego {
         /// Which one.
         index: usize,
-        /// The line of the module, from 1; 0 where it is about the module as a whole.
+        /// The line of the module, from 1.
         line: usize,
         /// The column, from 1.
         column: usize,
@@ -152,7 +152,9 @@ pub enum PolicyError {
         name: String,
     },
     /// This program was built without Rego.
-    #[error("rego: this program was built without Rego, and rules that are not judged would be no rules: leave the section out")]
+    #[error(
+        "rego: this program was built without Rego, and rules that are not judged would be no rules: leave the section out"
+    )]
     RegoUnsupported,
     /// An evidence age that is nonsense.
     #[error("freshness.evidence_age_max_seconds: {seconds} is out of range: 1 to {max}")]

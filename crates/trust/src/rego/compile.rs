@@ -19,7 +19,8 @@ impl Module {
         }
         let error = |words: String| located(index, &words);
         let mut engine = Engine::new();
-        let package = engine.add_policy(SOURCE.to_owned(), text.to_owned()).map_err(|e| error(e.to_string()))?;
+        let package =
+            engine.add_policy(SOURCE.to_owned(), text.to_owned()).map_err(|e| error(e.to_string()))?;
         if package != "data.assay" {
             return Err(PolicyError::RegoPackage { index });
         }
@@ -31,7 +32,8 @@ impl Module {
         let rules: Vec<Rule> =
             Rule::ALL.into_iter().filter(|rule| has(&engine, rule).unwrap_or(false)).collect();
         let Some(first) = rules.first() else { return Err(PolicyError::RegoDecidesNothing { index }) };
-        let policy = engine.compile_with_entrypoint(&first.path().into()).map_err(|e| error(e.to_string()))?;
+        let policy =
+            engine.compile_with_entrypoint(&first.path().into()).map_err(|e| error(e.to_string()))?;
         let paths: Vec<&str> = rules.iter().map(|rule| rule.path()).collect();
         let program = Compiler::compile_from_policy(&policy, &paths).map_err(|e| error(e.to_string()))?;
         let ambiguous = program.rule_infos.iter().find(|rule| is_ambiguous(rule));
@@ -66,14 +68,15 @@ fn has_default(text: &str) -> bool {
 
 /// The compiler says `--> FILE:LINE:COLUMN`, shows the line, and ends with `error: WORDS`.
 fn located(index: usize, words: &str) -> PolicyError {
-    if let Some(name) = words.strip_prefix("Missing builtin function: ") {
+    let message = words.rsplit_once("error: ").map_or(words, |(_, message)| message).trim();
+    if let Some(name) = message.strip_prefix("Missing builtin function: ") {
         return PolicyError::RegoBuiltin { index, name: name.to_owned() };
     }
     let place = words.split_once("--> ").and_then(|(_, rest)| rest.lines().next());
-    let mut numbers = place.into_iter().flat_map(|place| place.rsplit(':')).map(|text| text.trim().parse().ok());
-    let column = numbers.next().flatten().unwrap_or(0);
-    let line = numbers.next().flatten().unwrap_or(0);
-    let message = words.rsplit_once("error: ").map_or(words, |(_, message)| message).trim();
+    let mut numbers =
+        place.into_iter().flat_map(|place| place.rsplit(':')).map(|text| text.trim().parse().ok());
+    let column = numbers.next().flatten().unwrap_or(1);
+    let line = numbers.next().flatten().unwrap_or(1);
     PolicyError::Rego { index, line, column, error: TextError::new(message) }
 }
 

@@ -260,9 +260,12 @@ fn a_policy_of_a_hundred_thousand_files_is_read_and_looked_up() {
 fn rules_see_what_the_evidence_shows() {
     let rule = |body: &str| {
         let module = format!("package assay\ndeny contains \"objection\" if {{ {body} }}\n");
-        move |policy: &mut Policy| policy.rego = Some(assay_trust::policy::RegoSection { modules: vec![module] })
+        move |policy: &mut Policy| {
+            policy.rego = Some(assay_trust::policy::RegoSection { modules: vec![module] })
+        }
     };
-    let objected = check(rule("some entry in input.ima.new; entry.path == \"boot_aggregate\""), &[Check::RegoPolicy]);
+    let objected =
+        check(rule("some entry in input.ima.new; entry.path == \"boot_aggregate\""), &[Check::RegoPolicy]);
     let finding = objected.findings().first().unwrap();
     assert_eq!(finding.message, "objection (policy edge v1, rego.modules[0] deny)");
     // The entry has to be shown again.

@@ -329,7 +329,9 @@ fn boot_rule(check: Check, rule: &str) {
 
 /// A rule of the policy's own that objects.
 fn rego(check: Check, body: &str) {
-    let section = format!("[rego]\nmodules = ['''\npackage assay\ndeny contains \"no\" if {{\n\t{body}\n}}\n''']\n\n[boot]\n");
+    let section = format!(
+        "[rego]\nmodules = ['''\npackage assay\ndeny contains \"no\" if {{\n\t{body}\n}}\n''']\n\n[boot]\n"
+    );
     told(check, |told| told.replace("[boot]\n", &section));
 }
 
