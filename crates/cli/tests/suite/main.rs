@@ -10,6 +10,7 @@ mod ear;
 mod initrd;
 mod one_reason;
 mod policy;
+mod rego;
 mod rollout;
 mod stored;
 mod tampered;
