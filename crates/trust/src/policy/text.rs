@@ -299,7 +299,9 @@ mod tests {
         };
         let twice = |key: &str| format!("{{\"{key}\": [\"{digest}\"],\n\"{key}\": []}}");
         let message = ima(&format!("\"allow\": {}", twice("/bin/a")));
-        assert_eq!(message, "line 3, column 8: \"/bin/a\" appears twice");
+        // The last character of the key or the one behind it: serde_json with raw values looks one further.
+        let of_column = |column: u8| format!("line 3, column {column}: \"/bin/a\" appears twice");
+        assert!([8, 9].map(of_column).contains(&message), "{message}");
         let message = ima(&format!("\"keyrings\": {}", twice(".ima")));
         assert!(message.starts_with("line 3,") && message.ends_with("appears twice"), "{message}");
         assert!(ima("\"list\": \"optional\",\n\"list\": \"optional\"").starts_with("line 3,"));
