@@ -12,13 +12,14 @@ use assay_evidence::time::UnixTime;
 use assay_evidence::tpm::ek_certificate::Endorsers;
 use assay_evidence::verify::{Claims, Evidence, Expectation, ImaLog, verify};
 use assay_evidence::{HashAlgorithm, PcrIndex};
-use assay_trust::{CompiledPolicy, appraise, learn};
+use assay_trust::{CompiledPolicy, Policy, appraise, learn};
 use clap::ValueEnum;
 use serde::Serialize;
 
 use super::instructions::Counter;
 use super::limit::Limit;
 use crate::case::{Case, Expected, Verified};
+use crate::client::read_text;
 use crate::output;
 
 /// Arguments of `assay bench appraise`.
@@ -26,6 +27,9 @@ use crate::output;
 pub struct Args {
     /// The folder of evidence.
     case_dir: PathBuf,
+    /// Accept files signed by this certificate or public key, in PEM, and measure what their signatures cost.
+    #[arg(long, value_name = "FILE")]
+    ima_signing_cert: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -60,6 +64,15 @@ struct Report {
     boot_events: usize,
     ima_entries: usize,
     parts: Vec<Figures>,
+    signed_files: Option<SignedFiles>,
+}
+
+/// Files that are accepted by signature.
+#[derive(Serialize)]
+struct SignedFiles {
+    files: usize,
+    /// What each costs the policy that sees its signature for the first time, on top of what it costs later.
+    first_microseconds: f64,
 }
 
 /// One part.
@@ -78,6 +91,8 @@ struct Bench<'a> {
     evidence: Evidence<'a>,
     claims: Claims,
     verified: &'a Verified,
+    /// Learned from the claims.
+    learned: Policy,
     policy: CompiledPolicy,
     expected: &'a Expected,
 }
@@ -88,7 +103,8 @@ pub fn run(args: &Args) -> Result<()> {
     let expected = Expected { endorsers: Endorsers::default(), nonce: None, last_reset_count: None, at };
     let case = Case::read(&args.case_dir)?;
     let verified = case.verify(&expected)?;
-    let bench = Bench::new(&case, &verified, &expected)?;
+    let signer = args.ima_signing_cert.as_ref().map(|file| read_text(file, SIGNER_BYTES_MAX)).transpose()?;
+    let bench = Bench::new(&case, &verified, &expected, signer.as_slice())?;
     if let Some(part) = args.part {
         (0..args.runs.unwrap_or(1)).for_each(|_| bench.work(part));
         return Ok(());
@@ -102,12 +118,18 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 impl<'a> Bench<'a> {
-    fn new(case: &'a Case, verified: &'a Verified, expected: &'a Expected) -> Result<Bench<'a>> {
+    fn new(
+        case: &'a Case,
+        verified: &'a Verified,
+        expected: &'a Expected,
+        signers: &[String],
+    ) -> Result<Bench<'a>> {
         let evidence = case.evidence(expected)?;
         let claims = verify(&evidence, &Expectation::default()).claims;
         let claims = claims.context("the evidence does not verify; assay appraise says why")?;
-        let policy = CompiledPolicy::new(learn("bench", &[], &[&claims])?)?;
-        Ok(Bench { evidence, claims, verified, policy, expected })
+        let learned = learn("bench", signers, &[&claims])?;
+        let policy = CompiledPolicy::new(learned.clone())?;
+        Ok(Bench { evidence, claims, verified, learned, policy, expected })
     }
 
     fn measure(&self, args: &Args) -> Result<Report> {
@@ -139,7 +161,33 @@ impl<'a> Bench<'a> {
             boot_events: self.claims.boot().map_or(0, |boot| boot.events().len()),
             ima_entries,
             parts,
+            signed_files: args.ima_signing_cert.as_ref().map(|_| self.signed_files()).transpose()?,
         })
+    }
+
+    /// A policy that has never seen the signatures against one that has.
+    fn signed_files(&self) -> Result<SignedFiles> {
+        let listed = self.learned.ima.as_ref().map_or(0, |ima| ima.allow.len());
+        let all = learn("bench", &[], &[&self.claims])?;
+        let files = all.ima.as_ref().map_or(0, |ima| ima.allow.len()).saturating_sub(listed);
+        let mut times = Vec::new();
+        for _ in 0..FIRST_SIGHTS {
+            let policy = CompiledPolicy::new(self.learned.clone())?;
+            let appraised = || {
+                let run = Instant::now();
+                self.appraise(&policy);
+                run.elapsed()
+            };
+            let (first, later) = (appraised(), appraised());
+            times.push(first.saturating_sub(later));
+        }
+        let first = median(times).as_secs_f64() * 1e6;
+        Ok(SignedFiles { files, first_microseconds: first / files.max(1) as f64 })
+    }
+
+    fn appraise(&self, policy: &CompiledPolicy) {
+        let endorsement = self.verified.endorsement.as_ref();
+        black_box(appraise(&self.claims, Some(policy), endorsement, self.expected.at));
     }
 
     fn has(&self, part: Part) -> bool {
@@ -159,8 +207,7 @@ impl<'a> Bench<'a> {
             self.work(part);
             times.push(run.elapsed());
         }
-        times.sort_unstable();
-        times.get(times.len() / 2).copied().unwrap_or_default()
+        median(times)
     }
 
     fn work(&self, part: Part) {
@@ -172,10 +219,7 @@ impl<'a> Bench<'a> {
             Part::BootLog => self.boot_log(),
             Part::ImaList => self.ima_list(),
             Part::Verify => drop(black_box(verify(&self.evidence, &Expectation::default()))),
-            Part::Appraise => {
-                let endorsement = self.verified.endorsement.as_ref();
-                black_box(appraise(&self.claims, Some(&self.policy), endorsement, self.expected.at));
-            }
+            Part::Appraise => self.appraise(&self.policy),
         }
     }
 
@@ -220,8 +264,16 @@ impl Part {
         let mut arguments: Vec<OsString> =
             vec!["bench".into(), "appraise".into(), args.case_dir.clone().into()];
         arguments.extend(["--part".into(), name.into(), "--runs".into(), runs.to_string().into()]);
+        if let Some(file) = &args.ima_signing_cert {
+            arguments.extend(["--ima-signing-cert".into(), file.clone().into()]);
+        }
         arguments
     }
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
 fn print(report: &Report) {
@@ -250,6 +302,12 @@ fn print(report: &Report) {
         "{}\n",
         output::table(&["part", "time", "instructions", "time per entry", "instructions per entry"], rows)
     );
+    if let Some(SignedFiles { files, first_microseconds }) = report.signed_files {
+        println!(
+            "{files} files are accepted by signature: {first_microseconds:.1} µs each when a policy sees one first, and not \
+             again.\n"
+        );
+    }
     println!(
         "{}",
         match report.instructions_by {
@@ -265,3 +323,7 @@ fn print(report: &Report) {
 const BANK: HashAlgorithm = HashAlgorithm::Sha256;
 const MEASURED_FOR: Duration = Duration::from_millis(500);
 const RUNS_MIN: usize = 5;
+/// Policies that see the signatures first.
+const FIRST_SIGHTS: usize = 101;
+/// A certificate has some 2 KB.
+const SIGNER_BYTES_MAX: u64 = 64 << 10;
