@@ -1,14 +1,17 @@
-//! `assay policy learn`: a policy from folders of good evidence.
+//! `assay policy learn`: a policy from good evidence, in folders or kept by the server of a device.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use assay_evidence::verify::Claims;
+use assay_server::evidence::KeptResult;
 use assay_trust::{learn, learn_rules};
+use serde_json::Value;
 
 use crate::appraise::VerifierArgs;
 use crate::case::{Case, SMALL_BYTES_MAX, read_bounded};
+use crate::client::{Client, Console, segment};
 use crate::output;
 use crate::policy_file::Destination;
 
@@ -16,8 +19,11 @@ use crate::policy_file::Destination;
 #[derive(clap::Args)]
 pub struct Args {
     /// Folders of evidence of devices known to be good.
-    #[arg(required = true, value_name = "CASE_DIR")]
+    #[arg(required_unless_present = "devices", value_name = "CASE_DIR")]
     case_dirs: Vec<PathBuf>,
+    /// Learn from the last evidence that the server keeps of this device, known to be good (may be repeated).
+    #[arg(long = "device", value_name = "DEVICE")]
+    devices: Vec<String>,
     #[command(flatten)]
     to: Destination,
     /// What to call it.
@@ -31,6 +37,8 @@ pub struct Args {
     boot: Boot,
     #[command(flatten)]
     verifier: VerifierArgs,
+    #[command(flatten)]
+    console: Console,
 }
 
 /// What is learned of a boot.
@@ -49,8 +57,14 @@ pub fn run(args: Args) -> ExitCode {
 
 fn learn_folders(args: &Args) -> Result<()> {
     let keys = args.ima_signing_certs.iter().map(|path| read_pem(path)).collect::<Result<Vec<String>>>()?;
-    let claims =
+    let mut claims =
         args.case_dirs.iter().map(|folder| verified(folder, args)).collect::<Result<Vec<Claims>>>()?;
+    if !args.devices.is_empty() {
+        let client = args.console.client()?;
+        for device in &args.devices {
+            claims.push(kept(&client, device).with_context(|| device.clone())?);
+        }
+    }
     let claims: Vec<&Claims> = claims.iter().collect();
     let policy = match args.boot {
         Boot::Values => learn(&args.name, &keys, &claims)?,
@@ -60,12 +74,23 @@ fn learn_folders(args: &Args) -> Result<()> {
     if !args.to.json {
         output::out!(
             "  from {} case(s), with {} signing key(s); try it: assay appraise CASE_DIR --policy {}",
-            args.case_dirs.len(),
+            claims.len(),
             args.ima_signing_certs.len(),
             args.to.output.display()
         );
     }
     Ok(())
+}
+
+/// What the last result of a device whose evidence is kept was made of.
+fn kept(client: &Client, device: &str) -> Result<Claims> {
+    let results = client.get(&format!("/v1/results?device={}", segment(device)))?;
+    let is_kept = |result: &&Value| result.get("evidence_kept").and_then(Value::as_bool) == Some(true);
+    let last = output::list(&results, "results").iter().find(is_kept).context("no evidence of it is kept")?;
+    let id = output::text(last, "id");
+    let answer = client.get(&format!("/v1/results/{id}/evidence"))?;
+    let kept: KeptResult = serde_json::from_value(answer).context("the evidence cannot be read")?;
+    kept.claims()?.with_context(|| format!("its evidence does not verify: assay appraise --stored {id}"))
 }
 
 /// Only what verifies can teach anything.

@@ -172,3 +172,16 @@ fn a_policy_is_tried_before_it_is_set() {
     assert_eq!(stage.assay(&["policy", "try", "/nowhere.toml"]).status.code(), Some(2));
     assert_eq!(stage.json(&["device", "show", "press-1"])["device"]["status"], "trusted");
 }
+
+#[test]
+fn a_policy_is_learned_from_what_is_kept_of_a_device() {
+    let stage = Stage::start();
+    let learned = stage.folder.path().join("learned.toml");
+    let learned = learned.to_str().unwrap();
+    succeed(&stage.assay(&["policy", "learn", "--device", "press-1", "--name", "base", "-o", learned]));
+    // It accepts what the device showed.
+    succeed(&stage.assay(&["policy", "try", learned]));
+    let unknown = stage.assay(&["policy", "learn", "--device", "press-9", "-o", learned]);
+    let why = String::from_utf8_lossy(&unknown.stderr);
+    assert!(!unknown.status.success() && why.contains("press-9"), "{why}");
+}

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use assay_evidence::boot_log::LOG_BYTES_MAX;
 use assay_evidence::ima::LIST_BYTES_MAX;
+use assay_evidence::verify::Claims;
 use assay_trust::{AttestationResult, CompiledPolicy, Policy, PolicyError};
 use axum::body::Bytes;
 use serde::{Deserialize, Serialize};
@@ -55,6 +56,14 @@ impl KeptResult {
         };
         let endorsement = self.evidence.endorsement().map(Arc::new);
         Ok(self.evidence.judge(self.basis.as_ref(), policy, endorsement)?)
+    }
+
+    /// What the evidence claims of the whole boot; `None` where it does not verify, or nobody vouches for its TPM.
+    pub fn claims(&self) -> Result<Option<Claims>, PieceError> {
+        match self.evidence.endorsement() {
+            Some(_) => self.evidence.claims(&Arc::default()),
+            None => Ok(None),
+        }
     }
 
     /// Whether a result says what is on record.
