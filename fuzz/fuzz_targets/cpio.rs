@@ -6,7 +6,7 @@ use std::io::Read;
 use libfuzzer_sys::fuzz_target;
 
 // The program has no library to link, and the parser nothing but the standard library.
-#[path = "../../crates/cli/src/cpio.rs"]
+#[path = "../../crates/cli/src/archive/cpio.rs"]
 mod cpio;
 
 fuzz_target!(|data: &[u8]| {

@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use crate::client::{Asking, Client, segment};
+use crate::console::{Asking, Client, segment};
 use crate::output;
 
 /// Arguments of `assay device`.

@@ -10,7 +10,8 @@ use assay_trust::ear::{Appraisal, Details, EarClaims, TOKEN_TYPE};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use crate::client::{Console, read_text};
+use crate::bounded::read_text;
+use crate::console::Console;
 use crate::output;
 
 /// Arguments of `assay ear`.

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use crate::client::{Asking, segment};
+use crate::console::{Asking, segment};
 use crate::output;
 
 /// Arguments of `assay entry`.

@@ -1,35 +1,20 @@
 //! `assay`: the operator's program. It starts the server and the gateway, talks to the console, and appraises
-//! evidence offline. Each verb is one file; the console's client is `client.rs`, what a verb prints is `output.rs`.
+//! evidence offline. Each verb is one file or one folder; the console's client is in `console/`, what a verb prints is
+//! `output.rs`.
 
 mod appraise;
-mod appraise_stored;
+mod archive;
 mod bench;
+mod bounded;
 mod case;
-mod client;
-mod cpio;
+mod console;
 mod demo;
 mod device;
 mod ear;
 mod entry;
 mod ledger;
-mod lz4;
 mod output;
 mod policy;
-mod policy_assign;
-mod policy_deb;
-mod policy_diff;
-mod policy_eks;
-mod policy_file;
-mod policy_files;
-mod policy_import;
-mod policy_initrd;
-mod policy_learn;
-mod policy_lint;
-mod policy_merge;
-mod policy_rollout;
-mod policy_rootfs;
-mod policy_sign;
-mod policy_try;
 mod service;
 mod trust;
 

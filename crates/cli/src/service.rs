@@ -11,7 +11,7 @@ use clap::Subcommand;
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
-use crate::client::Asking;
+use crate::console::Asking;
 use crate::output;
 
 /// Arguments of `assay server`. What is given here wins over the file.

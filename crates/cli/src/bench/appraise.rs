@@ -18,8 +18,8 @@ use serde::Serialize;
 
 use super::instructions::Counter;
 use super::limit::Limit;
+use crate::bounded::read_text;
 use crate::case::{Case, Expected, Verified};
-use crate::client::read_text;
 use crate::output;
 
 /// Arguments of `assay bench appraise`.

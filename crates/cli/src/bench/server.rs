@@ -13,8 +13,7 @@ use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::client::Client;
-use crate::client::Console;
+use crate::console::{Client, Console};
 
 /// A running server. It ends, and its folder goes, when this is dropped.
 pub struct Server {

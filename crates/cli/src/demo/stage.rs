@@ -10,7 +10,7 @@ use assay_testkit::swtpm::{SoftTpm, TpmMaker};
 use serde_json::Value;
 
 use super::process::{Process, Talking, until};
-use crate::client::Client;
+use crate::console::Client;
 
 /// Everything that was put up; dropped in the order of the fields, agents before the server.
 pub struct Stage {

@@ -14,7 +14,7 @@ use super::process::until;
 use super::report::Report;
 use super::stage::{Device, Region, Stage, TRUST_DOMAIN};
 use super::update;
-use crate::client::{Client, segment};
+use crate::console::{Client, segment};
 use crate::output;
 
 /// Tells it all; the report has what happened even when this fails.

@@ -9,7 +9,7 @@ use super::process::until;
 use super::report::Report;
 use super::stage::Stage;
 use super::story::{FLEET, TRUST_WITHIN, device_path, geofence};
-use crate::client::Client;
+use crate::console::Client;
 use crate::output;
 
 /// Takes the whole fleet to another kernel.

@@ -9,11 +9,11 @@ use assay_server::evidence::KeptResult;
 use assay_trust::{learn, learn_rules};
 use serde_json::Value;
 
+use super::destination::Destination;
 use crate::appraise::VerifierArgs;
 use crate::case::{Case, SMALL_BYTES_MAX, read_bounded};
-use crate::client::{Client, Console, segment};
+use crate::console::{Client, Console, segment};
 use crate::output;
-use crate::policy_file::Destination;
 
 /// Arguments of `assay policy learn`.
 #[derive(clap::Args)]

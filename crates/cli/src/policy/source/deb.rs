@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::policy_file::Destination;
-use crate::policy_files::FileList;
+use super::file_list::FileList;
+use crate::policy::destination::Destination;
 
 /// Arguments of `assay policy from-deb`.
 #[derive(clap::Args)]

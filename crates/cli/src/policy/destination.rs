@@ -1,32 +1,14 @@
-//! Policies as files: read within their bound, and never written but as one that can be read again.
+//! Where a verb writes the policy that it made: never one that could not be read again.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use assay_trust::Policy;
-use assay_trust::policy::{ENVELOPE_BYTES_MAX, Remark, payload};
+use assay_trust::policy::Remark;
 use serde_json::json;
 
-use crate::client::read_text;
+use super::lint::line;
 use crate::output;
-use crate::policy_lint::line;
-
-/// Reads a policy in TOML or JSON, signed or not; whoever asks what it says trusts the file anyway.
-pub fn read(path: &Path) -> Result<Policy> {
-    let text = read_payload(path)?;
-    Policy::from_text(&text).with_context(|| path.display().to_string())
-}
-
-/// The text of a policy, out of its envelope where it is signed.
-pub fn read_payload(path: &Path) -> Result<String> {
-    let text = read_text_of(path)?;
-    Ok(payload(&text).with_context(|| path.display().to_string())?.into_owned())
-}
-
-/// The text of the file, which may be an envelope.
-pub fn read_text_of(path: &Path) -> Result<String> {
-    read_text(path, ENVELOPE_BYTES_MAX as u64)
-}
 
 /// Where a verb puts the policy that it made, and how it says so.
 #[derive(clap::Args)]

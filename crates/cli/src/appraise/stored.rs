@@ -8,7 +8,7 @@ use assay_server::evidence::KeptResult;
 use assay_trust::AttestationResult;
 use serde_json::json;
 
-use crate::client::Console;
+use crate::console::Console;
 use crate::output;
 
 /// Fetches the evidence and judges it.

@@ -15,8 +15,9 @@ use rustls_pki_types::PrivatePkcs8KeyDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde_json::json;
 
+use super::text;
 use crate::case::{SMALL_BYTES_MAX, read_bounded};
-use crate::{output, policy_file};
+use crate::output;
 
 /// Arguments of `assay policy sign`.
 #[derive(clap::Args)]
@@ -49,7 +50,7 @@ pub struct VerifyArgs {
 
 /// Signs a policy that could be used.
 pub fn sign(args: &SignArgs) -> Result<()> {
-    let text = policy_file::read_text_of(&args.file)?;
+    let text = text::read_text_of(&args.file)?;
     let mut envelope = match Envelope::parse(&text) {
         Ok(signed) => signed,
         Err(EnvelopeError::Unsigned) => Envelope::new(text),
@@ -85,7 +86,7 @@ pub fn verify(args: &VerifyArgs) -> Result<()> {
     }
     let accepted = PolicySigners::new(&keys)?;
     let file = || args.file.display().to_string();
-    let text = policy_file::read_text_of(&args.file)?;
+    let text = text::read_text_of(&args.file)?;
     let policy = accepted.open(&text).with_context(file)?;
     let signers = Envelope::parse(&text)?.signed_by(&accepted)?;
     if args.json {

@@ -8,7 +8,8 @@ use assay_trust::Policy;
 use assay_trust::policy::{Change, Effect, diff};
 use serde_json::json;
 
-use crate::{output, policy_file};
+use super::text;
+use crate::output;
 
 /// Arguments of `assay policy diff`.
 #[derive(clap::Args)]
@@ -36,7 +37,7 @@ pub fn run(args: &Args) -> ExitCode {
 
 /// Whether nothing changes.
 fn compare(args: &Args) -> Result<bool> {
-    let (from, to) = (policy_file::read(&args.from)?, policy_file::read(&args.to)?);
+    let (from, to) = (text::read(&args.from)?, text::read(&args.to)?);
     let changes = diff(&from, &to);
     if args.json {
         output::json(&json!({ "from": from.citation(), "to": to.citation(), "changes": changes }))?;

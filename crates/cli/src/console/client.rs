@@ -1,8 +1,5 @@
 //! The console's client: one TLS connection and one HTTP/1.1 request per call, the server checked by its SPIFFE ID.
-//!
-//! Where the server is and who the operator is come from the server's data folder unless they are given.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -14,84 +11,12 @@ use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 
-/// How to reach the console.
-#[derive(clap::Args, Clone, Debug)]
-pub struct Console {
-    /// The server's data folder; address, bundle and token are read from it unless given.
-    #[arg(long, env = "ASSAY_DATA", default_value = "assay-data", global = true)]
-    pub data: PathBuf,
-    /// Address of the console, such as 127.0.0.1:8445.
-    #[arg(long, env = "ASSAY_CONSOLE", global = true)]
-    pub console: Option<String>,
-    /// The trust bundle in PEM.
-    #[arg(long, env = "ASSAY_BUNDLE", global = true)]
-    pub bundle: Option<PathBuf>,
-    /// File with the operator's token.
-    #[arg(long, env = "ASSAY_TOKEN_FILE", global = true)]
-    pub token_file: Option<PathBuf>,
-    /// The trust domain.
-    #[arg(long, env = "ASSAY_TRUST_DOMAIN", global = true)]
-    pub trust_domain: Option<String>,
-}
-
-/// What every verb that asks the console takes.
-#[derive(clap::Args, Clone, Debug)]
-pub struct Asking {
-    #[command(flatten)]
-    pub console: Console,
-    /// Print JSON.
-    #[arg(long, global = true)]
-    pub json: bool,
-}
-
 /// A console that answers.
 pub struct Client {
     address: String,
     token: String,
     tls: tokio_rustls::TlsConnector,
     runtime: tokio::runtime::Runtime,
-}
-
-impl Console {
-    /// Reads address, bundle and token, and makes a client of them.
-    pub fn client(&self) -> Result<Client> {
-        let addresses = self.addresses();
-        let address = match (&self.console, &addresses) {
-            (Some(address), _) => address.trim_start_matches("https://").trim_end_matches('/').to_owned(),
-            (None, Some(addresses)) => addresses
-                .get("console")
-                .and_then(Value::as_str)
-                .context("addresses.json of the data folder names no console")?
-                .to_owned(),
-            (None, None) => "127.0.0.1:8445".to_owned(),
-        };
-        let bundle_file = self.bundle.clone().unwrap_or_else(|| self.data.join("bundle.pem"));
-        let pem = std::fs::read_to_string(&bundle_file).with_context(|| {
-            format!("{}: no trust bundle; name the server's data folder with --data", bundle_file.display())
-        })?;
-        let trust_domain = match (&self.trust_domain, &addresses) {
-            (Some(name), _) => name.clone(),
-            (None, Some(addresses)) => addresses
-                .get("trust_domain")
-                .and_then(Value::as_str)
-                .context("addresses.json names no trust domain")?
-                .to_owned(),
-            (None, None) => {
-                bail!("which trust domain? say --trust-domain, or --data with the server's folder")
-            }
-        };
-        let token_file = self.token_file.clone().unwrap_or_else(|| self.data.join("operator.token"));
-        let token = std::fs::read_to_string(&token_file)
-            .with_context(|| format!("{}: no operator token", token_file.display()))?
-            .trim()
-            .to_owned();
-        Client::new(address, &trust_domain, &pem, token)
-    }
-
-    fn addresses(&self) -> Option<Value> {
-        let text = std::fs::read(self.data.join("addresses.json")).ok()?;
-        serde_json::from_slice(&text).ok()
-    }
 }
 
 impl Client {
@@ -235,27 +160,6 @@ async fn within<T>(answer: impl Future<Output = Result<T>>, address: &str) -> Re
         .map_err(|_| anyhow!("console at {address}: no answer within {ANSWER_WITHIN:?}"))?
 }
 
-/// `id` as one path segment.
-pub fn segment(id: &str) -> String {
-    id.bytes()
-        .map(|byte| match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                char::from(byte).to_string()
-            }
-            other => format!("%{other:02X}"),
-        })
-        .collect()
-}
-
-/// Reads a text file a person wrote, within a bound.
-pub fn read_text(path: &Path, bytes_max: u64) -> Result<String> {
-    let size = std::fs::metadata(path).with_context(|| path.display().to_string())?.len();
-    if size > bytes_max {
-        bail!("{}: {size} bytes, more than the {bytes_max} that are accepted", path.display());
-    }
-    std::fs::read_to_string(path).with_context(|| path.display().to_string())
-}
-
 fn refusal(status: StatusCode, body: &[u8]) -> anyhow::Error {
     let message = serde_json::from_slice::<Value>(body)
         .ok()
@@ -269,14 +173,3 @@ fn refusal(status: StatusCode, body: &[u8]) -> anyhow::Error {
 /// A fleet of 100,000 devices listed whole stays below it, and so does the longest IMA list in base64.
 const ANSWER_BYTES_MAX: usize = 96 << 20;
 const ANSWER_WITHIN: std::time::Duration = std::time::Duration::from_secs(30);
-
-#[cfg(test)]
-mod tests {
-    use super::segment;
-
-    #[test]
-    fn a_segment_cannot_leave_its_place() {
-        assert_eq!(segment("a/../b?c#d"), "a%2F..%2Fb%3Fc%23d");
-        assert_eq!(segment("edge-1.site_2~x"), "edge-1.site_2~x");
-    }
-}

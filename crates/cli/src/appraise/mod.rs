@@ -3,6 +3,8 @@
 //! Exit 0: affirming, or without a policy that everything agrees; 1: refused; 2: the arguments or the folder are of
 //! no use.
 
+mod stored;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -17,10 +19,10 @@ use assay_trust::change::{Change, describe};
 use assay_trust::{AttestationResult, CompiledPolicy, Finding, Tier, appraise, refuse};
 use serde_json::{Value, json};
 
-use crate::appraise_stored;
 use crate::case::{Case, Expected, SMALL_BYTES_MAX, Verified, from_hex, read_bounded};
-use crate::client::Console;
-use crate::{output, policy_file};
+use crate::console::Console;
+use crate::output;
+use crate::policy;
 
 /// Arguments of `assay appraise`.
 #[derive(clap::Args)]
@@ -78,7 +80,7 @@ pub struct VerifierArgs {
 pub fn run(args: Args) -> ExitCode {
     let judged = match (&args.what.case_dir, args.what.stored) {
         (Some(folder), _) => appraise_folder(&args, folder).map(|verdict| verdict.print(&args)),
-        (None, Some(result)) => appraise_stored::run(&args.console, result, args.json),
+        (None, Some(result)) => stored::run(&args.console, result, args.json),
         (None, None) => Err(anyhow!("name a folder, or a result with --stored")),
     };
     match judged {
@@ -166,7 +168,7 @@ impl VerifierArgs {
 }
 
 fn read_policy(path: &Path) -> Result<CompiledPolicy> {
-    CompiledPolicy::new(policy_file::read(path)?).with_context(|| path.display().to_string())
+    CompiledPolicy::new(policy::text::read(path)?).with_context(|| path.display().to_string())
 }
 
 /// Reads one file, or those of a folder whose names end in one of `endings`.

@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::cpio::{Archive, Entry};
-use crate::lz4::Lz4Decoder;
-use crate::policy_file::Destination;
-use crate::policy_files::FileList;
+use super::file_list::FileList;
+use crate::archive::cpio::{Archive, Entry};
+use crate::archive::lz4::Lz4Decoder;
+use crate::policy::destination::Destination;
 
 /// Arguments of `assay policy from-initrd`.
 #[derive(clap::Args)]

@@ -7,7 +7,8 @@ use anyhow::Result;
 use assay_trust::policy::{Remark, review};
 use serde_json::json;
 
-use crate::{output, policy_file};
+use super::text;
+use crate::output;
 
 /// Arguments of `assay policy lint`.
 #[derive(clap::Args)]
@@ -21,7 +22,7 @@ pub struct Args {
 
 /// Runs the verb.
 pub fn run(args: &Args) -> ExitCode {
-    let remarks = policy_file::read_payload(&args.file).map(|text| review(&text));
+    let remarks = text::read_payload(&args.file).map(|text| review(&text));
     match remarks.and_then(|remarks| print(args, &remarks).map(|()| remarks.is_empty())) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

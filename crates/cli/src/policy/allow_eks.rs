@@ -7,8 +7,9 @@ use assay_evidence::HashAlgorithm;
 use assay_evidence::tpm::public_area::PublicArea;
 use assay_trust::policy::{EkSha256, EndorsementKind};
 
+use super::destination::Destination;
+use super::text;
 use crate::case::{SMALL_BYTES_MAX, read_bounded};
-use crate::policy_file::{self, Destination};
 
 /// Arguments of `assay policy allow-eks`.
 #[derive(clap::Args)]
@@ -27,7 +28,7 @@ pub struct Args {
 
 /// Runs the verb.
 pub fn run(args: &Args) -> Result<()> {
-    let mut policy = policy_file::read(&args.policy)?;
+    let mut policy = text::read(&args.policy)?;
     if let Some(kind) = &args.require {
         policy.endorsement.required = EndorsementKind::parse(kind)
             .with_context(|| format!("--require {kind:?}: write allowlist, both or either"))?;

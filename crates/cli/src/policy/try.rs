@@ -7,9 +7,10 @@ use anyhow::{Context, Result, anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
-use crate::client::Asking;
-use crate::policy_assign::{Whom, query, whom};
-use crate::{output, policy_file};
+use super::text;
+use super::whom::{Whom, query, whom};
+use crate::console::Asking;
+use crate::output;
 
 /// Arguments of `assay policy try`.
 #[derive(clap::Args)]
@@ -50,7 +51,7 @@ pub fn run(args: &Args) -> ExitCode {
 }
 
 fn try_out(args: &Args) -> Result<Value> {
-    let text = policy_file::read_payload(&args.file)?;
+    let text = text::read_payload(&args.file)?;
     let client = args.asking.console.client()?;
     let progress = ProgressBar::no_length().with_style(style()?);
     let mut report = None;

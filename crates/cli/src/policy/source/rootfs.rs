@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use assay_trust::pattern::Pattern;
 
-use crate::policy_file::Destination;
-use crate::policy_files::FileList;
+use super::file_list::FileList;
+use crate::policy::destination::Destination;
 
 /// Arguments of `assay policy from-rootfs`.
 #[derive(clap::Args)]

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use assay_trust::policy::{Import, POLICY_BYTES_MAX};
 
-use crate::client::read_text;
-use crate::policy_file::Destination;
-use crate::policy_lint::line;
+use super::destination::Destination;
+use super::lint::line;
+use crate::bounded::read_text;
 
 /// Arguments of `assay policy import`.
 #[derive(clap::Args)]

@@ -1,13 +1,11 @@
-//! `assay policy list`, `show`, `set` and `unassign`: which policy is in force for whom.
+//! `assay policy list` and `show`: which policy is in force for whom.
 
-use std::path::PathBuf;
+use anyhow::Result;
+use serde_json::Value;
 
-use anyhow::{Context, Result};
-use assay_trust::labels::Selector;
-use serde_json::{Value, json};
-
-use crate::client::{Asking, segment};
-use crate::{output, policy_file};
+use super::whom::{Whom, query, whom};
+use crate::console::{Asking, segment};
+use crate::output;
 
 /// Arguments of `assay policy list`.
 #[derive(clap::Args)]
@@ -32,44 +30,6 @@ pub struct ShowArgs {
     whom: Whom,
     #[command(flatten)]
     asking: Asking,
-}
-
-/// Arguments of `assay policy set`.
-#[derive(clap::Args)]
-pub struct SetArgs {
-    /// The policy, in TOML or JSON, signed or not.
-    file: PathBuf,
-    #[command(flatten)]
-    whom: Whom,
-    #[command(flatten)]
-    asking: Asking,
-}
-
-/// Arguments of `assay policy unassign`.
-#[derive(clap::Args)]
-pub struct UnassignArgs {
-    #[command(flatten)]
-    whom: Whom,
-    /// The one for every device: what no other one judges is no longer trusted.
-    #[arg(long, conflicts_with = "labels", required_unless_present = "labels")]
-    default: bool,
-    #[command(flatten)]
-    asking: Asking,
-}
-
-/// Whom a policy is for.
-#[derive(clap::Args)]
-pub struct Whom {
-    /// Only devices with this label, key=value (may be repeated: all of them); otherwise every device.
-    #[arg(long = "selector", value_name = "KEY=VALUE")]
-    labels: Vec<String>,
-}
-
-impl Whom {
-    /// As labels are written; empty: every device.
-    pub fn selector(&self) -> Result<Selector> {
-        Ok(self.labels.join(",").parse()?)
-    }
 }
 
 /// Shows who is judged by what.
@@ -137,50 +97,9 @@ pub fn show(args: &ShowArgs) -> Result<()> {
     Ok(())
 }
 
-/// Puts a policy in force.
-pub fn set(args: &SetArgs) -> Result<()> {
-    let text = policy_file::read_text_of(&args.file)?;
-    let selector = args.whom.selector()?;
-    let path = format!("/v1/policy{}", query(&selector));
-    let client = args.asking.console.client()?;
-    let answer = client.put_text(&path, text).with_context(|| args.file.display().to_string())?;
-    if args.asking.json {
-        return output::json(&answer);
-    }
-    let (name, version) = (output::text(&answer, "name"), output::text(&answer, "version"));
-    let whom = if selector.is_empty() { String::new() } else { format!(" for {}", selector.whom()) };
-    output::out!("policy {name} version {version} is in force{whom}");
-    Ok(())
-}
-
-/// Takes a policy back.
-pub fn unassign(args: &UnassignArgs) -> Result<()> {
-    let selector = args.whom.selector()?;
-    let body = json!({ "selector": selector.to_string() });
-    let answer = args.asking.console.client()?.post("/v1/policies/unassign", &body)?;
-    if args.asking.json {
-        return output::json(&answer);
-    }
-    output::out!("no policy is assigned to {} any more", selector.whom());
-    Ok(())
-}
-
-/// A selector as a query.
-pub fn query(selector: &Selector) -> String {
-    format!("?selector={}", segment(&selector.to_string()))
-}
-
 /// `base v3`.
 pub fn citation(assigned: &Value, version: &str) -> String {
     format!("{} v{}", output::text(assigned, "name"), output::text(assigned, version))
-}
-
-/// Whom an assignment is for, as people read it.
-pub fn whom(assigned: &Value) -> String {
-    match assigned.get("selector").and_then(Value::as_str) {
-        None | Some("") => "every device".to_owned(),
-        Some(selector) => selector.to_owned(),
-    }
 }
 
 /// How far a roll-out is, in a few words; nothing where there is none.

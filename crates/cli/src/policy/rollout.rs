@@ -6,9 +6,11 @@ use anyhow::{Context, Result};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use crate::client::{Asking, Client, segment};
-use crate::policy_assign::{Whom, citation, devices, query, rollout, whom};
-use crate::{output, policy_file};
+use super::list::{citation, devices, rollout};
+use super::text;
+use super::whom::{Whom, query, whom};
+use crate::console::{Asking, Client, segment};
+use crate::output;
 
 /// Arguments of `assay policy rollout`.
 #[derive(clap::Args)]
@@ -67,7 +69,7 @@ pub fn run(args: &Args) -> Result<()> {
     let client = args.asking.console.client()?;
     let (answer, print): (Value, fn(&Value)) = match &args.verb {
         Verb::Start { file, whom, percent, force } => {
-            let text = policy_file::read_text_of(file)?;
+            let text = text::read_text_of(file)?;
             let path = format!("{}&percent={percent}&force={force}", query(&whom.selector()?));
             let answer = client.post_text(&format!("/v1/policies/rollouts{path}"), text);
             (answer.with_context(|| file.display().to_string())?, print_next)

@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 use assay_trust::Policy;
 use assay_trust::policy::merge;
 
-use crate::policy_file::{self, Destination};
+use super::destination::Destination;
+use super::text;
 
 /// Arguments of `assay policy merge`.
 #[derive(clap::Args)]
@@ -23,8 +24,7 @@ pub struct Args {
 
 /// Runs the verb.
 pub fn run(args: &Args) -> Result<()> {
-    let policies =
-        args.policies.iter().map(|path| policy_file::read(path)).collect::<Result<Vec<Policy>>>()?;
+    let policies = args.policies.iter().map(|path| text::read(path)).collect::<Result<Vec<Policy>>>()?;
     let first = policies.first().map(|policy| policy.name.as_str());
     let name = args.name.as_deref().or(first).context("there is no policy to merge")?;
     let merged = merge(name, &policies).context("the policies do not make a usable one together")?;
