@@ -7,10 +7,11 @@ use assay_identity::SpiffeId;
 use assay_trust::TrustState;
 use assay_trust::labels::Labels;
 use assay_wire::edge;
-use axum::body::Bytes;
+use bytes::Bytes;
 use thiserror::Error;
 
-use crate::endorsers::Endorsing;
+use crate::in_force::endorsers::Endorsing;
+use crate::outcome::{Kind, Outcome};
 use crate::store::{DeviceRecord, Store, StoreError, TrustColumns};
 
 /// A device that is enrolled.
@@ -114,6 +115,12 @@ fn sequence_length(bytes: &[u8]) -> Option<usize> {
 #[derive(Debug, Error)]
 #[error(transparent)]
 pub(crate) struct DeviceError(#[from] pub StoreError);
+
+impl Outcome for DeviceError {
+    fn told(&self) -> (Kind, &'static str) {
+        self.0.told()
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -3,13 +3,14 @@
 use assay_evidence::time::UnixTime;
 use assay_identity::SpiffeId;
 use assay_trust::Tier;
-use assay_trust::ear::{Ear, NoResult, Nonce, RecordedResult};
+use assay_trust::ear::{Ear, EarError, NoResult, Nonce, RecordedResult};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use crate::device::Device;
 use crate::keys::KeysError;
-use crate::server::Server;
+use crate::outcome::{Kind, Outcome};
+use crate::parts::Server;
 use crate::store::{AppraisalRecord, StoreError};
 
 impl Server {
@@ -60,6 +61,23 @@ pub(crate) enum EarFailure {
     /// Our keys.
     #[error(transparent)]
     Keys(#[from] KeysError),
+}
+
+impl Outcome for EarError {
+    fn told(&self) -> (Kind, &'static str) {
+        (Kind::Malformed, "nonce")
+    }
+}
+
+impl Outcome for EarFailure {
+    fn told(&self) -> (Kind, &'static str) {
+        match self {
+            EarFailure::NoResult(reason) => (Kind::NotFound, reason.code()),
+            EarFailure::NoVector => (Kind::NotFound, "no-vector"),
+            EarFailure::Store(error) => error.told(),
+            EarFailure::Keys(error) => error.told(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -23,7 +23,8 @@ use thiserror::Error;
 
 use crate::device::{Device, DeviceError, columns};
 use crate::keys::{KeysError, random};
-use crate::server::Server;
+use crate::outcome::{Kind, Outcome};
+use crate::parts::Server;
 use crate::store::{DeviceRecord, EnrollDevice, IdentityRecord, StoreError};
 
 /// An enrollment that waits for its proof.
@@ -256,6 +257,26 @@ pub(crate) enum EnrollError {
     /// Our keys.
     #[error(transparent)]
     Keys(#[from] KeysError),
+}
+
+impl Outcome for EnrollError {
+    fn told(&self) -> (Kind, &'static str) {
+        match self {
+            EnrollError::Malformed(failure) => (Kind::Malformed, failure.check.name()),
+            EnrollError::Name => (Kind::Malformed, "name"),
+            EnrollError::Certificates { .. } => (Kind::Malformed, "certificates"),
+            EnrollError::Refused(failures) => {
+                (Kind::Forbidden, failures.first().map_or("refused", |failure| failure.check.name()))
+            }
+            EnrollError::Activation => (Kind::Unauthenticated, "credential-activation"),
+            EnrollError::Csr(CsrError::Signature) => (Kind::Unauthenticated, "device-key-csr"),
+            EnrollError::Csr(_) => (Kind::Malformed, "device-key-csr"),
+            EnrollError::Credential(_) => (Kind::Forbidden, "ek-public"),
+            EnrollError::Revoked => (Kind::Forbidden, "revoked"),
+            EnrollError::Store(error) => error.told(),
+            EnrollError::Keys(error) => error.told(),
+        }
+    }
 }
 
 impl From<DeviceError> for EnrollError {

@@ -12,9 +12,11 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::device::{Device, DeviceError, columns};
+use crate::in_force::policies::PolicyLoadError;
 use crate::keys::KeysError;
+use crate::outcome::{Kind, Outcome};
+use crate::parts::Server;
 use crate::policy::{PolicyChangeError, RefusedFile};
-use crate::server::Server;
 use crate::store::{ApproveDevice, Change, ExpireDevice, Moved, RevokeDevice, StoreError, Transaction};
 
 /// What an approval did.
@@ -191,6 +193,12 @@ pub(crate) fn vector_json(vector: &TrustVector) -> String {
     serde_json::to_string(vector).unwrap_or_default()
 }
 
+impl From<PolicyLoadError> for FateError {
+    fn from(error: PolicyLoadError) -> Self {
+        FateError::Policy(error.into())
+    }
+}
+
 /// Why a device's fate did not change.
 #[derive(Debug, Error)]
 pub(crate) enum FateError {
@@ -212,6 +220,18 @@ pub(crate) enum FateError {
     /// It is done and recorded, but the list could not be signed.
     #[error(transparent)]
     Keys(#[from] KeysError),
+}
+
+impl Outcome for FateError {
+    fn told(&self) -> (Kind, &'static str) {
+        match self {
+            FateError::Policy(error) => error.told(),
+            FateError::Store(error) => error.told(),
+            FateError::Keys(error) => error.told(),
+            FateError::Unknown => (Kind::NotFound, "unknown-device"),
+            FateError::NotRefused { .. } => (Kind::Malformed, "not-refused"),
+        }
+    }
 }
 
 impl From<DeviceError> for FateError {

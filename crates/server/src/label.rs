@@ -8,7 +8,8 @@ use thiserror::Error;
 
 use crate::device::Device;
 use crate::fate::FateError;
-use crate::server::Server;
+use crate::outcome::{Kind, Outcome};
+use crate::parts::Server;
 use crate::store::{LabelDevice, StoreError};
 
 /// What is to be said of a device, and no longer.
@@ -90,6 +91,17 @@ pub(crate) enum NotLabelled {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl Outcome for NotLabelled {
+    fn told(&self) -> (Kind, &'static str) {
+        match self {
+            NotLabelled::Label(_) => (Kind::Malformed, "label"),
+            NotLabelled::NotThere { .. } => (Kind::Malformed, "no-label"),
+            NotLabelled::Device(error) => error.told(),
+            NotLabelled::Store(error) => error.told(),
+        }
+    }
 }
 
 /// How often it is decided anew when another's labels come first.

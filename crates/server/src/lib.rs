@@ -1,41 +1,38 @@
 //! The server: registrar, verifier, authority, collector and console in one program.
 //!
-//! The use cases are `enroll.rs`, `attest.rs`, `grant/`, `fate.rs` and `ear.rs`, each of the form *load, decide, commit,
-//! answer*: what is decided is decided in the pure crates, what is changed is one transaction of `store/`. `session/`
-//! is a device's standing stream, `api/` the two doors, `keys/` the only place with a private key. [`run`] starts it
-//! all.
+//! In floors, and no arrow runs back up: `start.rs` above the doors (`door/`), doors above the use cases (`enroll.rs`,
+//! `attest/`, `grant/`, `policy/`, `fate.rs`, `label.rs`, `ear.rs`), use cases above `in_force/`, `archive/` and `keys/`, and
+//! all above `store/`. A use case has the form *load, decide, commit, answer*: what is decided is decided in the pure
+//! crates, what is changed is one transaction of the store. [`run`] starts it all.
 
-mod api;
+pub mod archive;
 mod attest;
 pub mod audit;
-mod boot_logs;
 mod clock;
 pub mod config;
 mod device;
+mod door;
 mod ear;
-mod endorsers;
 mod enroll;
-mod entries;
-pub mod evidence;
 mod fate;
 mod grant;
 mod identity;
+mod in_force;
 mod keys;
 mod label;
 pub mod ledger;
 mod maintenance;
 mod metrics;
+pub mod outcome;
+mod parts;
 mod policy;
-mod revocation;
-mod server;
-mod session;
+mod start;
 pub mod store;
-mod trial;
-mod verifier;
+mod thread;
 
-pub use api::http::surface;
 pub use config::{Config, ConfigError};
-pub use server::{Addresses, Running, StartError};
+pub use door::console::surface;
+pub use start::{Addresses, Running, StartError};
 
 /// Runs a server until `shutdown` resolves, then stops it within two seconds.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {

@@ -8,10 +8,11 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clock;
 use crate::device::Device;
-use crate::endorsers::EndorsersError;
 use crate::fate::FateError;
+use crate::in_force::endorsers::EndorsersError;
 use crate::keys::{KeysError, ServerCertificate};
-use crate::server::Server;
+use crate::outcome::chain;
+use crate::parts::Server;
 use crate::store::{PruneHistory, StoreError};
 
 /// Runs until the server stops. What fails is tried again at the next turn.
@@ -82,7 +83,7 @@ async fn renew_certificate(server: &Server, now: UnixTime) -> UnixTime {
         now,
     );
     let renewed = issued.await.and_then(|certificate| {
-        server.doors.renew(&server.revocations, &certificate)?;
+        server.tls.renew(&certificate)?;
         Ok(certificate.renew_at)
     });
     renewed.unwrap_or_else(|error| {
@@ -125,18 +126,6 @@ fn report<E: std::error::Error>(chore: &str, outcome: Result<(), E>) {
     if let Err(error) = outcome {
         tracing::error!(chore, error = %chain(&error), "a chore failed");
     }
-}
-
-/// An error with its causes, for the log.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        cause = source.source();
-    }
-    text
 }
 
 /// Trust that ran out grants nothing from the first moment; this is how long its certificates stand.

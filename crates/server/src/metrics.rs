@@ -9,6 +9,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::outcome::faults;
+
 /// Counters of what the server did, and gauges that are set when they are asked for.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -20,6 +22,7 @@ pub(crate) struct Metrics {
     telemetry: Family<VerdictLabel, Counter>,
     attached: Gauge<i64, AtomicI64>,
     devices: Family<StatusLabel, Gauge>,
+    faults: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -48,6 +51,7 @@ impl Metrics {
             telemetry: Family::default(),
             attached: Gauge::default(),
             devices: Family::default(),
+            faults: Counter::default(),
             registry: Registry::default(),
         };
         registry.register("enrollments", "Devices bound", metrics.enrollments.clone());
@@ -65,6 +69,11 @@ impl Metrics {
         registry.register("telemetry_batches", "Batches decided on", metrics.telemetry.clone());
         registry.register("devices_attached", "Devices with a standing connection", metrics.attached.clone());
         registry.register("devices", "Enrolled devices, by status", metrics.devices.clone());
+        registry.register(
+            "faults",
+            "Requests the server itself failed at: its log says why",
+            metrics.faults.clone(),
+        );
         Metrics { registry, ..metrics }
     }
 
@@ -92,6 +101,7 @@ impl Metrics {
     /// The text, with the gauges as they stand.
     pub(crate) fn render(&self, attached: usize, devices: Vec<(String, u64)>) -> String {
         self.attached.set(i64::try_from(attached).unwrap_or(i64::MAX));
+        self.faults.inc_by(faults().saturating_sub(self.faults.get()));
         self.devices.clear();
         for (status, count) in devices {
             self.devices.get_or_create(&StatusLabel { status }).set(i64::try_from(count).unwrap_or(i64::MAX));

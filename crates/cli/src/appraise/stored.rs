@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use assay_server::evidence::KeptResult;
+use assay_server::archive::KeptResult;
 use assay_trust::AttestationResult;
 use serde_json::json;
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use assay_evidence::verify::Claims;
-use assay_server::evidence::KeptResult;
+use assay_server::archive::KeptResult;
 use assay_trust::{learn, learn_rules};
 use serde_json::Value;
 

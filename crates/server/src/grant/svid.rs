@@ -11,9 +11,10 @@ use assay_wire::edge;
 use thiserror::Error;
 
 use crate::device::Device;
-use crate::entries::entitlement;
+use crate::in_force::entries::entitlement;
 use crate::keys::{Chain, KeysError};
-use crate::server::Server;
+use crate::outcome::{Kind, Outcome};
+use crate::parts::Server;
 use crate::store::StoreError;
 
 /// The device's own SVID, for the key that its AK certified.
@@ -72,9 +73,22 @@ pub(crate) enum SvidError {
     Keys(#[from] KeysError),
 }
 
+impl Outcome for SvidError {
+    fn told(&self) -> (Kind, &'static str) {
+        match self {
+            SvidError::Denied(denied) => (Kind::Forbidden, denied.code()),
+            SvidError::NoEntry => (Kind::NotFound, "no-entry"),
+            SvidError::Signature(_) => (Kind::Unauthenticated, "device-signature"),
+            SvidError::Csr(_) => (Kind::Malformed, "csr"),
+            SvidError::Store(error) => error.told(),
+            SvidError::Keys(error) => error.told(),
+        }
+    }
+}
+
 impl SvidError {
     /// What the device is told: the reason of a denial, no more than the family of a fault.
-    pub(crate) fn told(&self) -> String {
+    pub(crate) fn sentence(&self) -> String {
         match self {
             SvidError::Denied(denied) => format!("{}: {denied}", denied.code()),
             SvidError::Keys(KeysError::Record(StoreError::Conflict)) => {

@@ -11,7 +11,8 @@ use thiserror::Error;
 
 use crate::attest::finding_to_wire;
 use crate::device::{Device, DeviceError};
-use crate::server::Server;
+use crate::outcome::{Kind, Outcome};
+use crate::parts::Server;
 use crate::store::{AcceptTelemetry, RefuseTelemetry, StoreError};
 
 /// Takes a batch in, or says why not. A denial is an answer; what is broken or forged is an error.
@@ -173,6 +174,26 @@ pub(crate) enum SubmitError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl Outcome for SubmitError {
+    fn told(&self) -> (Kind, &'static str) {
+        match self {
+            SubmitError::Statement(_) | SubmitError::Open(OpenError::Statement(_)) => {
+                (Kind::Malformed, "statement")
+            }
+            SubmitError::Open(OpenError::PayloadTooLong { .. }) => (Kind::Malformed, "payload"),
+            SubmitError::UnknownDevice => (Kind::NotFound, "not-enrolled"),
+            SubmitError::Open(OpenError::Signature(_)) => (Kind::Unauthenticated, "device-signature"),
+            SubmitError::Open(OpenError::KeyId) => (Kind::Unauthenticated, "device-key"),
+            SubmitError::Open(OpenError::Payload) => (Kind::Unauthenticated, "payload-hash"),
+            SubmitError::Sequence(SequenceError::Replay { .. }) => (Kind::Duplicate, "sequence-replay"),
+            SubmitError::Sequence(SequenceError::Fork { .. }) => (Kind::OutOfTurn, "sequence-fork"),
+            SubmitError::Sequence(SequenceError::EarlierBoot { .. }) => (Kind::OutOfTurn, "earlier-boot"),
+            SubmitError::Sequence(SequenceError::Gap { .. }) => (Kind::OutOfTurn, "sequence-gap"),
+            SubmitError::Store(error) => error.told(),
+        }
+    }
 }
 
 impl From<DeviceError> for SubmitError {

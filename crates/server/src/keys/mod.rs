@@ -30,6 +30,7 @@ pub(crate) use server_certificate::ServerCertificate;
 pub(crate) use token::OperatorToken;
 
 use crate::clock::certificate_time;
+use crate::outcome::{Kind, Outcome};
 use crate::store::{Carrier, RecordSvid, Store, StoreError, SvidRecord};
 
 /// Root and issuing CA of one trust domain.
@@ -209,6 +210,15 @@ pub enum KeysError {
     /// The system has no randomness.
     #[error("the random source failed")]
     Random,
+}
+
+impl Outcome for KeysError {
+    fn told(&self) -> (Kind, &'static str) {
+        match self {
+            KeysError::Record(error) => error.told(),
+            _ => (Kind::Fault, "signing"),
+        }
+    }
 }
 
 /// Fills an array from the system's random source.

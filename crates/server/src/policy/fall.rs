@@ -8,10 +8,10 @@ use assay_trust::labels::Labels;
 use assay_trust::{Status, Tier};
 use serde::Serialize;
 
-use super::{PlanInForce, PolicyChangeError};
-use crate::server::Server;
+use super::{PolicyChangeError, trial};
+use crate::in_force::policies::PlanInForce;
+use crate::parts::Server;
 use crate::store::{LabelledDevice, StoreError};
-use crate::trial;
 
 /// A device that would fall, or is not known to stand.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

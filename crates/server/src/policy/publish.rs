@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use assay_evidence::time::UnixTime;
-use assay_trust::CompiledPolicy;
-use assay_trust::policy::PolicySigners;
+use assay_trust::policy::{Envelope, PolicySigners, payload};
+use assay_trust::{CompiledPolicy, Policy};
 
-use super::{PolicyChangeError, Submitted, aside};
+use super::PolicyChangeError;
+use crate::in_force::policies::Published;
 use crate::store::{NewPolicy, Store, StoreError};
+use crate::thread::aside;
 
 /// Numbers policies that are published together.
 #[derive(Debug)]
@@ -22,13 +24,30 @@ pub(crate) struct Publisher {
     by: String,
 }
 
-/// A policy about to be stored, known to be usable.
-#[derive(Debug)]
-pub(crate) struct Published {
-    /// What will be stored.
-    pub record: NewPolicy,
-    /// What will judge.
-    pub compiled: Arc<CompiledPolicy>,
+/// A policy as somebody wants it in force.
+#[derive(Clone, Debug)]
+pub(crate) struct Submitted {
+    /// What it says.
+    pub policy: Policy,
+    /// What it came in, where it was signed.
+    pub envelope: Option<String>,
+}
+
+impl Submitted {
+    /// Reads a text: a signed one where there are signers, and else either.
+    pub(crate) fn read(text: String, signers: &PolicySigners) -> Result<Submitted, PolicyChangeError> {
+        if !signers.is_empty() {
+            return Ok(Submitted { policy: signers.open(&text)?, envelope: Some(text) });
+        }
+        let is_signed = Envelope::parse(&text).is_ok();
+        let policy = Policy::from_text(&payload(&text)?)?;
+        Ok(Submitted { policy, envelope: is_signed.then_some(text) })
+    }
+
+    /// What the server made of policies that are in force.
+    pub(crate) fn of_server(policy: Policy) -> Submitted {
+        Submitted { policy, envelope: None }
+    }
 }
 
 /// Reads the policy that an operator sent, signed where it has to be: the one way in for what is to be published.

@@ -9,10 +9,11 @@ use assay_trust::Policy;
 use assay_trust::labels::Selector;
 use assay_trust::rollout::{Percent, Rollout, Union, unite};
 
-use super::signature::vouched;
-use super::{ATTEMPTS_MAX, Fall, PolicyChangeError, Submitted, aside, publish};
-use crate::server::Server;
+use super::{ATTEMPTS_MAX, Fall, PolicyChangeError, Submitted, publish};
+use crate::in_force::policies::vouched;
+use crate::parts::Server;
 use crate::store::{AbortRollout, FinishRollout, PolicyRecord, StartRollout, StoreError, WidenRollout};
+use crate::thread::aside;
 
 /// A roll-out as an operator asks for it.
 #[derive(Debug)]

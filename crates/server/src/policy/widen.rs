@@ -6,10 +6,12 @@ use assay_evidence::Digest;
 use assay_evidence::time::UnixTime;
 use assay_trust::Policy;
 
-use super::{PlanInForce, PolicyChangeError, Submitted, aside};
+use super::{PolicyChangeError, Submitted};
 use crate::device::Device;
-use crate::server::Server;
+use crate::in_force::policies::PlanInForce;
+use crate::parts::Server;
 use crate::store::RevisePolicies;
+use crate::thread::aside;
 
 /// A file that a policy refused.
 #[derive(Clone, Debug)]

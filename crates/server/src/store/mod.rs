@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::outcome::{Kind, Outcome};
 use sqlx::ConnectOptions;
 use sqlx::SqlSafeStr;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
@@ -138,6 +139,22 @@ pub enum StoreError {
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
+}
+
+impl Outcome for StoreError {
+    fn told(&self) -> (Kind, &'static str) {
+        match self {
+            StoreError::Conflict => (Kind::Overtaken, "conflict"),
+            StoreError::Unknown(_) => (Kind::NotFound, "unknown"),
+            StoreError::Full { .. } => (Kind::Exhausted, "full"),
+            StoreError::Busy => (Kind::Exhausted, "busy"),
+            StoreError::Closed => (Kind::Unavailable, "store"),
+            StoreError::Open { .. }
+            | StoreError::Migrate(_)
+            | StoreError::Database(_)
+            | StoreError::Corrupt { .. } => (Kind::Fault, "store"),
+        }
+    }
 }
 
 impl From<sqlx::Error> for StoreError {

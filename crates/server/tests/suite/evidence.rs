@@ -1,6 +1,6 @@
 //! Evidence that is kept: what a device need not tell twice, and results that can be judged again.
 
-use assay_server::evidence::KeptResult;
+use assay_server::archive::KeptResult;
 use assay_testkit::edge::protocol::Grants;
 use assay_testkit::edge::protocol::server_message::Message;
 use assay_testkit::edge::{Attachment, Edge};

@@ -1,0 +1,163 @@
+//! Who is attached: one seat per device, and a way to make its stream look at its state again.
+//!
+//! Signals say only that something changed, never what: a slow stream misses nothing by missing some of them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use assay_identity::SpiffeId;
+use thiserror::Error;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::config::Limits;
+use crate::outcome::{Kind, Outcome};
+
+/// The seats. Locked for a moment at a time, never across an await.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    seats: Mutex<HashMap<SpiffeId, watch::Sender<Signal>>>,
+    seats_max: usize,
+    unproven: Arc<Semaphore>,
+    full_challenges: Arc<Semaphore>,
+}
+
+/// What a seat hears.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Signal {
+    /// Counts reasons to look again.
+    changes: u64,
+    /// Another stream has proven to be this device.
+    pub replaced: bool,
+}
+
+/// A device's place among the attached; dropped, it is free.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    registry: Arc<Registry>,
+    id: SpiffeId,
+    /// What it hears.
+    pub signal: watch::Receiver<Signal>,
+}
+
+impl Registry {
+    /// With room for so many devices, so many streams that have not shown who they are, and so many that were asked
+    /// for everything.
+    pub(crate) fn new(limits: &Limits) -> Registry {
+        Registry {
+            seats: Mutex::default(),
+            seats_max: limits.attached_devices_max,
+            unproven: Arc::new(Semaphore::new(limits.unproven_streams_max)),
+            full_challenges: Arc::new(Semaphore::new(limits.full_challenges_max)),
+        }
+    }
+
+    /// Leave to ask a device for whole logs, if not too many are on their way already.
+    pub(crate) fn full_challenge(&self) -> Option<OwnedSemaphorePermit> {
+        self.full_challenges.clone().try_acquire_owned().ok()
+    }
+
+    /// Lets a stream in that has yet to show evidence.
+    pub(crate) fn admit(&self) -> Result<OwnedSemaphorePermit, NoRoom> {
+        self.unproven.clone().try_acquire_owned().map_err(|_| NoRoom)
+    }
+
+    /// Gives a device that has proven itself its seat; whoever had it before is told to go.
+    pub(crate) fn seat(self: &Arc<Self>, id: &SpiffeId) -> Result<Seat, NoRoom> {
+        let (sender, signal) = watch::channel(Signal::default());
+        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        if seats.len() >= self.seats_max && !seats.contains_key(id) {
+            return Err(NoRoom);
+        }
+        if let Some(earlier) = seats.insert(id.clone(), sender) {
+            earlier.send_modify(|signal| signal.replaced = true);
+        }
+        Ok(Seat { registry: self.clone(), id: id.clone(), signal })
+    }
+
+    /// Makes a device's stream look at its state again, if it is attached.
+    pub(crate) fn wake(&self, id: &SpiffeId) {
+        if let Some(seat) = self.seats.lock().unwrap_or_else(PoisonError::into_inner).get(id) {
+            seat.send_modify(|signal| signal.changes = signal.changes.wrapping_add(1));
+        }
+    }
+
+    /// Whether a device is attached.
+    pub(crate) fn is_attached(&self, id: &SpiffeId) -> bool {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner).contains_key(id)
+    }
+
+    /// How many are.
+    pub(crate) fn attached(&self) -> usize {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut seats = self.registry.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        // A seat taken over is another's by now.
+        if !self.signal.borrow().replaced {
+            seats.remove(&self.id);
+        }
+    }
+}
+
+/// Everything is taken.
+#[derive(Clone, Copy, Debug, Error)]
+#[error("as many devices are attached as there may be")]
+pub(crate) struct NoRoom;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registry(attached_devices_max: usize) -> Arc<Registry> {
+        let limits = Limits { attached_devices_max, unproven_streams_max: 1, ..Limits::default() };
+        Arc::new(Registry::new(&limits))
+    }
+
+    fn id(name: &str) -> SpiffeId {
+        SpiffeId::parse(&format!("spiffe://td/{name}")).unwrap()
+    }
+
+    #[test]
+    fn a_seat_is_taken_over_and_freed_by_its_last_holder_only() {
+        let registry = registry(1);
+        let first = registry.seat(&id("a")).unwrap();
+        assert!(registry.seat(&id("b")).is_err(), "the bound holds");
+        let second = registry.seat(&id("a")).unwrap();
+        assert!(first.signal.borrow().replaced && !second.signal.borrow().replaced);
+        drop(first);
+        assert!(registry.is_attached(&id("a")));
+        drop(second);
+        assert_eq!(registry.attached(), 0);
+    }
+
+    #[test]
+    fn waking_is_heard_once_however_often() {
+        let registry = registry(4);
+        let mut seat = registry.seat(&id("a")).unwrap();
+        assert!(!seat.signal.has_changed().unwrap());
+        registry.wake(&id("a"));
+        registry.wake(&id("a"));
+        registry.wake(&id("b"));
+        assert!(seat.signal.has_changed().unwrap());
+        seat.signal.borrow_and_update();
+        assert!(!seat.signal.has_changed().unwrap());
+    }
+
+    #[test]
+    fn unproven_streams_are_bounded() {
+        let registry = registry(1);
+        let permit = registry.admit().unwrap();
+        assert!(registry.admit().is_err());
+        drop(permit);
+        assert!(registry.admit().is_ok());
+    }
+}
+
+impl Outcome for NoRoom {
+    fn told(&self) -> (Kind, &'static str) {
+        (Kind::Exhausted, "no-room")
+    }
+}

@@ -1,0 +1,278 @@
+//! Devices, for operators: look, explain, vouch, revoke, approve.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use assay_evidence::time::UnixTime;
+use assay_evidence::tpm::endorsement::Endorsement;
+use assay_identity::{SpiffeId, TrustDomain};
+use assay_trust::ear::Nonce;
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::archive::changes;
+use crate::audit::Leaf;
+use crate::clock;
+use crate::device::Device;
+use crate::label::NewLabels;
+use crate::outcome::{Kind, Refusal};
+use crate::parts::Server;
+use crate::store::{Carrier, SvidRecord};
+
+pub(super) async fn list(State(server): State<Arc<Server>>) -> Result<Json<Value>, Refusal> {
+    let now = clock::now();
+    let svids: HashMap<String, u64> = server.store.standing_svids(now).await?.into_iter().collect();
+    let devices = server.store.devices(DEVICES_LISTED_MAX).await?;
+    let devices: Vec<Value> = devices
+        .into_iter()
+        .filter_map(|record| Device::of(record).ok())
+        .map(|device| {
+            let held = svids.get(device.id.as_str()).copied().unwrap_or(0);
+            device_json(&server, &device, held, now)
+        })
+        .collect();
+    Ok(Json(json!({ "devices": devices })))
+}
+
+pub(super) async fn show(
+    State(server): State<Arc<Server>>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, Refusal> {
+    let device = find(&server, &name).await?;
+    explanation(&server, &device).await.map(Json)
+}
+
+/// The same, and what changed since its evidence was last good, as far as that is kept.
+pub(super) async fn explain(
+    State(server): State<Arc<Server>>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, Refusal> {
+    let device = find(&server, &name).await?;
+    let mut answer = explanation(&server, &device).await?;
+    let changes = changes::since_good(&server.store, device.id.as_str()).await.unwrap_or_else(|error| {
+        tracing::warn!(device = %device.id, %error, "kept evidence cannot be read");
+        None
+    });
+    if let Some(answer) = answer.as_object_mut() {
+        answer.insert("changes".to_owned(), json!(changes));
+    }
+    Ok(Json(answer))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Freshness {
+    nonce: Option<String>,
+}
+
+/// The last result as a signed token, for whoever relies on the device.
+pub(super) async fn ear(
+    State(server): State<Arc<Server>>,
+    Path(name): Path<String>,
+    Query(Freshness { nonce }): Query<Freshness>,
+) -> Result<Json<Value>, Refusal> {
+    let nonce = nonce.as_deref().map(Nonce::parse).transpose()?;
+    let device = find(&server, &name).await?;
+    let token = server.ear(&device, nonce, clock::now()).await?;
+    Ok(Json(json!({ "ear": token })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Revoke {
+    reason: String,
+}
+
+pub(super) async fn revoke(
+    State(server): State<Arc<Server>>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Result<Json<Value>, Refusal> {
+    let Revoke { reason } = read(&body)?;
+    if reason.trim().is_empty() || reason.len() > REASON_BYTES_MAX {
+        let message = format!("reason: say why, in at most {REASON_BYTES_MAX} bytes");
+        return Err(Refusal::new(Kind::Malformed, "reason", message));
+    }
+    let device = find(&server, &name).await?;
+    let device = server.revoke(&device.id, reason.trim(), clock::now()).await?;
+    explanation(&server, &device).await.map(Json)
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Approve {
+    paths: Option<Vec<String>>,
+}
+
+pub(super) async fn approve(
+    State(server): State<Arc<Server>>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Result<Json<Value>, Refusal> {
+    let Approve { paths } = if body.is_empty() { Approve::default() } else { read(&body)? };
+    let device = find(&server, &name).await?;
+    let approval = server.approve(&device.id, paths.as_deref(), clock::now()).await?;
+    let policy = approval.policy.map(|policy| json!({ "name": policy.name(), "version": policy.version() }));
+    Ok(Json(json!({ "policy": policy, "approved": approval.approved })))
+}
+
+pub(super) async fn label(
+    State(server): State<Arc<Server>>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Result<Json<Value>, Refusal> {
+    let labels: NewLabels = read(&body)?;
+    let device = find(&server, &name).await?;
+    let device = server.label(&device.id, &labels, "operator", clock::now()).await?;
+    explanation(&server, &device).await.map(Json)
+}
+
+/// A device by its SPIFFE ID, the hash in it, or its name if only one has it.
+pub(super) async fn find(server: &Server, name: &str) -> Result<Device, Refusal> {
+    let unknown = || Refusal::new(Kind::NotFound, "unknown-device", format!("no device is called {name}"));
+    if let Some(id) = as_id(name, &server.config.trust_domain)
+        && let Some(device) = Device::load(&server.store, &id).await.map_err(|error| error.0)?
+    {
+        return Ok(device);
+    }
+    let mut named = server.store.devices_named(name).await?;
+    match (named.pop(), named.is_empty()) {
+        (Some(record), true) => Ok(Device::of(record).map_err(|error| error.0)?),
+        (Some(_), false) => {
+            let message = format!("several devices are called {name}: say the id");
+            Err(Refusal::new(Kind::OutOfTurn, "ambiguous", message))
+        }
+        (None, _) => Err(unknown()),
+    }
+}
+
+fn as_id(name: &str, trust_domain: &TrustDomain) -> Option<SpiffeId> {
+    if let Ok(id) = SpiffeId::parse(name) {
+        return Some(id);
+    }
+    let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(name.as_bytes()).ok()?;
+    Some(SpiffeId::device(trust_domain, bytes.as_slice().try_into().ok()?))
+}
+
+async fn explanation(server: &Server, device: &Device) -> Result<Value, Refusal> {
+    let now = clock::now();
+    let id = device.id.as_str();
+    let grants = server.store.svids_of_device(id, now, GRANTS_SHOWN_MAX).await?;
+    let held = grants.iter().filter(|grant| grant.withdrawn_at.is_none()).count();
+    let findings = server.store.last_appraisal(id).await?.map(|last| last.findings).unwrap_or_default();
+    let events = server.store.events(id, EVENTS_SHOWN_MAX).await?;
+    let endorsement = device.endorsement(&server.endorsers.current(), now).map_err(|error| error.0)?;
+    Ok(json!({
+        "device": device_json(server, device, u64::try_from(held).unwrap_or(u64::MAX), now),
+        "endorsement": endorsement_json(&endorsement),
+        "findings": serde_json::from_str::<Value>(&findings).unwrap_or_else(|_| json!([])),
+        "grants": grants.iter().map(grant_json).collect::<Vec<_>>(),
+        "events": events.iter().map(event_json).collect::<Vec<_>>(),
+    }))
+}
+
+fn device_json(server: &Server, device: &Device, svids: u64, now: UnixTime) -> Value {
+    let state = &device.state;
+    json!({
+        "id": device.id.as_str(),
+        "name": device.record.name,
+        "status": state.status_at(now).name(),
+        "tier": state.tier().name(),
+        "since": state.since(),
+        "evidence_at": state.evidence_at(),
+        "valid_until": state.valid_until(),
+        "policy": state.policy(),
+        "policy_in_force": server.policies.of(device).compiled.map(|policy| policy.citation().to_owned()),
+        "labels": device.labels,
+        "reset_count": state.reset_count(),
+        "reason": state.reason(),
+        "awaiting_approval": state.awaiting_approval(),
+        "attached": server.registry.is_attached(&device.id),
+        "svids": svids,
+        "enrolled_at": device.record.enrolled_at,
+        "agent_version": device.record.agent_version,
+    })
+}
+
+/// Who vouches for the TPM now, and why nobody does.
+fn endorsement_json(endorsement: &Endorsement) -> Value {
+    let certificate = endorsement.certificate().map(|certificate| {
+        json!({
+            "issuer": certificate.issuer(),
+            "manufacturer": certificate.manufacturer(),
+            "valid_until": certificate.valid_until(),
+        })
+    });
+    let identity = endorsement.identity().map(|identity| {
+        json!({
+            "serial": identity.serial(),
+            "issuer": identity.issuer(),
+            "iak_certificate_sha256": identity.iak_certificate_sha256().to_hex(),
+            "idevid_certificate_sha256": identity.idevid_certificate_sha256().to_hex(),
+            "valid_until": identity.valid_until(),
+        })
+    });
+    let failures = endorsement.failures().iter().chain(endorsement.identity_failures());
+    json!({
+        "ek_sha256": endorsement.ek_sha256().to_hex(),
+        "certificate": certificate,
+        "identity": identity,
+        "failures": failures.map(ToString::to_string).collect::<Vec<_>>(),
+    })
+}
+
+fn grant_json(svid: &SvidRecord) -> Value {
+    let entry = match &svid.carrier {
+        Carrier::Device { entry_id, .. } => entry_id.as_deref(),
+        Carrier::Operator => None,
+    };
+    json!({
+        "spiffe_id": svid.spiffe_id,
+        "serial": svid.serial,
+        "entry": entry,
+        "issued_at": svid.issued_at,
+        "not_after": svid.not_after,
+        "withdrawn_at": svid.withdrawn_at,
+    })
+}
+
+/// A leaf that changed a device's fate, with what happened as a sentence and as data.
+pub(super) fn event_json(leaf: &Leaf) -> Value {
+    let event: Value = serde_json::from_str(&leaf.detail).unwrap_or_default();
+    json!({
+        "leaf": leaf.index,
+        "at": leaf.at,
+        "kind": leaf.kind,
+        "actor": leaf.actor,
+        "device": leaf.subject,
+        "detail": sentence(&event),
+        "event": event,
+    })
+}
+
+/// What an event says to people.
+pub(super) fn sentence(event: &Value) -> String {
+    let text = |key: &str| event.get(key).and_then(Value::as_str).unwrap_or_default();
+    match text("kind") {
+        "enrolled" => "EK, AK and device key bound".to_owned(),
+        "appraised" => format!("{}: {}", text("tier"), text("reason")),
+        "expired" => "no fresh evidence came in time".to_owned(),
+        "revoked" => format!("by {}: {}", text("by"), text("reason")),
+        "approved" | "readmitted" => format!("by {}", text("by")),
+        _ => String::new(),
+    }
+}
+
+/// A JSON body; what is wrong with it is said.
+pub(super) fn read<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(body).map_err(|error| Refusal::new(Kind::Malformed, "json", error.to_string()))
+}
+
+/// More than a page or a terminal shows; larger fleets are asked about by name.
+const DEVICES_LISTED_MAX: u32 = 10_000;
+const GRANTS_SHOWN_MAX: u32 = 100;
+const EVENTS_SHOWN_MAX: u32 = 50;
+const REASON_BYTES_MAX: usize = 1024;

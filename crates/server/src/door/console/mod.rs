@@ -1,0 +1,187 @@
+//! The console: status page, REST, and what relying parties fetch.
+//!
+//! Every route is a line of [`routes`], with who may call it; `surface/routes.txt` is the same list for people, and a
+//! test keeps them equal.
+
+mod access;
+mod devices;
+mod entries;
+mod gateways;
+mod page;
+mod policies;
+mod policy;
+mod public;
+mod records;
+mod results;
+mod status;
+mod trial;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use assay_trust::policy::ENVELOPE_BYTES_MAX;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, delete, get, post, put};
+use axum::{Router, extract::State};
+use http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use http::{HeaderMap, HeaderValue};
+use tokio::time::timeout;
+
+pub(crate) use access::SignIns;
+
+use crate::outcome::{Kind, Refusal};
+use crate::parts::Server;
+
+/// Who may call a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Who {
+    /// Anyone: what is told is public by its nature.
+    Anyone,
+    /// Whoever signed in on the page, or shows the operator's token.
+    Viewer,
+    /// Whoever shows the operator's token with the request.
+    Operator,
+}
+
+impl Who {
+    fn name(self) -> &'static str {
+        match self {
+            Who::Anyone => "anyone",
+            Who::Viewer => "viewer",
+            Who::Operator => "operator",
+        }
+    }
+}
+
+struct Route {
+    who: Who,
+    method: &'static str,
+    path: &'static str,
+    handler: MethodRouter<Arc<Server>>,
+}
+
+fn route(who: Who, method: &'static str, path: &'static str, handler: MethodRouter<Arc<Server>>) -> Route {
+    Route { who, method, path, handler }
+}
+
+/// Every route there is.
+fn routes() -> Vec<Route> {
+    use Who::{Anyone, Operator, Viewer};
+    vec![
+        route(Anyone, "GET", "/", get(page::page)),
+        route(Anyone, "POST", "/sign-in", post(page::sign_in).layer(DefaultBodyLimit::max(FORM_BYTES_MAX))),
+        route(Anyone, "POST", "/sign-out", post(page::sign_out)),
+        route(Anyone, "GET", "/assets/console.css", get(page::css)),
+        route(Anyone, "GET", "/assets/console.js", get(page::js)),
+        route(Viewer, "GET", "/page/fleet", get(page::fleet)),
+        route(Anyone, "GET", "/health", get(public::health)),
+        route(Anyone, "GET", "/metrics", get(public::metrics)),
+        route(Anyone, "GET", "/crl", get(public::crl)),
+        route(Anyone, "GET", "/bundle", get(public::bundle)),
+        route(Anyone, "GET", "/jwks.json", get(public::jwks)),
+        route(Anyone, "GET", "/trust/status", get(public::trust_status)),
+        route(Operator, "GET", "/v1/devices", get(devices::list)),
+        route(Operator, "GET", "/v1/devices/{device}", get(devices::show)),
+        route(Operator, "GET", "/v1/devices/{device}/explain", get(devices::explain)),
+        route(Operator, "GET", "/v1/devices/{device}/ear", get(devices::ear)),
+        route(Operator, "POST", "/v1/devices/{device}/revoke", post(devices::revoke)),
+        route(Operator, "POST", "/v1/devices/{device}/approve", post(devices::approve)),
+        route(
+            Operator,
+            "POST",
+            "/v1/devices/{device}/labels",
+            post(devices::label).layer(DefaultBodyLimit::max(FORM_BYTES_MAX)),
+        ),
+        route(Operator, "GET", "/v1/policy", get(policy::show)),
+        route(Operator, "PUT", "/v1/policy", put(policy::set)),
+        route(Operator, "GET", "/v1/policies", get(policies::list)),
+        route(Operator, "POST", "/v1/policies/unassign", post(policies::unassign)),
+        route(Operator, "POST", "/v1/policies/rollouts", post(policies::start)),
+        route(Operator, "GET", "/v1/policies/rollouts/{name}", get(policies::status)),
+        route(Operator, "POST", "/v1/policies/rollouts/{name}/widen", post(policies::widen)),
+        route(Operator, "POST", "/v1/policies/rollouts/{name}/finish", post(policies::finish)),
+        route(Operator, "POST", "/v1/policies/rollouts/{name}/abort", post(policies::abort)),
+        route(Operator, "POST", "/v1/policy/try", post(trial::start)),
+        route(Operator, "GET", "/v1/results", get(results::list)),
+        route(Operator, "GET", "/v1/results/{result}/evidence", get(results::evidence)),
+        route(Operator, "GET", "/v1/entries", get(entries::list)),
+        route(Operator, "POST", "/v1/entries", post(entries::create)),
+        route(Operator, "DELETE", "/v1/entries/{entry}", delete(entries::remove)),
+        route(Operator, "POST", "/v1/gateways", post(gateways::issue)),
+        route(Operator, "GET", "/v1/telemetry", get(records::telemetry)),
+        route(Operator, "GET", "/v1/audit", get(records::audit)),
+    ]
+}
+
+/// The routes and who may call them, a line each: what `surface/routes.txt` has to say.
+pub fn surface() -> String {
+    routes()
+        .iter()
+        .map(|route| format!("{:8} {:6} {}\n", route.who.name(), route.method, route.path))
+        .collect()
+}
+
+/// The whole console.
+pub(crate) fn router(server: &Arc<Server>) -> Router {
+    let guarded = |route: Route| {
+        let handler = match route.who {
+            Who::Anyone => route.handler,
+            Who::Viewer => {
+                route.handler.route_layer(middleware::from_fn_with_state(server.clone(), access::viewer))
+            }
+            Who::Operator => {
+                route.handler.route_layer(middleware::from_fn_with_state(server.clone(), access::operator))
+            }
+        };
+        (route.path, handler)
+    };
+    routes()
+        .into_iter()
+        .map(guarded)
+        .fold(Router::new(), |router, (path, handler)| router.route(path, handler))
+        .fallback(nothing_here)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(server.clone(), within_time_and_safely))
+        .with_state(server.clone())
+}
+
+async fn nothing_here() -> Refusal {
+    Refusal::new(Kind::NotFound, "no-route", "there is nothing at this path")
+}
+
+async fn within_time_and_safely(State(_): State<Arc<Server>>, request: Request, next: Next) -> Response {
+    let mut response = match timeout(REQUEST_WITHIN, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Refusal::new(Kind::Late, "deadline", "the request took too long").into_response(),
+    };
+    protect(response.headers_mut());
+    response
+}
+
+/// The page loads its own style and script and nothing else, and nothing else may frame it.
+fn protect(headers: &mut HeaderMap) {
+    let headers_and_values: [(HeaderName, &'static str); 6] = [
+        (CONTENT_SECURITY_POLICY, CONTENT_POLICY),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (X_FRAME_OPTIONS, "DENY"),
+        (REFERRER_POLICY, "no-referrer"),
+        (STRICT_TRANSPORT_SECURITY, "max-age=31536000"),
+        (CACHE_CONTROL, "no-store"),
+    ];
+    for (name, value) in headers_and_values {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+}
+
+const CONTENT_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
+                              img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+/// A policy of 100,000 files has some 15 MB and 20 in its envelope, and nothing else comes near.
+const BODY_BYTES_MAX: usize = ENVELOPE_BYTES_MAX;
+/// A token is 43 bytes, and labels that a device may have some 2,000.
+const FORM_BYTES_MAX: usize = 4096;
+const REQUEST_WITHIN: Duration = Duration::from_secs(30);

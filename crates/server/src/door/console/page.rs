@@ -1,0 +1,279 @@
+//! The status page: how the fleet stands, at a glance, and what just happened.
+//!
+//! Rendered here, refreshed by a few lines of script that fetch the same fragment again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use askama::Template;
+use assay_evidence::time::UnixTime;
+use assay_identity::SpiffeId;
+use assay_trust::Status;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use http::header::{CONTENT_TYPE, SET_COOKIE};
+use http::{HeaderMap, HeaderValue};
+use serde_json::Value;
+
+use super::access::may_view;
+use super::devices::sentence;
+use crate::clock;
+use crate::device::Device;
+use crate::outcome::{Kind, Refusal};
+use crate::parts::Server;
+
+#[derive(Template)]
+#[template(path = "console.html")]
+struct Page {
+    trust_domain: String,
+    /// The fleet's fragment; nothing for who has not signed in.
+    fleet: Option<String>,
+    refused: bool,
+}
+
+#[derive(Template)]
+#[template(path = "fleet.html")]
+struct Fleet {
+    /// Each policy in force, and for whom.
+    policies: Vec<String>,
+    attached: usize,
+    tiles: Vec<Tile>,
+    devices: Vec<DeviceRow>,
+    /// Devices beyond those shown.
+    more: u64,
+    events: Vec<EventRow>,
+    time: String,
+}
+
+struct Tile {
+    status: &'static str,
+    count: u64,
+}
+
+struct DeviceRow {
+    name: String,
+    id: String,
+    short_id: String,
+    labels: String,
+    status: &'static str,
+    tier: &'static str,
+    reason: String,
+    evidence_age: String,
+    svids: u64,
+    attached: bool,
+}
+
+struct EventRow {
+    time: String,
+    device: String,
+    kind: String,
+    detail: String,
+    /// What colours it.
+    mood: &'static str,
+}
+
+pub(super) async fn page(
+    State(server): State<Arc<Server>>,
+    headers: HeaderMap,
+) -> Result<Html<String>, Refusal> {
+    let fleet = match may_view(&server, &headers) {
+        true => Some(render(&Fleet::load(&server, clock::now()).await?)?),
+        false => None,
+    };
+    let page = Page { trust_domain: server.config.trust_domain.to_string(), fleet, refused: false };
+    render(&page).map(Html)
+}
+
+pub(super) async fn fleet(State(server): State<Arc<Server>>) -> Result<Html<String>, Refusal> {
+    render(&Fleet::load(&server, clock::now()).await?).map(Html)
+}
+
+/// The token is Base64url, so the form's encoding leaves it as it is.
+pub(super) async fn sign_in(State(server): State<Arc<Server>>, body: Bytes) -> Result<Response, Refusal> {
+    let form = std::str::from_utf8(&body).unwrap_or_default();
+    let token = form.split('&').find_map(|field| field.strip_prefix("token=")).unwrap_or_default();
+    if !server.operator.is(token.trim()) {
+        let page = Page { trust_domain: server.config.trust_domain.to_string(), fleet: None, refused: true };
+        return Ok((http::StatusCode::UNAUTHORIZED, Html(render(&page)?)).into_response());
+    }
+    with_cookie(server.sign_ins.add(clock::now())?)
+}
+
+pub(super) async fn sign_out(
+    State(server): State<Arc<Server>>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    with_cookie(server.sign_ins.remove(&headers))
+}
+
+pub(super) async fn css() -> impl IntoResponse {
+    ([(CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("../../../assets/console.css"))
+}
+
+pub(super) async fn js() -> impl IntoResponse {
+    ([(CONTENT_TYPE, "text/javascript; charset=utf-8")], include_str!("../../../assets/console.js"))
+}
+
+impl Fleet {
+    async fn load(server: &Server, now: UnixTime) -> Result<Fleet, Refusal> {
+        let counts: HashMap<String, u64> = server.store.device_counts().await?.into_iter().collect();
+        let svids: HashMap<String, u64> = server.store.standing_svids(now).await?.into_iter().collect();
+        let records = server.store.devices(DEVICES_SHOWN_MAX).await?;
+        let total: u64 = counts.values().sum();
+        let devices: Vec<Device> = records.into_iter().filter_map(|record| Device::of(record).ok()).collect();
+        let names: HashMap<&str, &str> =
+            devices.iter().map(|device| (device.id.as_str(), device.record.name.as_str())).collect();
+        let events = server.store.recent_events(EVENTS_SHOWN_MAX).await?;
+        let events = events
+            .iter()
+            .map(|leaf| {
+                let event: Value = serde_json::from_str(&leaf.detail).unwrap_or_default();
+                EventRow {
+                    time: clock_time(leaf.at),
+                    device: names
+                        .get(leaf.subject.as_str())
+                        .map_or_else(|| short(&leaf.subject), |name| (*name).to_owned()),
+                    kind: leaf.kind.strip_prefix("device.").unwrap_or(&leaf.kind).to_owned(),
+                    detail: sentence(&event),
+                    mood: mood(&leaf.kind, &event),
+                }
+            })
+            .collect();
+        let rows: Vec<DeviceRow> = devices
+            .iter()
+            .map(|device| row(server, device, svids.get(device.id.as_str()).copied().unwrap_or(0), now))
+            .collect();
+        Ok(Fleet {
+            policies: policies(server),
+            attached: server.registry.attached(),
+            tiles: STATUSES
+                .iter()
+                .map(|status| Tile {
+                    status: status.name(),
+                    count: counts.get(status.name()).copied().unwrap_or(0),
+                })
+                .collect(),
+            more: total.saturating_sub(u64::try_from(rows.len()).unwrap_or(u64::MAX)),
+            devices: rows,
+            events,
+            time: clock_time(now),
+        })
+    }
+}
+
+fn row(server: &Server, device: &Device, svids: u64, now: UnixTime) -> DeviceRow {
+    let state = &device.state;
+    DeviceRow {
+        name: device.record.name.clone(),
+        id: device.id.to_string(),
+        short_id: short(device.id.as_str()),
+        labels: device.labels.to_string(),
+        status: state.status_at(now).name(),
+        tier: state.tier().name(),
+        reason: state.reason().to_owned(),
+        evidence_age: state.evidence_at().map_or_else(|| "never".to_owned(), |at| age(at, now)),
+        svids,
+        attached: server.registry.is_attached(&device.id),
+    }
+}
+
+/// `base v3`, and for whom or how far on its way where there is something to say.
+fn policies(server: &Server) -> Vec<String> {
+    let in_force = server.policies.current();
+    let mut policies = Vec::new();
+    for assigned in in_force.plan.assignments().iter().rev() {
+        let mut text = in_force.citation(assigned.revision).to_owned();
+        if let Some(rollout) = &assigned.rollout {
+            text += &format!(" → {} ({} %)", in_force.citation(rollout.new), rollout.percent);
+        }
+        if !assigned.selector.is_empty() {
+            text += &format!(" for {}", assigned.selector);
+        }
+        policies.push(text);
+    }
+    if let Some(more) = policies.len().checked_sub(POLICIES_SHOWN_MAX).filter(|more| *more > 0) {
+        policies.truncate(POLICIES_SHOWN_MAX);
+        policies.push(format!("{more} more"));
+    }
+    policies
+}
+
+/// The start of the hash in a device's ID.
+fn short(id: &str) -> String {
+    let hex = SpiffeId::parse(id).ok().and_then(|id| id.device_hex().map(str::to_owned));
+    hex.as_deref().and_then(|hex| hex.get(..12)).unwrap_or(id).to_owned()
+}
+
+fn age(at: UnixTime, now: UnixTime) -> String {
+    match now.0.saturating_sub(at.0) {
+        seconds @ 0..=119 => format!("{seconds} s"),
+        seconds @ 120..=7199 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3600),
+    }
+}
+
+/// Hours, minutes and seconds of the day, UTC.
+fn clock_time(at: UnixTime) -> String {
+    at.to_string().get(11..19).unwrap_or_default().to_owned()
+}
+
+fn mood(kind: &str, event: &Value) -> &'static str {
+    let tier = event.get("tier").and_then(Value::as_str).unwrap_or_default();
+    match (kind, tier) {
+        ("device.appraised", "affirming") | ("device.approved", _) => "good",
+        ("device.appraised", "contraindicated") | ("device.revoked", _) => "bad",
+        ("device.appraised", _) | ("device.expired", _) => "odd",
+        _ => "plain",
+    }
+}
+
+fn render(template: &impl Template) -> Result<String, Refusal> {
+    template.render().map_err(|error| Refusal::new(Kind::Unavailable, "page", error.to_string()))
+}
+
+fn with_cookie(cookie: String) -> Result<Response, Refusal> {
+    let value = HeaderValue::from_str(&cookie)
+        .map_err(|_| Refusal::new(Kind::Unavailable, "cookie", "the cookie could not be set"))?;
+    Ok(([(SET_COOKIE, value)], Redirect::to("/")).into_response())
+}
+
+const STATUSES: [Status; 5] =
+    [Status::Trusted, Status::Suspect, Status::Enrolled, Status::Expired, Status::Revoked];
+const DEVICES_SHOWN_MAX: u32 = 500;
+const EVENTS_SHOWN_MAX: u32 = 30;
+const POLICIES_SHOWN_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_read_well() {
+        assert_eq!(age(UnixTime(100), UnixTime(103)), "3 s");
+        assert_eq!(age(UnixTime(0), UnixTime(600)), "10 min");
+        assert_eq!(age(UnixTime(0), UnixTime(90_000)), "25 h");
+        assert_eq!(age(UnixTime(9), UnixTime(3)), "0 s");
+    }
+
+    #[test]
+    fn what_a_device_is_called_cannot_become_markup() {
+        let devices = vec![DeviceRow {
+            name: "<script>".to_owned(),
+            id: "spiffe://td/x".to_owned(),
+            short_id: "x".to_owned(),
+            labels: String::new(),
+            status: "trusted",
+            tier: "affirming",
+            reason: "a & b".to_owned(),
+            evidence_age: "1 s".to_owned(),
+            svids: 1,
+            attached: true,
+        }];
+        let (tiles, events) = (Vec::new(), Vec::new());
+        let fleet =
+            Fleet { policies: Vec::new(), attached: 1, tiles, devices, more: 0, events, time: String::new() };
+        let html = fleet.render().unwrap();
+        assert!(!html.contains("<script>") && html.contains("a &#38; b"), "{html}");
+    }
+}

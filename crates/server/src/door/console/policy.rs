@@ -1,0 +1,140 @@
+//! One policy: the one in force, or a version that once was, and putting another in its place.
+
+use std::sync::Arc;
+
+use assay_trust::assignment::Plan;
+use assay_trust::labels::Selector;
+use assay_trust::policy::POLICY_BYTES_MAX;
+use axum::Json;
+use axum::extract::{FromRequest, Query, Request, State};
+use axum::http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::devices::find;
+use crate::clock;
+use crate::outcome::{Kind, Refusal};
+use crate::parts::Server;
+use crate::policy::PolicyChangeError;
+use crate::store::PolicyRecord;
+
+/// Which policy; nothing: the one for every device.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Which {
+    /// The one in force for this device.
+    device: Option<String>,
+    /// The one assigned to these labels.
+    selector: Option<String>,
+    /// The one of this name.
+    name: Option<String>,
+    /// This version of the name, whether or not it is in force.
+    version: Option<u64>,
+}
+
+pub(super) async fn show(
+    State(server): State<Arc<Server>>,
+    Query(which): Query<Which>,
+) -> Result<Json<Value>, Refusal> {
+    let policy = find_policy(&server, which).await?;
+    let answer = policy.map_or_else(
+        || json!({ "name": null, "version": null, "text": null }),
+        |policy| {
+            json!({
+                "name": policy.name, "version": policy.version, "text": policy.text, "revision": policy.revision,
+                "set_at": policy.set_at, "set_by": policy.set_by, "digest": policy.digest,
+                "signed": policy.envelope.is_some(),
+            })
+        },
+    );
+    Ok(Json(answer))
+}
+
+async fn find_policy(server: &Server, which: Which) -> Result<Option<PolicyRecord>, Refusal> {
+    let plan = &server.policies.current().plan;
+    let revision = match which {
+        Which { device: Some(device), selector: None, name: None, version: None } => {
+            let device = find(server, &device).await?;
+            plan.revision_for(&device.id, &device.labels)
+        }
+        Which { device: None, selector: Some(selector), name: None, version: None } => {
+            Some(plan.assigned(&selector_of(&selector)?).map_err(PolicyChangeError::from)?.revision)
+        }
+        Which { device: None, selector: None, name: Some(name), version: Some(version) } => {
+            return server.store.policy_version(&name, version).await.map(Some).map_err(Refusal::from);
+        }
+        Which { device: None, selector: None, name: Some(name), version: None } => Some(named(plan, &name)?),
+        Which { device: None, selector: None, name: None, version: None } => {
+            plan.assigned(&Selector::default()).ok().map(|assigned| assigned.revision)
+        }
+        _ => {
+            let message = "say one of device, selector and name, and version only beside name";
+            return Err(Refusal::new(Kind::Malformed, "query", message));
+        }
+    };
+    match revision {
+        Some(revision) => Ok(Some(server.store.policy(revision).await?)),
+        None => Ok(None),
+    }
+}
+
+/// The revision in force of the policies of a name, if there is one.
+fn named(plan: &Plan, name: &str) -> Result<u64, Refusal> {
+    let mut assigned = plan.assignments().iter().filter(|assigned| assigned.name == name);
+    match (assigned.next(), assigned.next()) {
+        (Some(one), None) => Ok(one.revision),
+        (Some(one), Some(other)) => {
+            let (one, other) = (one.selector.whom(), other.selector.whom());
+            let message =
+                format!("{name} is in force for {one} and for {other}: say the version or a device");
+            Err(Refusal::new(Kind::OutOfTurn, "ambiguous", message))
+        }
+        (None, _) => {
+            let message = format!("no policy {name} is in force: assay policy list shows what is");
+            Err(Refusal::new(Kind::NotFound, "unknown-policy", message))
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Whom {
+    /// As labels are written; nothing: every device.
+    #[serde(default)]
+    selector: String,
+}
+
+pub(super) async fn set(
+    State(server): State<Arc<Server>>,
+    Query(whom): Query<Whom>,
+    PolicyText(text): PolicyText,
+) -> Result<Json<Value>, Refusal> {
+    let selector = selector_of(&whom.selector)?;
+    let policy = server.set_policy(text, &selector, "operator", clock::now()).await?;
+    Ok(Json(json!({
+        "name": policy.name, "version": policy.version, "digest": policy.digest, "selector": selector.to_string(),
+    })))
+}
+
+/// A policy as it was sent.
+pub(super) struct PolicyText(pub(super) String);
+
+impl<S: Send + Sync> FromRequest<S> for PolicyText {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        let text = String::from_request(request, state).await;
+        text.map(PolicyText).map_err(|rejection| match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                let message = format!("the policy has more than the {POLICY_BYTES_MAX} bytes that are read");
+                Refusal::new(Kind::Malformed, "size", message)
+            }
+            _ => Refusal::new(Kind::Malformed, "text", "the policy did not arrive whole, as text in UTF-8"),
+        })
+    }
+}
+
+/// Reads a selector.
+pub(super) fn selector_of(text: &str) -> Result<Selector, PolicyChangeError> {
+    Ok(text.parse()?)
+}

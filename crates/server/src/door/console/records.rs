@@ -1,0 +1,85 @@
+//! What was recorded: telemetry that came in or was refused, and the audit trail.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Query, State};
+use data_encoding::HEXLOWER;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::devices::find;
+use crate::outcome::Refusal;
+use crate::parts::Server;
+
+#[derive(Deserialize)]
+pub(super) struct Which {
+    device: Option<String>,
+    limit: Option<u32>,
+}
+
+/// The last batches, newest first, accepted and refused.
+pub(super) async fn telemetry(
+    State(server): State<Arc<Server>>,
+    Query(which): Query<Which>,
+) -> Result<Json<Value>, Refusal> {
+    let device = match which.device {
+        Some(name) => Some(find(&server, &name).await?.id.to_string()),
+        None => None,
+    };
+    let limit = which.limit.unwrap_or(RECORDS_DEFAULT).clamp(1, RECORDS_MAX);
+    let accepted = server.store.telemetry(device.as_deref(), limit).await?;
+    let refused = server.store.telemetry_refusals(device.as_deref(), limit).await?;
+    let accepted = accepted.into_iter().map(|batch| {
+        let record = json!({
+            "accepted": true, "at": batch.received_at, "device": batch.device_id, "sequence": batch.sequence,
+            "items": batch.items, "location": batch.location, "bytes": batch.payload_bytes, "leaf": batch.leaf,
+        });
+        ((batch.received_at, batch.sequence), record)
+    });
+    let refused = refused.into_iter().map(|refusal| {
+        let record = json!({
+            "accepted": false, "at": refusal.at, "device": refusal.device_id, "sequence": refusal.sequence,
+            "code": refusal.code, "reason": refusal.reason,
+        });
+        ((refusal.at, refusal.sequence), record)
+    });
+    let mut records: Vec<_> = accepted.chain(refused).collect();
+    // Several batches may arrive within one second.
+    records.sort_by_key(|(order, _)| std::cmp::Reverse(*order));
+    let records: Vec<Value> = records.into_iter().map(|(_, record)| record).collect();
+    Ok(Json(json!({ "records": records })))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Range {
+    /// The index to start from.
+    after: Option<u64>,
+    limit: Option<u32>,
+}
+
+/// Leaves of the audit trail with an index above `after`, oldest first.
+pub(super) async fn audit(
+    State(server): State<Arc<Server>>,
+    Query(range): Query<Range>,
+) -> Result<Json<Value>, Refusal> {
+    let from = range.after.map_or(0, |after| after.saturating_add(1));
+    let limit = range.limit.unwrap_or(RECORDS_DEFAULT).clamp(1, RECORDS_MAX);
+    let leaves: Vec<Value> = server
+        .store
+        .audit_leaves(from, limit)
+        .await?
+        .into_iter()
+        .map(|leaf| {
+            json!({
+                "index": leaf.index, "at": leaf.at, "kind": leaf.kind, "actor": leaf.actor,
+                "subject": leaf.subject, "hash": HEXLOWER.encode(&leaf.hash),
+                "detail": serde_json::from_str::<Value>(&leaf.detail).unwrap_or_default(),
+            })
+        })
+        .collect();
+    Ok(Json(json!({ "leaves": leaves })))
+}
+
+const RECORDS_DEFAULT: u32 = 100;
+const RECORDS_MAX: u32 = 1000;

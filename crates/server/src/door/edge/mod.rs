@@ -1,0 +1,117 @@
+//! `assay.edge.v1` over gRPC: messages in, use cases, messages out.
+
+mod enroll;
+mod messages;
+pub(crate) mod session;
+mod status;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use assay_wire::edge::edge_server::{Edge, EdgeServer};
+use assay_wire::edge::{
+    DeviceMessage, EnrollRequest, EnrollResponse, ServerMessage, SubmitRequest, SubmitResponse,
+};
+use assay_wire::{EDGE_MESSAGE_BYTES_MAX, SUBMIT_BYTES_MAX};
+use axum::Router;
+use axum::extract::Request as HttpRequest;
+use axum::middleware::{self, Next};
+use axum::response::Response as HttpResponse;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::StreamExt;
+use tokio_stream::adapters::Map;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::Routes;
+use tonic::{Request, Response, Status, Streaming};
+
+use self::messages::Messages;
+use self::session::Answer;
+use crate::clock;
+use crate::grant::telemetry;
+use crate::outcome::{Kind, Refusal};
+use crate::parts::Server;
+
+/// The edge service; who may call it is decided in the handshake.
+pub(crate) fn router(server: &Arc<Server>) -> Router {
+    let service = EdgeServer::new(EdgeService(server.clone()))
+        .max_decoding_message_size(EDGE_MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(EDGE_MESSAGE_BYTES_MAX);
+    let router = Routes::new(service).into_axum_router();
+    router.layer(middleware::from_fn(in_time)).layer(middleware::from_fn(messages::keep_body))
+}
+
+/// A request that is sent drop by drop does not hold its place for ever; streams look after themselves.
+async fn in_time(request: HttpRequest, next: Next) -> HttpResponse {
+    if !request.uri().path().ends_with("/Submit") {
+        return next.run(request).await;
+    }
+    match timeout(SUBMIT_WITHIN, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let late = Refusal::new(Kind::Late, "deadline", "the request took too long");
+            Status::from(late).into_http()
+        }
+    }
+}
+
+struct EdgeService(Arc<Server>);
+
+#[tonic::async_trait]
+impl Edge for EdgeService {
+    type EnrollStream = ReceiverStream<Result<EnrollResponse, Status>>;
+    type AttachStream = Map<ReceiverStream<Answer>, fn(Answer) -> Result<ServerMessage, Status>>;
+
+    async fn enroll(
+        &self,
+        request: Request<Streaming<EnrollRequest>>,
+    ) -> Result<Response<Self::EnrollStream>, Status> {
+        let (answers, stream) = mpsc::channel(ANSWERS_WAITING_MAX);
+        let (server, inbound) = (self.0.clone(), request.into_inner());
+        tokio::spawn(async move {
+            if let Err(refusal) = enroll::converse(&server, inbound, &answers).await {
+                tracing::info!(code = refusal.code(), refusal = ?refusal, "enrollment refused");
+                answers.send(Err(refusal.into())).await.ok();
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<DeviceMessage>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        let (answers, stream) = mpsc::channel(ANSWERS_WAITING_MAX);
+        let (server, inbound) = (self.0.clone(), Messages::of(request.extensions())?);
+        tokio::spawn(async move {
+            if let Err(end) = session::attach(server, inbound, answers.clone()).await {
+                let refusal = Refusal::from(end);
+                tracing::debug!(code = refusal.code(), refusal = ?refusal, "stream ended");
+                timeout(LAST_WORD_WITHIN, answers.send(Box::new(Err(refusal.into())))).await.ok();
+            }
+        });
+        let unboxed: fn(Answer) -> _ = |answer| *answer;
+        Ok(Response::new(ReceiverStream::new(stream).map(unboxed)))
+    }
+
+    async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {
+        let request = request.into_inner();
+        let bytes = request.statement.len() + request.signature.len() + request.payload.len();
+        if bytes > SUBMIT_BYTES_MAX {
+            return Err(Refusal::new(Kind::Exhausted, "size", "the submission is too large").into());
+        }
+        match telemetry::submit(&self.0, request, clock::now()).await {
+            Ok(response) => Ok(Response::new(response)),
+            Err(error) => {
+                let refusal = Refusal::from(error);
+                tracing::info!(code = refusal.code(), refusal = ?refusal, "telemetry refused");
+                Err(refusal.into())
+            }
+        }
+    }
+}
+
+/// Messages that may wait for a device to read; each is small, and a stream that lags is ended.
+const ANSWERS_WAITING_MAX: usize = 8;
+const SUBMIT_WITHIN: Duration = Duration::from_secs(30);
+const LAST_WORD_WITHIN: Duration = Duration::from_secs(1);

@@ -1,0 +1,435 @@
+//! An attached device's stream: challenges out, evidence in, and whatever it holds the moment it changes.
+//!
+//! One task per stream. It owns the device's [`Attester`]; everything else reaches it as a signal that says "look
+//! again". Streams by the thousand wait nearly always, so what a task needs only while it works is boxed. Start at
+//! [`attach`].
+
+mod pace;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use assay_evidence::time::UnixTime;
+use assay_identity::SpiffeId;
+use assay_trust::Status as TrustStatus;
+use assay_wire::edge::{self, device_message, server_message};
+use axum::body::Bytes;
+use thiserror::Error;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_stream::{Stream, StreamExt};
+
+use crate::attest::table::{NoRoom, Seat};
+use crate::attest::{AttestError, Attester, Challenge, Step};
+use crate::clock;
+use crate::grant::svid::{SvidError, device_svid, workload_svid};
+use crate::in_force::policies::PlanInForce;
+use crate::keys::{Chain, KeysError};
+use crate::outcome::{Kind, Outcome};
+use crate::parts::Server;
+use crate::store::StoreError;
+use pace::{Allowance, Pace};
+
+/// Serves one stream until it ends.
+pub(crate) async fn attach<S>(
+    server: Arc<Server>,
+    mut inbound: S,
+    outbound: mpsc::Sender<Answer>,
+) -> Result<(), SessionEnd>
+where
+    S: Stream<Item = Result<edge::DeviceMessage, tonic::Status>> + Unpin,
+{
+    let permit = server.registry.admit()?;
+    let hello =
+        timeout(server.config.challenge_ttl(), inbound.next()).await.map_err(|_| SessionEnd::Silent)?;
+    let hello = match hello {
+        Some(Ok(edge::DeviceMessage { message: Some(device_message::Message::Hello(hello)) })) => hello,
+        Some(Ok(_)) => return Err(SessionEnd::OutOfTurn),
+        Some(Err(status)) => return broken(&status),
+        None => return Ok(()),
+    };
+    let id = SpiffeId::parse(&hello.device_id).map_err(|_| SessionEnd::NotAnId)?;
+    let attester = Box::pin(Attester::new(&server, &id, clock::now())).await?;
+    let mut session = Session::new(server, attester, permit, outbound);
+    Box::pin(session.challenge()).await?;
+    session.serve(inbound).await
+}
+
+/// A message on its way out. A queue has room for dozens from the start, so that each stream pays for their size.
+pub(crate) type Answer = Box<Result<edge::ServerMessage, tonic::Status>>;
+
+struct Session {
+    server: Arc<Server>,
+    attester: Attester,
+    standing: Standing,
+    outstanding: Option<Challenge>,
+    pace: Pace,
+    svid_requests: Allowance,
+    held: Option<Held>,
+    /// Whether the device has heard what it holds.
+    told: bool,
+    crl: watch::Receiver<Bytes>,
+    plan: watch::Receiver<Arc<PlanInForce>>,
+    /// The policy that judges the device, as of the last look.
+    revision: u64,
+    outbound: mpsc::Sender<Answer>,
+}
+
+/// Whether the stream has shown to be the device's.
+enum Standing {
+    /// Not yet; it holds one of few places.
+    Unproven { _permit: OwnedSemaphorePermit },
+    /// Yes, and it has the device's seat.
+    Proven(Seat),
+}
+
+/// The device's SVID, and when to get the next one.
+struct Held {
+    chain: Chain,
+    renew_at: UnixTime,
+    state_version: u64,
+}
+
+impl Session {
+    fn new(
+        server: Arc<Server>,
+        attester: Attester,
+        permit: OwnedSemaphorePermit,
+        outbound: mpsc::Sender<Answer>,
+    ) -> Session {
+        let mut plan = server.policies.watch();
+        let revision = plan.borrow_and_update().of(&attester.device).revision;
+        Session {
+            pace: Pace::new(server.config.attest_interval(), Instant::now()),
+            crl: server.revocations.watch(),
+            standing: Standing::Unproven { _permit: permit },
+            outstanding: None,
+            svid_requests: Allowance::new(Instant::now()),
+            held: None,
+            told: false,
+            plan,
+            revision,
+            attester,
+            server,
+            outbound,
+        }
+    }
+
+    async fn serve<S>(&mut self, mut inbound: S) -> Result<(), SessionEnd>
+    where
+        S: Stream<Item = Result<edge::DeviceMessage, tonic::Status>> + Unpin,
+    {
+        let mut entries = self.server.entries.watch();
+        let mut endorsers = self.attester.endorsers.clone();
+        let mut shutdown = self.server.shutdown.clone();
+        loop {
+            let due = self.outstanding.as_ref().map_or(self.pace.next(), |challenge| challenge.expires_at);
+            tokio::select! {
+                // What was withdrawn is told before anything else is.
+                biased;
+                () = woken(&mut self.standing) => Box::pin(self.look_again()).await?,
+                Ok(()) = shutdown.changed() => return Err(SessionEnd::ShuttingDown),
+                () = sleep_until(due) => match self.outstanding {
+                    Some(_) => return Err(SessionEnd::Silent),
+                    None => Box::pin(self.challenge()).await?,
+                },
+                Ok(()) = self.crl.changed() => Box::pin(self.tell_again()).await?,
+                Ok(()) = endorsers.changed() => Box::pin(self.endorse_again()).await?,
+                Ok(()) = self.plan.changed() => self.heed_plan(),
+                Ok(()) = entries.changed() => Box::pin(self.tell_again()).await?,
+                message = inbound.next() => match message {
+                    Some(Ok(message)) => Box::pin(self.hear(message)).await?,
+                    Some(Err(status)) => return broken(&status),
+                    None => return Ok(()),
+                },
+            }
+        }
+    }
+
+    async fn hear(&mut self, message: edge::DeviceMessage) -> Result<(), SessionEnd> {
+        match message.message {
+            Some(device_message::Message::Evidence(evidence)) => self.judge(evidence).await,
+            Some(device_message::Message::Changed(_)) => {
+                self.pace.soon(Instant::now());
+                Ok(())
+            }
+            Some(device_message::Message::WorkloadSvid(request)) => self.workload_svid(request).await,
+            Some(device_message::Message::Hello(_)) => Err(SessionEnd::OutOfTurn),
+            // A message of a later version: what we do not know we need not answer.
+            None => Ok(()),
+        }
+    }
+
+    async fn challenge(&mut self) -> Result<(), SessionEnd> {
+        let Some((challenge, message)) = self.attester.challenge(&self.server)? else {
+            self.pace.postpone(Instant::now());
+            return Ok(());
+        };
+        self.outstanding = Some(challenge);
+        self.pace.challenged(Instant::now());
+        self.send(server_message::Message::Challenge(message)).await
+    }
+
+    async fn judge(&mut self, evidence: edge::Evidence) -> Result<(), SessionEnd> {
+        let challenge = self.outstanding.take().ok_or(AttestError::NotAnAnswer)?;
+        let proven = matches!(self.standing, Standing::Proven(_));
+        let outcome = self.attester.judge(&self.server, challenge, evidence, proven, clock::now()).await;
+        match outcome {
+            Ok(Step::AskAgain) => self.challenge().await,
+            Ok(Step::Verdict(verdict)) => {
+                if !proven {
+                    let seat = self.server.registry.seat(&self.attester.device.id)?;
+                    self.standing = Standing::Proven(seat);
+                }
+                self.send(server_message::Message::Verdict(verdict)).await?;
+                if !proven {
+                    // What changed before there was a seat to wake.
+                    self.look_again().await?;
+                }
+                self.settle().await
+            }
+            Err(error) => self.part(error).await,
+        }
+    }
+
+    /// Another part of the server changed something about this device.
+    async fn look_again(&mut self) -> Result<(), SessionEnd> {
+        if let Standing::Proven(seat) = &mut self.standing
+            && seat.signal.borrow_and_update().replaced
+        {
+            return Err(SessionEnd::Replaced);
+        }
+        let before = self.attester.device.state.version();
+        match self.attester.reload(&self.server.store).await {
+            Ok(()) => {
+                self.heed_plan();
+                if self.attester.device.state.version() != before { self.settle().await } else { Ok(()) }
+            }
+            Err(error) => self.part(error).await,
+        }
+    }
+
+    /// Hurries to attest again if another policy judges the device now.
+    fn heed_plan(&mut self) {
+        let revision = self.plan.borrow_and_update().of(&self.attester.device).revision;
+        if revision != self.revision {
+            self.revision = revision;
+            self.pace.hurry(self.server.registry.attached(), Instant::now());
+        }
+    }
+
+    /// Whoever vouches for the device may have taken that back, or come by it.
+    async fn endorse_again(&mut self) -> Result<(), SessionEnd> {
+        // What an impostor's stream is about is not told it; the next to prove itself is judged by what holds then.
+        if matches!(self.standing, Standing::Unproven { .. }) {
+            return Ok(());
+        }
+        match self.attester.endorse_again(&self.server, clock::now()).await {
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                self.pace.soon(Instant::now());
+                self.settle().await
+            }
+            Err(error) => self.part(error).await,
+        }
+    }
+
+    /// Takes leave of a revoked device with word of what it lost.
+    async fn part(&mut self, error: AttestError) -> Result<(), SessionEnd> {
+        if matches!((&error, &self.standing), (AttestError::Revoked, Standing::Proven(_))) {
+            self.held = None;
+            self.tell().await?;
+        }
+        Err(error.into())
+    }
+
+    /// Brings what the device holds in line with its state, and tells it if that changed anything.
+    async fn settle(&mut self) -> Result<(), SessionEnd> {
+        let now = clock::now();
+        let state = &self.attester.device.state;
+        if state.status_at(now) != TrustStatus::Trusted {
+            if self.held.take().is_some() || !self.told {
+                return self.tell().await;
+            }
+            return Ok(());
+        }
+        let version = state.version();
+        let good =
+            self.held.as_ref().is_some_and(|held| held.state_version == version && now < held.renew_at);
+        if good {
+            return Ok(());
+        }
+        match device_svid(&self.server, &self.attester.device, now).await {
+            Ok(chain) => {
+                let life = chain.not_after.0.saturating_sub(now.0);
+                self.held = Some(Held { chain, renew_at: now.plus(life / 2), state_version: version });
+                self.tell().await
+            }
+            // The state moved on meanwhile; whoever moved it has woken this stream.
+            Err(SvidError::Denied(_) | SvidError::Keys(KeysError::Record(StoreError::Conflict))) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Something changed in what everyone is told.
+    async fn tell_again(&mut self) -> Result<(), SessionEnd> {
+        if self.told { self.tell().await } else { Ok(()) }
+    }
+
+    /// Everything the device holds now; what is not there is withdrawn.
+    async fn tell(&mut self) -> Result<(), SessionEnd> {
+        let server = &self.server;
+        let state = &self.attester.device.state;
+        let mut grants = edge::Grants {
+            bundle: server.authority.bundle().to_der().into(),
+            crl: self.crl.borrow_and_update().clone(),
+            version: state.version(),
+            policy: state.policy().unwrap_or_default().to_owned(),
+            ..edge::Grants::default()
+        };
+        match &self.held {
+            Some(held) => {
+                grants.device_svid = held.chain.certificates.iter().cloned().map(Into::into).collect();
+                grants.entries = workload_entries(server, &self.attester.device.id);
+            }
+            None => {
+                grants.withdrawn = true;
+                grants.reason = state.reason().to_owned();
+            }
+        }
+        self.told = true;
+        self.send(server_message::Message::Grants(grants)).await
+    }
+
+    async fn workload_svid(&mut self, request: edge::WorkloadSvidRequest) -> Result<(), SessionEnd> {
+        if !matches!(self.standing, Standing::Proven(_)) {
+            return Err(SessionEnd::OutOfTurn);
+        }
+        let (svid, denied) = match self.svid_requests.take(Instant::now()) {
+            false => (Vec::new(), "unavailable: too many requests, try again in a moment".to_owned()),
+            true => match workload_svid(&self.server, &self.attester.device, &request, clock::now()).await {
+                Ok(chain) => (chain.certificates.into_iter().map(Into::into).collect(), String::new()),
+                Err(error) => {
+                    let (device, entry) = (&self.attester.device.id, request.entry_id.as_str());
+                    tracing::info!(%device, entry, reason = %error, "workload svid denied");
+                    (Vec::new(), error.sentence())
+                }
+            },
+        };
+        let (request_id, entry_id) = (request.request_id, request.entry_id);
+        let response = edge::WorkloadSvidResponse { request_id, entry_id, svid, denied };
+        self.send(server_message::Message::WorkloadSvid(response)).await
+    }
+
+    /// A device that does not read is as good as gone.
+    async fn send(&mut self, message: server_message::Message) -> Result<(), SessionEnd> {
+        let message = edge::ServerMessage { message: Some(message) };
+        match timeout(SEND_WAIT_MAX, self.outbound.send(Box::new(Ok(message)))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(SessionEnd::Gone),
+            Err(_) => Err(SessionEnd::Silent),
+        }
+    }
+}
+
+/// A message that cannot be read ends the stream with the reason; a connection that is gone ends it as it is.
+fn broken(status: &tonic::Status) -> Result<(), SessionEnd> {
+    match status.code() {
+        tonic::Code::OutOfRange => Err(SessionEnd::TooLarge),
+        tonic::Code::Internal => Err(SessionEnd::Malformed),
+        _ => Ok(()),
+    }
+}
+
+async fn woken(standing: &mut Standing) {
+    match standing {
+        Standing::Proven(seat) => {
+            // The registry keeps the sender for as long as the seat is there; a replaced one has been told first.
+            if seat.signal.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+        Standing::Unproven { .. } => std::future::pending().await,
+    }
+}
+
+fn workload_entries(server: &Server, device: &SpiffeId) -> Vec<edge::WorkloadEntry> {
+    let entries = server.entries.of(device);
+    entries
+        .iter()
+        .map(|entry| edge::WorkloadEntry {
+            id: entry.id.clone(),
+            spiffe_id: entry.spiffe_id.clone(),
+            selectors: entry
+                .selectors
+                .iter()
+                .map(|selector| edge::Selector {
+                    r#type: selector.kind.clone(),
+                    value: selector.value.clone(),
+                })
+                .collect(),
+            ttl_seconds: u32::try_from(entry.ttl_seconds).unwrap_or(u32::MAX),
+            dns_names: entry.dns_names.clone(),
+            hint: entry.hint.clone(),
+        })
+        .collect()
+}
+
+/// Why a stream ends.
+#[derive(Debug, Error)]
+pub(crate) enum SessionEnd {
+    /// No message, no evidence or no reading in time.
+    #[error("nothing was heard in time")]
+    Silent,
+    /// The other end is gone.
+    #[error("the stream was closed")]
+    Gone,
+    /// A message that does not belong here.
+    #[error("the message does not belong here")]
+    OutOfTurn,
+    /// A message over the limit.
+    #[error("the message is too large")]
+    TooLarge,
+    /// A message that does not decode.
+    #[error("the message does not decode")]
+    Malformed,
+    /// Not a SPIFFE ID.
+    #[error("the device id is not a SPIFFE ID")]
+    NotAnId,
+    /// The same device attached again.
+    #[error("the device attached again elsewhere")]
+    Replaced,
+    /// The server stops.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+    /// No place left.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
+    /// Attestation could not go on.
+    #[error(transparent)]
+    Attest(#[from] AttestError),
+    /// The device's SVID could not be made.
+    #[error(transparent)]
+    Svid(#[from] SvidError),
+}
+
+impl Outcome for SessionEnd {
+    fn told(&self) -> (Kind, &'static str) {
+        match self {
+            SessionEnd::Attest(error) => error.told(),
+            SessionEnd::Svid(error) => error.told(),
+            SessionEnd::NoRoom(error) => error.told(),
+            SessionEnd::Silent => (Kind::Late, "silent"),
+            SessionEnd::Gone => (Kind::Late, "gone"),
+            SessionEnd::OutOfTurn => (Kind::OutOfTurn, "out-of-turn"),
+            SessionEnd::TooLarge => (Kind::Exhausted, "size"),
+            SessionEnd::Malformed => (Kind::Malformed, "message"),
+            SessionEnd::NotAnId => (Kind::Malformed, "device-id"),
+            SessionEnd::Replaced => (Kind::Overtaken, "replaced"),
+            SessionEnd::ShuttingDown => (Kind::Unavailable, "shutting-down"),
+        }
+    }
+}
+
+/// How long a message may wait for a device to read the ones before it.
+const SEND_WAIT_MAX: Duration = Duration::from_secs(10);

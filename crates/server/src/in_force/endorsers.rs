@@ -1,0 +1,307 @@
+//! The endorsers in force: the trust anchors and revocation lists that the configuration names, read again when a file
+//! changes.
+//!
+//! What cannot be read stops the server from starting. Later it changes nothing: what was in force stays, and the log
+//! says what is wrong, so that a half-written file neither admits nor refuses anybody.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use assay_evidence::time::UnixTime;
+use assay_evidence::tpm::ek_certificate::{CertificateError, Endorsers, TrustAnchor};
+use assay_evidence::tpm::endorsement::Endorsement;
+use assay_evidence::tpm::public_area::{PublicArea, PublicAreaError};
+use assay_evidence::tpm::revocation::{LIST_BYTES_MAX, RevocationList, RevocationListError};
+use assay_wire::edge;
+use bytes::Bytes;
+use prost::Message;
+use thiserror::Error;
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::store::IdentityRecord;
+
+/// The door to the endorsers in force.
+#[derive(Debug)]
+pub(crate) struct EndorsersInForce {
+    ek_anchors: Vec<PathBuf>,
+    idevid_anchors: Vec<PathBuf>,
+    lists: Vec<PathBuf>,
+    /// The files as they were when they were last looked at, whatever came of it; `None` before. Held while they are
+    /// read.
+    seen: Mutex<Option<Vec<Seen>>>,
+    current: watch::Sender<Endorsing>,
+}
+
+/// Who may vouch for what.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Endorsing {
+    /// For EKs.
+    pub eks: Endorsers,
+    /// For IDevIDs and IAKs.
+    pub identities: Endorsers,
+    /// The files they were read from, as evidence is kept with.
+    pub kept: Bytes,
+}
+
+/// The contents of the files, each as it was.
+#[derive(Clone, PartialEq, Message)]
+struct Files {
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    ek_anchors: Vec<Vec<u8>>,
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    idevid_anchors: Vec<Vec<u8>>,
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    lists: Vec<Vec<u8>>,
+}
+
+/// What changes about a file when its content does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seen {
+    path: PathBuf,
+    bytes: u64,
+    modified: Option<SystemTime>,
+}
+
+impl EndorsersInForce {
+    /// Reads everything that the configuration names.
+    pub(crate) fn open(config: &Config) -> Result<EndorsersInForce, EndorsersError> {
+        let in_force = EndorsersInForce {
+            ek_anchors: config.ek_anchors.clone(),
+            idevid_anchors: config.idevid_anchors.clone(),
+            lists: config.ek_crls.clone(),
+            seen: Mutex::default(),
+            current: watch::Sender::new(Endorsing::default()),
+        };
+        in_force.read_again()?;
+        Ok(in_force)
+    }
+
+    /// Whoever may vouch now.
+    pub(crate) fn current(&self) -> Endorsing {
+        self.current.borrow().clone()
+    }
+
+    /// The same, and word of changes.
+    pub(crate) fn watch(&self) -> watch::Receiver<Endorsing> {
+        self.current.subscribe()
+    }
+
+    /// Reads the files if one of them is new, gone or another than before; whether that changed anything.
+    pub(crate) fn read_again(&self) -> Result<bool, EndorsersError> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let [eks, identities, lists] =
+            [&self.ek_anchors, &self.idevid_anchors, &self.lists].map(|paths| files(paths));
+        let (eks, identities, lists) = (eks?, identities?, lists?);
+        let found = [eks.as_slice(), &identities, &lists].concat();
+        if seen.as_ref() == Some(&found) {
+            return Ok(false);
+        }
+        *seen = Some(found);
+        let contents = |files: &[Seen]| -> Result<Vec<Vec<u8>>, EndorsersError> {
+            files.iter().map(|Seen { path, .. }| read(path)).collect()
+        };
+        let files = Files {
+            ek_anchors: contents(&eks)?,
+            idevid_anchors: contents(&identities)?,
+            lists: contents(&lists)?,
+        };
+        let ek_anchors = parse_anchors(&files.ek_anchors, &eks)?;
+        let idevid_anchors = parse_anchors(&files.idevid_anchors, &identities)?;
+        let lists = parse_lists(&files.lists, &lists)?;
+        for list in &lists {
+            let (issuer, next_update) = (list.issuer(), list.next_update());
+            tracing::info!(issuer, revoked = list.revoked_count(), %next_update, "revocation list in force");
+        }
+        self.current.send_replace(Endorsing::new(ek_anchors, idevid_anchors, lists, &files));
+        Ok(true)
+    }
+}
+
+impl Endorsing {
+    fn new(
+        ek_anchors: Vec<TrustAnchor>,
+        idevid_anchors: Vec<TrustAnchor>,
+        lists: Vec<RevocationList>,
+        files: &Files,
+    ) -> Endorsing {
+        let eks = Endorsers::new(ek_anchors, lists);
+        Endorsing { identities: eks.with_anchors(idevid_anchors), eks, kept: files.encode_to_vec().into() }
+    }
+
+    /// Who they were when evidence was kept; `None` where that is not what this server writes.
+    pub(crate) fn of_kept(kept: &[u8]) -> Option<Endorsing> {
+        let files = Files::decode(kept).ok()?;
+        let anchors = |files: &[Vec<u8>]| {
+            let read = files.iter().map(|bytes| TrustAnchor::from_pem_or_der(bytes).ok());
+            Some(read.collect::<Option<Vec<_>>>()?.concat())
+        };
+        let lists = files.lists.iter().map(|bytes| RevocationList::from_pem_or_der(bytes).ok());
+        let lists = lists.collect::<Option<Vec<_>>>()?.into_iter().flatten().collect();
+        Some(Endorsing::new(anchors(&files.ek_anchors)?, anchors(&files.idevid_anchors)?, lists, &files))
+    }
+
+    /// The EK that a device shows and who vouches for it, with the identity that it shows beside it.
+    pub(crate) fn endorsement(
+        &self,
+        shown: &edge::EnrollBegin,
+        at: UnixTime,
+    ) -> Result<Endorsement, PublicAreaError> {
+        let ek = PublicArea::parse_tpm2b(&shown.ek_public)?;
+        let intermediates: Vec<&[u8]> = shown.ek_intermediates.iter().map(AsRef::as_ref).collect();
+        let endorsement = Endorsement::verify(&ek, &shown.ek_certificate, &intermediates, &self.eks, at);
+        Ok(match IdentityRecord::shown(shown).verify(&self.identities, at) {
+            Some(identity) => endorsement.with_identity(identity),
+            None => endorsement,
+        })
+    }
+}
+
+fn parse_anchors(contents: &[Vec<u8>], files: &[Seen]) -> Result<Vec<TrustAnchor>, EndorsersError> {
+    let mut anchors = Vec::new();
+    for (bytes, Seen { path, .. }) in contents.iter().zip(files) {
+        let read = TrustAnchor::from_pem_or_der(bytes);
+        anchors.extend(read.map_err(|source| EndorsersError::Anchor { path: path.clone(), source })?);
+    }
+    Ok(anchors)
+}
+
+fn parse_lists(contents: &[Vec<u8>], files: &[Seen]) -> Result<Vec<RevocationList>, EndorsersError> {
+    let mut lists = Vec::new();
+    for (bytes, Seen { path, .. }) in contents.iter().zip(files) {
+        let read = RevocationList::from_pem_or_der(bytes);
+        lists.extend(read.map_err(|source| EndorsersError::List { path: path.clone(), source })?);
+    }
+    Ok(lists)
+}
+
+/// The files named, and those in the folders named.
+fn files(paths: &[PathBuf]) -> Result<Vec<Seen>, EndorsersError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| EndorsersError::File { path, source }
+    };
+    let mut found = Vec::new();
+    for path in paths {
+        let mut files = vec![path.clone()];
+        if path.is_dir() {
+            let entries = fs::read_dir(path).and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
+            files = entries.map_err(failed(path))?.iter().map(fs::DirEntry::path).collect();
+            files.retain(|file| file.is_file());
+            files.sort();
+        }
+        for file in files {
+            // That one cannot be read is said when it is read, once.
+            let metadata = fs::metadata(&file).ok();
+            let modified = metadata.as_ref().and_then(|metadata| metadata.modified().ok());
+            found.push(Seen { bytes: metadata.map_or(0, |metadata| metadata.len()), modified, path: file });
+        }
+    }
+    Ok(found)
+}
+
+/// A file, never more than one byte past the longest that is accepted.
+fn read(path: &Path) -> Result<Vec<u8>, EndorsersError> {
+    let failed = |source| EndorsersError::File { path: path.to_owned(), source };
+    let limit = u64::try_from(LIST_BYTES_MAX).unwrap_or(u64::MAX).saturating_add(1);
+    let mut bytes = Vec::new();
+    let read =
+        File::open(path).and_then(|file| -> io::Result<usize> { file.take(limit).read_to_end(&mut bytes) });
+    read.map_err(failed)?;
+    Ok(bytes)
+}
+
+/// Why endorsers could not be read.
+#[derive(Debug, Error)]
+pub enum EndorsersError {
+    /// A file or folder.
+    #[error("{}: cannot be read", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A trust anchor that is none.
+    #[error("{}: not a certificate that can vouch for TPMs", path.display())]
+    Anchor {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: CertificateError,
+    },
+    /// A revocation list that cannot be used.
+    #[error("{}: not a revocation list that can be used", path.display())]
+    List {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: RevocationListError,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use assay_testkit::EkMaker;
+
+    use super::*;
+
+    #[test]
+    fn files_are_read_again_when_they_change_and_only_then() {
+        let (folder, maker) = (tempfile::tempdir().unwrap(), EkMaker::new().unwrap());
+        let (root, list) = (folder.path().join("root.pem"), folder.path().join("list.crl"));
+        std::fs::write(&root, maker.root_ca_pem()).unwrap();
+        let config =
+            Config { ek_anchors: vec![root.clone()], ek_crls: vec![list.clone()], ..Config::default() };
+        // Without a list that is named: it may be the one that revokes everything.
+        let missing = EndorsersInForce::open(&config);
+        assert!(matches!(missing, Err(EndorsersError::File { path, .. }) if path == list));
+        std::fs::write(&list, maker.revoke(&[]).unwrap()).unwrap();
+        let in_force = EndorsersInForce::open(&config).unwrap();
+        let mut changes = in_force.watch();
+        assert!(!in_force.read_again().unwrap() && !changes.has_changed().unwrap());
+        std::fs::write(&list, maker.revoke(&[&[7; 9]]).unwrap()).unwrap();
+        assert!(in_force.read_again().unwrap() && changes.has_changed().unwrap());
+        changes.mark_unchanged();
+        // Gone, said once, and nothing is forgotten.
+        std::fs::remove_file(&root).unwrap();
+        assert!(matches!(in_force.read_again(), Err(EndorsersError::File { path, .. }) if path == root));
+        assert!(!in_force.read_again().unwrap() && !changes.has_changed().unwrap());
+        assert!(!in_force.current().eks.is_empty());
+    }
+
+    #[test]
+    fn nothing_to_read_never_changes() {
+        let in_force = EndorsersInForce::open(&Config::default()).unwrap();
+        assert!(in_force.current().eks.is_empty());
+        assert!(!in_force.read_again().unwrap() && !in_force.watch().has_changed().unwrap());
+    }
+
+    #[test]
+    fn what_is_kept_says_who_endorsed() {
+        let (folder, maker) = (tempfile::tempdir().unwrap(), EkMaker::new().unwrap());
+        let device = assay_testkit::SoftwareDevice::new("device", &maker).unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("root"), maker.root_ca()).unwrap();
+        std::fs::write(path("list"), maker.revoke(&[&device.ek.certificate_serial()]).unwrap()).unwrap();
+        let config = Config { ek_anchors: vec![path("root")], ..Config::default() };
+        let revoking = Config { ek_crls: vec![path("list")], ..config.clone() };
+        let shown = edge::EnrollBegin {
+            ek_public: device.ek.public_area().to_vec().into(),
+            ek_certificate: device.ek_certificate.clone().into(),
+            ek_intermediates: device.ek_intermediates.iter().cloned().map(Into::into).collect(),
+            ..edge::EnrollBegin::default()
+        };
+        for (config, revoked) in [(config, false), (revoking, true)] {
+            let current = EndorsersInForce::open(&config).unwrap().current();
+            let again = Endorsing::of_kept(&current.kept).unwrap();
+            let by = |endorsing: &Endorsing| endorsing.endorsement(&shown, UnixTime(1_800_000_000)).unwrap();
+            assert_eq!(by(&again), by(&current));
+            assert_eq!(by(&again).is_revoked(), revoked);
+        }
+        assert!(Endorsing::of_kept(b"\x0a\x01x").is_none() && Endorsing::of_kept(b"\xff").is_none());
+    }
+}

@@ -1,0 +1,202 @@
+//! Registration entries in memory, by the device that may hand them out, and word of every change.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use assay_evidence::time::UnixTime;
+use assay_identity::{SpiffeId, TrustDomain};
+use assay_trust::grant::svid::Entitlement;
+use data_encoding::HEXLOWER;
+use serde::Deserialize;
+use thiserror::Error;
+use tokio::sync::watch;
+
+use crate::keys::{KeysError, random};
+use crate::outcome::{Kind, Outcome};
+use crate::store::{CreateEntry, EntryRecord, RemoveEntry, SelectorRecord, Store, StoreError, Withdrawn};
+
+/// What an operator asks for.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewEntry {
+    spiffe_id: SpiffeId,
+    parent: SpiffeId,
+    selectors: Vec<SelectorRecord>,
+    #[serde(default = "ttl_default")]
+    ttl_seconds: u64,
+    #[serde(default)]
+    dns_names: Vec<String>,
+    #[serde(default)]
+    hint: String,
+}
+
+/// Every entry, by parent.
+type ByParent = HashMap<String, Vec<Arc<EntryRecord>>>;
+
+/// The door to the entries.
+#[derive(Debug)]
+pub(crate) struct Entries {
+    trust_domain: TrustDomain,
+    current: watch::Sender<Arc<ByParent>>,
+}
+
+impl Entries {
+    /// Loads them from the store.
+    pub(crate) async fn open(store: &Store, trust_domain: &TrustDomain) -> Result<Entries, StoreError> {
+        let current = watch::Sender::new(load(store).await?);
+        Ok(Entries { trust_domain: trust_domain.clone(), current })
+    }
+
+    /// Word of changes.
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<ByParent>> {
+        self.current.subscribe()
+    }
+
+    /// What workloads on this device are entitled to.
+    pub(crate) fn of(&self, device: &SpiffeId) -> Vec<Arc<EntryRecord>> {
+        self.current.borrow().get(device.as_str()).cloned().unwrap_or_default()
+    }
+
+    /// Entitles a workload.
+    pub(crate) async fn create(
+        &self,
+        store: &Store,
+        new: NewEntry,
+        now: UnixTime,
+    ) -> Result<EntryRecord, EntryError> {
+        new.check(&self.trust_domain)?;
+        let entry = EntryRecord {
+            id: HEXLOWER.encode(&random::<16>()?),
+            spiffe_id: new.spiffe_id.to_string(),
+            parent: new.parent.to_string(),
+            selectors: new.selectors,
+            ttl_seconds: new.ttl_seconds,
+            dns_names: new.dns_names,
+            hint: new.hint,
+            created_at: now,
+        };
+        store.commit(CreateEntry { entry: entry.clone(), actor: "operator".to_owned() }).await?;
+        tracing::info!(entry = entry.id, spiffe_id = entry.spiffe_id, parent = entry.parent, "entry created");
+        self.reload(store).await?;
+        Ok(entry)
+    }
+
+    /// Ends an entitlement; what it gave is withdrawn and has to be published.
+    pub(crate) async fn remove(
+        &self,
+        store: &Store,
+        id: &str,
+        now: UnixTime,
+    ) -> Result<Withdrawn, EntryError> {
+        let remove = RemoveEntry { id: id.to_owned(), at: now, actor: "operator".to_owned() };
+        let withdrawn = store.commit(remove).await?;
+        tracing::info!(entry = id, svids = withdrawn.serials.len(), "entry removed");
+        self.reload(store).await?;
+        Ok(withdrawn)
+    }
+
+    async fn reload(&self, store: &Store) -> Result<(), StoreError> {
+        self.current.send_replace(load(store).await?);
+        Ok(())
+    }
+}
+
+impl NewEntry {
+    fn check(&self, trust_domain: &TrustDomain) -> Result<(), EntryError> {
+        let of_ours = |id: &SpiffeId| id.trust_domain() == trust_domain;
+        if self.parent.device_hex().is_none() || !of_ours(&self.parent) {
+            return Err(EntryError::Parent);
+        }
+        let reserved = ["/assay/", "/spire/"].iter().any(|prefix| self.spiffe_id.path().starts_with(prefix));
+        if reserved || self.spiffe_id.path().is_empty() || !of_ours(&self.spiffe_id) {
+            return Err(EntryError::SpiffeId);
+        }
+        let bounded = |text: &str| !text.is_empty() && text.len() <= TEXT_BYTES_MAX;
+        // Without a selector every process on the device would match.
+        let selectors = 1..=SELECTORS_MAX;
+        let readable = |one: &SelectorRecord| one.kind == "unix" && bounded(&one.value);
+        if !selectors.contains(&self.selectors.len()) || !self.selectors.iter().all(readable) {
+            return Err(EntryError::Selectors);
+        }
+        let names =
+            self.dns_names.len() <= DNS_NAMES_MAX && self.dns_names.iter().all(|name| is_dns_name(name));
+        if !names {
+            return Err(EntryError::DnsNames);
+        }
+        if self.ttl_seconds < TTL_SECONDS_MIN || self.ttl_seconds > TTL_SECONDS_MAX {
+            return Err(EntryError::Ttl);
+        }
+        if self.hint.len() > TEXT_BYTES_MAX { Err(EntryError::Hint) } else { Ok(()) }
+    }
+}
+
+/// The part of an entry that decides.
+pub(crate) fn entitlement(entry: &EntryRecord) -> Option<Entitlement> {
+    Some(Entitlement {
+        spiffe_id: SpiffeId::parse(&entry.spiffe_id).ok()?,
+        parent: SpiffeId::parse(&entry.parent).ok()?,
+        ttl_seconds: entry.ttl_seconds,
+        dns_names: entry.dns_names.clone(),
+    })
+}
+
+/// Why an entry cannot be.
+#[derive(Debug, Error)]
+pub enum EntryError {
+    /// Not a device of this trust domain.
+    #[error("parent: give the SPIFFE ID of a device of this trust domain, as `assay device show` prints it")]
+    Parent,
+    /// Not a name for a workload.
+    #[error("spiffe_id: give an ID of this trust domain outside of /assay/ and /spire/")]
+    SpiffeId,
+    /// None, too many, or of a kind the agent does not know.
+    #[error("selectors: give 1 to {SELECTORS_MAX}, each of type unix, such as uid:1000")]
+    Selectors,
+    /// Too many, or none.
+    #[error("dns_names: give at most {DNS_NAMES_MAX} DNS names")]
+    DnsNames,
+    /// Out of range.
+    #[error("ttl_seconds: give {TTL_SECONDS_MIN} to {TTL_SECONDS_MAX}")]
+    Ttl,
+    /// Too long.
+    #[error("hint: give at most {TEXT_BYTES_MAX} bytes")]
+    Hint,
+    /// It could not be stored.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No identifier could be made.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+}
+
+impl Outcome for EntryError {
+    fn told(&self) -> (Kind, &'static str) {
+        match self {
+            EntryError::Store(error) => error.told(),
+            EntryError::Keys(error) => error.told(),
+            _ => (Kind::Malformed, "entry"),
+        }
+    }
+}
+
+async fn load(store: &Store) -> Result<Arc<ByParent>, StoreError> {
+    let mut by_parent = ByParent::new();
+    for entry in store.entries().await? {
+        by_parent.entry(entry.parent.clone()).or_default().push(Arc::new(entry));
+    }
+    Ok(Arc::new(by_parent))
+}
+
+fn is_dns_name(name: &str) -> bool {
+    rustls_pki_types::DnsName::try_from(name).is_ok()
+}
+
+fn ttl_default() -> u64 {
+    3600
+}
+
+const SELECTORS_MAX: usize = 16;
+const DNS_NAMES_MAX: usize = 16;
+const TEXT_BYTES_MAX: usize = 1024;
+const TTL_SECONDS_MIN: u64 = 10;
+const TTL_SECONDS_MAX: u64 = 24 * 3600;

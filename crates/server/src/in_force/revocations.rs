@@ -1,0 +1,128 @@
+//! The revocation list in force: signed anew at every withdrawal and before it grows stale.
+//!
+//! The store gives every withdrawal a number within its transaction. Two may be published in the other order; the
+//! second then takes a number of its own, so a higher number always lists at least as much. Publishing wakes every
+//! attached stream.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use assay_evidence::time::UnixTime;
+use assay_identity::crl::{RevocationReason, RevokedSerial};
+use assay_identity::tls::{Trust, TrustSource};
+use assay_identity::{Crl, CrlSet, Serial};
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use crate::clock::certificate_time;
+use crate::keys::{Authority, KeysError};
+use crate::store::{RenumberRevocationList, Store, StoreError, Withdrawn};
+
+/// The list and everyone who has to hear of a new one.
+#[derive(Debug)]
+pub(crate) struct RevocationList {
+    authority: Arc<Authority>,
+    ttl_seconds: u64,
+    /// Held for the time of one signature, never across an await.
+    listed: Mutex<Listed>,
+    current: watch::Sender<Bytes>,
+    trust: Arc<TrustSource>,
+}
+
+#[derive(Debug)]
+struct Listed {
+    number: u64,
+    /// Serial to when it was withdrawn and when it may leave the list.
+    serials: HashMap<Serial, (UnixTime, UnixTime)>,
+}
+
+impl RevocationList {
+    /// Loads what has to be listed and signs the first list of this run.
+    pub(crate) async fn open(
+        store: &Store,
+        authority: Arc<Authority>,
+        ttl_seconds: u64,
+        now: UnixTime,
+    ) -> Result<RevocationList, KeysError> {
+        store.commit(RenumberRevocationList { step: RUN_STEP }).await?;
+        let (records, number) = store.withdrawn_svids(now).await?;
+        let mut serials = HashMap::with_capacity(records.len());
+        for record in records {
+            let serial =
+                Serial::from_hex(&record.serial).ok_or(StoreError::Corrupt { column: "svids.serial" })?;
+            serials.insert(serial, (record.withdrawn_at.unwrap_or(now), record.not_after));
+        }
+        let trust = Trust { bundle: authority.bundle().clone(), crls: CrlSet::default() };
+        let list = RevocationList {
+            authority,
+            ttl_seconds,
+            listed: Mutex::new(Listed { number: 0, serials }),
+            current: watch::Sender::new(Bytes::new()),
+            trust: TrustSource::new(trust),
+        };
+        list.sign(number, &[], now)?;
+        Ok(list)
+    }
+
+    /// Puts what was withdrawn on the list, at once.
+    pub(crate) fn publish(&self, withdrawn: &Withdrawn, now: UnixTime) -> Result<(), KeysError> {
+        match withdrawn.list_number {
+            Some(number) => self.sign(number, &withdrawn.serials, now),
+            None => Ok(()),
+        }
+    }
+
+    /// Signs the same list again with a new end.
+    pub(crate) async fn renew(&self, store: &Store, now: UnixTime) -> Result<(), KeysError> {
+        let number = store.commit(RenumberRevocationList { step: 1 }).await?;
+        self.sign(number, &[], now)
+    }
+
+    /// The list in force, DER, and word of every new one.
+    pub(crate) fn watch(&self) -> watch::Receiver<Bytes> {
+        self.current.subscribe()
+    }
+
+    /// The list in force, DER.
+    pub(crate) fn current(&self) -> Bytes {
+        self.current.borrow().clone()
+    }
+
+    /// What the server's own doors verify peers with.
+    pub(crate) fn trust(&self) -> Arc<TrustSource> {
+        self.trust.clone()
+    }
+
+    fn sign(&self, number: u64, withdrawn: &[(String, UnixTime)], now: UnixTime) -> Result<(), KeysError> {
+        let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        for (serial, not_after) in withdrawn {
+            let serial = Serial::from_hex(serial).ok_or(StoreError::Corrupt { column: "svids.serial" })?;
+            listed.serials.insert(serial, (now, *not_after));
+        }
+        listed.number = number.max(listed.number.saturating_add(1));
+        // A little longer than its life, for verifiers whose clocks are behind.
+        listed.serials.retain(|_, (_, not_after)| not_after.plus(CLOCK_SKEW_SECONDS) > now);
+        let mut revoked: Vec<RevokedSerial> = listed
+            .serials
+            .iter()
+            .map(|(serial, (at, _))| RevokedSerial {
+                serial: serial.clone(),
+                at: certificate_time(*at),
+                reason: RevocationReason::PrivilegeWithdrawn,
+            })
+            .collect();
+        revoked.sort_by(|one, other| one.serial.cmp(&other.serial));
+        let der = self.authority.sign_crl(&revoked, listed.number, now, self.ttl_seconds)?;
+        if let Ok(crl) = Crl::parse(&der) {
+            let crls = CrlSet::from(vec![crl]);
+            self.trust.replace(Trust { bundle: self.authority.bundle().clone(), crls });
+        }
+        self.current.send_replace(Bytes::from(der));
+        Ok(())
+    }
+}
+
+const CLOCK_SKEW_SECONDS: u64 = 60;
+
+/// More than the lists of one run that may overtake each other, so that the next run's numbers lie above.
+const RUN_STEP: u64 = 1 << 20;

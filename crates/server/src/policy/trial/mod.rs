@@ -1,0 +1,192 @@
+//! A policy tried on the evidence that is kept, before anyone is judged by it: what would change, and why.
+//!
+//! Nothing is written and nobody is told. Evidence is loaded in batches of bounded size, judged on threads of its own,
+//! and added up in a [`report`].
+
+mod batch;
+mod report;
+
+use std::num::NonZero;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use assay_evidence::time::UnixTime;
+use assay_trust::assignment::Plan;
+use assay_trust::labels::{Labels, Selector};
+use assay_trust::{AttestationResult, CompiledPolicy, Policy, PolicyError};
+use bytes::Bytes;
+use serde_json::json;
+use thiserror::Error;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::task::JoinSet;
+
+use crate::in_force::boot_logs::BootLogs;
+use crate::outcome::{Kind, Outcome, chain};
+use crate::parts::Server;
+use crate::store::StoreError;
+use crate::thread::{Panicked, aside};
+use batch::{Loader, Tried};
+use report::Tally;
+
+/// Lines of JSON, each with its newline: the progress, and at the end the report or what went wrong.
+pub(crate) type Lines = mpsc::Receiver<Bytes>;
+
+/// What a policy is tried on.
+#[derive(Debug)]
+pub(crate) struct Scope {
+    /// From when on recorded results are judged; `None`: each device's last evidence alone.
+    pub since: Option<UnixTime>,
+    /// The devices that the policy would judge, were it assigned to these labels.
+    pub selector: Selector,
+}
+
+/// Starts a trial of a policy.
+pub(crate) async fn start(server: Arc<Server>, text: String, scope: Scope) -> Result<Lines, TrialError> {
+    let turn = server.trials.clone().try_acquire_owned().map_err(|_| TrialError::Busy)?;
+    let mut policy = aside(move || Policy::from_text(&text)).await??;
+    // It is cited as the version it would be, not as one that may be in force.
+    let next = server.store.last_policy_version(&policy.name).await?.saturating_add(1);
+    policy.version = policy.version.max(next);
+    let policy = Arc::new(aside(move || CompiledPolicy::new(policy)).await??);
+    let (lines, receiver) = mpsc::channel(LINES_WAITING_MAX);
+    tokio::spawn(run(server, policy, scope, lines, turn));
+    Ok(receiver)
+}
+
+async fn run(
+    server: Arc<Server>,
+    policy: Arc<CompiledPolicy>,
+    scope: Scope,
+    lines: mpsc::Sender<Bytes>,
+    _turn: OwnedSemaphorePermit,
+) {
+    let last = match judge_all(&server, &policy, &scope, &lines).await {
+        Ok(Some(tally)) => json!({ "report": tally.report(&policy, &scope) }),
+        // Whoever asked is gone, or the server is going.
+        Ok(None) => return,
+        Err(error) => {
+            tracing::error!(error = %chain(&error), "a policy could not be tried");
+            json!({ "error": chain(&error) })
+        }
+    };
+    lines.send(line(&last)).await.ok();
+}
+
+async fn judge_all(
+    server: &Server,
+    policy: &Arc<CompiledPolicy>,
+    scope: &Scope,
+    lines: &mpsc::Sender<Bytes>,
+) -> Result<Option<Tally>, StoreError> {
+    let since = scope.since.unwrap_or(NO_RESULT_SINCE);
+    let concerned = scope.concerned(&server.policies.current().plan, policy);
+    let of = server.store.count_to_try(since).await?;
+    let untried = server.store.labels_of_untried().await?;
+    let mut tally = Tally::new(untried.iter().filter(|labels| concerned(labels)).count());
+    let boot_logs = Arc::<BootLogs>::default();
+    let mut loader = Loader::new(&server.store, since);
+    let mut running: JoinSet<Vec<Tried>> = JoinSet::new();
+    let (mut done, mut told) = (0, Instant::now());
+    lines.send(line(&json!({ "progress": { "done": done, "of": of } }))).await.ok();
+    loop {
+        let batch = loader.next(&concerned).await?;
+        let is_end = batch.is_none();
+        if let Some(batch) = batch {
+            done += batch.seen;
+            let (policy, boot_logs) = (policy.clone(), boot_logs.clone());
+            running.spawn_blocking(move || batch.judge(&policy, &boot_logs));
+        }
+        while running.len() >= threads() || (is_end && !running.is_empty()) {
+            let Some(Ok(outcomes)) = running.join_next().await else { break };
+            outcomes.into_iter().for_each(|outcome| tally.add(outcome));
+        }
+        if is_end {
+            return Ok(Some(tally));
+        }
+        if told.elapsed() >= TOLD_EVERY {
+            told = Instant::now();
+            lines.send(line(&json!({ "progress": { "done": done, "of": of } }))).await.ok();
+        }
+        if lines.is_closed() || *server.shutdown.borrow() {
+            return Ok(None);
+        }
+    }
+}
+
+/// What a policy says of the last evidence that is kept of each device; `None` of what cannot be judged again.
+pub(crate) async fn of_last_evidence(
+    server: &Server,
+    policy: &Arc<CompiledPolicy>,
+    mut see: impl FnMut(&str, Option<&AttestationResult>),
+) -> Result<(), StoreError> {
+    // The semaphore is never closed.
+    let _turn = server.trials.acquire().await.ok();
+    let boot_logs = Arc::<BootLogs>::default();
+    let mut loader = Loader::new(&server.store, NO_RESULT_SINCE);
+    while let Some(batch) = loader.next(|_| true).await? {
+        let (policy, boot_logs) = (policy.clone(), boot_logs.clone());
+        let judged = tokio::task::spawn_blocking(move || batch.judge(&policy, &boot_logs)).await;
+        for Tried { tried, result } in judged.unwrap_or_default() {
+            see(&tried.record.device_id, result.as_ref());
+        }
+    }
+    Ok(())
+}
+
+impl Scope {
+    /// Whether a device with these labels would be judged by the policy: another that is assigned to more of its labels
+    /// goes before it. One that is being rolled out to the same labels already has the same devices.
+    fn concerned(&self, plan: &Plan, policy: &CompiledPolicy) -> impl Fn(&str) -> bool + use<> {
+        let plan = plan.assign(&self.selector, policy.name(), 0).unwrap_or_else(|_| plan.clone());
+        let selector = self.selector.clone();
+        move |labels| {
+            let labels = labels.parse::<Labels>().ok();
+            let assigned = labels.as_ref().and_then(|labels| plan.of(labels));
+            assigned.is_some_and(|assigned| assigned.selector == selector)
+        }
+    }
+}
+
+/// All cores but one, which is for the devices.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get).saturating_sub(1).max(1)
+}
+
+fn line(value: &serde_json::Value) -> Bytes {
+    let mut line = value.to_string();
+    line.push('\n');
+    line.into()
+}
+
+/// Why a policy is not tried.
+#[derive(Debug, Error)]
+pub(crate) enum TrialError {
+    /// It is none.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// Versions could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The server's own fault.
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
+    /// One trial at a time.
+    #[error("another policy is being tried: wait until that is done")]
+    Busy,
+}
+
+impl Outcome for TrialError {
+    fn told(&self) -> (Kind, &'static str) {
+        match self {
+            TrialError::Policy(_) => (Kind::Malformed, "policy"),
+            TrialError::Store(error) => error.told(),
+            TrialError::Panicked(error) => error.told(),
+            TrialError::Busy => (Kind::Exhausted, "busy"),
+        }
+    }
+}
+
+/// Later than any, so that only what is last is tried on.
+const NO_RESULT_SINCE: UnixTime = UnixTime(u64::MAX);
+const LINES_WAITING_MAX: usize = 4;
+const TOLD_EVERY: Duration = Duration::from_millis(100);

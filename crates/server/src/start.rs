@@ -1,0 +1,212 @@
+//! Making and stopping what runs: the data folder, both doors, the chores.
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use assay_evidence::ima::{SigningKey, SigningKeyError};
+use assay_identity::tls;
+use assay_trust::policy::{PolicySigners, SIGNERS_MAX};
+use serde::Serialize;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::config::Config;
+use crate::door;
+use crate::door::listen::Limits;
+use crate::in_force::endorsers::EndorsersError;
+use crate::in_force::policies::PolicyLoadError;
+use crate::keys::{self, FileError, KeysError};
+use crate::maintenance;
+use crate::parts::Server;
+use crate::store::StoreError;
+
+/// A server that runs.
+#[derive(Debug)]
+pub struct Running {
+    addresses: Addresses,
+    stopping: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+    server: Arc<Server>,
+    _lock: File,
+}
+
+/// Where a server can be reached; also in `addresses.json` of its data folder.
+#[derive(Clone, Debug, Serialize)]
+pub struct Addresses {
+    /// Where gateways connect.
+    pub edge: SocketAddr,
+    /// Where operators connect.
+    pub console: SocketAddr,
+    /// The trust domain it serves.
+    pub trust_domain: String,
+}
+
+impl Running {
+    /// Opens the data folder, binds both doors and starts to serve.
+    pub async fn start(config: Config) -> Result<Running, StartError> {
+        tls::install_crypto_provider();
+        let lock = take_data_folder(&config.data)?;
+        let (stopping, shutdown) = watch::channel(false);
+        let server = Arc::new(Server::open(config, shutdown.clone()).await?);
+        let edge = bind(server.config.edge).await?;
+        let console = bind(server.config.console).await?;
+        let addresses = Addresses {
+            edge: edge.0,
+            console: console.0,
+            trust_domain: server.config.trust_domain.to_string(),
+        };
+        let json = serde_json::to_vec_pretty(&addresses).unwrap_or_default();
+        keys::write_public(&server.config.data.join("addresses.json"), &json)?;
+
+        let mut tasks = JoinSet::new();
+        let limits = Limits::of(&server.config.limits);
+        let (at_edge, at_console) = (server.clone(), server.clone());
+        let edge_tls = move || at_edge.tls.edge();
+        let console_tls = move || at_console.tls.console();
+        let (edge_api, console_api) = (door::edge::router(&server), door::console::router(&server));
+        tasks.spawn(door::listen::serve(edge.1, edge_tls, edge_api, limits, shutdown.clone()));
+        tasks.spawn(door::listen::serve(console.1, console_tls, console_api, limits, shutdown));
+        tasks.spawn(maintenance::run(server.clone()));
+        let Addresses { edge, console, trust_domain } = &addresses;
+        tracing::info!(%edge, %console, %trust_domain, "server ready");
+        Ok(Running { addresses, stopping, tasks, server, _lock: lock })
+    }
+
+    /// Where it can be reached.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Ends every stream with a word, finishes what is being written, and closes the store.
+    pub async fn stop(mut self) {
+        self.stopping.send_replace(true);
+        let ended = timeout(STOP_WITHIN, async { while self.tasks.join_next().await.is_some() {} }).await;
+        if ended.is_err() {
+            self.tasks.shutdown().await;
+        }
+        self.server.store.clone().close().await;
+        tracing::info!("server stopped");
+    }
+}
+
+/// Makes the data folder and keeps other servers out of it: the audit trail has one writer.
+fn take_data_folder(data: &Path) -> Result<File, StartError> {
+    keys::private_folder(data)?;
+    let path = data.join("lock");
+    let lock = File::create(&path).map_err(|source| StartError::File { path: path.clone(), source })?;
+    lock.try_lock().map_err(|_| StartError::InUse { path: data.to_owned() })?;
+    Ok(lock)
+}
+
+async fn bind(address: SocketAddr) -> Result<(SocketAddr, TcpListener), StartError> {
+    let failed = |source| StartError::Bind { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    Ok((listener.local_addr().map_err(failed)?, listener))
+}
+
+/// Who has to have signed a policy. That a folder is empty does not mean that nobody has to.
+pub(crate) fn load_signers(paths: &[PathBuf]) -> Result<PolicySigners, StartError> {
+    let files = read_files(paths)?;
+    for (path, bytes) in &files {
+        SigningKey::from_certificate_or_spki(bytes)
+            .map_err(|source| StartError::Signer { path: path.clone(), source })?;
+    }
+    if !paths.is_empty() && !(1..=SIGNERS_MAX).contains(&files.len()) {
+        return Err(StartError::Signers { count: files.len() });
+    }
+    let signer = |source| StartError::Signer { path: PathBuf::from("policy_signers"), source };
+    PolicySigners::new(files.iter().map(|(_, bytes)| bytes)).map_err(signer)
+}
+
+/// The files named, and those of the folders named, in order.
+fn read_files(paths: &[PathBuf]) -> Result<Vec<(PathBuf, Vec<u8>)>, StartError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| StartError::File { path, source }
+    };
+    let mut read = Vec::new();
+    for path in paths {
+        let mut files = vec![path.clone()];
+        if path.is_dir() {
+            let entries = fs::read_dir(path).map_err(failed(path))?;
+            files = entries
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(failed(path))?
+                .iter()
+                .map(fs::DirEntry::path)
+                .collect();
+            files.retain(|file| file.is_file());
+            files.sort();
+        }
+        for file in files {
+            let bytes = fs::read(&file).map_err(failed(&file))?;
+            read.push((file, bytes));
+        }
+    }
+    Ok(read)
+}
+
+/// Why the server did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A file or folder.
+    #[error("{}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file in the data folder.
+    #[error(transparent)]
+    DataFile(#[from] FileError),
+    /// Another server has the data folder.
+    #[error("{}: another server is running on this data folder", path.display())]
+    InUse {
+        /// Which.
+        path: PathBuf,
+    },
+    /// A signer of policies that is none.
+    #[error("{}: not a key that can sign policies", path.display())]
+    Signer {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: SigningKeyError,
+    },
+    /// No signer, or too many.
+    #[error("policy_signers: {count} keys are there; 1 to {SIGNERS_MAX} can sign policies")]
+    Signers {
+        /// How many.
+        count: usize,
+    },
+    /// A trust anchor or revocation list.
+    #[error(transparent)]
+    Endorsers(#[from] EndorsersError),
+    /// A door that cannot be opened.
+    #[error("{address}: cannot listen")]
+    Bind {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The keys.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// The policy in the store.
+    #[error("the policy in force cannot be used")]
+    Policy(#[from] PolicyLoadError),
+}
+
+/// Streams are told to end at once; what is left is dropped.
+const STOP_WITHIN: Duration = Duration::from_millis(1500);
