@@ -64,18 +64,10 @@ pub(super) fn judge(
     }
 }
 
-/// Whether enough vouches for the EK. One that its maker took back is not made good by being listed as well: who means
-/// that asks for the list alone.
+/// Whether enough vouches for the EK.
 fn vouches(required: EndorsementKind, section: &EndorsementSection, endorsement: &Endorsement) -> bool {
     let certified = endorsement.certificate().is_some();
-    let listed = section.lists(endorsement.ek_sha256());
-    match required {
-        EndorsementKind::Certificate => certified,
-        EndorsementKind::Allowlist => listed,
-        EndorsementKind::Both => certified && listed,
-        EndorsementKind::Either => certified || listed && !endorsement.is_revoked(),
-        EndorsementKind::DangerousNone => true,
-    }
+    required.is_met(certified, section.lists(endorsement.ek_sha256()), endorsement.is_revoked())
 }
 
 /// Says what is missing, and what would help.

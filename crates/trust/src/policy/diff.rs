@@ -6,7 +6,9 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::demands::{List, Role, absent, demands, lists};
+use super::choice::Demanded;
+use super::list::{List, Lists, Role};
+use super::section::Section;
 use super::{Field, Policy};
 
 /// One difference between two policies.
@@ -48,9 +50,9 @@ pub fn diff(from: &Policy, to: &Policy) -> Vec<Change> {
     if from.version != to.version {
         changed(Field::of(["version"]), &from.version, &to.version);
     }
-    diff_demands(from, to, &mut changes);
-    diff_lists(from, to, &mut changes);
-    diff_file_judgement(from, to, &mut changes);
+    for (old, new) in from.sections().into_iter().zip(to.sections()) {
+        diff_section(old, new, &manufacturers(from, to), &mut changes);
+    }
     if from.boot.events != to.boot.events {
         let known = |policy: &Policy| policy.boot.events.values().map(|events| events.len()).sum::<usize>();
         let value = format!("{} → {} descriptions of known events", known(from), known(to));
@@ -59,35 +61,56 @@ pub fn diff(from: &Policy, to: &Policy) -> Vec<Change> {
     changes
 }
 
-fn diff_demands(from: &Policy, to: &Policy, changes: &mut Vec<Change>) {
-    let manufacturers: BTreeSet<&String> =
-        from.endorsement.vendor.keys().chain(to.endorsement.vendor.keys()).collect();
-    let demands = |policy| demands(policy, manufacturers.iter().copied());
-    for (old, new) in demands(from).iter().zip(&demands(to)) {
-        if old.strictness != new.strictness {
-            let effect = if new.strictness > old.strictness { Effect::Stricter } else { Effect::Looser };
-            let value = format!("{} → {}", old.word, new.word);
-            changes.push(Change { field: new.field.clone(), effect, value });
-        }
+/// The manufacturers that either policy has rules for.
+fn manufacturers<'a>(from: &'a Policy, to: &'a Policy) -> Vec<&'a str> {
+    let names: BTreeSet<&str> = [from, to]
+        .into_iter()
+        .flat_map(|policy| policy.endorsement.vendor.keys())
+        .map(String::as_str)
+        .collect();
+    names.into_iter().collect()
+}
+
+fn diff_section(from: &dyn Section, to: &dyn Section, manufacturers: &[&str], changes: &mut Vec<Change>) {
+    // Whether a section judges at all is one change, not one for each thing it says.
+    if let (Some(old), Some(new)) = (from.presence(), to.presence())
+        && old.is_there != new.is_there
+    {
+        let effect = if new.is_there { Effect::Stricter } else { Effect::Looser };
+        let value = format!("{} → {}", old.words, new.words);
+        return changes.push(Change { field: Field::of([to.key()]), effect, value });
+    }
+    for (old, new) in from.demands(manufacturers).into_iter().zip(to.demands(manufacturers)) {
+        diff_demand(&old, &new, changes);
+    }
+    diff_lists(&from.lists(), &to.lists(), changes);
+}
+
+fn diff_demand(old: &Demanded, new: &Demanded, changes: &mut Vec<Change>) {
+    let effects = [
+        (Effect::Stricter, new.strictness.refuses_more_than(old.strictness)),
+        (Effect::Looser, old.strictness.refuses_more_than(new.strictness)),
+    ];
+    for (effect, _) in effects.into_iter().filter(|(_, is_so)| *is_so) {
+        let value = format!("{} → {}", old.word, new.word);
+        changes.push(Change { field: new.field.clone(), effect, value });
     }
 }
 
-fn diff_lists(from: &Policy, to: &Policy, changes: &mut Vec<Change>) {
-    let (old, new) = (lists(from), lists(to));
-    // Whether files are judged at all is one change, not one for each file.
-    let comparable = from.ima.is_some() == to.ima.is_some();
-    let fields: BTreeSet<&Field> = old.keys().chain(new.keys()).collect();
-    for field in fields.into_iter().filter(|field| comparable || !field.starts_with("ima")) {
-        let role = old.get(field).or_else(|| new.get(field)).map_or(Role::Accepts, |list| list.role);
-        let items = |list: Option<&List>| list.map_or_else(|| absent(field), |list| list.items.clone());
+fn diff_lists(from: &Lists, to: &Lists, changes: &mut Vec<Change>) {
+    let fields: BTreeSet<&Field> = from.fields().chain(to.fields()).collect();
+    for field in fields {
+        let (old, new) = (from.get(field), to.get(field));
+        let Some(role) = old.or(new).map(|list| list.role) else { continue };
+        let items = |list: Option<&List>| list.map_or_else(|| role.absent(), |list| list.items.clone());
         let mut say = |effect, value: String| changes.push(Change { field: field.clone(), effect, value });
-        match (items(old.get(field)), items(new.get(field))) {
+        match (items(old), items(new)) {
             (None, None) => {}
             (None, Some(new)) => say(Effect::Stricter, format!("anything → {}", some_of(&new))),
             (Some(old), None) => say(Effect::Looser, format!("{} → anything", some_of(&old))),
             (Some(old), Some(new)) => {
                 let (more, less) = match role {
-                    Role::Accepts => (Effect::Allowed, Effect::Refused),
+                    Role::Accepts | Role::Restricts => (Effect::Allowed, Effect::Refused),
                     Role::Demands => (Effect::Stricter, Effect::Looser),
                 };
                 old.difference(&new).for_each(|item| say(less, item.clone()));
@@ -95,19 +118,6 @@ fn diff_lists(from: &Policy, to: &Policy, changes: &mut Vec<Change>) {
             }
         }
     }
-}
-
-fn diff_file_judgement(from: &Policy, to: &Policy, changes: &mut Vec<Change>) {
-    let (effect, value) = match (&from.ima, &to.ima) {
-        (None, Some(ima)) => {
-            (Effect::Stricter, format!("files are not judged → {} files allowed", ima.allow.len()))
-        }
-        (Some(ima), None) => {
-            (Effect::Looser, format!("{} files allowed → files are not judged", ima.allow.len()))
-        }
-        _ => return,
-    };
-    changes.push(Change { field: Field::of(["ima"]), effect, value });
 }
 
 /// A few items of a list, and how many more there are.
@@ -176,9 +186,9 @@ mod tests {
             ),
             &[
                 ("freshness.evidence_age_max_seconds", Effect::Stricter, "300 → 60"),
+                ("pcr.sha256.7", Effect::Stricter, &format!("anything → only {value}")),
                 ("boot.secure_boot", Effect::Looser, "required → optional"),
                 ("boot.dbx_contains", Effect::Stricter, &format!("sha256:{value}")),
-                ("pcr.sha256.7", Effect::Stricter, &format!("anything → only {value}")),
             ],
         );
     }

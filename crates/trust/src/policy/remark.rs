@@ -1,5 +1,6 @@
 //! Remarks about a policy: what is said, how grave it is, and of which line.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Serialize, Serializer};
@@ -40,6 +41,34 @@ pub struct Field(pub(super) Vec<Step>);
 pub(super) enum Step {
     Key(String),
     Index(usize),
+}
+
+/// Where remarks are collected.
+pub(super) struct Notes<'a>(pub(super) &'a mut Vec<Remark>);
+
+impl Notes<'_> {
+    pub(super) fn warn(&mut self, field: Field, message: impl Into<String>) {
+        self.0.push(Remark::new(Severity::Warning, field, message));
+    }
+
+    pub(super) fn error(&mut self, error: &PolicyError) {
+        self.0.push(Remark::from(error));
+    }
+
+    /// Says which members of a list are there before.
+    pub(super) fn repeated<'a, T: Ord + 'a>(&mut self, field: Field, list: impl IntoIterator<Item = &'a T>) {
+        let mut seen = BTreeMap::new();
+        for (index, item) in list.into_iter().enumerate() {
+            if let Some(first) = seen.get(item) {
+                self.warn(
+                    field.clone().at(index),
+                    format!("the same as number {first} of the list: write it once"),
+                );
+            } else {
+                seen.insert(item, index);
+            }
+        }
+    }
 }
 
 impl Remark {

@@ -4,7 +4,7 @@ use assay_evidence::{Digest, HashAlgorithm, PcrIndex};
 use serde_json::{Map, Value};
 
 use super::{Import, ImportError, digest_by_length, is_empty, object, texts};
-use crate::policy::lint::IMA_PCR;
+use crate::policy::section::pcr::IMA_PCR;
 use crate::policy::{Demand, Field};
 
 impl Import {

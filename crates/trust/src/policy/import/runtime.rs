@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::{Import, ImportError, digest_by_length, exclude, is_empty, object, texts};
 use crate::path;
 use crate::policy::Field;
-use crate::policy::lint::BOOT_AGGREGATE;
+use crate::policy::section::ima::BOOT_AGGREGATE;
 
 impl Import {
     /// Takes over a runtime policy, signed or not.

@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::PolicyError;
+use super::{Join, Section};
+use crate::policy::choice::Demanded;
+use crate::policy::list::{Lists, join_option, sorted};
+use crate::policy::remark::Notes;
+use crate::policy::{Field, Policy, PolicyError};
 
 /// Rego modules of the package `assay`. Every text in the set `deny` refuses the device; every one in `warn`
 /// makes the result a warning, on which nothing is granted. Modules are judged each by itself. They see verified
@@ -36,8 +40,21 @@ pub struct RegoSection {
 }
 
 impl RegoSection {
-    pub(super) fn lint(&self, errors: &mut Vec<PolicyError>) {
-        let count = self.modules.len();
+    /// Each module made ready, or why it cannot be.
+    #[cfg(feature = "rego")]
+    pub(crate) fn compile(&self) -> impl Iterator<Item = Result<crate::rego::Module, PolicyError>> + '_ {
+        self.modules.iter().enumerate().map(|(index, text)| crate::rego::Module::compile(index, text))
+    }
+}
+
+impl Section for Option<RegoSection> {
+    fn key(&self) -> &'static str {
+        "rego"
+    }
+
+    fn lint(&self, errors: &mut Vec<PolicyError>) {
+        let Some(RegoSection { modules }) = self else { return };
+        let count = modules.len();
         if count == 0 {
             errors.push(PolicyError::EmptyList { field: "rego.modules".to_owned() });
         }
@@ -46,15 +63,43 @@ impl RegoSection {
             return;
         }
         #[cfg(feature = "rego")]
-        errors.extend(self.compile().filter_map(Result::err));
+        errors.extend(self.iter().flat_map(RegoSection::compile).filter_map(Result::err));
         #[cfg(not(feature = "rego"))]
         errors.push(PolicyError::RegoUnsupported);
     }
 
-    /// Each module made ready, or why it cannot be.
-    #[cfg(feature = "rego")]
-    pub(crate) fn compile(&self) -> impl Iterator<Item = Result<crate::rego::Module, PolicyError>> + '_ {
-        self.modules.iter().enumerate().map(|(index, text)| crate::rego::Module::compile(index, text))
+    fn review(&self, _policy: &Policy, notes: &mut Notes<'_>) {
+        let Some(RegoSection { modules }) = self else { return };
+        notes.repeated(Field::of(["rego", "modules"]), modules);
+    }
+
+    /// Rules may look at nothing that was measured, so by themselves they do not count.
+    fn measures(&self) -> bool {
+        false
+    }
+
+    fn demands(&self, _manufacturers: &[&str]) -> Vec<Demanded> {
+        Vec::new()
+    }
+
+    fn lists(&self) -> Lists {
+        let mut lists = Lists::default();
+        let modules = self.iter().flat_map(|RegoSection { modules }| modules);
+        lists.demands(Field::of(["rego", "modules"]), modules);
+        lists
+    }
+}
+
+impl Join for Option<RegoSection> {
+    /// Each module is judged by itself, and what any of them denies is denied.
+    fn join(&mut self, other: &Self) {
+        join_option(self, other, |RegoSection { modules }, other| modules.extend_from_slice(&other.modules));
+    }
+
+    fn sort(&mut self) {
+        if let Some(RegoSection { modules }) = self {
+            sorted(modules);
+        }
     }
 }
 
@@ -112,7 +157,7 @@ mod tests {
     #[cfg(feature = "rego")]
     #[test]
     fn the_example_of_the_guide_is_a_good_policy() {
-        let guide = include_str!("../../../../docs/howto/rego.md");
+        let guide = include_str!("../../../../../docs/howto/rego.md");
         let section = guide.split("```").nth(1).unwrap().strip_prefix("toml\n").unwrap();
         let text = format!("{}\n{section}", policy("edge", &[A]).to_toml().split("[rego]").next().unwrap());
         assert_eq!(Policy::from_toml(&text).unwrap().rego.unwrap().modules.len(), 1);

@@ -2,14 +2,18 @@
 //!
 //! The hex has no algorithm of its own; the bank says it, and a value of another length is refused where it stands.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use assay_evidence::{Digest, HashAlgorithm, PcrIndex};
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::keys::{Bank, Pcr};
+use super::{Join, Section};
+use crate::policy::choice::Demanded;
+use crate::policy::list::{Lists, sorted, texts};
+use crate::policy::remark::Notes;
+use crate::policy::{Bank, Field, Pcr, Policy, PolicyError};
 
 /// The values that each PCR may have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +38,87 @@ impl PcrSection {
     /// Whether nothing is pinned.
     pub fn is_empty(&self) -> bool {
         self.iter().next().is_none()
+    }
+}
+
+impl Section for PcrSection {
+    fn key(&self) -> &'static str {
+        "pcr"
+    }
+
+    fn lint(&self, errors: &mut Vec<PolicyError>) {
+        for (bank, index, values) in self.iter() {
+            if values.is_empty() {
+                errors.push(PolicyError::EmptyList { field: format!("pcr.{bank}.{index}") });
+            }
+            if index.get() == IMA_PCR {
+                errors.push(PolicyError::ImaPcrPinned { bank });
+            }
+        }
+        if !self.is_empty() && self.iter().all(|(bank, ..)| bank == HashAlgorithm::Sha1) {
+            errors.push(PolicyError::WeakBankAlone);
+        }
+    }
+
+    fn review(&self, _policy: &Policy, notes: &mut Notes<'_>) {
+        let is_strong = |(bank, index, _): (HashAlgorithm, PcrIndex, &[Digest])| {
+            (bank != HashAlgorithm::Sha1).then_some(index)
+        };
+        let strong: BTreeSet<_> = self.iter().filter_map(is_strong).collect();
+        for (bank, index, values) in self.iter() {
+            let field = Field::of(["pcr", bank.name(), &index.to_string()]);
+            // Where every pin is of SHA-1, an error says so.
+            if bank == HashAlgorithm::Sha1 && !strong.is_empty() && !strong.contains(&index) {
+                notes.warn(
+                    field.clone(),
+                    format!("PCR {index} is pinned by SHA-1 alone, and SHA-1 can be made to collide: pin sha256 as well"),
+                );
+            }
+            if matches!(index.get(), RESETTABLE_DEBUG | RESETTABLE_APPLICATION) {
+                notes.warn(
+                    field.clone(),
+                    format!("any program can reset PCR {index}, so its value proves nothing: leave it out"),
+                );
+            }
+            if values.iter().any(Digest::is_zero) {
+                notes.warn(
+                    field.clone(),
+                    format!(
+                        "all zeros is PCR {index} before anything was measured: that boot vouches for nothing"
+                    ),
+                );
+            }
+            notes.repeated(field, values);
+        }
+    }
+
+    fn measures(&self) -> bool {
+        !self.is_empty()
+    }
+
+    fn demands(&self, _manufacturers: &[&str]) -> Vec<Demanded> {
+        Vec::new()
+    }
+
+    fn lists(&self) -> Lists {
+        let mut lists = Lists::default();
+        for (bank, index, values) in self.iter() {
+            let values = values.iter().map(Digest::to_hex).collect::<Vec<_>>();
+            lists.restricts(Field::of(["pcr", bank.name(), &index.to_string()]), Some(texts(&values)));
+        }
+        lists
+    }
+}
+
+impl Join for PcrSection {
+    fn join(&mut self, other: &Self) {
+        for (_, index, values) in other.iter() {
+            values.iter().for_each(|value| self.allow(index, *value));
+        }
+    }
+
+    fn sort(&mut self) {
+        self.0.values_mut().flat_map(BTreeMap::values_mut).for_each(sorted);
     }
 }
 
@@ -143,3 +228,9 @@ impl<'de> DeserializeSeed<'de> for Value {
         })
     }
 }
+
+/// Where the kernel extends its list unless told otherwise.
+pub(crate) const IMA_PCR: u8 = 10;
+/// TCG PC Client Platform TPM Profile, PCR attributes: 16 and 23 can be reset at any locality.
+const RESETTABLE_DEBUG: u8 = 16;
+const RESETTABLE_APPLICATION: u8 = 23;

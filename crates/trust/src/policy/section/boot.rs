@@ -1,0 +1,297 @@
+//! What the boot log must show. The log is judged only after it replayed to the quoted PCRs.
+
+use std::collections::BTreeMap;
+
+use assay_evidence::{Digest, HashAlgorithm};
+use serde::{Deserialize, Serialize};
+
+use super::{Join, Section};
+use crate::pattern::LinePattern;
+use crate::policy::choice::{Demanded, Ranked};
+use crate::policy::list::{Lists, join_option, sorted, sorted_as_text, texts};
+use crate::policy::remark::Notes;
+use crate::policy::{Demand, Field, Pcr, Policy, PolicyError, unique};
+
+/// What the boot log must show.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootSection {
+    /// Whether there must be a boot log.
+    #[serde(default)]
+    pub event_log: Demand,
+    /// Whether Secure Boot must be on.
+    #[serde(default)]
+    pub secure_boot: Demand,
+    /// The kernel command lines that may be booted; absent: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_command_lines: Option<Vec<String>>,
+    /// Patterns of further command lines, for what differs from device to device: see [`LinePattern`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kernel_command_line_patterns: Vec<LinePattern>,
+    /// Authenticode digests of the images that may be started (shim, boot loader, kernel); absent: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applications: Option<Vec<Digest>>,
+    /// Authenticode digests of the kernels that may be started beside `applications`, and of which one has to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernels: Option<Vec<Digest>>,
+    /// What Secure Boot may have trusted images by: SHA-256 of certificates, or digests of images; absent: anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signers: Option<Vec<Digest>>,
+    /// The versions of the firmware, as it measures them; absent: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firmware_versions: Option<Vec<String>>,
+    /// Image digests that the firmware's revocation list dbx must hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dbx_contains: Vec<Digest>,
+    /// The least number of entries in dbx.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dbx_entries_min: Option<u32>,
+    /// Events known of good boots, per PCR, with their description. They accept and refuse nothing: they let a
+    /// finding about a PCR say which event changed it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "unique::map_of_maps")]
+    pub events: BTreeMap<Pcr, BTreeMap<Digest, String>>,
+}
+
+impl Section for BootSection {
+    fn key(&self) -> &'static str {
+        "boot"
+    }
+
+    fn lint(&self, errors: &mut Vec<PolicyError>) {
+        let BootSection {
+            event_log: _,
+            secure_boot: _,
+            kernel_command_lines,
+            kernel_command_line_patterns,
+            applications,
+            kernels,
+            signers,
+            firmware_versions,
+            dbx_contains: _,
+            dbx_entries_min: _,
+            events: _,
+        } = self;
+        let is_empty = |digests: &Option<Vec<Digest>>| digests.as_ref().is_some_and(Vec::is_empty);
+        let is_blank = |texts: &Option<Vec<String>>| texts.as_ref().is_some_and(Vec::is_empty);
+        for (field, is_empty) in [
+            ("kernel_command_lines", is_blank(kernel_command_lines)),
+            ("applications", is_empty(applications)),
+            ("kernels", is_empty(kernels)),
+            ("signers", is_empty(signers)),
+            ("firmware_versions", is_blank(firmware_versions)),
+        ] {
+            if is_empty {
+                errors.push(PolicyError::EmptyList { field: format!("boot.{field}") });
+            }
+        }
+        if kernels.is_some() && applications.is_none() {
+            errors.push(PolicyError::KernelsAlone);
+        }
+        let (field, max) = ("boot.kernel_command_line_patterns", LINE_PATTERNS_MAX);
+        let count = kernel_command_line_patterns.len();
+        if count > max {
+            errors.push(PolicyError::TooMany { field, count, max });
+        }
+    }
+
+    fn review(&self, policy: &Policy, notes: &mut Notes<'_>) {
+        let BootSection {
+            event_log: _,
+            secure_boot: _,
+            kernel_command_lines,
+            kernel_command_line_patterns,
+            applications,
+            kernels,
+            signers,
+            firmware_versions,
+            dbx_contains,
+            dbx_entries_min: _,
+            events,
+        } = self;
+        let field = Field::of(["boot", "kernel_command_lines"]);
+        let lines = kernel_command_lines.as_deref().unwrap_or_default();
+        for (index, line) in lines.iter().enumerate() {
+            if line.contains(['*', '^', '$']) {
+                notes.warn(
+                    field.clone().at(index),
+                    "a command line is compared as it is; patterns go into boot.kernel_command_line_patterns",
+                );
+            }
+        }
+        notes.repeated(field, lines);
+        notes.repeated(Field::of(["boot", "firmware_versions"]), firmware_versions.iter().flatten());
+        let patterns: Vec<String> = kernel_command_line_patterns.iter().map(ToString::to_string).collect();
+        notes.repeated(Field::of(["boot", "kernel_command_line_patterns"]), &patterns);
+        for (name, digests) in [
+            ("applications", applications.as_deref().unwrap_or_default()),
+            ("kernels", kernels.as_deref().unwrap_or_default()),
+            ("signers", signers.as_deref().unwrap_or_default()),
+            ("dbx_contains", dbx_contains),
+        ] {
+            review_digests(name, digests, notes);
+        }
+        for pcr in events.keys().filter(|pcr| policy.pcr.iter().all(|(_, index, _)| index != pcr.0)) {
+            let pcr = pcr.0;
+            notes.warn(
+                Field::of(["boot", "events", &pcr.to_string()]),
+                format!(
+                    "PCR {pcr} is not pinned, so these descriptions are never used: pin it, or leave them out"
+                ),
+            );
+        }
+    }
+
+    fn measures(&self) -> bool {
+        let BootSection {
+            event_log: _,
+            secure_boot: _,
+            kernel_command_lines,
+            kernel_command_line_patterns,
+            applications,
+            kernels: _,
+            signers,
+            firmware_versions: _,
+            dbx_contains: _,
+            dbx_entries_min: _,
+            events: _,
+        } = self;
+        let lines = kernel_command_lines.is_some() || !kernel_command_line_patterns.is_empty();
+        lines || applications.is_some() || signers.is_some()
+    }
+
+    fn demands(&self, _manufacturers: &[&str]) -> Vec<Demanded> {
+        let BootSection {
+            event_log,
+            secure_boot,
+            kernel_command_lines: _,
+            kernel_command_line_patterns: _,
+            applications: _,
+            kernels: _,
+            signers: _,
+            firmware_versions: _,
+            dbx_contains: _,
+            dbx_entries_min,
+            events: _,
+        } = self;
+        let dbx = dbx_entries_min.unwrap_or(0);
+        vec![
+            Demanded::ranked(["boot", "event_log"], *event_log),
+            Demanded::ranked(["boot", "secure_boot"], *secure_boot),
+            Demanded::least(Field::of(["boot", "dbx_entries_min"]), dbx, dbx.into()),
+        ]
+    }
+
+    fn lists(&self) -> Lists {
+        let BootSection {
+            event_log: _,
+            secure_boot: _,
+            kernel_command_lines,
+            kernel_command_line_patterns,
+            applications,
+            kernels,
+            signers,
+            firmware_versions,
+            dbx_contains,
+            dbx_entries_min: _,
+            events: _,
+        } = self;
+        let mut lists = Lists::default();
+        // Lines and patterns of lines are one list: the one that a line has to be in.
+        let texts_of_lines = kernel_command_lines.as_ref().map(texts);
+        let patterns = Some(texts(kernel_command_line_patterns)).filter(|patterns| !patterns.is_empty());
+        let lines = match (texts_of_lines, patterns) {
+            (Some(lines), Some(patterns)) => Some(&lines | &patterns),
+            (lines, patterns) => lines.or(patterns),
+        };
+        lists.restricts(Field::of(["boot", "kernel_command_lines"]), lines);
+        for (name, digests) in [("applications", applications), ("kernels", kernels), ("signers", signers)] {
+            lists.restricts(Field::of(["boot", name]), digests.as_ref().map(texts));
+        }
+        lists.restricts(Field::of(["boot", "firmware_versions"]), firmware_versions.as_ref().map(texts));
+        lists.demands(Field::of(["boot", "dbx_contains"]), dbx_contains);
+        lists
+    }
+}
+
+fn review_digests(name: &str, digests: &[Digest], notes: &mut Notes<'_>) {
+    let field = Field::of(["boot", name]);
+    for (index, digest) in digests.iter().enumerate() {
+        if digest.algorithm() == HashAlgorithm::Sha1 {
+            notes.warn(field.clone().at(index), "images with the same SHA-1 digest can be made: use sha256");
+        }
+    }
+    notes.repeated(field, digests);
+}
+
+impl Join for BootSection {
+    fn join(&mut self, other: &Self) {
+        let BootSection {
+            event_log,
+            secure_boot,
+            kernel_command_lines,
+            kernel_command_line_patterns,
+            applications,
+            kernels,
+            signers,
+            firmware_versions,
+            dbx_contains,
+            dbx_entries_min,
+            events,
+        } = self;
+        event_log.tighten(other.event_log);
+        secure_boot.tighten(other.secure_boot);
+        join_lists(kernel_command_lines, &other.kernel_command_lines);
+        kernel_command_line_patterns.extend_from_slice(&other.kernel_command_line_patterns);
+        join_lists(applications, &other.applications);
+        join_lists(kernels, &other.kernels);
+        join_lists(signers, &other.signers);
+        join_lists(firmware_versions, &other.firmware_versions);
+        dbx_contains.extend_from_slice(&other.dbx_contains);
+        *dbx_entries_min = (*dbx_entries_min).max(other.dbx_entries_min);
+        join_events(events, &other.events);
+    }
+
+    fn sort(&mut self) {
+        let BootSection {
+            event_log: _,
+            secure_boot: _,
+            kernel_command_lines,
+            kernel_command_line_patterns,
+            applications,
+            kernels,
+            signers,
+            firmware_versions,
+            dbx_contains,
+            dbx_entries_min: _,
+            events: _,
+        } = self;
+        kernel_command_lines.iter_mut().for_each(sorted);
+        sorted_as_text(kernel_command_line_patterns);
+        [applications, kernels, signers].into_iter().flatten().for_each(sorted);
+        firmware_versions.iter_mut().for_each(sorted);
+        sorted(dbx_contains);
+    }
+}
+
+fn join_lists<T: Clone>(mine: &mut Option<Vec<T>>, other: &Option<Vec<T>>) {
+    join_option(mine, other, |list, more| list.extend_from_slice(more));
+}
+
+fn join_events(
+    mine: &mut BTreeMap<Pcr, BTreeMap<Digest, String>>,
+    other: &BTreeMap<Pcr, BTreeMap<Digest, String>>,
+) {
+    for (pcr, events) in other {
+        let known = mine.entry(*pcr).or_default();
+        for (digest, remark) in events {
+            // Of two descriptions one is as good as the other, but it has to be the same one in any order.
+            let description = known.entry(*digest).or_insert_with(|| remark.clone());
+            if remark < description {
+                description.clone_from(remark);
+            }
+        }
+    }
+}
+
+/// Each costs time for each command line.
+const LINE_PATTERNS_MAX: usize = 1000;

@@ -1,0 +1,316 @@
+//! What may have been measured at run time.
+
+use std::collections::BTreeMap;
+
+use assay_evidence::ima::SigningKey;
+use assay_evidence::{Digest, HashAlgorithm};
+use serde::{Deserialize, Serialize};
+
+use super::{Join, Presence, Section};
+use crate::path;
+use crate::pattern::Pattern;
+use crate::policy::choice::{Demanded, Ranked};
+use crate::policy::list::{Lists, join_option, sorted, sorted_as_text};
+use crate::policy::remark::Notes;
+use crate::policy::{Bank, Demand, Field, Policy, PolicyError, Weight, unique};
+
+/// What may have been measured at run time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImaSection {
+    /// Whether there must be an IMA list.
+    #[serde(default)]
+    pub list: Demand,
+    /// What a violation weighs: a file changed while it was measured, so its content is unknown.
+    #[serde(default)]
+    pub violations: Weight,
+    /// The weakest hash of a file's content that counts.
+    #[serde(default)]
+    pub weakest_digest: Bank,
+    /// Paths that are not judged: trees (`/var/log/`) and patterns (`*`, `**`, `?`), always of the whole path.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<Pattern>,
+    /// Certificates or public keys, in PEM, whose file signatures are accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signing_keys: Vec<String>,
+    /// Digests of certificates, per keyring, whose file signatures are accepted once the kernel has measured that
+    /// it put the certificate on that keyring.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "unique::map")]
+    pub keyrings: BTreeMap<String, Vec<Digest>>,
+    /// The files that may have been measured, with their digests.
+    #[serde(default, deserialize_with = "unique::map")]
+    pub allow: BTreeMap<String, Vec<Digest>>,
+}
+
+impl Default for ImaSection {
+    fn default() -> Self {
+        ImaSection {
+            list: Demand::Required,
+            violations: Weight::Refuse,
+            weakest_digest: Bank::default(),
+            exclude: Vec::new(),
+            signing_keys: Vec::new(),
+            keyrings: BTreeMap::new(),
+            allow: BTreeMap::new(),
+        }
+    }
+}
+
+impl ImaSection {
+    /// The section but for its list of files, which may be long.
+    pub(crate) fn without_files(&self) -> Self {
+        let ImaSection { list, violations, weakest_digest, exclude, signing_keys, keyrings, allow: _ } = self;
+        ImaSection {
+            list: *list,
+            violations: *violations,
+            weakest_digest: *weakest_digest,
+            exclude: exclude.clone(),
+            signing_keys: signing_keys.clone(),
+            keyrings: keyrings.clone(),
+            allow: BTreeMap::new(),
+        }
+    }
+}
+
+impl Section for Option<ImaSection> {
+    fn key(&self) -> &'static str {
+        "ima"
+    }
+
+    fn lint(&self, errors: &mut Vec<PolicyError>) {
+        let Some(ima) = self else { return };
+        let ImaSection { list: _, violations: _, weakest_digest: _, exclude, signing_keys, keyrings, allow } =
+            ima;
+        if allow.contains_key(BOOT_AGGREGATE) {
+            errors.push(PolicyError::BootAggregateListed);
+        }
+        for (name, digests) in [("allow", allow), ("keyrings", keyrings)] {
+            for (text, digests) in digests {
+                if path::from_text(text).is_none() {
+                    errors.push(PolicyError::Path { path: text.clone() });
+                }
+                if digests.is_empty() {
+                    errors.push(PolicyError::EmptyList { field: format!("ima.{name}.{text:?}") });
+                }
+            }
+        }
+        for (field, count, max) in [
+            ("ima.exclude", exclude.len(), EXCLUDE_MAX),
+            ("ima.signing_keys", signing_keys.len(), SIGNING_KEYS_MAX),
+        ] {
+            if count > max {
+                errors.push(PolicyError::TooMany { field, count, max });
+            }
+        }
+    }
+
+    fn review(&self, _policy: &Policy, notes: &mut Notes<'_>) {
+        let Some(ima) = self else { return };
+        let ImaSection { list, violations, weakest_digest, exclude, signing_keys, keyrings: _, allow } = ima;
+        if *violations == Weight::Ignore {
+            notes.warn(
+                Field::of(["ima", "violations"]),
+                "files that change while they are measured pass unsaid: use \"report\" or \"refuse\"",
+            );
+        }
+        if *list == Demand::Optional {
+            notes.warn(
+                Field::of(["ima", "list"]),
+                "a device that sends no list passes, whatever it runs: use \"required\"",
+            );
+        }
+        if weakest_digest.0 == HashAlgorithm::Sha1 {
+            notes.warn(
+                Field::of(["ima", "weakest_digest"]),
+                "files with the same SHA-1 digest can be made: use \"sha256\"",
+            );
+        }
+        if allow.is_empty() && signing_keys.is_empty() {
+            notes.warn(
+                Field::of(["ima"]),
+                "no file and no signing key is accepted, so every measured file is refused: list files, or leave [ima] out",
+            );
+        }
+        review_files(ima, notes);
+        review_exclusions(exclude, notes);
+        review_signing_keys(signing_keys, notes);
+    }
+
+    fn measures(&self) -> bool {
+        let Some(ima) = self else { return false };
+        let ImaSection {
+            list: _,
+            violations: _,
+            weakest_digest: _,
+            exclude: _,
+            signing_keys,
+            keyrings,
+            allow,
+        } = ima;
+        !allow.is_empty() || !signing_keys.is_empty() || !keyrings.is_empty()
+    }
+
+    fn demands(&self, _manufacturers: &[&str]) -> Vec<Demanded> {
+        let Some(ima) = self else { return Vec::new() };
+        let ImaSection {
+            list,
+            violations,
+            weakest_digest,
+            exclude: _,
+            signing_keys: _,
+            keyrings: _,
+            allow: _,
+        } = ima;
+        let Bank(weakest) = weakest_digest;
+        vec![
+            Demanded::ranked(["ima", "list"], *list),
+            Demanded::ranked(["ima", "violations"], *violations),
+            Demanded::least(Field::of(["ima", "weakest_digest"]), weakest, weakest.len() as u64),
+        ]
+    }
+
+    fn lists(&self) -> Lists {
+        let mut lists = Lists::default();
+        let Some(ima) = self else { return lists };
+        let ImaSection { list: _, violations: _, weakest_digest: _, exclude, signing_keys, keyrings, allow } =
+            ima;
+        lists.accepts(Field::of(["ima", "exclude"]), exclude);
+        lists.accepts(Field::of(["ima", "signing_keys"]), signing_keys);
+        for (keyring, digests) in keyrings {
+            lists.accepts(Field::of(["ima", "keyrings", keyring]), digests);
+        }
+        for (path, digests) in allow {
+            lists.accepts(Field::of(["ima", "allow", path]), digests);
+        }
+        lists
+    }
+
+    fn presence(&self) -> Option<Presence> {
+        let words = match self {
+            Some(ima) => format!("{} files allowed", ima.allow.len()),
+            None => "files are not judged".to_owned(),
+        };
+        Some(Presence { is_there: self.is_some(), words })
+    }
+}
+
+fn review_files(ima: &ImaSection, notes: &mut Notes<'_>) {
+    let mut names: BTreeMap<Vec<u8>, &str> = BTreeMap::new();
+    for (name, digests) in &ima.allow {
+        let field = Field::of(["ima", "allow", name]);
+        let Some(bytes) = path::from_text(name) else { continue };
+        if let Some(pattern) = ima.exclude.iter().find(|pattern| pattern.matches(&bytes)) {
+            let pattern = pattern.to_string();
+            notes.warn(
+                field.clone(),
+                format!("ima.exclude has {pattern:?}, so this file passes with any content"),
+            );
+        }
+        if name.starts_with('/') && name.contains(['*', '?']) {
+            notes.warn(field.clone(), "files are listed by their exact path; * and ? are no patterns here");
+        }
+        if !digests.is_empty() && digests.iter().all(|digest| digest.algorithm() < ima.weakest_digest.0) {
+            let weakest = ima.weakest_digest.0;
+            notes.warn(
+                field.clone(),
+                format!("none of its digests counts, because ima.weakest_digest is {weakest}: list a {weakest} digest"),
+            );
+        }
+        if digests.iter().any(Digest::is_zero) {
+            notes.warn(field.clone(), "all zeros is the digest of no file");
+        }
+        notes.repeated(field.clone(), digests);
+        if let Some(other) = names.insert(bytes, name) {
+            notes.warn(field, format!("the same file as {other:?}, written in another way: write it once"));
+        }
+    }
+}
+
+fn review_exclusions(exclude: &[Pattern], notes: &mut Notes<'_>) {
+    let field = Field::of(["ima", "exclude"]);
+    for (index, pattern) in exclude.iter().enumerate() {
+        let covered = |tree: &&&str| covers(pattern, tree);
+        let text = pattern.to_string();
+        if let Some(tree) = PROGRAM_TREES.iter().find(covered) {
+            notes.warn(
+                field.clone().at(index),
+                format!("{text:?} covers {tree}, so programs there run unjudged: list them instead"),
+            );
+        } else if let Some(tree) = WRITABLE_TREES.iter().find(covered) {
+            notes.warn(
+                field.clone().at(index),
+                format!(
+                    "{text:?} covers {tree}, where any program can put another and run it unjudged: name the files you mean"
+                ),
+            );
+        }
+    }
+    notes.repeated(field, &exclude.iter().map(Pattern::to_string).collect::<Vec<_>>());
+}
+
+fn review_signing_keys(signing_keys: &[String], notes: &mut Notes<'_>) {
+    for (index, pem) in signing_keys.iter().enumerate() {
+        if SigningKey::from_certificate_or_spki(pem.as_bytes()).is_err() {
+            notes.error(&PolicyError::SigningKey { index });
+        }
+    }
+    notes.repeated(Field::of(["ima", "signing_keys"]), signing_keys);
+}
+
+/// Whether programs of a tree are covered, near its top or deep in it.
+///
+/// The names are ones that no pattern spells out, so a pattern for a file or two covers no tree.
+fn covers(pattern: &Pattern, tree: &str) -> bool {
+    ["any-program", "any-folder/any-program"]
+        .iter()
+        .any(|file| pattern.matches(format!("{tree}{file}").as_bytes()))
+}
+
+impl Join for Option<ImaSection> {
+    fn join(&mut self, other: &Self) {
+        join_option(self, other, |ima, other| {
+            let ImaSection { list, violations, weakest_digest, exclude, signing_keys, keyrings, allow } = ima;
+            list.tighten(other.list);
+            violations.tighten(other.violations);
+            *weakest_digest = (*weakest_digest).max(other.weakest_digest);
+            exclude.extend_from_slice(&other.exclude);
+            signing_keys.extend_from_slice(&other.signing_keys);
+            join_digests(keyrings, &other.keyrings);
+            join_digests(allow, &other.allow);
+        });
+    }
+
+    fn sort(&mut self) {
+        let Some(ima) = self else { return };
+        let ImaSection { list: _, violations: _, weakest_digest: _, exclude, signing_keys, keyrings, allow } =
+            ima;
+        sorted_as_text(exclude);
+        sorted(signing_keys);
+        keyrings.values_mut().chain(allow.values_mut()).for_each(sorted);
+    }
+}
+
+fn join_digests(mine: &mut BTreeMap<String, Vec<Digest>>, other: &BTreeMap<String, Vec<Digest>>) {
+    for (name, digests) in other {
+        mine.entry(name.clone()).or_default().extend_from_slice(digests);
+    }
+}
+
+/// The name the kernel gives the entry that binds the list to the boot.
+pub(crate) const BOOT_AGGREGATE: &str = "boot_aggregate";
+/// Each is tried on every file that no list has.
+const EXCLUDE_MAX: usize = 256;
+/// A signed file is tried against each key of the same identifier.
+const SIGNING_KEYS_MAX: usize = 64;
+const PROGRAM_TREES: [&str; 9] = [
+    "/usr/bin/",
+    "/usr/sbin/",
+    "/usr/lib/",
+    "/usr/libexec/",
+    "/usr/local/bin/",
+    "/bin/",
+    "/sbin/",
+    "/lib/",
+    "/boot/",
+];
+const WRITABLE_TREES: [&str; 4] = ["/tmp/", "/var/tmp/", "/dev/shm/", "/home/user/"];
