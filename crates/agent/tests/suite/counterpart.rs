@@ -47,7 +47,7 @@ pub enum Seen {
 /// What the server has to say at the moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mood {
-    /// Grants one entry for this selector.
+    /// Grants one entry for these selectors, with spaces between them.
     Granting(String),
     /// Takes everything back.
     Withdrawing,
@@ -290,7 +290,10 @@ impl Server {
         let entry = edge::WorkloadEntry {
             id: "web".into(),
             spiffe_id: "spiffe://example.org/web".into(),
-            selectors: vec![edge::Selector { r#type: "unix".into(), value: selector }],
+            selectors: selector
+                .split(' ')
+                .map(|value| edge::Selector { r#type: "unix".into(), value: value.into() })
+                .collect(),
             ..edge::WorkloadEntry::default()
         };
         server_message::Message::Grants(edge::Grants {

@@ -2,11 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use assay_agent::grants::{Due, GrantError, Grants};
-use assay_agent::holding::Holding;
+use assay_agent::holding::{Answer, AnswerError, Due, Entry, Granted, Grants, Holding};
 use assay_identity::tls::{Trust, TrustSource};
 use assay_identity::{CrlSet, PrivateKey, Serial};
-use assay_wire::edge::{self, WorkloadEntry, WorkloadSvidResponse};
 use tokio::sync::watch;
 
 use crate::authority::{Authority, trust_domain};
@@ -24,17 +22,17 @@ impl Device {
         Device { grants: Grants::new(held, trust, trust_domain()), authority }
     }
 
-    fn granted(&self, entries: &[&str], revoked: &[Serial]) -> edge::Grants {
-        let entry = |id: &&str| WorkloadEntry {
+    fn granted(&self, entries: &[&str], revoked: &[Serial]) -> Granted {
+        let entry = |id: &&str| Entry {
             id: (*id).into(),
             spiffe_id: format!("spiffe://example.org/{id}"),
-            ..WorkloadEntry::default()
+            ..Entry::default()
         };
-        edge::Grants {
-            bundle: self.authority.bundle().to_der().into(),
-            crl: self.authority.crl(revoked, 1).into(),
+        Granted {
+            bundle: self.authority.bundle().to_der(),
+            crl: self.authority.crl(revoked, 1),
             entries: entries.iter().map(entry).collect(),
-            ..edge::Grants::default()
+            ..Granted::default()
         }
     }
 
@@ -49,14 +47,9 @@ impl Device {
         path: &str,
         spki: &[u8],
         seconds: u64,
-    ) -> (Result<(), GrantError>, Serial) {
+    ) -> (Result<(), AnswerError>, Serial) {
         let (svid, serial) = self.authority.svid(path, spki, seconds);
-        let answer = WorkloadSvidResponse {
-            request_id: due.request_id().into(),
-            entry_id: due.entry_id().into(),
-            svid: vec![svid.into()],
-            ..WorkloadSvidResponse::default()
-        };
+        let answer = Answer { request_id: due.request_id().into(), svid: vec![svid], denied: String::new() };
         (self.grants.answered(answer, SystemTime::now()), serial)
     }
 
@@ -64,10 +57,10 @@ impl Device {
     fn with_web() -> (Self, Serial) {
         let mut device = Device::new();
         let granted = device.granted(&["web"], &[]);
-        device.grants.apply(granted).unwrap();
+        device.grants.apply(granted, SystemTime::now()).unwrap();
         let due = device.due();
         let [due] = due.as_slice() else { panic!("one is due") };
-        let (taken, serial) = device.answer(due, "/web", &due.spki(), 3600);
+        let (taken, serial) = device.answer(due, "/web", &due.key().spki(), 3600);
         taken.unwrap();
         assert!(device.holds_svid("web"));
         (device, serial)
@@ -84,7 +77,7 @@ fn each_entry_is_asked_for_once_until_it_is_due_again() {
     let (mut device, _) = Device::with_web();
     assert!(device.due().is_empty());
     let granted = device.granted(&["web", "api"], &[]);
-    device.grants.apply(granted).unwrap();
+    device.grants.apply(granted, SystemTime::now()).unwrap();
     let due = device.due();
     assert_eq!(due.iter().map(Due::entry_id).collect::<Vec<_>>(), ["api"]);
     // It is on its way, and asked for again only when the answer is overdue.
@@ -105,10 +98,9 @@ fn an_svid_is_renewed_at_half_of_its_life() {
 fn withdrawal_leaves_nothing() {
     let (mut device, _) = Device::with_web();
     let granted = device.granted(&["web", "api"], &[]);
-    device.grants.apply(granted).unwrap();
+    device.grants.apply(granted, SystemTime::now()).unwrap();
     let on_its_way = device.due();
-    let withdrawn = edge::Grants { withdrawn: true, reason: "so".into(), ..edge::Grants::default() };
-    device.grants.apply(withdrawn).unwrap();
+    device.grants.withdraw("so".into(), Vec::new());
     {
         let holding = device.grants.held().borrow();
         assert_eq!(holding.withdrawn.as_deref(), Some("so"));
@@ -116,7 +108,7 @@ fn withdrawal_leaves_nothing() {
     }
     // An answer that crossed the withdrawal brings nothing back.
     let due = on_its_way.first().unwrap();
-    device.answer(due, "/api", &due.spki(), 3600).0.unwrap();
+    device.answer(due, "/api", &due.key().spki(), 3600).0.unwrap();
     assert!(device.due().is_empty() && !device.holds_svid("api"));
 }
 
@@ -124,17 +116,17 @@ fn withdrawal_leaves_nothing() {
 fn what_is_absent_or_revoked_is_dropped() {
     let (mut device, serial) = Device::with_web();
     let same = device.granted(&["web"], &[]);
-    device.grants.apply(same).unwrap();
+    device.grants.apply(same, SystemTime::now()).unwrap();
     assert!(device.holds_svid("web"), "nothing changed");
     // Revoked while the device was away: the entry is still granted, the old SVID is not.
     let revoked = device.granted(&["web"], &[serial]);
-    device.grants.apply(revoked).unwrap();
+    device.grants.apply(revoked, SystemTime::now()).unwrap();
     assert!(!device.holds_svid("web"));
     assert_eq!(device.due().len(), 1);
 
     let (mut device, _) = Device::with_web();
     let without = device.granted(&[], &[]);
-    device.grants.apply(without).unwrap();
+    device.grants.apply(without, SystemTime::now()).unwrap();
     assert!(device.grants.held().borrow().workloads.is_empty());
 }
 
@@ -143,10 +135,10 @@ fn no_workload_gets_an_svid_that_is_not_its_own() {
     let check = |path: &str, own_key: bool, own_authority: bool| {
         let mut device = Device::new();
         let granted = device.granted(&["web"], &[]);
-        device.grants.apply(granted).unwrap();
+        device.grants.apply(granted, SystemTime::now()).unwrap();
         let due = device.due();
         let due = due.first().unwrap();
-        let spki = if own_key { due.spki() } else { PrivateKey::generate().unwrap().spki() };
+        let spki = if own_key { due.key().spki() } else { PrivateKey::generate().unwrap().spki() };
         if !own_authority {
             device.authority = Authority::new();
         }
@@ -166,10 +158,10 @@ fn no_workload_gets_an_svid_that_is_not_its_own() {
 fn a_denial_is_asked_about_later() {
     let mut device = Device::new();
     let granted = device.granted(&["web"], &[]);
-    device.grants.apply(granted).unwrap();
+    device.grants.apply(granted, SystemTime::now()).unwrap();
     let due = device.due();
     let request_id = due.first().unwrap().request_id().to_owned();
-    let denied = WorkloadSvidResponse { request_id, denied: "no".into(), ..WorkloadSvidResponse::default() };
+    let denied = Answer { request_id, denied: "no".into(), svid: Vec::new() };
     device.grants.answered(denied, SystemTime::now()).unwrap();
     assert!(device.due().is_empty());
     assert_eq!(device.grants.due(SystemTime::now() + Duration::from_secs(15)).unwrap().len(), 1);

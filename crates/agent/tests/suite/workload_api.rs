@@ -1,12 +1,14 @@
 //! The Workload API over a real socket, by an ordinary client.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use assay_agent::holding::{Holding, Svid, Workload};
-use assay_agent::workload_api::Listener;
+use assay_agent::door::local::Socket;
+use assay_agent::door::workload_api;
+use assay_agent::holding::{Entry, Holding, Selector, Svid, Workload};
 use assay_identity::TrustDomain;
-use assay_wire::edge::{Selector, WorkloadEntry};
 use assay_wire::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
 use assay_wire::workload::{X509BundlesRequest, X509svidRequest, X509svidResponse};
 use hyper_util::rt::TokioIo;
@@ -27,8 +29,8 @@ impl Api {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("workload.sock");
         let (held, holding) = watch::channel(Holding::default());
-        let listener = Listener::bind(&socket).unwrap();
-        tokio::spawn(listener.serve(holding, TrustDomain::parse("example.org").unwrap()));
+        let bound = Socket::bind(&socket).unwrap();
+        tokio::spawn(workload_api::serve(bound, holding, TrustDomain::parse("example.org").unwrap()));
         Api { held, socket, _folder: folder }
     }
 
@@ -58,11 +60,11 @@ pub fn with_header<T>(message: T) -> Request<T> {
     request
 }
 
-fn workload(id: &str, selector: &str, svid: Option<u8>) -> Workload {
-    let selectors = vec![Selector { r#type: "unix".into(), value: selector.into() }];
+fn workload(id: &str, selectors: &str, svid: Option<u8>) -> Workload {
+    let selector = |value: &str| Selector { kind: "unix".into(), value: value.into() };
+    let selectors = selectors.split(' ').map(selector).collect();
     let spiffe_id = format!("spiffe://example.org/{id}");
-    let entry =
-        WorkloadEntry { id: id.into(), spiffe_id, selectors, hint: id.into(), ..WorkloadEntry::default() };
+    let entry = Arc::new(Entry { id: id.into(), spiffe_id, selectors, hint: id.into(), ..Entry::default() });
     let later = SystemTime::now() + Duration::from_secs(60);
     let svid = svid.map(|byte| Svid {
         chain: vec![vec![byte], vec![9]],
@@ -73,8 +75,13 @@ fn workload(id: &str, selector: &str, svid: Option<u8>) -> Workload {
     Workload { entry, svid }
 }
 
+/// Selectors of this test program, with spaces between them.
 pub fn mine() -> String {
-    format!("path:{}", std::env::current_exe().unwrap().display())
+    format!("uid:{} path:{}", uid(), std::env::current_exe().unwrap().display())
+}
+
+fn uid() -> u32 {
+    std::fs::metadata("/proc/self").unwrap().uid()
 }
 
 fn holding(workloads: Vec<Workload>) -> Holding {
@@ -101,7 +108,7 @@ async fn a_request_without_the_header_is_refused() {
 async fn unready_is_unavailable_and_nobody_is_denied() {
     let api = Api::serve();
     assert_eq!(api.refusal().await, Code::Unavailable);
-    api.held.send_replace(holding(vec![workload("web", "path:/no/such/program", Some(1))]));
+    api.held.send_replace(holding(vec![workload("web", "uid:0 path:/no/such/program", Some(1))]));
     assert_eq!(api.refusal().await, Code::PermissionDenied);
     api.held.send_replace(Holding::withdrawn("contraindicated".into(), Vec::new()));
     assert_eq!(api.refusal().await, Code::PermissionDenied);
@@ -160,4 +167,90 @@ async fn bundles_are_for_those_with_an_identity() {
         client.fetch_x509_bundles(with_header(X509BundlesRequest {})).await.unwrap().into_inner();
     let bundles = stream.message().await.unwrap().unwrap().bundles;
     assert_eq!(bundles.get("spiffe://example.org").map(Vec::as_slice), Some([7].as_slice()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn finding_9_idle_connections_of_one_user_stop_neither_the_agent_nor_entitled_users() {
+    let api = Api::serve();
+    api.held.send_replace(holding(vec![workload("web", &mine(), Some(1))]));
+    let mut before = api.svids().await.unwrap();
+    next(&mut before).await;
+    let mut idle = Vec::new();
+    for _ in 0..1100 {
+        idle.push(UnixStream::connect(&api.socket).await.unwrap());
+    }
+    // All but the user's share are closed at once, and the others can be told apart by that.
+    let mut open = 0;
+    for stream in &idle {
+        let closed = timeout(Duration::from_millis(20), stream.readable()).await;
+        if closed.is_err() || stream.try_read(&mut [0; 64]).is_ok_and(|read| read > 0) {
+            open += 1;
+        }
+    }
+    assert!(open > 0 && open < 200, "{open}");
+    // The agent has descriptors left, and the stream that was there goes on.
+    api.held.send_replace(holding(vec![workload("web", &mine(), Some(2))]));
+    assert_eq!(next(&mut before).await.svids[0].x509_svid_key, [2]);
+    std::fs::File::open("/proc/self/status").unwrap();
+    drop(idle);
+    let again = async {
+        loop {
+            if let Ok(Ok(mut stream)) = timeout(Duration::from_secs(5), api.svids()).await {
+                return next(&mut stream).await;
+            }
+        }
+    };
+    assert_eq!(again.await.svids.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn finding_12_who_executes_another_program_is_another_caller() {
+    let api = Api::serve();
+    // Entitled is the program that the caller becomes, not the one that connects.
+    let becomes = std::fs::canonicalize("/bin/sleep").unwrap();
+    let of = |program: &Path| format!("uid:{} path:{}", uid(), program.display());
+    api.held.send_replace(holding(vec![workload("sleep", &of(&becomes), Some(1))]));
+    let at = |name: &str| api.socket.with_file_name(name);
+    std::fs::write(at("request"), request_bytes()).unwrap();
+    // The child waits until its parent is the entitled program, asks on the parent's connection, and notes what comes.
+    let attack = r#"
+        use Socket; $^F = 1000; my ($socket, $request, $answer, $program) = @ARGV;
+        socket(S, PF_UNIX, SOCK_STREAM, 0); connect(S, sockaddr_un($socket)) or die; sysread(S, my $settings, 9);
+        my $parent = $$; my $before = readlink("/proc/$parent/exe");
+        if (!fork) {
+            select(undef, undef, undef, 0.01) while readlink("/proc/$parent/exe") eq $before;
+            open(R, $request); local $/; syswrite(S, <R>); open(A, ">", $answer);
+            for (1..3) { $SIG{ALRM} = sub { exit }; alarm 1; last unless sysread(S, my $got, 65536); syswrite(A, $got); }
+            exit;
+        }
+        exec($program, "3");
+    "#;
+    let mut perl = std::process::Command::new("perl");
+    perl.arg("-e").arg(attack).args([&api.socket, &at("request"), &at("answer"), &becomes]);
+    tokio::task::spawn_blocking(move || assert!(perl.status().unwrap().success())).await.unwrap();
+    let said = std::fs::read(at("answer")).unwrap();
+    assert!(!said.is_empty(), "the agent answers");
+    let holds = |text: &str| said.windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(!holds("spiffe://example.org/sleep"), "the child got the program's identity");
+}
+
+/// FetchX509SVID as an HTTP/2 client sends it first: RFC 9113 §3.4, §6.2; RFC 7541 §6.2.2.
+fn request_bytes() -> Vec<u8> {
+    let headers = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", "/SpiffeWorkloadAPI/FetchX509SVID"),
+        (":authority", "localhost"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+        ("workload.spiffe.io", "true"),
+    ];
+    let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+    let block: Vec<u8> =
+        headers.iter().flat_map(|(name, value)| [vec![0], text(name), text(value)].concat()).collect();
+    let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
+        [&[0, 0, u8::try_from(payload.len()).unwrap(), kind, flags, 0, 0, 0, stream], payload].concat()
+    };
+    let frames = [frame(4, 0, 0, &[]), frame(1, 4, 1, &block), frame(0, 1, 1, &[0; 5])];
+    [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frames.concat()].concat()
 }

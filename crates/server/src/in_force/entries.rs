@@ -118,6 +118,11 @@ impl NewEntry {
         if !selectors.contains(&self.selectors.len()) || !self.selectors.iter().all(readable) {
             return Err(EntryError::Selectors);
         }
+        // Whoever runs as the same user can make a program do as they like: a program alone tells nobody apart.
+        let is_of = |kind: &str| self.selectors.iter().any(|one| one.value.split(':').next() == Some(kind));
+        if (is_of("path") || is_of("sha256")) && !is_of("uid") {
+            return Err(EntryError::ProgramAlone);
+        }
         let names =
             self.dns_names.len() <= DNS_NAMES_MAX && self.dns_names.iter().all(|name| is_dns_name(name));
         if !names {
@@ -152,6 +157,11 @@ pub enum EntryError {
     /// None, too many, or of a kind the agent does not know.
     #[error("selectors: give 1 to {SELECTORS_MAX}, each of type unix, such as uid:1000")]
     Selectors,
+    /// A program without its user.
+    #[error(
+        "selectors: give a unix:uid beside unix:path or unix:sha256, which tell programs of one user apart and no more"
+    )]
+    ProgramAlone,
     /// Too many, or none.
     #[error("dns_names: give at most {DNS_NAMES_MAX} DNS names")]
     DnsNames,
@@ -200,3 +210,33 @@ const DNS_NAMES_MAX: usize = 16;
 const TEXT_BYTES_MAX: usize = 1024;
 const TTL_SECONDS_MIN: u64 = 10;
 const TTL_SECONDS_MAX: u64 = 24 * 3600;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finding_12_a_program_is_named_beside_its_user() {
+        let domain = TrustDomain::parse("td").unwrap();
+        let parent = SpiffeId::device(&domain, &[1; 32]);
+        let check = |values: &[&str]| {
+            let selector = |value: &&str| SelectorRecord { kind: "unix".into(), value: (*value).into() };
+            let new = NewEntry {
+                spiffe_id: SpiffeId::parse("spiffe://td/web").unwrap(),
+                parent: parent.clone(),
+                selectors: values.iter().map(selector).collect(),
+                ttl_seconds: ttl_default(),
+                dns_names: Vec::new(),
+                hint: String::new(),
+            };
+            new.check(&domain)
+        };
+        for good in [&["uid:7"][..], &["gid:7"], &["uid:7", "path:/usr/bin/web"], &["sha256:ab", "uid:7"]] {
+            check(good).unwrap();
+        }
+        for alone in [&["path:/usr/bin/web"][..], &["sha256:ab", "gid:7"], &["path:/usr/bin/web", "user:web"]]
+        {
+            assert!(matches!(check(alone), Err(EntryError::ProgramAlone)), "{alone:?}");
+        }
+    }
+}

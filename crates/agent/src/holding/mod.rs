@@ -1,12 +1,22 @@
 //! What the device holds right now, in memory and nowhere else: its SVID, its workloads' SVIDs, bundle and CRL.
 //!
-//! One task writes it, the one that speaks with the server ([`crate::grants`]); Workload API streams and telemetry
-//! watch it. What is not in it is withdrawn.
+//! One task writes it, the one that speaks with the server, through [`Grants`]; the doors and telemetry watch it. What
+//! is not in it is withdrawn. Nothing here knows how the server is spoken with, or what time it is.
 
+mod bundle;
+mod entry;
+mod grants;
+mod svid;
+
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use assay_wire::edge::WorkloadEntry;
 use tokio::sync::watch;
+
+pub use bundle::TrustError;
+pub use entry::{Entry, Selector};
+pub use grants::{Granted, Grants};
+pub use svid::{Answer, AnswerError, Due, Svid};
 
 /// The holding of this moment.
 #[derive(Clone, Debug, Default)]
@@ -31,28 +41,23 @@ pub struct Holding {
 #[derive(Clone, Debug)]
 pub struct Workload {
     /// Who gets it.
-    pub entry: WorkloadEntry,
+    pub entry: Arc<Entry>,
     /// What they get.
     pub svid: Option<Svid>,
-}
-
-/// An X.509-SVID with its key.
-#[derive(Clone)]
-pub struct Svid {
-    /// DER, leaf first.
-    pub chain: Vec<Vec<u8>>,
-    /// PKCS#8; never logged, never written.
-    pub key: Vec<u8>,
-    /// From then on a new one is asked for.
-    pub renew_at: SystemTime,
-    /// From then on it is worth nothing.
-    pub not_after: SystemTime,
 }
 
 impl Holding {
     /// The holding of a device from which everything was taken.
     pub fn withdrawn(reason: String, crl: Vec<u8>) -> Self {
         Holding { ready: true, withdrawn: Some(reason), crl, ..Holding::default() }
+    }
+
+    /// Whether an entry names this user by its number.
+    pub(crate) fn names_user(&self, uid: u32) -> bool {
+        let names = |one: &Selector| {
+            one.kind == "unix" && one.value.strip_prefix("uid:").and_then(|id| id.parse().ok()) == Some(uid)
+        };
+        self.workloads.iter().any(|workload| workload.entry.selectors.iter().any(names))
     }
 
     /// Drops every SVID that has expired; true if there was one.
@@ -65,12 +70,6 @@ impl Holding {
             }
         }
         expired
-    }
-}
-
-impl std::fmt::Debug for Svid {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Svid").field("not_after", &self.not_after).finish_non_exhaustive()
     }
 }
 

@@ -16,10 +16,10 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
+use super::connection::Client;
 use crate::VERSION;
 use crate::config::Config;
 use crate::device::Device;
-use crate::edge::Client;
 use crate::state_dir::{StateDir, StateError};
 use crate::tpm::TpmError;
 use crate::tpm::ek::EndorsementKey;

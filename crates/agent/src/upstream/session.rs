@@ -12,12 +12,12 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
+use super::connection::Client;
+use super::{attest, message};
 use crate::VERSION;
-use crate::attest;
 use crate::config::Sources;
 use crate::device::Device;
-use crate::edge::Client;
-use crate::grants::{Due, GrantError, Grants};
+use crate::holding::{Due, Grants};
 use crate::tpm::TpmError;
 
 /// Why a stream ended.
@@ -114,11 +114,17 @@ impl Stream<'_> {
             }
             server_message::Message::Verdict(verdict) => self.log_verdict(&verdict),
             server_message::Message::Grants(grants) => {
-                report(self.grants.apply(grants), "grants could not be used");
+                match message::grants(grants) {
+                    message::Grants::Granted(granted) => {
+                        report(self.grants.apply(granted, SystemTime::now()), "grants could not be used");
+                    }
+                    message::Grants::Withdrawn { reason, crl } => self.grants.withdraw(reason, crl),
+                }
                 self.ask();
             }
             server_message::Message::WorkloadSvid(answer) => {
-                report(self.grants.answered(answer, SystemTime::now()), "workload svid could not be used");
+                let taken = self.grants.answered(message::answer(answer), SystemTime::now());
+                report(taken, "workload svid could not be used");
                 self.ask();
             }
         }
@@ -153,7 +159,7 @@ impl Stream<'_> {
 }
 
 fn send_request(due: Due, device: &Device, outbox: &mpsc::Sender<DeviceMessage>) {
-    match due.sign(device) {
+    match message::svid_request(&due, device) {
         Ok(request) => {
             let message = Some(device_message::Message::WorkloadSvid(request));
             // The stream may be gone by now, and the request with it.
@@ -163,7 +169,7 @@ fn send_request(due: Due, device: &Device, outbox: &mpsc::Sender<DeviceMessage>)
     }
 }
 
-fn report(outcome: Result<(), GrantError>, what: &str) {
+fn report<E: std::error::Error>(outcome: Result<(), E>, what: &str) {
     if let Err(error) = outcome {
         let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
         tracing::error!(%error, cause, "{what}");

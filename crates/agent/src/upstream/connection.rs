@@ -28,7 +28,7 @@ pub type Client = EdgeClient<Channel>;
 
 /// The gateway cannot be reached.
 #[derive(Debug, Error)]
-pub enum EdgeError {
+pub enum ConnectionError {
     /// TLS cannot be set up.
     #[error("TLS cannot be set up")]
     Tls(#[from] rustls::Error),
@@ -44,7 +44,7 @@ pub enum EdgeError {
 
 /// Where the gateway is, and how it is recognised.
 #[derive(Clone)]
-pub struct Edge {
+pub struct Connection {
     gateway: String,
     trust_domain: TrustDomain,
     trust: Arc<TrustSource>,
@@ -58,14 +58,14 @@ pub struct Credential {
     pub key: DeviceSigningKey,
 }
 
-impl Edge {
+impl Connection {
     /// The gateway at HOST:PORT, of a trust domain whose authorities are in `trust`.
     pub fn new(gateway: String, trust_domain: TrustDomain, trust: Arc<TrustSource>) -> Self {
-        Edge { gateway, trust_domain, trust }
+        Connection { gateway, trust_domain, trust }
     }
 
     /// Connects, with the device's certificate if there is one.
-    pub async fn connect(&self, credential: Option<Credential>) -> Result<Client, EdgeError> {
+    pub async fn connect(&self, credential: Option<Credential>) -> Result<Client, ConnectionError> {
         let certified = credential.map(|Credential { chain, key }| {
             let chain = chain.into_iter().map(CertificateDer::from).collect();
             Arc::new(CertifiedKey::new(chain, Arc::new(key)))
@@ -73,7 +73,7 @@ impl Edge {
         let trust_domain = self.trust_domain.clone();
         let accept = Arc::new(move |id: &SpiffeId| is_ours(id, &trust_domain));
         let config = tls::client_config(certified, self.trust.clone(), accept)?;
-        let failed = |source| EdgeError::Connect { gateway: self.gateway.clone(), source };
+        let failed = |source| ConnectionError::Connect { gateway: self.gateway.clone(), source };
         // The connector makes the TLS connection, so to tonic the address is a plain one.
         let endpoint = Endpoint::from_shared(format!("http://{}", self.gateway))
             .map_err(failed)?

@@ -7,13 +7,12 @@ use std::time::Duration;
 use assay_identity::TrustDomain;
 use assay_wire::workload::{X509BundlesResponse, X509svid, X509svidResponse};
 use tokio::sync::{mpsc, watch};
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::selectors::Caller;
-use crate::holding::{Holding, Svid, Workload};
+use crate::holding::{Entry, Holding, Svid, Workload};
+use crate::workload::Caller;
 
 /// What to say now.
 pub(super) enum Answer<T> {
@@ -25,20 +24,22 @@ pub(super) enum Answer<T> {
     Refused(Status),
 }
 
-/// The answers of `answer` as a stream: the first at once, another whenever it differs, until one is a refusal.
-pub(super) fn messages<T: PartialEq + Clone + Send + 'static>(
+/// The answers of `tell` as a stream: the first at once, another whenever it differs, until one is a refusal. `tell`
+/// hears which of the workloads are the caller's.
+pub(super) fn messages<T: PartialEq + Clone + Send + Sync + 'static>(
     mut holding: watch::Receiver<Holding>,
-    answer: impl Fn(&Holding) -> Answer<T> + Send + Sync + 'static,
+    caller: Caller,
+    tell: impl Fn(&Holding, &[usize]) -> Answer<T> + Send + Sync + 'static,
 ) -> ReceiverStream<Result<T, Status>> {
     let (sender, receiver) = mpsc::channel(1);
-    let answer = Arc::new(answer);
     tokio::spawn(async move {
         let mut last = None;
         loop {
             let now = holding.borrow_and_update().clone();
-            let answer = answer.clone();
-            // Hashing a caller's program takes a while.
-            let Ok(answer) = spawn_blocking(move || answer(&now)).await else { return };
+            let answer = match entitled(&now, &caller).await {
+                Ok(mine) => tell(&now, &mine),
+                Err(status) => Answer::Refused(status),
+            };
             match answer {
                 Answer::State(state) if last.as_ref() == Some(&state) => {}
                 Answer::State(state) => {
@@ -72,14 +73,33 @@ pub(super) fn messages<T: PartialEq + Clone + Send + 'static>(
     ReceiverStream::new(receiver)
 }
 
+/// The workloads that are the caller's; a caller without any gets nothing, not even a bundle.
+async fn entitled(holding: &Holding, caller: &Caller) -> Result<Vec<usize>, Status> {
+    if !holding.ready {
+        return Err(Status::unavailable("the agent has not heard from its server yet"));
+    }
+    // Why is for operators: a workload need not learn what else runs on the device.
+    if holding.withdrawn.is_some() {
+        return Err(Status::permission_denied("identities withdrawn: the device is not trusted now"));
+    }
+    let entries: Arc<[Arc<Entry>]> =
+        holding.workloads.iter().map(|workload| workload.entry.clone()).collect();
+    match caller.entries(entries).await {
+        Ok(mine) if mine.is_empty() => {
+            Err(Status::permission_denied("no identity issued: no entry's selectors hold for this process"))
+        }
+        Ok(mine) => Ok(mine),
+        Err(error) => {
+            tracing::warn!(%error, "caller could not be attested");
+            Err(Status::unavailable("the caller could not be attested"))
+        }
+    }
+}
+
 /// The X.509-SVIDs of a caller.
-pub(super) fn x509_svids(holding: &Holding, caller: &Caller) -> Answer<X509svidResponse> {
-    let workloads = match entitled(holding, caller) {
-        Ok(workloads) => workloads,
-        Err(status) => return Answer::Refused(status),
-    };
+pub(super) fn x509_svids(holding: &Holding, mine: &[usize]) -> Answer<X509svidResponse> {
+    let workloads = mine.iter().filter_map(|index| holding.workloads.get(*index));
     let svids: Vec<X509svid> = workloads
-        .iter()
         .filter_map(|workload| Some(x509_svid(workload, workload.svid.as_ref()?, &holding.bundle)))
         .collect();
     if svids.is_empty() {
@@ -91,34 +111,11 @@ pub(super) fn x509_svids(holding: &Holding, caller: &Caller) -> Answer<X509svidR
 /// The bundles a caller verifies others with.
 pub(super) fn x509_bundles(
     holding: &Holding,
-    caller: &Caller,
+    _mine: &[usize],
     trust_domain: &TrustDomain,
 ) -> Answer<X509BundlesResponse> {
-    match entitled(holding, caller) {
-        Err(status) => Answer::Refused(status),
-        Ok(_) => {
-            let bundles = HashMap::from([(trust_domain.id().to_string(), holding.bundle.clone())]);
-            Answer::State(X509BundlesResponse { crl: crl(holding), bundles })
-        }
-    }
-}
-
-/// The workloads that are the caller's; a caller without any gets nothing, not even a bundle.
-fn entitled<'a>(holding: &'a Holding, caller: &Caller) -> Result<Vec<&'a Workload>, Status> {
-    if !holding.ready {
-        return Err(Status::unavailable("the agent has not heard from its server yet"));
-    }
-    // Why is for operators: a workload need not learn what else runs on the device.
-    if holding.withdrawn.is_some() {
-        return Err(Status::permission_denied("identities withdrawn: the device is not trusted now"));
-    }
-    let workloads: Vec<_> = holding.workloads.iter().filter(|workload| caller.has(&workload.entry)).collect();
-    match workloads.is_empty() {
-        true => {
-            Err(Status::permission_denied("no identity issued: no entry's selectors hold for this process"))
-        }
-        false => Ok(workloads),
-    }
+    let bundles = HashMap::from([(trust_domain.id().to_string(), holding.bundle.clone())]);
+    Answer::State(X509BundlesResponse { crl: crl(holding), bundles })
 }
 
 fn x509_svid(workload: &Workload, svid: &Svid, bundle: &[u8]) -> X509svid {

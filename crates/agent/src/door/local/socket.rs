@@ -1,4 +1,4 @@
-//! The Workload API's socket: where it stands, who may reach it, and who removes it.
+//! A unix socket: where it stands, who may reach it, and who removes it.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -6,18 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use assay_identity::TrustDomain;
-use assay_wire::workload::spiffe_workload_api_server::SpiffeWorkloadApiServer;
 use thiserror::Error;
 use tokio::net::UnixListener;
-use tokio::sync::watch;
-use tokio_stream::StreamExt;
-use tokio_stream::wrappers::UnixListenerStream;
-use tonic::transport::Server;
-
-use super::WorkloadApi;
-use super::peer::Connection;
-use crate::holding::Holding;
 
 /// The socket cannot be made.
 #[derive(Debug, Error)]
@@ -48,12 +38,12 @@ pub enum SocketError {
 
 /// The bound socket; once served, it is removed at the end.
 #[derive(Debug)]
-pub struct Listener {
+pub struct Socket {
     path: PathBuf,
     listener: UnixListener,
 }
 
-impl Listener {
+impl Socket {
     /// Binds the socket, making its folder (0755) if needed and replacing one that nobody serves any more.
     ///
     /// Every user may connect: who they are decides what they get.
@@ -78,30 +68,21 @@ impl Listener {
             Err(_) => {}
         }
         let listener = UnixListener::bind(path).map_err(failed("cannot bind the socket"))?;
-        let listener = Listener { path: path.to_owned(), listener };
+        let socket = Socket { path: path.to_owned(), listener };
         fs::set_permissions(path, Permissions::from_mode(0o777))
             .map_err(failed("cannot open the socket to all"))?;
-        Ok(listener)
+        Ok(socket)
     }
 
-    /// Serves until dropped.
-    pub async fn serve(self, holding: watch::Receiver<Holding>, trust_domain: TrustDomain) {
-        let Listener { path, listener } = self;
-        let _remove = RemoveOnDrop(path);
-        let connections = UnixListenerStream::new(listener).map(|stream| stream.map(Connection::new));
-        let service = SpiffeWorkloadApiServer::new(WorkloadApi { holding, trust_domain })
-            .max_decoding_message_size(REQUEST_BYTES_MAX);
-        let server = Server::builder()
-            .max_concurrent_streams(STREAMS_PER_CONNECTION)
-            .concurrency_limit_per_connection(STREAMS_PER_CONNECTION as usize)
-            .add_service(service);
-        if let Err(error) = server.serve_with_incoming(connections).await {
-            tracing::error!(%error, "workload API failed");
-        }
+    /// The listener, and what removes the socket when it is dropped.
+    pub(super) fn into_parts(self) -> (UnixListener, RemoveOnDrop) {
+        (self.listener, RemoveOnDrop(self.path))
     }
 }
 
-struct RemoveOnDrop(PathBuf);
+/// Removes the socket's file.
+#[derive(Debug)]
+pub(super) struct RemoveOnDrop(PathBuf);
 
 impl Drop for RemoveOnDrop {
     fn drop(&mut self) {
@@ -111,11 +92,6 @@ impl Drop for RemoveOnDrop {
     }
 }
 
-/// Requests of this API are empty.
-const REQUEST_BYTES_MAX: usize = 4096;
-/// A workload needs two.
-const STREAMS_PER_CONNECTION: u32 = 16;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,16 +100,16 @@ mod tests {
     async fn a_stale_socket_is_replaced_and_nothing_else_is() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deep/workload.sock");
-        let first = Listener::bind(&path).unwrap();
-        assert!(matches!(Listener::bind(&path), Err(SocketError::InUse { .. })));
+        let first = Socket::bind(&path).unwrap();
+        assert!(matches!(Socket::bind(&path), Err(SocketError::InUse { .. })));
         // Dropped without serving, it stays behind, as after a crash.
         drop(first);
-        Listener::bind(&path).unwrap();
+        Socket::bind(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o777);
 
         let file = folder.path().join("file");
         fs::write(&file, "precious").unwrap();
-        assert!(matches!(Listener::bind(&file), Err(SocketError::NotASocket { .. })));
+        assert!(matches!(Socket::bind(&file), Err(SocketError::NotASocket { .. })));
         assert_eq!(fs::read(&file).unwrap(), b"precious");
     }
 }

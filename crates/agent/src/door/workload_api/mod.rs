@@ -1,0 +1,82 @@
+//! The SPIFFE Workload API on a unix socket: each workload gets the identities that its entry grants, and nothing
+//! else.
+//!
+//! Who calls is found out by [`crate::workload`]; nothing a caller says counts. Every message is the complete state, sent
+//! at once and after every change.
+
+mod stream;
+
+use std::pin::Pin;
+
+use assay_identity::TrustDomain;
+use assay_wire::WORKLOAD_API_HEADER;
+use assay_wire::workload::spiffe_workload_api_server::{SpiffeWorkloadApi, SpiffeWorkloadApiServer};
+use assay_wire::workload::{X509BundlesRequest, X509BundlesResponse, X509svidRequest, X509svidResponse};
+use tokio::sync::watch;
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+use super::local::{self, Socket};
+use crate::holding::Holding;
+use crate::workload::{Attestor, Caller};
+
+/// Serves until dropped.
+pub async fn serve(socket: Socket, holding: watch::Receiver<Holding>, trust_domain: TrustDomain) {
+    let attestor = Attestor::new();
+    let named = holding.clone();
+    let is_named = move |uid: u32| named.borrow().names_user(uid);
+    local::serve(socket, is_named, move |peer| {
+        let (holding, trust_domain) = (holding.clone(), trust_domain.clone());
+        let caller = attestor.caller(peer);
+        SpiffeWorkloadApiServer::new(WorkloadApi { holding, trust_domain, caller })
+            .max_decoding_message_size(REQUEST_BYTES_MAX)
+    })
+    .await;
+}
+
+/// The service for one connection, over what the device holds.
+struct WorkloadApi {
+    holding: watch::Receiver<Holding>,
+    trust_domain: TrustDomain,
+    caller: Caller,
+}
+
+type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl SpiffeWorkloadApi for WorkloadApi {
+    type FetchX509SVIDStream = Messages<X509svidResponse>;
+    type FetchX509BundlesStream = Messages<X509BundlesResponse>;
+
+    async fn fetch_x509svid(
+        &self,
+        request: Request<X509svidRequest>,
+    ) -> Result<Response<Self::FetchX509SVIDStream>, Status> {
+        check_header(&request)?;
+        let messages = stream::messages(self.holding.clone(), self.caller.clone(), stream::x509_svids);
+        Ok(Response::new(Box::pin(messages)))
+    }
+
+    async fn fetch_x509_bundles(
+        &self,
+        request: Request<X509BundlesRequest>,
+    ) -> Result<Response<Self::FetchX509BundlesStream>, Status> {
+        check_header(&request)?;
+        let trust_domain = self.trust_domain.clone();
+        let bundles =
+            move |holding: &Holding, mine: &[usize]| stream::x509_bundles(holding, mine, &trust_domain);
+        Ok(Response::new(Box::pin(stream::messages(self.holding.clone(), self.caller.clone(), bundles))))
+    }
+}
+
+/// The header comes first: without it the request may be a forged one.
+fn check_header<T>(request: &Request<T>) -> Result<(), Status> {
+    // SPIFFE Workload Endpoint §6.1: a browser or a server tricked into a request cannot set this header.
+    match request.metadata().get(WORKLOAD_API_HEADER) {
+        Some(value) if value == "true" => Ok(()),
+        _ => Err(Status::invalid_argument("security header missing: workload.spiffe.io: true")),
+    }
+}
+
+/// Requests of this API are empty.
+const REQUEST_BYTES_MAX: usize = 4096;

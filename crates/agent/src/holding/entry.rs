@@ -1,0 +1,32 @@
+//! What a device is entitled to hand to its workloads: an identity, and for whom it is.
+
+/// One entitlement, as an operator made it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// The server's name for it.
+    pub id: String,
+    /// The identity.
+    pub spiffe_id: String,
+    /// For whom: all of them must hold.
+    pub selectors: Vec<Selector>,
+    /// Names in the certificate, for peers that know no SPIFFE.
+    pub dns_names: Vec<String>,
+    /// What the identity is for, where a workload has several.
+    pub hint: String,
+}
+
+/// One thing that must hold of a caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Selector {
+    /// Which part of the agent knows, such as `unix`.
+    pub kind: String,
+    /// What, such as `uid:1000`.
+    pub value: String,
+}
+
+impl Entry {
+    /// Selectors and hints may change under an SVID; what is in the certificate may not.
+    pub(super) fn is_same_identity(&self, other: &Entry) -> bool {
+        (&self.id, &self.spiffe_id, &self.dns_names) == (&other.id, &other.spiffe_id, &other.dns_names)
+    }
+}

@@ -1,0 +1,169 @@
+//! Keeps the device attached: opens the TPM, enrolls once, holds the stream, and begins again where one of them is lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use assay_identity::tls::TrustSource;
+use thiserror::Error;
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tonic::Code;
+
+use super::connection::{Connection, ConnectionError, Credential};
+use super::enroll::{EnrollError, Enrollment, enroll};
+use super::session::{Session, SessionError};
+use crate::backoff::Backoff;
+use crate::config::Config;
+use crate::device::Device;
+use crate::holding::Grants;
+use crate::link::Link;
+use crate::state_dir::{StateDir, StateError};
+use crate::tpm::TpmError;
+use crate::tpm::identity::IdentityError;
+
+/// The task that speaks with the server.
+pub struct Upstream {
+    config: Config,
+    state: StateDir,
+    connection: Connection,
+    grants: Grants,
+    link: watch::Sender<Option<Link>>,
+}
+
+/// Why the device is not attached any more, and so what to do next.
+#[derive(Debug, Error)]
+enum Interruption {
+    #[error(transparent)]
+    Tpm(#[from] TpmError),
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    #[error("enrollment failed: {0}")]
+    Enroll(#[from] EnrollError),
+    #[error("{0}")]
+    Session(#[from] SessionError),
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+impl Interruption {
+    /// The server's own word, if it is one.
+    fn code(&self) -> Option<Code> {
+        match self {
+            Interruption::Session(SessionError::Server(status))
+            | Interruption::Enroll(EnrollError::Server(status)) => Some(status.code()),
+            _ => None,
+        }
+    }
+
+    /// TLS 1.3 tells a client that its certificate is refused only after the handshake, as a connection that breaks.
+    fn may_be_our_certificate(&self) -> bool {
+        matches!(self, Interruption::Connection(_))
+            || matches!(self.code(), Some(Code::Unavailable | Code::Unknown))
+    }
+
+    fn lost_the_tpm(&self) -> bool {
+        match self {
+            Interruption::Tpm(error)
+            | Interruption::Session(SessionError::Tpm(error))
+            | Interruption::Enroll(
+                EnrollError::Tpm(error) | EnrollError::MakersIdentity(IdentityError::Tpm(error)),
+            ) => error.is_lost(),
+            _ => false,
+        }
+    }
+}
+
+impl Upstream {
+    /// Speaks with the gateway of `config`, recognised with `trust`; `grants` gets what comes of it.
+    pub fn new(
+        config: Config,
+        state: StateDir,
+        trust: Arc<TrustSource>,
+        grants: Grants,
+        link: watch::Sender<Option<Link>>,
+    ) -> Self {
+        let connection = Connection::new(config.gateway.clone(), config.trust_domain.clone(), trust);
+        Upstream { config, state, connection, grants, link }
+    }
+
+    /// Keeps the device attached for as long as the agent runs.
+    pub async fn run(mut self) {
+        let mut backoff = Backoff::default();
+        let mut device = None;
+        // A gateway that does not take our certificate may still take us without.
+        let mut show_svid = true;
+        loop {
+            let Err(interruption) = self.attach(&mut device, &mut backoff, show_svid).await;
+            self.link.send_replace(None);
+            show_svid = !interruption.may_be_our_certificate() || !show_svid;
+            if interruption.lost_the_tpm() {
+                device = None;
+            }
+            let wait = backoff.wait().max(self.settle(&interruption));
+            tracing::warn!(retry_in_ms = wait.as_millis(), "not attached: {interruption}");
+            sleep(wait).await;
+        }
+    }
+
+    /// Opens, enrolls, attaches, and serves until something interrupts.
+    async fn attach(
+        &mut self,
+        device: &mut Option<Device>,
+        backoff: &mut Backoff,
+        show_svid: bool,
+    ) -> Result<std::convert::Infallible, Interruption> {
+        let device = match device {
+            Some(device) => device,
+            None => device.insert(Device::open(self.config.sources.tpm.clone(), self.state.clone()).await?),
+        };
+        let credential = self.credential(device).filter(|_| show_svid);
+        let mut client = self.connection.connect(credential).await?;
+        let enrollment = match Enrollment::load(&self.state, &self.config.trust_domain)? {
+            Some(enrollment) => enrollment,
+            None => {
+                let enrollment = enroll(&mut client, device, &self.config, &self.state).await?;
+                tracing::info!(device_id = %enrollment.device_id, "enrolled");
+                enrollment
+            }
+        };
+        let device_id = enrollment.device_id;
+        let link = Link { device: device.clone(), client: client.clone(), device_id: device_id.clone() };
+        let session = Session { device, sources: &self.config.sources, device_id: &device_id };
+        let attached = || {
+            tracing::info!(%device_id, "attached");
+            backoff.reset();
+            self.link.send_replace(Some(link));
+        };
+        session.serve(&mut client, &mut self.grants, attached).await?;
+        Err(SessionError::Closed.into())
+    }
+
+    fn credential(&self, device: &Device) -> Option<Credential> {
+        let chain = self.grants.held().borrow().device_svid.clone();
+        (!chain.is_empty()).then(|| Credential { chain, key: device.key.clone() })
+    }
+
+    /// Acts on what the server's refusal says, and returns how long to wait at least.
+    fn settle(&mut self, interruption: &Interruption) -> Duration {
+        match interruption.code() {
+            Some(Code::PermissionDenied) => {
+                self.grants.withdraw("the server refuses this device".to_owned(), Vec::new());
+                REFUSED_WAIT
+            }
+            // The server does not know the device, or not by these keys: show again which TPM this is.
+            Some(Code::NotFound | Code::Unauthenticated) => {
+                if let Err(error) = Enrollment::forget(&self.state) {
+                    tracing::error!(%error, "enrollment could not be forgotten");
+                }
+                Duration::ZERO
+            }
+            Some(Code::ResourceExhausted) => BUSY_WAIT,
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+/// A revoked device asks again at leisure.
+const REFUSED_WAIT: Duration = Duration::from_secs(30);
+/// A busy server is left alone for a moment.
+const BUSY_WAIT: Duration = Duration::from_secs(5);

@@ -1,0 +1,13 @@
+//! Towards the server: one connection, over which the device enrolls once and then holds its stream.
+//!
+//! The messages of the edge protocol are known here and nowhere else: `message.rs` turns them into what the device
+//! holds.
+
+pub mod attach;
+pub mod attest;
+pub mod connection;
+pub mod enroll;
+mod message;
+pub mod session;
+
+pub use connection::{Client, Connection, ConnectionError, Credential};
