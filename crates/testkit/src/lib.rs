@@ -9,6 +9,7 @@ pub mod edge;
 pub mod machine;
 pub mod pcrs;
 mod policy;
+pub mod redteam;
 pub mod software_device;
 mod spiffe_server;
 pub mod swtpm;

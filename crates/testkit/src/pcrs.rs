@@ -39,6 +39,17 @@ impl Pcrs {
         Pcrs { values: values.collect() }
     }
 
+    /// PCRs as they are after a start from this locality, which PCR 0 begins with.
+    pub fn started_at(banks: &[Bank], locality: u8) -> Pcrs {
+        let mut pcrs = Pcrs::new(banks);
+        for bank in banks {
+            if let Some(last) = pcrs.values.get_mut(&(*bank, 0)).and_then(|value| value.last_mut()) {
+                *last = locality;
+            }
+        }
+        pcrs
+    }
+
     /// The banks there are.
     pub fn banks(&self) -> Vec<Bank> {
         Bank::ALL.into_iter().filter(|bank| self.values.contains_key(&(*bank, 0))).collect()

@@ -21,6 +21,10 @@ pub enum EventType {
     Separator = 0x0000_0004,
     /// The version of the code that starts the chain of trust.
     CrtmVersion = 0x0000_0008,
+    /// A tagged event, such as the kernel's own.
+    EventTag = 0x0000_0006,
+    /// Something known by its hash alone.
+    CompactHash = 0x0000_000c,
     /// What boot loaders say and load.
     Ipl = 0x0000_000d,
     /// A variable that configures the firmware, as it was read.
@@ -29,10 +33,16 @@ pub enum EventType {
     VariableBoot = 0x8000_0002,
     /// A program the firmware loaded.
     BootServicesApplication = 0x8000_0003,
+    /// A driver the firmware loaded, from an option ROM.
+    BootServicesDriver = 0x8000_0004,
+    /// The partition table.
+    Gpt = 0x8000_0006,
     /// The firmware did something.
     Action = 0x8000_0007,
     /// A part of the firmware.
     FirmwareBlob = 0x8000_0008,
+    /// Tables that the firmware hands to the system.
+    HandoffTables = 0x8000_0009,
     /// The entry of a variable that allowed a program.
     VariableAuthority = 0x8000_00e0,
 }
@@ -87,7 +97,7 @@ impl BootLog {
 }
 
 /// TCG_EfiSpecIDEvent: which digests each event carries, and how long they are.
-fn spec_id_event(banks: &[Bank]) -> Vec<u8> {
+pub(crate) fn spec_id_event(banks: &[Bank]) -> Vec<u8> {
     let mut event = b"Spec ID Event03\0".to_vec();
     event.extend_from_slice(&[0; 4]);
     // Specification 2.0, errata 0, pointers of 64 bits.

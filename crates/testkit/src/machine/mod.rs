@@ -4,10 +4,10 @@
 //! that its [`System`] would leave, in the kernel's formats, and extends the TPM's PCRs to match. The files are
 //! all its state, so any process may open the folder and run the next program.
 
-mod boot_log;
+pub(crate) mod boot_log;
 mod ima;
 mod system;
-mod uefi;
+pub(crate) mod uefi;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};

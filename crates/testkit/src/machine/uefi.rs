@@ -8,11 +8,11 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 
 /// A GUID in the byte order UEFI stores it in.
 #[derive(Clone, Copy)]
-pub(super) struct Guid([u8; 16]);
+pub(crate) struct Guid([u8; 16]);
 
-pub(super) const GLOBAL_VARIABLE: Guid = guid(0x8be4df61, 0x93ca, 0x11d2, 0xaa0d_00e0_9803_2b8c);
-pub(super) const IMAGE_SECURITY: Guid = guid(0xd719b2cb, 0x3d3a, 0x4596, 0xa3bc_dad0_0e67_656f);
-pub(super) const SHIM: Guid = guid(0x605dab50, 0xe046, 0x4300, 0xabb6_3dd8_10dd_8b23);
+pub(crate) const GLOBAL_VARIABLE: Guid = guid(0x8be4df61, 0x93ca, 0x11d2, 0xaa0d_00e0_9803_2b8c);
+pub(crate) const IMAGE_SECURITY: Guid = guid(0xd719b2cb, 0x3d3a, 0x4596, 0xa3bc_dad0_0e67_656f);
+pub(crate) const SHIM: Guid = guid(0x605dab50, 0xe046, 0x4300, 0xabb6_3dd8_10dd_8b23);
 const CERT_X509: Guid = guid(0xa5c059a1, 0x94e4, 0x4aa7, 0x87b5_ab15_5c2b_f072);
 const CERT_SHA256: Guid = guid(0xc1c41626, 0x504c, 0x4092, 0xaca9_41f9_3693_4328);
 /// The owner of all keys of the demo platform.
@@ -28,7 +28,7 @@ const fn guid(one: u32, two: u16, three: u16, rest: u64) -> Guid {
 }
 
 /// UEFI_VARIABLE_DATA: how a variable stands in an event.
-pub(super) fn variable(vendor: Guid, name: &str, data: &[u8]) -> Vec<u8> {
+pub(crate) fn variable(vendor: Guid, name: &str, data: &[u8]) -> Vec<u8> {
     let mut bytes = vendor.0.to_vec();
     bytes.extend_from_slice(&(name.encode_utf16().count() as u64).to_le_bytes());
     bytes.extend_from_slice(&(data.len() as u64).to_le_bytes());
@@ -38,18 +38,18 @@ pub(super) fn variable(vendor: Guid, name: &str, data: &[u8]) -> Vec<u8> {
 }
 
 /// EFI_SIGNATURE_LIST with one X.509 certificate.
-pub(super) fn certificate_list(certificate: &[u8]) -> Vec<u8> {
+pub(crate) fn certificate_list(certificate: &[u8]) -> Vec<u8> {
     signature_list(CERT_X509, &[signature_data(certificate)])
 }
 
 /// EFI_SIGNATURE_LIST of SHA-256 digests.
-pub(super) fn digest_list(digests: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn digest_list(digests: &[Vec<u8>]) -> Vec<u8> {
     let entries: Vec<_> = digests.iter().map(|digest| signature_data(digest)).collect();
     signature_list(CERT_SHA256, &entries)
 }
 
 /// EFI_SIGNATURE_DATA: one entry of a signature list, with its owner.
-pub(super) fn signature_data(signature: &[u8]) -> Vec<u8> {
+pub(crate) fn signature_data(signature: &[u8]) -> Vec<u8> {
     [OWNER.0.as_slice(), signature].concat()
 }
 
@@ -65,7 +65,7 @@ fn signature_list(kind: Guid, entries: &[Vec<u8>]) -> Vec<u8> {
 }
 
 /// UEFI_IMAGE_LOAD_EVENT for a file of the boot partition.
-pub(super) fn image_load(path: &str, length: usize) -> Vec<u8> {
+pub(crate) fn image_load(path: &str, length: usize) -> Vec<u8> {
     let device_path = file_path(path);
     let mut event = Vec::new();
     for word in [IMAGE_ADDRESS, length as u64, 0, device_path.len() as u64] {
@@ -76,7 +76,7 @@ pub(super) fn image_load(path: &str, length: usize) -> Vec<u8> {
 }
 
 /// EFI_LOAD_OPTION: a boot option's text and what it starts.
-pub(super) fn load_option(description: &str, path: &str) -> Vec<u8> {
+pub(crate) fn load_option(description: &str, path: &str) -> Vec<u8> {
     let device_path = file_path(path);
     let mut option = LOAD_OPTION_ACTIVE.to_le_bytes().to_vec();
     option.extend_from_slice(&(device_path.len() as u16).to_le_bytes());
@@ -97,15 +97,20 @@ fn file_path(path: &str) -> Vec<u8> {
     node
 }
 
-pub(super) fn utf16(text: &str) -> Vec<u8> {
+pub(crate) fn utf16(text: &str) -> Vec<u8> {
     text.encode_utf16().flat_map(u16::to_le_bytes).collect()
 }
 
 /// The CA that signs the platform's boot loaders: the same bytes on every machine, as in a fleet.
-pub(super) static PLATFORM_CA: LazyLock<Vec<u8>> = LazyLock::new(|| certificate("Example UEFI CA", 1));
+pub(crate) static PLATFORM_CA: LazyLock<Vec<u8>> = LazyLock::new(|| certificate("Example UEFI CA", 1));
 /// The CA that signs the distribution's kernels.
-pub(super) static DISTRIBUTION_CA: LazyLock<Vec<u8>> =
+pub(crate) static DISTRIBUTION_CA: LazyLock<Vec<u8>> =
     LazyLock::new(|| certificate("Example Distribution Secure Boot CA", 2));
+
+/// Another vendor's CA, which firmware trusts as well: it signs what is not the distribution's.
+pub(crate) static OTHER_CA: LazyLock<Vec<u8>> = LazyLock::new(|| certificate("Example Other UEFI CA", 3));
+/// A CA of whoever took the machine over.
+pub(crate) static INTRUDER_CA: LazyLock<Vec<u8>> = LazyLock::new(|| certificate("Example Intruder CA", 4));
 
 /// A self-signed certificate that depends on nothing but its arguments; Ed25519 signs without randomness.
 fn certificate(name: &str, number: u8) -> Vec<u8> {
@@ -115,6 +120,9 @@ fn certificate(name: &str, number: u8) -> Vec<u8> {
         let key = KeyPair::from_pkcs8_der_and_sign_algo(&pkcs8, &rcgen::PKCS_ED25519)?;
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
+        // As long as real ones are: lengths of more than a byte are written otherwise.
+        params.distinguished_name.push(DnType::OrganizationName, "Example Organisation for Machines");
+        params.distinguished_name.push(DnType::OrganizationalUnitName, "Secure Boot");
         params.serial_number = Some(SerialNumber::from(vec![number]));
         Ok(params.self_signed(&key)?.der().to_vec())
     };

@@ -4,6 +4,7 @@ use super::tpm_bytes::TpmBytes;
 use super::{DeviceError, SoftwareDevice, TpmKey};
 use crate::Bank;
 use crate::edge::protocol::{Challenge, PcrSelection, PcrValue, Quote};
+use crate::pcrs::Pcrs;
 
 /// TPMS_CLOCK_INFO.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,10 +100,15 @@ impl Quoting {
 
     /// Quotes other PCRs than were asked for.
     pub fn select(&mut self, device: &SoftwareDevice, selection: Vec<(Bank, Vec<u32>)>) {
+        self.select_of(&device.pcrs, selection);
+    }
+
+    /// Quotes these PCRs of a TPM that holds `values`.
+    pub fn select_of(&mut self, values: &Pcrs, selection: Vec<(Bank, Vec<u32>)>) {
         self.pcrs.clear();
         for (bank, pcrs) in &selection {
             for pcr in pcrs {
-                let digest = device.pcrs.value(*bank, *pcr).to_vec();
+                let digest = values.value(*bank, *pcr).to_vec();
                 self.pcrs.push(PcrValue { bank: bank.name().into(), index: *pcr, digest });
             }
         }

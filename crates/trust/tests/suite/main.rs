@@ -3,6 +3,7 @@
 
 mod change;
 mod endorsement;
+mod redteam;
 
 use std::path::PathBuf;
 

@@ -1,0 +1,154 @@
+//! One boot: what the TPM holds, and what is going to be sent about it.
+
+use super::event::{BootEvent, encode};
+use super::installation::Installation;
+use crate::machine::ImaEntry;
+use crate::pcrs::{Measurement, Pcrs};
+use crate::software_device::{Clock, DeviceError, Quoting, TpmKey, quote};
+use crate::{Bank, Program};
+
+/// A boot that is over, with root in the attacker's hands: he extends what he likes and sends what he likes.
+#[derive(Clone, Debug)]
+pub struct Scene {
+    /// The events of a good machine's boot, as everybody knows them.
+    pub(super) good: Vec<BootEvent>,
+    good_programs: Vec<Program>,
+    banks: Vec<Bank>,
+    pub(super) measured_banks: Vec<Bank>,
+    pub(super) pcrs: Pcrs,
+    /// The log to be sent.
+    pub(super) log: Vec<BootEvent>,
+    pub(super) log_banks: Vec<Bank>,
+    pub(super) is_log_sent: bool,
+    /// The list to be sent, entry by entry.
+    pub(super) list: Vec<Vec<u8>>,
+    pub(super) is_list_sent: bool,
+    /// Whether the kernel measures nothing, so that PCR 10 is still to be filled.
+    pub(super) is_list_open: bool,
+    pub(super) quoted_banks: Vec<Bank>,
+    pub(super) quoted_pcrs: Vec<u32>,
+}
+
+/// What is sent.
+#[derive(Clone, Debug)]
+pub struct Submission {
+    /// TPM2B_PUBLIC of the attestation key.
+    pub ak_public: Vec<u8>,
+    /// The nonce that was answered.
+    pub nonce: Vec<u8>,
+    /// TPMS_ATTEST.
+    pub message: Vec<u8>,
+    /// TPMT_SIGNATURE.
+    pub signature: Vec<u8>,
+    /// The quoted values: bank, PCR, digest.
+    pub pcrs: Vec<(Bank, u32, Vec<u8>)>,
+    /// The boot log.
+    pub boot_log: Option<Vec<u8>>,
+    /// The IMA list in binary form.
+    pub ima_log: Option<Vec<u8>>,
+}
+
+impl Scene {
+    /// Boots what is really installed, on a machine that should be `good`.
+    ///
+    /// With `is_kernel_ruled`, what boots measures no files by itself.
+    pub fn boot(good: &Installation, real: &Installation, is_kernel_ruled: bool) -> Scene {
+        let log = real.boot_events();
+        let mut pcrs = Pcrs::started_at(&real.banks, real.locality());
+        for event in log.iter().filter(|event| !event.is_remark()) {
+            pcrs.extend(&event.measurement(&real.measured_banks));
+        }
+        let mut scene = Scene {
+            good: good.boot_events(),
+            good_programs: good.programs.clone(),
+            banks: real.banks.clone(),
+            measured_banks: real.measured_banks.clone(),
+            pcrs,
+            log,
+            log_banks: real.measured_banks.clone(),
+            is_log_sent: true,
+            list: Vec::new(),
+            is_list_sent: true,
+            is_list_open: is_kernel_ruled,
+            quoted_banks: real.banks.clone(),
+            quoted_pcrs: QUOTED_PCRS.to_vec(),
+        };
+        if !is_kernel_ruled {
+            scene.measure_files(&real.programs);
+        }
+        scene
+    }
+
+    /// systemd names the phases of the start in PCR 11, once the log has ended.
+    pub fn reach_phases(&mut self, phases: usize) {
+        for phase in PHASES.iter().take(phases) {
+            self.extend(11, phase.as_bytes());
+        }
+    }
+
+    /// What the kernel measures of these files, and of the PCRs before them.
+    pub(super) fn measure_files(&mut self, programs: &[Program]) {
+        let files = programs.iter().map(|program| ImaEntry::file(&program.path, &program.contents));
+        for entry in std::iter::once(ImaEntry::boot_aggregate(&self.pcrs)).chain(files) {
+            self.pcrs.extend(&entry.measurement(&self.banks));
+            self.list.push(entry.binary());
+        }
+    }
+
+    pub(super) fn good_programs(&self) -> &[Program] {
+        &self.good_programs
+    }
+
+    /// Root extends a PCR with the hash of `data`.
+    pub(super) fn extend(&mut self, pcr: u32, data: &[u8]) {
+        self.pcrs.extend(&Measurement::of(&self.banks, pcr, data));
+    }
+
+    /// The events of the log that no good boot has.
+    pub fn deviating(&self) -> Vec<usize> {
+        let is_good = |event: &BootEvent| {
+            self.good.iter().any(|good| good.pcr == event.pcr && good.measured == event.measured)
+        };
+        (0..self.log.len())
+            .filter(|index| self.log.get(*index).is_some_and(|event| !is_good(event)))
+            .collect()
+    }
+
+    /// Quotes, and puts together what is sent. Where the kernel measured nothing, PCR 10 is filled with a good list.
+    pub fn submit(mut self, key: &TpmKey, nonce: &[u8]) -> Result<Submission, DeviceError> {
+        if std::mem::take(&mut self.is_list_open) {
+            let programs = std::mem::take(&mut self.good_programs);
+            self.measure_files(&programs);
+        }
+        let mut quoting = Quoting {
+            magic: quote::GENERATED,
+            kind: quote::ATTEST_QUOTE,
+            signer: key.name(),
+            nonce: nonce.to_vec(),
+            clock: Clock::default(),
+            selection: Vec::new(),
+            pcr_digest: Vec::new(),
+            pcrs: Vec::new(),
+        };
+        let selection = self.quoted_banks.iter().map(|bank| (*bank, self.quoted_pcrs.clone())).collect();
+        quoting.select_of(&self.pcrs, selection);
+        let quote = quoting.sign(key)?;
+        let value = |value: crate::edge::protocol::PcrValue| {
+            Some((Bank::from_name(&value.bank)?, value.index, value.digest))
+        };
+        Ok(Submission {
+            ak_public: key.public_area(),
+            nonce: nonce.to_vec(),
+            message: quote.message,
+            signature: quote.signature,
+            pcrs: quote.pcrs.into_iter().filter_map(value).collect(),
+            boot_log: self.is_log_sent.then(|| encode(&self.log, &self.log_banks)),
+            ima_log: self.is_list_sent.then(|| self.list.concat()),
+        })
+    }
+}
+
+/// All that firmware, boot loader and system extend.
+const QUOTED_PCRS: [u32; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+/// systemd-pcrphase.service(8).
+const PHASES: [&str; 4] = ["enter-initrd", "leave-initrd", "sysinit", "ready"];

@@ -1,0 +1,155 @@
+//! A red team: machines that somebody changed, whose evidence is bent in every way that honest hardware lets it be.
+//!
+//! The property: what a policy closes is never affirmed once it was really changed, and every good machine is. A
+//! number of cases is drawn, each from its seed; `SEEDS` says how many, `SEED` from which (`make sim`). What fails is told with
+//! the fewest steps that still do it.
+
+mod closed;
+mod fleet;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use assay_testkit::redteam::{Deviation, Installation, Random, Scene, Step};
+use assay_trust::Tier;
+
+use closed::is_closed;
+use fleet::{FLEET, GoodMachine, PolicyKind};
+
+/// One attack: what was changed on which machine, and what was said about it.
+#[derive(Clone)]
+struct Attack {
+    machine: usize,
+    deviations: Vec<Deviation>,
+    steps: Vec<Step>,
+}
+
+impl Attack {
+    fn draw(seed: u64) -> Attack {
+        let mut random = Random::new(seed);
+        let machine = random.below(FLEET.machines.len());
+        let good = &FLEET.machines[machine].installation;
+        let possible: Vec<Deviation> =
+            Deviation::ALL.into_iter().filter(|deviation| deviation.applies_to(good)).collect();
+        let mut deviations = vec![*random.choose(&possible).unwrap()];
+        if random.percent(20) {
+            deviations.extend(random.choose(&possible));
+            deviations.dedup();
+        }
+        let mut attack = Attack { machine, deviations, steps: Vec::new() };
+        let mut scene = attack.scene();
+        for _ in 0..random.below(STEPS_MAX + 1) {
+            let step = Step::draw(&scene, &mut random);
+            step.apply(&mut scene);
+            attack.steps.push(step);
+        }
+        attack
+    }
+
+    fn good(&self) -> &'static GoodMachine {
+        &FLEET.machines[self.machine]
+    }
+
+    fn scene(&self) -> Scene {
+        let good = &self.good().installation;
+        let mut real = good.clone();
+        self.deviations.iter().for_each(|deviation| deviation.apply(&mut real));
+        let is_kernel_ruled = self.deviations.iter().any(|deviation| deviation.rules_the_kernel());
+        let mut scene = Scene::boot(good, &real, is_kernel_ruled);
+        self.steps.iter().for_each(|step| step.apply(&mut scene));
+        scene
+    }
+
+    /// The kinds of policy that affirm it though they close what was changed.
+    fn affirmed_by(&self) -> Vec<PolicyKind> {
+        let good = self.good();
+        let closing = good.policies.iter().filter(|(kind, _)| self.is_closed_by(*kind));
+        let closing: Vec<_> = closing.collect();
+        if closing.is_empty() {
+            return Vec::new();
+        }
+        let claims = FLEET.claims(&FLEET.submit(self.scene()));
+        let affirm = |(_, policy): &&&(PolicyKind, _)| FLEET.tier(claims.as_ref(), policy) == Tier::Affirming;
+        closing.iter().filter(affirm).map(|(kind, _)| *kind).collect()
+    }
+
+    /// Whether the policy closes it. Where what it leaves open gives the kernel away, nothing that the kernel or the
+    /// boot loader measures later is closed either.
+    fn is_closed_by(&self, kind: PolicyKind) -> bool {
+        let good = &self.good().installation;
+        let (closed, open): (Vec<Deviation>, Vec<Deviation>) =
+            self.deviations.iter().partition(|deviation| is_closed(kind, good, **deviation));
+        !closed.is_empty() && !open.iter().any(|deviation| deviation.rules_the_kernel())
+    }
+
+    /// The same with the fewest changes and steps by which `kind` still affirms it.
+    fn shrunk(mut self, kind: PolicyKind) -> Attack {
+        let still = |attack: &Attack| attack.affirmed_by().contains(&kind);
+        let mut index = 0;
+        while index < self.steps.len() + self.deviations.len() {
+            let mut fewer = self.clone();
+            match index.checked_sub(self.steps.len()) {
+                None => drop(fewer.steps.remove(index)),
+                Some(deviation) => drop(fewer.deviations.remove(deviation)),
+            }
+            if still(&fewer) { self = fewer } else { index += 1 }
+        }
+        self
+    }
+}
+
+impl fmt::Display for Attack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Installation { path, style, secure_boot, banks, measured_banks, .. } = &self.good().installation;
+        write!(f, "{path:?}, {style:?}, Secure Boot {secure_boot}, banks {banks:?}/{measured_banks:?}")?;
+        write!(f, ": {:?}", self.deviations)?;
+        self.steps.iter().try_for_each(|step| write!(f, "\n    {step:?}"))
+    }
+}
+
+#[test]
+fn what_a_policy_closes_is_never_affirmed_once_it_was_changed() {
+    let (first, count) = (number("SEED", 0), number("SEEDS", SEEDS));
+    let mut holes = BTreeMap::new();
+    for seed in first..first + count {
+        let attack = Attack::draw(seed);
+        for kind in attack.affirmed_by() {
+            let attack = attack.clone().shrunk(kind);
+            let good = &attack.good().installation;
+            let hole = (kind, attack.deviations.clone(), good.path);
+            holes.entry(hole).or_insert_with(|| format!("seed {seed}, policy {kind:?}, {attack}"));
+        }
+    }
+    let told: Vec<&str> = holes.values().map(String::as_str).collect();
+    assert!(holes.is_empty(), "{} of {count} kinds:\n{}", holes.len(), told.join("\n"));
+}
+
+#[test]
+fn every_good_machine_is_affirmed_whatever_the_order_and_the_phase() {
+    let mut random = Random::new(7);
+    for GoodMachine { installation, policies } in &FLEET.machines {
+        for phases in 0..=4 {
+            let mut booted = installation.clone();
+            for place in (1..booted.programs.len()).rev() {
+                booted.programs.swap(place, random.below(place + 1));
+            }
+            let mut scene = Scene::boot(installation, &booted, false);
+            if installation.path == assay_testkit::redteam::BootPath::UnifiedKernel {
+                scene.reach_phases(phases);
+            }
+            let sent = FLEET.submit(scene);
+            for (kind, policy) in policies {
+                let tier = FLEET.tier(FLEET.claims(&sent).as_ref(), policy);
+                let machine = (installation.path, installation.style, installation.secure_boot);
+                assert_eq!(tier, Tier::Affirming, "{machine:?} {kind:?} {}", FLEET.findings(&sent, policy));
+            }
+        }
+    }
+}
+
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+const SEEDS: u64 = 5000;
+const STEPS_MAX: usize = 6;
