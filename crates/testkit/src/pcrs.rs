@@ -50,6 +50,13 @@ impl Pcrs {
         pcrs
     }
 
+    /// Takes a PCR back to zeros, as nobody can on a real TPM.
+    pub fn reset(&mut self, pcr: u32) {
+        for (_, value) in self.values.iter_mut().filter(|((_, index), _)| *index == pcr) {
+            value.fill(0);
+        }
+    }
+
     /// The banks there are.
     pub fn banks(&self) -> Vec<Bank> {
         Bank::ALL.into_iter().filter(|bank| self.values.contains_key(&(*bank, 0))).collect()

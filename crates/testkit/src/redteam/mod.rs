@@ -6,6 +6,7 @@
 //! long as it replays, which list and which banks are sent. Start with [`Installation`] for a machine,
 //! [`Deviation`] for what is changed on it, [`Scene`] for one boot and [`Step`] for one lie about it.
 
+mod blindness;
 mod deviation;
 mod event;
 mod installation;
@@ -14,6 +15,7 @@ mod random;
 mod scene;
 mod step;
 
+pub use blindness::Blindness;
 pub use deviation::Deviation;
 pub use event::BootEvent;
 pub use installation::{BootPath, FirmwareStyle, Installation};

@@ -1,5 +1,6 @@
 //! One boot: what the TPM holds, and what is going to be sent about it.
 
+use super::blindness::Blindness;
 use super::event::{BootEvent, encode};
 use super::installation::Installation;
 use crate::machine::ImaEntry;
@@ -13,6 +14,8 @@ pub struct Scene {
     /// The events of a good machine's boot, as everybody knows them.
     pub(super) good: Vec<BootEvent>,
     good_programs: Vec<Program>,
+    locality: u8,
+    blindness: Option<Blindness>,
     banks: Vec<Bank>,
     pub(super) measured_banks: Vec<Bank>,
     pub(super) pcrs: Pcrs,
@@ -53,18 +56,31 @@ impl Scene {
     ///
     /// With `is_kernel_ruled`, what boots measures no files by itself.
     pub fn boot(good: &Installation, real: &Installation, is_kernel_ruled: bool) -> Scene {
+        Scene::boot_seen(good, real, is_kernel_ruled, None)
+    }
+
+    /// The same as a verifier sees it that overlooks something.
+    pub fn boot_seen(
+        good: &Installation,
+        real: &Installation,
+        is_kernel_ruled: bool,
+        blindness: Option<Blindness>,
+    ) -> Scene {
+        let good_events = good.boot_events();
         let log = real.boot_events();
-        let mut pcrs = Pcrs::started_at(&real.banks, real.locality());
-        for event in log.iter().filter(|event| !event.is_remark()) {
-            pcrs.extend(&event.measurement(&real.measured_banks));
-        }
+        let log = match blindness {
+            Some(blindness) => blindness.sees(&good_events, log),
+            None => log,
+        };
         let mut scene = Scene {
-            good: good.boot_events(),
+            good: good_events,
+            locality: real.locality(),
+            blindness,
             good_programs: good.programs.clone(),
             banks: real.banks.clone(),
             measured_banks: real.measured_banks.clone(),
-            pcrs,
-            log,
+            pcrs: Pcrs::new(&real.banks),
+            log: Vec::new(),
             log_banks: real.measured_banks.clone(),
             is_log_sent: true,
             list: Vec::new(),
@@ -73,10 +89,20 @@ impl Scene {
             quoted_banks: real.banks.clone(),
             quoted_pcrs: QUOTED_PCRS.to_vec(),
         };
+        scene.replace_log(log);
         if !is_kernel_ruled {
             scene.measure_files(&real.programs);
         }
         scene
+    }
+
+    /// What the TPM holds after these events alone, and the log of them.
+    pub(super) fn replace_log(&mut self, log: Vec<BootEvent>) {
+        self.pcrs = Pcrs::started_at(&self.banks, self.locality);
+        for event in log.iter().filter(|event| !event.is_remark()) {
+            self.pcrs.extend(&event.measurement(&self.measured_banks));
+        }
+        self.log = log;
     }
 
     /// systemd names the phases of the start in PCR 11, once the log has ended.
@@ -93,6 +119,14 @@ impl Scene {
             self.pcrs.extend(&entry.measurement(&self.banks));
             self.list.push(entry.binary());
         }
+    }
+
+    /// Forgets what the kernel measured, for what a good machine's would have.
+    pub(super) fn reopen_list(&mut self) {
+        self.pcrs.reset(10);
+        self.list.clear();
+        self.is_list_sent = true;
+        self.is_list_open = true;
     }
 
     pub(super) fn good_programs(&self) -> &[Program] {
@@ -116,6 +150,9 @@ impl Scene {
 
     /// Quotes, and puts together what is sent. Where the kernel measured nothing, PCR 10 is filled with a good list.
     pub fn submit(mut self, key: &TpmKey, nonce: &[u8]) -> Result<Submission, DeviceError> {
+        if let Some(blindness) = self.blindness {
+            blindness.sees_sent(&mut self);
+        }
         if std::mem::take(&mut self.is_list_open) {
             let programs = std::mem::take(&mut self.good_programs);
             self.measure_files(&programs);

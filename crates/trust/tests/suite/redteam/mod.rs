@@ -10,7 +10,7 @@ mod fleet;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use assay_testkit::redteam::{Deviation, Installation, Random, Scene, Step};
+use assay_testkit::redteam::{Blindness, Deviation, Installation, Random, Scene, Step};
 use assay_trust::Tier;
 
 use closed::is_closed;
@@ -22,10 +22,12 @@ struct Attack {
     machine: usize,
     deviations: Vec<Deviation>,
     steps: Vec<Step>,
+    /// What the verifier is made to overlook.
+    blindness: Option<Blindness>,
 }
 
 impl Attack {
-    fn draw(seed: u64) -> Attack {
+    fn draw(seed: u64, blindness: Option<Blindness>) -> Attack {
         let mut random = Random::new(seed);
         let machine = random.below(FLEET.machines.len());
         let good = &FLEET.machines[machine].installation;
@@ -36,7 +38,7 @@ impl Attack {
             deviations.extend(random.choose(&possible));
             deviations.dedup();
         }
-        let mut attack = Attack { machine, deviations, steps: Vec::new() };
+        let mut attack = Attack { machine, deviations, steps: Vec::new(), blindness };
         let mut scene = attack.scene();
         for _ in 0..random.below(STEPS_MAX + 1) {
             let step = Step::draw(&scene, &mut random);
@@ -55,7 +57,7 @@ impl Attack {
         let mut real = good.clone();
         self.deviations.iter().for_each(|deviation| deviation.apply(&mut real));
         let is_kernel_ruled = self.deviations.iter().any(|deviation| deviation.rules_the_kernel());
-        let mut scene = Scene::boot(good, &real, is_kernel_ruled);
+        let mut scene = Scene::boot_seen(good, &real, is_kernel_ruled, self.blindness);
         self.steps.iter().for_each(|step| step.apply(&mut scene));
         scene
     }
@@ -112,7 +114,7 @@ fn what_a_policy_closes_is_never_affirmed_once_it_was_changed() {
     let (first, count) = (number("SEED", 0), number("SEEDS", SEEDS));
     let mut holes = BTreeMap::new();
     for seed in first..first + count {
-        let attack = Attack::draw(seed);
+        let attack = Attack::draw(seed, None);
         for kind in attack.affirmed_by() {
             let attack = attack.clone().shrunk(kind);
             let good = &attack.good().installation;
@@ -122,6 +124,14 @@ fn what_a_policy_closes_is_never_affirmed_once_it_was_changed() {
     }
     let told: Vec<&str> = holes.values().map(String::as_str).collect();
     assert!(holes.is_empty(), "{} of {count} kinds:\n{}", holes.len(), told.join("\n"));
+}
+
+#[test]
+fn a_verifier_that_overlooks_something_is_found_out() {
+    for blindness in Blindness::ALL {
+        let is_found = |seed| !Attack::draw(seed, Some(blindness)).affirmed_by().is_empty();
+        assert!((0..SEEDS).any(is_found), "{blindness:?}");
+    }
 }
 
 #[test]
