@@ -10,8 +10,8 @@ use crate::pattern::Pattern;
 #[cfg(feature = "rego")]
 use crate::policy::RegoSection;
 use crate::policy::{
-    Bank, BootSection, ClockSection, Demand, EndorsementSection, ImaSection, PcrSection, Policy, PolicyError,
-    Recovery, Weight,
+    Alternative, Bank, BootSection, ClockSection, Demand, EndorsementSection, ImaSection, PcrSection, Policy,
+    PolicyError, Recovery, Weight,
 };
 use crate::region::RegionList;
 use crate::signature_memory::SignatureMemory;
@@ -26,13 +26,20 @@ pub struct CompiledPolicy {
     evidence_age_max_seconds: u64,
     recovery: Recovery,
     location: Option<RegionList>,
-    pub(crate) pcr: PcrSection,
-    pub(crate) boot: BootSection,
+    pub(crate) boots: Vec<BootReference>,
     pub(crate) ima: Option<FileReference>,
     pub(crate) endorsement: EndorsementSection,
     pub(crate) clock: ClockSection,
     #[cfg(feature = "rego")]
     pub(crate) rego: Vec<crate::rego::Module>,
+}
+
+/// One boot that a policy accepts, as a whole.
+#[derive(Debug)]
+pub(crate) struct BootReference {
+    citation: String,
+    pub(crate) pcr: PcrSection,
+    pub(crate) boot: BootSection,
 }
 
 /// What a policy says of measured files.
@@ -56,7 +63,16 @@ impl CompiledPolicy {
         }
         #[cfg(feature = "rego")]
         let rego = policy.rego.iter().flat_map(RegoSection::compile).collect::<Result<_, _>>()?;
+        let citation = policy.citation();
+        let own =
+            BootReference { citation: citation.clone(), pcr: policy.pcr.clone(), boot: policy.boot.clone() };
+        let alternatives =
+            policy.alternative.iter().enumerate().map(|(number, Alternative { pcr, boot })| {
+                let citation = format!("{citation} (alternative {})", number + 1);
+                BootReference { citation, pcr: pcr.clone(), boot: boot.clone() }
+            });
         Ok(CompiledPolicy {
+            boots: std::iter::once(own).chain(alternatives).collect(),
             citation: policy.citation(),
             digest: policy.digest(),
             name: policy.name,
@@ -64,8 +80,6 @@ impl CompiledPolicy {
             evidence_age_max_seconds: policy.freshness.evidence_age_max_seconds,
             recovery: policy.recovery.mode,
             location: policy.location,
-            pcr: policy.pcr,
-            boot: policy.boot,
             ima: policy.ima.map(FileReference::new).transpose()?,
             endorsement: policy.endorsement,
             clock: policy.clock,
@@ -107,6 +121,13 @@ impl CompiledPolicy {
     /// Where telemetry may come from; `None`: anywhere.
     pub fn location(&self) -> Option<&RegionList> {
         self.location.as_ref()
+    }
+}
+
+impl BootReference {
+    /// The policy, and where it accepts more than one boot, which one this is.
+    pub(crate) fn citation(&self) -> &str {
+        &self.citation
     }
 }
 

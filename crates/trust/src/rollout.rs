@@ -1,6 +1,6 @@
 //! Roll-outs: how a policy takes another's place without any device falling.
 //!
-//! From *old* over *old ∪ new*, under which a device is good before and after its update, to *new*. The middle one
+//! From *old* over *old or new*, under which a device is good before and after its update, to *new*. The middle one
 //! reaches the fleet by percent, in an order that depends on nothing but the device and the roll-out.
 
 use std::fmt;
@@ -67,7 +67,9 @@ pub enum Part {
 
 /// Makes the policy under which devices should be good before and after the update.
 ///
-/// Lists are joined, but of two demands the stricter one holds: a device that passes one policy alone may fall.
+/// A boot is good if it is what one of both says, as a whole. Lists of files and keys are joined, since a device amid its
+/// update has run old and new programs. Of two other demands the stricter one holds: a device that passes one policy
+/// alone may fall.
 pub fn unite(old: &Policy, new: &Policy) -> Result<Union, PolicyError> {
     let policy = merge(&new.name, &[old.clone(), new.clone()])?.policy;
     let parts = [(Part::Old, old), (Part::New, new)];

@@ -126,8 +126,7 @@ pub fn appraise(
     let mut findings = Vec::new();
     endorsement::judge(policy, endorsement, Some(claims), &mut findings);
     clock::judge(policy, claims, &mut findings);
-    pcr::judge(policy, claims, &mut findings);
-    boot::judge(policy, claims, &mut findings);
+    findings.append(&mut judge_boots(policy, claims));
     let good_ima_entries = files::judge(policy, claims, &mut findings);
     // What a rule objects to may be an entry, which has to be there again for it to object again.
     #[cfg(feature = "rego")]
@@ -138,7 +137,7 @@ pub fn appraise(
     // The gravest first; within a tier, the order of the sections.
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.tier));
     let judged = Judged {
-        executables: !policy.pcr.is_empty() || policy.ima.is_some(),
+        executables: policy.boots.iter().all(|boot| !boot.pcr.is_empty()) || policy.ima.is_some(),
         configuration: true,
         hardware: endorsement.is_some_and(|endorsement| endorsement.certificate().is_some()),
     };
@@ -153,6 +152,31 @@ pub fn appraise(
         vector: TrustVector::of_claims(judged, &findings),
         findings,
     }
+}
+
+/// Judges the boot by each that the policy accepts, as a whole. What counts is the first that accepts it, or else the
+/// one that it comes nearest to.
+fn judge_boots(policy: &CompiledPolicy, claims: &Claims) -> Vec<Finding> {
+    let mut nearest: Option<Vec<Finding>> = None;
+    for reference in &policy.boots {
+        let mut findings = Vec::new();
+        pcr::judge(reference, claims, &mut findings);
+        boot::judge(reference, claims, &mut findings);
+        let objections = objections(&findings);
+        if nearest.as_deref().is_none_or(|nearest| objections < self::objections(nearest)) {
+            nearest = Some(findings);
+        }
+        if objections == (0, 0) {
+            break;
+        }
+    }
+    nearest.unwrap_or_default()
+}
+
+/// How much speaks against a boot: findings that refuse it, then those that warn.
+fn objections(findings: &[Finding]) -> (usize, usize) {
+    let of = |tier| findings.iter().filter(|finding| finding.tier == tier).count();
+    (of(Tier::Contraindicated), of(Tier::Warning))
 }
 
 fn unjudged(claims: &Claims, at: UnixTime) -> AttestationResult {

@@ -8,10 +8,10 @@ use assay_evidence::{Check, Digest, PcrIndex};
 
 use crate::finding::{Finding, Tier};
 use crate::policy::Pcr;
-use crate::reference::CompiledPolicy;
+use crate::reference::BootReference;
 
 /// Judges the quoted banks and every pinned PCR.
-pub(super) fn judge(policy: &CompiledPolicy, claims: &Claims, findings: &mut Vec<Finding>) {
+pub(super) fn judge(policy: &BootReference, claims: &Claims, findings: &mut Vec<Finding>) {
     if claims.is_sha1_only() {
         findings.push(weak_banks(policy));
     }
@@ -40,7 +40,7 @@ pub(super) fn judge(policy: &CompiledPolicy, claims: &Claims, findings: &mut Vec
     }
 }
 
-fn weak_banks(policy: &CompiledPolicy) -> Finding {
+fn weak_banks(policy: &BootReference) -> Finding {
     Finding {
         check: Check::AlgorithmPolicy,
         tier: Tier::Contraindicated,
@@ -55,7 +55,7 @@ fn weak_banks(policy: &CompiledPolicy) -> Finding {
     }
 }
 
-fn changed(policy: &CompiledPolicy, boot: Option<&BootClaims>, index: PcrIndex) -> String {
+fn changed(policy: &BootReference, boot: Option<&BootClaims>, index: PcrIndex) -> String {
     let citation = policy.citation();
     let why = boot.and_then(|boot| difference(policy, boot, index));
     let why = why.unwrap_or_else(|| "No event of the boot log tells why".to_owned());
@@ -68,7 +68,7 @@ fn changed(policy: &CompiledPolicy, boot: Option<&BootClaims>, index: PcrIndex) 
 
 /// What this boot has that no known one had, and the other way round. The log replayed, so the digests are what was
 /// measured; what events are called is the sender's word and only helps a reader.
-fn difference(policy: &CompiledPolicy, boot: &BootClaims, index: PcrIndex) -> Option<String> {
+fn difference(policy: &BootReference, boot: &BootClaims, index: PcrIndex) -> Option<String> {
     let known = policy.boot.events.get(&Pcr(index))?;
     let comparable = known.keys().all(|digest| digest.algorithm() == boot.facts().bank);
     let measured: Vec<&EventSummary> = boot.events().iter().filter(|event| event.pcr == index).collect();

@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::alternative::{Boot, Boots};
 use super::choice::Demanded;
 use super::list::{List, Lists, Role};
 use super::section::Section;
@@ -20,6 +21,12 @@ pub struct Change {
     pub effect: Effect,
     /// The value, or both.
     pub value: String,
+}
+
+impl Change {
+    fn of_boot(effect: Effect, value: String) -> Self {
+        Change { field: Field::of(["alternative"]), effect, value }
+    }
 }
 
 /// What a difference means for a device.
@@ -50,15 +57,51 @@ pub fn diff(from: &Policy, to: &Policy) -> Vec<Change> {
     if from.version != to.version {
         changed(Field::of(["version"]), &from.version, &to.version);
     }
-    for (old, new) in from.sections().into_iter().zip(to.sections()) {
+    for (old, new) in from.sections_beside_boots().into_iter().zip(to.sections_beside_boots()) {
         diff_section(old, new, &manufacturers(from, to), &mut changes);
     }
-    if from.boot.events != to.boot.events {
-        let known = |policy: &Policy| policy.boot.events.values().map(|events| events.len()).sum::<usize>();
+    diff_boots(&Boots::of(from), &Boots::of(to), &mut changes);
+    changes
+}
+
+/// Boots are accepted each as a whole. A single one that takes another's place is told field by field; of several, which
+/// is accepted that was not and the other way round.
+fn diff_boots(from: &Boots, to: &Boots, changes: &mut Vec<Change>) {
+    let (gone, new) = (from.without(to), to.without(from));
+    if let ([old], [new], 1, 1) = (gone.as_slice(), new.as_slice(), from.len(), to.len()) {
+        changes.extend(diff_boot(*old, *new));
+    } else {
+        changes.extend(not_covered(&new, from).map(|value| Change::of_boot(Effect::Allowed, value)));
+        changes.extend(not_covered(&gone, to).map(|value| Change::of_boot(Effect::Refused, value)));
+    }
+    let known = |boots: &Boots| {
+        boots.iter().flat_map(|boot| boot.boot.events.values().map(|events| events.len())).sum::<usize>()
+    };
+    let events = |boots: &Boots| boots.iter().map(|boot| boot.boot.events.clone()).collect::<Vec<_>>();
+    if gone.is_empty() && new.is_empty() && events(from) != events(to) || known(from) != known(to) {
         let value = format!("{} → {} descriptions of known events", known(from), known(to));
         changes.push(Change { field: Field::of(["boot", "events"]), effect: Effect::Changed, value });
     }
+}
+
+fn diff_boot(from: Boot<'_>, to: Boot<'_>) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for (old, new) in from.sections().into_iter().zip(to.sections()) {
+        diff_section(old, new, &[], &mut changes);
+    }
     changes
+}
+
+/// Those boots of which something is accepted that none of the others accepts, by how they differ from the nearest.
+fn not_covered(boots: &[Boot<'_>], others: &Boots) -> impl Iterator<Item = String> {
+    let lets_in = |change: &&Change| matches!(change.effect, Effect::Allowed | Effect::Looser);
+    boots.iter().filter_map(move |boot| {
+        let apart = others.iter().map(|other| diff_boot(other, *boot));
+        let nearest = apart.min_by_key(|changes| (changes.iter().filter(lets_in).count(), changes.len()))?;
+        let fields: BTreeSet<String> = nearest.iter().map(|change| change.field.to_string()).collect();
+        let is_covered = !nearest.iter().any(|change| lets_in(&change));
+        (!is_covered).then(|| format!("a boot of its own, as a whole: it differs in {}", in_words(&fields)))
+    })
 }
 
 /// The manufacturers that either policy has rules for.
@@ -120,12 +163,17 @@ fn diff_lists(from: &Lists, to: &Lists, changes: &mut Vec<Change>) {
     }
 }
 
-/// A few items of a list, and how many more there are.
+/// A few items of a list that nothing else is accepted of.
 fn some_of(items: &BTreeSet<String>) -> String {
+    format!("only {}", in_words(items))
+}
+
+/// A few items, and how many more there are.
+fn in_words(items: &BTreeSet<String>) -> String {
     let shown: Vec<&str> = items.iter().take(ITEMS_SHOWN_MAX).map(String::as_str).collect();
     let more = items.len().saturating_sub(ITEMS_SHOWN_MAX);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    format!("only {}{more}", shown.join(", "))
+    format!("{}{more}", shown.join(", "))
 }
 
 impl fmt::Display for Effect {
@@ -198,8 +246,8 @@ mod tests {
         check(
             "name = \"edge\"\nversion = 1\n[pcr.sha256]\n\"7\" = [\"AA\"]\n",
             &[
-                ("pcr.sha256.7", Effect::Stricter, &format!("anything → only {}", "aa".repeat(32))),
                 ("ima", Effect::Looser, "1 files allowed → files are not judged"),
+                ("pcr.sha256.7", Effect::Stricter, &format!("anything → only {}", "aa".repeat(32))),
             ],
         );
     }

@@ -1,6 +1,7 @@
 //! What is well-formed and still of no use: an empty policy is an error, not a pass.
 
-use super::{Policy, PolicyError};
+use super::section::Section;
+use super::{Boot, Policy, PolicyError};
 
 impl Policy {
     /// Everything that keeps this policy from doing its work.
@@ -8,7 +9,10 @@ impl Policy {
         let mut errors = Vec::new();
         self.lint_heading(&mut errors);
         self.sections().into_iter().for_each(|section| section.lint(&mut errors));
-        if !self.sections().into_iter().any(|section| section.measures()) {
+        self.lint_alternatives(&mut errors);
+        let measures = |section: &dyn Section| section.measures();
+        let is_judged = |boot: Boot<'_>| boot.sections().into_iter().any(measures);
+        if !self.sections_beside_boots().into_iter().any(measures) && !self.boots().all(is_judged) {
             errors.push(PolicyError::MeasuresNothing);
         }
         errors

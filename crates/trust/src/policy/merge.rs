@@ -1,8 +1,10 @@
 //! One policy out of several: a device that each of them is meant for should pass.
 //!
 //! Lists hold what any of them lists. A demand holds if any of them makes it, and where only some have a list at all,
-//! that list holds for all; each such case is said.
+//! that list holds for all; each such case is said. A boot is good if it is, as a whole, what one of them says: see
+//! `alternative.rs`.
 
+use super::alternative::Boots;
 use super::list::Role;
 use super::section::Section;
 use super::{Field, Policy, PolicyError, Remark, Severity};
@@ -25,6 +27,7 @@ pub fn merge(name: &str, policies: &[Policy]) -> Result<Merged, PolicyError> {
         policy.join_sections(other);
     }
     policy.sort_sections();
+    Boots::of_all(policies).put_into(&mut policy);
     match policy.lint().into_iter().next() {
         Some(error) => Err(error),
         None => Ok(Merged { remarks: disagreements(&policy, policies), policy }),
@@ -32,15 +35,40 @@ pub fn merge(name: &str, policies: &[Policy]) -> Result<Merged, PolicyError> {
 }
 
 fn disagreements(merged: &Policy, policies: &[Policy]) -> Vec<Remark> {
-    let apart: Vec<_> = policies.iter().map(|policy| (policy, policy.sections())).collect();
+    let apart: Vec<_> = policies.iter().map(|policy| (policy, policy.sections_beside_boots())).collect();
     let mut remarks = Vec::new();
-    for (number, section) in merged.sections().into_iter().enumerate() {
+    remarks.extend(of_boots(merged, policies));
+    for (number, section) in merged.sections_beside_boots().into_iter().enumerate() {
         let of_each = apart.iter().filter_map(|(policy, sections)| Some((*policy, *sections.get(number)?)));
         let question = Question { merged, section, apart: of_each.collect() };
         question.demands(&mut remarks);
         if question.is_judged_by_all(&mut remarks) {
             question.lists(&mut remarks);
         }
+    }
+    remarks
+}
+
+/// Whose word on the boot holds for whom.
+fn of_boots(merged: &Policy, policies: &[Policy]) -> Vec<Remark> {
+    let mut remarks = Vec::new();
+    let (with, without): (Vec<&Policy>, Vec<&Policy>) =
+        policies.iter().partition(|policy| policy.speaks_of_boots());
+    if !with.is_empty() && !without.is_empty() {
+        let message = format!(
+            "only boots as {} says are accepted from devices of {} as well, which says nothing of the boot",
+            names(with.iter().copied()),
+            names(without)
+        );
+        remarks.push(Remark::new(Severity::Warning, Field::of(["boot"]), message));
+    }
+    let boots = merged.boots().count();
+    if with.iter().any(|policy| Boots::of(policy).len() < boots) {
+        let message = format!(
+            "{boots} boots are accepted, each as a whole: every device has to have booted as one of {} says",
+            names(with)
+        );
+        remarks.push(Remark::new(Severity::Note, Field::of(["alternative"]), message));
     }
     remarks
 }
@@ -156,8 +184,23 @@ mod tests {
         assert_eq!(
             said,
             [
-                "pcr.sha256.7: only what b v1 lists is accepted from devices of a v1 as well, which listed nothing",
-                "boot.secure_boot: required, as b v1 says; a v1 says optional",
+                "alternative: 2 boots are accepted, each as a whole: every device has to have booted as one of a v1 and b v1 says",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_policy_that_says_nothing_of_the_boot_opens_none() {
+        let files = policy("a", "[ima.allow]\n\"/a\" = [\"sha256:AA\"]\n");
+        let boot = policy("b", "[pcr.sha256]\n\"7\" = [\"AA\"]\n");
+        let merged = merge("both", &[files, boot.clone()]).unwrap();
+        assert_eq!((merged.policy.alternative, merged.policy.pcr), (Vec::new(), boot.pcr));
+        let said: Vec<_> = merged.remarks.iter().map(|r| format!("{}: {}", r.field, r.message)).collect();
+        assert_eq!(
+            said,
+            [
+                "boot: only boots as b v1 says are accepted from devices of a v1 as well, which says nothing of the boot",
+                "ima: files are judged, as a v1 does; b v1 did not judge them",
             ]
         );
     }

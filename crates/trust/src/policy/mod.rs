@@ -5,6 +5,7 @@
 //! but useless, `review.rs` reads a policy as a critical colleague would, `diff.rs` and `merge.rs` hold policies against
 //! each other. `text.rs` reads and writes the whole; `import` reads policies of Keylime; `signed.rs` opens signed ones.
 
+mod alternative;
 mod choice;
 mod diff;
 mod import;
@@ -24,6 +25,8 @@ mod unique;
 use assay_evidence::{Digest, HashAlgorithm, PcrIndex};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use alternative::Boot;
+pub use alternative::{Alternative, BOOTS_MAX};
 pub use choice::{Demand, Weight};
 pub use diff::{Change, Effect, diff};
 pub use import::{Import, ImportError};
@@ -75,6 +78,9 @@ pub struct Policy {
     /// What the boot log shows.
     #[serde(default)]
     pub boot: BootSection,
+    /// Further boots that are good, each as a whole, instead of what `pcr` and `boot` say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alternative: Vec<Alternative>,
     /// The files that may have been measured; absent: files are not judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ima: Option<ImaSection>,
@@ -96,6 +102,7 @@ impl Policy {
             location: None,
             pcr: PcrSection::default(),
             boot: BootSection::default(),
+            alternative: Vec::new(),
             ima: None,
             rego: None,
         }

@@ -44,19 +44,32 @@ pub(super) enum Step {
 }
 
 /// Where remarks are collected.
-pub(super) struct Notes<'a>(pub(super) &'a mut Vec<Remark>);
+pub(super) struct Notes<'a> {
+    remarks: &'a mut Vec<Remark>,
+    /// What every field is under.
+    under: Field,
+}
 
-impl Notes<'_> {
+impl<'a> Notes<'a> {
+    pub(super) fn new(remarks: &'a mut Vec<Remark>) -> Self {
+        Notes { remarks, under: Field::default() }
+    }
+
+    /// The same place for remarks on what is under a field.
+    pub(super) fn under(&mut self, under: Field) -> Notes<'_> {
+        Notes { remarks: self.remarks, under }
+    }
+
     pub(super) fn warn(&mut self, field: Field, message: impl Into<String>) {
-        self.0.push(Remark::new(Severity::Warning, field, message));
+        self.remarks.push(Remark::new(Severity::Warning, field.under(&self.under), message));
     }
 
     pub(super) fn error(&mut self, error: &PolicyError) {
-        self.0.push(Remark::from(error));
+        self.remarks.push(Remark::from(error));
     }
 
     /// Says which members of a list are there before.
-    pub(super) fn repeated<'a, T: Ord + 'a>(&mut self, field: Field, list: impl IntoIterator<Item = &'a T>) {
+    pub(super) fn repeated<'t, T: Ord + 't>(&mut self, field: Field, list: impl IntoIterator<Item = &'t T>) {
         let mut seen = BTreeMap::new();
         for (index, item) in list.into_iter().enumerate() {
             if let Some(first) = seen.get(item) {
@@ -90,6 +103,10 @@ impl Field {
         self.0.len()
     }
 
+    pub(super) fn under(self, above: &Field) -> Self {
+        Field(above.0.iter().cloned().chain(self.0).collect())
+    }
+
     pub(super) fn at(mut self, index: usize) -> Self {
         self.0.push(Step::Index(index));
         self
@@ -112,6 +129,10 @@ impl From<&PolicyError> for Remark {
             PolicyError::Path { path } => Field::of(["ima", "allow", path]),
             PolicyError::SigningKey { index } => Field::of(["ima", "signing_keys"]).at(*index),
             PolicyError::TooMany { field, .. } => Field(dotted(field)),
+            PolicyError::TooManyBoots { .. } => Field::of(["alternative"]),
+            PolicyError::Alternative { number, error } => {
+                Remark::from(error.as_ref()).field.under(&Field::of(["alternative"]).at(*number))
+            }
             PolicyError::Vendor { name } => Field::of(["endorsement", "vendor", name]),
             PolicyError::Rego { index, .. }
             | PolicyError::RegoTooLong { index, .. }

@@ -13,8 +13,12 @@ pub fn review(policy_text: &str) -> Vec<Remark> {
         Err(error) => return vec![Remark::from(&error)],
     };
     let mut remarks: Vec<Remark> = policy.lint().iter().map(Remark::from).collect();
-    let mut notes = Notes(&mut remarks);
-    policy.sections().into_iter().for_each(|section| section.review(&policy, &mut notes));
+    let mut notes = Notes::new(&mut remarks);
+    policy.sections().into_iter().for_each(|section| section.review(&policy.pcr, &mut notes));
+    for (number, boot) in policy.boots().skip(1).enumerate() {
+        let mut notes = notes.under(Field::of(["alternative"]).at(number));
+        boot.sections().into_iter().for_each(|section| section.review(boot.pcr, &mut notes));
+    }
     add_lines(policy_text, &mut remarks);
     remarks.sort_by_key(|remark| (remark.line, remark.severity));
     remarks

@@ -5,8 +5,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::{
-    Bank, Demand, EkSha256, EndorsementKind, EndorsementSection, FirmwareVersion, ImaSection, Policy,
-    Recovery, VendorRule, Weight,
+    Alternative, Bank, Demand, EkSha256, EndorsementKind, EndorsementSection, FirmwareVersion, ImaSection,
+    Policy, Recovery, VendorRule, Weight,
 };
 
 fn digests() -> impl Strategy<Value = Digest> {
@@ -77,8 +77,17 @@ fn rego() -> impl Strategy<Value = Option<Vec<&'static str>>> {
     some.prop_map(|modules| modules.filter(|_| cfg!(feature = "rego")))
 }
 
-/// Usable policies: each pins at least one PCR.
+/// Usable policies: each pins at least one PCR, and some accept a second boot.
 pub(crate) fn policies() -> impl Strategy<Value = Policy> {
+    let second = proptest::option::weighted(0.3, policies_of_one_boot());
+    (policies_of_one_boot(), second).prop_map(|(mut policy, second)| {
+        policy.alternative =
+            second.map(|Policy { pcr, boot, .. }| Alternative { pcr, boot }).into_iter().collect();
+        policy
+    })
+}
+
+fn policies_of_one_boot() -> impl Strategy<Value = Policy> {
     let heading = ("[a-c]", 1u64..4, 1u64..4, any::<bool>(), endorsements(), weights());
     let pcrs = vec((0u32..3, digests()), 1..4);
     let lines = proptest::option::of(vec("/k[ab]", 1..3));

@@ -88,6 +88,24 @@ pub enum PolicyError {
         /// How many there may be.
         max: usize,
     },
+    /// More boots than are judged one by one.
+    #[error(
+        "alternative: {count} boots would be accepted, each as a whole, and at most {max} may be: end a roll-out first, or \
+         merge fewer policies",
+        max = super::BOOTS_MAX
+    )]
+    TooManyBoots {
+        /// How many there are.
+        count: usize,
+    },
+    /// Something in an alternative.
+    #[error("alternative[{number}].{error}")]
+    Alternative {
+        /// Which one, from 0.
+        number: usize,
+        /// What is wrong there.
+        error: Box<PolicyError>,
+    },
     /// A rule for no manufacturer, or a second one for the same.
     #[error(
         "endorsement.vendor: {name:?} is no manufacturer, or is there twice: write it once, as the EK certificate does, \

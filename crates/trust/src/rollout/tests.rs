@@ -219,13 +219,13 @@ fn a_union_says_whom_its_stricter_demands_could_make_fall() {
         let text = format!("name = \"base\"\nversion = 1\n{rest}[pcr.sha256]\n\"0\" = [\"AA\"]\n");
         Policy::from_toml(&text.replace("AA", &"aa".repeat(32))).unwrap()
     };
-    let (old, mut new) = (policy(""), policy("[boot]\nsecure_boot = \"optional\"\n"));
+    let (old, mut new) = (policy(""), policy("[clock]\nunsafe_clock = \"refuse\"\n"));
     new.version = 2;
     assert_eq!(unite(&old, &old).unwrap().strains, []);
     let strains = unite(&old, &new).unwrap().strains;
     assert_eq!(strains.len(), 1);
     assert_eq!(
         (strains[0].part, strains[0].change.field.to_string()),
-        (Part::New, "boot.secure_boot".into())
+        (Part::Old, "clock.unsafe_clock".into())
     );
 }

@@ -1,6 +1,7 @@
 //! Appraisal from outside, over evidence of a real boot: the cases under `vectors/tpm`.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod alternatives;
 mod change;
 mod endorsement;
 mod redteam;

@@ -16,9 +16,9 @@ pub(crate) use images::signers_of;
 
 use crate::finding::{Finding, Tier};
 use crate::policy::{BootSection, Demand};
-use crate::reference::CompiledPolicy;
+use crate::reference::BootReference;
 
-pub(super) fn judge(policy: &CompiledPolicy, claims: &Claims, findings: &mut Vec<Finding>) {
+pub(super) fn judge(policy: &BootReference, claims: &Claims, findings: &mut Vec<Finding>) {
     let boot = &policy.boot;
     let facts = claims.boot().map(|claims| claims.facts());
     let mut report = Report { policy, findings };
@@ -38,7 +38,7 @@ pub(super) fn judge(policy: &CompiledPolicy, claims: &Claims, findings: &mut Vec
 }
 
 struct Report<'a> {
-    policy: &'a CompiledPolicy,
+    policy: &'a BootReference,
     findings: &'a mut Vec<Finding>,
 }
 

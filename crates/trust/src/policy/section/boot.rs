@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use assay_evidence::{Digest, HashAlgorithm};
 use serde::{Deserialize, Serialize};
 
-use super::{Join, Section};
+use super::Section;
 use crate::pattern::LinePattern;
-use crate::policy::choice::{Demanded, Ranked};
-use crate::policy::list::{Lists, join_option, sorted, sorted_as_text, texts};
+use crate::policy::choice::Demanded;
+use crate::policy::list::{Lists, sorted, sorted_as_text, texts};
 use crate::policy::remark::Notes;
-use crate::policy::{Demand, Field, Pcr, Policy, PolicyError, unique};
+use crate::policy::{Demand, Field, Pcr, PcrSection, PolicyError, unique};
 
 /// What the boot log must show.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,7 +94,7 @@ impl Section for BootSection {
         }
     }
 
-    fn review(&self, policy: &Policy, notes: &mut Notes<'_>) {
+    fn review(&self, pcrs: &PcrSection, notes: &mut Notes<'_>) {
         let BootSection {
             event_log: _,
             secure_boot: _,
@@ -130,7 +130,7 @@ impl Section for BootSection {
         ] {
             review_digests(name, digests, notes);
         }
-        for pcr in events.keys().filter(|pcr| policy.pcr.iter().all(|(_, index, _)| index != pcr.0)) {
+        for pcr in events.keys().filter(|pcr| pcrs.iter().all(|(_, index, _)| index != pcr.0)) {
             let pcr = pcr.0;
             notes.warn(
                 Field::of(["boot", "events", &pcr.to_string()]),
@@ -223,35 +223,14 @@ fn review_digests(name: &str, digests: &[Digest], notes: &mut Notes<'_>) {
     notes.repeated(field, digests);
 }
 
-impl Join for BootSection {
-    fn join(&mut self, other: &Self) {
-        let BootSection {
-            event_log,
-            secure_boot,
-            kernel_command_lines,
-            kernel_command_line_patterns,
-            applications,
-            kernels,
-            signers,
-            firmware_versions,
-            dbx_contains,
-            dbx_entries_min,
-            events,
-        } = self;
-        event_log.tighten(other.event_log);
-        secure_boot.tighten(other.secure_boot);
-        join_lists(kernel_command_lines, &other.kernel_command_lines);
-        kernel_command_line_patterns.extend_from_slice(&other.kernel_command_line_patterns);
-        join_lists(applications, &other.applications);
-        join_lists(kernels, &other.kernels);
-        join_lists(signers, &other.signers);
-        join_lists(firmware_versions, &other.firmware_versions);
-        dbx_contains.extend_from_slice(&other.dbx_contains);
-        *dbx_entries_min = (*dbx_entries_min).max(other.dbx_entries_min);
-        join_events(events, &other.events);
+impl BootSection {
+    /// The section but for what accepts and refuses nothing.
+    pub(in crate::policy) fn without_events(&self) -> Self {
+        BootSection { events: BTreeMap::new(), ..self.clone() }
     }
 
-    fn sort(&mut self) {
+    /// Puts every list in one order.
+    pub(in crate::policy) fn sort(&mut self) {
         let BootSection {
             event_log: _,
             secure_boot: _,
@@ -273,11 +252,8 @@ impl Join for BootSection {
     }
 }
 
-fn join_lists<T: Clone>(mine: &mut Option<Vec<T>>, other: &Option<Vec<T>>) {
-    join_option(mine, other, |list, more| list.extend_from_slice(more));
-}
-
-fn join_events(
+/// Takes over descriptions of events that are not known yet.
+pub(in crate::policy) fn join_events(
     mine: &mut BTreeMap<Pcr, BTreeMap<Digest, String>>,
     other: &BTreeMap<Pcr, BTreeMap<Digest, String>>,
 ) {

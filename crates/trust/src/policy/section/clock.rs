@@ -6,7 +6,7 @@ use super::{Join, Section};
 use crate::policy::choice::{Demanded, Ranked};
 use crate::policy::list::Lists;
 use crate::policy::remark::Notes;
-use crate::policy::{Field, Policy, PolicyError, Weight};
+use crate::policy::{Field, PcrSection, PolicyError, Weight};
 
 /// The TPM's clock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,7 +31,7 @@ impl Section for ClockSection {
         let ClockSection { unsafe_clock: _ } = self;
     }
 
-    fn review(&self, _policy: &Policy, notes: &mut Notes<'_>) {
+    fn review(&self, _pcr: &PcrSection, notes: &mut Notes<'_>) {
         let ClockSection { unsafe_clock } = self;
         if *unsafe_clock == Weight::Ignore {
             notes.warn(

@@ -10,7 +10,7 @@ use super::{Join, Section};
 use crate::policy::choice::{Demanded, Ranked, Strictness, word};
 use crate::policy::list::{Lists, sorted, texts};
 use crate::policy::remark::Notes;
-use crate::policy::{Demand, Field, Policy, PolicyError, Weight};
+use crate::policy::{Demand, Field, PcrSection, PolicyError, Weight};
 
 /// Who vouches for the TPM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -210,7 +210,7 @@ impl Section for EndorsementSection {
         }
     }
 
-    fn review(&self, _policy: &Policy, notes: &mut Notes<'_>) {
+    fn review(&self, _pcr: &PcrSection, notes: &mut Notes<'_>) {
         let EndorsementSection { required, manufacturers, ek_sha256, stale_crl, idevid: _, vendor } = self;
         notes.repeated(Field::of(["endorsement", "manufacturers"]), manufacturers);
         let list = Field::of(["endorsement", "ek_sha256"]);

@@ -6,7 +6,7 @@ use super::{Join, Section};
 use crate::policy::choice::Demanded;
 use crate::policy::list::Lists;
 use crate::policy::remark::Notes;
-use crate::policy::{Field, Policy, PolicyError};
+use crate::policy::{Field, PcrSection, PolicyError};
 
 /// How old evidence may be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +34,7 @@ impl Section for FreshnessSection {
         }
     }
 
-    fn review(&self, _policy: &Policy, _notes: &mut Notes<'_>) {
+    fn review(&self, _pcr: &PcrSection, _notes: &mut Notes<'_>) {
         let FreshnessSection { evidence_age_max_seconds: _ } = self;
     }
 

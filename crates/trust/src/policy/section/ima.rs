@@ -12,7 +12,7 @@ use crate::pattern::Pattern;
 use crate::policy::choice::{Demanded, Ranked};
 use crate::policy::list::{Lists, join_option, sorted, sorted_as_text};
 use crate::policy::remark::Notes;
-use crate::policy::{Bank, Demand, Field, Policy, PolicyError, Weight, unique};
+use crate::policy::{Bank, Demand, Field, PcrSection, PolicyError, Weight, unique};
 
 /// What may have been measured at run time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,7 +104,7 @@ impl Section for Option<ImaSection> {
         }
     }
 
-    fn review(&self, _policy: &Policy, notes: &mut Notes<'_>) {
+    fn review(&self, _pcr: &PcrSection, notes: &mut Notes<'_>) {
         let Some(ima) = self else { return };
         let ImaSection { list, violations, weakest_digest, exclude, signing_keys, keyrings: _, allow } = ima;
         if *violations == Weight::Ignore {

@@ -4,7 +4,7 @@ use super::{Join, Section};
 use crate::policy::choice::Demanded;
 use crate::policy::list::{Lists, join_option, sorted};
 use crate::policy::remark::Notes;
-use crate::policy::{Field, Policy, PolicyError};
+use crate::policy::{Field, PcrSection, PolicyError};
 use crate::region::RegionList;
 
 impl Section for Option<RegionList> {
@@ -18,7 +18,7 @@ impl Section for Option<RegionList> {
         }
     }
 
-    fn review(&self, _policy: &Policy, notes: &mut Notes<'_>) {
+    fn review(&self, _pcr: &PcrSection, notes: &mut Notes<'_>) {
         let Some(RegionList { allow_countries, allow_subdivisions, allow_cities }) = self else { return };
         notes.repeated(Field::of(["location", "allow_countries"]), allow_countries);
         notes.repeated(Field::of(["location", "allow_subdivisions"]), allow_subdivisions);

@@ -17,7 +17,7 @@ pub(super) mod rego;
 use super::choice::Demanded;
 use super::list::Lists;
 use super::remark::Notes;
-use super::{Policy, PolicyError};
+use super::{PcrSection, Policy, PolicyError};
 
 /// What a section is asked.
 pub(super) trait Section {
@@ -27,8 +27,9 @@ pub(super) trait Section {
     /// Adds everything that keeps it from doing its work.
     fn lint(&self, errors: &mut Vec<PolicyError>);
 
-    /// Says what is there twice, never counts, or lets in more than its writer may have meant.
-    fn review(&self, policy: &Policy, notes: &mut Notes<'_>);
+    /// Says what is there twice, never counts, or lets in more than its writer may have meant; `pcr` are the PCR values
+    /// that belong with it.
+    fn review(&self, pcr: &PcrSection, notes: &mut Notes<'_>);
 
     /// Whether it judges anything that a device measured.
     fn measures(&self) -> bool;
@@ -52,7 +53,7 @@ pub(super) struct Presence {
     pub(super) words: String,
 }
 
-/// How a section and another of its kind become one.
+/// How a section and another of its kind become one. What is said of a boot is never joined: see `alternative.rs`.
 pub(super) trait Join {
     /// Accepts what the other accepts, and demands what it demands.
     fn join(&mut self, other: &Self);
@@ -62,7 +63,7 @@ pub(super) trait Join {
 }
 
 impl Policy {
-    /// Every section, in the order in which policies are written.
+    /// Every section, in the order in which policies are written; of boots, those of the policy's own.
     pub(super) fn sections(&self) -> [&dyn Section; 9] {
         let Policy {
             name: _,
@@ -74,13 +75,20 @@ impl Policy {
             location,
             pcr,
             boot,
+            alternative: _,
             ima,
             rego,
         } = self;
         [freshness, recovery, clock, endorsement, location, pcr, boot, ima, rego]
     }
 
-    /// Joins each section with the other policy's.
+    /// Every section but for those that speak of a boot.
+    pub(super) fn sections_beside_boots(&self) -> [&dyn Section; 7] {
+        let [freshness, recovery, clock, endorsement, location, _, _, ima, rego] = self.sections();
+        [freshness, recovery, clock, endorsement, location, ima, rego]
+    }
+
+    /// Joins each section with the other policy's, but for those that speak of a boot.
     pub(super) fn join_sections(&mut self, other: &Policy) {
         let Policy {
             name: _,
@@ -90,8 +98,9 @@ impl Policy {
             clock,
             endorsement,
             location,
-            pcr,
-            boot,
+            pcr: _,
+            boot: _,
+            alternative: _,
             ima,
             rego,
         } = self;
@@ -100,35 +109,18 @@ impl Policy {
         clock.join(&other.clock);
         endorsement.join(&other.endorsement);
         location.join(&other.location);
-        pcr.join(&other.pcr);
-        boot.join(&other.boot);
         ima.join(&other.ima);
         rego.join(&other.rego);
     }
 
-    /// Sorts each section.
+    /// Sorts each section that [`Policy::join_sections`] joins.
     pub(super) fn sort_sections(&mut self) {
-        let Policy {
-            name: _,
-            version: _,
-            freshness,
-            recovery,
-            clock,
-            endorsement,
-            location,
-            pcr,
-            boot,
-            ima,
-            rego,
-        } = self;
-        freshness.sort();
-        recovery.sort();
-        clock.sort();
-        endorsement.sort();
-        location.sort();
-        pcr.sort();
-        boot.sort();
-        ima.sort();
-        rego.sort();
+        self.freshness.sort();
+        self.recovery.sort();
+        self.clock.sort();
+        self.endorsement.sort();
+        self.location.sort();
+        self.ima.sort();
+        self.rego.sort();
     }
 }

@@ -9,11 +9,11 @@ use assay_evidence::{Digest, HashAlgorithm, PcrIndex};
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Join, Section};
+use super::Section;
 use crate::policy::choice::Demanded;
 use crate::policy::list::{Lists, sorted, texts};
 use crate::policy::remark::Notes;
-use crate::policy::{Bank, Field, Pcr, Policy, PolicyError};
+use crate::policy::{Bank, Field, Pcr, PolicyError};
 
 /// The values that each PCR may have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl Section for PcrSection {
         }
     }
 
-    fn review(&self, _policy: &Policy, notes: &mut Notes<'_>) {
+    fn review(&self, _pcr: &PcrSection, notes: &mut Notes<'_>) {
         let is_strong = |(bank, index, _): (HashAlgorithm, PcrIndex, &[Digest])| {
             (bank != HashAlgorithm::Sha1).then_some(index)
         };
@@ -110,14 +110,9 @@ impl Section for PcrSection {
     }
 }
 
-impl Join for PcrSection {
-    fn join(&mut self, other: &Self) {
-        for (_, index, values) in other.iter() {
-            values.iter().for_each(|value| self.allow(index, *value));
-        }
-    }
-
-    fn sort(&mut self) {
+impl PcrSection {
+    /// Puts the values of each PCR in one order.
+    pub(in crate::policy) fn sort(&mut self) {
         self.0.values_mut().flat_map(BTreeMap::values_mut).for_each(sorted);
     }
 }

@@ -6,7 +6,7 @@ use super::{Join, Section};
 use crate::policy::choice::{Demanded, Ranked};
 use crate::policy::list::Lists;
 use crate::policy::remark::Notes;
-use crate::policy::{Policy, PolicyError};
+use crate::policy::{PcrSection, PolicyError};
 
 /// How a device that was suspect comes back.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +45,7 @@ impl Section for RecoverySection {
         let RecoverySection { mode: _ } = self;
     }
 
-    fn review(&self, _policy: &Policy, _notes: &mut Notes<'_>) {
+    fn review(&self, _pcr: &PcrSection, _notes: &mut Notes<'_>) {
         let RecoverySection { mode: _ } = self;
     }
 

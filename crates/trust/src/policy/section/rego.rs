@@ -6,7 +6,7 @@ use super::{Join, Section};
 use crate::policy::choice::Demanded;
 use crate::policy::list::{Lists, join_option, sorted};
 use crate::policy::remark::Notes;
-use crate::policy::{Field, Policy, PolicyError};
+use crate::policy::{Field, PcrSection, PolicyError};
 
 /// Rego modules of the package `assay`. Every text in the set `deny` refuses the device; every one in `warn`
 /// makes the result a warning, on which nothing is granted. Modules are judged each by itself. They see verified
@@ -68,7 +68,7 @@ impl Section for Option<RegoSection> {
         errors.push(PolicyError::RegoUnsupported);
     }
 
-    fn review(&self, _policy: &Policy, notes: &mut Notes<'_>) {
+    fn review(&self, _pcr: &PcrSection, notes: &mut Notes<'_>) {
         let Some(RegoSection { modules }) = self else { return };
         notes.repeated(Field::of(["rego", "modules"]), modules);
     }
