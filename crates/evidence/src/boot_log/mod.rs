@@ -14,6 +14,7 @@ mod event_type;
 mod facts;
 mod guid;
 mod kernel_line;
+mod meaning;
 mod parse;
 mod remark;
 mod replay;
@@ -29,6 +30,7 @@ pub use self::event_type::EventType;
 pub use self::facts::{Authority, BootFacts, Image, MeasuredItem, SecureBootVariables, facts};
 pub use self::guid::Guid;
 pub use self::kernel_line::KernelLine;
+pub use self::meaning::summaries;
 pub use self::parse::{
     ALGORITHMS_MAX, BootLogError, BootLogErrorKind, EVENT_BYTES_MAX, EVENTS_MAX, LOG_BYTES_MAX, parse,
 };

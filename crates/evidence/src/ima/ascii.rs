@@ -62,17 +62,17 @@ pub fn ascii_offset(text: &[u8], entries: u64) -> Option<usize> {
 }
 
 /// The head of an entry: `10 <template digest> <template name> `, and what follows it.
-struct Line<'a> {
+pub(super) struct Line<'a> {
     pcr: u32,
     template_digest: &'a [u8],
-    template_hash: HashAlgorithm,
-    template: &'a [u8],
-    rest: &'a [u8],
+    pub(super) template_hash: HashAlgorithm,
+    pub(super) template: &'a [u8],
+    pub(super) rest: &'a [u8],
 }
 
 impl<'a> Line<'a> {
     /// Reads the head, if the text has one at its very start.
-    fn start(text: &'a [u8]) -> Option<Self> {
+    pub(super) fn start(text: &'a [u8]) -> Option<Self> {
         let (pcr, rest) = word(text, PCR_DIGITS_MAX)?;
         let (template_digest, rest) = word(rest, TEMPLATE_DIGEST_DIGITS_MAX)?;
         let (template, rest) = word(rest, TEMPLATE_NAME_BYTES_MAX)?;
@@ -86,7 +86,7 @@ impl<'a> Line<'a> {
     }
 
     /// Appends the binary entry that the kernel would have written.
-    fn write_binary(&self, text: &[u8], out: &mut Vec<u8>) -> Result<(), ImaErrorKind> {
+    pub(super) fn write_binary(&self, text: &[u8], out: &mut Vec<u8>) -> Result<(), ImaErrorKind> {
         let template = Template::from_name(self.template)?;
         out.extend(self.pcr.to_le_bytes());
         out.extend(hex(self.template_digest)?);
@@ -112,7 +112,7 @@ impl<'a> Line<'a> {
 }
 
 /// The text of one entry, which ends at the last newline before the next entry's head.
-fn split_entry(text: &[u8]) -> (&[u8], &[u8]) {
+pub(super) fn split_entry(text: &[u8]) -> (&[u8], &[u8]) {
     let mut from = 0;
     while let Some(newline) = text.get(from..).and_then(|rest| rest.iter().position(|byte| *byte == b'\n')) {
         let (line, next) = text.split_at(from + newline);
@@ -197,3 +197,6 @@ fn with_length(out: &mut Vec<u8>, value: &[u8]) -> Result<(), ImaErrorKind> {
 const PCR_DIGITS_MAX: usize = 2;
 /// Digits of a SHA-512 template digest.
 const TEMPLATE_DIGEST_DIGITS_MAX: usize = 128;
+/// Bytes of an entry's head at most: PCR, template digest, template name, and a space after each.
+pub(super) const HEAD_BYTES_MAX: usize =
+    PCR_DIGITS_MAX + TEMPLATE_DIGEST_DIGITS_MAX + TEMPLATE_NAME_BYTES_MAX + 3;

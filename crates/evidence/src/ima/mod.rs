@@ -12,6 +12,7 @@ mod device_mapper;
 mod measured_key;
 mod replay;
 mod signature;
+mod stream;
 mod template;
 
 use std::borrow::Cow;
@@ -28,6 +29,7 @@ pub use self::replay::{Chain, Extension, Prefix, Replay, attested_prefix};
 pub use self::signature::{
     FileSignature, SignatureFault, SignatureForm, SigningKey, SigningKeyError, SigningKeys,
 };
+pub use self::stream::{EntryStream, ListForm};
 pub use self::template::Template;
 use crate::read::{Reader, Truncated};
 use crate::text::escaped;

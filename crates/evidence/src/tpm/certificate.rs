@@ -140,7 +140,7 @@ impl Certificate {
 }
 
 impl Extensions {
-    fn read(list: &[X509Extension<'_>]) -> Result<Self, CertificateError> {
+    pub(super) fn read(list: &[X509Extension<'_>]) -> Result<Self, CertificateError> {
         if list.len() > EXTENSIONS_MAX {
             return Err(CertificateError::Extensions(list.len()));
         }
@@ -300,7 +300,7 @@ pub(super) fn unix_time(time: ASN1Time) -> UnixTime {
     UnixTime(u64::try_from(time.timestamp()).unwrap_or(0))
 }
 
-fn subject_key(info: &SubjectPublicKeyInfo<'_>) -> Option<PublicKey> {
+pub(super) fn subject_key(info: &SubjectPublicKeyInfo<'_>) -> Option<PublicKey> {
     match info.algorithm.algorithm.to_id_string().as_str() {
         // Some makers mark an RSA EK as RSAES-OAEP: the same key for the same use.
         OID_RSA | OID_RSAES_OAEP => {

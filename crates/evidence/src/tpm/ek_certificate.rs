@@ -111,7 +111,7 @@ pub fn verify_ek_certificate(
 }
 
 /// TCG EK Credential Profile 2.5, 3.2: what makes a certificate an EK certificate.
-fn check_leaf(leaf: &Certificate) -> Vec<Failure> {
+pub(super) fn check_leaf(leaf: &Certificate) -> Vec<Failure> {
     let mut failures = Vec::new();
     let mut fail = |check, claim: &str, expected: &str, found: String| {
         failures.push(Failure::new(check, format!("EK certificate {claim}"), expected, found));

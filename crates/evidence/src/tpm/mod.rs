@@ -5,6 +5,7 @@
 
 pub mod attest;
 mod certificate;
+mod certificate_summary;
 pub mod certify;
 pub mod credential;
 pub mod ek_certificate;
@@ -12,6 +13,7 @@ pub mod endorsement;
 pub mod endorsers;
 pub mod idevid;
 pub mod name;
+mod nv_certificate;
 mod path;
 pub mod pcr;
 pub mod public_area;
@@ -19,3 +21,6 @@ pub mod public_key;
 pub mod quote;
 pub mod revocation;
 pub mod signature;
+
+pub use certificate_summary::CertificateSummary;
+pub use nv_certificate::NvCertificate;

@@ -9,6 +9,12 @@ use crate::serial::Serial;
 use crate::spiffe_id::SpiffeId;
 use crate::verify::SvidError;
 
+/// The SPIFFE ID that a leaf states, if it keeps every rule that needs no other certificate. It authenticates nobody:
+/// [`verify_svid`](crate::verify_svid) does.
+pub fn presented_id(der: &[u8]) -> Result<SpiffeId, SvidError> {
+    Leaf::parse(der).map(|leaf| leaf.spiffe_id)
+}
+
 /// What a presented leaf says of itself; nothing of it is verified yet.
 pub(crate) struct Leaf {
     pub(crate) spiffe_id: SpiffeId,

@@ -5,6 +5,7 @@ mod leaf;
 mod template;
 
 pub use inspect::{InspectError, IssuedSvid, inspect};
+pub use leaf::presented_id;
 pub use template::{NOT_BEFORE_LEEWAY, SvidTemplate, issue};
 
 pub(crate) use leaf::Leaf;

@@ -1,0 +1,85 @@
+//! A certificate as an NV index holds it: some makers put a header before it, and the index is often larger than it.
+//!
+//! Only the certificate is signed and only it is read; what is around it says nothing and is passed over.
+
+/// The bytes of an NV index, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NvCertificate<'a> {
+    /// What stands before the certificate; empty for most makers.
+    pub header: &'a [u8],
+    /// The certificate, as far as its own length goes.
+    pub certificate: &'a [u8],
+    /// What fills up the index.
+    pub filling: &'a [u8],
+}
+
+impl<'a> NvCertificate<'a> {
+    /// Finds the certificate; `None` where no SEQUENCE of DER fits that begins in the first bytes and is followed by
+    /// nothing but one byte over and over.
+    pub fn find(bytes: &'a [u8]) -> Option<Self> {
+        (0..=HEADER_BYTES_MAX.min(bytes.len())).find_map(|start| {
+            let (header, rest) = bytes.split_at_checked(start)?;
+            let (certificate, filling) = rest.split_at_checked(sequence_bytes(rest)?)?;
+            let is_filling = filling.iter().all(|byte| Some(byte) == filling.first());
+            is_filling.then_some(NvCertificate { header, certificate, filling })
+        })
+    }
+}
+
+/// Bytes of the DER SEQUENCE that begins here, with its tag and length. No certificate has fewer than 256.
+fn sequence_bytes(bytes: &[u8]) -> Option<usize> {
+    let (tag, length) = bytes.split_first_chunk::<2>()?;
+    let (length, _) = length.split_first_chunk::<2>()?;
+    let length = usize::from(u16::from_be_bytes(*length));
+    (tag == SEQUENCE_OF_TWO_LENGTH_BYTES && length > 0xff).then_some(length + 4)
+}
+
+const SEQUENCE_OF_TWO_LENGTH_BYTES: &[u8; 2] = &[0x30, 0x82];
+/// TCG_PCCLIENT_STORED_CERT and TCG_FULL_CERT (TCG PC Client Specific Implementation for TPM 1.2, 7.3) take seven bytes,
+/// a length of its own two or four.
+const HEADER_BYTES_MAX: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn certificate() -> Vec<u8> {
+        [&[0x30, 0x82, 0x01, 0x2c], [7; 300].as_slice()].concat()
+    }
+
+    #[test]
+    fn header_and_filling_are_found() {
+        let headers: [&[u8]; 4] =
+            [&[], &[0x10, 1, 0, 1, 0x32, 0x10, 2], &[1, 0x30], &[0x30, 0x82, 0, 0, 0, 1]];
+        let fillings: [&[u8]; 4] = [&[], &[0; 40], &[0xff; 1], &[0xa5; 9]];
+        for (header, filling) in headers.into_iter().flat_map(|h| fillings.map(|f| (h, f))) {
+            let certificate = certificate();
+            let bytes = [header, &certificate, filling].concat();
+            let found = NvCertificate::find(&bytes).unwrap();
+            assert_eq!(found, NvCertificate { header, certificate: &certificate, filling });
+        }
+    }
+
+    #[test]
+    fn what_is_no_filling_is_refused() {
+        let with = |rest: &[u8]| [certificate().as_slice(), rest].concat();
+        assert_eq!(NvCertificate::find(&with(&[0, 1])), None);
+        assert_eq!(NvCertificate::find(&with(&certificate())), None);
+        let cut = certificate();
+        assert_eq!(NvCertificate::find(cut.get(..200).unwrap()), None);
+        let late = [[0; 17].as_slice(), &certificate()].concat();
+        assert_eq!(NvCertificate::find(&late), None);
+    }
+
+    proptest! {
+        #[test]
+        fn the_parts_are_the_whole(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let bytes = [bytes.as_slice(), &certificate()].concat();
+            if let Some(found) = NvCertificate::find(&bytes) {
+                prop_assert_eq!([found.header, found.certificate, found.filling].concat(), bytes);
+            }
+        }
+    }
+}
