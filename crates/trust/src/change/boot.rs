@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use assay_evidence::boot_log::{BootClaims, BootFacts, EventSummary};
+use assay_evidence::tpm::pcr::PcrValues;
 use assay_evidence::verify::Claims;
 use assay_evidence::{Digest, PcrIndex};
 
@@ -16,11 +17,7 @@ use crate::appraisal::meaning;
 pub(super) fn compare(before: &Claims, after: &Claims, changed: &[PcrIndex]) -> Vec<Change> {
     match (before.boot(), after.boot()) {
         (Some(old), Some(new)) if old.facts().bank == new.facts().bank => {
-            let mut comparison = Comparison::new(old, new, changed);
-            firmware::compare(&mut comparison);
-            secure_boot::compare(&mut comparison);
-            boot_chain::compare(&mut comparison);
-            comparison.finish()
+            compare_logs(LoggedBoot::of(old), LoggedBoot::of(new), changed)
         }
         (old, new) => {
             let log = without_logs(old.is_some(), new.is_some());
@@ -33,6 +30,41 @@ pub(super) fn compare(before: &Claims, after: &Claims, changed: &[PcrIndex]) -> 
             let rest = (!changed.is_empty()).then(|| unexplained(changed.to_vec(), why));
             log.into_iter().chain(rest).collect()
         }
+    }
+}
+
+/// Compares two logs of the same bank, and explains these PCRs.
+pub(super) fn compare_logs(
+    before: LoggedBoot<'_>,
+    after: LoggedBoot<'_>,
+    changed: &[PcrIndex],
+) -> Vec<Change> {
+    let mut comparison = Comparison::new(before, after, changed);
+    firmware::compare(&mut comparison);
+    secure_boot::compare(&mut comparison);
+    boot_chain::compare(&mut comparison);
+    comparison.finish()
+}
+
+/// What one boot log says, verified or not.
+#[derive(Clone, Copy)]
+pub(super) struct LoggedBoot<'a> {
+    facts: &'a BootFacts,
+    events: &'a [EventSummary],
+    replayed: &'a PcrValues,
+}
+
+impl<'a> LoggedBoot<'a> {
+    pub(super) fn new(facts: &'a BootFacts, events: &'a [EventSummary], replayed: &'a PcrValues) -> Self {
+        LoggedBoot { facts, events, replayed }
+    }
+
+    fn of(claims: &'a BootClaims) -> Self {
+        LoggedBoot { facts: claims.facts(), events: claims.events(), replayed: claims.replayed() }
+    }
+
+    pub(super) fn facts(&self) -> &'a BootFacts {
+        self.facts
     }
 }
 
@@ -59,8 +91,8 @@ fn unexplained(pcrs: Vec<PcrIndex>, why: &str) -> Change {
 
 /// What two boot logs differ in, as far as no cause took it yet.
 pub(super) struct Comparison<'a> {
-    pub(super) before: &'a BootClaims,
-    pub(super) after: &'a BootClaims,
+    pub(super) before: LoggedBoot<'a>,
+    pub(super) after: LoggedBoot<'a>,
     /// The PCRs that changed.
     changed: Vec<PcrIndex>,
     /// Events of these PCRs that only one log has.
@@ -92,7 +124,7 @@ impl Differences<'_> {
 }
 
 impl<'a> Comparison<'a> {
-    fn new(before: &'a BootClaims, after: &'a BootClaims, changed: &[PcrIndex]) -> Self {
+    fn new(before: LoggedBoot<'a>, after: LoggedBoot<'a>, changed: &[PcrIndex]) -> Self {
         let left =
             Differences { gone: only_in(before, after, changed), new: only_in(after, before, changed) };
         let texts = texts(before.facts()).chain(texts(after.facts())).collect();
@@ -140,7 +172,7 @@ impl<'a> Comparison<'a> {
                     .any(|boot| boot.facts().unexplained_pcrs.contains(&index));
                 let why = if is_hidden {
                     "something extended it that the boot log does not tell"
-                } else if self.before.replayed().iter().any(|(_, logged, _)| logged == index) {
+                } else if self.before.replayed.iter().any(|(_, logged, _)| logged == index) {
                     "the boot log has the same events of it in another order or number"
                 } else {
                     "no event of the boot log is about it"
@@ -174,9 +206,9 @@ impl<'a> Comparison<'a> {
 }
 
 /// The events of these PCRs that `one` has and `other` has not; what was measured twice has to be there twice.
-fn only_in<'a>(one: &'a BootClaims, other: &BootClaims, changed: &[PcrIndex]) -> Vec<&'a EventSummary> {
+fn only_in<'a>(one: LoggedBoot<'a>, other: LoggedBoot<'_>, changed: &[PcrIndex]) -> Vec<&'a EventSummary> {
     let mut known: BTreeMap<(PcrIndex, Digest), usize> = BTreeMap::new();
-    for event in other.events() {
+    for event in other.events {
         *known.entry((event.pcr, event.digest)).or_default() += 1;
     }
     let is_new = |event: &&EventSummary| match known.get_mut(&(event.pcr, event.digest)) {
@@ -186,7 +218,7 @@ fn only_in<'a>(one: &'a BootClaims, other: &BootClaims, changed: &[PcrIndex]) ->
         }
         _ => true,
     };
-    one.events().iter().filter(|event| changed.contains(&event.pcr)).filter(is_new).collect()
+    one.events.iter().filter(|event| changed.contains(&event.pcr)).filter(is_new).collect()
 }
 
 /// GRUB's commands and command lines by what was extended for them: the hash of the text.

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use assay_evidence::PcrIndex;
-use assay_evidence::ima::Entry;
-use assay_evidence::verify::{Claims, ImaClaims};
+use assay_evidence::ima::{Entry, List};
+use assay_evidence::verify::Claims;
 
 use super::{Cause, Change, words};
 use crate::path;
@@ -36,7 +36,7 @@ pub(super) fn compare(
         return changes.push(Change::new(Cause::ImaList, pcrs, message));
     }
     let judged = if same_boot { old.attested_total() } else { 0 };
-    let found = Found::new(old, new, judged);
+    let found = Found::new(old.entries(), new.entries().zip(new.first_index()..), judged);
     if found.is_empty() && !pcrs.is_empty() {
         let message = "PCR 10 changed because the same files were measured in another order or number, as they are from boot \
                        to boot."
@@ -45,6 +45,11 @@ pub(super) fn compare(
     } else {
         changes.extend(found.changes(&pcrs));
     }
+}
+
+/// What is new in one list against another, verified or not.
+pub(super) fn compare_lists(before: &List, after: &List) -> Vec<Change> {
+    Found::new(before.iter(), after.iter().zip(0..), 0).changes(&[]).collect()
 }
 
 fn list_came_or_went(had: bool, has: bool) -> Option<Change> {
@@ -79,13 +84,17 @@ enum What<'a> {
 
 impl Found {
     /// Holds the entries of `new` from the one at `judged` on, counted from boot, against all that came before.
-    fn new(old: &ImaClaims, new: &ImaClaims, judged: u64) -> Self {
+    fn new<'a>(
+        old: impl Iterator<Item = Entry<'a>>,
+        new: impl Iterator<Item = (Entry<'a>, u64)>,
+        judged: u64,
+    ) -> Self {
         let mut known: Known<'_> = BTreeMap::new();
-        for entry in old.entries() {
+        for entry in old {
             known.entry(path_of(&entry)).or_default().insert(what_of(&entry));
         }
         let mut found = Found::default();
-        for (entry, index) in new.entries().zip(new.first_index()..) {
+        for (entry, index) in new {
             if index < judged || (index == 0 && entry.is_boot_aggregate()) {
                 continue;
             }

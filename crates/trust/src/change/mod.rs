@@ -8,12 +8,14 @@ mod boot;
 mod boot_chain;
 mod files;
 mod firmware;
+mod logs;
 mod platform;
 mod secure_boot;
 mod words;
 
 use std::fmt;
 
+pub use self::logs::{describe_boot_logs, describe_ima_lists};
 use assay_evidence::PcrIndex;
 use assay_evidence::verify::Claims;
 use serde::{Serialize, Serializer};
