@@ -12,6 +12,7 @@ mod demo;
 mod device;
 mod ear;
 mod entry;
+mod inspect;
 mod ledger;
 mod output;
 mod policy;
@@ -50,6 +51,8 @@ enum Verb {
     Ledger(ledger::Args),
     /// Verify and appraise a folder of evidence offline.
     Appraise(appraise::Args),
+    /// Say what single files are and what they say: logs, lists, quotes, keys, certificates, policies, tokens.
+    Inspect(inspect::Args),
     /// Measure this machine.
     Bench(bench::Args),
     /// The whole story on this machine: three devices, one compromise, one recovery.
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         Verb::Entry(args) => output::exit(entry::run(args)),
         Verb::Ledger(args) => output::exit(ledger::run(args)),
         Verb::Appraise(args) => appraise::run(args),
+        Verb::Inspect(args) => inspect::run(&args),
         Verb::Bench(args) => bench::run(args),
         Verb::Demo(args) => demo::run(args),
         Verb::Completion { shell } => {

@@ -8,6 +8,7 @@ mod cases;
 mod changes;
 mod ear;
 mod initrd;
+mod inspect;
 mod one_reason;
 mod policy;
 mod rego;

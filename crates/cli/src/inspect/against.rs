@@ -1,0 +1,240 @@
+//! Two files of one kind against each other, or a log against the PCR values that it should lead to.
+//!
+//! Boot logs and IMA lists are compared by what they mean; everything else by what its report says, member by member.
+
+use std::collections::BTreeMap;
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use assay_evidence::boot_log;
+use assay_evidence::ima::{self, List, ListForm, Replay, attested_prefix};
+use assay_evidence::{Digest, HashAlgorithm};
+use assay_trust::change::{describe_boot_logs, describe_ima_lists};
+use serde::Serialize;
+use serde_json::json;
+
+use super::content::report::{Member, Report, Value};
+use super::content::{self, Context};
+use super::{open, sentence};
+use crate::output;
+
+/// One thing that changed.
+#[derive(Serialize)]
+struct Difference {
+    what: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    before: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+}
+
+/// A file that was read.
+struct Subject {
+    report: Report,
+    bytes: Vec<u8>,
+}
+
+/// Whether nothing changed from `earlier` to the only file.
+pub(super) fn run(files: &[PathBuf], earlier: &Path, as_json: bool, context: &Context) -> Result<bool> {
+    let [file] = files else { bail!("--against compares one file with one: name one FILE") };
+    let (before, after) = (subject(earlier, context)?, subject(file, context)?);
+    let differences = compare(&before, &after)?;
+    if as_json {
+        output::json(&json!({
+            "file": file, "against": earlier, "kind": after.report.kind, "differences": differences,
+        }))?;
+        return Ok(differences.is_empty());
+    }
+    let (now, then) = (file.display(), earlier.display());
+    match differences.is_empty() {
+        true if before.report.kind != after.report.kind => output::out!("{now} leads to {then}"),
+        true => output::out!("{now} says the same as {then}"),
+        false => output::out!("{now} against {then}"),
+    }
+    differences.iter().for_each(print);
+    Ok(differences.is_empty())
+}
+
+fn print(difference: &Difference) {
+    let Difference { what, before, after, message } = difference;
+    output::out!("\n  {}", Value::from(what.as_str()).line());
+    if let Some(message) = message {
+        output::out!("    {}", Value::from(message.as_str()).line());
+        return;
+    }
+    for (word, value) in [("before", before), ("after", after)] {
+        let line = value.as_ref().map_or_else(|| "-".to_owned(), |value| Value::from(value.as_str()).line());
+        output::out!("    {word:6} {line}");
+    }
+}
+
+fn subject(file: &Path, context: &Context) -> Result<Subject> {
+    let mut bytes = Vec::new();
+    let mut input = std::io::Read::take(open(file).with_context(|| file.display().to_string())?, BYTES_MAX);
+    std::io::Read::read_to_end(&mut input, &mut bytes).with_context(|| file.display().to_string())?;
+    if bytes.starts_with(content::GZIP_MAGIC) {
+        let mut unpacked = Vec::new();
+        let mut decoder = std::io::Read::take(flate2::read::MultiGzDecoder::new(bytes.as_slice()), BYTES_MAX);
+        std::io::Read::read_to_end(&mut decoder, &mut unpacked)
+            .with_context(|| file.display().to_string())?;
+        bytes = unpacked;
+    }
+    match content::inspect(&mut Cursor::new(&bytes), context, &mut |_, _| {}) {
+        Ok(report) => Ok(Subject { report, bytes }),
+        Err(fault) => bail!("{}", sentence(file, &fault)),
+    }
+}
+
+fn compare(before: &Subject, after: &Subject) -> Result<Vec<Difference>> {
+    match (before.report.kind, after.report.kind) {
+        ("boot-log", "boot-log") => compare_boot_logs(before, after),
+        ("ima-list", "ima-list") => compare_ima_lists(before, after),
+        ("pcr-values", "boot-log") => Ok(compare_pcrs(before, after)),
+        ("pcr-values", "ima-list") => compare_list_with_pcrs(before, after),
+        (old, new) if old == new => Ok(compare_reports(&before.report, &after.report)),
+        (old, new) => bail!("these cannot be compared: before it is {old}, and now {new}"),
+    }
+}
+
+fn of_changes(changes: Vec<assay_trust::change::Change>) -> Vec<Difference> {
+    let difference = |change: assay_trust::change::Change| Difference {
+        what: change.cause.to_string(),
+        before: change.before,
+        after: change.after,
+        message: Some(change.message),
+    };
+    changes.into_iter().map(difference).collect()
+}
+
+fn compare_boot_logs(before: &Subject, after: &Subject) -> Result<Vec<Difference>> {
+    let (old, new) = (boot_log::parse(&before.bytes)?, boot_log::parse(&after.bytes)?);
+    let bank = content::boot_log::bank_of(&new);
+    if !old.banks().contains(&bank) {
+        bail!("the logs have no bank in common by which they could be compared");
+    }
+    Ok(of_changes(describe_boot_logs(&old, &new, bank)))
+}
+
+fn compare_ima_lists(before: &Subject, after: &Subject) -> Result<Vec<Difference>> {
+    Ok(of_changes(describe_ima_lists(&parse_list(before)?, &parse_list(after)?)))
+}
+
+fn parse_list(subject: &Subject) -> Result<List> {
+    Ok(match ListForm::of(&subject.bytes) {
+        Some(ListForm::Ascii) => ima::parse_ascii(&subject.bytes)?,
+        _ => ima::parse_binary(&subject.bytes)?,
+    })
+}
+
+/// The PCRs that a boot log leads to against those that were read or quoted; others are none of its business.
+fn compare_pcrs(pcrs: &Subject, log: &Subject) -> Vec<Difference> {
+    let logged = flat(&log.report, "pcrs");
+    let differs = |(name, value): (String, String)| {
+        let found = logged.get(&name).filter(|found| **found != value)?;
+        Some(Difference {
+            what: name,
+            before: Some(value),
+            after: Some(found.clone()),
+            message: Some(
+                "the log does not lead to this PCR: it is of another boot, or not whole, or altered"
+                    .to_owned(),
+            ),
+        })
+    };
+    flat(&pcrs.report, "pcrs").into_iter().filter_map(differs).collect()
+}
+
+/// The list against the values of PCR 10; a list may have gone on since they were read.
+fn compare_list_with_pcrs(pcrs: &Subject, list: &Subject) -> Result<Vec<Difference>> {
+    let ten = format!(".{}", ima::PCR);
+    let quoted: Vec<Digest> = flat(&pcrs.report, "pcrs")
+        .into_iter()
+        .filter_map(|(name, value)| Digest::from_text(&format!("{}:{value}", name.strip_suffix(&ten)?)))
+        .collect();
+    if quoted.is_empty() {
+        bail!("there is no PCR {} among the values, so nothing shows what the list leads to", ima::PCR);
+    }
+    let list = parse_list(list)?;
+    let banks: Vec<HashAlgorithm> = quoted.iter().map(Digest::algorithm).collect();
+    let (prefix, _) = attested_prefix(&list, &Replay::new(&banks), &quoted);
+    let difference = |after: &str, message: &str| Difference {
+        what: format!("PCR {}", ima::PCR),
+        before: Some(quoted.iter().map(Digest::to_string).collect::<Vec<_>>().join(", ")),
+        after: Some(after.to_owned()),
+        message: Some(message.to_owned()),
+    };
+    Ok(match prefix {
+        Some(prefix) if prefix.entries == list.len() => Vec::new(),
+        Some(prefix) => vec![difference(
+            &format!("entry {} of {}", prefix.entries, list.len()),
+            &format!(
+                "the values cover the first {} of {} entries: the others came later",
+                prefix.entries,
+                list.len()
+            ),
+        )],
+        None => vec![difference(
+            "no entry",
+            "no beginning of the list leads to these values: it is of another boot, or not whole, or altered",
+        )],
+    })
+}
+
+/// The values of one member by their path below it.
+fn flat(report: &Report, member: &str) -> BTreeMap<String, String> {
+    let mut values = BTreeMap::new();
+    for found in report.members.iter().filter(|found| found.name == member) {
+        flatten("", &found.value, &mut values);
+    }
+    values
+}
+
+fn compare_reports(before: &Report, after: &Report) -> Vec<Difference> {
+    let [mut old, mut new] = [before, after].map(|report| {
+        let mut values = BTreeMap::new();
+        report.members.iter().for_each(|member| flatten_member("", member, &mut values));
+        values
+    });
+    new.retain(|name, value| match old.get(name) == Some(value) {
+        true => {
+            old.remove(name);
+            false
+        }
+        false => true,
+    });
+    let names: std::collections::BTreeSet<String> = old.keys().chain(new.keys()).cloned().collect();
+    let difference = |name: String| Difference {
+        before: old.get(&name).cloned(),
+        after: new.get(&name).cloned(),
+        what: name,
+        message: None,
+    };
+    names.into_iter().map(difference).collect()
+}
+
+fn flatten_member(above: &str, member: &Member, into: &mut BTreeMap<String, String>) {
+    let dot = if above.is_empty() { "" } else { "." };
+    flatten(&format!("{above}{dot}{}", member.name), &member.value, into);
+}
+
+fn flatten(name: &str, value: &Value, into: &mut BTreeMap<String, String>) {
+    match value {
+        Value::Absent => {}
+        Value::Group(members) => members.iter().for_each(|member| flatten_member(name, member, into)),
+        Value::Table(table) => {
+            for (position, row) in table.rows.iter().enumerate() {
+                let cells = row.iter().map(Value::line).collect::<Vec<_>>();
+                into.insert(format!("{name}[{position}]"), cells.join(" "));
+            }
+        }
+        value => {
+            into.insert(name.to_owned(), value.line());
+        }
+    }
+}
+
+/// The longest IMA list that is compared, and one byte.
+const BYTES_MAX: u64 = ima::LIST_BYTES_MAX as u64 + 1;

@@ -1,0 +1,94 @@
+//! DER, and NV indexes that hold a certificate among other bytes: whatever its content shows it to be.
+
+use assay_evidence::HashAlgorithm;
+use assay_evidence::ima::SigningKey;
+use assay_evidence::tpm::revocation::{RevocationList, RevocationListError};
+use assay_evidence::tpm::{CertificateSummary, NvCertificate};
+
+use super::report::{Report, Severity, Value};
+use super::{Context, Fault, Looks, certificate, malformed};
+
+/// A SEQUENCE.
+pub(super) fn begins(head: &[u8], _is_all: bool) -> bool {
+    matches!(head, [0x30, length, ..] if *length >= 0x80)
+}
+
+/// A SEQUENCE that begins a few bytes further on.
+pub(super) fn begins_nv(head: &[u8], is_all: bool) -> bool {
+    is_all && NvCertificate::find(head).is_some()
+}
+
+/// Reads DER.
+pub(super) fn read(bytes: &[u8], context: &Context) -> Result<Report, Fault> {
+    if let Ok(summary) = CertificateSummary::read(bytes) {
+        return Ok(certificate::describe(bytes, &summary, context));
+    }
+    match RevocationList::from_pem_or_der(bytes) {
+        Ok(lists) => return Ok(describe_lists(&lists, context)),
+        Err(RevocationListError::Der) => {}
+        Err(error) => return Err(malformed("a revocation list", error)),
+    }
+    if let Ok(key) = SigningKey::from_certificate_or_spki(bytes) {
+        return Ok(Report::new("public-key", "public key")
+            .with("spki_sha256", key.spki_sha256().to_hex())
+            .with("bytes", bytes.len()));
+    }
+    match is_private_key(bytes) {
+        true => Err(Fault::Unknown(Looks::PrivateKey)),
+        false => Err(Fault::Unknown(Looks::Der)),
+    }
+}
+
+/// Reads an NV index.
+pub(super) fn read_nv(bytes: &[u8], context: &Context) -> Result<Report, Fault> {
+    let summary = CertificateSummary::read(bytes)
+        .map_err(|error| malformed("an NV index with a certificate", error))?;
+    Ok(certificate::describe(bytes, &summary, context))
+}
+
+/// Revocation lists; their signatures are not looked at.
+pub(super) fn describe_lists(lists: &[RevocationList], context: &Context) -> Report {
+    let revoked: usize = lists.iter().map(RevocationList::revoked_count).sum();
+    let issuers = lists.iter().map(|list| {
+        let times = [
+            ("issuer", Value::from(list.issuer())),
+            ("this_update", list.this_update().to_string().into()),
+            ("next_update", list.next_update().to_string().into()),
+            ("revoked", list.revoked_count().into()),
+        ];
+        Value::group(times)
+    });
+    let what = if lists.len() == 1 {
+        "revocation list".to_owned()
+    } else {
+        format!("{} revocation lists", lists.len())
+    };
+    let mut report = Report::new("crl", format!("{what}, {revoked} certificates are taken back"))
+        .with("lists", Value::List(issuers.collect()));
+    for list in lists.iter().filter(|list| list.next_update() < context.now) {
+        report.remark(
+            Severity::Warning,
+            format!("its authority promised a newer list for {}: get that", list.next_update()),
+        );
+    }
+    report.remark(Severity::Note, "the signature was not looked at: its authority's certificate decides");
+    report
+}
+
+/// PKCS #8, PKCS #1 and SEC 1 begin with a version and what belongs to it.
+fn is_private_key(bytes: &[u8]) -> bool {
+    let body = match bytes {
+        [0x30, 0x81, _, body @ ..] | [0x30, 0x82, _, _, body @ ..] => body,
+        _ => return false,
+    };
+    matches!(body, [2, 1, 0 | 1, 0x30 | 0x02 | 0x04, ..])
+}
+
+/// A public key, for people.
+pub(super) fn describe_key(der: &[u8]) -> Result<Report, Fault> {
+    let key = SigningKey::from_certificate_or_spki(der).map_err(|error| malformed("a public key", error))?;
+    let spki = key.spki_sha256().to_hex();
+    Ok(Report::new("public-key", "public key")
+        .with("spki_sha256", spki)
+        .with("sha256", HashAlgorithm::Sha256.hash(&[der]).to_hex()))
+}
