@@ -31,6 +31,33 @@ const IMPURE_LIBRARIES: &[&str] = &["tokio", "hyper", "axum", "tonic", "sqlx", "
 const IMPURE_WORDS: &[&str] =
     &["std::fs", "std::net", "std::env", "SystemTime::now", "Instant::now", "std::process", "std::thread"];
 
+/// The floors of the server, from the top: a file may name modules of its own floor and of those below. What is on no
+/// floor (`clock`, `outcome`, …) is for everybody.
+const FLOORS: &[(&str, &[&str])] = &[
+    ("start", &["start", "maintenance"]),
+    ("parts", &["parts"]),
+    ("doors", &["door"]),
+    ("what follows commits", &["follow"]),
+    ("use cases", &["attest", "ear", "enroll", "entry", "fate", "grant", "label", "policy"]),
+    ("what is in force", &["in_force", "archive", "keys", "device"]),
+    ("store", &["store", "ledger"]),
+];
+
+/// Arrows that run up all the same, each with its reason.
+const ARROWS_UP: &[(&str, &str, &str)] = &[
+    ("parts", "start", "what is missing at the start is said as a start that failed"),
+    ("door", "parts", "doors hold all parts; each use case gets those it needs"),
+    ("archive", "attest", "kept evidence is judged again by the same pure call"),
+    ("archive", "fate", "results are compared as they were stored"),
+];
+
+/// What speaks a protocol, and the one folder of the server that may.
+const PROTOCOLS: &[&str] =
+    &["tonic", "prost", "axum", "hyper", "hyper_util", "http", "assay_wire::edge", "assay_wire::pcr"];
+const PROTOCOL_DOOR: &str = "door";
+/// The console as a service in the same process is the door itself.
+const PROTOCOL_EXCEPTIONS: &[(&str, &str)] = &[("start.rs", "axum::Router")];
+
 /// Reads every manifest, and says which walls stand; fails naming the first ones that do not.
 pub fn check(root: &Path) -> Result<String> {
     let mut broken = Vec::new();
@@ -55,6 +82,11 @@ pub fn check(root: &Path) -> Result<String> {
         }
         let _ = writeln!(report, "{name:10} {}", ours.into_iter().collect::<Vec<_>>().join(" "));
     }
+    let server = root.join("crates/server/src");
+    for (file, product) in sources(&server)? {
+        floors(&file, &product, &mut broken);
+        protocols(&file, &product, &mut broken);
+    }
     let known = WALLS.len();
     let there = std::fs::read_dir(root.join("crates")).context("crates")?.count();
     if known != there {
@@ -74,25 +106,87 @@ fn dependencies(manifest: &Path) -> Result<BTreeSet<String>> {
 }
 
 fn impure_words(folder: &Path, broken: &mut Vec<String>) -> Result<()> {
-    for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
-        let path = entry?.path();
-        if path.is_dir() {
-            impure_words(&path, broken)?;
-            continue;
-        }
-        if path.file_name().is_some_and(|name| name == "tests.rs") {
-            continue;
-        }
-        let text = std::fs::read_to_string(&path)?;
-        let product = text.split("#[cfg(test)]").next().unwrap_or_default();
+    for (file, product) in sources(folder)? {
         broken.extend(
             IMPURE_WORDS
                 .iter()
                 .filter(|word| product.contains(**word))
-                .map(|word| format!("{} is pure and may not name {word}", path.display())),
+                .map(|word| format!("{file} is pure and may not name {word}")),
         );
     }
     Ok(())
+}
+
+/// Every file below a folder by its path within it, without its tests.
+fn sources(folder: &Path) -> Result<Vec<(String, String)>> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(&next).with_context(|| next.display().to_string())? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            if path.file_name().is_some_and(|name| name == "tests.rs") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path)?;
+            let product = text.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
+            let name = path.strip_prefix(folder).unwrap_or(&path).display().to_string();
+            found.push((name, product));
+        }
+    }
+    Ok(found)
+}
+
+/// The module at the root of the server that a file belongs to.
+fn module(file: &str) -> &str {
+    file.split(['/', '.']).next().unwrap_or_default()
+}
+
+fn floor(module: &str) -> Option<usize> {
+    FLOORS.iter().position(|(_, modules)| modules.contains(&module))
+}
+
+fn floors(file: &str, product: &str, broken: &mut Vec<String>) {
+    let from = module(file);
+    let Some(own) = floor(from) else { return };
+    for named in
+        product.match_indices("crate::").filter_map(|(place, word)| product.get(place + word.len()..))
+    {
+        let to = named.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
+        let is_up = floor(to).is_some_and(|floor| floor < own);
+        let is_meant = ARROWS_UP.iter().any(|(below, above, _)| (*below, *above) == (from, to));
+        if is_up && !is_meant {
+            broken.push(format!("server/{file} names {to}, which is on a floor above it"));
+        }
+    }
+}
+
+fn protocols(file: &str, product: &str, broken: &mut Vec<String>) {
+    if module(file) == PROTOCOL_DOOR {
+        return;
+    }
+    let allowed = PROTOCOL_EXCEPTIONS.iter().filter(|(of, _)| *of == file).map(|(_, what)| *what);
+    let product = allowed.fold(product.to_owned(), |product, what| product.replace(what, ""));
+    let names = |protocol: &str| {
+        product.match_indices(protocol).any(|(place, _)| {
+            let before = product.get(..place).and_then(|before| before.chars().next_back());
+            let after = product.get(place + protocol.len()..).and_then(|after| after.chars().next());
+            let is_word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+            !is_word(before)
+                && (protocol.contains("::") || after == Some(':'))
+                && !product.get(place + protocol.len()..).is_some_and(|after| after.starts_with(":/"))
+                && !is_word(after)
+        })
+    };
+    broken.extend(
+        PROTOCOLS
+            .iter()
+            .filter(|protocol| names(protocol))
+            .map(|protocol| format!("server/{file} names {protocol}: protocols stay behind the doors")),
+    );
 }
 
 #[cfg(test)]
@@ -102,6 +196,23 @@ mod tests {
     #[test]
     fn walls_stand() {
         check(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))).unwrap();
+    }
+
+    #[test]
+    fn a_protocol_behind_no_door_and_an_arrow_up_are_found() {
+        let broken = |file: &str, product: &str| {
+            let mut broken = Vec::new();
+            floors(file, product, &mut broken);
+            protocols(file, product, &mut broken);
+            broken.len()
+        };
+        assert_eq!(broken("enroll.rs", "use assay_wire::edge;"), 1);
+        assert_eq!(broken("archive/piece.rs", "use prost::Message;"), 1);
+        assert_eq!(broken("door/edge/mod.rs", "use prost::Message;"), 0);
+        assert_eq!(broken("fate.rs", "//! https://example.org"), 0);
+        assert_eq!(broken("fate.rs", "use crate::door::edge;"), 1);
+        assert_eq!(broken("store/mod.rs", "use crate::fate::change;"), 1);
+        assert_eq!(broken("fate.rs", "use crate::store::Store;\nuse crate::policy::Planning;"), 0);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `assay device`: look at devices, explain what was found, vouch for them, label, revoke and approve.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
@@ -63,6 +63,11 @@ enum Verb {
         #[arg(long)]
         reason: String,
     },
+    /// Take a revoked device back: it has to enroll again, and is judged as if it were new.
+    Readmit {
+        /// The device.
+        device: String,
+    },
     /// Accept what the last appraisal refused: the files it named go into the policy, as a new version.
     Approve {
         /// The device.
@@ -91,6 +96,7 @@ pub fn run(args: Args) -> Result<()> {
         Verb::Revoke { device, reason } => {
             (client.post(&path(device, "/revoke"), &json!({ "reason": reason }))?, print_device)
         }
+        Verb::Readmit { device } => (client.post(&path(device, "/readmit"), &json!({}))?, print_device),
         Verb::Approve { device, files } => (approve(&client, device, files)?, print_approval),
     };
     if args.asking.json {
@@ -100,9 +106,32 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
+/// Looks first, and approves what was looked at: the result, and its files with what was measured of each. If another
+/// result comes in between, nothing is approved.
 fn approve(client: &Client, device: &str, files: &[String]) -> Result<Value> {
-    let body = if files.is_empty() { json!({}) } else { json!({ "paths": files }) };
-    client.post(&path(device, "/approve"), &body)
+    let approval = approval(&client.get(&path(device, ""))?, files)?;
+    for file in output::list(&approval, "files") {
+        eprintln!("approving {} {}", output::text(file, "path"), output::text(file, "digest"));
+    }
+    client.post(&path(device, "/approve"), &approval)
+}
+
+/// What approves the files of a device's last result, all or those named.
+pub fn approval(shown: &Value, files: &[String]) -> Result<Value> {
+    let findings = output::list(shown, "findings").iter();
+    let refused: Vec<Value> = findings
+        .filter(|finding| output::text(finding, "check") == "ima-policy")
+        .map(|finding| json!({ "path": finding.get("claim"), "digest": finding.get("found") }))
+        .collect();
+    let is_named = |file: &Value, name: &String| output::text(file, "path") == *name;
+    if let Some(unknown) = files.iter().find(|name| !refused.iter().any(|file| is_named(file, name))) {
+        bail!(
+            "{unknown} is not among the files that the last appraisal refused: assay device explain shows them"
+        );
+    }
+    let named = |file: &Value| files.is_empty() || files.iter().any(|name| is_named(file, name));
+    let files: Vec<Value> = refused.into_iter().filter(named).collect();
+    Ok(json!({ "result": shown.get("result"), "files": files }))
 }
 
 fn path(device: &str, rest: &str) -> String {
@@ -257,7 +286,7 @@ fn print_findings(findings: &[Value]) {
 fn print_approval(answer: &Value) {
     let approved = output::list(answer, "approved");
     for file in approved {
-        output::out!("approved {}", file.as_str().map_or_else(|| file.to_string(), str::to_owned));
+        output::out!("approved {} {}", output::text(file, "path"), output::text(file, "digest"));
     }
     if approved.is_empty() {
         output::out!("nothing to approve: the last appraisal refused no file");

@@ -10,6 +10,7 @@ pub(crate) mod der;
 pub mod digest;
 pub mod ima;
 pub mod read;
+pub mod request;
 pub(crate) mod text;
 pub mod time;
 pub mod tpm;

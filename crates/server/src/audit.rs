@@ -22,6 +22,11 @@ macro_rules! kinds {
             pub fn name(self) -> &'static str {
                 match self { $(Kind::$variant => $name,)* }
             }
+
+            /// The kind of this name.
+            pub fn from_name(name: &str) -> Option<Kind> {
+                match name { $($name => Some(Kind::$variant),)* _ => None }
+            }
         }
     };
 }
@@ -35,6 +40,8 @@ kinds! {
     DeviceExpired => "device.expired",
     /// An operator ended a device.
     DeviceRevoked => "device.revoked",
+    /// An operator let a revoked device enroll again.
+    DeviceReadmitted => "device.readmitted",
     /// An operator let a device recover.
     DeviceApproved => "device.approved",
     /// An operator gave a device other labels.

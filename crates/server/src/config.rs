@@ -51,6 +51,8 @@ pub struct Config {
     pub evidence_retention_seconds: u64,
     /// How many bytes of the database evidence may take; the oldest makes room.
     pub evidence_bytes_max: u64,
+    /// How many of these evidence of one device may take; its own oldest makes room.
+    pub evidence_bytes_per_device_max: u64,
     /// What there may be at most of everything.
     pub limits: Limits,
 }
@@ -97,6 +99,7 @@ impl Default for Config {
             telemetry_retention_seconds: 7 * DAY_SECONDS,
             evidence_retention_seconds: 14 * DAY_SECONDS,
             evidence_bytes_max: 4 << 30,
+            evidence_bytes_per_device_max: 128 << 20,
             limits: Limits::default(),
         }
     }
@@ -161,6 +164,7 @@ impl Config {
             ("telemetry_retention_seconds", self.telemetry_retention_seconds, 60, 3650 * DAY_SECONDS),
             ("evidence_retention_seconds", self.evidence_retention_seconds, 60, 3650 * DAY_SECONDS),
             ("evidence_bytes_max", self.evidence_bytes_max, 1 << 20, 1 << 40),
+            ("evidence_bytes_per_device_max", self.evidence_bytes_per_device_max, 1 << 20, 1 << 40),
         ];
         match numbers.into_iter().find(|(_, value, min, max)| value < min || value > max) {
             Some((key, value, min, max)) => Err(ConfigError::OutOfRange { key, value, min, max }),

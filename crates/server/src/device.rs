@@ -1,18 +1,18 @@
 //! A device as the use cases have it: its record and its trust state, read back and checked.
 
+use assay_evidence::request::DeviceIdentity;
 use assay_evidence::time::UnixTime;
 use assay_evidence::tpm::attest::BootCounters;
 use assay_evidence::tpm::endorsement::Endorsement;
 use assay_identity::SpiffeId;
 use assay_trust::TrustState;
 use assay_trust::labels::Labels;
-use assay_wire::edge;
 use bytes::Bytes;
 use thiserror::Error;
 
 use crate::in_force::endorsers::Endorsing;
 use crate::outcome::{Kind, Outcome};
-use crate::store::{DeviceRecord, Store, StoreError, TrustColumns};
+use crate::store::{DeviceRecord, IdentityRecord, Store, StoreError, TrustColumns};
 
 /// A device that is enrolled.
 #[derive(Clone, Debug)]
@@ -61,10 +61,10 @@ impl Device {
     }
 
     /// What it showed of its EK and its identity when it enrolled.
-    pub(crate) fn shown(&self) -> edge::EnrollBegin {
+    pub(crate) fn shown(&self) -> DeviceIdentity {
         let copies = |der: &[u8]| certificates(der).into_iter().map(Bytes::copy_from_slice).collect();
         let DeviceRecord { ek_public, ek_certificate, ek_intermediates, identity, .. } = &self.record;
-        edge::EnrollBegin {
+        DeviceIdentity {
             ek_public: Bytes::copy_from_slice(ek_public),
             ek_certificate: Bytes::copy_from_slice(ek_certificate),
             ek_intermediates: copies(ek_intermediates),
@@ -73,13 +73,25 @@ impl Device {
             idevid_public: Bytes::copy_from_slice(&identity.idevid_public),
             idevid_certificate: Bytes::copy_from_slice(&identity.idevid_certificate),
             idevid_intermediates: copies(&identity.intermediates),
-            ..edge::EnrollBegin::default()
+        }
+    }
+}
+
+impl IdentityRecord {
+    /// What of a device's identity is kept beside its EK.
+    pub(crate) fn of(shown: &DeviceIdentity) -> IdentityRecord {
+        IdentityRecord {
+            iak_public: shown.iak_public.to_vec(),
+            iak_certificate: shown.iak_certificate.to_vec(),
+            idevid_public: shown.idevid_public.to_vec(),
+            idevid_certificate: shown.idevid_certificate.to_vec(),
+            intermediates: shown.idevid_intermediates.concat(),
         }
     }
 }
 
 /// Concatenated certificates, each for itself.
-pub(crate) fn certificates(mut rest: &[u8]) -> Vec<&[u8]> {
+fn certificates(mut rest: &[u8]) -> Vec<&[u8]> {
     let mut certificates = Vec::new();
     while let Some((one, after)) = sequence_length(rest).and_then(|length| rest.split_at_checked(length)) {
         certificates.push(one);

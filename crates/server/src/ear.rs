@@ -1,32 +1,28 @@
 //! Attestation results for others: load, decide what can be said, sign.
 
 use assay_evidence::time::UnixTime;
-use assay_identity::SpiffeId;
+use assay_identity::{SpiffeId, TrustDomain};
 use assay_trust::Tier;
 use assay_trust::ear::{Ear, EarError, NoResult, Nonce, RecordedResult};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use crate::device::Device;
-use crate::keys::KeysError;
+use crate::keys::{KeysError, ResultKey};
 use crate::outcome::{Kind, Outcome};
-use crate::parts::Server;
-use crate::store::{AppraisalRecord, StoreError};
+use crate::store::{AppraisalRecord, Store, StoreError};
 
-impl Server {
-    /// The signed result of a device, as of now.
-    pub(crate) async fn ear(
-        &self,
-        device: &Device,
-        nonce: Option<Nonce>,
-        now: UnixTime,
-    ) -> Result<String, EarFailure> {
-        let last = self.store.last_appraisal(device.id.as_str()).await?;
-        let last = last.ok_or(NoResult::NotAppraised)?;
-        let server = SpiffeId::server(&self.config.trust_domain);
-        let ear = Ear::of(&device.state, recorded(last)?, &server, nonce, now)?;
-        Ok(self.result_key.sign(&ear)?)
-    }
+/// The signed result of a device, as of now.
+pub(crate) async fn sign(
+    store: &Store,
+    (trust_domain, key): (&TrustDomain, &ResultKey),
+    device: &Device,
+    nonce: Option<Nonce>,
+    now: UnixTime,
+) -> Result<String, EarFailure> {
+    let (_, last) = store.last_appraisal(device.id.as_str()).await?.ok_or(NoResult::NotAppraised)?;
+    let ear = Ear::of(&device.state, recorded(last)?, &SpiffeId::server(trust_domain), nonce, now)?;
+    Ok(key.sign(&ear)?)
 }
 
 fn recorded(last: AppraisalRecord) -> Result<RecordedResult, EarFailure> {

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use assay_evidence::request::DeviceIdentity;
 use assay_evidence::time::UnixTime;
 use assay_evidence::tpm::certify::{CertifiedKey, verify_certify};
 use assay_evidence::tpm::credential::{Credential, CredentialError, make_credential};
@@ -14,24 +15,72 @@ use assay_evidence::tpm::idevid::verify_iak_binding;
 use assay_evidence::tpm::public_area::PublicArea;
 use assay_evidence::{Check, Failure};
 use assay_identity::csr::CsrError;
-use assay_identity::{Csr, SpiffeId};
+use assay_identity::{Csr, SpiffeId, TrustDomain};
 use assay_trust::{CompiledPolicy, Event, Status, TrustState, admit};
 use assay_wire::binding::enroll_proof_body;
-use assay_wire::edge;
 use aws_lc_rs::hmac;
+use bytes::Bytes;
 use thiserror::Error;
 
 use crate::device::{Device, DeviceError, columns};
+use crate::in_force::endorsers::{EndorsersInForce, verify_identity};
+use crate::in_force::policies::Policies;
 use crate::keys::{KeysError, random};
 use crate::outcome::{Kind, Outcome};
-use crate::parts::Server;
-use crate::store::{DeviceRecord, EnrollDevice, IdentityRecord, StoreError};
+use crate::store::{DeviceRecord, EnrollDevice, IdentityRecord, Store, StoreError};
+
+/// What enrolling needs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Enrolling<'a> {
+    pub store: &'a Store,
+    pub policies: &'a Policies,
+    pub endorsers: &'a EndorsersInForce,
+    pub trust_domain: &'a TrustDomain,
+}
+
+/// What a device presents.
+#[derive(Clone, Debug)]
+pub(crate) struct Presented {
+    /// Its TPM, and the identity its maker gave it.
+    pub identity: DeviceIdentity,
+    /// TPM2B_PUBLIC of the AK.
+    pub ak_public: Bytes,
+    /// TPM2B_PUBLIC of the device key.
+    pub device_key_public: Bytes,
+    /// What people call it; empty: it has no name.
+    pub name: String,
+    pub agent_version: String,
+}
+
+/// What only its TPM can answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Challenge {
+    /// TPM2B_ID_OBJECT.
+    pub credential_blob: Vec<u8>,
+    /// TPM2B_ENCRYPTED_SECRET.
+    pub encrypted_secret: Vec<u8>,
+    /// Qualifying data of the certifications.
+    pub nonce: [u8; NONCE_BYTES],
+}
+
+/// Its answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Proof {
+    /// HMAC-SHA256 keyed with the activated credential, over the hash of [`enroll_proof_body`].
+    pub proof: Bytes,
+    /// TPMS_ATTEST and TPMT_SIGNATURE of TPM2_Certify(device key) by the AK.
+    pub certified: (Bytes, Bytes),
+    /// PKCS#10 DER, signed by the device key.
+    pub csr: Bytes,
+    /// TPMS_ATTEST and TPMT_SIGNATURE of TPM2_Certify(AK) by the IAK, if one was shown.
+    pub iak_certified: (Bytes, Bytes),
+}
 
 /// An enrollment that waits for its proof.
 #[derive(Debug)]
 pub(crate) struct Enrollment {
     id: SpiffeId,
-    begin: edge::EnrollBegin,
+    presented: Presented,
     identity: IdentityRecord,
     ak: PublicArea,
     device_key: PublicArea,
@@ -42,73 +91,65 @@ pub(crate) struct Enrollment {
 impl Enrollment {
     /// Checks what was presented and makes a challenge that only its TPM can answer.
     pub(crate) async fn begin(
-        server: &Server,
-        begin: edge::EnrollBegin,
+        enrolling: Enrolling<'_>,
+        presented: Presented,
         now: UnixTime,
-    ) -> Result<(Enrollment, edge::EnrollChallenge), EnrollError> {
-        check_name(&begin.name)?;
-        check_sizes(&begin)?;
-        let ek = parse(&begin.ek_public, Check::EkPublic, "EK")?;
-        let ak = parse(&begin.ak_public, Check::AkParse, "AK")?;
-        let device_key = parse(&begin.device_key_public, Check::DeviceKeyCertify, "device key")?;
+    ) -> Result<(Enrollment, Challenge), EnrollError> {
+        check_name(&presented.name)?;
+        check_sizes(&presented.identity)?;
+        let shown = &presented.identity;
+        let ek = parse(&shown.ek_public, Check::EkPublic, "EK")?;
+        let ak = parse(&presented.ak_public, Check::AkParse, "AK")?;
+        let device_key = parse(&presented.device_key_public, Check::DeviceKeyCertify, "device key")?;
         let mut failures = [ek.check_ek(), ak.check_ak(), device_key.check_device_key()].concat();
         let ek_sha256 = assay_telemetry::sha256(&ek.spki_der());
-        let id = SpiffeId::device(&server.config.trust_domain, &ek_sha256);
-        let policy = policy_of(server, &id).await?;
-        let endorsers = server.endorsers.current();
+        let id = SpiffeId::device(enrolling.trust_domain, &ek_sha256);
+        let policy = policy_of(enrolling, &id).await?;
+        let endorsers = enrolling.endorsers.current();
         failures
-            .extend(endorse(policy.as_deref(), &begin, &ek, &endorsers.eks, now).err().unwrap_or_default());
-        let shown = IdentityRecord::shown(&begin);
-        let verified = shown.verify(&endorsers.identities, now);
+            .extend(endorse(policy.as_deref(), shown, &ek, &endorsers.eks, now).err().unwrap_or_default());
+        let verified = verify_identity(shown, &endorsers.identities, now);
         // What nobody can vouch for is not kept, as if it had not been shown.
-        let identity = if verified.is_some() { shown } else { IdentityRecord::default() };
+        let identity = if verified.is_some() { IdentityRecord::of(shown) } else { IdentityRecord::default() };
         failures.extend(verified.and_then(Result::err).unwrap_or_default());
         if !failures.is_empty() {
             return Err(EnrollError::Refused(failures));
         }
         let (secret, nonce) = (random()?, random()?);
         let Credential { blob, encrypted_secret } = make_credential(&ek, &ak.name(), &secret)?;
-        let challenge = edge::EnrollChallenge {
-            credential_blob: blob.into(),
-            encrypted_secret: encrypted_secret.into(),
-            nonce: nonce.to_vec().into(),
-        };
-        Ok((Enrollment { id, begin, identity, ak, device_key, secret, nonce }, challenge))
+        let challenge = Challenge { credential_blob: blob, encrypted_secret, nonce };
+        Ok((Enrollment { id, presented, identity, ak, device_key, secret, nonce }, challenge))
     }
 
     /// Checks the proof and binds the device.
     pub(crate) async fn prove(
         self,
-        server: &Server,
-        proof: edge::EnrollProof,
+        store: &Store,
+        proof: Proof,
         now: UnixTime,
-    ) -> Result<edge::EnrollResult, EnrollError> {
+    ) -> Result<SpiffeId, EnrollError> {
         let key = self.verify(&proof)?;
         for _ in 0..ATTEMPTS_MAX {
-            match self.bind(server, &key, now).await {
+            match self.bind(store, &key, now).await {
                 Err(EnrollError::Store(StoreError::Conflict)) => {}
-                outcome => return outcome,
+                Err(error) => return Err(error),
+                Ok(()) => return Ok(self.id),
             }
         }
         Err(StoreError::Conflict.into())
     }
 
     /// The secret was opened by this EK for this AK, and the AK vouches for the key that the request holds.
-    fn verify(&self, proof: &edge::EnrollProof) -> Result<CertifiedKey, EnrollError> {
-        let body =
-            enroll_proof_body(&self.nonce, &self.begin.ak_public, &self.begin.device_key_public, &proof.csr);
+    fn verify(&self, proof: &Proof) -> Result<CertifiedKey, EnrollError> {
+        let Presented { ak_public, device_key_public, .. } = &self.presented;
+        let body = enroll_proof_body(&self.nonce, ak_public, device_key_public, &proof.csr);
         let key = hmac::Key::new(hmac::HMAC_SHA256, &self.secret);
         // In constant time: the proof is a secret's.
         hmac::verify(&key, &assay_telemetry::sha256(&body), &proof.proof)
             .map_err(|_| EnrollError::Activation)?;
-        let certified = verify_certify(
-            &self.ak,
-            &proof.certify_info,
-            &proof.certify_signature,
-            &self.nonce,
-            &self.device_key,
-        )
-        .map_err(EnrollError::Refused)?;
+        let certified =
+            verify_certify(&self.ak, &proof.certified.0, &proof.certified.1, &self.nonce, &self.device_key)
+                .map_err(EnrollError::Refused)?;
         self.verify_iak(proof)?;
         let csr = Csr::parse(&proof.csr)?;
         if csr.spki_der() != certified.spki_der() {
@@ -119,62 +160,52 @@ impl Enrollment {
     }
 
     /// An IAK that is shown vouches for the AK now, however often it did before.
-    fn verify_iak(&self, proof: &edge::EnrollProof) -> Result<(), EnrollError> {
-        let iak = &self.begin.iak_public;
+    fn verify_iak(&self, proof: &Proof) -> Result<(), EnrollError> {
+        let iak = &self.presented.identity.iak_public;
         if iak.is_empty() {
             return Ok(());
         }
-        let (info, signature) = (&proof.iak_certify_info, &proof.iak_certify_signature);
+        let (info, signature) = &proof.iak_certified;
         match verify_iak_binding(iak, &self.ak, info, signature, &self.nonce) {
             failures if failures.is_empty() => Ok(()),
             failures => Err(EnrollError::Refused(failures)),
         }
     }
 
-    async fn bind(
-        &self,
-        server: &Server,
-        key: &CertifiedKey,
-        now: UnixTime,
-    ) -> Result<edge::EnrollResult, EnrollError> {
-        let known = Device::load(&server.store, &self.id).await?;
+    async fn bind(&self, store: &Store, key: &CertifiedKey, now: UnixTime) -> Result<(), EnrollError> {
+        let known = Device::load(store, &self.id).await?;
         let state =
             known.as_ref().map_or_else(|| TrustState::pending(self.id.clone()), |known| known.state.clone());
         if state.status() == Status::Revoked {
             return Err(EnrollError::Revoked);
         }
         let event = Event::enrolled(now, key);
-        let next = state.apply(&event);
+        let shown = &self.presented.identity;
         let device = DeviceRecord {
             id: self.id.to_string(),
             name: self.name(),
-            ek_public: self.begin.ek_public.to_vec(),
-            ek_certificate: self.begin.ek_certificate.to_vec(),
-            ek_intermediates: self.begin.ek_intermediates.concat(),
+            ek_public: shown.ek_public.to_vec(),
+            ek_certificate: shown.ek_certificate.to_vec(),
+            ek_intermediates: shown.ek_intermediates.concat(),
             identity: self.identity.clone(),
-            ak_public: self.begin.ak_public.to_vec(),
-            device_key_public: self.begin.device_key_public.to_vec(),
+            ak_public: self.presented.ak_public.to_vec(),
+            device_key_public: self.presented.device_key_public.to_vec(),
             device_key_spki: key.spki_der().to_vec(),
-            agent_version: self.begin.agent_version.chars().take(VERSION_CHARACTERS_MAX).collect(),
+            agent_version: self.presented.agent_version.chars().take(VERSION_CHARACTERS_MAX).collect(),
             enrolled_at: now,
             labels: String::new(),
-            trust: columns(&next),
+            trust: columns(&state.apply(&event)),
         };
         let replaces = known.map(|known| known.state.version());
-        let detail = serde_json::to_string(event.record()).unwrap_or_default();
-        let moved = server.store.commit(EnrollDevice { device, replaces, detail }).await?;
-        server.announce(&self.id, &moved, now)?;
-        server.metrics.enrolled();
+        let detail = serde_json::to_string(event.record()).map_err(|_| StoreError::Unwritable)?;
+        store.commit_and_follow(EnrollDevice { device, replaces, detail }).await?;
         tracing::info!(device = %self.id, name = self.name(), again = replaces.is_some(), "device enrolled");
-        Ok(edge::EnrollResult {
-            device_id: self.id.to_string(),
-            bundle: server.authority.bundle().to_der().into(),
-        })
+        Ok(())
     }
 
     /// A device without a name goes by the start of its hash.
     fn name(&self) -> String {
-        match self.begin.name.as_str() {
+        match self.presented.name.as_str() {
             "" => self.id.device_hex().and_then(|hex| hex.get(..12)).unwrap_or_default().to_owned(),
             name => name.to_owned(),
         }
@@ -190,28 +221,31 @@ fn parse(bytes: &[u8], check: Check, claim: &str) -> Result<PublicArea, EnrollEr
 /// The maker's word that the EK lives in a TPM, or the operator's by a policy that lists it.
 fn endorse(
     policy: Option<&CompiledPolicy>,
-    begin: &edge::EnrollBegin,
+    shown: &DeviceIdentity,
     ek: &PublicArea,
     endorsers: &Endorsers,
     now: UnixTime,
 ) -> Result<(), Vec<Failure>> {
-    let intermediates: Vec<&[u8]> = begin.ek_intermediates.iter().map(AsRef::as_ref).collect();
-    let endorsement = Endorsement::verify(ek, &begin.ek_certificate, &intermediates, endorsers, now);
+    let intermediates: Vec<&[u8]> = shown.ek_intermediates.iter().map(AsRef::as_ref).collect();
+    let endorsement = Endorsement::verify(ek, &shown.ek_certificate, &intermediates, endorsers, now);
     admit(policy, &endorsement)
 }
 
 /// What is kept of a device has a bound; what is only looked at has those of the certificates' parser.
-fn check_sizes(begin: &edge::EnrollBegin) -> Result<(), EnrollError> {
-    let intermediates = begin.ek_intermediates.iter().chain(&begin.idevid_intermediates);
-    let certificates = [&begin.ek_certificate, &begin.iak_certificate, &begin.idevid_certificate];
+fn check_sizes(shown: &DeviceIdentity) -> Result<(), EnrollError> {
+    let intermediates = shown.ek_intermediates.iter().chain(&shown.idevid_intermediates);
+    let certificates = [&shown.ek_certificate, &shown.iak_certificate, &shown.idevid_certificate];
     let bytes: usize = intermediates.chain(certificates).map(|der| der.len()).sum();
     if bytes <= CERTIFICATES_BYTES_MAX { Ok(()) } else { Err(EnrollError::Certificates { bytes }) }
 }
 
 /// The policy that the device will be judged by: as it is labelled, or as one that nobody has labelled yet.
-async fn policy_of(server: &Server, id: &SpiffeId) -> Result<Option<Arc<CompiledPolicy>>, EnrollError> {
-    let plan = server.policies.current();
-    let known = Device::load(&server.store, id).await?;
+async fn policy_of(
+    enrolling: Enrolling<'_>,
+    id: &SpiffeId,
+) -> Result<Option<Arc<CompiledPolicy>>, EnrollError> {
+    let plan = enrolling.policies.current();
+    let known = Device::load(enrolling.store, id).await?;
     Ok(known.map_or_else(|| plan.of_newcomer(id), |device| plan.of(&device)).compiled)
 }
 

@@ -1,6 +1,6 @@
 //! What changes a device's fate besides evidence: an operator's word, and the clock.
 //!
-//! Load, apply, commit, announce. A device that moved on meanwhile is loaded again.
+//! Load, apply, commit. A device that moved on meanwhile is loaded again.
 
 use std::sync::Arc;
 
@@ -8,144 +8,156 @@ use assay_evidence::time::UnixTime;
 use assay_identity::SpiffeId;
 use assay_trust::vector::TrustVector;
 use assay_trust::{CompiledPolicy, Event, Finding, Policy, Status, TrustState};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::device::{Device, DeviceError, columns};
 use crate::in_force::policies::PolicyLoadError;
-use crate::keys::KeysError;
 use crate::outcome::{Kind, Outcome};
-use crate::parts::Server;
-use crate::policy::{PolicyChangeError, RefusedFile};
-use crate::store::{ApproveDevice, Change, ExpireDevice, Moved, RevokeDevice, StoreError, Transaction};
+use crate::policy::{Planning, PolicyChangeError, RefusedFile};
+use crate::store::{
+    ApproveDevice, Change, ExpireDevice, Moved, ReadmitDevice, RevokeDevice, Store, StoreError, Transaction,
+};
+
+/// What an operator accepts: files that a result refused, as it named them. Nothing that came after is meant.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewApproval {
+    /// The result that was looked at: its place in the trail.
+    result: u64,
+    /// The files; none: the device alone is taken back.
+    #[serde(default)]
+    files: Vec<AcceptedFile>,
+}
+
+/// A file as a finding names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AcceptedFile {
+    /// What the finding is about.
+    pub path: String,
+    /// What it says was measured.
+    pub digest: String,
+}
 
 /// What an approval did.
 #[derive(Debug)]
 pub(crate) struct Approval {
     /// The policy in force for the device now, if there is one.
     pub policy: Option<Arc<CompiledPolicy>>,
-    /// The files that went into it.
-    pub approved: Vec<String>,
+    /// The files that are accepted.
+    pub approved: Vec<AcceptedFile>,
 }
 
-impl Server {
-    /// Ends a device: every grant falls now, and it cannot attest again.
-    pub(crate) async fn revoke(
-        &self,
-        id: &SpiffeId,
-        reason: &str,
-        now: UnixTime,
-    ) -> Result<Device, FateError> {
-        let event = Event::revoked(now, OPERATOR, reason);
-        let moved = self.change_fate(id, &event, OPERATOR, now, RevokeDevice).await?;
-        if let Some(moved) = moved {
-            tracing::warn!(device = %id, reason, svids = moved.withdrawn.serials.len(), "device revoked");
-        }
-        self.enrolled(id).await
+/// Ends a device: every grant falls now, and it cannot attest again.
+pub(crate) async fn revoke(
+    store: &Store,
+    id: &SpiffeId,
+    reason: &str,
+    now: UnixTime,
+) -> Result<Device, FateError> {
+    let event = Event::revoked(now, OPERATOR, reason);
+    if let Some(moved) = change_fate(store, id, &event, OPERATOR, now, RevokeDevice).await? {
+        tracing::warn!(device = %id, reason, svids = moved.withdrawn.serials.len(), "device revoked");
     }
+    enrolled(store, id).await
+}
 
-    /// Notes that a device's evidence is too old, if it still is.
-    pub(crate) async fn expire(&self, id: &SpiffeId, now: UnixTime) -> Result<(), FateError> {
-        let moved = self.change_fate(id, &Event::expired(now), "server", now, ExpireDevice).await?;
-        if let Some(moved) = moved {
-            tracing::warn!(device = %id, svids = moved.withdrawn.serials.len(), "device expired");
-        }
-        Ok(())
+/// Takes a revoked device back: it has to enroll again, and is judged as if it were new.
+pub(crate) async fn readmit(store: &Store, id: &SpiffeId, now: UnixTime) -> Result<Device, FateError> {
+    if enrolled(store, id).await?.state.status() != Status::Revoked {
+        return Err(FateError::NotRevoked);
     }
+    let event = Event::readmitted(now, OPERATOR);
+    if change_fate(store, id, &event, OPERATOR, now, ReadmitDevice).await?.is_some() {
+        tracing::warn!(device = %id, "device readmitted");
+    }
+    enrolled(store, id).await
+}
 
-    /// Accepts the files that the last appraisal refused, all or those named, and lets the device recover.
-    pub(crate) async fn approve(
-        &self,
-        id: &SpiffeId,
-        paths: Option<&[String]>,
-        now: UnixTime,
-    ) -> Result<Approval, FateError> {
-        for _ in 0..ATTEMPTS_MAX {
-            let device = self.enrolled(id).await?;
-            let in_force = self.policies.load(&self.store).await?;
-            let files = self.refused_files(&device, paths).await?;
-            let widened = self.widened(&device, &in_force, &files, OPERATOR, now).await?;
-            let next = device.state.apply(&Event::approved(now, OPERATOR));
-            let approved = files.into_iter().map(|file| file.claim).collect();
-            if widened.is_none() && next == device.state {
-                return Ok(Approval { policy: in_force.of(&device).compiled, approved });
-            }
-            let change = change(&device, &next, &Event::approved(now, OPERATOR), OPERATOR, now);
-            let (policies, plan) = widened.unzip();
-            match self.store.commit(ApproveDevice { change, policies }).await {
-                Ok(moved) => {
-                    let policy = plan.as_ref().unwrap_or(&in_force).of(&device).compiled;
-                    plan.into_iter().for_each(|plan| self.policies.announce(plan));
-                    tracing::info!(device = %id, files = approved.len(), "device approved");
-                    self.announce(id, &moved, now)?;
-                    return Ok(Approval { policy, approved });
-                }
-                Err(StoreError::Conflict) => {}
+/// Notes that a device's evidence is too old, if it still is.
+pub(crate) async fn expire(store: &Store, id: &SpiffeId, now: UnixTime) -> Result<(), FateError> {
+    let moved = change_fate(store, id, &Event::expired(now), SERVER, now, ExpireDevice).await?;
+    if let Some(moved) = moved {
+        tracing::warn!(device = %id, svids = moved.withdrawn.serials.len(), "device expired");
+    }
+    Ok(())
+}
+
+/// Accepts files that a result refused, and lets the device recover. That result has to be the last still: what the
+/// operator did not see is not accepted.
+pub(crate) async fn approve(
+    planning: Planning<'_>,
+    id: &SpiffeId,
+    new: &NewApproval,
+) -> Result<Approval, FateError> {
+    let Planning { store, policies, now, .. } = planning;
+    for _ in 0..ATTEMPTS_MAX {
+        let device = enrolled(store, id).await?;
+        let files = refused_files(store, &device, new).await?;
+        let in_force = policies.load(store).await?;
+        let widened = planning.widened(&device, &in_force, &files).await?;
+        let event = Event::approved(now, OPERATOR);
+        let next = device.state.apply(&event);
+        if widened.is_some() || next != device.state {
+            let change = change(&device, &next, &event, OPERATOR, now);
+            let approve = ApproveDevice { change, result: new.result, policies: widened };
+            match store.commit_and_follow(approve).await {
+                Ok(_) => tracing::info!(device = %id, files = files.len(), "device approved"),
+                Err(StoreError::Conflict) => continue,
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(StoreError::Conflict.into())
+        return Ok(Approval { policy: policies.of(&device).compiled, approved: new.files.clone() });
     }
+    Err(StoreError::Conflict.into())
+}
 
-    /// The files that the last appraisal refused, all or those named.
-    async fn refused_files(
-        &self,
-        device: &Device,
-        paths: Option<&[String]>,
-    ) -> Result<Vec<RefusedFile>, FateError> {
-        let last = self.store.last_appraisal(device.id.as_str()).await?;
-        let findings: Vec<Refused> =
-            last.and_then(|last| serde_json::from_str(&last.findings).ok()).unwrap_or_default();
-        let wanted = |finding: &Refused| {
-            finding.check == IMA_POLICY && paths.is_none_or(|paths| paths.contains(&finding.claim))
-        };
-        let files: Vec<RefusedFile> =
-            findings.into_iter().filter(wanted).filter_map(Refused::into_file).collect();
-        let named = |path: &&String| files.iter().any(|file| file.claim == **path);
-        match paths.into_iter().flatten().find(|path| !named(path)) {
-            Some(unknown) => Err(FateError::NotRefused { path: unknown.clone() }),
-            None => Ok(files),
+/// The files of an approval, each of which the result has to have refused in these words.
+async fn refused_files(
+    store: &Store,
+    device: &Device,
+    new: &NewApproval,
+) -> Result<Vec<RefusedFile>, FateError> {
+    let (last, appraisal) = store.last_appraisal(device.id.as_str()).await?.ok_or(FateError::NoResult)?;
+    if last != new.result {
+        return Err(FateError::OtherResult { named: new.result, last });
+    }
+    let findings: Vec<Refused> = serde_json::from_str(&appraisal.findings)
+        .map_err(|_| StoreError::Corrupt { column: "appraisals.findings" })?;
+    let file = |accepted: &AcceptedFile| {
+        let finding = findings.iter().find(|finding| finding.names(accepted));
+        finding.and_then(Refused::file).ok_or_else(|| FateError::NotRefused { file: accepted.clone() })
+    };
+    new.files.iter().map(file).collect()
+}
+
+/// The device, which has to be there.
+pub(crate) async fn enrolled(store: &Store, id: &SpiffeId) -> Result<Device, FateError> {
+    Device::load(store, id).await?.ok_or(FateError::Unknown)
+}
+
+async fn change_fate<T: Transaction<Output = Moved>>(
+    store: &Store,
+    id: &SpiffeId,
+    event: &Event,
+    actor: &str,
+    now: UnixTime,
+    transaction: impl Fn(Change) -> T,
+) -> Result<Option<Moved>, FateError> {
+    for _ in 0..ATTEMPTS_MAX {
+        let device = enrolled(store, id).await?;
+        let next = device.state.apply(event);
+        if next == device.state {
+            return Ok(None);
+        }
+        match store.commit_and_follow(transaction(change(&device, &next, event, actor, now))).await {
+            Ok(moved) => return Ok(Some(moved)),
+            Err(StoreError::Conflict) => {}
+            Err(error) => return Err(error.into()),
         }
     }
-
-    /// The device, which has to be there.
-    pub(crate) async fn enrolled(&self, id: &SpiffeId) -> Result<Device, FateError> {
-        Device::load(&self.store, id).await?.ok_or(FateError::Unknown)
-    }
-
-    async fn change_fate<T: Transaction<Output = Moved>>(
-        &self,
-        id: &SpiffeId,
-        event: &Event,
-        actor: &str,
-        now: UnixTime,
-        transaction: impl Fn(Change) -> T,
-    ) -> Result<Option<Moved>, FateError> {
-        for _ in 0..ATTEMPTS_MAX {
-            let device = self.enrolled(id).await?;
-            let next = device.state.apply(event);
-            if next == device.state {
-                return Ok(None);
-            }
-            match self.store.commit(transaction(change(&device, &next, event, actor, now))).await {
-                Ok(moved) => {
-                    self.announce(id, &moved, now)?;
-                    return Ok(Some(moved));
-                }
-                Err(StoreError::Conflict) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(StoreError::Conflict.into())
-    }
-
-    /// After the commit: the device's stream looks at its state again, and the list is signed with what fell. In that
-    /// order, so that no stream tells of a new list beside grants that are none any more.
-    pub(crate) fn announce(&self, id: &SpiffeId, moved: &Moved, now: UnixTime) -> Result<(), KeysError> {
-        self.metrics.withdrawn(moved.withdrawn.serials.len());
-        self.registry.wake(id);
-        self.revocations.publish(&moved.withdrawn, now)
-    }
+    Err(StoreError::Conflict.into())
 }
 
 /// A step of a device's state as one transaction has it.
@@ -176,9 +188,13 @@ struct Refused {
 }
 
 impl Refused {
-    fn into_file(self) -> Option<RefusedFile> {
+    fn names(&self, file: &AcceptedFile) -> bool {
+        self.check == IMA_POLICY && self.claim == file.path && self.found == file.digest
+    }
+
+    fn file(&self) -> Option<RefusedFile> {
         let (path, digest) = Policy::reported_file(&self.claim, &self.found)?;
-        Some(RefusedFile { claim: self.claim, path, digest })
+        Some(RefusedFile { path, digest })
     }
 }
 
@@ -205,21 +221,34 @@ pub(crate) enum FateError {
     /// No such device.
     #[error("there is no such device")]
     Unknown,
-    /// A file that nothing was said about.
-    #[error("{path} is not among the files that the last appraisal refused")]
+    /// Nothing was judged yet.
+    #[error("nothing was judged of the device yet, so there is nothing to approve")]
+    NoResult,
+    /// Another result came since the operator looked.
+    #[error(
+        "result {named} is not the device's last, which is {last}: look at that one before it is approved"
+    )]
+    OtherResult {
+        /// The one that was looked at.
+        named: u64,
+        /// The last one.
+        last: u64,
+    },
+    /// A file that the result says nothing of.
+    #[error("the result did not refuse {} with {}", file.path, file.digest)]
     NotRefused {
         /// The file.
-        path: String,
+        file: AcceptedFile,
     },
+    /// Only what was revoked is readmitted.
+    #[error("the device is not revoked")]
+    NotRevoked,
     /// The policy could not be widened.
     #[error(transparent)]
     Policy(#[from] PolicyChangeError),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// It is done and recorded, but the list could not be signed.
-    #[error(transparent)]
-    Keys(#[from] KeysError),
 }
 
 impl Outcome for FateError {
@@ -227,9 +256,11 @@ impl Outcome for FateError {
         match self {
             FateError::Policy(error) => error.told(),
             FateError::Store(error) => error.told(),
-            FateError::Keys(error) => error.told(),
             FateError::Unknown => (Kind::NotFound, "unknown-device"),
+            FateError::NoResult => (Kind::OutOfTurn, "no-result"),
+            FateError::OtherResult { .. } => (Kind::Overtaken, "other-result"),
             FateError::NotRefused { .. } => (Kind::Malformed, "not-refused"),
+            FateError::NotRevoked => (Kind::OutOfTurn, "not-revoked"),
         }
     }
 }
@@ -241,6 +272,7 @@ impl From<DeviceError> for FateError {
 }
 
 const OPERATOR: &str = "operator";
+const SERVER: &str = "server";
 
 /// The check whose findings name files.
 const IMA_POLICY: &str = "ima-policy";

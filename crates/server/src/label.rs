@@ -7,10 +7,9 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::device::Device;
-use crate::fate::FateError;
+use crate::fate::{FateError, enrolled};
 use crate::outcome::{Kind, Outcome};
-use crate::parts::Server;
-use crate::store::{LabelDevice, StoreError};
+use crate::store::{LabelDevice, Store, StoreError};
 
 /// What is to be said of a device, and no longer.
 #[derive(Debug, Default, Deserialize)]
@@ -24,39 +23,35 @@ pub(crate) struct NewLabels {
     remove: Vec<String>,
 }
 
-impl Server {
-    /// Gives a device other labels. If another policy judges it for that, it is challenged under it.
-    pub(crate) async fn label(
-        &self,
-        id: &SpiffeId,
-        new: &NewLabels,
-        by: &str,
-        now: UnixTime,
-    ) -> Result<Device, NotLabelled> {
-        for _ in 0..ATTEMPTS_MAX {
-            let mut device = self.enrolled(id).await?;
-            let from = device.labels.to_string();
-            new.apply(&mut device)?;
-            let to = device.labels.to_string();
-            if to == from {
+/// Gives a device other labels. If another policy judges it for that, it is challenged under it.
+pub(crate) async fn label(
+    store: &Store,
+    id: &SpiffeId,
+    new: &NewLabels,
+    by: &str,
+    now: UnixTime,
+) -> Result<Device, NotLabelled> {
+    for _ in 0..ATTEMPTS_MAX {
+        let mut device = enrolled(store, id).await?;
+        let from = device.labels.to_string();
+        new.apply(&mut device)?;
+        let to = device.labels.to_string();
+        if to == from {
+            return Ok(device);
+        }
+        let label =
+            LabelDevice { device_id: id.to_string(), from, to: to.clone(), at: now, by: by.to_owned() };
+        match store.commit_and_follow(label).await {
+            Ok(()) => {
+                tracing::info!(device = %id, labels = to, by, "device labelled");
                 return Ok(device);
             }
-            let label =
-                LabelDevice { device_id: id.to_string(), from, to: to.clone(), at: now, by: by.to_owned() };
-            match self.store.commit(label).await {
-                Ok(()) => {
-                    tracing::info!(device = %id, labels = to, by, "device labelled");
-                    self.registry.wake(id);
-                    return Ok(device);
-                }
-                Err(StoreError::Conflict) => {}
-                Err(error) => return Err(error.into()),
-            }
+            Err(StoreError::Conflict) => {}
+            Err(error) => return Err(error.into()),
         }
-        Err(StoreError::Conflict.into())
     }
+    Err(StoreError::Conflict.into())
 }
-
 impl NewLabels {
     fn apply(&self, device: &mut Device) -> Result<(), NotLabelled> {
         for key in &self.remove {

@@ -8,12 +8,13 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clock;
 use crate::device::Device;
-use crate::fate::FateError;
+use crate::fate::{self, FateError};
 use crate::in_force::endorsers::EndorsersError;
 use crate::keys::{KeysError, ServerCertificate};
-use crate::outcome::chain;
+use crate::outcome::{chain, fault};
 use crate::parts::Server;
-use crate::store::{PruneHistory, StoreError};
+use crate::store::{ExpireUnreadable, PruneHistory, StoreError};
+use crate::thread::aside;
 
 /// Runs until the server stops. What fails is tried again at the next turn.
 pub(crate) async fn run(server: Arc<Server>) {
@@ -59,18 +60,33 @@ struct Due {
 /// A device whose evidence is too old loses what it holds, attached or not.
 async fn expire(server: &Server, now: UnixTime) -> Result<(), FateError> {
     for record in server.store.devices_to_expire(now, EXPIRE_AT_ONCE_MAX).await? {
-        let device = Device::of(record)?;
-        server.expire(&device.id, now).await?;
+        let id = record.id.clone();
+        let expired = match Device::of(record) {
+            Ok(device) => fate::expire(&server.store, &device.id, now).await,
+            Err(error) => {
+                // Nobody knows what it holds by right, so it holds nothing; and the others are not kept waiting for it.
+                fault("store", &error);
+                let expire = ExpireUnreadable { device_id: id.clone(), at: now };
+                server.store.commit(expire).await.map(|_| ()).map_err(FateError::from)
+            }
+        };
+        if let Err(error) = expired {
+            tracing::error!(device = id, error = %chain(&error), "a device was not expired");
+        }
     }
     Ok(())
 }
 
 /// Looks whether a trust anchor or revocation list is another than before; attached streams hear of it.
 async fn read_endorsers(server: &Arc<Server>) -> Result<(), EndorsersError> {
-    let server = server.clone();
-    // Only a panic keeps a task from its answer, and there is nothing to report of one that the next turn will not.
-    let outcome = tokio::task::spawn_blocking(move || server.endorsers.read_again()).await;
-    outcome.unwrap_or(Ok(false)).map(|_| ())
+    let endorsers = server.endorsers.clone();
+    match aside(move || endorsers.read_again()).await {
+        Ok(outcome) => outcome.map(|_| ()),
+        Err(panicked) => {
+            fault("panic", &panicked);
+            Ok(())
+        }
+    }
 }
 
 async fn renew_certificate(server: &Server, now: UnixTime) -> UnixTime {

@@ -23,6 +23,7 @@ pub(crate) struct Metrics {
     attached: Gauge<i64, AtomicI64>,
     devices: Family<StatusLabel, Gauge>,
     faults: Counter,
+    mended: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -52,6 +53,7 @@ impl Metrics {
             attached: Gauge::default(),
             devices: Family::default(),
             faults: Counter::default(),
+            mended: Counter::default(),
             registry: Registry::default(),
         };
         registry.register("enrollments", "Devices bound", metrics.enrollments.clone());
@@ -74,7 +76,12 @@ impl Metrics {
             "Requests the server itself failed at: its log says why",
             metrics.faults.clone(),
         );
+        registry.register("mended", "Times that memory was not as the store had it", metrics.mended.clone());
         Metrics { registry, ..metrics }
+    }
+
+    pub(crate) fn mended(&self) {
+        self.mended.inc();
     }
 
     pub(crate) fn enrolled(&self) {

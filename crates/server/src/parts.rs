@@ -3,21 +3,27 @@
 
 use std::sync::Arc;
 
+use assay_evidence::time::UnixTime;
 use tokio::sync::{Semaphore, watch};
 
+use crate::attest::Attesting;
 use crate::attest::judge::Verifier;
 use crate::attest::table::Registry;
 use crate::clock;
 use crate::config::Config;
 use crate::door::console::SignIns;
 use crate::door::tls::DoorTls;
-use crate::in_force::boot_logs::BootLogs;
+use crate::enroll::Enrolling;
+use crate::follow::Following;
+use crate::grant::svid::Granting;
 use crate::in_force::endorsers::EndorsersInForce;
 use crate::in_force::entries::Entries;
 use crate::in_force::policies::Policies;
 use crate::in_force::revocations::RevocationList;
 use crate::keys::{self, Authority, OperatorToken, ResultKey, ServerCertificate};
 use crate::metrics::Metrics;
+use crate::policy::Planning;
+use crate::policy::trial::Trying;
 use crate::start::{StartError, load_signers};
 use crate::store::Store;
 
@@ -27,14 +33,14 @@ pub(crate) struct Server {
     pub config: Config,
     pub store: Store,
     pub authority: Arc<Authority>,
-    pub revocations: RevocationList,
-    pub policies: Policies,
-    pub endorsers: EndorsersInForce,
-    pub entries: Entries,
+    pub revocations: Arc<RevocationList>,
+    pub policies: Arc<Policies>,
+    pub endorsers: Arc<EndorsersInForce>,
+    pub entries: Arc<Entries>,
     pub registry: Arc<Registry>,
-    pub verifier: Verifier,
-    pub boot_logs: Arc<BootLogs>,
-    pub metrics: Metrics,
+    pub attesting: Attesting,
+    pub granting: Granting,
+    pub metrics: Arc<Metrics>,
     pub operator: OperatorToken,
     pub result_key: ResultKey,
     pub sign_ins: SignIns,
@@ -47,39 +53,61 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Opens the store and the keys, and loads what is in force.
-    pub(crate) async fn open(config: Config, shutdown: watch::Receiver<bool>) -> Result<Server, StartError> {
+    /// Opens the keys, and loads what is in force.
+    pub(crate) async fn open(
+        store: Store,
+        config: Config,
+        shutdown: watch::Receiver<bool>,
+    ) -> Result<Server, StartError> {
         let now = clock::now();
         let folder = config.data.join("keys");
-        let store = Store::open(&config.database()).await?;
         let authority = Arc::new(Authority::open(&folder, &config.trust_domain, now)?);
         keys::write_public(&config.data.join("bundle.pem"), authority.bundle().to_pem().as_bytes())?;
         let operator = OperatorToken::open(&config.data, &folder)?;
         let result_key = ResultKey::open(&folder)?;
-        let revocations =
-            RevocationList::open(&store, authority.clone(), config.crl_ttl_seconds, now).await?;
+        let ttl = config.crl_ttl_seconds;
+        let revocations = Arc::new(RevocationList::open(&store, authority.clone(), ttl, now).await?);
         let certificate =
             ServerCertificate::issue(&authority, &store, &config.names, config.server_svid_ttl_seconds, now)
                 .await?;
         let tls = DoorTls::new(revocations.trust(), &certificate)?;
         let policies = Policies::open(&store, load_signers(&config.policy_signers)?).await?;
+        let policies = Arc::new(policies);
         if policies.current().plan.assignments().is_empty() {
             tracing::warn!("no policy is set, so no device will be trusted: assay policy set FILE");
         }
-        let endorsers = EndorsersInForce::open(&config)?;
+        let endorsers = Arc::new(EndorsersInForce::open(&config)?);
         if endorsers.current().eks.is_empty() {
             tracing::warn!("ek_anchors names no certificate, so only devices that a policy lists can enroll");
         }
         let limits = &config.limits;
-        Ok(Server {
-            entries: Entries::open(&store, &config.trust_domain).await?,
-            registry: Arc::new(Registry::new(limits)),
-            verifier: Verifier::new(limits.verifications_max),
+        let (entries, metrics) = (Arc::new(Entries::open(&store).await?), Arc::new(Metrics::new()));
+        let registry = Arc::new(Registry::new(limits));
+        let attesting = Attesting {
+            store: store.clone(),
+            policies: policies.clone(),
+            endorsers: endorsers.clone(),
+            registry: registry.clone(),
+            verifier: Arc::new(Verifier::new(limits.verifications_max)),
             boot_logs: Arc::default(),
+            metrics: metrics.clone(),
+            evidence_bytes_max: (config.evidence_bytes_max, config.evidence_bytes_per_device_max),
+        };
+        let granting = Granting {
+            store: store.clone(),
+            authority: authority.clone(),
+            entries: entries.clone(),
+            device_ttl_seconds: config.device_svid_ttl_seconds,
+        };
+        Ok(Server {
             enrollments: Arc::new(Semaphore::new(limits.enrollments_max)),
             trials: Arc::new(Semaphore::new(1)),
-            metrics: Metrics::new(),
             sign_ins: SignIns::default(),
+            entries,
+            registry,
+            attesting,
+            granting,
+            metrics,
             store,
             authority,
             revocations,
@@ -91,5 +119,38 @@ impl Server {
             shutdown,
             config,
         })
+    }
+
+    /// What follows commits.
+    pub(crate) fn following(&self) -> Following {
+        Following {
+            store: self.store.clone(),
+            registry: self.registry.clone(),
+            policies: self.policies.clone(),
+            entries: self.entries.clone(),
+            revocations: self.revocations.clone(),
+            metrics: self.metrics.clone(),
+        }
+    }
+
+    /// What enrolling needs.
+    pub(crate) fn enrolling(&self) -> Enrolling<'_> {
+        let Server { store, policies, endorsers, config, .. } = self;
+        Enrolling { store, policies, endorsers, trust_domain: &config.trust_domain }
+    }
+
+    /// What a change of the plan needs.
+    pub(crate) fn planning<'a>(&'a self, by: &'a str, now: UnixTime) -> Planning<'a> {
+        Planning { store: &self.store, policies: &self.policies, by, now }
+    }
+
+    /// What a trial needs.
+    pub(crate) fn trying(&self) -> Trying {
+        Trying {
+            store: self.store.clone(),
+            policies: self.policies.clone(),
+            turns: self.trials.clone(),
+            shutdown: self.shutdown.clone(),
+        }
     }
 }

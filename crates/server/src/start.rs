@@ -13,7 +13,7 @@ use serde::Serialize;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use crate::config::Config;
@@ -24,7 +24,7 @@ use crate::in_force::policies::PolicyLoadError;
 use crate::keys::{self, FileError, KeysError};
 use crate::maintenance;
 use crate::parts::Server;
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 
 /// A server that runs.
 #[derive(Debug)]
@@ -32,6 +32,7 @@ pub struct Running {
     addresses: Addresses,
     stopping: watch::Sender<bool>,
     tasks: JoinSet<()>,
+    following: JoinHandle<()>,
     server: Arc<Server>,
     _lock: File,
 }
@@ -53,7 +54,10 @@ impl Running {
         tls::install_crypto_provider();
         let lock = take_data_folder(&config.data)?;
         let (stopping, shutdown) = watch::channel(false);
-        let server = Arc::new(Server::open(config, shutdown.clone()).await?);
+        let store = Store::open(&config.database()).await?;
+        // Before anything is loaded, so that nothing that is committed meanwhile is missed.
+        let follower = store.follow();
+        let server = Arc::new(Server::open(store, config, shutdown.clone()).await?);
         let edge = bind(server.config.edge).await?;
         let console = bind(server.config.console).await?;
         let addresses = Addresses {
@@ -73,14 +77,21 @@ impl Running {
         tasks.spawn(door::listen::serve(edge.1, edge_tls, edge_api, limits, shutdown.clone()));
         tasks.spawn(door::listen::serve(console.1, console_tls, console_api, limits, shutdown));
         tasks.spawn(maintenance::run(server.clone()));
+        // It ends after the doors: what they commit last is followed as well.
+        let following = tokio::spawn(server.following().run(follower));
         let Addresses { edge, console, trust_domain } = &addresses;
         tracing::info!(%edge, %console, %trust_domain, "server ready");
-        Ok(Running { addresses, stopping, tasks, server, _lock: lock })
+        Ok(Running { addresses, stopping, tasks, following, server, _lock: lock })
     }
 
     /// Where it can be reached.
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
+    }
+
+    /// The console without its door: a service to call in this process.
+    pub fn console(&self) -> axum::Router {
+        door::console::router(&self.server)
     }
 
     /// Ends every stream with a word, finishes what is being written, and closes the store.
@@ -90,6 +101,7 @@ impl Running {
         if ended.is_err() {
             self.tasks.shutdown().await;
         }
+        self.following.abort();
         self.server.store.clone().close().await;
         tracing::info!("server stopped");
     }

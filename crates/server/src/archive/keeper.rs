@@ -5,15 +5,14 @@
 
 use assay_evidence::boot_log::LOG_BYTES_MAX;
 use assay_evidence::ima::LIST_BYTES_MAX;
+use assay_evidence::request::{Evidence, Quote};
 use assay_evidence::time::UnixTime;
 use assay_evidence::tpm::attest::{Attest, BootCounters};
 use assay_evidence::verify::ImaLog;
-use assay_wire::edge;
 use bytes::Bytes;
-use prost::Message as _;
 
+use super::form::{read_quote, write_identity, write_quote};
 use crate::device::Device;
-use crate::parts::Server;
 use crate::store::{
     BlobHash, EvidenceColumns, EvidenceRecord, Kept, NewBlob, NewBoot, NewEvidence, NewPart, Store,
     StoreError, ToldBoot, blob_hash,
@@ -50,8 +49,7 @@ pub(crate) struct Progress {
 #[derive(Debug)]
 pub(crate) struct JudgedEvidence {
     /// As it was judged: with what was kept before it.
-    pub evidence: edge::Evidence,
-    pub quote: edge::Quote,
+    pub evidence: Evidence,
     /// Whom the endorsement was verified with.
     pub endorsers: Bytes,
     /// Entries that were known to be good; `None`: nothing was known of the boot.
@@ -92,18 +90,18 @@ enum BootLog {
 
 impl Keeper {
     /// Looks up what is kept of the device's last boot. That it cannot be read is as good as nothing.
-    pub(crate) async fn of(server: &Server, device: &Device) -> Keeper {
-        let last = match server.store.last_verified_evidence(device.id.as_str()).await {
+    pub(crate) async fn of(store: &Store, device: &Device, endorsers: &[u8]) -> Keeper {
+        let last = match store.last_verified_evidence(device.id.as_str()).await {
             Ok(last) => last,
             Err(error) => {
                 tracing::warn!(device = %device.id, %error, "kept evidence cannot be read");
                 None
             }
         };
-        let seen = last.as_ref().and_then(|last| edge::Quote::decode(last.judged.quote.as_slice()).ok());
+        let seen = last.as_ref().and_then(EvidenceRecord::quote);
         Keeper {
             seen: seen.as_ref().map(fingerprint),
-            progress: last.filter(|last| last.is_told_by(server, device)).as_ref().and_then(Progress::of),
+            progress: last.filter(|last| last.is_told_by(device, endorsers)).as_ref().and_then(Progress::of),
             is_doubtful: false,
         }
     }
@@ -127,12 +125,20 @@ impl Keeper {
     /// Whether evidence that changed nothing is worth keeping: the TPM says something new, or nothing was kept yet.
     pub(crate) fn wants(&self, judged: &JudgedEvidence) -> bool {
         let is_first = self.progress.is_none() && judged.attested.is_some() && judged.known_entries.is_none();
-        is_first || self.seen != Some(fingerprint(&judged.quote))
+        is_first || self.seen != Some(fingerprint(&judged.evidence.quote))
     }
 
     /// What to keep; `None`: it cannot be told apart from what is missing.
     pub(crate) fn draft(&self, device: &Device, judged: &JudgedEvidence) -> Option<Draft> {
         let list = &judged.evidence.ima_log;
+        let undecided = match judged.attested {
+            Some((attested, _)) => list.len().saturating_sub(judged.offset(attested)?),
+            None => list.len(),
+        };
+        // It is the device's word for nothing yet, and may be as long as it likes.
+        if undecided > UNDECIDED_BYTES_MAX {
+            return None;
+        }
         let whole = |shared| Draft::new(self, device, judged, None, shared);
         let Some((attested, _)) = judged.attested else {
             return match judged.known_entries {
@@ -171,7 +177,7 @@ impl Keeper {
             self.progress = None;
             return;
         };
-        self.seen = Some(fingerprint(&judged.quote));
+        self.seen = Some(fingerprint(&judged.evidence.quote));
         self.is_doubtful = false;
         if judged.attested.is_none() {
             return;
@@ -211,7 +217,7 @@ impl Keeper {
 
 impl Progress {
     fn of(last: &EvidenceRecord) -> Option<Progress> {
-        let quote = edge::Quote::decode(last.judged.quote.as_slice()).ok()?;
+        let quote = last.quote()?;
         Some(Progress {
             boot: last.boot,
             evidence: last.judged.basis.unwrap_or(last.id),
@@ -233,8 +239,8 @@ impl Progress {
     pub(crate) async fn complete(
         &self,
         store: &Store,
-        mut evidence: edge::Evidence,
-    ) -> Result<Option<(edge::Evidence, Option<usize>)>, StoreError> {
+        mut evidence: Evidence,
+    ) -> Result<Option<(Evidence, Option<usize>)>, StoreError> {
         if let (None, Some(known)) = (&evidence.boot_log, &self.boot_log) {
             evidence.boot_log = Some(store.blob(known, LOG_BYTES_MAX).await?.into());
         }
@@ -309,7 +315,7 @@ impl Draft {
                 policy_revision: judged.policy_revision,
                 last_counters: judged.last_counters,
                 nonce: judged.evidence.nonce.to_vec(),
-                quote: judged.quote.encode_to_vec(),
+                quote: write_quote(&judged.evidence.quote),
                 boot_log_judged: matches!(boot_log, BootLog::Judged(_)),
                 known_entries: judged.known_entries,
                 ima_from: judged.evidence.ima_from_entry,
@@ -320,10 +326,10 @@ impl Draft {
             },
             boot_log,
             ak_public: device.record.ak_public.clone(),
-            endorsement: device.shown().encode_to_vec(),
+            endorsement: write_identity(&device.shown()),
             endorsers: judged.endorsers.clone(),
             is_ascii: judged.evidence.ima_ascii,
-            clock: clock(&judged.quote).unwrap_or_default(),
+            clock: clock(&judged.evidence.quote).unwrap_or_default(),
         }
     }
 
@@ -346,8 +352,12 @@ impl Draft {
     }
 
     /// Packs it.
-    pub(crate) async fn pack(&self, server: &Server) -> Result<NewEvidence, StoreError> {
-        let new_blob = |content| server.store.new_blob(content, self.repairs);
+    pub(crate) async fn pack(
+        &self,
+        store: &Store,
+        (bytes_max, device_bytes_max): (u64, u64),
+    ) -> Result<NewEvidence, StoreError> {
+        let new_blob = |content| store.new_blob(content, self.repairs);
         let boot = match self.boot {
             Some((id, entries)) => ToldBoot::Known { id, entries },
             None => ToldBoot::New(NewBoot {
@@ -373,7 +383,8 @@ impl Draft {
             },
             ima_rest: if self.rest.is_empty() { None } else { Some(new_blob(&self.rest).await?) },
             judged: self.columns.clone(),
-            bytes_max: server.config.evidence_bytes_max,
+            bytes_max,
+            device_bytes_max,
         })
     }
 }
@@ -390,29 +401,31 @@ impl BootLog {
 
 impl EvidenceRecord {
     /// Whether the device still has the keys it told this with, and the same people are asked about its EK.
-    fn is_told_by(&self, server: &Server, device: &Device) -> bool {
+    fn is_told_by(&self, device: &Device, endorsers: &[u8]) -> bool {
         self.told.ak_public == device.record.ak_public
-            && self.told.endorsement == blob_hash(&device.shown().encode_to_vec())
-            && self.told.anchors == blob_hash(&server.endorsers.current().kept)
+            && self.told.endorsement == blob_hash(&write_identity(&device.shown()))
+            && self.told.anchors == blob_hash(endorsers)
+    }
+
+    /// The quote, if it reads.
+    fn quote(&self) -> Option<Quote> {
+        read_quote(&Bytes::copy_from_slice(&self.judged.quote))
     }
 }
 
 /// What a quote says of the TPM apart from its clock: the boot, and every PCR.
-fn fingerprint(quote: &edge::Quote) -> BlobHash {
+fn fingerprint(quote: &Quote) -> BlobHash {
     let (reset_count, _) = clock(quote).unwrap_or_default();
-    let mut said = reset_count.to_be_bytes().to_vec();
-    for edge::PcrValue { bank, index, digest } in &quote.pcrs {
-        // Each length is said, so that no two quotes say the same bytes.
-        for field in [bank.as_bytes(), &index.to_be_bytes(), digest] {
-            said.extend_from_slice(&field.len().to_be_bytes());
-            said.extend_from_slice(field);
-        }
-    }
-    blob_hash(&said)
+    // Signature and message are of the moment.
+    let values = Quote { pcrs: quote.pcrs.clone(), ..Quote::default() };
+    blob_hash(&[reset_count.to_be_bytes().as_slice(), &write_quote(&values)].concat())
 }
 
 /// The reset and restart counters that a quote states.
-pub(crate) fn clock(quote: &edge::Quote) -> Option<(u32, u32)> {
+pub(crate) fn clock(quote: &Quote) -> Option<(u32, u32)> {
     let clock = Attest::parse(&quote.message).ok()?.clock_info;
     Some((clock.reset_count, clock.restart_count))
 }
+
+/// Bytes of a list that no quote attests yet which are kept with what was judged of it: some hundred entries.
+const UNDECIDED_BYTES_MAX: usize = 64 << 10;

@@ -4,6 +4,7 @@
 //! follows from that is pure, and the same in whatever process.
 
 pub(crate) mod changes;
+pub(crate) mod form;
 pub(crate) mod keeper;
 mod piece;
 
@@ -85,14 +86,19 @@ impl KeptResult {
             Some(basis) => Some(store.evidence(basis).await?.ok_or(KeptResultError::NotKept)?),
             None => None,
         };
-        let json = |text: &str| serde_json::from_str(text).unwrap_or_default();
+        let json =
+            |text: &str, column| serde_json::from_str(text).map_err(|_| StoreError::Corrupt { column });
         Ok(KeptResult {
             id,
             device,
             tier: appraisal.tier,
             policy: appraisal.policy,
-            findings: json(&appraisal.findings),
-            vector: json(&appraisal.vector),
+            findings: json(&appraisal.findings, "appraisals.findings")?,
+            vector: match appraisal.vector.as_str() {
+                // Recorded before there was one.
+                "" => Value::Null,
+                vector => json(vector, "appraisals.vector")?,
+            },
             policy_text: match record.judged.policy_revision {
                 0 => None,
                 revision => Some(store.policy(revision).await?.text),

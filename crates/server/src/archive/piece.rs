@@ -6,18 +6,17 @@
 
 use std::sync::Arc;
 
+use assay_evidence::request::Evidence;
 use assay_evidence::time::UnixTime;
 use assay_evidence::tpm::attest::BootCounters;
 use assay_evidence::tpm::endorsement::Endorsement;
 use assay_evidence::verify::{Baseline, Claims, ImaLog};
 use assay_trust::{AttestationResult, CompiledPolicy};
-use assay_wire::edge;
-use assay_wire::pcr::values_from_wire;
 use bytes::Bytes;
-use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::form::{read_identity, read_quote};
 use crate::attest::judge::{Job, Judged};
 use crate::in_force::boot_logs::BootLogs;
 use crate::in_force::endorsers::Endorsing;
@@ -31,7 +30,7 @@ pub struct Piece {
     /// TPM2B_PUBLIC of the AK.
     #[serde(with = "base64")]
     pub ak_public: Bytes,
-    /// What the device showed of its EK and identity: `assay.edge.v1.EnrollBegin`.
+    /// What the device showed of its EK and identity, in the form it is kept in.
     #[serde(with = "base64")]
     pub endorsement: Bytes,
     /// Who was trusted to vouch for that, and what they had revoked: the files, as the server keeps them.
@@ -40,7 +39,7 @@ pub struct Piece {
     /// The nonce that it answers.
     #[serde(with = "base64")]
     pub nonce: Bytes,
-    /// Message, signature and PCR values: `assay.edge.v1.Quote`.
+    /// Message, signature and PCR values, in the form they are kept in.
     #[serde(with = "base64")]
     pub quote: Bytes,
     /// The counters expected then.
@@ -99,7 +98,7 @@ impl Piece {
 
     /// The same, by whoever [`Piece::anchors`] are.
     pub(crate) fn endorsement_by(&self, endorsing: &Endorsing) -> Option<Endorsement> {
-        let shown = edge::EnrollBegin::decode(self.endorsement.clone()).ok()?;
+        let shown = read_identity(&self.endorsement)?;
         endorsing.endorsement(&shown, self.at).ok()
     }
 
@@ -125,20 +124,18 @@ impl Piece {
         endorsement: Option<Arc<Endorsement>>,
         boot_logs: &Arc<BootLogs>,
     ) -> Result<Job, PieceError> {
-        let quote = edge::Quote::decode(self.quote.clone()).map_err(|_| PieceError::Quote)?;
+        let quote = read_quote(&self.quote).ok_or(PieceError::Quote)?;
         let boot_log = Some(self.boot_log.clone()).filter(|log| self.boot_log_judged && !log.is_empty());
         Ok(Job {
             ak_public: self.ak_public.clone(),
-            pcrs: values_from_wire(&quote.pcrs).map_err(|_| PieceError::Quote)?,
-            evidence: edge::Evidence {
+            evidence: Evidence {
                 nonce: self.nonce.clone(),
-                quote: None,
+                quote,
                 boot_log,
                 ima_log: self.judged_list()?,
                 ima_from_entry: self.ima_from,
                 ima_ascii: self.ima_ascii,
             },
-            quote,
             nonce: self.nonce.as_ref().try_into().map_err(|_| PieceError::Quote)?,
             baseline,
             last_counters: self.last_counters,

@@ -3,20 +3,17 @@
 
 use std::sync::Arc;
 
+use assay_evidence::request::{Evidence, NONCE_BYTES};
 use assay_evidence::time::UnixTime;
 use assay_evidence::tpm::attest::BootCounters;
 use assay_evidence::tpm::endorsement::Endorsement;
-use assay_evidence::tpm::pcr::PcrValues;
-use assay_evidence::verify::{
-    Baseline, Evidence, Expectation, ImaLog, KnownBootLog, QuoteEvidence, Verification, verify,
-};
+use assay_evidence::verify::{self, Baseline, Expectation, KnownBootLog, QuoteEvidence, Verification};
 use assay_evidence::{Check, Failure, HashAlgorithm, PcrIndex};
-use assay_trust::{AttestationResult, CompiledPolicy, appraise, refuse};
-use assay_wire::edge;
+use assay_trust::{AttestationResult, CompiledPolicy, Finding, Tier, appraise, refuse};
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
-use crate::attest::{AttestError, NONCE_BYTES};
+use super::{AttestError, Binding};
 use crate::in_force::boot_logs::BootLogs;
 use crate::thread::aside;
 
@@ -36,7 +33,7 @@ impl Verifier {
         if job.log_bytes() <= INLINE_BYTES_MAX {
             return Ok(job.judge());
         }
-        let permit = self.threads.clone().acquire_owned().await.map_err(|_| AttestError::Busy)?;
+        let permit = self.threads.clone().acquire_owned().await.map_err(|_| AttestError::Stopping)?;
         let judged = aside(move || {
             let judged = job.judge();
             drop(permit);
@@ -50,9 +47,7 @@ impl Verifier {
 #[derive(Debug)]
 pub(crate) struct Job {
     pub ak_public: Bytes,
-    pub evidence: edge::Evidence,
-    pub quote: edge::Quote,
-    pub pcrs: PcrValues,
+    pub evidence: Evidence,
     pub nonce: [u8; NONCE_BYTES],
     pub baseline: Option<Baseline>,
     pub boot_logs: Arc<BootLogs>,
@@ -65,14 +60,14 @@ pub(crate) struct Job {
 /// What they found.
 #[derive(Debug)]
 pub(crate) struct Judged {
+    /// What was judged.
+    pub evidence: Evidence,
     pub result: AttestationResult,
     pub baseline: Option<Baseline>,
-    /// Whether the bound AK signed this, for this challenge.
-    pub authentic: bool,
+    /// Whose word it is.
+    pub binding: Binding,
     /// IMA entries since boot that the quote attests, and how many more were sent; `None`: it does not verify.
     pub attested: Option<(u64, usize)>,
-    /// Whether all that is wrong is that the IMA list does not reach the quoted PCR 10.
-    pub list_may_be_short: bool,
 }
 
 impl Job {
@@ -83,55 +78,63 @@ impl Job {
 
     /// Verifies and appraises: pure.
     pub(crate) fn judge(self) -> Judged {
-        let Verification { claims, failures, .. } = self.verify();
+        let Verification { claims, failures, notes } = self.verify();
         let policy = self.policy.as_deref();
         match claims {
             Some(claims) => {
-                if let (Some(log), Some(claims)) = (self.boot_log(), claims.boot()) {
+                if let (Some(log), Some(claims)) = (self.evidence.boot_log(), claims.boot()) {
                     self.boot_logs.keep(log.len(), claims);
                 }
                 let result = appraise(&claims, policy, self.endorsement.as_deref(), self.now);
                 let baseline = policy.map(|_| claims.baseline(result.good_ima_entries()));
                 let ima = claims.ima().map(|ima| (ima.attested_total(), ima.undecided()));
-                Judged {
-                    result,
-                    baseline,
-                    authentic: true,
-                    attested: Some(ima.unwrap_or_default()),
-                    list_may_be_short: false,
-                }
+                let binding = self.binding_of_what_is_missing(&result, &notes);
+                let attested = Some(ima.unwrap_or_default());
+                Judged { result, baseline, binding, attested, evidence: self.evidence }
             }
             None => {
-                let authentic = !failures.iter().any(|failure| AUTHENTICITY.contains(&failure.check));
+                let binding = Binding::of(failures.iter().map(|one| one.check), self.list_starts_well());
                 let result = refuse(&failures, policy, self.now);
-                let list_may_be_short = self.list_may_be_short(&failures);
-                Judged { result, baseline: None, authentic, attested: None, list_may_be_short }
+                Judged { result, baseline: None, binding, attested: None, evidence: self.evidence }
             }
         }
     }
 
+    /// A log that was left out proves nothing about the device. Where the policy is content without it, it is not missed.
+    fn binding_of_what_is_missing(&self, result: &AttestationResult, notes: &[Failure]) -> Binding {
+        let is_missed = |check: Check| {
+            let worse = |finding: &&Finding| finding.tier > Tier::Affirming;
+            result.findings().iter().filter(worse).any(|finding| finding.check == check)
+        };
+        let missing = notes.iter().map(|note| note.check).find(|check| *check == Check::EventLogPresent);
+        match missing {
+            Some(check) if is_missed(check) => Binding::LogsUnbound { list_may_be_short: false },
+            _ => Binding::Authentic,
+        }
+    }
+
     /// A list that was cut short looks the same as one with an entry left out; each entry of it is sound.
-    fn list_may_be_short(&self, failures: &[Failure]) -> bool {
+    fn list_starts_well(&self) -> bool {
         let judged = self.baseline.as_ref().map_or(0, Baseline::ima_entries);
-        let starts_well = [0, judged].contains(&self.evidence.ima_from_entry);
-        starts_well && failures.iter().all(|failure| failure.check == Check::ImaReplay)
+        [0, judged].contains(&self.evidence.ima_from_entry)
     }
 
     /// Makes every check of the evidence.
     pub(crate) fn verify(&self) -> Verification {
-        let boot_log = self.boot_log();
-        let evidence = Evidence {
+        let boot_log = self.evidence.boot_log();
+        let quote = &self.evidence.quote;
+        let evidence = verify::Evidence {
             ak_public: &self.ak_public,
             quotes: vec![QuoteEvidence {
                 label: "quote",
-                message: &self.quote.message,
-                signature: &self.quote.signature,
-                pcrs: self.pcrs.clone(),
+                message: &quote.message,
+                signature: &quote.signature,
+                pcrs: quote.pcrs.clone(),
                 nonce: &self.nonce,
                 ak_public: None,
             }],
             boot_log,
-            ima_log: self.ima_log(),
+            ima_log: self.evidence.ima_log(),
             ima_from_entry: self.evidence.ima_from_entry,
         };
         let expectation = Expectation {
@@ -141,21 +144,7 @@ impl Job {
             known_boot_log: boot_log
                 .and_then(|log| KnownBootLog::find(log, |sha256| self.boot_logs.find(sha256))),
         };
-        verify(&evidence, &expectation)
-    }
-
-    fn boot_log(&self) -> Option<&[u8]> {
-        self.evidence.boot_log.as_deref().filter(|log| !log.is_empty())
-    }
-
-    /// No bytes mean nothing new after entries that were judged, and else that the host has no list.
-    fn ima_log(&self) -> Option<ImaLog<'_>> {
-        let log = self.evidence.ima_log.as_ref();
-        match (log.is_empty() && self.evidence.ima_from_entry == 0, self.evidence.ima_ascii) {
-            (true, _) => None,
-            (false, true) => Some(ImaLog::Ascii(log)),
-            (false, false) => Some(ImaLog::Binary(log)),
-        }
+        verify::verify(&evidence, &expectation)
     }
 }
 
@@ -163,19 +152,6 @@ impl Job {
 pub(crate) fn quoted_pcrs() -> impl Iterator<Item = PcrIndex> {
     (0..u32::from(PcrIndex::COUNT)).filter_map(PcrIndex::new)
 }
-
-/// The checks that show whose evidence it is and which challenge it answers.
-const AUTHENTICITY: [Check; 9] = [
-    Check::AkParse,
-    Check::AkAttributes,
-    Check::AkName,
-    Check::AkPublic,
-    Check::QuoteParse,
-    Check::QuoteMagic,
-    Check::QuoteType,
-    Check::QuoteSignature,
-    Check::QuoteNonce,
-];
 
 /// Some 300 IMA entries, about as long as a quote's signature takes.
 const INLINE_BYTES_MAX: usize = 32 * 1024;

@@ -26,6 +26,8 @@ pub(crate) struct Registry {
 pub(crate) struct Signal {
     /// Counts reasons to look again.
     changes: u64,
+    /// Counts changes of what its workloads are entitled to.
+    pub entries: u64,
     /// Another stream has proven to be this device.
     pub replaced: bool,
 }
@@ -81,6 +83,13 @@ impl Registry {
         }
     }
 
+    /// The same, because its workloads are entitled to something else now.
+    pub(crate) fn wake_for_entries(&self, id: &SpiffeId) {
+        if let Some(seat) = self.seats.lock().unwrap_or_else(PoisonError::into_inner).get(id) {
+            seat.send_modify(|signal| signal.entries = signal.entries.wrapping_add(1));
+        }
+    }
+
     /// Whether a device is attached.
     pub(crate) fn is_attached(&self, id: &SpiffeId) -> bool {
         self.seats.lock().unwrap_or_else(PoisonError::into_inner).contains_key(id)
@@ -106,6 +115,12 @@ impl Drop for Seat {
 #[derive(Clone, Copy, Debug, Error)]
 #[error("as many devices are attached as there may be")]
 pub(crate) struct NoRoom;
+
+impl Outcome for NoRoom {
+    fn told(&self) -> (Kind, &'static str) {
+        (Kind::Exhausted, "no-room")
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -153,11 +168,5 @@ mod tests {
         assert!(registry.admit().is_err());
         drop(permit);
         assert!(registry.admit().is_ok());
-    }
-}
-
-impl Outcome for NoRoom {
-    fn told(&self) -> (Kind, &'static str) {
-        (Kind::Exhausted, "no-room")
     }
 }

@@ -1,5 +1,7 @@
 //! X.509-SVIDs: the device's own, and those of workloads that an operator entitled on it.
 
+use std::sync::Arc;
+
 use assay_evidence::time::UnixTime;
 use assay_identity::Csr;
 use assay_identity::csr::CsrError;
@@ -7,47 +9,65 @@ use assay_telemetry::{BadSignature, verify_device_signature};
 use assay_trust::grant::Denied;
 use assay_trust::grant::svid::{SvidRequest, decide};
 use assay_wire::binding::{WORKLOAD_SVID_TYPE, workload_svid_body};
-use assay_wire::edge;
+use bytes::Bytes;
 use thiserror::Error;
 
 use crate::device::Device;
-use crate::in_force::entries::entitlement;
-use crate::keys::{Chain, KeysError};
+use crate::in_force::entries::{Entries, entitlement};
+use crate::keys::{Authority, Chain, KeysError};
 use crate::outcome::{Kind, Outcome};
-use crate::parts::Server;
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 
-/// The device's own SVID, for the key that its AK certified.
-pub(crate) async fn device_svid(server: &Server, device: &Device, now: UnixTime) -> Result<Chain, SvidError> {
-    let request = SvidRequest::Device {
-        key: &device.record.device_key_spki,
-        ttl_seconds: server.config.device_svid_ttl_seconds,
-    };
-    let grant = decide(&device.state, request, now)?;
-    server.metrics.svid_issued();
-    Ok(server.authority.sign_svid(&server.store, grant, &device.id, None, now).await?)
+/// What granting SVIDs needs.
+#[derive(Clone, Debug)]
+pub(crate) struct Granting {
+    pub store: Store,
+    pub authority: Arc<Authority>,
+    pub entries: Arc<Entries>,
+    /// How long a device's own SVID lives.
+    pub device_ttl_seconds: u64,
 }
 
-/// A workload's SVID. The device's signature shows that its agent asked, and nobody on the way.
-pub(crate) async fn workload_svid(
-    server: &Server,
-    device: &Device,
-    request: &edge::WorkloadSvidRequest,
-    now: UnixTime,
-) -> Result<Chain, SvidError> {
-    verify_device_signature(
-        &device.record.device_key_spki,
-        WORKLOAD_SVID_TYPE,
-        &workload_svid_body(&request.entry_id, &request.csr),
-        &request.device_signature,
-    )?;
-    let csr = Csr::parse(&request.csr)?;
-    let entries = server.entries.of(&device.id);
-    let entry = entries.iter().find(|entry| entry.id == request.entry_id).ok_or(SvidError::NoEntry)?;
-    let entitlement = entitlement(entry).ok_or(StoreError::Corrupt { column: "entries.spiffe_id" })?;
-    let grant = decide(&device.state, SvidRequest::Workload { entitlement: &entitlement, csr: &csr }, now)?;
-    server.metrics.svid_issued();
-    Ok(server.authority.sign_svid(&server.store, grant, &device.id, Some(&entry.id), now).await?)
+/// A device's request on behalf of a workload.
+#[derive(Clone, Debug)]
+pub(crate) struct WorkloadRequest {
+    pub entry_id: String,
+    /// PKCS#10 DER, signed by the workload's key.
+    pub csr: Bytes,
+    /// The device key's, over [`workload_svid_body`].
+    pub device_signature: Bytes,
+}
+
+impl Granting {
+    /// The device's own SVID, for the key that its AK certified.
+    pub(crate) async fn device_svid(&self, device: &Device, now: UnixTime) -> Result<Chain, SvidError> {
+        let request =
+            SvidRequest::Device { key: &device.record.device_key_spki, ttl_seconds: self.device_ttl_seconds };
+        let grant = decide(&device.state, request, now)?;
+        Ok(self.authority.sign_svid(&self.store, grant, &device.id, None, now).await?)
+    }
+
+    /// A workload's SVID. The device's signature shows that its agent asked, and nobody on the way.
+    pub(crate) async fn workload_svid(
+        &self,
+        device: &Device,
+        request: &WorkloadRequest,
+        now: UnixTime,
+    ) -> Result<Chain, SvidError> {
+        verify_device_signature(
+            &device.record.device_key_spki,
+            WORKLOAD_SVID_TYPE,
+            &workload_svid_body(&request.entry_id, &request.csr),
+            &request.device_signature,
+        )?;
+        let csr = Csr::parse(&request.csr)?;
+        let entries = self.entries.of(&device.id);
+        let entry = entries.iter().find(|entry| entry.id == request.entry_id).ok_or(SvidError::NoEntry)?;
+        let entitlement = entitlement(entry).ok_or(StoreError::Corrupt { column: "entries.spiffe_id" })?;
+        let request = SvidRequest::Workload { entitlement: &entitlement, csr: &csr };
+        let grant = decide(&device.state, request, now)?;
+        Ok(self.authority.sign_svid(&self.store, grant, &device.id, Some(&entry.id), now).await?)
+    }
 }
 
 /// Why there is no SVID.

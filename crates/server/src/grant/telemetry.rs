@@ -4,25 +4,45 @@ use assay_evidence::time::UnixTime;
 use assay_telemetry::{BootEpoch, OpenError, SequenceError, SequenceState, Statement, StatementError};
 use assay_trust::grant::telemetry::{TelemetryRequest, decide};
 use assay_trust::grant::{Denied, telemetry::TelemetryGrant};
-use assay_wire::edge;
+use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::attest::finding_to_wire;
+use crate::audit::Leaf;
 use crate::device::{Device, DeviceError};
+use crate::in_force::policies::Policies;
 use crate::outcome::{Kind, Outcome};
-use crate::parts::Server;
-use crate::store::{AcceptTelemetry, RefuseTelemetry, StoreError};
+use crate::store::{AcceptTelemetry, RefuseTelemetry, Store, StoreError};
+
+/// A batch as a device hands it in.
+#[derive(Clone, Debug)]
+pub(crate) struct Batch {
+    /// The exact bytes that were signed.
+    pub statement: Bytes,
+    /// The device key's signature.
+    pub signature: Bytes,
+    /// The exact bytes of the payload.
+    pub payload: Bytes,
+}
+
+/// What became of a batch that is the device's.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// It is stored; its leaf is the receipt.
+    Accepted(Leaf),
+    /// The device's state or place do not allow it.
+    Denied(Denied),
+}
 
 /// Takes a batch in, or says why not. A denial is an answer; what is broken or forged is an error.
 pub(crate) async fn submit(
-    server: &Server,
-    request: edge::SubmitRequest,
+    (store, policies): (&Store, &Policies),
+    batch: &Batch,
     now: UnixTime,
-) -> Result<edge::SubmitResponse, SubmitError> {
+) -> Result<Answer, SubmitError> {
     for _ in 0..ATTEMPTS_MAX {
-        match attempt(server, &request, now).await {
+        match attempt(store, policies, batch, now).await {
             Err(SubmitError::Store(StoreError::Conflict)) => {}
             outcome => return outcome,
         }
@@ -31,30 +51,18 @@ pub(crate) async fn submit(
 }
 
 async fn attempt(
-    server: &Server,
-    request: &edge::SubmitRequest,
+    store: &Store,
+    policies: &Policies,
+    sent: &Batch,
     now: UnixTime,
-) -> Result<edge::SubmitResponse, SubmitError> {
+) -> Result<Answer, SubmitError> {
     // Whose key to verify with is all that is read before the signature holds.
-    let stated = assay_telemetry::stated_device(&request.statement)?;
-    let device = Device::load(&server.store, &stated).await?.ok_or(SubmitError::UnknownDevice)?;
+    let stated = assay_telemetry::stated_device(&sent.statement)?;
+    let device = Device::load(store, &stated).await?.ok_or(SubmitError::UnknownDevice)?;
     let spki = &device.record.device_key_spki;
-    let batch = assay_telemetry::open(&request.statement, &request.signature, &request.payload, spki)?;
-
-    let stored = server.store.telemetry_position(device.id.as_str()).await?;
-    let revision = stored.as_ref().map_or(0, |stored| stored.revision);
-    let position = match stored {
-        Some(stored) => read_position(&stored.position)?,
-        None => SequenceState::default(),
-    };
-    let (position, missing) = match position.check(&batch) {
-        Ok(next) => (next, None),
-        // What a device dropped is gone; the gap goes on record with the batch after it.
-        Err(SequenceError::Gap { expected, resume, .. }) => (resume, Some(expected)),
-        Err(error) => return Err(error.into()),
-    };
-
-    let policy = server.policies.of(&device).compiled;
+    let batch = assay_telemetry::open(&sent.statement, &sent.signature, &sent.payload, spki)?;
+    let (from_revision, next, missing) = next_position(store, &device, &batch).await?;
+    let policy = policies.of(&device).compiled;
     let location = policy.as_ref().and_then(|policy| policy.location());
     let statement = batch.statement();
     match decide(&device.state, TelemetryRequest { batch: &batch, location }, now) {
@@ -62,38 +70,51 @@ async fn attempt(
             let accept = AcceptTelemetry {
                 device_id: device.id.to_string(),
                 state_version: grant.state_version(),
-                from_revision: revision,
-                position: write_position(&position),
+                from_revision,
+                position: write_position(&next)?,
                 received_at: now,
                 sequence: grant.sequence(),
                 items: statement.items,
                 location: grant.place().unwrap_or_default().to_owned(),
                 detail: detail(statement, &batch.statement_sha256(), &grant, missing),
-                statement: request.statement.to_vec(),
-                signature: request.signature.to_vec(),
-                payload: request.payload.to_vec(),
+                statement: sent.statement.to_vec(),
+                signature: sent.signature.to_vec(),
+                payload: sent.payload.to_vec(),
             };
-            let receipt = server.store.commit(accept).await?;
-            server.metrics.telemetry(true);
-            Ok(edge::SubmitResponse {
-                accepted: true,
-                reason: String::new(),
-                ledger_sequence: receipt.index,
-                ledger_hash: receipt.hash.to_vec().into(),
-                findings: Vec::new(),
-            })
+            Ok(Answer::Accepted(store.commit(accept).await?))
         }
-        Err(denied) => refuse(server, &device, statement.sequence, &denied, now).await,
+        Err(denied) => refuse(store, &device, statement.sequence, denied, now).await,
+    }
+}
+
+/// Where the device's chain stands after a batch: the revision it was checked against, the position, and from where on
+/// batches are missing.
+async fn next_position(
+    store: &Store,
+    device: &Device,
+    batch: &assay_telemetry::Opened,
+) -> Result<(u64, SequenceState, Option<u64>), SubmitError> {
+    let stored = store.telemetry_position(device.id.as_str()).await?;
+    let revision = stored.as_ref().map_or(0, |stored| stored.revision);
+    let position = match stored {
+        Some(stored) => read_position(&stored.position)?,
+        None => SequenceState::default(),
+    };
+    match position.check(batch) {
+        Ok(next) => Ok((revision, next, None)),
+        // What a device dropped is gone; the gap goes on record with the batch after it.
+        Err(SequenceError::Gap { expected, resume, .. }) => Ok((revision, resume, Some(expected))),
+        Err(error) => Err(error.into()),
     }
 }
 
 async fn refuse(
-    server: &Server,
+    store: &Store,
     device: &Device,
     sequence: u64,
-    denied: &Denied,
+    denied: Denied,
     now: UnixTime,
-) -> Result<edge::SubmitResponse, SubmitError> {
+) -> Result<Answer, SubmitError> {
     let refusal = RefuseTelemetry {
         device_id: device.id.to_string(),
         sequence,
@@ -101,15 +122,9 @@ async fn refuse(
         code: denied.code().to_owned(),
         reason: denied.to_string(),
     };
-    server.store.commit(refusal).await?;
-    server.metrics.telemetry(false);
+    store.commit(refusal).await?;
     tracing::info!(device = %device.id, sequence, code = denied.code(), reason = %denied, "telemetry refused");
-    Ok(edge::SubmitResponse {
-        accepted: false,
-        reason: format!("{}: {denied}", denied.code()),
-        findings: denied.finding().iter().map(finding_to_wire).collect(),
-        ..edge::SubmitResponse::default()
-    })
+    Ok(Answer::Denied(denied))
 }
 
 fn detail(statement: &Statement, sha256: &[u8], grant: &TelemetryGrant, missing_from: Option<u64>) -> String {
@@ -131,7 +146,7 @@ struct Position {
     statement_sha256: String,
 }
 
-fn write_position(state: &SequenceState) -> String {
+fn write_position(state: &SequenceState) -> Result<String, StoreError> {
     let position = Position {
         key_id: HEXLOWER.encode(&state.key_id),
         reset_count: state.boot_epoch.reset_count,
@@ -139,7 +154,7 @@ fn write_position(state: &SequenceState) -> String {
         sequence: state.sequence,
         statement_sha256: HEXLOWER.encode(&state.statement_sha256),
     };
-    serde_json::to_string(&position).unwrap_or_default()
+    serde_json::to_string(&position).map_err(|_| StoreError::Unwritable)
 }
 
 fn read_position(text: &str) -> Result<SequenceState, StoreError> {
@@ -217,7 +232,7 @@ mod tests {
             sequence: 41,
             statement_sha256: [9; 32],
         };
-        assert_eq!(read_position(&write_position(&state)).unwrap(), state);
+        assert_eq!(read_position(&write_position(&state).unwrap()).unwrap(), state);
         assert!(read_position("{}").is_err());
     }
 }

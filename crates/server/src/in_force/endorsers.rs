@@ -10,19 +10,20 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
+use assay_evidence::Failure;
+use assay_evidence::request::DeviceIdentity;
 use assay_evidence::time::UnixTime;
 use assay_evidence::tpm::ek_certificate::{CertificateError, Endorsers, TrustAnchor};
 use assay_evidence::tpm::endorsement::Endorsement;
+use assay_evidence::tpm::idevid::{self, ShownIdentity, verify_device_identity};
 use assay_evidence::tpm::public_area::{PublicArea, PublicAreaError};
 use assay_evidence::tpm::revocation::{LIST_BYTES_MAX, RevocationList, RevocationListError};
-use assay_wire::edge;
 use bytes::Bytes;
-use prost::Message;
 use thiserror::Error;
 use tokio::sync::watch;
 
+use crate::archive::form::{EndorserFiles, read_endorsers, write_endorsers};
 use crate::config::Config;
-use crate::store::IdentityRecord;
 
 /// The door to the endorsers in force.
 #[derive(Debug)]
@@ -45,17 +46,8 @@ pub(crate) struct Endorsing {
     pub identities: Endorsers,
     /// The files they were read from, as evidence is kept with.
     pub kept: Bytes,
-}
-
-/// The contents of the files, each as it was.
-#[derive(Clone, PartialEq, Message)]
-struct Files {
-    #[prost(bytes = "vec", repeated, tag = "1")]
-    ek_anchors: Vec<Vec<u8>>,
-    #[prost(bytes = "vec", repeated, tag = "2")]
-    idevid_anchors: Vec<Vec<u8>>,
-    #[prost(bytes = "vec", repeated, tag = "3")]
-    lists: Vec<Vec<u8>>,
+    /// Counts how often they changed.
+    pub version: u64,
 }
 
 /// What changes about a file when its content does.
@@ -104,7 +96,7 @@ impl EndorsersInForce {
         let contents = |files: &[Seen]| -> Result<Vec<Vec<u8>>, EndorsersError> {
             files.iter().map(|Seen { path, .. }| read(path)).collect()
         };
-        let files = Files {
+        let files = EndorserFiles {
             ek_anchors: contents(&eks)?,
             idevid_anchors: contents(&identities)?,
             lists: contents(&lists)?,
@@ -116,7 +108,10 @@ impl EndorsersInForce {
             let (issuer, next_update) = (list.issuer(), list.next_update());
             tracing::info!(issuer, revoked = list.revoked_count(), %next_update, "revocation list in force");
         }
-        self.current.send_replace(Endorsing::new(ek_anchors, idevid_anchors, lists, &files));
+        let new = Endorsing::new(ek_anchors, idevid_anchors, lists, &files);
+        self.current.send_modify(|current| {
+            *current = Endorsing { version: current.version.saturating_add(1), ..new };
+        });
         Ok(true)
     }
 }
@@ -126,15 +121,20 @@ impl Endorsing {
         ek_anchors: Vec<TrustAnchor>,
         idevid_anchors: Vec<TrustAnchor>,
         lists: Vec<RevocationList>,
-        files: &Files,
+        files: &EndorserFiles,
     ) -> Endorsing {
         let eks = Endorsers::new(ek_anchors, lists);
-        Endorsing { identities: eks.with_anchors(idevid_anchors), eks, kept: files.encode_to_vec().into() }
+        Endorsing {
+            identities: eks.with_anchors(idevid_anchors),
+            eks,
+            kept: write_endorsers(files).into(),
+            version: 0,
+        }
     }
 
     /// Who they were when evidence was kept; `None` where that is not what this server writes.
     pub(crate) fn of_kept(kept: &[u8]) -> Option<Endorsing> {
-        let files = Files::decode(kept).ok()?;
+        let files = read_endorsers(kept)?;
         let anchors = |files: &[Vec<u8>]| {
             let read = files.iter().map(|bytes| TrustAnchor::from_pem_or_der(bytes).ok());
             Some(read.collect::<Option<Vec<_>>>()?.concat())
@@ -147,17 +147,42 @@ impl Endorsing {
     /// The EK that a device shows and who vouches for it, with the identity that it shows beside it.
     pub(crate) fn endorsement(
         &self,
-        shown: &edge::EnrollBegin,
+        shown: &DeviceIdentity,
         at: UnixTime,
     ) -> Result<Endorsement, PublicAreaError> {
         let ek = PublicArea::parse_tpm2b(&shown.ek_public)?;
         let intermediates: Vec<&[u8]> = shown.ek_intermediates.iter().map(AsRef::as_ref).collect();
         let endorsement = Endorsement::verify(&ek, &shown.ek_certificate, &intermediates, &self.eks, at);
-        Ok(match IdentityRecord::shown(shown).verify(&self.identities, at) {
+        Ok(match verify_identity(shown, &self.identities, at) {
             Some(identity) => endorsement.with_identity(identity),
             None => endorsement,
         })
     }
+}
+
+/// Verifies keys and certificates of the identity that a device shows. `None`: it shows none, or nobody is trusted to
+/// vouch for any.
+pub(crate) fn verify_identity(
+    shown: &DeviceIdentity,
+    endorsers: &Endorsers,
+    at: UnixTime,
+) -> Option<Result<idevid::DeviceIdentity, Vec<Failure>>> {
+    let shows_none =
+        [&shown.iak_public, &shown.iak_certificate, &shown.idevid_public, &shown.idevid_certificate]
+            .iter()
+            .all(|part| part.is_empty());
+    if (shows_none && shown.idevid_intermediates.is_empty()) || endorsers.is_empty() {
+        return None;
+    }
+    let intermediates: Vec<&[u8]> = shown.idevid_intermediates.iter().map(AsRef::as_ref).collect();
+    let shown = ShownIdentity {
+        iak_public: &shown.iak_public,
+        iak_certificate: &shown.iak_certificate,
+        idevid_public: &shown.idevid_public,
+        idevid_certificate: &shown.idevid_certificate,
+        intermediates: &intermediates,
+    };
+    Some(verify_device_identity(&shown, endorsers, at))
 }
 
 fn parse_anchors(contents: &[Vec<u8>], files: &[Seen]) -> Result<Vec<TrustAnchor>, EndorsersError> {
@@ -289,11 +314,11 @@ mod tests {
         std::fs::write(path("list"), maker.revoke(&[&device.ek.certificate_serial()]).unwrap()).unwrap();
         let config = Config { ek_anchors: vec![path("root")], ..Config::default() };
         let revoking = Config { ek_crls: vec![path("list")], ..config.clone() };
-        let shown = edge::EnrollBegin {
+        let shown = DeviceIdentity {
             ek_public: device.ek.public_area().to_vec().into(),
             ek_certificate: device.ek_certificate.clone().into(),
             ek_intermediates: device.ek_intermediates.iter().cloned().map(Into::into).collect(),
-            ..edge::EnrollBegin::default()
+            ..DeviceIdentity::default()
         };
         for (config, revoked) in [(config, false), (revoking, true)] {
             let current = EndorsersInForce::open(&config).unwrap().current();

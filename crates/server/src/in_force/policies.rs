@@ -4,7 +4,7 @@
 //! opened again from what was signed. The one exception can be recomputed from what is signed: the union of a roll-out.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use assay_evidence::time::UnixTime;
 use assay_identity::SpiffeId;
@@ -17,7 +17,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::device::Device;
-use crate::store::{NewPolicy, PlanStep, PolicyRecord, Store, StoreError, Transaction};
+use crate::store::{NewPolicy, PlanStep, PolicyRecord, Store, StoreError};
 use crate::thread::{Panicked, aside};
 
 /// What a device is appraised under now.
@@ -43,6 +43,8 @@ pub(crate) struct PlanInForce {
 #[derive(Debug)]
 pub(crate) struct Policies {
     current: watch::Sender<Arc<PlanInForce>>,
+    /// Policies about to be stored, the latest last. Locked for a moment at a time.
+    expected: Mutex<Vec<(Key, Arc<CompiledPolicy>)>>,
     /// Who has to have signed a policy; empty: nobody.
     signers: PolicySigners,
 }
@@ -50,7 +52,7 @@ pub(crate) struct Policies {
 impl Policies {
     /// Loads the policies in force from the store.
     pub(crate) async fn open(store: &Store, signers: PolicySigners) -> Result<Policies, PolicyLoadError> {
-        let policies = Policies { current: watch::Sender::default(), signers };
+        let policies = Policies { current: watch::Sender::default(), expected: Mutex::default(), signers };
         policies.current.send_replace(policies.load(store).await?);
         Ok(policies)
     }
@@ -80,7 +82,7 @@ impl Policies {
         self.current.subscribe()
     }
 
-    /// The plan as the store has it: what a change is decided on. Another's change may be there that was not announced
+    /// The plan as the store has it: what a change is decided on. Another's change may be there that is not in force
     /// yet.
     pub(crate) async fn load(&self, store: &Store) -> Result<Arc<PlanInForce>, PolicyLoadError> {
         let record = store.plan().await?;
@@ -110,6 +112,9 @@ impl Policies {
         revision: u64,
     ) -> Result<Option<Arc<CompiledPolicy>>, PolicyLoadError> {
         let (record, signers) = (store.policy(revision).await?, self.signers.clone());
+        if let Some(expected) = self.expected(&record) {
+            return Ok(Some(expected));
+        }
         let citation = format!("{} v{}", record.name, record.version);
         let union = assignment.rollout.filter(|rollout| rollout.union == revision);
         let policy = match union {
@@ -131,32 +136,30 @@ impl Policies {
         }
     }
 
-    /// Commits a change of the plan and lets everyone know; `None` if another change came first.
-    pub(crate) async fn commit<T: Transaction>(
-        &self,
-        store: &Store,
-        change: T,
-        next: PlanInForce,
-    ) -> Result<Option<T::Output>, StoreError> {
-        match store.commit(change).await {
-            Ok(output) => {
-                self.announce(next);
-                Ok(Some(output))
-            }
-            Err(StoreError::Conflict) => Ok(None),
-            Err(error) => Err(error),
-        }
+    /// Holds on to a policy that is about to be stored, so that it is not compiled again when it comes into force.
+    pub(crate) fn expect(&self, published: &[Published]) {
+        let mut expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        let excess = (expected.len() + published.len()).saturating_sub(EXPECTED_MAX);
+        let gone = excess.min(expected.len());
+        expected.drain(..gone);
+        expected.extend(published.iter().map(|one| (key(&one.record), one.compiled.clone())));
     }
 
-    /// Of two changes at once the later one stays, in whatever order they are announced.
-    pub(crate) fn announce(&self, next: PlanInForce) {
+    /// Puts in force what the store has. What was expected and did not come is let go.
+    pub(crate) async fn reload(&self, store: &Store) -> Result<(), PolicyLoadError> {
+        let next = self.load(store).await?;
+        self.expected.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.current.send_if_modified(|current| {
-            let newer = current.version < next.version;
-            if newer {
-                *current = Arc::new(next);
-            }
-            newer
+            let other = current.version != next.version;
+            *current = next;
+            other
         });
+        Ok(())
+    }
+
+    fn expected(&self, record: &PolicyRecord) -> Option<Arc<CompiledPolicy>> {
+        let expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        expected.iter().find(|(of, _)| *of == key(record)).map(|(_, compiled)| compiled.clone())
     }
 }
 
@@ -192,15 +195,6 @@ impl PlanInForce {
     pub(crate) fn step(&self, assignment: &Assignment, by: &str, at: UnixTime) -> PlanStep {
         PlanStep { from_version: self.version, assignment: assignment.clone(), at, by: by.to_owned() }
     }
-
-    /// The next plan, with what is published for it; what it has no use for is let go.
-    pub(crate) fn next(&self, plan: Plan, published: &[Published]) -> PlanInForce {
-        let published = published.iter().map(|one| (one.record.revision, one.compiled.clone()));
-        let mut known: HashMap<_, _> = published.collect();
-        known.extend(self.compiled.iter().map(|(revision, policy)| (*revision, policy.clone())));
-        let compiled = plan.revisions().filter_map(|revision| known.remove_entry(&revision)).collect();
-        PlanInForce { version: self.version.saturating_add(1), plan, compiled }
-    }
 }
 
 /// A policy of 100,000 files takes longer than a stream should wait.
@@ -208,6 +202,16 @@ async fn compile(policy: Policy) -> Result<Arc<CompiledPolicy>, PolicyLoadError>
     let compiled = aside(move || CompiledPolicy::new(policy)).await?;
     Ok(Arc::new(compiled?))
 }
+
+/// What tells a policy that is stored from one that was to be: another may have taken its revision.
+type Key = (u64, String, u64, String);
+
+fn key(record: &PolicyRecord) -> Key {
+    (record.revision, record.name.clone(), record.version, record.digest.clone())
+}
+
+/// Policies of one change.
+const EXPECTED_MAX: usize = 4;
 
 /// A policy about to be stored, known to be usable.
 #[derive(Debug)]
@@ -288,52 +292,65 @@ async fn vouched_union(
 mod tests {
     use assay_evidence::{HashAlgorithm, PcrIndex};
     use assay_trust::labels::Selector;
+    use tempfile::TempDir;
 
     use super::*;
-    use crate::store::NewPolicy;
+    use crate::store::{FILE_NAME, SetPolicy};
 
-    fn published(revision: u64) -> Published {
+    async fn publish(store: &Store, policies: &Policies, selector: &str, revision: u64) {
         let mut policy = Policy::new("base");
+        policy.version = revision;
         policy.allow_pcr(PcrIndex::new(0).unwrap(), HashAlgorithm::Sha256.zero());
         let record = NewPolicy {
             revision,
             name: policy.name.clone(),
             version: revision,
-            text: String::new(),
-            digest: String::new(),
+            text: policy.to_toml(),
+            digest: policy.digest().to_hex(),
             set_at: UnixTime(0),
             set_by: String::new(),
             envelope: None,
         };
-        Published { record, compiled: Arc::new(CompiledPolicy::new(policy).unwrap()) }
+        let selector: Selector = selector.parse().unwrap();
+        let in_force = policies.load(store).await.unwrap();
+        let plan = in_force.plan.assign(&selector, "base", revision).unwrap();
+        let step = in_force.step(plan.assigned(&selector).unwrap(), "operator", UnixTime(0));
+        let compiled = Arc::new(CompiledPolicy::new(policy).unwrap());
+        policies.expect(&[Published { record: record.clone(), compiled }]);
+        store.commit(SetPolicy { step, policy: record }).await.unwrap();
+        policies.reload(store).await.unwrap();
     }
 
-    fn assign(from: &PlanInForce, revision: u64) -> PlanInForce {
-        let plan = from.plan.assign(&Selector::default(), "base", revision).unwrap();
-        from.next(plan, &[published(revision)])
-    }
-
-    #[test]
-    fn a_policy_is_held_once_and_let_go_when_nothing_is_judged_by_it() {
-        let first = assign(&PlanInForce::default(), 1);
-        let held = Arc::downgrade(first.compiled(1).unwrap());
-        assert_eq!(held.strong_count(), 1);
-        let other: Selector = "site=paris".parse().unwrap();
-        let second = first.next(first.plan.assign(&other, "base", 2).unwrap(), &[published(2)]);
-        drop(first);
+    #[tokio::test]
+    async fn a_policy_is_held_once_and_let_go_when_nothing_is_judged_by_it() {
+        let folder = TempDir::new().unwrap();
+        let store = Store::open(&folder.path().join(FILE_NAME)).await.unwrap();
+        let policies = Policies::open(&store, PolicySigners::default()).await.unwrap();
+        publish(&store, &policies, "", 1).await;
+        let held = Arc::downgrade(policies.current().compiled(1).unwrap());
+        assert_eq!(held.strong_count(), 1, "what was expected is not held twice");
+        publish(&store, &policies, "site=paris", 2).await;
         assert_eq!(held.strong_count(), 1, "carried over, not made anew");
-        let third = assign(&second, 3);
-        drop(second);
-        assert!(held.upgrade().is_none() && third.compiled(2).is_some());
+        publish(&store, &policies, "", 3).await;
+        assert!(held.upgrade().is_none() && policies.current().compiled(2).is_some());
     }
 
-    #[test]
-    fn of_two_plans_the_later_one_stays() {
-        let policies = Policies { current: watch::Sender::default(), signers: PolicySigners::default() };
-        let first = assign(&policies.current(), 1);
-        let second = assign(&first, 2);
-        policies.announce(second);
-        policies.announce(first);
-        assert_eq!(policies.current().plan.revisions().collect::<Vec<_>>(), [2]);
+    #[tokio::test]
+    async fn what_another_stored_in_its_place_is_not_what_was_expected() {
+        let folder = TempDir::new().unwrap();
+        let store = Store::open(&folder.path().join(FILE_NAME)).await.unwrap();
+        let [ours, theirs] = [
+            Policies::open(&store, PolicySigners::default()).await.unwrap(),
+            Policies::open(&store, PolicySigners::default()).await.unwrap(),
+        ];
+        publish(&store, &theirs, "", 1).await;
+        let stored = theirs.current().compiled(1).unwrap().clone();
+        let mut other = Policy::new("other");
+        other.allow_pcr(PcrIndex::new(0).unwrap(), HashAlgorithm::Sha256.zero());
+        let record = NewPolicy { name: other.name.clone(), ..store.policy(1).await.unwrap() };
+        let compiled = Arc::new(CompiledPolicy::new(other).unwrap());
+        ours.expect(&[Published { record, compiled }]);
+        ours.reload(&store).await.unwrap();
+        assert_eq!(ours.current().compiled(1).unwrap().citation(), stored.citation());
     }
 }

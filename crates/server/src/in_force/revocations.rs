@@ -1,8 +1,7 @@
 //! The revocation list in force: signed anew at every withdrawal and before it grows stale.
 //!
-//! The store gives every withdrawal a number within its transaction. Two may be published in the other order; the
-//! second then takes a number of its own, so a higher number always lists at least as much. Publishing wakes every
-//! attached stream.
+//! The store gives every withdrawal a number within its transaction. A list that is signed without one takes the next,
+//! so a higher number always lists at least as much. Every attached stream hears of a new list.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::clock::certificate_time;
 use crate::keys::{Authority, KeysError};
-use crate::store::{RenumberRevocationList, Store, StoreError, Withdrawn};
+use crate::store::{RenumberRevocationList, Store, StoreError, SvidRecord, Withdrawn};
 
 /// The list and everyone who has to hear of a new one.
 #[derive(Debug)]
@@ -46,12 +45,7 @@ impl RevocationList {
     ) -> Result<RevocationList, KeysError> {
         store.commit(RenumberRevocationList { step: RUN_STEP }).await?;
         let (records, number) = store.withdrawn_svids(now).await?;
-        let mut serials = HashMap::with_capacity(records.len());
-        for record in records {
-            let serial =
-                Serial::from_hex(&record.serial).ok_or(StoreError::Corrupt { column: "svids.serial" })?;
-            serials.insert(serial, (record.withdrawn_at.unwrap_or(now), record.not_after));
-        }
+        let serials = serials(records, now)?;
         let trust = Trust { bundle: authority.bundle().clone(), crls: CrlSet::default() };
         let list = RevocationList {
             authority,
@@ -66,10 +60,22 @@ impl RevocationList {
 
     /// Puts what was withdrawn on the list, at once.
     pub(crate) fn publish(&self, withdrawn: &Withdrawn, now: UnixTime) -> Result<(), KeysError> {
-        match withdrawn.list_number {
-            Some(number) => self.sign(number, &withdrawn.serials, now),
-            None => Ok(()),
-        }
+        self.sign(withdrawn.list_number.unwrap_or(0), &withdrawn.serials, now)
+    }
+
+    /// How many of the listed certificates have not ended.
+    pub(crate) fn standing(&self, now: UnixTime) -> u64 {
+        let listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        let standing = listed.serials.values().filter(|(_, not_after)| *not_after > now).count();
+        u64::try_from(standing).unwrap_or(u64::MAX)
+    }
+
+    /// Puts everything on the list that the store says has to be.
+    pub(crate) async fn reload(&self, store: &Store, now: UnixTime) -> Result<(), KeysError> {
+        let (records, number) = store.withdrawn_svids(now).await?;
+        let serials = serials(records, now)?;
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner).serials.extend(serials);
+        self.sign(number, &[], now)
     }
 
     /// Signs the same list again with a new end.
@@ -120,6 +126,18 @@ impl RevocationList {
         self.current.send_replace(Bytes::from(der));
         Ok(())
     }
+}
+
+fn serials(
+    records: Vec<SvidRecord>,
+    now: UnixTime,
+) -> Result<HashMap<Serial, (UnixTime, UnixTime)>, StoreError> {
+    let listed = |record: SvidRecord| {
+        let serial =
+            Serial::from_hex(&record.serial).ok_or(StoreError::Corrupt { column: "svids.serial" })?;
+        Ok((serial, (record.withdrawn_at.unwrap_or(now), record.not_after)))
+    };
+    records.into_iter().map(listed).collect()
 }
 
 const CLOCK_SKEW_SECONDS: u64 = 60;

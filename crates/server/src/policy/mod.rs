@@ -11,6 +11,8 @@ mod set;
 pub(crate) mod trial;
 mod widen;
 
+use std::sync::Arc;
+
 use assay_evidence::time::UnixTime;
 use assay_trust::PolicyError;
 use assay_trust::assignment::PlanError;
@@ -19,21 +21,45 @@ use assay_trust::policy::EnvelopeError;
 use assay_trust::rollout::{PercentError, Strain};
 use thiserror::Error;
 
-use crate::in_force::policies::{NotVouched, PolicyLoadError};
+use crate::in_force::policies::{NotVouched, PlanInForce, Policies, PolicyLoadError, Published};
 use crate::outcome::{Kind, Outcome};
-use crate::parts::Server;
-use crate::store::StoreError;
+use crate::store::{Store, StoreError, Transaction};
 use crate::thread::Panicked;
 
-pub(crate) use fall::{Devices, Fall};
+pub(crate) use fall::{Devices, Fall, devices_by_policy, would_fall};
 pub(crate) use publish::{Publisher, Submitted};
 pub(crate) use rollout::NewRollout;
+use trial::TrialError;
 pub(crate) use widen::RefusedFile;
 
-impl Server {
+/// A change of the plan, and who makes it: load, decide, commit. If another change came first, it is decided anew.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Planning<'a> {
+    pub store: &'a Store,
+    pub policies: &'a Policies,
+    pub by: &'a str,
+    pub now: UnixTime,
+}
+
+impl Planning<'_> {
     /// Numbers policies of a name that are published together.
-    async fn publisher(&self, name: &str, by: &str, now: UnixTime) -> Result<Publisher, StoreError> {
-        Publisher::of(&self.store, name, self.policies.is_signing_required(), by, now).await
+    async fn publisher(&self, name: &str) -> Result<Publisher, StoreError> {
+        Publisher::of(self.store, name, self.policies.is_signing_required(), self.by, self.now).await
+    }
+
+    /// The plan to decide on.
+    async fn load(&self) -> Result<Arc<PlanInForce>, PolicyLoadError> {
+        self.policies.load(self.store).await
+    }
+
+    /// Commits a change with what is published for it, and waits until it is in force; whether it was the first.
+    async fn commit(&self, change: impl Transaction, published: &[Published]) -> Result<bool, StoreError> {
+        self.policies.expect(published);
+        match self.store.commit_and_follow(change).await {
+            Ok(_) => Ok(true),
+            Err(StoreError::Conflict) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -114,6 +140,17 @@ impl From<PolicyLoadError> for PolicyChangeError {
             PolicyLoadError::NotVouched(error) => PolicyChangeError::NotVouched(error),
             PolicyLoadError::Panicked(error) => PolicyChangeError::Panicked(error),
             PolicyLoadError::Store(error) => PolicyChangeError::Store(error),
+        }
+    }
+}
+
+impl From<TrialError> for PolicyChangeError {
+    fn from(error: TrialError) -> Self {
+        match error {
+            TrialError::Policy(error) => PolicyChangeError::Policy(error),
+            TrialError::Panicked(error) => PolicyChangeError::Panicked(error),
+            TrialError::Store(error) => PolicyChangeError::Store(error),
+            TrialError::Busy => PolicyChangeError::Store(StoreError::Busy),
         }
     }
 }

@@ -1,17 +1,15 @@
 //! Taking a policy to its next version in stages, so that no device falls on the way.
-//!
-//! Load, decide, commit, announce. If another change came first, it is decided anew.
 
 use std::sync::Arc;
 
-use assay_evidence::time::UnixTime;
 use assay_trust::Policy;
 use assay_trust::labels::Selector;
 use assay_trust::rollout::{Percent, Rollout, Union, unite};
+use tokio::sync::Semaphore;
 
-use super::{ATTEMPTS_MAX, Fall, PolicyChangeError, Submitted, publish};
+use super::fall::would_fall;
+use super::{ATTEMPTS_MAX, Fall, Planning, PolicyChangeError, Submitted, publish};
 use crate::in_force::policies::vouched;
-use crate::parts::Server;
 use crate::store::{AbortRollout, FinishRollout, PolicyRecord, StartRollout, StoreError, WidenRollout};
 use crate::thread::aside;
 
@@ -46,26 +44,21 @@ pub(crate) struct Finished {
     pub accepted: Vec<Fall>,
 }
 
-impl Server {
+impl Planning<'_> {
     /// Publishes the new version and the union with the one in force, and lets the union judge the first devices.
-    pub(crate) async fn start_rollout(
-        &self,
-        rollout: NewRollout,
-        by: &str,
-        now: UnixTime,
-    ) -> Result<Started, PolicyChangeError> {
+    pub(crate) async fn start(&self, rollout: NewRollout) -> Result<Started, PolicyChangeError> {
         let NewRollout { text, selector, percent, force } = rollout;
         let submitted = publish::read(text, self.policies.signers()).await?;
         let new = Arc::new(submitted.policy.clone());
         for _ in 0..ATTEMPTS_MAX {
-            let in_force = self.policies.load(&self.store).await?;
+            let in_force = self.load().await?;
             let assigned = in_force.plan.may_start(&selector, &new.name)?;
             let Union { policy: union, strains } = self.union(assigned.revision, new.clone()).await?;
             if !strains.is_empty() && !force {
                 return Err(PolicyChangeError::Strained { strains });
             }
             // The union comes first, so that versions count up from stage to stage.
-            let mut publisher = self.publisher(&new.name, by, now).await?;
+            let mut publisher = self.publisher(&new.name).await?;
             let union = publisher.publish(Submitted::of_server(union)).await?;
             let published = publisher.publish(submitted.clone()).await?;
             let started = Started { union: union.record.clone(), new: published.record.clone() };
@@ -73,14 +66,13 @@ impl Server {
             let plan =
                 in_force.plan.start(&selector, &new.name, Rollout { id, union: id, new: last, percent })?;
             let change = StartRollout {
-                step: in_force.step(plan.assigned(&selector)?, by, now),
+                step: in_force.step(plan.assigned(&selector)?, self.by, self.now),
                 union: started.union.clone(),
                 new: started.new.clone(),
             };
-            let next = in_force.next(plan, &[union, published]);
-            if self.policies.commit(&self.store, change, next).await?.is_some() {
+            if self.commit(change, &[union, published]).await? {
                 let (policy, version) = (&new.name, started.new.version);
-                tracing::info!(policy, version, %selector, %percent, by, "roll-out started");
+                tracing::info!(policy, version, %selector, %percent, by = self.by, "roll-out started");
                 return Ok(started);
             }
         }
@@ -101,19 +93,13 @@ impl Server {
     }
 
     /// Lets the union judge more devices.
-    pub(crate) async fn widen_rollout(
-        &self,
-        name: &str,
-        percent: Percent,
-        by: &str,
-        now: UnixTime,
-    ) -> Result<(), PolicyChangeError> {
+    pub(crate) async fn widen_to(&self, name: &str, percent: Percent) -> Result<(), PolicyChangeError> {
         for _ in 0..ATTEMPTS_MAX {
-            let in_force = self.policies.load(&self.store).await?;
+            let in_force = self.load().await?;
             let plan = in_force.plan.widen(name, percent)?;
-            let change = WidenRollout(in_force.step(plan.rolled_out(name)?.0, by, now));
-            if self.policies.commit(&self.store, change, in_force.next(plan, &[])).await?.is_some() {
-                tracing::info!(policy = name, %percent, by, "roll-out widened");
+            let change = WidenRollout(in_force.step(plan.rolled_out(name)?.0, self.by, self.now));
+            if self.commit(change, &[]).await? {
+                tracing::info!(policy = name, %percent, by = self.by, "roll-out widened");
                 return Ok(());
             }
         }
@@ -121,26 +107,25 @@ impl Server {
     }
 
     /// Puts the new version in force alone. Devices that would fall forbid it, unless `force` accepts that.
-    pub(crate) async fn finish_rollout(
+    pub(crate) async fn finish(
         &self,
         name: &str,
+        trials: &Semaphore,
         force: bool,
-        by: &str,
-        now: UnixTime,
     ) -> Result<Finished, PolicyChangeError> {
         for _ in 0..ATTEMPTS_MAX {
-            let in_force = self.policies.load(&self.store).await?;
+            let in_force = self.load().await?;
             let (assigned, rollout) = in_force.plan.rolled_out(name)?;
-            let devices = self.would_fall(&in_force, assigned).await?;
+            let devices = would_fall(self.store, trials, &in_force, assigned).await?;
             if !devices.is_empty() && !force {
                 return Err(PolicyChangeError::WouldFall { devices });
             }
             let plan = in_force.plan.finish(name)?;
-            let step = in_force.step(plan.assigned(&assigned.selector)?, by, now);
+            let step = in_force.step(plan.assigned(&assigned.selector)?, self.by, self.now);
             let forced = u64::try_from(devices.len()).unwrap_or(u64::MAX);
             let change = FinishRollout { step, forced };
-            if self.policies.commit(&self.store, change, in_force.next(plan, &[])).await?.is_some() {
-                tracing::info!(policy = name, forced, by, "roll-out finished");
+            if self.commit(change, &[]).await? {
+                tracing::info!(policy = name, forced, by = self.by, "roll-out finished");
                 let version = in_force.compiled(rollout.new).map(|policy| policy.version());
                 return Ok(Finished { version, accepted: devices });
             }
@@ -149,19 +134,14 @@ impl Server {
     }
 
     /// Leaves the version in force that was; which one that is.
-    pub(crate) async fn abort_rollout(
-        &self,
-        name: &str,
-        by: &str,
-        now: UnixTime,
-    ) -> Result<Option<u64>, PolicyChangeError> {
+    pub(crate) async fn abort(&self, name: &str) -> Result<Option<u64>, PolicyChangeError> {
         for _ in 0..ATTEMPTS_MAX {
-            let in_force = self.policies.load(&self.store).await?;
+            let in_force = self.load().await?;
             let plan = in_force.plan.abort(name)?;
             let (assigned, _) = in_force.plan.rolled_out(name)?;
-            let change = AbortRollout(in_force.step(plan.assigned(&assigned.selector)?, by, now));
-            if self.policies.commit(&self.store, change, in_force.next(plan, &[])).await?.is_some() {
-                tracing::info!(policy = name, by, "roll-out aborted");
+            let change = AbortRollout(in_force.step(plan.assigned(&assigned.selector)?, self.by, self.now));
+            if self.commit(change, &[]).await? {
+                tracing::info!(policy = name, by = self.by, "roll-out aborted");
                 return Ok(in_force.compiled(assigned.revision).map(|policy| policy.version()));
             }
         }

@@ -3,28 +3,24 @@
 use std::collections::HashMap;
 
 use assay_evidence::Digest;
-use assay_evidence::time::UnixTime;
 use assay_trust::Policy;
 
-use super::{PolicyChangeError, Submitted};
+use super::{Planning, PolicyChangeError, Submitted};
 use crate::device::Device;
 use crate::in_force::policies::PlanInForce;
-use crate::parts::Server;
 use crate::store::RevisePolicies;
 use crate::thread::aside;
 
 /// A file that a policy refused.
 #[derive(Clone, Debug)]
 pub(crate) struct RefusedFile {
-    /// Its path, as the finding has it.
-    pub claim: String,
     /// Its path.
     pub path: Vec<u8>,
     /// What was measured of it.
     pub digest: Digest,
 }
 
-impl Server {
+impl Planning<'_> {
     /// The policies of the device's assignment with the files in them, those of a roll-out as well: what an operator
     /// accepts stays accepted when it ends. `None` where that changes nothing.
     pub(crate) async fn widened(
@@ -32,13 +28,11 @@ impl Server {
         device: &Device,
         in_force: &PlanInForce,
         files: &[RefusedFile],
-        by: &str,
-        now: UnixTime,
-    ) -> Result<Option<(RevisePolicies, PlanInForce)>, PolicyChangeError> {
+    ) -> Result<Option<RevisePolicies>, PolicyChangeError> {
         let Some(assigned) = in_force.plan.of(&device.labels).filter(|_| !files.is_empty()) else {
             return Ok(None);
         };
-        let mut publisher = self.publisher(&assigned.name, by, now).await?;
+        let mut publisher = self.publisher(&assigned.name).await?;
         let (mut revised, mut published) = (HashMap::new(), Vec::new());
         for revision in assigned.revisions() {
             let (text, files) = (self.store.policy(revision).await?.text, files.to_vec());
@@ -56,9 +50,9 @@ impl Server {
         }
         let revise = |revision| revised.get(&revision).copied().unwrap_or(revision);
         let plan = in_force.plan.revise(&assigned.selector, revise)?;
-        let step = in_force.step(plan.assigned(&assigned.selector)?, by, now);
-        let policies = published.iter().map(|one| one.record.clone()).collect();
-        Ok(Some((RevisePolicies { step, policies }, in_force.next(plan, &published))))
+        let step = in_force.step(plan.assigned(&assigned.selector)?, self.by, self.now);
+        self.policies.expect(&published);
+        Ok(Some(RevisePolicies { step, policies: published.into_iter().map(|one| one.record).collect() }))
     }
 }
 

@@ -4,7 +4,7 @@ use assay_evidence::time::UnixTime;
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
-use super::{Store, StoreError, loaded, stored};
+use super::{Store, StoreError, Unit, loaded, stored};
 
 /// An attestation result as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,13 +22,18 @@ pub struct AppraisalRecord {
 }
 
 impl Store {
-    /// The last recorded result of a device.
-    pub async fn last_appraisal(&self, device_id: &str) -> Result<Option<AppraisalRecord>, StoreError> {
+    /// The last recorded result of a device, and its leaf.
+    pub async fn last_appraisal(
+        &self,
+        device_id: &str,
+    ) -> Result<Option<(u64, AppraisalRecord)>, StoreError> {
         let row = sqlx::query("SELECT * FROM appraisals WHERE device_id = $1 ORDER BY leaf DESC LIMIT 1")
             .bind(device_id)
             .fetch_optional(&self.readers)
             .await?;
-        row.as_ref().map(appraisal).transpose()
+        let result =
+            |row: &SqliteRow| Ok((loaded(row.try_get("leaf")?, "appraisals.leaf")?, appraisal(row)?));
+        row.as_ref().map(result).transpose()
     }
 
     /// A recorded result and whose it is.
@@ -83,6 +88,18 @@ pub(super) async fn insert(
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// Refuses unless this is the device's last result still.
+pub(super) async fn is_last(unit: &mut Unit, device_id: &str, leaf: u64) -> Result<(), StoreError> {
+    let row = sqlx::query("SELECT MAX(leaf) AS leaf FROM appraisals WHERE device_id = $1")
+        .bind(device_id)
+        .fetch_one(unit.connection())
+        .await?;
+    match row.try_get::<Option<i64>, _>("leaf")? {
+        Some(last) if last == stored(leaf) => Ok(()),
+        _ => Err(StoreError::Conflict),
+    }
 }
 
 fn appraisal(row: &SqliteRow) -> Result<AppraisalRecord, StoreError> {

@@ -5,8 +5,21 @@ use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use tokio_stream::Stream;
 
-use super::{Store, StoreError, loaded, stored};
-use crate::audit::{Head, Leaf};
+use super::{Committed, Store, StoreError, Withdrawn, loaded, stored};
+use crate::audit::{Head, Kind, Leaf};
+
+/// What memory is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// Leaves in the trail.
+    pub leaves: u64,
+    /// The plan's version.
+    pub plan: u64,
+    /// Registration entries.
+    pub entries: u64,
+    /// Certificates that a revocation list has to name.
+    pub withdrawn: u64,
+}
 
 impl Store {
     /// Leaves from index `from` on, at most `limit`.
@@ -17,6 +30,69 @@ impl Store {
             .fetch_all(&self.readers)
             .await?;
         rows.iter().map(leaf).collect()
+    }
+
+    /// Leaves from index `from` on and before `end`, with what fell with each.
+    pub(crate) async fn committed(
+        &self,
+        from: u64,
+        end: u64,
+        limit: u32,
+    ) -> Result<Vec<Committed>, StoreError> {
+        let mut reading = self.readers.begin().await?;
+        let leaves = sqlx::query(
+            "SELECT leaf, kind, subject FROM audit WHERE leaf >= $1 AND leaf < $2 ORDER BY leaf LIMIT $3",
+        )
+        .bind(stored(from))
+        .bind(stored(end))
+        .bind(i64::from(limit))
+        .fetch_all(&mut *reading)
+        .await?;
+        let fallen = sqlx::query(
+            "SELECT serial, not_after, withdrawn_leaf FROM svids WHERE withdrawn_leaf >= $1 AND withdrawn_leaf < $2",
+        )
+        .bind(stored(from))
+        .bind(stored(end))
+        .fetch_all(&mut *reading)
+        .await?;
+        let mut committed = Vec::with_capacity(leaves.len());
+        for row in &leaves {
+            let kind: &str = row.try_get("kind")?;
+            committed.push(Committed {
+                leaf: loaded(row.try_get("leaf")?, "audit.leaf")?,
+                kind: Kind::from_name(kind),
+                subject: row.try_get("subject")?,
+                withdrawn: Withdrawn::default(),
+            });
+        }
+        for row in &fallen {
+            let leaf = loaded(row.try_get("withdrawn_leaf")?, "svids.withdrawn_leaf")?;
+            if let Some(one) = committed.iter_mut().find(|one| one.leaf == leaf) {
+                let not_after = UnixTime(loaded(row.try_get("not_after")?, "svids.not_after")?);
+                one.withdrawn.serials.push((row.try_get("serial")?, not_after));
+            }
+        }
+        Ok(committed)
+    }
+
+    /// How the store stands, to compare with what is held in memory; all of one moment.
+    pub(crate) async fn standing(&self, now: UnixTime) -> Result<Standing, StoreError> {
+        let row = sqlx::query(
+            "SELECT (SELECT COALESCE(MAX(leaf) + 1, 0) FROM audit) AS leaves,
+                 (SELECT version FROM plan WHERE id = 1) AS plan,
+                 (SELECT COUNT(*) FROM entries) AS entries,
+                 (SELECT COUNT(*) FROM svids WHERE withdrawn_at > 0 AND not_after > $1) AS withdrawn",
+        )
+        .bind(stored(now.0))
+        .fetch_one(&self.readers)
+        .await?;
+        let number = |column| -> Result<u64, StoreError> { loaded(row.try_get(column)?, column) };
+        Ok(Standing {
+            leaves: number("leaves")?,
+            plan: number("plan")?,
+            entries: number("entries")?,
+            withdrawn: number("withdrawn")?,
+        })
     }
 
     /// What changed a device's fate, newest first.

@@ -135,7 +135,9 @@ impl Transaction for EnrollDevice {
     type Output = Moved;
 
     async fn apply(self, unit: &mut Unit) -> Result<Moved, StoreError> {
-        let device = &self.device;
+        let mut device = self.device;
+        device.name = own_name(unit, &device.id, device.name).await?;
+        let device = &device;
         match self.replaces {
             None => insert(unit, device).await?,
             Some(version) => rebind(unit, device, version).await?,
@@ -223,6 +225,37 @@ impl Transaction for ExpireDevice {
     }
 }
 
+/// Ends what a device holds whose trust record does not read. The record stays as it is, to be looked at.
+#[derive(Clone, Debug)]
+pub struct ExpireUnreadable {
+    /// Which.
+    pub device_id: String,
+    /// When.
+    pub at: UnixTime,
+}
+
+impl Transaction for ExpireUnreadable {
+    type Output = Moved;
+
+    async fn apply(self, unit: &mut Unit) -> Result<Moved, StoreError> {
+        sqlx::query("UPDATE devices SET status = 'expired', state_version = state_version + 1 WHERE id = $1")
+            .bind(&self.device_id)
+            .execute(unit.connection())
+            .await?;
+        let line = Line {
+            kind: Kind::DeviceExpired,
+            at: self.at,
+            actor: "server".to_owned(),
+            subject: self.device_id.clone(),
+            detail: serde_json::json!({ "kind": "unreadable" }).to_string(),
+        };
+        let leaf = unit.audit(line).await?;
+        super::audit::insert_event(unit.connection(), &leaf, &self.device_id).await?;
+        let withdrawn = grants::withdraw_of_device(unit, &self.device_id, self.at).await?;
+        Ok(Moved { leaf, withdrawn })
+    }
+}
+
 /// Ends a device for good.
 #[derive(Clone, Debug)]
 pub struct RevokeDevice(pub Change);
@@ -235,11 +268,25 @@ impl Transaction for RevokeDevice {
     }
 }
 
+/// Lets a revoked device enroll again.
+#[derive(Clone, Debug)]
+pub struct ReadmitDevice(pub Change);
+
+impl Transaction for ReadmitDevice {
+    type Output = Moved;
+
+    async fn apply(self, unit: &mut Unit) -> Result<Moved, StoreError> {
+        change(unit, Kind::DeviceReadmitted, self.0).await
+    }
+}
+
 /// Lets a device recover, with the policy that accepts what it runs.
 #[derive(Clone, Debug)]
 pub struct ApproveDevice {
     /// The device's new fate.
     pub change: Change,
+    /// The result that the operator saw; it has to be the last still.
+    pub result: u64,
     /// The policies that come into force with it, if they had to change.
     pub policies: Option<RevisePolicies>,
 }
@@ -248,6 +295,7 @@ impl Transaction for ApproveDevice {
     type Output = Moved;
 
     async fn apply(self, unit: &mut Unit) -> Result<Moved, StoreError> {
+        appraisals::is_last(unit, &self.change.device_id, self.result).await?;
         if let Some(policies) = self.policies {
             policies.apply(unit).await?;
         }
@@ -303,7 +351,7 @@ impl Store {
         row.as_ref().map(device).transpose()
     }
 
-    /// Devices that go by this name; names are not unique.
+    /// Devices that go by this name: one, unless they enrolled before names were one device's.
     pub async fn devices_named(&self, name: &str) -> Result<Vec<DeviceRecord>, StoreError> {
         let rows = sqlx::query("SELECT * FROM devices WHERE name = $1 ORDER BY id LIMIT 2")
             .bind(name)
@@ -412,6 +460,22 @@ async fn update_trust(
     if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Conflict) }
 }
 
+/// The name, or where another device has it, one with the start of the hash behind it: a name means one device. Which of
+/// two that call themselves alike was first is no secret and no privilege, but what an operator said `revoke` of stays
+/// what it was.
+async fn own_name(unit: &mut Unit, id: &str, name: String) -> Result<String, StoreError> {
+    let taken = sqlx::query("SELECT 1 FROM devices WHERE name = $1 AND id <> $2 LIMIT 1")
+        .bind(&name)
+        .bind(id)
+        .fetch_optional(unit.connection())
+        .await?;
+    let hash = id.rsplit('/').next().and_then(|hash| hash.get(..NAME_HASH_DIGITS)).unwrap_or(id);
+    Ok(if taken.is_none() { name } else { format!("{name}-{hash}") })
+}
+
+/// Two devices of one name that begin alike take some 2^24 of them.
+const NAME_HASH_DIGITS: usize = 12;
+
 async fn insert(unit: &mut Unit, device: &DeviceRecord) -> Result<(), StoreError> {
     let done = sqlx::query(
         "INSERT INTO devices (id, name, ek_public, ek_certificate, ek_intermediates, ak_public, device_key_public,
@@ -450,11 +514,13 @@ async fn insert(unit: &mut Unit, device: &DeviceRecord) -> Result<(), StoreError
     if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Conflict) }
 }
 
-/// The TPM, its reset counter and its labels stay; every key below the EK is new, and so is the chain of telemetry it signs.
+/// The TPM and its labels stay; every key below the EK is new, and so is the chain of telemetry it signs. Its reset counter
+/// is taken anew as well, since TPM2_Clear takes it back to zero. A TPM that was set back to an earlier state thus shows by
+/// having to enroll again, which is on record.
 async fn rebind(unit: &mut Unit, device: &DeviceRecord, from_version: u64) -> Result<(), StoreError> {
     update_trust(unit, &device.id, from_version, &device.trust).await?;
     sqlx::query(
-        "UPDATE devices SET name = $2, ek_public = $3, ek_certificate = $4, ek_intermediates = $5, ak_public = $6,
+        "UPDATE devices SET reset_count = -1, name = $2, ek_public = $3, ek_certificate = $4, ek_intermediates = $5, ak_public = $6,
              device_key_public = $7, device_key_spki = $8, agent_version = $9, enrolled_at = $10, iak_public = $11,
              iak_certificate = $12, idevid_public = $13, idevid_certificate = $14, idevid_intermediates = $15
          WHERE id = $1",

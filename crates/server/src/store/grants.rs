@@ -187,11 +187,12 @@ pub(super) async fn withdraw_of_device(
     at: UnixTime,
 ) -> Result<Withdrawn, StoreError> {
     let rows = sqlx::query(
-        "UPDATE svids SET withdrawn_at = $2 WHERE device_id = $1 AND withdrawn_at = 0 AND not_after > $2
-         RETURNING serial, not_after",
+        "UPDATE svids SET withdrawn_at = $2, withdrawn_leaf = $3
+         WHERE device_id = $1 AND withdrawn_at = 0 AND not_after > $2 RETURNING serial, not_after",
     )
     .bind(device_id)
     .bind(stored(at.0))
+    .bind(unit.last_leaf().map_or(-1, stored))
     .fetch_all(unit.connection())
     .await?;
     listed(unit, &rows).await
@@ -204,11 +205,12 @@ pub(super) async fn withdraw_of_entry(
     at: UnixTime,
 ) -> Result<Withdrawn, StoreError> {
     let rows = sqlx::query(
-        "UPDATE svids SET withdrawn_at = $2 WHERE entry_id = $1 AND withdrawn_at = 0 AND not_after > $2
-         RETURNING serial, not_after",
+        "UPDATE svids SET withdrawn_at = $2, withdrawn_leaf = $3
+         WHERE entry_id = $1 AND withdrawn_at = 0 AND not_after > $2 RETURNING serial, not_after",
     )
     .bind(entry_id)
     .bind(stored(at.0))
+    .bind(unit.last_leaf().map_or(-1, stored))
     .fetch_all(unit.connection())
     .await?;
     listed(unit, &rows).await
@@ -224,7 +226,9 @@ async fn listed(unit: &mut Unit, rows: &[SqliteRow]) -> Result<Withdrawn, StoreE
             Ok((row.try_get("serial")?, UnixTime(loaded(row.try_get("not_after")?, "svids.not_after")?)))
         })
         .collect::<Result<_, StoreError>>()?;
-    Ok(Withdrawn { serials, list_number: Some(next_list_number(unit, 1).await?) })
+    let withdrawn = Withdrawn { serials, list_number: Some(next_list_number(unit, 1).await?) };
+    unit.withdrew(&withdrawn);
+    Ok(withdrawn)
 }
 
 /// Refuses unless the device's state is still the one the grant was decided on, and the entry still stands.

@@ -11,6 +11,7 @@ mod blobs;
 mod devices;
 mod entries;
 mod evidence;
+mod feed;
 mod grants;
 mod history;
 mod policies;
@@ -39,17 +40,20 @@ pub use assignments::{
     AbortRollout, FinishRollout, PlanRecord, PlanStep, RevisePolicies, SetPolicy, StartRollout,
     UnassignPolicy, WidenRollout,
 };
-pub(crate) use audit::{highest_named_leaf, leaf, trail};
+pub(crate) use audit::{Standing, highest_named_leaf, leaf, trail};
 pub use blobs::{BlobHash, NewBlob, blob_hash};
 pub use devices::{
-    ApproveDevice, Change, DeviceRecord, EnrollDevice, ExpireDevice, IdentityRecord, LabelDevice,
-    LabelledDevice, Moved, RecordAppraisal, Recorded, RenewTrust, RevokeDevice, TrustColumns,
+    ApproveDevice, Change, DeviceRecord, EnrollDevice, ExpireDevice, ExpireUnreadable, IdentityRecord,
+    LabelDevice, LabelledDevice, Moved, ReadmitDevice, RecordAppraisal, Recorded, RenewTrust, RevokeDevice,
+    TrustColumns,
 };
 pub use entries::{CreateEntry, EntryRecord, RemoveEntry, SelectorRecord};
 pub use evidence::{
     BootRecord, EvidenceColumns, EvidenceRecord, KeepEvidence, Kept, NewBoot, NewEvidence, NewPart,
     PartedList, Place, ToldBoot, TriedBoot, TriedEvidence,
 };
+pub use feed::Committed;
+pub(crate) use feed::Follower;
 pub use grants::{Carrier, RecordSvid, RenumberRevocationList, SvidRecord, Withdrawn};
 pub use history::PruneHistory;
 pub use policies::{NewPolicy, PolicyRecord};
@@ -60,6 +64,7 @@ pub use writer::{Transaction, Unit};
 #[derive(Clone, Debug)]
 pub struct Store {
     writer: writer::Door,
+    feed: feed::Feed,
     readers: SqlitePool,
 }
 
@@ -75,7 +80,8 @@ impl Store {
             .max_connections(READERS_MAX)
             .acquire_timeout(READ_WAIT_MAX)
             .connect_lazy_with(options_read_only(file));
-        Ok(Store { writer: writer::start(connection).await?, readers })
+        let (writer, feed) = writer::start(connection).await?;
+        Ok(Store { writer, feed, readers })
     }
 
     /// Opens an existing database to be read and nothing else; what `ledger verify` uses beside a running server.
@@ -86,7 +92,14 @@ impl Store {
 
     /// Hands a transaction to the writer and waits until it is on disk or refused.
     pub async fn commit<T: Transaction>(&self, transaction: T) -> Result<T::Output, StoreError> {
-        self.writer.commit(transaction).await
+        Ok(self.writer.commit(transaction).await?.0)
+    }
+
+    /// The same, and waits until what follows from it is done: lists are signed, what is in force is loaded.
+    pub async fn commit_and_follow<T: Transaction>(&self, transaction: T) -> Result<T::Output, StoreError> {
+        let (output, leaves) = self.writer.commit(transaction).await?;
+        self.feed.wait(leaves).await?;
+        Ok(output)
     }
 
     /// Lets the writer finish what is queued and closes everything.
@@ -96,7 +109,7 @@ impl Store {
     }
 }
 
-/// Why the store did not do it. Nothing was changed.
+/// Why the store did not do it. Nothing was changed, unless it says so.
 #[derive(Clone, Debug, Error)]
 pub enum StoreError {
     /// The file is not there, not ours or not a database.
@@ -119,6 +132,9 @@ pub enum StoreError {
         /// Where.
         column: &'static str,
     },
+    /// A value that cannot be written, and is not stored as an empty one.
+    #[error("a record cannot be written as JSON")]
+    Unwritable,
     /// What the decision was based on has changed meanwhile: load and decide again.
     #[error("the state has moved on")]
     Conflict,
@@ -139,6 +155,9 @@ pub enum StoreError {
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
+    /// It was done and is on record, unlike every other error says.
+    #[error("it is done and on record, but what follows from it is not yet: the server's log says why")]
+    Unsettled,
 }
 
 impl Outcome for StoreError {
@@ -149,10 +168,12 @@ impl Outcome for StoreError {
             StoreError::Full { .. } => (Kind::Exhausted, "full"),
             StoreError::Busy => (Kind::Exhausted, "busy"),
             StoreError::Closed => (Kind::Unavailable, "store"),
+            StoreError::Unsettled => (Kind::Fault, "unsettled"),
             StoreError::Open { .. }
             | StoreError::Migrate(_)
             | StoreError::Database(_)
-            | StoreError::Corrupt { .. } => (Kind::Fault, "store"),
+            | StoreError::Corrupt { .. }
+            | StoreError::Unwritable => (Kind::Fault, "store"),
         }
     }
 }
@@ -200,6 +221,7 @@ fn migrations() -> Migrator {
     let assignments = include_str!("../../../../migrations/sqlite/0004_assignments.sql").into_sql_str();
     let envelopes = include_str!("../../../../migrations/sqlite/0005_policy_envelopes.sql").into_sql_str();
     let identity = include_str!("../../../../migrations/sqlite/0006_device_identity.sql").into_sql_str();
+    let withdrawn = include_str!("../../../../migrations/sqlite/0007_withdrawn_by.sql").into_sql_str();
     Migrator::with_migrations(vec![
         Migration::new(1, "spine".into(), MigrationType::Simple, spine, false),
         Migration::new(2, "trust vector".into(), MigrationType::Simple, vector, false),
@@ -207,6 +229,7 @@ fn migrations() -> Migrator {
         Migration::new(4, "assignments".into(), MigrationType::Simple, assignments, false),
         Migration::new(5, "policy envelopes".into(), MigrationType::Simple, envelopes, false),
         Migration::new(6, "device identity".into(), MigrationType::Simple, identity, false),
+        Migration::new(7, "withdrawn by".into(), MigrationType::Simple, withdrawn, false),
     ])
 }
 

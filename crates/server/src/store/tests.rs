@@ -227,7 +227,7 @@ async fn record_appraisal_moves_the_state_and_withdraws_in_one_step() {
     let (withdrawn, number) = fixture.store.withdrawn_svids(NOW).await.unwrap();
     assert_eq!((withdrawn.len(), number), (2, 1));
     assert_eq!(fixture.store.device(DEVICE).await.unwrap().unwrap().trust, trust("suspect", 2));
-    assert_eq!(fixture.store.last_appraisal(DEVICE).await.unwrap().unwrap().policy, "base v1");
+    assert_eq!(fixture.store.last_appraisal(DEVICE).await.unwrap().unwrap().1.policy, "base v1");
     let kinds: Vec<_> =
         fixture.store.events(DEVICE, 10).await.unwrap().into_iter().map(|leaf| leaf.kind).collect();
     assert_eq!(kinds, ["device.appraised", "device.appraised", "device.enrolled"]);
@@ -265,7 +265,7 @@ async fn expire_revoke_and_approve_are_on_record() {
     assert_eq!(moved.withdrawn.serials.len(), 1);
     fixture.store.commit(set(1, 1)).await.unwrap();
     let policies = Some(RevisePolicies { step: step(2, 2), policies: vec![policy(2)] });
-    let approve = ApproveDevice { change: change(2, trust("enrolled", 3), false), policies };
+    let approve = ApproveDevice { change: change(2, trust("enrolled", 3), false), result: 1, policies };
     fixture.store.commit(approve).await.unwrap();
     fixture.store.commit(RevokeDevice(change(3, trust("revoked", 4), true))).await.unwrap();
     let kinds: Vec<_> =
@@ -280,11 +280,17 @@ async fn no_approval_without_its_policy() {
     let fixture = Fixture::trusted().await;
     fixture.store.commit(set(1, 1)).await.unwrap();
     let policies = Some(RevisePolicies { step: step(2, 2), policies: vec![policy(2)] });
-    let approve = ApproveDevice { change: change(9, trust("enrolled", 10), false), policies };
+    let approve = ApproveDevice { change: change(9, trust("enrolled", 10), false), result: 1, policies };
     assert!(is_conflict(fixture.store.commit(approve).await));
     let policies = Some(RevisePolicies { step: step(1, 2), policies: vec![policy(2)] });
-    let approve = ApproveDevice { change: change(1, trust("enrolled", 2), false), policies };
+    let approve = ApproveDevice {
+        change: change(1, trust("enrolled", 2), false),
+        result: 1,
+        policies: policies.clone(),
+    };
     assert!(is_conflict(fixture.store.commit(approve).await), "the plan has moved on");
+    let approve = ApproveDevice { change: change(1, trust("enrolled", 2), false), result: 0, policies };
+    assert!(is_conflict(fixture.store.commit(approve).await), "another result was looked at");
     assert_eq!(in_force(&fixture).await, Some(policy(1)));
     assert_eq!(fixture.store.last_policy_revision().await.unwrap(), 1);
 }
@@ -536,7 +542,7 @@ async fn a_database_from_before_the_vector_is_upgraded_and_keeps_its_results() {
     .unwrap();
     sqlx::Connection::close(connection).await.unwrap();
     let store = Store::open(&file).await.unwrap();
-    let last = store.last_appraisal("d").await.unwrap().unwrap();
+    let (_, last) = store.last_appraisal("d").await.unwrap().unwrap();
     assert_eq!((last.at, last.tier.as_str(), last.vector.as_str()), (UnixTime(7), "none", ""));
     store.close().await;
 }

@@ -1,7 +1,8 @@
 //! The one writer: transactions queue up, are applied in order and committed together.
 //!
 //! A transaction that is refused leaves no trace and does not disturb its neighbours. Nobody hears of success before
-//! the commit is on disk. The head of the audit trail lives here and nowhere else.
+//! the commit is on disk. The head of the audit trail lives here and nowhere else. After each commit its leaves are
+//! published to the feed, whether or not their callers are still there.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -12,6 +13,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::StoreError;
+use super::feed::{Committed, Feed};
+use super::grants::Withdrawn;
 use crate::audit::{Head, Leaf, Line};
 
 /// A named change of state.
@@ -31,6 +34,9 @@ pub trait Transaction: Send + 'static {
 pub struct Unit {
     connection: SqliteConnection,
     head: Head,
+    /// What this batch brought so far.
+    brought: Vec<Committed>,
+    feed: Feed,
 }
 
 impl Unit {
@@ -41,9 +47,29 @@ impl Unit {
 
     /// Puts a line on record.
     pub(super) async fn audit(&mut self, line: Line) -> Result<Leaf, StoreError> {
+        let kind = line.kind;
         let leaf = self.head.append(line);
         super::audit::insert(&mut self.connection, &leaf).await?;
+        self.brought.push(Committed {
+            leaf: leaf.index,
+            kind: Some(kind),
+            subject: leaf.subject.clone(),
+            withdrawn: Withdrawn::default(),
+        });
         Ok(leaf)
+    }
+
+    /// The leaf of the transaction that is being applied, once it has one.
+    pub(super) fn last_leaf(&self) -> Option<u64> {
+        self.brought.last().map(|last| last.leaf)
+    }
+
+    /// Notes what fell with the last leaf.
+    pub(super) fn withdrew(&mut self, withdrawn: &Withdrawn) {
+        if let Some(last) = self.brought.last_mut() {
+            last.withdrawn.serials.extend_from_slice(&withdrawn.serials);
+            last.withdrawn.list_number = last.withdrawn.list_number.max(withdrawn.list_number);
+        }
     }
 
     async fn statement(&mut self, sql: &'static str) -> Result<(), StoreError> {
@@ -62,7 +88,10 @@ impl Unit {
         if outcome.is_ok() {
             outcome = self.statement("COMMIT").await;
         }
-        if outcome.is_err() {
+        let brought = std::mem::take(&mut self.brought);
+        if outcome.is_ok() {
+            self.feed.publish(brought);
+        } else {
             self.head = before;
             if let Err(error) = self.statement("ROLLBACK").await {
                 tracing::warn!(%error, "a failed batch could not be rolled back");
@@ -78,11 +107,12 @@ impl Unit {
         if T::SINGLE_STATEMENT {
             return transaction.apply(self).await;
         }
-        let before = self.head;
+        let (before, brought) = (self.head, self.brought.len());
         self.statement("SAVEPOINT attempt").await?;
         let outcome = transaction.apply(self).await;
         if outcome.is_err() {
             self.head = before;
+            self.brought.truncate(brought);
             self.statement("ROLLBACK TO attempt").await?;
         }
         self.statement("RELEASE attempt").await?;
@@ -98,7 +128,11 @@ pub(super) struct Door {
 }
 
 impl Door {
-    pub(super) async fn commit<T: Transaction>(&self, transaction: T) -> Result<T::Output, StoreError> {
+    /// Waits until it is on disk or refused; also says how many leaves the trail had with it.
+    pub(super) async fn commit<T: Transaction>(
+        &self,
+        transaction: T,
+    ) -> Result<(T::Output, u64), StoreError> {
         let (answer, answered) = oneshot::channel();
         self.queue.try_send(Box::new(Pending { transaction, answer })).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => StoreError::Busy,
@@ -121,11 +155,13 @@ impl Door {
 }
 
 /// Starts the writer on its connection.
-pub(super) async fn start(mut connection: SqliteConnection) -> Result<Door, StoreError> {
+pub(super) async fn start(mut connection: SqliteConnection) -> Result<(Door, Feed), StoreError> {
     let head = super::audit::head(&mut connection).await?;
+    let feed = Feed::new(head.leaves);
     let (queue, waiting) = mpsc::channel(QUEUE_MAX);
-    let task = tokio::spawn(run(Unit { connection, head }, waiting));
-    Ok(Door { queue, task: Arc::new(Mutex::new(Some(task))) })
+    let unit = Unit { connection, head, brought: Vec::new(), feed: feed.clone() };
+    let task = tokio::spawn(run(unit, waiting));
+    Ok((Door { queue, task: Arc::new(Mutex::new(Some(task))) }, feed))
 }
 
 async fn run(mut unit: Unit, mut waiting: mpsc::Receiver<Box<dyn Queued>>) {
@@ -161,7 +197,7 @@ trait Queued: Send {
 
 struct Pending<T: Transaction> {
     transaction: T,
-    answer: oneshot::Sender<Result<T::Output, StoreError>>,
+    answer: oneshot::Sender<Result<(T::Output, u64), StoreError>>,
 }
 
 impl<T: Transaction> Queued for Pending<T> {
@@ -176,9 +212,10 @@ impl<T: Transaction> Queued for Pending<T> {
                 true => unit.attempt(transaction).await,
                 false => Err(StoreError::Busy),
             };
+            let leaves = unit.head.leaves;
             let tell: Answer = Box::new(move |committed| {
                 // A caller that is gone has lost only the news.
-                answer.send(committed.and(applied)).ok();
+                answer.send(committed.and(applied).map(|output| (output, leaves))).ok();
             });
             tell
         })

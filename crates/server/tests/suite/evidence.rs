@@ -218,7 +218,8 @@ async fn results_judge_again_by_the_endorsers_of_then() {
 async fn every_lie_judges_to_the_same_again() {
     let fixture = Fixture::start().await;
     let edge = fixture.edge().await;
-    for lie in Lie::ALL {
+    // What the AK did not sign is not judged, and leaves no result.
+    for lie in Lie::ALL.into_iter().filter(|lie| lie.is_the_devices_word()) {
         let name = format!("{lie:?}");
         let (mut device, mut stream, _) = fixture.trusted_device(&edge, &name, "").await;
         // Once beside what is known of the boot, and once when nothing is.

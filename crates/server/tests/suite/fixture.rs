@@ -1,6 +1,7 @@
 //! A server on free ports with a maker it trusts, an operator's client, and devices.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use assay_evidence::verify::{Evidence, Expectation, ImaLog, QuoteEvidence, verify};
 use assay_identity::tls::{self, Trust, TrustSource};
@@ -10,6 +11,7 @@ use assay_testkit::edge::protocol::{Challenge, Grants, PcrSelection, Verdict};
 use assay_testkit::edge::{Attachment, Door, Edge, EdgeError};
 use assay_testkit::{EkMaker, SoftwareDevice};
 use assay_wire::pcr::values_from_wire;
+use axum::body::Body;
 use data_encoding::BASE64;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -22,6 +24,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, Row};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
+use tower::ServiceExt;
 
 pub const TRUST_DOMAIN: &str = "test.assay.example";
 
@@ -107,6 +110,28 @@ impl Fixture {
         sqlx::query(sql).fetch_one(&mut connection).await.unwrap().get("n")
     }
 
+    /// A text `n` out of the database.
+    pub async fn text(&self, sql: &'static str) -> String {
+        let options = SqliteConnectOptions::new().filename(self.config.database()).read_only(true);
+        let mut connection = options.connect().await.unwrap();
+        sqlx::query(sql).fetch_one(&mut connection).await.unwrap().get("n")
+    }
+
+    /// Changes the database behind the server's back while it runs.
+    pub async fn tamper_running(&self, sql: String) {
+        let options = SqliteConnectOptions::new().filename(self.config.database()).foreign_keys(false);
+        let mut connection = options.busy_timeout(Duration::from_secs(5)).connect().await.unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+    }
+
+    /// One request of an operator within this task: dropped, its handler is dropped where it waits.
+    pub fn ask(&self, method: Method, path: &str, bearer: &str, body: String) -> impl Future<Output = u16> {
+        let request = Request::builder().method(method).uri(path).header(header::AUTHORIZATION, bearer);
+        let response = self.running().console().oneshot(request.body(Body::from(body)).unwrap());
+        async { response.await.unwrap().status().as_u16() }
+    }
+
     pub fn token(&self) -> String {
         std::fs::read_to_string(self.data().join("operator.token")).unwrap().trim().to_owned()
     }
@@ -182,6 +207,23 @@ impl Fixture {
 
     pub async fn delete(&self, path: &str) -> Value {
         self.json(Method::DELETE, path, String::new()).await
+    }
+
+    /// What approves the files that the last result refused, as it names them.
+    pub async fn approval(&self, name: &str) -> Value {
+        let device = self.get(&format!("/v1/devices/{name}")).await;
+        let findings = device["findings"].as_array().unwrap().iter();
+        let files: Vec<Value> = findings
+            .filter(|finding| finding["check"] == "ima-policy")
+            .map(|finding| json!({ "path": finding["claim"], "digest": finding["found"] }))
+            .collect();
+        json!({ "result": device["result"], "files": files })
+    }
+
+    /// Approves them; the answer.
+    pub async fn approve(&self, name: &str) -> Value {
+        let approval = self.approval(name).await;
+        self.post(&format!("/v1/devices/{name}/approve"), &approval).await
     }
 
     /// What `/v1/devices/<name>` says of the device itself.

@@ -218,8 +218,8 @@ async fn what_is_approved_during_a_roll_out_stays_approved_however_it_ends() {
         device.run_program("/opt/tool", b"new");
         assert_eq!(attest_again(&mut stream, &mut device).await.state, "suspect");
         stream.grants().await.unwrap();
-        let approval = fixture.post("/v1/devices/press-1/approve", &json!({})).await;
-        assert_eq!(approval["approved"], json!(["/opt/tool"]));
+        let approval = fixture.approve("press-1").await;
+        assert_eq!(approval["approved"][0]["path"], "/opt/tool");
         assert_eq!(approval["policy"]["version"], 5, "old, union and new have a version more each");
         assert_eq!(judged(&mut device, &mut stream).await, "trusted base v5");
         assert_eq!(on_union(&fixture).await, 1, "the roll-out is as far as it was");
@@ -243,7 +243,7 @@ async fn an_approval_never_makes_a_policy_judge_files_that_did_not() {
     judged(&mut device, &mut stream).await;
     device.run_program("/opt/tool", b"new");
     assert_eq!(attest_again(&mut stream, &mut device).await.state, "suspect");
-    let approval = fixture.post("/v1/devices/press-1/approve", &json!({})).await;
+    let approval = fixture.approve("press-1").await;
     assert_eq!(approval["policy"]["version"], 5);
     let new = fixture.get("/v1/policies").await["assignments"][0]["rollout"]["new_version"].clone();
     assert_eq!(new, 3, "it accepts any file as it is");

@@ -211,7 +211,8 @@ async fn an_approval_does_not_change_a_signed_policy() {
     stream.changed().await.unwrap();
     assert_eq!(stream.attest(&mut device).await.unwrap().state, "suspect");
     let approve = "/v1/devices/press-1/approve";
-    let (status, code, message) = refusal(&fixture, Method::POST, approve, "{}").await;
+    let approval = fixture.approval("press-1").await.to_string();
+    let (status, code, message) = refusal(&fixture, Method::POST, approve, &approval).await;
     assert_eq!((status, code.as_str()), (403, "policy-signature"));
     assert!(message.contains("assay policy sign") && message.contains("base"), "{message}");
     assert_eq!(fixture.get(POLICY).await["version"], 1);

@@ -27,8 +27,7 @@ async fn swtpm_agent_lives_through_compromise_recovery_reboot_and_crash() -> Res
     ensure!(fallen.pointer("/device/svids") == Some(&json!(0)), "{fallen}");
     ensure!(fallen.get("findings").is_some_and(|findings| findings.to_string().contains("/opt/implant")));
 
-    let approve = json!({ "paths": ["/opt/implant"] });
-    device.stage.console()?.post("/v1/devices/edge/approve", &approve).await?;
+    device.stage.console()?.approve("edge").await?;
     device.is("trusted").await?;
 
     // A reboot is a new epoch, attested in full; the logs are new files in the same place.

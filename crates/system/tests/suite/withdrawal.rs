@@ -57,9 +57,8 @@ async fn an_approved_program_brings_the_device_back() -> Result<()> {
     assert_eq!(within(5, attachment.attest(&mut device)).await??.tier, "contraindicated");
     within(1, withdrawn(&mut attachment)).await??;
 
-    let approve = json!({ "paths": ["/opt/tool"] });
-    let answer = stage.console()?.post("/v1/devices/back/approve", &approve).await?;
-    assert_eq!(answer.pointer("/approved/0").and_then(Value::as_str), Some("/opt/tool"), "{answer}");
+    let answer = stage.console()?.approve("back").await?;
+    assert_eq!(answer.pointer("/approved/0/path").and_then(Value::as_str), Some("/opt/tool"), "{answer}");
     affirming(&within(5, attachment.attest(&mut device)).await??)?;
     let grants = within(5, attachment.grants()).await??;
     assert!(!grants.withdrawn && !grants.device_svid.is_empty());

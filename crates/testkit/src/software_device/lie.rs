@@ -97,6 +97,11 @@ impl Lie {
         }
     }
 
+    /// Whether the AK signs it: else whoever carries the evidence may have told it.
+    pub fn is_the_devices_word(self) -> bool {
+        matches!(self, Lie::PcrLeftOut | Lie::ResetCounterBack)
+    }
+
     /// Answers the challenge with this lie; all else is as it should be.
     pub fn tell(self, device: &mut SoftwareDevice, challenge: &Challenge) -> Result<Evidence, DeviceError> {
         let mut evidence = device.evidence(challenge)?;

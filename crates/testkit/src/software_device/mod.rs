@@ -117,6 +117,16 @@ impl SoftwareDevice {
         }
     }
 
+    /// TPM2_Clear, then a boot: the EK stays, the counters begin anew, and every other key is another.
+    pub fn clear_tpm(&mut self) -> Result<(), DeviceError> {
+        self.ak = TpmKey::generate(key::ATTESTATION_KEY)?;
+        self.device_key = TpmKey::generate(key::DEVICE_KEY)?;
+        self.clock = Clock::default();
+        self.chain = telemetry::Chain::default();
+        self.boot(&System::default());
+        Ok(())
+    }
+
     /// Runs a program, which IMA measures.
     pub fn run_program(&mut self, path: &str, contents: &[u8]) {
         self.measure(ImaEntry::file(path, contents));

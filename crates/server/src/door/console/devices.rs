@@ -17,10 +17,13 @@ use crate::archive::changes;
 use crate::audit::Leaf;
 use crate::clock;
 use crate::device::Device;
+use crate::fate::NewApproval;
 use crate::label::NewLabels;
+use crate::outcome::fault;
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
-use crate::store::{Carrier, SvidRecord};
+use crate::store::{Carrier, StoreError, SvidRecord};
+use crate::{ear, fate, label};
 
 pub(super) async fn list(State(server): State<Arc<Server>>) -> Result<Json<Value>, Refusal> {
     let now = clock::now();
@@ -28,10 +31,19 @@ pub(super) async fn list(State(server): State<Arc<Server>>) -> Result<Json<Value
     let devices = server.store.devices(DEVICES_LISTED_MAX).await?;
     let devices: Vec<Value> = devices
         .into_iter()
-        .filter_map(|record| Device::of(record).ok())
-        .map(|device| {
-            let held = svids.get(device.id.as_str()).copied().unwrap_or(0);
-            device_json(&server, &device, held, now)
+        .map(|record| {
+            let (id, name) = (record.id.clone(), record.name.clone());
+            match Device::of(record) {
+                Ok(device) => {
+                    let held = svids.get(device.id.as_str()).copied().unwrap_or(0);
+                    device_json(&server, &device, held, now)
+                }
+                // It is there, and whoever looks has to see that nothing is known of it.
+                Err(error) => {
+                    fault("store", &error);
+                    json!({ "id": id, "name": name, "status": "unreadable", "tier": "none", "reason": error.to_string() })
+                }
+            }
         })
         .collect();
     Ok(Json(json!({ "devices": devices })))
@@ -76,7 +88,14 @@ pub(super) async fn ear(
 ) -> Result<Json<Value>, Refusal> {
     let nonce = nonce.as_deref().map(Nonce::parse).transpose()?;
     let device = find(&server, &name).await?;
-    let token = server.ear(&device, nonce, clock::now()).await?;
+    let token = ear::sign(
+        &server.store,
+        (&server.config.trust_domain, &server.result_key),
+        &device,
+        nonce,
+        clock::now(),
+    )
+    .await?;
     Ok(Json(json!({ "ear": token })))
 }
 
@@ -97,14 +116,18 @@ pub(super) async fn revoke(
         return Err(Refusal::new(Kind::Malformed, "reason", message));
     }
     let device = find(&server, &name).await?;
-    let device = server.revoke(&device.id, reason.trim(), clock::now()).await?;
+    let device = fate::revoke(&server.store, &device.id, reason.trim(), clock::now()).await?;
     explanation(&server, &device).await.map(Json)
 }
 
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Approve {
-    paths: Option<Vec<String>>,
+/// Takes a revoked device back.
+pub(super) async fn readmit(
+    State(server): State<Arc<Server>>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, Refusal> {
+    let device = find(&server, &name).await?;
+    let device = fate::readmit(&server.store, &device.id, clock::now()).await?;
+    explanation(&server, &device).await.map(Json)
 }
 
 pub(super) async fn approve(
@@ -112,9 +135,9 @@ pub(super) async fn approve(
     Path(name): Path<String>,
     body: Bytes,
 ) -> Result<Json<Value>, Refusal> {
-    let Approve { paths } = if body.is_empty() { Approve::default() } else { read(&body)? };
+    let approval: NewApproval = read(&body)?;
     let device = find(&server, &name).await?;
-    let approval = server.approve(&device.id, paths.as_deref(), clock::now()).await?;
+    let approval = fate::approve(server.planning("operator", clock::now()), &device.id, &approval).await?;
     let policy = approval.policy.map(|policy| json!({ "name": policy.name(), "version": policy.version() }));
     Ok(Json(json!({ "policy": policy, "approved": approval.approved })))
 }
@@ -126,7 +149,7 @@ pub(super) async fn label(
 ) -> Result<Json<Value>, Refusal> {
     let labels: NewLabels = read(&body)?;
     let device = find(&server, &name).await?;
-    let device = server.label(&device.id, &labels, "operator", clock::now()).await?;
+    let device = label::label(&server.store, &device.id, &labels, "operator", clock::now()).await?;
     explanation(&server, &device).await.map(Json)
 }
 
@@ -162,13 +185,17 @@ async fn explanation(server: &Server, device: &Device) -> Result<Value, Refusal>
     let id = device.id.as_str();
     let grants = server.store.svids_of_device(id, now, GRANTS_SHOWN_MAX).await?;
     let held = grants.iter().filter(|grant| grant.withdrawn_at.is_none()).count();
-    let findings = server.store.last_appraisal(id).await?.map(|last| last.findings).unwrap_or_default();
+    let (result, findings) = match server.store.last_appraisal(id).await? {
+        Some((result, last)) => (Some(result), findings(&last.findings)?),
+        None => (None, json!([])),
+    };
     let events = server.store.events(id, EVENTS_SHOWN_MAX).await?;
     let endorsement = device.endorsement(&server.endorsers.current(), now).map_err(|error| error.0)?;
     Ok(json!({
         "device": device_json(server, device, u64::try_from(held).unwrap_or(u64::MAX), now),
         "endorsement": endorsement_json(&endorsement),
-        "findings": serde_json::from_str::<Value>(&findings).unwrap_or_else(|_| json!([])),
+        "result": result,
+        "findings": findings,
         "grants": grants.iter().map(grant_json).collect::<Vec<_>>(),
         "events": events.iter().map(event_json).collect::<Vec<_>>(),
     }))
@@ -251,6 +278,11 @@ pub(super) fn event_json(leaf: &Leaf) -> Value {
         "detail": sentence(&event),
         "event": event,
     })
+}
+
+/// The findings of a result, as stored.
+pub(super) fn findings(stored: &str) -> Result<Value, StoreError> {
+    serde_json::from_str(stored).map_err(|_| StoreError::Corrupt { column: "appraisals.findings" })
 }
 
 /// What an event says to people.

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::devices::read;
 use crate::clock;
+use crate::entry;
 use crate::outcome::Refusal;
 use crate::parts::Server;
 use crate::store::EntryRecord;
@@ -21,16 +22,14 @@ pub(super) async fn create(
     State(server): State<Arc<Server>>,
     body: Bytes,
 ) -> Result<Json<EntryRecord>, Refusal> {
-    Ok(Json(server.entries.create(&server.store, read(&body)?, clock::now()).await?))
+    let Server { store, config, .. } = server.as_ref();
+    Ok(Json(entry::create(store, &config.trust_domain, read(&body)?, clock::now()).await?))
 }
 
 pub(super) async fn remove(
     State(server): State<Arc<Server>>,
-    Path(entry): Path<String>,
+    Path(id): Path<String>,
 ) -> Result<Json<Value>, Refusal> {
-    let now = clock::now();
-    let withdrawn = server.entries.remove(&server.store, &entry, now).await?;
-    server.metrics.withdrawn(withdrawn.serials.len());
-    server.revocations.publish(&withdrawn, now)?;
-    Ok(Json(json!({ "removed": entry, "withdrawn": withdrawn.serials.len() })))
+    let withdrawn = entry::remove(&server.store, &id, clock::now()).await?;
+    Ok(Json(json!({ "removed": id, "withdrawn": withdrawn.serials.len() })))
 }

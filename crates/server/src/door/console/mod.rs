@@ -90,6 +90,7 @@ fn routes() -> Vec<Route> {
         route(Operator, "GET", "/v1/devices/{device}/explain", get(devices::explain)),
         route(Operator, "GET", "/v1/devices/{device}/ear", get(devices::ear)),
         route(Operator, "POST", "/v1/devices/{device}/revoke", post(devices::revoke)),
+        route(Operator, "POST", "/v1/devices/{device}/readmit", post(devices::readmit)),
         route(Operator, "POST", "/v1/devices/{device}/approve", post(devices::approve)),
         route(
             Operator,

@@ -121,7 +121,7 @@ impl Fleet {
         let svids: HashMap<String, u64> = server.store.standing_svids(now).await?.into_iter().collect();
         let records = server.store.devices(DEVICES_SHOWN_MAX).await?;
         let total: u64 = counts.values().sum();
-        let devices: Vec<Device> = records.into_iter().filter_map(|record| Device::of(record).ok()).collect();
+        let devices = records.into_iter().map(Device::of).collect::<Result<Vec<_>, _>>()?;
         let names: HashMap<&str, &str> =
             devices.iter().map(|device| (device.id.as_str(), device.record.name.as_str())).collect();
         let events = server.store.recent_events(EVENTS_SHOWN_MAX).await?;

@@ -16,11 +16,11 @@ use crate::clock;
 use crate::in_force::policies::PlanInForce;
 use crate::outcome::Refusal;
 use crate::parts::Server;
-use crate::policy::{Devices, NewRollout, PolicyChangeError};
+use crate::policy::{Devices, NewRollout, Planning, PolicyChangeError, devices_by_policy, would_fall};
 
 pub(super) async fn list(State(server): State<Arc<Server>>) -> Result<Json<Value>, Refusal> {
     let in_force = server.policies.current();
-    let (counts, without) = server.devices_by_policy(&in_force).await?;
+    let (counts, without) = devices_by_policy(&server.store, &in_force).await?;
     let assignments = in_force.plan.assignments().iter().zip(&counts);
     // As people read them: the one for everybody first.
     let assignments: Vec<Value> =
@@ -37,7 +37,7 @@ struct Unassign {
 pub(super) async fn unassign(State(server): State<Arc<Server>>, body: Bytes) -> Result<Json<Value>, Refusal> {
     let Unassign { selector } = read(&body)?;
     let selector = selector_of(&selector)?;
-    server.unassign_policy(&selector, "operator", clock::now()).await?;
+    planning(&server).unassign(&selector).await?;
     Ok(Json(json!({ "unassigned": selector.to_string() })))
 }
 
@@ -60,7 +60,7 @@ pub(super) async fn start(
     let selector = selector_of(&start.selector)?;
     let percent = percent_of(start.percent)?;
     let rollout = NewRollout { text, selector, percent, force: start.force };
-    let started = server.start_rollout(rollout, "operator", clock::now()).await?;
+    let started = planning(&server).start(rollout).await?;
     progress(&server, &started.new.name).await.map(Json)
 }
 
@@ -72,7 +72,7 @@ pub(super) async fn status(
     let mut answer = progress(&server, &name).await?;
     let in_force = server.policies.current();
     let (assigned, _) = in_force.plan.rolled_out(&name).map_err(PolicyChangeError::from)?;
-    let would_fall = server.would_fall(&in_force, assigned).await?;
+    let would_fall = would_fall(&server.store, &server.trials, &in_force, assigned).await?;
     if let Some(answer) = answer.as_object_mut() {
         answer.insert("would_fall".to_owned(), json!(would_fall));
     }
@@ -91,7 +91,7 @@ pub(super) async fn widen(
     body: Bytes,
 ) -> Result<Json<Value>, Refusal> {
     let Widen { percent } = read(&body)?;
-    server.widen_rollout(&name, percent_of(percent)?, "operator", clock::now()).await?;
+    planning(&server).widen_to(&name, percent_of(percent)?).await?;
     progress(&server, &name).await.map(Json)
 }
 
@@ -108,7 +108,7 @@ pub(super) async fn finish(
     body: Bytes,
 ) -> Result<Json<Value>, Refusal> {
     let Finish { force } = if body.is_empty() { Finish::default() } else { read(&body)? };
-    let finished = server.finish_rollout(&name, force, "operator", clock::now()).await?;
+    let finished = planning(&server).finish(&name, &server.trials, force).await?;
     Ok(Json(json!({
         "name": name, "version": finished.version, "would_fall": finished.accepted,
     })))
@@ -118,7 +118,7 @@ pub(super) async fn abort(
     State(server): State<Arc<Server>>,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Refusal> {
-    let version = server.abort_rollout(&name, "operator", clock::now()).await?;
+    let version = planning(&server).abort(&name).await?;
     Ok(Json(json!({ "name": name, "version": version })))
 }
 
@@ -126,7 +126,7 @@ pub(super) async fn abort(
 async fn progress(server: &Server, name: &str) -> Result<Value, Refusal> {
     let in_force = server.policies.current();
     let (assigned, _) = in_force.plan.rolled_out(name).map_err(PolicyChangeError::from)?;
-    let (counts, _) = server.devices_by_policy(&in_force).await?;
+    let (counts, _) = devices_by_policy(&server.store, &in_force).await?;
     let devices = in_force.plan.assignments().iter().zip(&counts).find(|(one, _)| *one == assigned);
     let devices = devices.map(|(_, devices)| devices.clone()).unwrap_or_default();
     Ok(assignment_json(&in_force, assigned, &devices))
@@ -145,6 +145,10 @@ fn assignment_json(in_force: &PlanInForce, assigned: &Assignment, devices: &Devi
         "in_force": in_force.compiled(assigned.revision).is_some(),
         "devices": devices.all, "trusted": devices.trusted, "rollout": rollout,
     })
+}
+
+fn planning(server: &Server) -> Planning<'_> {
+    server.planning("operator", clock::now())
 }
 
 fn percent_of(number: u64) -> Result<Percent, PolicyChangeError> {

@@ -110,7 +110,7 @@ pub(super) async fn set(
     PolicyText(text): PolicyText,
 ) -> Result<Json<Value>, Refusal> {
     let selector = selector_of(&whom.selector)?;
-    let policy = server.set_policy(text, &selector, "operator", clock::now()).await?;
+    let policy = server.planning("operator", clock::now()).set(text, &selector).await?;
     Ok(Json(json!({
         "name": policy.name, "version": policy.version, "digest": policy.digest, "selector": selector.to_string(),
     })))

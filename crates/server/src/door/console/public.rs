@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::clock;
-use crate::fate::FateError;
+use crate::fate::{self, FateError};
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
 
@@ -83,7 +83,7 @@ async fn identity_status(server: &Server, text: &str) -> Result<Value, Refusal> 
     };
     let unknown = || Refusal::new(Kind::NotFound, "unknown-id", "nothing of this id was ever issued");
     let device = carrier.and_then(|carrier| SpiffeId::parse(&carrier).ok()).ok_or_else(unknown)?;
-    let device = server.enrolled(&device).await.map_err(|error| match error {
+    let device = fate::enrolled(&server.store, &device).await.map_err(|error| match error {
         FateError::Unknown => unknown(),
         error => error.into(),
     })?;

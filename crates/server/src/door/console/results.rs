@@ -7,10 +7,11 @@ use axum::extract::{Path, Query, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::devices::find;
+use super::devices::{find, findings};
 use crate::archive::KeptResult;
 use crate::outcome::Refusal;
 use crate::parts::Server;
+use crate::store::{AppraisalRecord, StoreError};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,14 +28,14 @@ pub(super) async fn list(
     let device = find(&server, &which.device).await?;
     let limit = which.limit.unwrap_or(RESULTS_DEFAULT).clamp(1, RESULTS_MAX);
     let results = server.store.appraisals(device.id.as_str(), limit).await?;
-    let results = results.into_iter().map(|(id, appraisal, has_evidence)| {
-        json!({
+    let result = |(id, appraisal, has_evidence): (u64, AppraisalRecord, bool)| {
+        Ok(json!({
             "id": id, "at": appraisal.at, "tier": appraisal.tier, "policy": appraisal.policy,
-            "findings": serde_json::from_str::<Value>(&appraisal.findings).unwrap_or_default(),
-            "evidence_kept": has_evidence,
-        })
-    });
-    Ok(Json(json!({ "device": device.id.as_str(), "results": results.collect::<Vec<_>>() })))
+            "findings": findings(&appraisal.findings)?, "evidence_kept": has_evidence,
+        }))
+    };
+    let results = results.into_iter().map(result).collect::<Result<Vec<_>, StoreError>>()?;
+    Ok(Json(json!({ "device": device.id.as_str(), "results": results })))
 }
 
 /// A result with its evidence, its policy and who was trusted to vouch for TPMs.

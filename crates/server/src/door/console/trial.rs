@@ -37,7 +37,7 @@ pub(super) async fn start(
     let ago = |seconds| UnixTime(clock::now().0.saturating_sub(seconds));
     let since = what.since_seconds.filter(|seconds| *seconds > 0).map(ago);
     let scope = Scope { since, selector: selector_of(&what.selector)? };
-    let lines = trial::start(server, text, scope).await?;
+    let lines = trial::start(server.trying(), text, scope).await?;
     let lines = ReceiverStream::new(lines).map(Ok::<_, Infallible>);
     Ok(([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
 }

@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
-use assay_wire::edge::{EnrollRequest, EnrollResponse, enroll_request, enroll_response};
+use assay_wire::edge::{
+    EnrollBegin, EnrollChallenge, EnrollProof, EnrollRequest, EnrollResponse, EnrollResult, enroll_request,
+    enroll_response,
+};
 use tokio::sync::mpsc::Sender;
 use tokio::time::timeout;
 use tonic::{Code, Status, Streaming};
 
+use super::convert;
 use crate::clock;
-use crate::enroll::Enrollment;
+use crate::enroll::{Enrollment, Presented, Proof};
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
 
@@ -27,12 +31,20 @@ pub(super) async fn converse(
         let Some(enroll_request::Step::Begin(begin)) = next(&mut inbound).await? else {
             return Err(out_of_turn());
         };
-        let (enrollment, challenge) = Enrollment::begin(server, begin, clock::now()).await?;
+        let (enrollment, challenge) =
+            Enrollment::begin(server.enrolling(), presented(begin), clock::now()).await?;
+        let challenge = EnrollChallenge {
+            credential_blob: challenge.credential_blob.into(),
+            encrypted_secret: challenge.encrypted_secret.into(),
+            nonce: challenge.nonce.to_vec().into(),
+        };
         say(answers, enroll_response::Step::Challenge(challenge)).await;
         let Some(enroll_request::Step::Proof(proof)) = next(&mut inbound).await? else {
             return Err(out_of_turn());
         };
-        let result = enrollment.prove(server, proof, clock::now()).await?;
+        let device = enrollment.prove(&server.store, proved(proof), clock::now()).await?;
+        let bundle = server.authority.bundle().to_der().into();
+        let result = EnrollResult { device_id: device.to_string(), bundle };
         say(answers, enroll_response::Step::Result(result)).await;
         drop(permit);
         // A second activation would be another step; the challenge is spent.
@@ -48,6 +60,25 @@ pub(super) async fn converse(
         _ = shutdown.changed() => {
             Err(Refusal::new(Kind::Unavailable, "shutting-down", "the server is shutting down"))
         }
+    }
+}
+
+fn presented(mut begin: EnrollBegin) -> Presented {
+    Presented {
+        identity: convert::identity(&mut begin),
+        ak_public: begin.ak_public,
+        device_key_public: begin.device_key_public,
+        name: begin.name,
+        agent_version: begin.agent_version,
+    }
+}
+
+fn proved(proof: EnrollProof) -> Proof {
+    Proof {
+        proof: proof.proof,
+        certified: (proof.certify_info, proof.certify_signature),
+        csr: proof.csr,
+        iak_certified: (proof.iak_certify_info, proof.iak_certify_signature),
     }
 }
 

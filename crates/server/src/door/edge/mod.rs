@@ -1,5 +1,6 @@
 //! `assay.edge.v1` over gRPC: messages in, use cases, messages out.
 
+mod convert;
 mod enroll;
 mod messages;
 pub(crate) mod session;
@@ -28,7 +29,7 @@ use tonic::{Request, Response, Status, Streaming};
 use self::messages::Messages;
 use self::session::Answer;
 use crate::clock;
-use crate::grant::telemetry;
+use crate::grant::telemetry::{self, Batch};
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
 
@@ -100,8 +101,17 @@ impl Edge for EdgeService {
         if bytes > SUBMIT_BYTES_MAX {
             return Err(Refusal::new(Kind::Exhausted, "size", "the submission is too large").into());
         }
-        match telemetry::submit(&self.0, request, clock::now()).await {
-            Ok(response) => Ok(Response::new(response)),
+        let SubmitRequest { statement, signature, payload } = request;
+        let batch = Batch { statement, signature, payload };
+        let submitted = telemetry::submit((&self.0.store, &self.0.policies), &batch, clock::now()).await;
+        match submitted {
+            Ok(answer) => {
+                if matches!(answer, telemetry::Answer::Denied(_)) {
+                    // Refusals have no leaf to be counted by.
+                    self.0.metrics.telemetry(false);
+                }
+                Ok(Response::new(convert::answer(answer)))
+            }
             Err(error) => {
                 let refusal = Refusal::from(error);
                 tracing::info!(code = refusal.code(), refusal = ?refusal, "telemetry refused");

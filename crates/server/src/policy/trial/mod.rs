@@ -17,13 +17,13 @@ use assay_trust::{AttestationResult, CompiledPolicy, Policy, PolicyError};
 use bytes::Bytes;
 use serde_json::json;
 use thiserror::Error;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::in_force::boot_logs::BootLogs;
-use crate::outcome::{Kind, Outcome, chain};
-use crate::parts::Server;
-use crate::store::StoreError;
+use crate::in_force::policies::Policies;
+use crate::outcome::{Kind, Outcome, chain, fault};
+use crate::store::{Store, StoreError};
 use crate::thread::{Panicked, aside};
 use batch::{Loader, Tried};
 use report::Tally;
@@ -40,32 +40,42 @@ pub(crate) struct Scope {
     pub selector: Selector,
 }
 
+/// What a trial reads, and its turn among them.
+#[derive(Clone, Debug)]
+pub(crate) struct Trying {
+    pub store: Store,
+    pub policies: Arc<Policies>,
+    /// One policy is tried at a time.
+    pub turns: Arc<Semaphore>,
+    pub shutdown: watch::Receiver<bool>,
+}
+
 /// Starts a trial of a policy.
-pub(crate) async fn start(server: Arc<Server>, text: String, scope: Scope) -> Result<Lines, TrialError> {
-    let turn = server.trials.clone().try_acquire_owned().map_err(|_| TrialError::Busy)?;
+pub(crate) async fn start(trying: Trying, text: String, scope: Scope) -> Result<Lines, TrialError> {
+    let turn = trying.turns.clone().try_acquire_owned().map_err(|_| TrialError::Busy)?;
     let mut policy = aside(move || Policy::from_text(&text)).await??;
     // It is cited as the version it would be, not as one that may be in force.
-    let next = server.store.last_policy_version(&policy.name).await?.saturating_add(1);
+    let next = trying.store.last_policy_version(&policy.name).await?.saturating_add(1);
     policy.version = policy.version.max(next);
     let policy = Arc::new(aside(move || CompiledPolicy::new(policy)).await??);
     let (lines, receiver) = mpsc::channel(LINES_WAITING_MAX);
-    tokio::spawn(run(server, policy, scope, lines, turn));
+    tokio::spawn(run(trying, policy, scope, lines, turn));
     Ok(receiver)
 }
 
 async fn run(
-    server: Arc<Server>,
+    trying: Trying,
     policy: Arc<CompiledPolicy>,
     scope: Scope,
     lines: mpsc::Sender<Bytes>,
     _turn: OwnedSemaphorePermit,
 ) {
-    let last = match judge_all(&server, &policy, &scope, &lines).await {
+    let last = match judge_all(&trying, &policy, &scope, &lines).await {
         Ok(Some(tally)) => json!({ "report": tally.report(&policy, &scope) }),
         // Whoever asked is gone, or the server is going.
         Ok(None) => return,
         Err(error) => {
-            tracing::error!(error = %chain(&error), "a policy could not be tried");
+            fault("trial", &error);
             json!({ "error": chain(&error) })
         }
     };
@@ -73,18 +83,18 @@ async fn run(
 }
 
 async fn judge_all(
-    server: &Server,
+    trying: &Trying,
     policy: &Arc<CompiledPolicy>,
     scope: &Scope,
     lines: &mpsc::Sender<Bytes>,
-) -> Result<Option<Tally>, StoreError> {
+) -> Result<Option<Tally>, TrialError> {
     let since = scope.since.unwrap_or(NO_RESULT_SINCE);
-    let concerned = scope.concerned(&server.policies.current().plan, policy);
-    let of = server.store.count_to_try(since).await?;
-    let untried = server.store.labels_of_untried().await?;
+    let concerned = scope.concerned(&trying.policies.current().plan, policy);
+    let of = trying.store.count_to_try(since).await?;
+    let untried = trying.store.labels_of_untried().await?;
     let mut tally = Tally::new(untried.iter().filter(|labels| concerned(labels)).count());
     let boot_logs = Arc::<BootLogs>::default();
-    let mut loader = Loader::new(&server.store, since);
+    let mut loader = Loader::new(&trying.store, since);
     let mut running: JoinSet<Vec<Tried>> = JoinSet::new();
     let (mut done, mut told) = (0, Instant::now());
     lines.send(line(&json!({ "progress": { "done": done, "of": of } }))).await.ok();
@@ -97,7 +107,9 @@ async fn judge_all(
             running.spawn_blocking(move || batch.judge(&policy, &boot_logs));
         }
         while running.len() >= threads() || (is_end && !running.is_empty()) {
-            let Some(Ok(outcomes)) = running.join_next().await else { break };
+            let Some(outcomes) = running.join_next().await else { break };
+            // A report that leaves out what the server failed at would be a wrong one.
+            let outcomes = outcomes.map_err(|_| Panicked)?;
             outcomes.into_iter().for_each(|outcome| tally.add(outcome));
         }
         if is_end {
@@ -107,7 +119,7 @@ async fn judge_all(
             told = Instant::now();
             lines.send(line(&json!({ "progress": { "done": done, "of": of } }))).await.ok();
         }
-        if lines.is_closed() || *server.shutdown.borrow() {
+        if lines.is_closed() || *trying.shutdown.borrow() {
             return Ok(None);
         }
     }
@@ -115,18 +127,18 @@ async fn judge_all(
 
 /// What a policy says of the last evidence that is kept of each device; `None` of what cannot be judged again.
 pub(crate) async fn of_last_evidence(
-    server: &Server,
+    store: &Store,
+    turns: &Semaphore,
     policy: &Arc<CompiledPolicy>,
     mut see: impl FnMut(&str, Option<&AttestationResult>),
-) -> Result<(), StoreError> {
+) -> Result<(), TrialError> {
     // The semaphore is never closed.
-    let _turn = server.trials.acquire().await.ok();
+    let _turn = turns.acquire().await.ok();
     let boot_logs = Arc::<BootLogs>::default();
-    let mut loader = Loader::new(&server.store, NO_RESULT_SINCE);
+    let mut loader = Loader::new(store, NO_RESULT_SINCE);
     while let Some(batch) = loader.next(|_| true).await? {
         let (policy, boot_logs) = (policy.clone(), boot_logs.clone());
-        let judged = tokio::task::spawn_blocking(move || batch.judge(&policy, &boot_logs)).await;
-        for Tried { tried, result } in judged.unwrap_or_default() {
+        for Tried { tried, result } in aside(move || batch.judge(&policy, &boot_logs)).await? {
             see(&tried.record.device_id, result.as_ref());
         }
     }

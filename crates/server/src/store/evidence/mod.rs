@@ -39,6 +39,8 @@ pub struct NewEvidence {
     pub judged: EvidenceColumns,
     /// How many bytes all evidence may take.
     pub bytes_max: u64,
+    /// How many of them the device's may take.
+    pub device_bytes_max: u64,
 }
 
 /// The boot that evidence is of.

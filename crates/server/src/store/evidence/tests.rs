@@ -59,6 +59,7 @@ impl Keeping<'_> {
                 basis: None,
             },
             bytes_max: self.bytes_max,
+            device_bytes_max: self.bytes_max,
         }
     }
 
@@ -152,7 +153,7 @@ async fn what_builds_on_what_is_gone_or_has_grown_is_not_kept() {
     record.evidence = Some(keeping.evidence(ToldBoot::Known { id: 9, entries: 0 }, NOW, None).await);
     let recorded = fixture.store.commit(record).await.unwrap();
     assert_eq!(recorded.evidence, None);
-    assert_eq!(fixture.store.last_appraisal(DEVICE).await.unwrap().unwrap().tier, "affirming");
+    assert_eq!(fixture.store.last_appraisal(DEVICE).await.unwrap().unwrap().1.tier, "affirming");
     assert!(fixture.store.evidence_of_result(recorded.moved.leaf.index).await.unwrap().is_none());
 }
 

@@ -6,7 +6,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::{Method, Request, header};
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The console, asked with the operator's token.
 pub struct Console {
@@ -25,6 +25,18 @@ impl Console {
 
     pub async fn post(&self, path: &str, body: &Value) -> Result<Value> {
         self.json(Method::POST, path, body.to_string()).await
+    }
+
+    /// Approves the files that the device's last result refused, as it names them.
+    pub async fn approve(&self, device: &str) -> Result<Value> {
+        let shown = self.get(&format!("/v1/devices/{device}")).await?;
+        let findings = shown.get("findings").and_then(Value::as_array).into_iter().flatten();
+        let files: Vec<Value> = findings
+            .filter(|finding| finding.get("check").and_then(Value::as_str) == Some("ima-policy"))
+            .map(|finding| json!({ "path": finding.get("claim"), "digest": finding.get("found") }))
+            .collect();
+        let approval = json!({ "result": shown.get("result"), "files": files });
+        self.post(&format!("/v1/devices/{device}/approve"), &approval).await
     }
 
     pub async fn post_text(&self, path: &str, text: &str) -> Result<Value> {

@@ -19,10 +19,12 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::{Stream, StreamExt};
 
-use crate::attest::table::{NoRoom, Seat};
-use crate::attest::{AttestError, Attester, Challenge, Step};
+use super::convert::{self, NotEvidence};
+use crate::attest::table::{NoRoom, Seat, Signal};
+use crate::attest::{AttestError, Attester, Judgement, Open};
 use crate::clock;
-use crate::grant::svid::{SvidError, device_svid, workload_svid};
+use crate::grant::svid::{SvidError, WorkloadRequest};
+use crate::in_force::endorsers::Endorsing;
 use crate::in_force::policies::PlanInForce;
 use crate::keys::{Chain, KeysError};
 use crate::outcome::{Kind, Outcome};
@@ -49,7 +51,7 @@ where
         None => return Ok(()),
     };
     let id = SpiffeId::parse(&hello.device_id).map_err(|_| SessionEnd::NotAnId)?;
-    let attester = Box::pin(Attester::new(&server, &id, clock::now())).await?;
+    let attester = Box::pin(server.attesting.take_up(&id, clock::now())).await?;
     let mut session = Session::new(server, attester, permit, outbound);
     Box::pin(session.challenge()).await?;
     session.serve(inbound).await
@@ -62,13 +64,17 @@ struct Session {
     server: Arc<Server>,
     attester: Attester,
     standing: Standing,
-    outstanding: Option<Challenge>,
+    /// A challenge that waits for its evidence, and until when.
+    outstanding: Option<(Open, Instant)>,
     pace: Pace,
     svid_requests: Allowance,
     held: Option<Held>,
     /// Whether the device has heard what it holds.
     told: bool,
     crl: watch::Receiver<Bytes>,
+    endorsers: watch::Receiver<Endorsing>,
+    /// The count of changes of entries, as of the last word.
+    entries: u64,
     plan: watch::Receiver<Arc<PlanInForce>>,
     /// The policy that judges the device, as of the last look.
     revision: u64,
@@ -102,6 +108,8 @@ impl Session {
         Session {
             pace: Pace::new(server.config.attest_interval(), Instant::now()),
             crl: server.revocations.watch(),
+            endorsers: server.endorsers.watch(),
+            entries: 0,
             standing: Standing::Unproven { _permit: permit },
             outstanding: None,
             svid_requests: Allowance::new(Instant::now()),
@@ -119,11 +127,9 @@ impl Session {
     where
         S: Stream<Item = Result<edge::DeviceMessage, tonic::Status>> + Unpin,
     {
-        let mut entries = self.server.entries.watch();
-        let mut endorsers = self.attester.endorsers.clone();
         let mut shutdown = self.server.shutdown.clone();
         loop {
-            let due = self.outstanding.as_ref().map_or(self.pace.next(), |challenge| challenge.expires_at);
+            let due = self.outstanding.as_ref().map_or(self.pace.next(), |(_, expires_at)| *expires_at);
             tokio::select! {
                 // What was withdrawn is told before anything else is.
                 biased;
@@ -134,9 +140,8 @@ impl Session {
                     None => Box::pin(self.challenge()).await?,
                 },
                 Ok(()) = self.crl.changed() => Box::pin(self.tell_again()).await?,
-                Ok(()) = endorsers.changed() => Box::pin(self.endorse_again()).await?,
+                Ok(()) = self.endorsers.changed() => Box::pin(self.endorse_again()).await?,
                 Ok(()) = self.plan.changed() => self.heed_plan(),
-                Ok(()) = entries.changed() => Box::pin(self.tell_again()).await?,
                 message = inbound.next() => match message {
                     Some(Ok(message)) => Box::pin(self.hear(message)).await?,
                     Some(Err(status)) => return broken(&status),
@@ -161,27 +166,30 @@ impl Session {
     }
 
     async fn challenge(&mut self) -> Result<(), SessionEnd> {
-        let Some((challenge, message)) = self.attester.challenge(&self.server)? else {
+        let Some((open, challenge)) = self.server.attesting.challenge(&self.attester)? else {
             self.pace.postpone(Instant::now());
             return Ok(());
         };
-        self.outstanding = Some(challenge);
-        self.pace.challenged(Instant::now());
+        let now = Instant::now();
+        self.outstanding = Some((open, now + self.server.config.challenge_ttl()));
+        self.pace.challenged(now);
+        let message = convert::challenge(challenge, self.server.config.challenge_ttl_seconds);
         self.send(server_message::Message::Challenge(message)).await
     }
 
     async fn judge(&mut self, evidence: edge::Evidence) -> Result<(), SessionEnd> {
-        let challenge = self.outstanding.take().ok_or(AttestError::NotAnAnswer)?;
+        let (open, _) = self.outstanding.take().ok_or(AttestError::NotAnAnswer)?;
+        let evidence = convert::evidence(evidence)?;
         let proven = matches!(self.standing, Standing::Proven(_));
-        let outcome = self.attester.judge(&self.server, challenge, evidence, proven, clock::now()).await;
-        match outcome {
-            Ok(Step::AskAgain) => self.challenge().await,
-            Ok(Step::Verdict(verdict)) => {
+        let attesting = &self.server.attesting;
+        match attesting.judge(&mut self.attester, open, evidence, clock::now()).await {
+            Ok(Judgement::AskAgain) => self.challenge().await,
+            Ok(Judgement::Verdict(verdict)) => {
                 if !proven {
                     let seat = self.server.registry.seat(&self.attester.device.id)?;
                     self.standing = Standing::Proven(seat);
                 }
-                self.send(server_message::Message::Verdict(verdict)).await?;
+                self.send(server_message::Message::Verdict(convert::verdict(verdict))).await?;
                 if !proven {
                     // What changed before there was a seat to wake.
                     self.look_again().await?;
@@ -194,19 +202,26 @@ impl Session {
 
     /// Another part of the server changed something about this device.
     async fn look_again(&mut self) -> Result<(), SessionEnd> {
-        if let Standing::Proven(seat) = &mut self.standing
-            && seat.signal.borrow_and_update().replaced
-        {
+        let signal = match &mut self.standing {
+            Standing::Proven(seat) => *seat.signal.borrow_and_update(),
+            Standing::Unproven { .. } => Signal::default(),
+        };
+        if signal.replaced {
             return Err(SessionEnd::Replaced);
         }
         let before = self.attester.device.state.version();
-        match self.attester.reload(&self.server.store).await {
-            Ok(()) => {
-                self.heed_plan();
-                if self.attester.device.state.version() != before { self.settle().await } else { Ok(()) }
-            }
-            Err(error) => self.part(error).await,
+        if let Err(error) = self.server.attesting.look_again(&mut self.attester).await {
+            return self.part(error).await;
         }
+        self.heed_plan();
+        if self.attester.device.state.version() != before {
+            self.settle().await?;
+        }
+        if signal.entries != self.entries {
+            self.entries = signal.entries;
+            self.tell_again().await?;
+        }
+        Ok(())
     }
 
     /// Hurries to attest again if another policy judges the device now.
@@ -224,7 +239,7 @@ impl Session {
         if matches!(self.standing, Standing::Unproven { .. }) {
             return Ok(());
         }
-        match self.attester.endorse_again(&self.server, clock::now()).await {
+        match self.server.attesting.endorse_again(&mut self.attester, clock::now()).await {
             Ok(false) => Ok(()),
             Ok(true) => {
                 self.pace.soon(Instant::now());
@@ -259,7 +274,7 @@ impl Session {
         if good {
             return Ok(());
         }
-        match device_svid(&self.server, &self.attester.device, now).await {
+        match self.server.granting.device_svid(&self.attester.device, now).await {
             Ok(chain) => {
                 let life = chain.not_after.0.saturating_sub(now.0);
                 self.held = Some(Held { chain, renew_at: now.plus(life / 2), state_version: version });
@@ -290,7 +305,8 @@ impl Session {
         match &self.held {
             Some(held) => {
                 grants.device_svid = held.chain.certificates.iter().cloned().map(Into::into).collect();
-                grants.entries = workload_entries(server, &self.attester.device.id);
+                let entries = server.entries.of(&self.attester.device.id);
+                grants.entries = entries.iter().map(|entry| convert::entry(entry)).collect();
             }
             None => {
                 grants.withdrawn = true;
@@ -305,20 +321,27 @@ impl Session {
         if !matches!(self.standing, Standing::Proven(_)) {
             return Err(SessionEnd::OutOfTurn);
         }
+        let edge::WorkloadSvidRequest { request_id, entry_id, csr, device_signature } = request;
+        let request = WorkloadRequest { entry_id, csr, device_signature };
         let (svid, denied) = match self.svid_requests.take(Instant::now()) {
             false => (Vec::new(), "unavailable: too many requests, try again in a moment".to_owned()),
-            true => match workload_svid(&self.server, &self.attester.device, &request, clock::now()).await {
-                Ok(chain) => (chain.certificates.into_iter().map(Into::into).collect(), String::new()),
-                Err(error) => {
-                    let (device, entry) = (&self.attester.device.id, request.entry_id.as_str());
-                    tracing::info!(%device, entry, reason = %error, "workload svid denied");
-                    (Vec::new(), error.sentence())
-                }
-            },
+            true => self.granted(&request).await,
         };
-        let (request_id, entry_id) = (request.request_id, request.entry_id);
-        let response = edge::WorkloadSvidResponse { request_id, entry_id, svid, denied };
+        let response = edge::WorkloadSvidResponse { request_id, entry_id: request.entry_id, svid, denied };
         self.send(server_message::Message::WorkloadSvid(response)).await
+    }
+
+    /// The chain, or why there is none.
+    async fn granted(&self, request: &WorkloadRequest) -> (Vec<Bytes>, String) {
+        let device = &self.attester.device;
+        match self.server.granting.workload_svid(device, request, clock::now()).await {
+            Ok(chain) => (chain.certificates.into_iter().map(Into::into).collect(), String::new()),
+            Err(error) => {
+                let (device, entry) = (&device.id, request.entry_id.as_str());
+                tracing::info!(%device, entry, reason = %error, "workload svid denied");
+                (Vec::new(), error.sentence())
+            }
+        }
     }
 
     /// A device that does not read is as good as gone.
@@ -353,28 +376,6 @@ async fn woken(standing: &mut Standing) {
     }
 }
 
-fn workload_entries(server: &Server, device: &SpiffeId) -> Vec<edge::WorkloadEntry> {
-    let entries = server.entries.of(device);
-    entries
-        .iter()
-        .map(|entry| edge::WorkloadEntry {
-            id: entry.id.clone(),
-            spiffe_id: entry.spiffe_id.clone(),
-            selectors: entry
-                .selectors
-                .iter()
-                .map(|selector| edge::Selector {
-                    r#type: selector.kind.clone(),
-                    value: selector.value.clone(),
-                })
-                .collect(),
-            ttl_seconds: u32::try_from(entry.ttl_seconds).unwrap_or(u32::MAX),
-            dns_names: entry.dns_names.clone(),
-            hint: entry.hint.clone(),
-        })
-        .collect()
-}
-
 /// Why a stream ends.
 #[derive(Debug, Error)]
 pub(crate) enum SessionEnd {
@@ -405,6 +406,9 @@ pub(crate) enum SessionEnd {
     /// No place left.
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
+    /// Evidence that is none.
+    #[error(transparent)]
+    NotEvidence(#[from] NotEvidence),
     /// Attestation could not go on.
     #[error(transparent)]
     Attest(#[from] AttestError),
@@ -416,6 +420,7 @@ pub(crate) enum SessionEnd {
 impl Outcome for SessionEnd {
     fn told(&self) -> (Kind, &'static str) {
         match self {
+            SessionEnd::NotEvidence(error) => error.told(),
             SessionEnd::Attest(error) => error.told(),
             SessionEnd::Svid(error) => error.told(),
             SessionEnd::NoRoom(error) => error.told(),

@@ -1,0 +1,544 @@
+//! What the verifier knows of one attached device, and what follows from each thing that happens to it.
+//!
+//! Pure: no store, no stream, no clock. Evidence comes in as bytes, the caller does what a [`Step`] says and tells what
+//! came of it. What is remembered of a boot ([`Baseline`]) is in memory only; after a restart of the server or a change of
+//! policy everything is judged anew, but of what is kept (`archive/keeper.rs`) only the rest is asked for.
+//!
+//! **Whose word it is.** Whoever carries evidence may change it, so that only what the bound AK signed for this challenge
+//! counts as the device's word: the quote, and a log that replays to it. A quote that is another's, PCR values that do not
+//! hash to it, a log that does not parse or replay, a log that was asked for and left out: each may be the carrier's doing
+//! and is refused without a trace in the trust state. A device that answers so is one that does not answer. What it holds
+//! stands until its evidence is too old for the policy, and no longer.
+
+use std::sync::Arc;
+
+use assay_evidence::request::{self, Evidence, NONCE_BYTES, Quote};
+use assay_evidence::time::UnixTime;
+use assay_evidence::tpm::endorsement::Endorsement;
+use assay_evidence::verify::Baseline;
+use assay_evidence::{Check, HashAlgorithm};
+use assay_trust::{AttestationResult, CompiledPolicy, Event, Finding, Status, Tier, reappraise_endorsement};
+use bytes::Bytes;
+
+use super::AttestError;
+use super::judge::{Job, Judged, quoted_pcrs};
+use crate::archive::keeper::{Draft, JudgedEvidence, Keeper, Progress, clock};
+use crate::device::{Device, DeviceError, columns};
+use crate::fate::{change, findings_json, vector_json};
+use crate::in_force::boot_logs::BootLogs;
+use crate::in_force::endorsers::Endorsing;
+use crate::in_force::policies::PolicyInForce;
+use crate::store::{AppraisalRecord, Change, Kept, RenewTrust};
+
+/// The verifier's memory of one attached device.
+#[derive(Debug)]
+pub(crate) struct Attester {
+    /// The device, its state as of the last look.
+    pub device: Device,
+    endorsement: Arc<Endorsement>,
+    /// Those it was verified with, as evidence is kept with, and the count of their changes.
+    endorsed_by: (Bytes, u64),
+    /// What need not be judged again, and the policy it was judged under.
+    baseline: Option<(u64, Baseline)>,
+    /// What need not be sent again.
+    keeper: Keeper,
+    /// The result on record, so that the same one is not recorded twice.
+    recorded: Option<AppraisalRecord>,
+    restarts: u32,
+    /// Pieces of evidence in a row whose logs are not bound to the quote.
+    unbound: u32,
+}
+
+/// A challenge that waits for its evidence.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    nonce: [u8; NONCE_BYTES],
+    known: Known,
+    /// The policy it was made under.
+    revision: u64,
+    /// The endorsers it was made under.
+    endorsed: u64,
+}
+
+/// What evidence has to add to.
+#[derive(Debug)]
+enum Known {
+    /// Nothing: it has to be whole.
+    Nothing,
+    /// What is kept, which is judged anew with it.
+    Kept(Progress),
+    /// What was judged before.
+    Judged(Baseline),
+}
+
+/// What to do next.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Challenge again at once: what was asked for is no longer enough, or not all of it came.
+    AskAgain,
+    /// Put what is kept of the boot before what was sent, and go on with [`Attester::completed`].
+    Complete(Pending, Evidence),
+    /// Verify and appraise, and go on with [`Attester::judged`].
+    Judge(Pending, Job),
+    /// Put the result on record, and say what became of it with [`Attester::recorded`].
+    Record(Finished),
+}
+
+/// Evidence on its way to a verdict.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    asked: Asked,
+    policy: PolicyInForce,
+    now: UnixTime,
+    kept_bytes: Option<usize>,
+}
+
+impl Pending {
+    /// The boot that is kept.
+    pub(crate) fn progress(&self) -> Option<&Progress> {
+        match &self.asked.known {
+            Known::Kept(progress) => Some(progress),
+            Known::Nothing | Known::Judged(_) => None,
+        }
+    }
+}
+
+/// A result to be put on record.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    /// It.
+    pub result: AttestationResult,
+    appraisal: AppraisalRecord,
+    event: Event,
+    judged: Option<(JudgedEvidence, Option<Baseline>)>,
+}
+
+/// How a result goes on record as of now; made anew when the device moved on meanwhile.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    /// A step of the state, or its new times alone.
+    pub change: StateChange,
+    /// What to keep of the evidence.
+    pub draft: Option<Draft>,
+    next: assay_trust::TrustState,
+}
+
+/// What a result does to a device's state.
+#[derive(Debug)]
+pub(crate) enum StateChange {
+    /// It is another result, or moves the state.
+    Moves(Box<(Change, AppraisalRecord)>),
+    /// The same, with new times.
+    Renews(RenewTrust),
+}
+
+/// What a device is told.
+#[derive(Clone, Debug)]
+pub(crate) struct Verdict {
+    pub tier: Tier,
+    pub state: Status,
+    /// The gravest.
+    pub findings: Vec<Finding>,
+    pub valid_for_seconds: u64,
+    /// Name and version; empty: there is none.
+    pub policy: String,
+}
+
+impl Attester {
+    /// Takes up a device: its endorsement is verified again.
+    pub(crate) fn new(
+        device: Device,
+        recorded: Option<AppraisalRecord>,
+        keeper: Keeper,
+        endorsing: &Endorsing,
+        now: UnixTime,
+    ) -> Result<Attester, AttestError> {
+        if device.state.status() == Status::Revoked {
+            return Err(AttestError::Revoked);
+        }
+        Ok(Attester {
+            endorsement: Arc::new(device.endorsement(endorsing, now)?),
+            endorsed_by: (endorsing.kept.clone(), endorsing.version),
+            device,
+            baseline: None,
+            keeper,
+            recorded,
+            restarts: 0,
+            unbound: 0,
+        })
+    }
+
+    /// Looks at the device as it is now. Keys that were bound anew are not the ones this stream has proven to hold.
+    pub(crate) fn look_at(&mut self, device: Device) -> Result<(), AttestError> {
+        let rebound = device.record.ak_public != self.device.record.ak_public;
+        if device.state.status() == Status::Revoked {
+            self.device = device;
+            return Err(AttestError::Revoked);
+        }
+        if rebound {
+            return Err(AttestError::Rebound);
+        }
+        self.device = device;
+        Ok(())
+    }
+
+    /// Verifies the endorsement again where it may be another: whether it is, and a result to record where the policy no
+    /// longer accepts it. The device's own word is not waited for.
+    pub(crate) fn endorse_again(
+        &mut self,
+        endorsing: &Endorsing,
+        policy: Option<&CompiledPolicy>,
+        now: UnixTime,
+    ) -> Result<(bool, Option<Finished>), AttestError> {
+        let before = self.endorsement.clone();
+        self.endorse(endorsing, now)?;
+        if self.endorsement == before {
+            return Ok((false, None));
+        }
+        let result = policy.and_then(|policy| reappraise_endorsement(policy, &self.endorsement, now));
+        Ok((true, result.map(|result| Finished::new(result, None))))
+    }
+
+    /// The endorsement under the endorsers in force, and by certificates that have not expired. Evidence is kept with
+    /// the endorsers that it was judged with, so that under others it is kept anew.
+    fn endorse(&mut self, endorsing: &Endorsing, now: UnixTime) -> Result<(), DeviceError> {
+        let changed = self.endorsed_by.1 != endorsing.version;
+        if changed {
+            self.baseline = None;
+            self.keeper.forget();
+        }
+        if changed || self.endorsement.valid_until().is_some_and(|until| until < now) {
+            self.endorsement = Arc::new(self.device.endorsement(endorsing, now)?);
+            self.endorsed_by = (endorsing.kept.clone(), endorsing.version);
+        }
+        Ok(())
+    }
+
+    /// Whether the next challenge may bring whole logs.
+    pub(crate) fn needs_logs(&self, policy: &PolicyInForce) -> bool {
+        self.baseline.as_ref().is_none_or(|(revision, _)| *revision != policy.revision)
+    }
+
+    /// Asks for fresh evidence, and of the logs only for what is new.
+    pub(crate) fn ask(
+        &self,
+        policy: &PolicyInForce,
+        nonce: [u8; NONCE_BYTES],
+    ) -> (Asked, request::Challenge) {
+        let known = match self.baseline.as_ref().filter(|(revision, _)| *revision == policy.revision) {
+            Some((_, baseline)) => Known::Judged(baseline.clone()),
+            None => self.keeper.progress().cloned().map_or(Known::Nothing, Known::Kept),
+        };
+        let challenge = request::Challenge {
+            nonce,
+            selection: vec![(HashAlgorithm::Sha256, quoted_pcrs().collect())],
+            boot_log_wanted: known.boot_log_wanted(),
+            ima_from_entry: known.ima_entries(),
+        };
+        (Asked { nonce, known, revision: policy.revision, endorsed: self.endorsed_by.1 }, challenge)
+    }
+
+    /// Takes evidence up. The challenge is spent, whatever comes of it.
+    pub(crate) fn evidence(
+        &mut self,
+        asked: Asked,
+        evidence: Evidence,
+        (policy, endorsing): (PolicyInForce, &Endorsing),
+        boot_logs: &Arc<BootLogs>,
+        now: UnixTime,
+    ) -> Result<Step, AttestError> {
+        if evidence.nonce != asked.nonce.as_slice() {
+            return Err(AttestError::NotAnAnswer);
+        }
+        self.endorse(endorsing, now)?;
+        if self.is_overtaken(&asked, &evidence.quote, policy.revision) {
+            return Ok(Step::AskAgain);
+        }
+        let pending = Pending { asked, policy, now, kept_bytes: None };
+        if pending.progress().is_some() {
+            return Ok(Step::Complete(pending, evidence));
+        }
+        Ok(self.judge(pending, evidence, boot_logs))
+    }
+
+    /// Goes on with what is kept before what was sent, and how many bytes of the list that is; `None`: it cannot be put
+    /// there.
+    pub(crate) fn completed(
+        &mut self,
+        pending: Pending,
+        completed: Option<(Evidence, Option<usize>)>,
+        boot_logs: &Arc<BootLogs>,
+    ) -> Step {
+        match completed {
+            Some((evidence, kept_bytes)) => {
+                self.judge(Pending { kept_bytes, ..pending }, evidence, boot_logs)
+            }
+            None => self.ask_for_everything(),
+        }
+    }
+
+    fn judge(&self, pending: Pending, evidence: Evidence, boot_logs: &Arc<BootLogs>) -> Step {
+        let job = Job {
+            ak_public: Bytes::copy_from_slice(&self.device.record.ak_public),
+            last_counters: self.device.last_counters(),
+            policy: pending.policy.compiled.clone(),
+            endorsement: Some(self.endorsement.clone()),
+            nonce: pending.asked.nonce,
+            baseline: pending.asked.known.baseline().cloned(),
+            boot_logs: boot_logs.clone(),
+            evidence,
+            now: pending.now,
+        };
+        Step::Judge(pending, job)
+    }
+
+    /// Decides what follows from what was found.
+    pub(crate) fn judged(&mut self, pending: Pending, found: Judged) -> Result<Step, AttestError> {
+        let Judged { evidence, result, baseline, attested, binding, .. } = found;
+        match binding {
+            Binding::Authentic => {}
+            Binding::NotTheDevice => return Err(AttestError::NotTheDevice(result.findings().to_vec())),
+            Binding::LogsUnbound { list_may_be_short } => {
+                return self.unbound(&pending, &result, list_may_be_short);
+            }
+        }
+        self.unbound = 0;
+        let judged = JudgedEvidence {
+            evidence,
+            endorsers: self.endorsed_by.0.clone(),
+            known_entries: pending.asked.known.baseline().map(Baseline::ima_entries),
+            kept_bytes: pending.kept_bytes,
+            last_counters: self.device.last_counters(),
+            policy_revision: pending.policy.revision,
+            at: pending.now,
+            attested,
+            good: result.good_ima_entries(),
+        };
+        Ok(Step::Record(Finished::new(result, Some((judged, baseline)))))
+    }
+
+    /// A list that was read before its last entry was in it is no fault of the device's, and what is kept may be damaged:
+    /// both are asked for again, but not for ever. The rest may be the carrier's doing.
+    fn unbound(
+        &mut self,
+        pending: &Pending,
+        result: &AttestationResult,
+        list_may_be_short: bool,
+    ) -> Result<Step, AttestError> {
+        self.unbound = self.unbound.saturating_add(1);
+        if list_may_be_short && self.unbound <= SHORT_LISTS_MAX {
+            return Ok(Step::AskAgain);
+        }
+        if pending.progress().is_some() {
+            return Ok(self.ask_for_everything());
+        }
+        self.unbound = 0;
+        let failed = |check: &Check| result.findings().iter().any(|finding| finding.check == *check);
+        let telling = OF_THE_LOGS.into_iter().find(failed).unwrap_or(Check::ImaReplay);
+        Err(AttestError::LogsUnbound(telling))
+    }
+
+    /// Whether what was asked for is no longer enough.
+    fn is_overtaken(&mut self, asked: &Asked, quote: &Quote, revision: u64) -> bool {
+        if self.is_new_boot(&asked.known, quote) {
+            self.keeper.forget();
+            self.baseline = None;
+            return true;
+        }
+        if asked.endorsed != self.endorsed_by.1 && !matches!(asked.known, Known::Nothing) {
+            return true;
+        }
+        let judged_otherwise = matches!(asked.known, Known::Judged(_)) && asked.revision != revision;
+        if judged_otherwise {
+            self.baseline = None;
+        }
+        judged_otherwise
+    }
+
+    /// A new boot makes what was left out of the logs necessary. It is only claimed yet, so a device that claims one
+    /// each time is judged by what it sent. What is forgotten for a claim costs another transfer, never a state.
+    fn is_new_boot(&mut self, known: &Known, quote: &Quote) -> bool {
+        let known = match known {
+            Known::Nothing => return false,
+            Known::Kept(progress) => progress.clock,
+            Known::Judged(baseline) => (baseline.reset_count(), baseline.restart_count()),
+        };
+        if Some(known) == clock(quote) {
+            return false;
+        }
+        self.restarts = self.restarts.saturating_add(1);
+        self.restarts <= RESTARTS_MAX
+    }
+
+    /// What is kept does not go with what was sent.
+    fn ask_for_everything(&mut self) -> Step {
+        tracing::warn!(device = %self.device.id, "kept evidence does not replay; the device is asked for everything");
+        self.keeper.doubt();
+        Step::AskAgain
+    }
+
+    /// How a result goes on record: a step of the state if it changes anything, else its new times; and the evidence, if
+    /// it says anything new.
+    pub(crate) fn attempt(&self, finished: &Finished, keeps: bool) -> Attempt {
+        let now = finished.result.at();
+        let next = self.device.state.apply(&finished.event);
+        let same_result = self
+            .recorded
+            .as_ref()
+            .is_some_and(|recorded| AppraisalRecord { at: now, ..recorded.clone() } == finished.appraisal);
+        let moves = !same_result || next.version() != self.device.state.version();
+        let judged = finished.judged.as_ref().map(|(judged, _)| judged);
+        let new = judged.filter(|judged| keeps && (moves || self.keeper.wants(judged)));
+        let draft = new.and_then(|judged| self.keeper.draft(&self.device, judged));
+        let change = match moves {
+            true => {
+                let change = change(&self.device, &next, &finished.event, "server", now);
+                StateChange::Moves(Box::new((change, finished.appraisal.clone())))
+            }
+            false => {
+                let device_id = self.device.id.to_string();
+                StateChange::Renews(RenewTrust { device_id, trust: columns(&next) })
+            }
+        };
+        Attempt { change, draft, next }
+    }
+
+    /// The result is on record, and its evidence was put there, if it was.
+    pub(crate) fn recorded(&mut self, finished: Finished, attempt: Attempt, kept: Option<Kept>) {
+        let Finished { appraisal, judged, .. } = finished;
+        if let (Some(draft), Some((judged, _))) = (&attempt.draft, &judged) {
+            self.keeper.kept(draft, judged, kept);
+        }
+        self.device.record.trust = columns(&attempt.next);
+        self.device.state = attempt.next;
+        self.recorded = Some(appraisal);
+        if let Some((judged, baseline)) = judged {
+            self.remember(baseline, &judged);
+        }
+    }
+
+    /// Remembers what need not be judged again, unless it would leave a gap in what is kept.
+    fn remember(&mut self, baseline: Option<Baseline>, judged: &JudgedEvidence) {
+        self.keeper.expect_again(judged);
+        let kept = self.keeper.progress().map(|kept| kept.entries);
+        let goes_on = |known: &Baseline| kept.is_none_or(|kept| known.ima_entries() <= kept);
+        self.baseline = baseline.filter(goes_on).map(|baseline| (judged.policy_revision, baseline));
+        self.restarts = 0;
+    }
+
+    /// What the device is told of a result that is on record.
+    pub(crate) fn verdict(&self, result: &AttestationResult, now: UnixTime) -> Verdict {
+        let state = &self.device.state;
+        Verdict {
+            tier: result.tier(),
+            state: state.status_at(now),
+            findings: result.findings().iter().take(FINDINGS_TOLD_MAX).cloned().collect(),
+            valid_for_seconds: state.valid_until().map_or(0, |until| until.0.saturating_sub(now.0)),
+            policy: citation(result),
+        }
+    }
+}
+
+impl Finished {
+    fn new(result: AttestationResult, judged: Option<(JudgedEvidence, Option<Baseline>)>) -> Finished {
+        let appraisal = AppraisalRecord {
+            at: result.at(),
+            tier: result.tier().name().to_owned(),
+            policy: citation(&result),
+            findings: findings_json(result.findings()),
+            vector: vector_json(result.vector()),
+        };
+        Finished { event: Event::appraised(&result), appraisal, judged, result }
+    }
+}
+
+impl Known {
+    fn baseline(&self) -> Option<&Baseline> {
+        match self {
+            Known::Judged(baseline) => Some(baseline),
+            Known::Nothing | Known::Kept(_) => None,
+        }
+    }
+
+    fn boot_log_wanted(&self) -> bool {
+        match self {
+            Known::Nothing => true,
+            Known::Kept(progress) => progress.boot_log_wanted(),
+            Known::Judged(baseline) => !baseline.has_boot_log(),
+        }
+    }
+
+    fn ima_entries(&self) -> u64 {
+        match self {
+            Known::Nothing => 0,
+            Known::Kept(progress) => progress.entries,
+            Known::Judged(baseline) => baseline.ima_entries(),
+        }
+    }
+}
+
+/// Whose word evidence is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Binding {
+    /// The device's: the AK signed the quote for this challenge, and the logs replay to it.
+    Authentic,
+    /// Somebody else's: the quote is not the AK's for this challenge, or the PCR values are not those it quotes.
+    NotTheDevice,
+    /// The quote is the device's, and its logs may be anybody's.
+    LogsUnbound {
+        /// Whether all that is wrong is that the IMA list does not reach the quoted PCR 10.
+        list_may_be_short: bool,
+    },
+}
+
+impl Binding {
+    /// By the checks that did not hold.
+    pub(crate) fn of(failed: impl Iterator<Item = Check> + Clone, list_starts_well: bool) -> Binding {
+        if failed.clone().any(|check| OF_THE_QUOTE.contains(&check)) {
+            return Binding::NotTheDevice;
+        }
+        if failed.clone().any(|check| OF_THE_LOGS.contains(&check)) {
+            let only_replay = failed.clone().all(|check| check == Check::ImaReplay);
+            return Binding::LogsUnbound { list_may_be_short: list_starts_well && only_replay };
+        }
+        Binding::Authentic
+    }
+}
+
+fn citation(result: &AttestationResult) -> String {
+    result.policy().map(|(name, version)| format!("{name} v{version}")).unwrap_or_default()
+}
+
+/// The checks that show whose quote it is, which challenge it answers and what it covers.
+const OF_THE_QUOTE: [Check; 10] = [
+    Check::AkParse,
+    Check::AkAttributes,
+    Check::AkName,
+    Check::AkPublic,
+    Check::QuoteParse,
+    Check::QuoteMagic,
+    Check::QuoteType,
+    Check::QuoteSignature,
+    Check::QuoteNonce,
+    Check::QuotePcrDigest,
+];
+
+/// The checks that bind the logs to the quote, the most telling first. What the AK signed and a policy refuses is not
+/// among them.
+const OF_THE_LOGS: [Check; 8] = [
+    Check::EventLogParse,
+    Check::ImaParse,
+    Check::EventLogReplay,
+    Check::ImaTemplateDigest,
+    Check::ImaReplay,
+    Check::EventDataDigest,
+    Check::ImaForms,
+    Check::EventLogPresent,
+];
+
+/// Findings sent to the device; the operator sees all of them.
+const FINDINGS_TOLD_MAX: usize = 64;
+/// Challenges in a row that a claimed new boot may ask for.
+const RESTARTS_MAX: u32 = 3;
+/// Lists in a row that may end before the quote.
+const SHORT_LISTS_MAX: u32 = 2;

@@ -1,0 +1,118 @@
+//! Messages of the edge protocol into requests, and answers into messages.
+
+use assay_evidence::request::{Challenge, DeviceIdentity, Evidence, Quote};
+use assay_trust::Finding;
+use assay_wire::edge;
+use assay_wire::pcr::{PcrError, selection_to_wire, values_from_wire};
+use thiserror::Error;
+
+use crate::attest::Verdict;
+use crate::grant::telemetry::Answer;
+use crate::outcome::{Kind, Outcome};
+use crate::store::EntryRecord;
+
+/// Reads what a device answers.
+pub(super) fn evidence(message: edge::Evidence) -> Result<Evidence, NotEvidence> {
+    let edge::Evidence { nonce, quote, boot_log, ima_log, ima_from_entry, ima_ascii } = message;
+    let edge::Quote { message, signature, pcrs } = quote.ok_or(NotEvidence::NoQuote)?;
+    let quote = Quote { message, signature, pcrs: values_from_wire(&pcrs)? };
+    Ok(Evidence { nonce, quote, boot_log, ima_log, ima_from_entry, ima_ascii })
+}
+
+/// What of an enrollment's first message says which TPM it is.
+pub(super) fn identity(begin: &mut edge::EnrollBegin) -> DeviceIdentity {
+    use std::mem::take;
+    DeviceIdentity {
+        ek_public: take(&mut begin.ek_public),
+        ek_certificate: take(&mut begin.ek_certificate),
+        ek_intermediates: take(&mut begin.ek_intermediates),
+        iak_public: take(&mut begin.iak_public),
+        iak_certificate: take(&mut begin.iak_certificate),
+        idevid_public: take(&mut begin.idevid_public),
+        idevid_certificate: take(&mut begin.idevid_certificate),
+        idevid_intermediates: take(&mut begin.idevid_intermediates),
+    }
+}
+
+pub(super) fn challenge(challenge: Challenge, ttl_seconds: u64) -> edge::Challenge {
+    edge::Challenge {
+        nonce: challenge.nonce.to_vec().into(),
+        expires_in_seconds: u32::try_from(ttl_seconds).unwrap_or(u32::MAX),
+        selection: selection_to_wire(&challenge.selection),
+        boot_log_wanted: challenge.boot_log_wanted,
+        ima_from_entry: challenge.ima_from_entry,
+    }
+}
+
+pub(super) fn verdict(verdict: Verdict) -> edge::Verdict {
+    edge::Verdict {
+        tier: verdict.tier.name().to_owned(),
+        state: verdict.state.name().to_owned(),
+        findings: verdict.findings.iter().map(finding).collect(),
+        valid_for_seconds: u32::try_from(verdict.valid_for_seconds).unwrap_or(u32::MAX),
+        policy: verdict.policy,
+    }
+}
+
+/// A finding as the device is told.
+fn finding(finding: &Finding) -> edge::Finding {
+    edge::Finding {
+        check: finding.check.name().to_owned(),
+        tier: finding.tier.name().to_owned(),
+        claim: finding.claim.clone(),
+        expected: finding.expected.clone(),
+        found: finding.found.clone(),
+        message: finding.message.clone(),
+    }
+}
+
+pub(super) fn entry(entry: &EntryRecord) -> edge::WorkloadEntry {
+    let selectors = entry.selectors.iter();
+    edge::WorkloadEntry {
+        id: entry.id.clone(),
+        spiffe_id: entry.spiffe_id.clone(),
+        selectors: selectors
+            .map(|selector| edge::Selector { r#type: selector.kind.clone(), value: selector.value.clone() })
+            .collect(),
+        ttl_seconds: u32::try_from(entry.ttl_seconds).unwrap_or(u32::MAX),
+        dns_names: entry.dns_names.clone(),
+        hint: entry.hint.clone(),
+    }
+}
+
+pub(super) fn answer(answer: Answer) -> edge::SubmitResponse {
+    match answer {
+        Answer::Accepted(leaf) => edge::SubmitResponse {
+            accepted: true,
+            ledger_sequence: leaf.index,
+            ledger_hash: leaf.hash.to_vec().into(),
+            ..edge::SubmitResponse::default()
+        },
+        Answer::Denied(denied) => edge::SubmitResponse {
+            accepted: false,
+            reason: format!("{}: {denied}", denied.code()),
+            findings: denied.finding().iter().map(finding).collect(),
+            ..edge::SubmitResponse::default()
+        },
+    }
+}
+
+/// A message that is no evidence.
+#[derive(Debug, Error)]
+pub(crate) enum NotEvidence {
+    /// There is no quote.
+    #[error("evidence without a quote")]
+    NoQuote,
+    /// PCR values that cannot be.
+    #[error(transparent)]
+    Pcr(#[from] PcrError),
+}
+
+impl Outcome for NotEvidence {
+    fn told(&self) -> (Kind, &'static str) {
+        match self {
+            NotEvidence::NoQuote => (Kind::Malformed, "quote-parse"),
+            NotEvidence::Pcr(_) => (Kind::Malformed, "pcr-values"),
+        }
+    }
+}

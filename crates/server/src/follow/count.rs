@@ -1,0 +1,15 @@
+//! Commits in numbers.
+
+use crate::audit::Kind;
+use crate::metrics::Metrics;
+use crate::store::Committed;
+
+pub(super) fn count(metrics: &Metrics, committed: &Committed) {
+    metrics.withdrawn(committed.withdrawn.serials.len());
+    match committed.kind {
+        Some(Kind::DeviceEnrolled) => metrics.enrolled(),
+        Some(Kind::SvidIssued) => metrics.svid_issued(),
+        Some(Kind::TelemetryAccepted) => metrics.telemetry(true),
+        _ => {}
+    }
+}

@@ -1,0 +1,140 @@
+//! What every commit brings, whoever made it and whether or not they are still there.
+//!
+//! One task reads the store's feed, in order and without a gap, and does what follows from each leaf: it is counted
+//! ([`count`]), what is in force is loaded again ([`reload`]), the streams that it concerns look again ([`wake`]), and
+//! what fell is put on the revocation list ([`list`]). In that order, so that no stream hears of a new list beside grants
+//! that are none any more. Then the leaf is settled, which callers who must wait for it learn. What fails is owed, and
+//! tried again. On each tick memory is compared with the store ([`reconcile`]).
+
+mod count;
+mod list;
+mod reconcile;
+mod reload;
+mod wake;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::attest::table::Registry;
+use crate::clock;
+use crate::in_force::entries::Entries;
+use crate::in_force::policies::{Policies, PolicyLoadError};
+use crate::in_force::revocations::RevocationList;
+use crate::keys::KeysError;
+use crate::metrics::Metrics;
+use crate::outcome::{Kind, Outcome, fault};
+use crate::store::{Committed, Follower, Store, StoreError};
+use crate::thread::Panicked;
+
+/// What follows from commits is done to these.
+#[derive(Clone, Debug)]
+pub(crate) struct Following {
+    pub store: Store,
+    pub registry: Arc<Registry>,
+    pub policies: Arc<Policies>,
+    pub entries: Arc<Entries>,
+    pub revocations: Arc<RevocationList>,
+    pub metrics: Arc<Metrics>,
+}
+
+/// What follows from leaves that were read and is not done yet.
+#[derive(Debug, Default)]
+struct Owed {
+    plan: bool,
+    entries: bool,
+    list: list::Fallen,
+}
+
+impl Following {
+    /// Follows until the store is closed.
+    pub(crate) async fn run(self, mut follower: Follower) {
+        let mut owed = Owed::default();
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let outcome = tokio::select! {
+                biased;
+                commits = follower.next() => match commits {
+                    Ok(Some(commits)) => {
+                        self.heed(&commits, &mut owed);
+                        self.settle(&follower, &mut owed).await
+                    }
+                    Ok(None) => return,
+                    Err(error) => Err(error.into()),
+                },
+                _ = ticks.tick() => self.tick(&mut follower, &mut owed).await,
+            };
+            if let Err(error) = outcome {
+                fault(error.told().1, &error);
+            }
+        }
+    }
+
+    /// Notes what follows from these leaves, and does what cannot fail.
+    fn heed(&self, commits: &[Committed], owed: &mut Owed) {
+        for committed in commits {
+            count::count(&self.metrics, committed);
+            owed.plan |= reload::changes_plan(committed);
+            owed.entries |= reload::changes_entries(committed);
+            owed.list.add(committed);
+        }
+        wake::wake(&self.registry, commits);
+    }
+
+    /// Does what is owed; everything up to the follower's next leaf is settled then.
+    async fn settle(&self, follower: &Follower, owed: &mut Owed) -> Result<(), FollowError> {
+        if owed.plan {
+            self.policies.reload(&self.store).await?;
+            owed.plan = false;
+        }
+        if owed.entries {
+            let changed = self.entries.reload(&self.store).await?;
+            changed.iter().for_each(|device| self.registry.wake_for_entries(device));
+            owed.entries = false;
+        }
+        owed.list.publish(&self.revocations, clock::now()).await?;
+        self.store.settle(follower.next_leaf());
+        Ok(())
+    }
+
+    /// Pays old debts, reads what was committed elsewhere, and mends what is not as the store has it.
+    async fn tick(&self, follower: &mut Follower, owed: &mut Owed) -> Result<(), FollowError> {
+        self.settle(follower, owed).await?;
+        let standing = self.store.standing(clock::now()).await?;
+        if follower.next_leaf() < standing.leaves {
+            let missed = follower.missed(standing.leaves).await?;
+            self.heed(&missed, owed);
+            return self.settle(follower, owed).await;
+        }
+        reconcile::reconcile(self, follower.next_leaf(), &standing).await
+    }
+}
+
+/// Why what follows from a commit could not be done yet.
+#[derive(Debug, Error)]
+pub(crate) enum FollowError {
+    /// The store could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The policies in force could not be loaded.
+    #[error(transparent)]
+    Policies(#[from] PolicyLoadError),
+    /// The list could not be signed.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// A panic on the way.
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
+}
+
+impl Outcome for FollowError {
+    fn told(&self) -> (Kind, &'static str) {
+        (Kind::Fault, "follow")
+    }
+}
+
+/// How often debts are paid and memory is compared.
+const TICK: Duration = Duration::from_secs(1);

@@ -1,0 +1,37 @@
+//! Memory compared with the store, once everything that was committed is settled. What differs should not, so that it is
+//! said aloud, counted and mended.
+
+use super::{FollowError, Following};
+use crate::clock;
+use crate::store::Standing;
+
+pub(super) async fn reconcile(
+    following: &Following,
+    settled: u64,
+    standing: &Standing,
+) -> Result<(), FollowError> {
+    // Something was committed meanwhile: what the store has is not of the moment that memory is of.
+    if standing.leaves != settled {
+        return Ok(());
+    }
+    let Following { store, policies, entries, revocations, registry, metrics } = following;
+    let mended = |what: &'static str| {
+        metrics.mended();
+        tracing::warn!(what, "memory was not as the store had it, and was mended");
+    };
+    if policies.current().version != standing.plan {
+        policies.reload(store).await?;
+        mended("plan");
+    }
+    if entries.count() != standing.entries {
+        let changed = entries.reload(store).await?;
+        changed.iter().for_each(|device| registry.wake_for_entries(device));
+        mended("entries");
+    }
+    let now = clock::now();
+    if revocations.standing(now) < standing.withdrawn {
+        revocations.reload(store, now).await?;
+        mended("revocation list");
+    }
+    Ok(())
+}

@@ -1,0 +1,36 @@
+//! Which commits change what is in force.
+
+use crate::audit::Kind;
+use crate::store::Committed;
+
+pub(super) fn changes_plan(committed: &Committed) -> bool {
+    match committed.kind {
+        Some(
+            Kind::PolicySet
+            | Kind::PolicyUnassigned
+            | Kind::RolloutStarted
+            | Kind::RolloutWidened
+            | Kind::RolloutFinished
+            | Kind::RolloutAborted,
+        ) => true,
+        Some(
+            Kind::DeviceEnrolled
+            | Kind::DeviceAppraised
+            | Kind::DeviceExpired
+            | Kind::DeviceRevoked
+            | Kind::DeviceApproved
+            | Kind::DeviceReadmitted
+            | Kind::DeviceLabelled
+            | Kind::SvidIssued
+            | Kind::TelemetryAccepted
+            | Kind::EntryCreated
+            | Kind::EntryRemoved,
+        ) => false,
+        // Written by a later version of the server: look.
+        None => true,
+    }
+}
+
+pub(super) fn changes_entries(committed: &Committed) -> bool {
+    matches!(committed.kind, None | Some(Kind::EntryCreated | Kind::EntryRemoved))
+}

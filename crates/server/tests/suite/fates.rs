@@ -1,0 +1,191 @@
+//! What operators decide about a device: on what they saw, by a name that is one device's, and with a way back.
+
+use std::time::Duration;
+
+use assay_identity::Crl;
+use assay_testkit::System;
+use hyper::Method;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use tonic::Code;
+
+use crate::fixture::{Fixture, attach_trusted, attest_again, code};
+
+async fn refused(fixture: &Fixture, path: &str, body: &Value) -> (u16, String) {
+    let bearer = format!("Bearer {}", fixture.token());
+    let answer = fixture.call(Method::POST, path, &[("authorization", &bearer)], body.to_string()).await;
+    let body: Value = serde_json::from_slice(answer.body()).unwrap();
+    (answer.status().as_u16(), body["error"]["code"].as_str().unwrap_or_default().to_owned())
+}
+
+#[tokio::test]
+async fn an_approval_is_of_what_the_operator_saw() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let (mut device, mut stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
+    device.run_program("/opt/tool", b"what the operator looks at");
+    assert_eq!(attest_again(&mut stream, &mut device).await.state, "suspect");
+    let seen = fixture.approval("press-1").await;
+    assert_eq!(seen["files"][0]["path"], "/opt/tool");
+
+    // The same path, with another content, before the operator says yes.
+    device.run_program("/opt/tool", b"what nobody looked at");
+    assert_eq!(attest_again(&mut stream, &mut device).await.state, "suspect");
+    let approve = "/v1/devices/press-1/approve";
+    assert_eq!(refused(&fixture, approve, &seen).await, (409, "other-result".to_owned()));
+    assert_eq!(fixture.get("/v1/policy").await["version"], 1, "nothing was accepted");
+
+    // Nor is it if the result is the last one, but the content is the one before it.
+    let mut mixed = fixture.approval("press-1").await;
+    assert_ne!(mixed["files"], seen["files"]);
+    let both = mixed["files"].as_array().unwrap().clone();
+    mixed["files"] = json!([{ "path": "/opt/tool", "digest": "sha256:00" }]);
+    assert_eq!(refused(&fixture, approve, &mixed).await, (400, "not-refused".to_owned()));
+    // By path alone nothing is approved.
+    assert_eq!(refused(&fixture, approve, &json!({ "paths": ["/opt/tool"] })).await.0, 400);
+    assert_eq!(fixture.get("/v1/policy").await["version"], 1);
+
+    let approved = fixture.approve("press-1").await;
+    assert_eq!(approved["approved"], json!(both));
+    assert_eq!(stream.attest(&mut device).await.unwrap().state, "trusted");
+}
+
+#[tokio::test]
+async fn a_cleared_tpm_that_enrolled_again_need_not_catch_up_its_reset_count() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let (mut device, stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
+    for _ in 0..5 {
+        device.boot(&System::default());
+    }
+    drop(stream);
+    attach_trusted(&edge, &mut device).await;
+    // TPM2_Clear: the counters begin anew, and every key below the EK is another.
+    device.clear_tpm().unwrap();
+    edge.enroll(&mut device).await.unwrap();
+    let (_stream, grants) = attach_trusted(&edge, &mut device).await;
+    assert!(!grants.device_svid.is_empty());
+}
+
+#[tokio::test]
+async fn a_counter_that_goes_back_without_enrolling_again_is_a_fall() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let (mut device, mut stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
+    device.boot(&System::default());
+    assert_eq!(attest_again(&mut stream, &mut device).await.state, "trusted");
+    device.clock.reset_count -= 1;
+    assert_eq!(attest_again(&mut stream, &mut device).await.state, "suspect");
+}
+
+#[tokio::test]
+async fn a_revoked_device_is_readmitted_and_enrolls_again() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let (mut device, _stream, held) = fixture.trusted_device(&edge, "press-1", "").await;
+    let readmit = "/v1/devices/press-1/readmit";
+    assert_eq!(refused(&fixture, readmit, &json!({})).await, (409, "not-revoked".to_owned()));
+    fixture.post("/v1/devices/press-1/revoke", &json!({ "reason": "lost" })).await;
+    assert_eq!(code(edge.enroll(&mut device).await.unwrap_err()).1, "revoked");
+
+    let answer = fixture.post(readmit, &json!({})).await;
+    assert_eq!(answer["device"]["status"], "pending");
+    assert_eq!(answer["events"][0]["kind"], "device.readmitted");
+    // What it held stays withdrawn, and it holds nothing until it has enrolled and attested.
+    let peer = assay_identity::verify_svid(
+        &held.device_svid,
+        &fixture.bundle(),
+        &assay_identity::CrlSet::default(),
+        assay_identity::UnixTime::now(),
+    );
+    let crl = fixture.call(Method::GET, "/crl", &[], String::new()).await;
+    assert!(Crl::parse(crl.body()).unwrap().revokes(peer.unwrap().serial()));
+    edge.enroll(&mut device).await.unwrap();
+    let (_stream, _) = attach_trusted(&edge, &mut device).await;
+    assert_eq!(fixture.status("press-1").await["status"], "trusted");
+}
+
+#[tokio::test]
+async fn a_name_is_one_devices() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let mut first = fixture.device("press-1");
+    let mut second = fixture.device("press-1");
+    let first_id = edge.enroll(&mut first).await.unwrap().device_id;
+    let second_id = edge.enroll(&mut second).await.unwrap().device_id;
+    // The name is the first's still, and the other has one that says so.
+    assert_eq!(fixture.status("press-1").await["id"], first_id);
+    let devices = fixture.get("/v1/devices").await["devices"].clone();
+    let other = devices.as_array().unwrap().iter().find(|device| device["id"] == second_id.as_str()).unwrap();
+    let name = other["name"].as_str().unwrap();
+    assert!(name.starts_with("press-1-") && second_id.contains(&name["press-1-".len()..]), "{name}");
+    fixture.post("/v1/devices/press-1/revoke", &json!({ "reason": "stolen" })).await;
+    assert_eq!(fixture.get(&format!("/v1/devices/{name}")).await["device"]["status"], "enrolled");
+    // Each keeps its own however often it enrolls.
+    edge.enroll(&mut second).await.unwrap();
+    assert_eq!(fixture.get(&format!("/v1/devices/{name}")).await["device"]["id"], second_id);
+}
+
+#[tokio::test]
+async fn a_trust_record_that_cannot_be_read_is_a_fault_and_grants_nothing() {
+    let policy = "[freshness]\nevidence_age_max_seconds = 2";
+    let mut fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let (mut device, _stream, held) = fixture.trusted_device(&edge, "press-1", policy).await;
+    let mut other = fixture.device("press-2");
+    edge.enroll(&mut other).await.unwrap();
+    let (_other_stream, _) = attach_trusted(&edge, &mut other).await;
+    fixture.stop().await;
+    fixture.tamper("UPDATE devices SET trust = '' WHERE name = 'press-1'").await;
+    fixture.restart().await;
+    let edge = fixture.edge().await;
+    let mut stream = edge.attach(&device).await.unwrap();
+    let refusal = code(stream.attest(&mut device).await.unwrap_err());
+    assert_eq!(refusal, (Code::Internal, "store".to_owned()), "not an empty state, not busy");
+    // It is in the list for what it is, and both expire: neither waits for the other.
+    let listed = fixture.get("/v1/devices").await["devices"].clone();
+    assert!(listed.as_array().unwrap().iter().any(|one| one["status"] == "unreadable"), "{listed}");
+    let peer = assay_identity::verify_svid(
+        &held.device_svid,
+        &fixture.bundle(),
+        &assay_identity::CrlSet::default(),
+        assay_identity::UnixTime::now(),
+    );
+    let serial = peer.unwrap().serial().clone();
+    let fallen = async {
+        loop {
+            let crl = fixture.call(Method::GET, "/crl", &[], String::new()).await;
+            let expired = fixture.status("press-2").await["status"] == "expired";
+            if expired && Crl::parse(crl.body()).unwrap().revokes(&serial) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(20), fallen).await.unwrap();
+    let metrics = fixture.call(Method::GET, "/metrics", &[], String::new()).await;
+    let metrics = String::from_utf8_lossy(metrics.body()).into_owned();
+    assert!(
+        metrics.contains("assay_faults_total ") && !metrics.contains("assay_faults_total 0"),
+        "{metrics}"
+    );
+}
+
+#[tokio::test]
+async fn memory_that_is_not_as_the_store_has_it_is_mended_and_counted() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let (device, mut stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
+    let entry = json!({
+        "spiffe_id": "spiffe://test.assay.example/web", "parent": device.device_id, "ttl_seconds": 600,
+        "selectors": [{ "type": "unix", "value": "uid:1000" }],
+    });
+    fixture.post("/v1/entries", &entry).await;
+    assert_eq!(stream.grants().await.unwrap().entries.len(), 1);
+    // Behind the back of the server's one writer.
+    fixture.tamper_running("DELETE FROM entries".to_owned()).await;
+    let told = timeout(Duration::from_secs(20), stream.grants()).await.unwrap().unwrap();
+    assert!(told.entries.is_empty());
+    let metrics = fixture.call(Method::GET, "/metrics", &[], String::new()).await;
+    assert!(String::from_utf8_lossy(metrics.body()).contains("assay_mended_total 1"));
+}
