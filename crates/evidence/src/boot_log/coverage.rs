@@ -38,6 +38,10 @@ impl<'a> Event<'a> {
             // shim before 15 logs one byte more than it hashes.
             EventType::EFI_VARIABLE_AUTHORITY => must(data.split_last().map_or(data, |(_, head)| head)),
             EventType::SEPARATOR if covers(data) => Coverage::Covered(data),
+            // Some firmware logs it in a slot of fixed size, of which it hashed the beginning.
+            EventType::SEPARATOR if data.get(..SEPARATOR_BYTES).is_some_and(covers) => {
+                Coverage::Covered(data.get(..SEPARATOR_BYTES).unwrap_or(data))
+            }
             // The separator of an error has the digest of the number 1 and any data.
             EventType::SEPARATOR => match must(SEPARATOR_ERROR) {
                 Coverage::Covered(_) => Coverage::Covered(SEPARATOR_ERROR),
@@ -86,6 +90,8 @@ pub(super) const GRUB_COMMAND: &[u8] = b"grub_cmd: ";
 pub(super) const KERNEL_COMMAND_LINE: &[u8] = b"kernel_cmdline: ";
 /// Where GRUB measures commands and command lines.
 pub(super) const GRUB_COMMAND_PCR: u8 = 8;
+/// What a separator measures, whatever it says.
+const SEPARATOR_BYTES: usize = 4;
 /// EV_SEPARATOR after an error in the firmware.
 pub(super) const SEPARATOR_ERROR: &[u8] = &[1, 0, 0, 0];
 /// Broken events that are reported of one log; one is enough to refuse it.

@@ -5,7 +5,6 @@
 //! says what the authenticated data means. The log is the attacker's until it replays to the quoted
 //! PCRs, and even then an event's type and its unhashed data are: see `coverage.rs`.
 
-mod boot_phases;
 mod cc_log;
 mod claims;
 mod coverage;
@@ -19,9 +18,9 @@ mod parse;
 mod remark;
 mod replay;
 mod unified_kernel;
+mod user_space;
 mod variable;
 
-pub(crate) use self::boot_phases::reached_by_phases;
 pub use self::cc_log::{CcLog, Rtmr, parse_cc};
 pub(crate) use self::claims::claims;
 pub use self::claims::{BootClaims, EventSummary};
@@ -36,6 +35,7 @@ pub use self::parse::{
 };
 pub use self::replay::replay;
 pub use self::unified_kernel::Section;
+pub(crate) use self::user_space::stages;
 pub use self::variable::{Signature, SignatureKind, Variable, signature_lists};
 use crate::{Digest, HashAlgorithm, PcrIndex};
 

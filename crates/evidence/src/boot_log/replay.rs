@@ -21,8 +21,8 @@ pub fn replay(log: &BootLog<'_>) -> PcrValues {
     values
 }
 
-/// PCR 0 starts with the locality of TPM2_Startup in its last byte, every other PCR that firmware
-/// extends with zeros (TPM 2.0 Part 1, "Initializing PCR"; Part 3, TPM2_Startup).
+/// PCR 0 starts with the locality of TPM2_Startup in its last byte, or with 4 where an H-CRTM measured first; every
+/// other PCR that firmware extends with zeros (TPM 2.0 Part 1, "Initializing PCR"; Part 3, TPM2_Startup).
 fn start(pcr: PcrIndex, bank: crate::HashAlgorithm, locality: u8) -> Option<Digest> {
     let mut bytes = bank.zero().as_bytes().to_vec();
     if pcr.get() == 0 {
@@ -31,21 +31,25 @@ fn start(pcr: PcrIndex, bank: crate::HashAlgorithm, locality: u8) -> Option<Dige
     Digest::new(bank, &bytes)
 }
 
-/// The locality that a StartupLocality event states before anything extends PCR 0. It needs no trust:
-/// with a wrong one PCR 0 does not replay.
+/// The locality that a StartupLocality event states before anything extends PCR 0, but 4 where that is done by an
+/// H-CRTM. It needs no trust: with a wrong one PCR 0 does not replay.
 fn startup_locality(log: &BootLog<'_>) -> u8 {
     let is_pcr_0 = |event: &&Event<'_>| event.extends().is_some_and(|pcr| pcr.get() == 0);
-    let first = log.events().iter().find(is_pcr_0).map_or(usize::MAX, Event::number);
+    let first = log.events().iter().find(is_pcr_0);
+    if first.is_some_and(|event| event.event_type() == EventType::EFI_HCRTM_EVENT) {
+        return LOCALITY_OF_HCRTM;
+    }
+    let first = first.map_or(usize::MAX, Event::number);
     log.events()
         .iter()
         .take_while(|event| event.number() < first)
         .filter(|event| event.event_type() == EventType::NO_ACTION)
-        .find_map(|event| match event.data().strip_prefix(STARTUP_LOCALITY) {
-            Some([locality]) => Some(*locality),
-            _ => None,
-        })
+        // Some firmware logs it in a slot of fixed size: what follows the locality is filling.
+        .find_map(|event| event.data().strip_prefix(STARTUP_LOCALITY)?.first().copied())
         .unwrap_or(0)
 }
 
 /// TCG_EfiStartupLocalityEvent: this and one byte.
 const STARTUP_LOCALITY: &[u8] = b"StartupLocality\0";
+/// Platform Firmware Profile, 10.4.5.3: an H-CRTM measures before TPM2_Startup, at locality 4.
+const LOCALITY_OF_HCRTM: u8 = 4;

@@ -1,4 +1,4 @@
-//! `boot_aggregate`: the list's first entry, which ties it to the boot PCRs.
+//! `boot_aggregate`: the first entry that a kernel makes, which ties its list to the boot PCRs.
 
 use super::Entry;
 use crate::tpm::pcr::PcrValues;
@@ -8,9 +8,9 @@ use crate::{Digest, HashAlgorithm, PcrIndex};
 pub const BOOT_AGGREGATE: &[u8] = b"boot_aggregate";
 
 impl Entry<'_> {
-    /// Whether this is the entry over the boot PCRs.
+    /// Whether this is an entry over the boot PCRs. Of a violation nothing that it says is vouched for, its name neither.
     pub fn is_boot_aggregate(&self) -> bool {
-        self.path() == BOOT_AGGREGATE && self.buffer().is_empty()
+        !self.is_violation() && self.path() == BOOT_AGGREGATE && self.buffer().is_empty()
     }
 }
 

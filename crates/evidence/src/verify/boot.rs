@@ -1,9 +1,10 @@
 //! The boot log against the quoted PCRs.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Baseline, QuoteOutcome, Report};
-use crate::boot_log::{self, BootClaims, BootLog, reached_by_phases};
+use crate::boot_log::{self, BootClaims, BootLog, stages};
 use crate::check::Check;
 use crate::digest::{Digest, HashAlgorithm, PcrIndex};
 use crate::tpm::pcr::PcrValues;
@@ -15,12 +16,29 @@ pub(super) struct Boot {
     /// The boot PCRs were extended and no log says with what.
     pub(super) log_missing: bool,
     log_pcrs: Vec<PcrIndex>,
+    history: History,
+}
+
+/// The values that PCRs went through since the log ended, where that is known and more than one.
+pub(super) type History = BTreeMap<(HashAlgorithm, PcrIndex), Vec<Digest>>;
+
+/// What holding a log against the quotes shows.
+#[derive(Default)]
+struct Comparison {
+    /// PCRs that hold more than the log tells and may.
+    unexplained: Vec<PcrIndex>,
+    history: History,
 }
 
 impl Boot {
     /// The PCRs that the log extends.
     pub(super) fn log_pcrs(&self) -> Vec<PcrIndex> {
         self.log_pcrs.clone()
+    }
+
+    /// What PCRs went through after the log ended.
+    pub(super) fn history(&self) -> &History {
+        &self.history
     }
 }
 
@@ -75,14 +93,14 @@ pub(super) fn verify(
 fn verify_seen(seen: &Arc<BootClaims>, quotes: &[QuoteOutcome<'_>], report: &mut Report) -> Option<Boot> {
     let mut found = Report::default();
     let log_pcrs = pcrs_of(seen.logged());
-    let unexplained = compare(seen.logged(), quotes, &mut found);
+    let Comparison { unexplained, history } = compare(seen.logged(), quotes, &mut found);
     let bank = common_banks(seen.logged(), &log_pcrs, quotes, &mut found).into_iter().max()?;
     if bank != seen.facts().bank || unexplained != seen.facts().unexplained_pcrs {
         return None;
     }
     report.failures.append(&mut found.failures);
     report.notes.append(&mut found.notes);
-    Some(Boot { claims: Some(Arc::clone(seen)), log_missing: false, log_pcrs })
+    Some(Boot { claims: Some(Arc::clone(seen)), log_missing: false, log_pcrs, history })
 }
 
 fn verify_unread(log: &[u8], quotes: &[QuoteOutcome<'_>], report: &mut Report) -> Boot {
@@ -100,17 +118,17 @@ fn verify_log(log: &BootLog<'_>, quotes: &[QuoteOutcome<'_>], report: &mut Repor
     report.failures.extend(boot_log::data_digest_failures(log));
     let replayed = boot_log::replay(log);
     let log_pcrs = pcrs_of(&replayed);
-    let unexplained = compare(&replayed, quotes, report);
+    let Comparison { unexplained, history } = compare(&replayed, quotes, report);
     let bank = common_banks(&replayed, &log_pcrs, quotes, report).into_iter().max();
     let claims = bank.map(|bank| Arc::new(boot_log::claims(log, bank).without(&unexplained)));
-    Boot { claims, log_missing: false, log_pcrs }
+    Boot { claims, log_missing: false, log_pcrs, history }
 }
 
 /// The log was judged before; that the PCRs are still what it replays to has to be seen each time.
 fn verify_known(known: &Arc<BootClaims>, quotes: &[QuoteOutcome<'_>], report: &mut Report) -> Boot {
     let replayed = known.replayed();
     let log_pcrs = pcrs_of(replayed);
-    let unexplained = compare(replayed, quotes, report);
+    let Comparison { unexplained, history } = compare(replayed, quotes, report);
     let banks = common_banks(replayed, &log_pcrs, quotes, report);
     if !banks.is_empty() && !banks.contains(&known.facts().bank) {
         fail_no_bank(known.facts().bank.name(), report);
@@ -118,7 +136,7 @@ fn verify_known(known: &Arc<BootClaims>, quotes: &[QuoteOutcome<'_>], report: &m
     let is_known = unexplained.iter().all(|index| known.facts().unexplained_pcrs.contains(index));
     let claims =
         if is_known { Arc::clone(known) } else { Arc::new(BootClaims::clone(known).without(&unexplained)) };
-    Boot { claims: Some(claims), log_missing: false, log_pcrs }
+    Boot { claims: Some(claims), log_missing: false, log_pcrs, history }
 }
 
 fn note_missing(quotes: &[QuoteOutcome<'_>], report: &mut Report) -> Boot {
@@ -133,47 +151,58 @@ fn note_missing(quotes: &[QuoteOutcome<'_>], report: &mut Report) -> Boot {
     Boot { log_missing: extended.is_some(), ..Boot::default() }
 }
 
-/// Each quoted value is what the log makes of that PCR, in each bank the log has. Returns the PCRs that hold more
-/// than the log tells and may.
+/// Each quoted value is what the log makes of that PCR, in each bank the log has, and what user space is known to add.
 ///
-/// Once the boot log has ended, systemd goes on to extend some PCRs ([`RUNTIME_PCRS`]), so that a machine is not
-/// refused for a difference there. But root can extend them as well, to hide behind: having booted with another
-/// command line, extend PCR 12 once more, and send a log in which that PCR's events are the expected ones. So a
-/// difference takes every word about that PCR out of the claims, instead of leaving some of them. What a policy
-/// demands of it is then not there, and its pinned value does not match either. Every other PCR is strict: after the
-/// firmware and the boot loader nothing honest extends it but IMA, whose own list explains PCR 10.
-fn compare(replayed: &PcrValues, quotes: &[QuoteOutcome<'_>], report: &mut Report) -> Vec<PcrIndex> {
+/// Once the boot log has ended, systemd goes on to extend some PCRs, with words that everybody knows ([`stages`]) or
+/// with others ([`RUNTIME_PCRS`]), so that a machine is not refused for a difference there. But root can extend them as
+/// well, to hide behind: having booted with another command line, extend PCR 12 once more, and send a log in which that
+/// PCR's events are the expected ones. So an unknown difference takes every word about that PCR out of the claims,
+/// instead of leaving some of them. What a policy demands of it is then not there, and its pinned value does not match
+/// either. Every other PCR is strict: after the firmware and the boot loader nothing else honest extends it but IMA,
+/// whose own list explains PCR 10.
+fn compare(replayed: &PcrValues, quotes: &[QuoteOutcome<'_>], report: &mut Report) -> Comparison {
     let banks: Vec<HashAlgorithm> = replayed.banks().collect();
-    let mut unexplained = Vec::new();
+    let mut comparison = Comparison::default();
     for quote in quotes {
         for (bank, index, quoted) in quote.pcrs().iter().filter(|(bank, ..)| banks.contains(bank)) {
-            let logged = replayed.get(bank, index);
-            if logged.unwrap_or(&bank.zero()) == quoted {
-                continue;
-            }
-            let found = match logged {
-                Some(value) => format!("the log replays to {value}"),
-                None => "the log does not extend it".to_owned(),
-            };
-            let claim = format!("{} {bank} PCR {index}", quote.label);
-            if RUNTIME_PCRS.contains(&index.get()) {
-                let before = logged.copied().unwrap_or(bank.zero());
-                if index.get() != PHASES_PCR || !reached_by_phases(&before, quoted) {
-                    unexplained.push(index);
-                    report.note(Check::EventLogReplay, claim, quoted.to_string(), found);
-                }
-            } else if logged.is_some() || index.get() <= FIRMWARE_PCR_LAST {
-                // A log from which every event of a PCR was cut would still replay in the others.
-                report.fail(Check::EventLogReplay, claim, quoted.to_string(), found);
-            } else if BOOT_LOADER_PCRS.contains(&index.get()) {
-                // A boot loader need not log what it measures; but then nobody may think that it measured nothing.
-                unexplained.push(index);
-            }
+            compare_one(quote, replayed.get(bank, index), (bank, index, quoted), &mut comparison, report);
         }
     }
-    unexplained.sort_unstable();
-    unexplained.dedup();
-    unexplained
+    comparison.unexplained.sort_unstable();
+    comparison.unexplained.dedup();
+    comparison
+}
+
+fn compare_one(
+    quote: &QuoteOutcome<'_>,
+    logged: Option<&Digest>,
+    (bank, index, quoted): (HashAlgorithm, PcrIndex, &Digest),
+    comparison: &mut Comparison,
+    report: &mut Report,
+) {
+    let before = logged.copied().unwrap_or(bank.zero());
+    if before == *quoted {
+        return;
+    }
+    if let Some(values) = stages(index, &before, quoted) {
+        comparison.history.insert((bank, index), values);
+        return;
+    }
+    let found = match logged {
+        Some(value) => format!("the log replays to {value}"),
+        None => "the log does not extend it".to_owned(),
+    };
+    let claim = format!("{} {bank} PCR {index}", quote.label);
+    if RUNTIME_PCRS.contains(&index.get()) {
+        comparison.unexplained.push(index);
+        report.note(Check::EventLogReplay, claim, quoted.to_string(), found);
+    } else if logged.is_some() || index.get() <= FIRMWARE_PCR_LAST {
+        // A log from which every event of a PCR was cut would still replay in the others.
+        report.fail(Check::EventLogReplay, claim, quoted.to_string(), found);
+    } else if BOOT_LOADER_PCRS.contains(&index.get()) {
+        // A boot loader need not log what it measures; but then nobody may think that it measured nothing.
+        comparison.unexplained.push(index);
+    }
 }
 
 /// Banks of the log in which the first quote has every PCR that the log extends.
@@ -212,5 +241,3 @@ const BOOT_LOADER_PCRS: [u8; 3] = [8, 9, 14];
 /// The UAPI group's Linux TPM PCR registry: systemd extends these at run time, 11 with its phases, 12 and 13 with
 /// credentials and extensions, 15 with the machine's identity and its file systems.
 const RUNTIME_PCRS: [u8; 4] = [11, 12, 13, 15];
-/// Where systemd-pcrphase extends.
-const PHASES_PCR: u8 = 11;

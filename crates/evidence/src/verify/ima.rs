@@ -1,10 +1,13 @@
 //! The IMA list against the quoted PCR 10, and its first entry against the boot PCRs.
 
+use std::collections::BTreeMap;
+
+use super::boot::History;
 use super::claims::ImaClaims;
 use super::{Baseline, Evidence, ImaLog, QuoteOutcome, Report};
 use crate::check::Check;
 use crate::digest::{Digest, HashAlgorithm};
-use crate::ima::{self, List, Prefix, Replay, attested_prefix, expected_boot_aggregate};
+use crate::ima::{self, Entry, List, Prefix, Replay, attested_prefix, expected_boot_aggregate};
 use crate::tpm::pcr::PcrValues;
 
 /// Replays the list, from where the baseline stopped if it starts there, to every quoted PCR 10.
@@ -12,6 +15,7 @@ pub(super) fn verify(
     evidence: &Evidence<'_>,
     baseline: Option<&Baseline>,
     quotes: &[QuoteOutcome<'_>],
+    history: &History,
     report: &mut Report,
 ) -> Option<ImaClaims> {
     let parsed = match evidence.ima_log? {
@@ -44,9 +48,11 @@ pub(super) fn verify(
         }
     }
     let Prefix { entries, replay } = prefix?;
+    let mut aggregates = Aggregates::new(quotes, history);
     if start.entries() == 0 && entries > 0 {
-        boot_aggregate(&list, quotes, report);
+        first_boot_aggregate(&list, &mut aggregates, report);
     }
+    later_boot_aggregates((start.entries()..).zip(list.range(0..entries)), &mut aggregates, report);
     Some(ImaClaims::new(list, start, replay, entries, keys))
 }
 
@@ -104,31 +110,112 @@ fn replay(
 }
 
 /// The list's first entry says in which boot it was made.
-fn boot_aggregate(list: &List, quotes: &[QuoteOutcome<'_>], report: &mut Report) {
-    let Some(entry) = list.entry(0).filter(|entry| entry.is_boot_aggregate()) else {
+fn first_boot_aggregate(list: &List, aggregates: &mut Aggregates<'_>, report: &mut Report) {
+    let Some(entry) = list.entry(0).filter(Entry::is_boot_aggregate) else {
         let found = list.entry(0).map(|entry| entry.path_text().into_owned()).unwrap_or_default();
         report.note(Check::BootAggregate, "IMA entry 0", "boot_aggregate", found);
         return;
     };
-    let Some(stated) = entry.file_digest() else {
-        let (algorithm, _) = entry.stated_digest();
-        report.note(Check::BootAggregate, "boot_aggregate", "a known algorithm", algorithm.to_owned());
-        return;
-    };
-    let bank = stated.algorithm();
-    let mut quoted = PcrValues::new();
-    for quote in quotes.iter().filter(|quote| quote.by_main_ak) {
-        quoted.fill_from(quote.pcrs());
+    aggregates.judge(&entry).report("boot_aggregate".to_owned(), report);
+}
+
+/// A kernel that another one started (kexec) begins the list's continuation with an entry of its own, over the PCRs as
+/// they were then.
+fn later_boot_aggregates<'a>(
+    entries: impl Iterator<Item = (u64, Entry<'a>)>,
+    aggregates: &mut Aggregates<'_>,
+    report: &mut Report,
+) {
+    for (number, entry) in entries.filter(|(number, entry)| *number > 0 && entry.is_boot_aggregate()) {
+        let verdict = aggregates.judge(&entry);
+        // One is enough to refuse the list, or to know that it is undecided.
+        if verdict.report(format!("boot_aggregate of IMA entry {number}"), report) {
+            return;
+        }
     }
-    match expected_boot_aggregate(bank, &quoted) {
-        Some(expected) if expected == stated => {}
-        Some(expected) => {
-            report.fail(Check::BootAggregate, "boot_aggregate", expected.to_string(), stated.to_string());
+}
+
+/// What the boot PCRs say of a boot_aggregate.
+enum Aggregate {
+    /// It is the hash of values that they had since the boot log ended.
+    Right,
+    Wrong {
+        expected: String,
+        found: String,
+    },
+    Undecided {
+        expected: String,
+        found: String,
+    },
+}
+
+impl Aggregate {
+    /// Says what is wrong with it, and whether anything is.
+    fn report(self, claim: String, report: &mut Report) -> bool {
+        match self {
+            Aggregate::Right => return false,
+            Aggregate::Wrong { expected, found } => report.fail(Check::BootAggregate, claim, expected, found),
+            Aggregate::Undecided { expected, found } => {
+                report.note(Check::BootAggregate, claim, expected, found);
+            }
         }
-        None => {
-            let found = format!("undecided: its PCRs of the {bank} bank were not quoted");
-            report.note(Check::BootAggregate, "boot_aggregate", "the hash of quoted PCRs", found);
+        true
+    }
+}
+
+/// The hashes of the boot PCRs: as they are quoted, and as they were before user space extended them further, since
+/// the kernel hashes them when it starts.
+struct Aggregates<'a> {
+    quoted: PcrValues,
+    history: &'a History,
+    /// Per bank, the quoted values' first; a list may hold any number of entries.
+    known: BTreeMap<HashAlgorithm, Vec<Digest>>,
+}
+
+impl<'a> Aggregates<'a> {
+    fn new(quotes: &[QuoteOutcome<'_>], history: &'a History) -> Self {
+        let mut quoted = PcrValues::new();
+        for quote in quotes.iter().filter(|quote| quote.by_main_ak) {
+            quoted.fill_from(quote.pcrs());
         }
+        Aggregates { quoted, history, known: BTreeMap::new() }
+    }
+
+    fn judge(&mut self, entry: &Entry<'_>) -> Aggregate {
+        let Some(stated) = entry.file_digest() else {
+            let (algorithm, _) = entry.stated_digest();
+            let expected = "a known algorithm".to_owned();
+            return Aggregate::Undecided { expected, found: algorithm.to_owned() };
+        };
+        let bank = stated.algorithm();
+        let known = self.of_bank(bank);
+        match known.first() {
+            Some(_) if known.contains(&stated) => Aggregate::Right,
+            Some(expected) => Aggregate::Wrong { expected: expected.to_string(), found: stated.to_string() },
+            None => Aggregate::Undecided {
+                expected: "the hash of quoted PCRs".to_owned(),
+                found: format!("undecided: its PCRs of the {bank} bank were not quoted"),
+            },
+        }
+    }
+
+    fn of_bank(&mut self, bank: HashAlgorithm) -> &[Digest] {
+        let (quoted, history) = (&self.quoted, self.history);
+        self.known.entry(bank).or_insert_with(|| {
+            let of_bank = || history.iter().filter(|((of, _), _)| *of == bank);
+            let stages = of_bank().map(|(_, values)| values.len()).max().unwrap_or_default();
+            let was = |stage: usize| {
+                let mut values = quoted.clone();
+                for ((_, index), stages) in of_bank() {
+                    if let Some(value) = stages.get(stage).or(stages.last()) {
+                        values.insert(*index, *value);
+                    }
+                }
+                expected_boot_aggregate(bank, &values)
+            };
+            let now = expected_boot_aggregate(bank, quoted);
+            now.into_iter().chain((0..stages).filter_map(was)).collect()
+        })
     }
 }
 

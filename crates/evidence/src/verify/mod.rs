@@ -111,7 +111,7 @@ pub fn verify(evidence: &Evidence<'_>, expectation: &Expectation<'_>) -> Verific
 
     let boot =
         boot::verify(evidence.boot_log, expectation.known_boot_log.as_ref(), baseline, &quotes, &mut report);
-    let ima = ima::verify(evidence, baseline, &quotes, &mut report);
+    let ima = ima::verify(evidence, baseline, &quotes, boot.history(), &mut report);
     let covered = report.selection(first, boot.log_pcrs(), ima.is_some(), expectation);
     if covered.iter().all(|bank| *bank == HashAlgorithm::Sha1) && !covered.is_empty() {
         let found = "SHA-1 alone".to_owned();

@@ -1,9 +1,11 @@
 //! What a software TPM with other banks, and with PCRs of its own mind, is believed.
 
+use assay_evidence::ima::parse_binary;
 use assay_evidence::tpm::pcr::PcrValues;
 use assay_evidence::verify::{Evidence, Expectation, ImaLog, QuoteEvidence, Verification, verify};
 use assay_evidence::{Check, Digest, Failure, HashAlgorithm, PcrIndex};
 use assay_testkit::edge::protocol::{Challenge, PcrSelection};
+use assay_testkit::machine::ImaEntry;
 use assay_testkit::pcrs::{Measurement, Pcrs};
 use assay_testkit::software_device::Quoting;
 use assay_testkit::{Bank, EkMaker, SoftwareDevice};
@@ -67,6 +69,47 @@ fn boot_aggregate_is_of_this_boot() {
     let verification = quoted(&mut device, &[Bank::Sha256], None, true);
     assert_eq!(checks(&verification.failures), [Check::BootAggregate]);
     assert!(verification.claims.is_none());
+}
+
+#[test]
+fn boot_aggregate_is_over_the_pcrs_as_the_kernel_found_them() {
+    let mut device = device();
+    let log = device.boot_log.clone();
+    let verified = |device: &mut SoftwareDevice| {
+        let verification = quoted(device, &[Bank::Sha256], Some(&log), true);
+        (checks(&verification.failures), checks(&verification.notes))
+    };
+    for index in (0..8).chain([9]) {
+        device.pcrs.extend(&Measurement::of(&[Bank::Sha256], index, b"os-separator"));
+    }
+    assert_eq!(verified(&mut device), (vec![], vec![]));
+    // A kernel started by this one finds what there is then.
+    let second = ImaEntry::boot_aggregate(&device.pcrs);
+    device.measure(second.clone());
+    device.measure(ImaEntry::file("/usr/bin/true", b"true"));
+    assert_eq!(verified(&mut device), (vec![], vec![]));
+    device.pcrs.extend(&Measurement::of(&[Bank::Sha256], 4, b"os-separator"));
+    assert_eq!(verified(&mut device), (vec![], vec![]));
+    // Any other is refused as one, wherever it stands.
+    let mut pcrs = Pcrs::new(&[Bank::Sha256]);
+    pcrs.extend(&Measurement::of(&[Bank::Sha256], 4, b"another boot"));
+    device.measure(ImaEntry::boot_aggregate(&pcrs));
+    device.measure(second);
+    let verification = quoted(&mut device, &[Bank::Sha256], Some(&log), true);
+    let [failure] = verification.failures.as_slice() else { panic!("{:?}", verification.failures) };
+    assert_eq!(failure.check, Check::BootAggregate);
+    assert!(failure.claim.starts_with("boot_aggregate of IMA entry "), "{}", failure.claim);
+}
+
+#[test]
+fn a_violation_is_no_boot_aggregate_whatever_it_is_called() {
+    let device = device();
+    // What the kernel extends for a violation says nothing about its name.
+    let mut named = ImaEntry::boot_aggregate(&device.pcrs).binary();
+    named.get_mut(4..24).unwrap().fill(0);
+    let entries = parse_binary(&named).unwrap();
+    let entry = entries.entry(0).unwrap();
+    assert!(entry.is_violation() && !entry.is_boot_aggregate());
 }
 
 #[test]

@@ -388,6 +388,65 @@ fn no_action_extends_nothing_and_locality_starts_pcr_0() {
 }
 
 #[test]
+fn a_locality_in_a_longer_slot_is_the_same() {
+    let start = |data: &[u8]| {
+        let mut events = take_apart(&log_of("direct-kernel"));
+        events.insert(1, measured(0, EventType::NO_ACTION, data));
+        replay(&parse(&put_together(&events)).unwrap())
+    };
+    let exact = start(b"StartupLocality\0\x03");
+    assert_eq!(start(b"StartupLocality\0\x03\0\0\0\0\0\0\0"), exact);
+    assert_ne!(start(b"StartupLocality\0\0\x03\0\0\0\0\0\0"), exact);
+    assert_ne!(start(b"StartupLocality\0"), exact);
+}
+
+#[test]
+fn pcr_0_starts_at_4_where_an_h_crtm_measures_first() {
+    let mut events = take_apart(&log_of("direct-kernel"));
+    let hcrtm = measured(0, EventType::EFI_HCRTM_EVENT, b"HCRTM");
+    events.insert(1, hcrtm.clone());
+    let found = replay(&parse(&put_together(&events)).unwrap());
+    let bank = HashAlgorithm::Sha256;
+    let mut start = [0; 32];
+    start[31] = 4;
+    let of_pcr_0 = events.iter().skip(1).filter(|event| event.pcr == 0);
+    let expected = of_pcr_0.fold(Digest::new(bank, &start).unwrap(), |value, event| {
+        let digest = event.digests.iter().find(|digest| digest.algorithm() == bank).unwrap();
+        value.extend(digest.as_bytes())
+    });
+    assert_eq!(found.get(bank, pcr(0)), Some(&expected));
+    // Later it is an event like any other.
+    let mut late = take_apart(&log_of("direct-kernel"));
+    let before = replay(&parse(&put_together(&late)).unwrap());
+    late.push(hcrtm.clone());
+    let found = replay(&parse(&put_together(&late)).unwrap());
+    let digest = hcrtm.digests.iter().find(|digest| digest.algorithm() == bank).unwrap();
+    let expected = before.get(bank, pcr(0)).unwrap().extend(digest.as_bytes());
+    assert_eq!(found.get(bank, pcr(0)), Some(&expected));
+}
+
+#[test]
+fn a_separator_in_a_longer_slot_is_one() {
+    for (value, is_good) in [([0; 4], true), ([0xff; 4], true), ([1, 0, 0, 0], false)] {
+        let mut events = take_apart(&log_of("direct-kernel"));
+        let mut padded = measured(14, EventType::SEPARATOR, &value);
+        padded.data.extend([0; 12]);
+        events.push(padded);
+        let bytes = put_together(&events);
+        let log = parse(&bytes).unwrap();
+        assert_eq!(data_digest_failures(&log), []);
+        let found = facts(&log, HashAlgorithm::Sha256);
+        let list = if is_good { &found.separators } else { &found.error_separators };
+        assert!(list.contains(&pcr(14)), "{value:?}");
+    }
+    let mut events = take_apart(&log_of("direct-kernel"));
+    let mut other = measured(14, EventType::SEPARATOR, &[0; 4]);
+    other.data = vec![0, 0, 0, 2, 0];
+    events.push(other);
+    assert_eq!(data_digest_failures(&parse(&put_together(&events)).unwrap()).len(), 1);
+}
+
+#[test]
 fn an_error_separator_is_told_from_a_good_one() {
     let mut events = take_apart(&log_of("direct-kernel"));
     events.push(measured(6, EventType::SEPARATOR, &[1, 0, 0, 0]));

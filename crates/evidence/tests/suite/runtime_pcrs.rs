@@ -191,6 +191,26 @@ fn nobody_hides_a_command_line_behind_an_extension() {
 }
 
 #[test]
+fn the_separator_of_user_space_leaves_the_log_believed() {
+    let mut booted = unified();
+    booted.measure(14, EventType::IPL, b"MokList\0", b"a list");
+    let before = boot(&booted.verify()).clone();
+    for index in (0..8).chain([9, 12, 13, 14]) {
+        booted.extend(index, b"os-separator");
+    }
+    let verification = booted.verify();
+    assert_eq!(verification.notes, []);
+    assert_eq!(boot(&verification), &before);
+    // Where it does not belong, or with anything else, it is unknown.
+    for (index, word) in [(8, "os-separator"), (4, "another")] {
+        let mut other = Booted { device: device(), log: booted.log.clone() };
+        other.device.pcrs.clone_from(&booted.device.pcrs);
+        other.extend(index, word.as_bytes());
+        assert_eq!(checks(&other.verify().failures), [Check::EventLogReplay], "PCR {index}");
+    }
+}
+
+#[test]
 fn every_other_pcr_is_strict() {
     for index in (0..10).chain([14]) {
         let mut booted = unified();

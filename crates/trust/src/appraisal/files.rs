@@ -28,9 +28,9 @@ pub(super) fn judge(policy: &CompiledPolicy, claims: &Claims, findings: &mut Vec
     let mut report = Report::new(policy, reference, signers, findings);
     let mut good = ima.first_index();
     let mut gap = false;
-    for (entry, index) in ima.entries().zip(ima.first_index()..) {
-        // Verification compared it with the boot PCRs themselves.
-        let is_good = (index == 0 && entry.is_boot_aggregate()) || report.judge(&entry);
+    for entry in ima.entries() {
+        // Verification compared each of them with the boot PCRs.
+        let is_good = entry.is_boot_aggregate() || report.judge(&entry);
         gap |= !is_good;
         good += u64::from(!gap);
     }

@@ -95,7 +95,7 @@ impl Found {
         }
         let mut found = Found::default();
         for (entry, index) in new {
-            if index < judged || (index == 0 && entry.is_boot_aggregate()) {
+            if index < judged || entry.is_boot_aggregate() {
                 continue;
             }
             let (name, what) = (path_of(&entry), what_of(&entry));

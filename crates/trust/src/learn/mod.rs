@@ -128,8 +128,8 @@ fn widen_files(policy: &mut Policy, claims: &Claims) -> Result<(), PolicyError> 
     };
     let reference = FileReference::new(section.without_files())?;
     let mut signers = Signers::new(&reference, ima.known_keys());
-    for (entry, index) in ima.entries().zip(ima.first_index()..) {
-        let is_no_file = entry.is_violation() || (index == 0 && entry.is_boot_aggregate());
+    for entry in ima.entries() {
+        let is_no_file = entry.is_violation() || entry.is_boot_aggregate();
         if is_no_file
             || signers.learn(&entry)
             || reference.excludes(entry.path())
