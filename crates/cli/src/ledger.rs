@@ -17,11 +17,15 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Recompute every leaf's hash and the chain, from the server's data folder.
+    /// Recompute every leaf's hash and the chain, and check the heads that were signed on the way, from the server's data
+    /// folder.
     Verify {
         /// The server's data folder.
         #[arg(long, env = "ASSAY_DATA", default_value = "assay-data")]
         data: PathBuf,
+        /// The key that signed, as /ledger/key of the console shows it; otherwise the one in the data folder.
+        #[arg(long, value_name = "NAME+HASH+KEY")]
+        key: Option<String>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -30,13 +34,19 @@ enum Verb {
 
 /// Runs the verb.
 pub fn run(args: Args) -> Result<()> {
-    let Verb::Verify { data, json } = args.verb;
+    let Verb::Verify { data, key, json } = args.verb;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let head = runtime.block_on(assay_server::ledger::verify(&data))?;
+    let head = runtime.block_on(assay_server::ledger::verify(&data, key.as_deref()))?;
     let hash = data_encoding::HEXLOWER.encode(&head.hash);
     if json {
-        return output::json(&json!({ "ok": true, "leaves": head.leaves, "head": hash }));
+        return output::json(&json!({
+            "ok": true, "leaves": head.leaves, "head": hash, "signed": head.signed, "key": head.key,
+        }));
     }
     output::out!("{} leaves, every one chained to the one before; head {hash}", head.leaves);
+    match (head.signed, head.key) {
+        (Some(signed), Some(key)) => output::out!("signed up to {signed} leaves by {key}"),
+        _ => output::out!("no head of it is signed: it was made by a server that did not sign yet"),
+    }
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! SPIFFE identities: names, certificates, bundles, revocation lists, and what TLS makes of them.
 //!
-//! Pure: times are arguments, nothing here opens a file or a socket. Two things draw randomness inside the
-//! cryptography library: [`PrivateKey::generate`] and ECDSA signing.
+//! Pure: times are arguments, nothing here opens a file or a socket. Three things draw randomness inside the
+//! cryptography library: [`PrivateKey::generate`], [`signed_note::NoteSigner::generate`] and ECDSA signing.
 //! Start at `spiffe_id.rs`; `x509_svid/` issues, `verify.rs` verifies, `tls.rs` puts verification into rustls; signed
-//! tokens are in `jws.rs`.
+//! tokens are in `jws.rs`, signed notes in `signed_note.rs`.
 
 pub mod authority;
 pub mod bundle;
@@ -13,6 +13,7 @@ pub mod jws;
 pub mod key;
 mod serial;
 mod signature;
+pub mod signed_note;
 pub mod spiffe_id;
 pub mod tls;
 mod verify;

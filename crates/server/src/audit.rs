@@ -6,6 +6,7 @@
 
 use assay_evidence::time::UnixTime;
 use aws_lc_rs::digest::{Context, SHA256};
+use data_encoding::BASE64;
 use thiserror::Error;
 
 /// SHA-256 over a leaf and everything before it.
@@ -131,6 +132,20 @@ impl Head {
         leaf
     }
 
+    /// The head as a note's text: what it is of, how many leaves, and the hash in base64.
+    pub fn to_text(&self) -> String {
+        format!("{HEAD_ORIGIN}\n{}\n{}\n", self.leaves, BASE64.encode(&self.hash))
+    }
+
+    /// Reads such a text.
+    pub fn from_text(text: &str) -> Option<Head> {
+        let mut lines = text.lines();
+        let (origin, leaves, hash) = (lines.next()?, lines.next()?, lines.next()?);
+        let hash = BASE64.decode(hash.as_bytes()).ok()?.try_into().ok()?;
+        let head = Head { leaves: leaves.parse().ok()?, hash };
+        (origin == HEAD_ORIGIN && head.to_text() == text).then_some(head)
+    }
+
     /// The head after `leaf`, if it is what comes next.
     pub fn follow(&self, leaf: &Leaf) -> Result<Head, ChainError> {
         if leaf.index != self.leaves {
@@ -181,6 +196,9 @@ fn leaf_hash(previous: &Hash, leaf: &Leaf) -> Hash {
     hash.copy_from_slice(context.finish().as_ref());
     hash
 }
+
+/// What a signed head is of: the last hash of this chain, not the root of a tree.
+const HEAD_ORIGIN: &str = "assay-audit-chain-v1";
 
 /// Keeps a leaf hash from being a hash of anything else.
 const DOMAIN: &[u8] = b"assay-audit-leaf-v1";

@@ -1,30 +1,89 @@
-//! `assay ledger verify`: checks the audit trail of a data folder from the file alone, beside a running server or not.
+//! `assay ledger verify`: checks the audit trail of a data folder from its files alone, beside a running server or not.
+//!
+//! Each leaf is chained to the one before, and the heads that were signed on the way are those of this chain. Whoever can
+//! write the database can make a chain anew, but not its signed heads: their key is elsewhere.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use assay_identity::signed_note::{NoteError, NoteVerifier};
 use thiserror::Error;
 use tokio_stream::StreamExt;
 
-use crate::audit::{ChainError, Head};
+use crate::audit::{ChainError, Hash, Head};
+use crate::in_force::ledger_head::HEAD_FILE;
+use crate::keys::{self, FileError, VERIFIER_FILE};
 use crate::store::{self, Store, StoreError};
 
-/// Reads every leaf in order, checks the chain, and checks that every row that names a leaf still has it.
-pub async fn verify(data: &Path) -> Result<Head, LedgerError> {
+/// A trail that verifies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// Its leaves.
+    pub leaves: u64,
+    /// The last one's hash.
+    pub hash: Hash,
+    /// How many leaves the last signed head is of; `None`: the trail is older than signed heads, or of no server.
+    pub signed: Option<u64>,
+    /// The key that signed.
+    pub key: Option<String>,
+}
+
+/// Reads every leaf in order, checks the chain, that every row that names a leaf still has it, and that every signed head
+/// is one of this chain. `key`: the key to verify with; else the one in the data folder.
+pub async fn verify(data: &Path, key: Option<&str>) -> Result<Verified, LedgerError> {
+    let key = match key {
+        Some(key) => Some(NoteVerifier::parse(key)?),
+        None => match text(&data.join(VERIFIER_FILE))? {
+            Some(key) => Some(NoteVerifier::parse(&key)?),
+            None => None,
+        },
+    };
+    // In the order that neither is ahead of what is read after it, while a server runs.
+    let filed = text(&data.join(HEAD_FILE))?;
     let mut connection = Store::open_read_only(&data.join(store::FILE_NAME)).await?;
+    let mut notes: Vec<String> =
+        store::signed_heads(&mut connection).await?.into_iter().map(|(_, note)| note).collect();
+    notes.extend(filed);
+    let mut signed = heads(&notes, key.as_ref())?;
     let named = store::highest_named_leaf(&mut connection).await?;
+    let last = signed.last().map(|head| head.leaves);
     let mut head = Head::EMPTY;
     {
         let mut trail = store::trail(&mut connection);
         while let Some(row) = trail.next().await {
             let row = row.map_err(StoreError::from)?;
             head = head.follow(&store::leaf(&row)?)?;
+            signed.retain(|signed| signed.leaves != head.leaves || *signed != head);
         }
     }
     // Rows are read before the trail: a running server only adds to it, so a leaf named then must be there now.
-    match named {
-        Some(named) if named >= head.leaves => Err(LedgerError::CutOff { leaves: head.leaves, named }),
-        _ => Ok(head),
+    if let Some(named) = named.filter(|named| *named >= head.leaves) {
+        return Err(LedgerError::CutOff { leaves: head.leaves, named });
     }
+    if let Some(other) = signed.first() {
+        return Err(LedgerError::OtherHead { signed: other.leaves, leaves: head.leaves });
+    }
+    Ok(Verified { leaves: head.leaves, hash: head.hash, signed: last, key: key.map(|key| key.to_string()) })
+}
+
+/// The heads of the notes, by leaves. Where there is a key, there has to be one that it signed.
+fn heads(notes: &[String], key: Option<&NoteVerifier>) -> Result<Vec<Head>, LedgerError> {
+    let Some(key) = key else {
+        return if notes.is_empty() { Ok(Vec::new()) } else { Err(LedgerError::NoKey) };
+    };
+    let mut heads = Vec::new();
+    for note in notes {
+        heads.push(Head::from_text(key.open(note)?).ok_or(LedgerError::NoHead)?);
+    }
+    if heads.is_empty() {
+        return Err(LedgerError::Unsigned);
+    }
+    heads.sort_by_key(|head| head.leaves);
+    Ok(heads)
+}
+
+fn text(path: &Path) -> Result<Option<String>, LedgerError> {
+    let Some(bytes) = keys::read(path)? else { return Ok(None) };
+    String::from_utf8(bytes).map(Some).map_err(|_| LedgerError::Text { path: path.to_owned() })
 }
 
 /// Why a trail does not verify.
@@ -33,6 +92,15 @@ pub enum LedgerError {
     /// It could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A file beside it could not be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A file that is no text.
+    #[error("{}: not a text", path.display())]
+    Text {
+        /// Which.
+        path: PathBuf,
+    },
     /// A leaf is missing or altered.
     #[error(transparent)]
     Chain(#[from] ChainError),
@@ -44,4 +112,26 @@ pub enum LedgerError {
         /// A leaf that should be.
         named: u64,
     },
+    /// The chain is another than the one that was signed.
+    #[error(
+        "a head of {signed} leaves was signed that is not this trail's, which has {leaves}: it was made anew or cut off"
+    )]
+    OtherHead {
+        /// Leaves of the signed head.
+        signed: u64,
+        /// Leaves that are there.
+        leaves: u64,
+    },
+    /// Nothing was signed.
+    #[error("no head of the trail is signed, though there is a key for it: the signed heads were taken away")]
+    Unsigned,
+    /// There is no key to verify with.
+    #[error("heads of the trail are signed, but {VERIFIER_FILE} is not in the data folder: give the key with --key")]
+    NoKey,
+    /// A signed note that is no head.
+    #[error("a signed note is none of a head of the trail")]
+    NoHead,
+    /// A key or a note.
+    #[error("a signed head of the trail does not verify")]
+    Note(#[from] NoteError),
 }

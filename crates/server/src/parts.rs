@@ -18,9 +18,10 @@ use crate::follow::Following;
 use crate::grant::svid::Granting;
 use crate::in_force::endorsers::EndorsersInForce;
 use crate::in_force::entries::Entries;
+use crate::in_force::ledger_head::LedgerHead;
 use crate::in_force::policies::Policies;
 use crate::in_force::revocations::RevocationList;
-use crate::keys::{self, Authority, OperatorToken, ResultKey, ServerCertificate};
+use crate::keys::{self, Authority, LedgerKey, OperatorToken, ResultKey, ServerCertificate};
 use crate::metrics::Metrics;
 use crate::policy::Planning;
 use crate::policy::trial::Trying;
@@ -37,6 +38,7 @@ pub(crate) struct Server {
     pub policies: Arc<Policies>,
     pub endorsers: Arc<EndorsersInForce>,
     pub entries: Arc<Entries>,
+    pub ledger_head: Arc<LedgerHead>,
     pub registry: Arc<Registry>,
     pub attesting: Attesting,
     pub granting: Granting,
@@ -80,6 +82,8 @@ impl Server {
         if endorsers.current().eks.is_empty() {
             tracing::warn!("ek_anchors names no certificate, so only devices that a policy lists can enroll");
         }
+        let key = LedgerKey::open(&config.data, &folder, &config.trust_domain)?;
+        let ledger_head = Arc::new(LedgerHead::open(&store, key, &config.data, now).await?);
         let limits = &config.limits;
         let (entries, metrics) = (Arc::new(Entries::open(&store).await?), Arc::new(Metrics::new()));
         let registry = Arc::new(Registry::new(limits));
@@ -104,6 +108,7 @@ impl Server {
             trials: Arc::new(Semaphore::new(1)),
             sign_ins: SignIns::default(),
             entries,
+            ledger_head,
             registry,
             attesting,
             granting,
@@ -128,6 +133,7 @@ impl Server {
             registry: self.registry.clone(),
             policies: self.policies.clone(),
             entries: self.entries.clone(),
+            ledger_head: self.ledger_head.clone(),
             revocations: self.revocations.clone(),
             metrics: self.metrics.clone(),
         }

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
+use crate::clock;
 use crate::config::Config;
 use crate::door;
 use crate::door::listen::Limits;
@@ -23,6 +24,7 @@ use crate::in_force::endorsers::EndorsersError;
 use crate::in_force::policies::PolicyLoadError;
 use crate::keys::{self, FileError, KeysError};
 use crate::maintenance;
+use crate::outcome::fault;
 use crate::parts::Server;
 use crate::store::{Store, StoreError};
 
@@ -102,6 +104,9 @@ impl Running {
             self.tasks.shutdown().await;
         }
         self.following.abort();
+        if let Err(error) = self.server.ledger_head.sign(&self.server.store, clock::now()).await {
+            fault("signing", &error);
+        }
         self.server.store.clone().close().await;
         tracing::info!("server stopped");
     }

@@ -21,6 +21,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::attest::table::Registry;
 use crate::clock;
 use crate::in_force::entries::Entries;
+use crate::in_force::ledger_head::LedgerHead;
 use crate::in_force::policies::{Policies, PolicyLoadError};
 use crate::in_force::revocations::RevocationList;
 use crate::keys::KeysError;
@@ -37,6 +38,7 @@ pub(crate) struct Following {
     pub policies: Arc<Policies>,
     pub entries: Arc<Entries>,
     pub revocations: Arc<RevocationList>,
+    pub ledger_head: Arc<LedgerHead>,
     pub metrics: Arc<Metrics>,
 }
 
@@ -109,7 +111,8 @@ impl Following {
             self.heed(&missed, owed);
             return self.settle(follower, owed).await;
         }
-        reconcile::reconcile(self, follower.next_leaf(), &standing).await
+        reconcile::reconcile(self, follower.next_leaf(), &standing).await?;
+        Ok(self.ledger_head.sign(&self.store, clock::now()).await?)
     }
 }
 

@@ -14,7 +14,7 @@ pub(super) async fn reconcile(
     if standing.leaves != settled {
         return Ok(());
     }
-    let Following { store, policies, entries, revocations, registry, metrics } = following;
+    let Following { store, policies, entries, revocations, registry, metrics, .. } = following;
     let mended = |what: &'static str| {
         metrics.mended();
         tracing::warn!(what, "memory was not as the store had it, and was mended");

@@ -4,5 +4,6 @@
 pub(crate) mod boot_logs;
 pub(crate) mod endorsers;
 pub(crate) mod entries;
+pub(crate) mod ledger_head;
 pub(crate) mod policies;
 pub(crate) mod revocations;

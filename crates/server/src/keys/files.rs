@@ -33,6 +33,12 @@ pub enum FileError {
         /// Why not.
         source: KeyError,
     },
+    /// The ledger's key in it does not read.
+    #[error("{}: not a key that signs the ledger", path.display())]
+    LedgerKey {
+        /// Which file.
+        path: PathBuf,
+    },
     /// The certificate in it does not read.
     #[error("{}: not a PEM certificate", path.display())]
     Certificate {

@@ -5,6 +5,7 @@
 //! one decision, one certificate. Attestation results have a key of their own, `result_key.rs`.
 
 mod files;
+mod ledger_key;
 mod result_key;
 mod server_certificate;
 mod token;
@@ -16,6 +17,7 @@ use assay_identity::authority::{AuthorityTemplate, IssueError, sign_issuing, sig
 use assay_identity::bundle::BundleError;
 use assay_identity::crl::{self, RevokedSerial};
 use assay_identity::key::KeyError;
+use assay_identity::signed_note::NoteError;
 use assay_identity::x509_svid::{self, IssuedSvid, NOT_BEFORE_LEEWAY, SvidTemplate};
 use assay_identity::{Bundle, Csr, Issuer, PrivateKey, Serial, SpiffeId, TrustDomain};
 use assay_trust::grant::svid::SvidGrant;
@@ -24,7 +26,8 @@ use data_encoding::HEXLOWER;
 use thiserror::Error;
 
 pub use files::FileError;
-pub(crate) use files::{private_folder, write_public};
+pub(crate) use files::{private_folder, read, write_public};
+pub(crate) use ledger_key::{LedgerKey, VERIFIER_FILE};
 pub(crate) use result_key::ResultKey;
 pub(crate) use server_certificate::ServerCertificate;
 pub(crate) use token::OperatorToken;
@@ -204,6 +207,9 @@ pub enum KeysError {
     /// TLS refused the certificate.
     #[error("the server's own certificate cannot be used")]
     Tls(#[from] rustls::Error),
+    /// A head could not be signed.
+    #[error("the ledger's head cannot be signed")]
+    Note(#[from] NoteError),
     /// Claims that do not go into a token.
     #[error("the claims cannot be written as JSON")]
     Claims,

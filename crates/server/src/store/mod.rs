@@ -13,6 +13,7 @@ mod entries;
 mod evidence;
 mod feed;
 mod grants;
+mod heads;
 mod history;
 mod policies;
 mod telemetry;
@@ -55,6 +56,8 @@ pub use evidence::{
 pub use feed::Committed;
 pub(crate) use feed::Follower;
 pub use grants::{Carrier, RecordSvid, RenumberRevocationList, SvidRecord, Withdrawn};
+pub use heads::RecordHead;
+pub(crate) use heads::signed_heads;
 pub use history::PruneHistory;
 pub use policies::{NewPolicy, PolicyRecord};
 pub use telemetry::{AcceptTelemetry, PositionRecord, RefuseTelemetry, TelemetryRecord};
@@ -222,6 +225,7 @@ fn migrations() -> Migrator {
     let envelopes = include_str!("../../../../migrations/sqlite/0005_policy_envelopes.sql").into_sql_str();
     let identity = include_str!("../../../../migrations/sqlite/0006_device_identity.sql").into_sql_str();
     let withdrawn = include_str!("../../../../migrations/sqlite/0007_withdrawn_by.sql").into_sql_str();
+    let heads = include_str!("../../../../migrations/sqlite/0008_ledger_heads.sql").into_sql_str();
     Migrator::with_migrations(vec![
         Migration::new(1, "spine".into(), MigrationType::Simple, spine, false),
         Migration::new(2, "trust vector".into(), MigrationType::Simple, vector, false),
@@ -230,6 +234,7 @@ fn migrations() -> Migrator {
         Migration::new(5, "policy envelopes".into(), MigrationType::Simple, envelopes, false),
         Migration::new(6, "device identity".into(), MigrationType::Simple, identity, false),
         Migration::new(7, "withdrawn by".into(), MigrationType::Simple, withdrawn, false),
+        Migration::new(8, "ledger heads".into(), MigrationType::Simple, heads, false),
     ])
 }
 

@@ -50,8 +50,8 @@ impl Fixture {
         sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
     }
 
-    async fn verify(&self) -> Result<crate::audit::Head, LedgerError> {
-        ledger::verify(self.folder.path()).await
+    async fn verify(&self) -> Result<ledger::Verified, LedgerError> {
+        ledger::verify(self.folder.path(), None).await
     }
 }
 
@@ -490,7 +490,7 @@ async fn a_crash_loses_nothing_that_was_answered() {
     }
     let store = Store::open(&after.path().join(FILE_NAME)).await.unwrap();
     assert_eq!(store.svids_of_device(DEVICE, NOW, 10).await.unwrap().len(), 1);
-    assert_eq!(ledger::verify(after.path()).await.unwrap(), fixture.verify().await.unwrap());
+    assert_eq!(ledger::verify(after.path(), None).await.unwrap(), fixture.verify().await.unwrap());
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ mod enrollment;
 mod evidence;
 mod fates;
 mod fixture;
+mod ledger;
 mod rollout;
 mod signed;
 mod telemetry;

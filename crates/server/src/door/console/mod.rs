@@ -84,6 +84,8 @@ fn routes() -> Vec<Route> {
         route(Anyone, "GET", "/crl", get(public::crl)),
         route(Anyone, "GET", "/bundle", get(public::bundle)),
         route(Anyone, "GET", "/jwks.json", get(public::jwks)),
+        route(Anyone, "GET", "/ledger/head", get(public::ledger_head)),
+        route(Anyone, "GET", "/ledger/key", get(public::ledger_key)),
         route(Anyone, "GET", "/trust/status", get(public::trust_status)),
         route(Operator, "GET", "/v1/devices", get(devices::list)),
         route(Operator, "GET", "/v1/devices/{device}", get(devices::show)),

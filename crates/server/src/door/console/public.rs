@@ -39,6 +39,17 @@ pub(super) async fn jwks(State(server): State<Arc<Server>>) -> impl IntoResponse
     ([(CONTENT_TYPE, "application/jwk-set+json")], server.result_key.jwks().to_string())
 }
 
+/// How many leaves the ledger has and the last one's hash, as a signed note: for whoever remembers it, so that the ledger
+/// cannot be made anew behind their back.
+pub(super) async fn ledger_head(State(server): State<Arc<Server>>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, "text/plain; charset=utf-8")], server.ledger_head.note())
+}
+
+/// What verifies it.
+pub(super) async fn ledger_key(State(server): State<Arc<Server>>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, "text/plain; charset=utf-8")], format!("{}\n", server.ledger_head.verifier()))
+}
+
 #[derive(Deserialize)]
 pub(super) struct About {
     id: Option<String>,

@@ -1,0 +1,52 @@
+//! The key that signs the ledger's heads. It is not in the database, so that who can write there cannot make the trail
+//! anew; what verifies it is in `ledger.vkey` of the data folder.
+
+use std::path::Path;
+
+use assay_identity::TrustDomain;
+use assay_identity::signed_note::{NoteSigner, NoteVerifier};
+use data_encoding::HEXLOWER;
+
+use super::files::{self, FileError};
+use super::{KeysError, private_folder};
+use crate::audit::Head;
+
+/// Signs heads of one trust domain's ledger.
+#[derive(Debug)]
+pub(crate) struct LedgerKey(NoteSigner);
+
+impl LedgerKey {
+    /// Loads the key from `keys`, or makes it, and writes what verifies it to `data`.
+    pub(crate) fn open(data: &Path, keys: &Path, trust_domain: &TrustDomain) -> Result<LedgerKey, KeysError> {
+        private_folder(keys)?;
+        let path = keys.join("ledger.key");
+        let name = format!("{trust_domain}/ledger");
+        let signer = match files::read(&path)? {
+            Some(hex) => {
+                let seed = HEXLOWER.decode(hex.trim_ascii()).ok().and_then(|seed| seed.try_into().ok());
+                let unreadable = FileError::LedgerKey { path };
+                NoteSigner::from_seed(&name, seed.ok_or(unreadable)?)?
+            }
+            None => {
+                let signer = NoteSigner::generate(&name)?;
+                files::write_private(&path, format!("{}\n", HEXLOWER.encode(signer.seed())).as_bytes())?;
+                signer
+            }
+        };
+        files::write_public(&data.join(VERIFIER_FILE), format!("{}\n", signer.verifier()).as_bytes())?;
+        Ok(LedgerKey(signer))
+    }
+
+    /// What verifies its heads.
+    pub(crate) fn verifier(&self) -> NoteVerifier {
+        self.0.verifier()
+    }
+
+    /// The head as a signed note.
+    pub(crate) fn sign(&self, head: &Head) -> Result<String, KeysError> {
+        Ok(self.0.sign(&head.to_text())?)
+    }
+}
+
+/// Where what verifies the heads is, in the data folder.
+pub(crate) const VERIFIER_FILE: &str = "ledger.vkey";

@@ -1,0 +1,54 @@
+//! Heads of the trail as they were signed.
+
+use assay_evidence::time::UnixTime;
+use sqlx::Row;
+use sqlx::sqlite::SqliteConnection;
+
+use super::{Store, StoreError, Transaction, Unit, loaded, stored};
+use crate::audit::Head;
+
+/// Keeps a signed head, the last one of its hour.
+#[derive(Clone, Debug)]
+pub struct RecordHead {
+    /// When it was signed.
+    pub at: UnixTime,
+    /// Leaves that it is of.
+    pub leaves: u64,
+    /// The signed note.
+    pub note: String,
+}
+
+impl Transaction for RecordHead {
+    type Output = ();
+
+    const SINGLE_STATEMENT: bool = true;
+
+    async fn apply(self, unit: &mut Unit) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO ledger_heads (hour, leaves, note) VALUES ($1, $2, $3)
+             ON CONFLICT (hour) DO UPDATE SET leaves = $2, note = $3",
+        )
+        .bind(stored(self.at.0 / 3600))
+        .bind(stored(self.leaves))
+        .bind(&self.note)
+        .execute(unit.connection())
+        .await?;
+        Ok(())
+    }
+}
+
+impl Store {
+    /// The end of the trail as it is on disk.
+    pub(crate) async fn trail_head(&self) -> Result<Head, StoreError> {
+        let mut connection = self.readers.acquire().await?;
+        super::audit::head(&mut connection).await
+    }
+}
+
+/// Every signed head, oldest first.
+pub(crate) async fn signed_heads(connection: &mut SqliteConnection) -> Result<Vec<(u64, String)>, StoreError> {
+    let rows = sqlx::query("SELECT leaves, note FROM ledger_heads ORDER BY leaves").fetch_all(connection).await?;
+    rows.iter()
+        .map(|row| Ok((loaded(row.try_get("leaves")?, "ledger_heads.leaves")?, row.try_get("note")?)))
+        .collect()
+}
