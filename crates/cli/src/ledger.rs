@@ -43,10 +43,11 @@ pub fn run(args: Args) -> Result<()> {
             "ok": true, "leaves": head.leaves, "head": hash, "signed": head.signed, "key": head.key,
         }));
     }
-    output::out!("{} leaves, every one chained to the one before; head {hash}", head.leaves);
-    match (head.signed, head.key) {
-        (Some(signed), Some(key)) => output::out!("signed up to {signed} leaves by {key}"),
-        _ => output::out!("no head of it is signed: it was made by a server that did not sign yet"),
-    }
+    let signed = match head.signed {
+        Some(signed) if signed == head.leaves => "signed".to_owned(),
+        Some(signed) => format!("signed up to {signed}"),
+        None => "not signed: no server that signs has had it yet".to_owned(),
+    };
+    output::out!("{} leaves, every one chained to the one before; head {hash}, {signed}", head.leaves);
     Ok(())
 }

@@ -219,4 +219,5 @@ impl From<Vec<Crl>> for CrlSet {
 }
 
 // An entry is about 40 bytes: room for 200,000 revoked certificates.
-const CRL_BYTES_MAX: usize = 8 << 20;
+/// Bytes of a list that is read; some 200,000 certificates.
+pub const CRL_BYTES_MAX: usize = 8 << 20;

@@ -199,7 +199,10 @@ mod tests {
     fn a_key_is_one_line_and_says_its_own_hash() {
         let verifier = signer().verifier().to_string();
         let parts: Vec<&str> = verifier.split('+').collect();
-        assert_eq!((parts[0], parts[1].len(), BASE64.decode(parts[2].as_bytes()).unwrap().len()), ("example.org/ledger", 8, 33));
+        assert_eq!(
+            (parts[0], parts[1].len(), BASE64.decode(parts[2].as_bytes()).unwrap().len()),
+            ("example.org/ledger", 8, 33)
+        );
         for broken in ["", "a+b", "a b+00000000+AQ==", &verifier.replacen('+', "+0", 1)] {
             assert_eq!(NoteVerifier::parse(broken), Err(NoteError::Key), "{broken}");
         }

@@ -47,6 +47,8 @@ pub struct Config {
     pub crl_ttl_seconds: u64,
     /// How long accepted telemetry is kept.
     pub telemetry_retention_seconds: u64,
+    /// How many bytes of accepted telemetry are kept of one device; its own oldest makes room.
+    pub telemetry_bytes_per_device_max: u64,
     /// How long evidence is kept for judging it again. A device's last evidence is kept for as long as it is the last.
     pub evidence_retention_seconds: u64,
     /// How many bytes of the database evidence may take; the oldest makes room.
@@ -97,6 +99,7 @@ impl Default for Config {
             server_svid_ttl_seconds: 7 * DAY_SECONDS,
             crl_ttl_seconds: DAY_SECONDS,
             telemetry_retention_seconds: 7 * DAY_SECONDS,
+            telemetry_bytes_per_device_max: 1 << 30,
             evidence_retention_seconds: 14 * DAY_SECONDS,
             evidence_bytes_max: 4 << 30,
             evidence_bytes_per_device_max: 128 << 20,
@@ -162,6 +165,7 @@ impl Config {
             ("server_svid_ttl_seconds", self.server_svid_ttl_seconds, 60, 90 * DAY_SECONDS),
             ("crl_ttl_seconds", self.crl_ttl_seconds, 60, 30 * DAY_SECONDS),
             ("telemetry_retention_seconds", self.telemetry_retention_seconds, 60, 3650 * DAY_SECONDS),
+            ("telemetry_bytes_per_device_max", self.telemetry_bytes_per_device_max, 1 << 16, 1 << 40),
             ("evidence_retention_seconds", self.evidence_retention_seconds, 60, 3650 * DAY_SECONDS),
             ("evidence_bytes_max", self.evidence_bytes_max, 1 << 20, 1 << 40),
             ("evidence_bytes_per_device_max", self.evidence_bytes_per_device_max, 1 << 20, 1 << 40),

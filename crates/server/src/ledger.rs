@@ -126,7 +126,9 @@ pub enum LedgerError {
     #[error("no head of the trail is signed, though there is a key for it: the signed heads were taken away")]
     Unsigned,
     /// There is no key to verify with.
-    #[error("heads of the trail are signed, but {VERIFIER_FILE} is not in the data folder: give the key with --key")]
+    #[error(
+        "heads of the trail are signed, but {VERIFIER_FILE} is not in the data folder: give the key with --key"
+    )]
     NoKey,
     /// A signed note that is no head.
     #[error("a signed note is none of a head of the trail")]

@@ -26,6 +26,7 @@ pub(crate) async fn run(server: Arc<Server>) {
         crl: now.plus(server.config.crl_ttl_seconds / 2),
         certificate: now.plus(server.config.server_svid_ttl_seconds / 2),
         pruning: now.plus(PRUNE_EVERY_SECONDS),
+        storage: now,
     };
     loop {
         tokio::select! {
@@ -35,6 +36,10 @@ pub(crate) async fn run(server: Arc<Server>) {
         let now = clock::now();
         report("expiry", expire(&server, now).await);
         report("trust anchors and revocation lists", read_endorsers(&server).await);
+        if now >= due.storage {
+            due.storage = now.plus(STORAGE_EVERY_SECONDS);
+            report("storage", measure(&server).await);
+        }
         if now >= due.crl {
             due.crl = now.plus(retry_or(
                 server.config.crl_ttl_seconds / 2,
@@ -55,6 +60,7 @@ struct Due {
     crl: UnixTime,
     certificate: UnixTime,
     pruning: UnixTime,
+    storage: UnixTime,
 }
 
 /// A device whose evidence is too old loses what it holds, attached or not.
@@ -87,6 +93,14 @@ async fn read_endorsers(server: &Arc<Server>) -> Result<(), EndorsersError> {
             Ok(())
         }
     }
+}
+
+/// Counts what the database takes.
+async fn measure(server: &Server) -> Result<(), StoreError> {
+    let file = server.config.database();
+    let bytes = aside(move || std::fs::metadata(file).map_or(0, |file| file.len())).await.unwrap_or(0);
+    server.metrics.stored(&server.store.storage().await?, bytes, server.revocations.bytes());
+    Ok(())
 }
 
 async fn renew_certificate(server: &Server, now: UnixTime) -> UnixTime {
@@ -150,5 +164,6 @@ const TICK: Duration = Duration::from_secs(1);
 const EXPIRE_AT_ONCE_MAX: u32 = 500;
 const RETRY_SECONDS: u64 = 5;
 const PRUNE_EVERY_SECONDS: u64 = 600;
+const STORAGE_EVERY_SECONDS: u64 = 15;
 /// So that an operator can look at what was.
 const ENDED_SVIDS_KEPT_SECONDS: u64 = 7 * 24 * 3600;

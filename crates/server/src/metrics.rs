@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::outcome::faults;
+use crate::store::Storage;
 
 /// Counters of what the server did, and gauges that are set when they are asked for.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub(crate) struct Metrics {
     telemetry: Family<VerdictLabel, Counter>,
     attached: Gauge<i64, AtomicI64>,
     devices: Family<StatusLabel, Gauge>,
+    storage: Family<StoredLabel, Gauge>,
+    revocation_list_bytes: Gauge,
     faults: Counter,
     mended: Counter,
 }
@@ -41,6 +44,12 @@ struct StatusLabel {
     status: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StoredLabel {
+    what: &'static str,
+    unit: &'static str,
+}
+
 impl Metrics {
     pub(crate) fn new() -> Metrics {
         let mut registry = Registry::with_prefix("assay");
@@ -52,6 +61,8 @@ impl Metrics {
             telemetry: Family::default(),
             attached: Gauge::default(),
             devices: Family::default(),
+            storage: Family::default(),
+            revocation_list_bytes: Gauge::default(),
             faults: Counter::default(),
             mended: Counter::default(),
             registry: Registry::default(),
@@ -71,6 +82,12 @@ impl Metrics {
         registry.register("telemetry_batches", "Batches decided on", metrics.telemetry.clone());
         registry.register("devices_attached", "Devices with a standing connection", metrics.attached.clone());
         registry.register("devices", "Enrolled devices, by status", metrics.devices.clone());
+        registry.register("storage", "What the database takes, by what and unit", metrics.storage.clone());
+        registry.register(
+            "revocation_list_bytes",
+            "Bytes of the last revocation list signed; at 8 MiB verifiers refuse it",
+            metrics.revocation_list_bytes.clone(),
+        );
         registry.register(
             "faults",
             "Requests the server itself failed at: its log says why",
@@ -78,6 +95,23 @@ impl Metrics {
         );
         registry.register("mended", "Times that memory was not as the store had it", metrics.mended.clone());
         Metrics { registry, ..metrics }
+    }
+
+    /// What the database takes, as of a while ago.
+    pub(crate) fn stored(&self, storage: &Storage, database_bytes: u64, list_bytes: u64) {
+        let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        for (what, unit, number) in [
+            ("evidence", "bytes", storage.evidence_bytes),
+            ("evidence", "rows", storage.evidence_rows),
+            ("telemetry", "bytes", storage.telemetry_bytes),
+            ("telemetry", "rows", storage.telemetry_rows),
+            ("results", "rows", storage.result_rows),
+            ("audit", "rows", storage.leaves),
+            ("database", "bytes", database_bytes),
+        ] {
+            self.storage.get_or_create(&StoredLabel { what, unit }).set(gauge(number));
+        }
+        self.revocation_list_bytes.set(gauge(list_bytes));
     }
 
     pub(crate) fn mended(&self) {

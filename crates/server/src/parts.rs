@@ -16,6 +16,7 @@ use crate::door::tls::DoorTls;
 use crate::enroll::Enrolling;
 use crate::follow::Following;
 use crate::grant::svid::Granting;
+use crate::grant::telemetry::Collecting;
 use crate::in_force::endorsers::EndorsersInForce;
 use crate::in_force::entries::Entries;
 use crate::in_force::ledger_head::LedgerHead;
@@ -143,6 +144,12 @@ impl Server {
     pub(crate) fn enrolling(&self) -> Enrolling<'_> {
         let Server { store, policies, endorsers, config, .. } = self;
         Enrolling { store, policies, endorsers, trust_domain: &config.trust_domain }
+    }
+
+    /// What taking telemetry in needs.
+    pub(crate) fn collecting(&self) -> Collecting<'_> {
+        let device_bytes_max = self.config.telemetry_bytes_per_device_max;
+        Collecting { store: &self.store, policies: &self.policies, device_bytes_max }
     }
 
     /// What a change of the plan needs.

@@ -15,6 +15,15 @@ use crate::in_force::policies::Policies;
 use crate::outcome::{Kind, Outcome};
 use crate::store::{AcceptTelemetry, RefuseTelemetry, Store, StoreError};
 
+/// What taking batches in needs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Collecting<'a> {
+    pub store: &'a Store,
+    pub policies: &'a Policies,
+    /// How many bytes of batches are kept of one device.
+    pub device_bytes_max: u64,
+}
+
 /// A batch as a device hands it in.
 #[derive(Clone, Debug)]
 pub(crate) struct Batch {
@@ -37,12 +46,12 @@ pub(crate) enum Answer {
 
 /// Takes a batch in, or says why not. A denial is an answer; what is broken or forged is an error.
 pub(crate) async fn submit(
-    (store, policies): (&Store, &Policies),
+    collecting: Collecting<'_>,
     batch: &Batch,
     now: UnixTime,
 ) -> Result<Answer, SubmitError> {
     for _ in 0..ATTEMPTS_MAX {
-        match attempt(store, policies, batch, now).await {
+        match attempt(collecting, batch, now).await {
             Err(SubmitError::Store(StoreError::Conflict)) => {}
             outcome => return outcome,
         }
@@ -50,12 +59,8 @@ pub(crate) async fn submit(
     Err(StoreError::Conflict.into())
 }
 
-async fn attempt(
-    store: &Store,
-    policies: &Policies,
-    sent: &Batch,
-    now: UnixTime,
-) -> Result<Answer, SubmitError> {
+async fn attempt(collecting: Collecting<'_>, sent: &Batch, now: UnixTime) -> Result<Answer, SubmitError> {
+    let Collecting { store, policies, device_bytes_max } = collecting;
     // Whose key to verify with is all that is read before the signature holds.
     let stated = assay_telemetry::stated_device(&sent.statement)?;
     let device = Device::load(store, &stated).await?.ok_or(SubmitError::UnknownDevice)?;
@@ -80,6 +85,7 @@ async fn attempt(
                 statement: sent.statement.to_vec(),
                 signature: sent.signature.to_vec(),
                 payload: sent.payload.to_vec(),
+                device_bytes_max,
             };
             Ok(Answer::Accepted(store.commit(accept).await?))
         }

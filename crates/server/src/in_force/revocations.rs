@@ -4,10 +4,11 @@
 //! so a higher number always lists at least as much. Every attached stream hears of a new list.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use assay_evidence::time::UnixTime;
-use assay_identity::crl::{RevocationReason, RevokedSerial};
+use assay_identity::crl::{CRL_BYTES_MAX, RevocationReason, RevokedSerial};
 use assay_identity::tls::{Trust, TrustSource};
 use assay_identity::{Crl, CrlSet, Serial};
 use bytes::Bytes;
@@ -26,6 +27,7 @@ pub(crate) struct RevocationList {
     listed: Mutex<Listed>,
     current: watch::Sender<Bytes>,
     trust: Arc<TrustSource>,
+    bytes: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -53,6 +55,7 @@ impl RevocationList {
             listed: Mutex::new(Listed { number: 0, serials }),
             current: watch::Sender::new(Bytes::new()),
             trust: TrustSource::new(trust),
+            bytes: AtomicU64::new(0),
         };
         list.sign(number, &[], now)?;
         Ok(list)
@@ -119,12 +122,32 @@ impl RevocationList {
             .collect();
         revoked.sort_by(|one, other| one.serial.cmp(&other.serial));
         let der = self.authority.sign_crl(&revoked, listed.number, now, self.ttl_seconds)?;
-        if let Ok(crl) = Crl::parse(&der) {
-            let crls = CrlSet::from(vec![crl]);
-            self.trust.replace(Trust { bundle: self.authority.bundle().clone(), crls });
-        }
+        self.alarm(der.len());
+        // A list that nobody can read withdraws nothing, and must not take the place of one that does.
+        let crl = Crl::parse(&der)?;
+        let crls = CrlSet::from(vec![crl]);
+        self.trust.replace(Trust { bundle: self.authority.bundle().clone(), crls });
         self.current.send_replace(Bytes::from(der));
         Ok(())
+    }
+}
+
+impl RevocationList {
+    /// Says aloud that the list comes near the size that verifiers refuse.
+    fn alarm(&self, bytes: usize) {
+        self.bytes.store(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
+        if bytes > CRL_BYTES_MAX / 4 * 3 {
+            tracing::error!(
+                bytes,
+                at_most = CRL_BYTES_MAX,
+                "the revocation list grows too long to be used: shorten the life of certificates, or end what asks for many"
+            );
+        }
+    }
+
+    /// Bytes of the last list that was signed, usable or not.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
     }
 }
 

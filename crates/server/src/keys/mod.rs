@@ -15,7 +15,7 @@ use std::path::Path;
 use assay_evidence::time::UnixTime;
 use assay_identity::authority::{AuthorityTemplate, IssueError, sign_issuing, sign_root};
 use assay_identity::bundle::BundleError;
-use assay_identity::crl::{self, RevokedSerial};
+use assay_identity::crl::{self, CrlError, RevokedSerial};
 use assay_identity::key::KeyError;
 use assay_identity::signed_note::NoteError;
 use assay_identity::x509_svid::{self, IssuedSvid, NOT_BEFORE_LEEWAY, SvidTemplate};
@@ -207,6 +207,9 @@ pub enum KeysError {
     /// TLS refused the certificate.
     #[error("the server's own certificate cannot be used")]
     Tls(#[from] rustls::Error),
+    /// The revocation list that was signed is one that nobody can use.
+    #[error("the revocation list cannot be used by those who verify with it")]
+    List(#[from] CrlError),
     /// A head could not be signed.
     #[error("the ledger's head cannot be signed")]
     Note(#[from] NoteError),

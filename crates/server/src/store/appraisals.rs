@@ -4,7 +4,7 @@ use assay_evidence::time::UnixTime;
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
-use super::{Store, StoreError, Unit, loaded, stored};
+use super::{Store, StoreError, Unit, loaded, stored, usage};
 
 /// An attestation result as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +89,29 @@ pub(super) async fn insert(
     .await?;
     Ok(())
 }
+
+/// Counts a result that was inserted, and lets the device's oldest go where it has more than are kept. Their leaves stay.
+pub(super) async fn bound(unit: &mut Unit, device_id: &str) -> Result<(), StoreError> {
+    let more = usage::Change { result_rows: 1, ..usage::Change::default() };
+    if usage::change(unit, device_id, more).await?.result_rows <= RESULTS_PER_DEVICE_MAX {
+        return Ok(());
+    }
+    let gone = sqlx::query(
+        "DELETE FROM appraisals WHERE leaf IN
+             (SELECT leaf FROM appraisals WHERE device_id = $1 ORDER BY leaf LIMIT $2)",
+    )
+    .bind(device_id)
+    .bind(RESULTS_AT_ONCE)
+    .execute(unit.connection())
+    .await?;
+    let gone = i64::try_from(gone.rows_affected()).unwrap_or(i64::MAX);
+    usage::change(unit, device_id, usage::Change { result_rows: -gone, ..usage::Change::default() }).await?;
+    Ok(())
+}
+
+/// Results kept of one device: a year of one that changes every hour.
+const RESULTS_PER_DEVICE_MAX: u64 = 10_000;
+const RESULTS_AT_ONCE: i64 = 100;
 
 /// Refuses unless this is the device's last result still.
 pub(super) async fn is_last(unit: &mut Unit, device_id: &str, leaf: u64) -> Result<(), StoreError> {

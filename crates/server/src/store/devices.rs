@@ -185,6 +185,7 @@ impl Transaction for RecordAppraisal {
         let moved = change(unit, Kind::DeviceAppraised, self.change).await?;
         let leaf = moved.leaf.index;
         appraisals::insert(unit.connection(), &device_id, leaf, &self.appraisal).await?;
+        appraisals::bound(unit, &device_id).await?;
         let evidence = match self.evidence {
             Some(evidence) => evidence::insert(unit, &device_id, Some(leaf), evidence).await?,
             None => None,

@@ -69,6 +69,7 @@ impl Transaction for RecordSvid {
             Carrier::Operator => ("", 0, ""),
             Carrier::Device { id, state_version, entry_id } => {
                 carried(unit, id, *state_version, entry_id.as_deref()).await?;
+                bounded(unit, id, entry_id.is_some(), svid.issued_at).await?;
                 (id.as_str(), *state_version, entry_id.as_deref().unwrap_or(""))
             }
         };
@@ -248,6 +249,29 @@ async fn carried(unit: &mut Unit, id: &str, version: u64, entry_id: Option<&str>
     }
     Ok(())
 }
+
+/// Refuses more certificates of one device than may not have ended, withdrawn or not: each has a place on the revocation
+/// list for as long as it lasts, and what one device is given must not fill the list for all.
+async fn bounded(unit: &mut Unit, id: &str, is_workload: bool, at: UnixTime) -> Result<(), StoreError> {
+    let row = sqlx::query(
+        "SELECT COUNT(*) AS standing FROM svids WHERE device_id = $1 AND not_after > $2 AND (entry_id <> '') = $3",
+    )
+    .bind(id)
+    .bind(stored(at.0))
+    .bind(is_workload)
+    .fetch_one(unit.connection())
+    .await?;
+    let limit = if is_workload { WORKLOAD_SVIDS_PER_DEVICE_MAX } else { DEVICE_SVIDS_MAX };
+    match loaded(row.try_get("standing")?, "count")? >= limit {
+        true => Err(StoreError::Full { noun: "certificates of this device that have not ended", limit }),
+        false => Ok(()),
+    }
+}
+
+/// A list of 8 MiB names some 200,000 certificates: those of hundreds of devices that ask for all they may at once.
+const WORKLOAD_SVIDS_PER_DEVICE_MAX: u64 = 512;
+/// A device's own: renewed at half of their life, and when its state rises.
+const DEVICE_SVIDS_MAX: u64 = 128;
 
 async fn next_list_number(unit: &mut Unit, step: u64) -> Result<u64, StoreError> {
     let row = sqlx::query("UPDATE revocation_list SET number = number + $1 WHERE id = 1 RETURNING number")

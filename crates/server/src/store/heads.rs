@@ -46,8 +46,11 @@ impl Store {
 }
 
 /// Every signed head, oldest first.
-pub(crate) async fn signed_heads(connection: &mut SqliteConnection) -> Result<Vec<(u64, String)>, StoreError> {
-    let rows = sqlx::query("SELECT leaves, note FROM ledger_heads ORDER BY leaves").fetch_all(connection).await?;
+pub(crate) async fn signed_heads(
+    connection: &mut SqliteConnection,
+) -> Result<Vec<(u64, String)>, StoreError> {
+    let rows =
+        sqlx::query("SELECT leaves, note FROM ledger_heads ORDER BY leaves").fetch_all(connection).await?;
     rows.iter()
         .map(|row| Ok((loaded(row.try_get("leaves")?, "ledger_heads.leaves")?, row.try_get("note")?)))
         .collect()

@@ -17,6 +17,7 @@ mod heads;
 mod history;
 mod policies;
 mod telemetry;
+mod usage;
 mod writer;
 
 #[cfg(test)]
@@ -61,6 +62,7 @@ pub(crate) use heads::signed_heads;
 pub use history::PruneHistory;
 pub use policies::{NewPolicy, PolicyRecord};
 pub use telemetry::{AcceptTelemetry, PositionRecord, RefuseTelemetry, TelemetryRecord};
+pub use usage::Storage;
 pub use writer::{Transaction, Unit};
 
 /// The store: a door to the writer and a pool of readers. Cheap to clone.
@@ -226,6 +228,7 @@ fn migrations() -> Migrator {
     let identity = include_str!("../../../../migrations/sqlite/0006_device_identity.sql").into_sql_str();
     let withdrawn = include_str!("../../../../migrations/sqlite/0007_withdrawn_by.sql").into_sql_str();
     let heads = include_str!("../../../../migrations/sqlite/0008_ledger_heads.sql").into_sql_str();
+    let usage = include_str!("../../../../migrations/sqlite/0009_device_usage.sql").into_sql_str();
     Migrator::with_migrations(vec![
         Migration::new(1, "spine".into(), MigrationType::Simple, spine, false),
         Migration::new(2, "trust vector".into(), MigrationType::Simple, vector, false),
@@ -235,6 +238,7 @@ fn migrations() -> Migrator {
         Migration::new(6, "device identity".into(), MigrationType::Simple, identity, false),
         Migration::new(7, "withdrawn by".into(), MigrationType::Simple, withdrawn, false),
         Migration::new(8, "ledger heads".into(), MigrationType::Simple, heads, false),
+        Migration::new(9, "device usage".into(), MigrationType::Simple, usage, false),
     ])
 }
 

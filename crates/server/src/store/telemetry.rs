@@ -4,7 +4,7 @@ use assay_evidence::time::UnixTime;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
-use super::{Store, StoreError, Transaction, Unit, loaded, stored};
+use super::{Store, StoreError, Transaction, Unit, loaded, stored, usage};
 use crate::audit::{Kind, Leaf, Line};
 
 /// A batch as stored, without its payload.
@@ -62,6 +62,8 @@ pub struct AcceptTelemetry {
     pub signature: Vec<u8>,
     /// The exact bytes of the payload.
     pub payload: Vec<u8>,
+    /// How many bytes of batches may be kept of one device; its oldest make room.
+    pub device_bytes_max: u64,
 }
 
 impl Transaction for AcceptTelemetry {
@@ -81,7 +83,7 @@ impl Transaction for AcceptTelemetry {
                 at: self.received_at,
                 actor: self.device_id.clone(),
                 subject: self.device_id.clone(),
-                detail: self.detail,
+                detail: self.detail.clone(),
             })
             .await?;
         sqlx::query(
@@ -100,11 +102,59 @@ impl Transaction for AcceptTelemetry {
         .bind(&self.payload)
         .execute(unit.connection())
         .await?;
+        let bytes = [&self.statement, &self.signature, &self.payload].map(Vec::len).iter().sum::<usize>();
+        let more = usage::Change {
+            telemetry_bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
+            telemetry_rows: 1,
+            ..usage::Change::default()
+        };
+        let usage = usage::change(unit, &self.device_id, more).await?;
+        let is_full = |bytes: u64, rows: u64| bytes > self.device_bytes_max || rows > BATCHES_PER_DEVICE_MAX;
+        if is_full(usage.telemetry_bytes, usage.telemetry_rows) {
+            self.make_room(unit, usage, leaf.index).await?;
+        }
         Ok(leaf)
     }
 }
 
 impl AcceptTelemetry {
+    /// Lets the oldest batches of the device go until it takes what it may, or it would take too long; never this one.
+    async fn make_room(&self, unit: &mut Unit, usage: usage::Usage, own: u64) -> Result<(), StoreError> {
+        let rows = sqlx::query(
+            "SELECT leaf, LENGTH(statement) + LENGTH(signature) + LENGTH(payload) AS bytes FROM telemetry
+             WHERE device_id = $1 AND leaf < $2 ORDER BY leaf LIMIT $3",
+        )
+        .bind(&self.device_id)
+        .bind(stored(own))
+        .bind(ROOM_ROWS_MAX)
+        .fetch_all(unit.connection())
+        .await?;
+        let (mut bytes, mut count, mut last) = (0_u64, 0_u64, None);
+        for row in &rows {
+            let left =
+                (usage.telemetry_bytes.saturating_sub(bytes), usage.telemetry_rows.saturating_sub(count));
+            if left.0 <= self.device_bytes_max && left.1 <= BATCHES_PER_DEVICE_MAX {
+                break;
+            }
+            bytes = bytes.saturating_add(loaded(row.try_get("bytes")?, "telemetry.payload")?);
+            count = count.saturating_add(1);
+            last = Some(row.try_get::<i64, _>("leaf")?);
+        }
+        let Some(last) = last else { return Ok(()) };
+        sqlx::query("DELETE FROM telemetry WHERE device_id = $1 AND leaf <= $2")
+            .bind(&self.device_id)
+            .bind(last)
+            .execute(unit.connection())
+            .await?;
+        let less = usage::Change {
+            telemetry_bytes: -usage::signed(bytes),
+            telemetry_rows: -usage::signed(count),
+            ..usage::Change::default()
+        };
+        usage::change(unit, &self.device_id, less).await?;
+        Ok(())
+    }
+
     async fn move_on(&self, unit: &mut Unit) -> Result<(), StoreError> {
         let statement = match self.from_revision {
             0 => {
@@ -241,3 +291,7 @@ fn record(row: &SqliteRow) -> Result<TelemetryRecord, StoreError> {
 
 /// Refusals kept of each device.
 const REFUSALS_PER_DEVICE_MAX: u64 = 100;
+/// Batches kept of one device, whatever they take.
+const BATCHES_PER_DEVICE_MAX: u64 = 100_000;
+/// Batches that go at once to make room for one.
+const ROOM_ROWS_MAX: i64 = 64;

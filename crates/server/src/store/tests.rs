@@ -186,6 +186,7 @@ fn telemetry(from_revision: u64, sequence: u64) -> AcceptTelemetry {
         statement: vec![1],
         signature: vec![2],
         payload: vec![3, 3],
+        device_bytes_max: 1 << 20,
     }
 }
 

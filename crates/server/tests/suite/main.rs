@@ -16,5 +16,6 @@ mod fixture;
 mod ledger;
 mod rollout;
 mod signed;
+mod storage;
 mod telemetry;
 mod workloads;

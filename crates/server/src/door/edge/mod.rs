@@ -103,7 +103,7 @@ impl Edge for EdgeService {
         }
         let SubmitRequest { statement, signature, payload } = request;
         let batch = Batch { statement, signature, payload };
-        let submitted = telemetry::submit((&self.0.store, &self.0.policies), &batch, clock::now()).await;
+        let submitted = telemetry::submit(self.0.collecting(), &batch, clock::now()).await;
         match submitted {
             Ok(answer) => {
                 if matches!(answer, telemetry::Answer::Denied(_)) {

@@ -18,7 +18,7 @@ use sqlx::sqlite::SqliteRow;
 
 use super::blobs::{self, BlobHash, NewBlob};
 use super::devices::RenewTrust;
-use super::{Store, StoreError, Transaction, Unit, loaded, stored};
+use super::{Store, StoreError, Transaction, Unit, loaded, stored, usage};
 pub use list::PartedList;
 use room::{Usage, make_room, remove_failed, row_bytes};
 pub(super) use room::{is_over, remove_older, remove_oldest};
@@ -265,7 +265,7 @@ pub(super) async fn insert(
     leaf: Option<u64>,
     new: NewEvidence,
 ) -> Result<Option<Kept>, StoreError> {
-    let Some(usage) = make_room(unit, &new).await? else { return Ok(None) };
+    let Some(usage) = make_room(unit, device_id, &new).await? else { return Ok(None) };
     if !builds_on_what_is(unit, device_id, &new).await? {
         return Ok(None);
     }
@@ -285,7 +285,10 @@ pub(super) async fn insert(
         added = added.saturating_add(blobs::hold(unit, &part.blob).await?);
         append_part(unit, boot, new.boot.entries(), part).await?;
     }
-    insert_row(unit, Kept { id, boot }, device_id, leaf, &new).await?;
+    insert_row(unit, Kept { id, boot }, device_id, leaf, &new, added).await?;
+    let more =
+        usage::Change { evidence_bytes: usage::signed(added), evidence_rows: 1, ..usage::Change::default() };
+    usage::change(unit, device_id, more).await?;
     Usage { next_id: id.saturating_add(1), bytes: usage.bytes.saturating_add(added) }.write(unit).await?;
     if new.judged.attested.is_none() {
         remove_failed(unit, device_id).await?;
@@ -365,13 +368,14 @@ async fn insert_row(
     device_id: &str,
     leaf: Option<u64>,
     new: &NewEvidence,
+    bytes: u64,
 ) -> Result<(), StoreError> {
     let judged = &new.judged;
     let hash = |blob: &Option<NewBlob>| blob.as_ref().map(|blob| blob.hash().to_vec()).unwrap_or_default();
     sqlx::query(
         "INSERT INTO evidence (id, device_id, boot, leaf, at, policy_revision, last_reset_count, last_restart_count, nonce, quote,
-             boot_log, boot_log_judged, known_entries, ima_from, ima_shared, ima_rest, ima_ascii, attested, basis)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
+             boot_log, boot_log_judged, known_entries, ima_from, ima_shared, ima_rest, ima_ascii, attested, basis, bytes)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)",
     )
     .bind(stored(kept.id))
     .bind(device_id)
@@ -392,6 +396,7 @@ async fn insert_row(
     .bind(i64::from(judged.ima_ascii))
     .bind(judged.attested.map_or(-1, stored))
     .bind(judged.basis.map_or(0, stored))
+    .bind(stored(bytes))
     .execute(unit.connection())
     .await?;
     Ok(())

@@ -5,7 +5,7 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::super::blobs::{self, NewBlob};
-use super::super::{StoreError, Unit, loaded, stored};
+use super::super::{StoreError, Unit, loaded, stored, usage};
 use super::{EvidenceColumns, NewEvidence, ToldBoot};
 
 /// What all evidence takes, and where the next one goes.
@@ -36,7 +36,11 @@ impl Usage {
 }
 
 /// Lets the oldest evidence go until there is room for `new`, or it would take too long.
-pub(super) async fn make_room(unit: &mut Unit, new: &NewEvidence) -> Result<Option<Usage>, StoreError> {
+pub(super) async fn make_room(
+    unit: &mut Unit,
+    device_id: &str,
+    new: &NewEvidence,
+) -> Result<Option<Usage>, StoreError> {
     let boot = match &new.boot {
         ToldBoot::New(boot) => boot.endorsement.stored().saturating_add(boot.anchors.stored()),
         ToldBoot::Known { .. } => 0,
@@ -45,8 +49,20 @@ pub(super) async fn make_room(unit: &mut Unit, new: &NewEvidence) -> Result<Opti
     let blobs = [new.boot_log.as_ref(), new.ima_rest.as_ref(), part].into_iter().flatten();
     let wanted = blobs.map(NewBlob::stored).fold(boot, u64::saturating_add);
     let wanted = wanted.saturating_add(row_bytes(&new.judged));
-    if wanted > new.bytes_max {
+    if wanted > new.bytes_max.min(new.device_bytes_max) {
         return Ok(None);
+    }
+    // First of its own.
+    let own = usage::change(unit, device_id, usage::Change::default()).await?;
+    let has_room = |own: &usage::Usage| {
+        own.evidence_bytes.saturating_add(wanted) <= new.device_bytes_max
+            && own.evidence_rows < ROWS_PER_DEVICE_MAX
+    };
+    if !has_room(&own) {
+        remove_oldest_of(unit, device_id).await?;
+        if !has_room(&usage::change(unit, device_id, usage::Change::default()).await?) {
+            return Ok(None);
+        }
     }
     let mut usage = Usage::read(unit).await?;
     if usage.bytes.saturating_add(wanted) > new.bytes_max {
@@ -58,10 +74,25 @@ pub(super) async fn make_room(unit: &mut Unit, new: &NewEvidence) -> Result<Opti
 
 /// Removes the oldest evidence; returns how many pieces went.
 pub(in crate::store) async fn remove_oldest(unit: &mut Unit, limit: i64) -> Result<u64, StoreError> {
-    let rows = sqlx::query("SELECT id, boot, boot_log, ima_rest, quote FROM evidence ORDER BY id LIMIT $1")
-        .bind(limit)
-        .fetch_all(unit.connection())
-        .await?;
+    let rows = sqlx::query(
+        "SELECT id, device_id, boot, boot_log, ima_rest, quote, bytes FROM evidence ORDER BY id LIMIT $1",
+    )
+    .bind(limit)
+    .fetch_all(unit.connection())
+    .await?;
+    remove(unit, &rows).await
+}
+
+/// Removes the oldest evidence of a device.
+async fn remove_oldest_of(unit: &mut Unit, device_id: &str) -> Result<u64, StoreError> {
+    let rows = sqlx::query(
+        "SELECT id, device_id, boot, boot_log, ima_rest, quote, bytes FROM evidence
+         WHERE device_id = $1 ORDER BY id LIMIT $2",
+    )
+    .bind(device_id)
+    .bind(ROOM_ROWS_MAX)
+    .fetch_all(unit.connection())
+    .await?;
     remove(unit, &rows).await
 }
 
@@ -73,7 +104,7 @@ pub(in crate::store) async fn remove_older(
     limit: i64,
 ) -> Result<u64, StoreError> {
     let rows = sqlx::query(
-        "SELECT id, boot, boot_log, ima_rest, quote FROM evidence AS old WHERE at < $1
+        "SELECT id, device_id, boot, boot_log, ima_rest, quote, bytes FROM evidence AS old WHERE at < $1
              AND EXISTS (SELECT 1 FROM evidence AS newer WHERE newer.device_id = old.device_id
                  AND newer.id > old.id AND (newer.attested >= 0 OR old.attested < 0))
              AND NOT EXISTS (SELECT 1 FROM evidence AS other WHERE other.basis = old.id AND other.basis > 0)
@@ -90,7 +121,7 @@ pub(in crate::store) async fn remove_older(
 /// others said.
 pub(super) async fn remove_failed(unit: &mut Unit, device_id: &str) -> Result<(), StoreError> {
     let rows = sqlx::query(
-        "SELECT id, boot, boot_log, ima_rest, quote FROM evidence WHERE device_id = $1 AND attested < 0
+        "SELECT id, device_id, boot, boot_log, ima_rest, quote, bytes FROM evidence WHERE device_id = $1 AND attested < 0
          ORDER BY id DESC LIMIT $2 OFFSET $3",
     )
     .bind(device_id)
@@ -119,6 +150,9 @@ async fn remove(unit: &mut Unit, rows: &[SqliteRow]) -> Result<u64, StoreError> 
         freed = freed.saturating_add(ROW_BYTES).saturating_add(u64::try_from(quote.len()).unwrap_or(0));
         let id: i64 = row.try_get("id")?;
         sqlx::query("DELETE FROM evidence WHERE id = $1").bind(id).execute(unit.connection()).await?;
+        let bytes: i64 = row.try_get("bytes")?;
+        let less = usage::Change { evidence_bytes: -bytes, evidence_rows: -1, ..usage::Change::default() };
+        usage::change(unit, row.try_get("device_id")?, less).await?;
         remove_boot_if_unused(unit, row.try_get("boot")?).await?;
     }
     freed = freed.saturating_add(blobs::sweep(unit).await?);
@@ -161,3 +195,5 @@ const ROW_BYTES: u64 = 512;
 const ROOM_ROWS_MAX: i64 = 16;
 /// Pieces of a device that did not verify; each may be as long as a device likes.
 const FAILED_PER_DEVICE_MAX: i64 = 32;
+/// Pieces kept of one device.
+const ROWS_PER_DEVICE_MAX: u64 = 10_000;
