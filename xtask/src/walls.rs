@@ -58,6 +58,10 @@ const PROTOCOL_DOOR: &str = "door";
 /// The console as a service in the same process is the door itself.
 const PROTOCOL_EXCEPTIONS: &[(&str, &str)] = &[("start.rs", "axum::Router")];
 
+/// The database library, and the one folder of the server that may name it.
+const DATABASE: &str = "sqlx";
+const DATABASE_FOLDER: &str = "store/sql/";
+
 /// Reads every manifest, and says which walls stand; fails naming the first ones that do not.
 pub fn check(root: &Path) -> Result<String> {
     let mut broken = Vec::new();
@@ -86,6 +90,9 @@ pub fn check(root: &Path) -> Result<String> {
     for (file, product) in sources(&server)? {
         floors(&file, &product, &mut broken);
         protocols(&file, &product, &mut broken);
+        if product.contains(DATABASE) && !file.starts_with(DATABASE_FOLDER) {
+            broken.push(format!("server/{file} names {DATABASE}: only {DATABASE_FOLDER} does"));
+        }
     }
     let known = WALLS.len();
     let there = std::fs::read_dir(root.join("crates")).context("crates")?.count();

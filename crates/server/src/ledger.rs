@@ -50,8 +50,7 @@ pub async fn verify(data: &Path, key: Option<&str>) -> Result<Verified, LedgerEr
     {
         let mut trail = store::trail(&mut connection);
         while let Some(row) = trail.next().await {
-            let row = row.map_err(StoreError::from)?;
-            head = head.follow(&store::leaf(&row)?)?;
+            head = head.follow(&store::leaf(&row?)?)?;
             signed.retain(|signed| signed.leaves != head.leaves || *signed != head);
         }
     }

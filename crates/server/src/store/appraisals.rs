@@ -1,10 +1,9 @@
 //! Attestation results: the device's history of verdicts, each where the audit trail has it.
 
 use assay_evidence::time::UnixTime;
-use sqlx::Row;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::{Store, StoreError, Unit, loaded, stored, usage};
+use crate::store::sql::{Connection, Row, query};
 
 /// An attestation result as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,18 +26,17 @@ impl Store {
         &self,
         device_id: &str,
     ) -> Result<Option<(u64, AppraisalRecord)>, StoreError> {
-        let row = sqlx::query("SELECT * FROM appraisals WHERE device_id = $1 ORDER BY leaf DESC LIMIT 1")
+        let row = query("SELECT * FROM appraisals WHERE device_id = $1 ORDER BY leaf DESC LIMIT 1")
             .bind(device_id)
             .fetch_optional(&self.readers)
             .await?;
-        let result =
-            |row: &SqliteRow| Ok((loaded(row.try_get("leaf")?, "appraisals.leaf")?, appraisal(row)?));
+        let result = |row: &Row| Ok((loaded(row.try_get("leaf")?, "appraisals.leaf")?, appraisal(row)?));
         row.as_ref().map(result).transpose()
     }
 
     /// A recorded result and whose it is.
     pub async fn appraisal(&self, leaf: u64) -> Result<Option<(String, AppraisalRecord)>, StoreError> {
-        let row = sqlx::query("SELECT * FROM appraisals WHERE leaf = $1")
+        let row = query("SELECT * FROM appraisals WHERE leaf = $1")
             .bind(stored(leaf))
             .fetch_optional(&self.readers)
             .await?;
@@ -51,7 +49,7 @@ impl Store {
         device_id: &str,
         limit: u32,
     ) -> Result<Vec<(u64, AppraisalRecord, bool)>, StoreError> {
-        let rows = sqlx::query(
+        let rows = query(
             "SELECT appraisals.*, CASE WHEN evidence.id IS NULL THEN 0 ELSE 1 END AS has_evidence FROM appraisals
              LEFT JOIN evidence ON evidence.leaf = appraisals.leaf AND evidence.leaf >= 0
              WHERE appraisals.device_id = $1 ORDER BY appraisals.leaf DESC LIMIT $2",
@@ -60,21 +58,21 @@ impl Store {
         .bind(i64::from(limit))
         .fetch_all(&self.readers)
         .await?;
-        let result = |row: &SqliteRow| -> Result<_, StoreError> {
+        let result = |row: &Row| -> Result<_, StoreError> {
             let leaf = loaded(row.try_get("leaf")?, "appraisals.leaf")?;
-            Ok((leaf, appraisal(row)?, row.try_get::<i64, _>("has_evidence")? != 0))
+            Ok((leaf, appraisal(row)?, row.try_get::<i64>("has_evidence")? != 0))
         };
         rows.iter().map(result).collect()
     }
 }
 
 pub(super) async fn insert(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     device_id: &str,
     leaf: u64,
     appraisal: &AppraisalRecord,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "INSERT INTO appraisals (leaf, device_id, at, tier, policy, findings, vector)
          VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
@@ -96,7 +94,7 @@ pub(super) async fn bound(unit: &mut Unit, device_id: &str) -> Result<(), StoreE
     if usage::change(unit, device_id, more).await?.result_rows <= RESULTS_PER_DEVICE_MAX {
         return Ok(());
     }
-    let gone = sqlx::query(
+    let gone = query(
         "DELETE FROM appraisals WHERE leaf IN
              (SELECT leaf FROM appraisals WHERE device_id = $1 ORDER BY leaf LIMIT $2)",
     )
@@ -115,17 +113,17 @@ const RESULTS_AT_ONCE: i64 = 100;
 
 /// Refuses unless this is the device's last result still.
 pub(super) async fn is_last(unit: &mut Unit, device_id: &str, leaf: u64) -> Result<(), StoreError> {
-    let row = sqlx::query("SELECT MAX(leaf) AS leaf FROM appraisals WHERE device_id = $1")
+    let row = query("SELECT MAX(leaf) AS leaf FROM appraisals WHERE device_id = $1")
         .bind(device_id)
         .fetch_one(unit.connection())
         .await?;
-    match row.try_get::<Option<i64>, _>("leaf")? {
+    match row.try_get::<Option<i64>>("leaf")? {
         Some(last) if last == stored(leaf) => Ok(()),
         _ => Err(StoreError::Conflict),
     }
 }
 
-fn appraisal(row: &SqliteRow) -> Result<AppraisalRecord, StoreError> {
+fn appraisal(row: &Row) -> Result<AppraisalRecord, StoreError> {
     Ok(AppraisalRecord {
         at: UnixTime(loaded(row.try_get("at")?, "appraisals.at")?),
         tier: row.try_get("tier")?,

@@ -8,12 +8,11 @@ use assay_trust::assignment::{Assignment, Plan};
 use assay_trust::labels::Selector;
 use assay_trust::rollout::{Percent, Rollout};
 use serde_json::{Value, json};
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 
 use super::policies::{self, NewPolicy};
 use super::{Store, StoreError, Transaction, Unit, loaded, stored};
 use crate::audit::{Kind, Line};
+use crate::store::sql::{Row, query};
 
 /// The plan as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +67,7 @@ impl Transaction for UnassignPolicy {
 
     async fn apply(self, unit: &mut Unit) -> Result<(), StoreError> {
         advance(unit, self.0.from_version).await?;
-        sqlx::query("DELETE FROM assignments WHERE selector = $1")
+        query("DELETE FROM assignments WHERE selector = $1")
             .bind(self.0.assignment.selector.to_string())
             .execute(unit.connection())
             .await?;
@@ -195,7 +194,7 @@ impl Store {
     /// Which policy is in force for whom.
     pub async fn plan(&self) -> Result<PlanRecord, StoreError> {
         // One statement, so that both are of one moment. The version is there even where no assignment is.
-        let rows = sqlx::query(
+        let rows = query(
             "SELECT plan.version AS plan_version, policies.name AS name, assignments.* FROM plan
              LEFT JOIN assignments ON plan.id = 1
              LEFT JOIN policies ON policies.revision = assignments.revision",
@@ -213,7 +212,7 @@ impl Store {
 
 /// The compare-and-set that every change of the plan goes through.
 async fn advance(unit: &mut Unit, from_version: u64) -> Result<(), StoreError> {
-    let done = sqlx::query("UPDATE plan SET version = version + 1 WHERE id = 1 AND version = $1")
+    let done = query("UPDATE plan SET version = version + 1 WHERE id = 1 AND version = $1")
         .bind(stored(from_version))
         .execute(unit.connection())
         .await?;
@@ -225,7 +224,7 @@ async fn put(unit: &mut Unit, step: &PlanStep) -> Result<(), StoreError> {
     let Assignment { selector, revision, rollout, .. } = &step.assignment;
     let (id, union, new, percent) = rollout
         .map_or((0, 0, 0, 0), |rollout| (rollout.id, rollout.union, rollout.new, rollout.percent.into()));
-    sqlx::query(
+    query(
         "INSERT INTO assignments (selector, revision, rollout, union_revision, new_revision, percent)
          VALUES ($1, $2, $3, $4, $5, $6)
          ON CONFLICT (selector) DO UPDATE SET revision = $2, rollout = $3, union_revision = $4, new_revision = $5,
@@ -246,8 +245,8 @@ fn published(policy: &NewPolicy) -> Value {
     json!({ "version": policy.version, "digest": policy.digest })
 }
 
-fn assignment(row: &SqliteRow) -> Result<Option<Assignment>, StoreError> {
-    let Some(selector) = row.try_get::<Option<String>, _>("selector")? else { return Ok(None) };
+fn assignment(row: &Row) -> Result<Option<Assignment>, StoreError> {
+    let Some(selector) = row.try_get::<Option<String>>("selector")? else { return Ok(None) };
     let corrupt = |column| move || StoreError::Corrupt { column };
     let number = |column| -> Result<u64, StoreError> { loaded(row.try_get(column)?, column) };
     let rollout = match number("rollout")? {

@@ -1,12 +1,11 @@
 //! Where the audit trail is kept, and the events in it.
 
 use assay_evidence::time::UnixTime;
-use sqlx::Row;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use tokio_stream::Stream;
 
 use super::{Committed, Store, StoreError, Withdrawn, loaded, stored};
 use crate::audit::{Head, Kind, Leaf};
+use crate::store::sql::{Connection, Row, query};
 
 /// What memory is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +23,7 @@ pub(crate) struct Standing {
 impl Store {
     /// Leaves from index `from` on, at most `limit`.
     pub async fn audit_leaves(&self, from: u64, limit: u32) -> Result<Vec<Leaf>, StoreError> {
-        let rows = sqlx::query("SELECT * FROM audit WHERE leaf >= $1 ORDER BY leaf LIMIT $2")
+        let rows = query("SELECT * FROM audit WHERE leaf >= $1 ORDER BY leaf LIMIT $2")
             .bind(stored(from))
             .bind(i64::from(limit))
             .fetch_all(&self.readers)
@@ -40,7 +39,7 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<Committed>, StoreError> {
         let mut reading = self.readers.begin().await?;
-        let leaves = sqlx::query(
+        let leaves = query(
             "SELECT leaf, kind, subject FROM audit WHERE leaf >= $1 AND leaf < $2 ORDER BY leaf LIMIT $3",
         )
         .bind(stored(from))
@@ -48,7 +47,7 @@ impl Store {
         .bind(i64::from(limit))
         .fetch_all(&mut *reading)
         .await?;
-        let fallen = sqlx::query(
+        let fallen = query(
             "SELECT serial, not_after, withdrawn_leaf FROM svids WHERE withdrawn_leaf >= $1 AND withdrawn_leaf < $2",
         )
         .bind(stored(from))
@@ -77,7 +76,7 @@ impl Store {
 
     /// How the store stands, to compare with what is held in memory; all of one moment.
     pub(crate) async fn standing(&self, now: UnixTime) -> Result<Standing, StoreError> {
-        let row = sqlx::query(
+        let row = query(
             "SELECT (SELECT COALESCE(MAX(leaf) + 1, 0) FROM audit) AS leaves,
                  (SELECT version FROM plan WHERE id = 1) AS plan,
                  (SELECT COUNT(*) FROM entries) AS entries,
@@ -97,7 +96,7 @@ impl Store {
 
     /// What changed a device's fate, newest first.
     pub async fn events(&self, device_id: &str, limit: u32) -> Result<Vec<Leaf>, StoreError> {
-        let rows = sqlx::query(
+        let rows = query(
             "SELECT audit.* FROM events JOIN audit ON audit.leaf = events.leaf
              WHERE events.device_id = $1 ORDER BY events.leaf DESC LIMIT $2",
         )
@@ -110,7 +109,7 @@ impl Store {
 
     /// What changed any device's fate, newest first.
     pub async fn recent_events(&self, limit: u32) -> Result<Vec<Leaf>, StoreError> {
-        let rows = sqlx::query(
+        let rows = query(
             "SELECT audit.* FROM events JOIN audit ON audit.leaf = events.leaf ORDER BY events.leaf DESC LIMIT $1",
         )
         .bind(i64::from(limit))
@@ -120,8 +119,8 @@ impl Store {
     }
 }
 
-pub(super) async fn insert(connection: &mut SqliteConnection, leaf: &Leaf) -> Result<(), StoreError> {
-    sqlx::query(
+pub(super) async fn insert(connection: &mut Connection, leaf: &Leaf) -> Result<(), StoreError> {
+    query(
         "INSERT INTO audit (leaf, at, kind, actor, subject, detail, hash) VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
     .bind(stored(leaf.index))
@@ -137,11 +136,11 @@ pub(super) async fn insert(connection: &mut SqliteConnection, leaf: &Leaf) -> Re
 }
 
 pub(super) async fn insert_event(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     leaf: &Leaf,
     device_id: &str,
 ) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO events (leaf, device_id) VALUES ($1, $2)")
+    query("INSERT INTO events (leaf, device_id) VALUES ($1, $2)")
         .bind(stored(leaf.index))
         .bind(device_id)
         .execute(connection)
@@ -149,34 +148,31 @@ pub(super) async fn insert_event(
     Ok(())
 }
 
-pub(super) async fn head(connection: &mut SqliteConnection) -> Result<Head, StoreError> {
-    let row =
-        sqlx::query("SELECT * FROM audit ORDER BY leaf DESC LIMIT 1").fetch_optional(connection).await?;
+pub(super) async fn head(connection: &mut Connection) -> Result<Head, StoreError> {
+    let row = query("SELECT * FROM audit ORDER BY leaf DESC LIMIT 1").fetch_optional(connection).await?;
     let Some(row) = row else { return Ok(Head::EMPTY) };
     let last = leaf(&row)?;
     Ok(Head { leaves: last.index.saturating_add(1), hash: last.hash })
 }
 
 /// The whole trail in order, row by row.
-pub(crate) fn trail(
-    connection: &mut SqliteConnection,
-) -> impl Stream<Item = Result<SqliteRow, sqlx::Error>> + Unpin + '_ {
-    sqlx::query("SELECT * FROM audit ORDER BY leaf").fetch(connection)
+pub(crate) fn trail(connection: &mut Connection) -> impl Stream<Item = Result<Row, StoreError>> + Unpin + '_ {
+    query("SELECT * FROM audit ORDER BY leaf").fetch(connection)
 }
 
 /// The highest leaf any row names, if any does.
-pub(crate) async fn highest_named_leaf(connection: &mut SqliteConnection) -> Result<Option<u64>, StoreError> {
-    let row = sqlx::query(
+pub(crate) async fn highest_named_leaf(connection: &mut Connection) -> Result<Option<u64>, StoreError> {
+    let row = query(
         "SELECT MAX(leaf) AS leaf FROM (SELECT MAX(leaf) AS leaf FROM events
          UNION ALL SELECT MAX(leaf) FROM appraisals UNION ALL SELECT MAX(leaf) FROM svids
          UNION ALL SELECT MAX(leaf) FROM telemetry) AS named",
     )
     .fetch_one(connection)
     .await?;
-    row.try_get::<Option<i64>, _>("leaf")?.map(|leaf| loaded(leaf, "leaf")).transpose()
+    row.try_get::<Option<i64>>("leaf")?.map(|leaf| loaded(leaf, "leaf")).transpose()
 }
 
-pub(crate) fn leaf(row: &SqliteRow) -> Result<Leaf, StoreError> {
+pub(crate) fn leaf(row: &Row) -> Result<Leaf, StoreError> {
     let hash: &[u8] = row.try_get("hash")?;
     Ok(Leaf {
         index: loaded(row.try_get("leaf")?, "audit.leaf")?,

@@ -2,10 +2,9 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 use lz4_flex::block;
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 
 use super::{Store, StoreError, Unit, loaded, stored};
+use crate::store::sql::{Row, query};
 
 /// The name of a content: its SHA-256.
 pub type BlobHash = [u8; 32];
@@ -54,7 +53,7 @@ impl Store {
     }
 
     async fn has_blob(&self, hash: &BlobHash) -> Result<bool, StoreError> {
-        let row = sqlx::query("SELECT 1 FROM blobs WHERE hash = $1")
+        let row = query("SELECT 1 FROM blobs WHERE hash = $1")
             .bind(hash.as_slice())
             .fetch_optional(&self.readers)
             .await?;
@@ -63,7 +62,7 @@ impl Store {
 
     /// A content of at most `bytes_max` bytes, exactly as it was kept.
     pub async fn blob(&self, hash: &BlobHash, bytes_max: usize) -> Result<Vec<u8>, StoreError> {
-        let row = sqlx::query(
+        let row = query(
             "SELECT blobs.hash, bytes, content FROM blobs JOIN blob_contents ON blob_contents.hash = blobs.hash
              WHERE blobs.hash = $1",
         )
@@ -76,7 +75,7 @@ impl Store {
 
 /// The content in a row with its `hash`, `bytes` and `content`. Disks err and people edit: what does not hash to its
 /// name is not what was kept.
-pub(super) fn unpacked(row: &SqliteRow, bytes_max: usize) -> Result<Vec<u8>, StoreError> {
+pub(super) fn unpacked(row: &Row, bytes_max: usize) -> Result<Vec<u8>, StoreError> {
     let corrupt = |column| StoreError::Corrupt { column };
     let bytes = usize::try_from(loaded(row.try_get("bytes")?, "blobs.bytes")?).unwrap_or(usize::MAX);
     if bytes > bytes_max {
@@ -84,7 +83,7 @@ pub(super) fn unpacked(row: &SqliteRow, bytes_max: usize) -> Result<Vec<u8>, Sto
     }
     let content =
         block::decompress(row.try_get("content")?, bytes).map_err(|_| corrupt("blob_contents.content"))?;
-    if blob_hash(&content).as_slice() != row.try_get::<&[u8], _>("hash")? {
+    if blob_hash(&content).as_slice() != row.try_get::<&[u8]>("hash")? {
         return Err(corrupt("blob_contents.content"));
     }
     Ok(content)
@@ -93,7 +92,7 @@ pub(super) fn unpacked(row: &SqliteRow, bytes_max: usize) -> Result<Vec<u8>, Sto
 /// Names a content once more, adding it if need be; returns how many bytes that takes. One that was seen to be there
 /// and is gone is a conflict: pack it.
 pub(super) async fn hold(unit: &mut Unit, blob: &NewBlob) -> Result<u64, StoreError> {
-    let held = sqlx::query("UPDATE blobs SET users = users + 1 WHERE hash = $1")
+    let held = query("UPDATE blobs SET users = users + 1 WHERE hash = $1")
         .bind(blob.hash.as_slice())
         .execute(unit.connection())
         .await?;
@@ -102,7 +101,7 @@ pub(super) async fn hold(unit: &mut Unit, blob: &NewBlob) -> Result<u64, StoreEr
         return Ok(0);
     }
     let packed = blob.packed.as_deref().ok_or(StoreError::Conflict)?;
-    sqlx::query(
+    query(
         "INSERT INTO blobs (hash, users, bytes, stored) VALUES ($1, 1, $2, $3)
          ON CONFLICT (hash) DO UPDATE SET bytes = $2, stored = $3",
     )
@@ -111,7 +110,7 @@ pub(super) async fn hold(unit: &mut Unit, blob: &NewBlob) -> Result<u64, StoreEr
     .bind(stored(length(packed)))
     .execute(unit.connection())
     .await?;
-    sqlx::query(
+    query(
         "INSERT INTO blob_contents (hash, content) VALUES ($1, $2) ON CONFLICT (hash) DO UPDATE SET content = $2",
     )
     .bind(blob.hash.as_slice())
@@ -123,23 +122,20 @@ pub(super) async fn hold(unit: &mut Unit, blob: &NewBlob) -> Result<u64, StoreEr
 
 /// Names a content once less.
 pub(super) async fn release(unit: &mut Unit, hash: &[u8]) -> Result<(), StoreError> {
-    sqlx::query("UPDATE blobs SET users = users - 1 WHERE hash = $1")
-        .bind(hash)
-        .execute(unit.connection())
-        .await?;
+    query("UPDATE blobs SET users = users - 1 WHERE hash = $1").bind(hash).execute(unit.connection()).await?;
     Ok(())
 }
 
 /// Removes the contents that no row names any more; returns how many bytes that frees.
 pub(super) async fn sweep(unit: &mut Unit) -> Result<u64, StoreError> {
-    let row = sqlx::query("SELECT COALESCE(SUM(stored), 0) AS freed FROM blobs WHERE users = 0")
+    let row = query("SELECT COALESCE(SUM(stored), 0) AS freed FROM blobs WHERE users = 0")
         .fetch_one(unit.connection())
         .await?;
     for statement in [
         "DELETE FROM blob_contents WHERE hash IN (SELECT hash FROM blobs WHERE users = 0)",
         "DELETE FROM blobs WHERE users = 0",
     ] {
-        sqlx::query(statement).execute(unit.connection()).await?;
+        query(statement).execute(unit.connection()).await?;
     }
     loaded(row.try_get("freed")?, "blobs.stored")
 }

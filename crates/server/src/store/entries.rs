@@ -2,12 +2,11 @@
 
 use assay_evidence::time::UnixTime;
 use serde::{Deserialize, Serialize};
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 
-use super::grants::{self, Withdrawn};
+use super::withdraw::{self, Withdrawn};
 use super::{Store, StoreError, Transaction, Unit, loaded, stored};
 use crate::audit::{Kind, Line};
+use crate::store::sql::{Row, query};
 
 /// An entry as stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -55,11 +54,11 @@ impl Transaction for CreateEntry {
 
     async fn apply(self, unit: &mut Unit) -> Result<(), StoreError> {
         let CreateEntry { entry, actor } = self;
-        let row = sqlx::query("SELECT COUNT(*) AS entries FROM entries").fetch_one(unit.connection()).await?;
+        let row = query("SELECT COUNT(*) AS entries FROM entries").fetch_one(unit.connection()).await?;
         if loaded(row.try_get("entries")?, "count")? >= ENTRIES_MAX {
             return Err(StoreError::Full { noun: "entries", limit: ENTRIES_MAX });
         }
-        sqlx::query(
+        query(
             "INSERT INTO entries (id, spiffe_id, parent, selectors, ttl_seconds, dns_names, hint, created_at)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         )
@@ -100,7 +99,7 @@ impl Transaction for RemoveEntry {
     type Output = Withdrawn;
 
     async fn apply(self, unit: &mut Unit) -> Result<Withdrawn, StoreError> {
-        let row = sqlx::query("DELETE FROM entries WHERE id = $1 RETURNING spiffe_id")
+        let row = query("DELETE FROM entries WHERE id = $1 RETURNING spiffe_id")
             .bind(&self.id)
             .fetch_optional(unit.connection())
             .await?
@@ -113,20 +112,19 @@ impl Transaction for RemoveEntry {
             detail: serde_json::json!({ "id": self.id }).to_string(),
         })
         .await?;
-        grants::withdraw_of_entry(unit, &self.id, self.at).await
+        withdraw::of_entry(unit, &self.id, self.at).await
     }
 }
 
 impl Store {
     /// Every entry, oldest first.
     pub async fn entries(&self) -> Result<Vec<EntryRecord>, StoreError> {
-        let rows =
-            sqlx::query("SELECT * FROM entries ORDER BY created_at, id").fetch_all(&self.readers).await?;
+        let rows = query("SELECT * FROM entries ORDER BY created_at, id").fetch_all(&self.readers).await?;
         rows.iter().map(entry).collect()
     }
 }
 
-fn entry(row: &SqliteRow) -> Result<EntryRecord, StoreError> {
+fn entry(row: &Row) -> Result<EntryRecord, StoreError> {
     let selectors: &str = row.try_get("selectors")?;
     let dns_names: &str = row.try_get("dns_names")?;
     Ok(EntryRecord {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{broadcast, watch};
 use tokio::time::timeout;
 
-use super::grants::Withdrawn;
+use super::withdraw::Withdrawn;
 use super::{Store, StoreError};
 use crate::audit::Kind;
 

@@ -1,11 +1,10 @@
 //! Heads of the trail as they were signed.
 
 use assay_evidence::time::UnixTime;
-use sqlx::Row;
-use sqlx::sqlite::SqliteConnection;
 
 use super::{Store, StoreError, Transaction, Unit, loaded, stored};
 use crate::audit::Head;
+use crate::store::sql::{Connection, query};
 
 /// Keeps a signed head, the last one of its hour.
 #[derive(Clone, Debug)]
@@ -24,7 +23,7 @@ impl Transaction for RecordHead {
     const SINGLE_STATEMENT: bool = true;
 
     async fn apply(self, unit: &mut Unit) -> Result<(), StoreError> {
-        sqlx::query(
+        query(
             "INSERT INTO ledger_heads (hour, leaves, note) VALUES ($1, $2, $3)
              ON CONFLICT (hour) DO UPDATE SET leaves = $2, note = $3",
         )
@@ -46,11 +45,8 @@ impl Store {
 }
 
 /// Every signed head, oldest first.
-pub(crate) async fn signed_heads(
-    connection: &mut SqliteConnection,
-) -> Result<Vec<(u64, String)>, StoreError> {
-    let rows =
-        sqlx::query("SELECT leaves, note FROM ledger_heads ORDER BY leaves").fetch_all(connection).await?;
+pub(crate) async fn signed_heads(connection: &mut Connection) -> Result<Vec<(u64, String)>, StoreError> {
+    let rows = query("SELECT leaves, note FROM ledger_heads ORDER BY leaves").fetch_all(connection).await?;
     rows.iter()
         .map(|row| Ok((loaded(row.try_get("leaves")?, "ledger_heads.leaves")?, row.try_get("note")?)))
         .collect()

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use assay_evidence::time::UnixTime;
-use sqlx::Row;
 
 use super::{StoreError, Transaction, Unit, evidence, stored, usage};
+use crate::store::sql::query;
 
 /// Removes telemetry, ended certificates and evidence from before the given times, and evidence for which there is no
 /// room.
@@ -26,7 +26,7 @@ impl Transaction for PruneHistory {
 
     async fn apply(self, unit: &mut Unit) -> Result<u64, StoreError> {
         let telemetry = self.prune_telemetry(unit).await?;
-        let svids = sqlx::query(
+        let svids = query(
             "DELETE FROM svids WHERE serial IN
                  (SELECT serial FROM svids WHERE not_after < $1 ORDER BY not_after LIMIT $2)",
         )
@@ -45,7 +45,7 @@ impl Transaction for PruneHistory {
 
 impl PruneHistory {
     async fn prune_telemetry(&self, unit: &mut Unit) -> Result<u64, StoreError> {
-        let rows = sqlx::query(
+        let rows = query(
             "DELETE FROM telemetry WHERE leaf IN
                  (SELECT leaf FROM telemetry WHERE received_at < $1 ORDER BY received_at LIMIT $2)
              RETURNING device_id, LENGTH(statement) + LENGTH(signature) + LENGTH(payload) AS bytes",
@@ -57,7 +57,7 @@ impl PruneHistory {
         let mut freed: HashMap<String, usage::Change> = HashMap::new();
         for row in &rows {
             let less = freed.entry(row.try_get("device_id")?).or_default();
-            less.telemetry_bytes -= row.try_get::<i64, _>("bytes")?;
+            less.telemetry_bytes -= row.try_get::<i64>("bytes")?;
             less.telemetry_rows -= 1;
         }
         for (device_id, less) in freed {

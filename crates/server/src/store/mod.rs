@@ -2,22 +2,25 @@
 //!
 //! A change of state is one [`Transaction`] with one name, applied by the one writer (`writer.rs`), which commits
 //! what has queued up together. Reads go to a pool and never wait for a write. Each noun's SQL is in its own file;
-//! what is read back is a record, never a proof. Start with `writer.rs`, then `devices.rs`.
+//! what is read back is a record, never a proof. Start with `writer.rs`, then `device/`; statements go
+//! through `sql/`, which alone names the database library.
 
 mod appraisals;
 mod assignments;
 mod audit;
 mod blobs;
-mod devices;
+mod device;
 mod entries;
 mod evidence;
 mod feed;
-mod grants;
 mod heads;
 mod history;
 mod policies;
+mod sql;
+mod svid;
 mod telemetry;
 mod usage;
+mod withdraw;
 mod writer;
 
 #[cfg(test)]
@@ -25,17 +28,11 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::outcome::{Kind, Outcome};
-use sqlx::ConnectOptions;
-use sqlx::SqlSafeStr;
-use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
-    SqliteSynchronous,
-};
 use thiserror::Error;
+
+pub(crate) use self::sql::Connection;
 
 pub use appraisals::AppraisalRecord;
 pub use assignments::{
@@ -44,7 +41,7 @@ pub use assignments::{
 };
 pub(crate) use audit::{Standing, highest_named_leaf, leaf, trail};
 pub use blobs::{BlobHash, NewBlob, blob_hash};
-pub use devices::{
+pub use device::{
     ApproveDevice, Change, DeviceRecord, EnrollDevice, ExpireDevice, ExpireUnreadable, IdentityRecord,
     LabelDevice, LabelledDevice, Moved, ReadmitDevice, RecordAppraisal, Recorded, RenewTrust, RevokeDevice,
     TrustColumns,
@@ -56,13 +53,14 @@ pub use evidence::{
 };
 pub use feed::Committed;
 pub(crate) use feed::Follower;
-pub use grants::{Carrier, RecordSvid, RenumberRevocationList, SvidRecord, Withdrawn};
 pub use heads::RecordHead;
 pub(crate) use heads::signed_heads;
 pub use history::PruneHistory;
 pub use policies::{NewPolicy, PolicyRecord};
+pub use svid::{Carrier, RecordSvid, SvidRecord};
 pub use telemetry::{AcceptTelemetry, PositionRecord, RefuseTelemetry, TelemetryRecord};
 pub use usage::Storage;
+pub use withdraw::{RenumberRevocationList, Withdrawn};
 pub use writer::{Transaction, Unit};
 
 /// The store: a door to the writer and a pool of readers. Cheap to clone.
@@ -70,29 +68,21 @@ pub use writer::{Transaction, Unit};
 pub struct Store {
     writer: writer::Door,
     feed: feed::Feed,
-    readers: SqlitePool,
+    readers: sql::Readers,
 }
 
 impl Store {
     /// Opens the database in `file`, making or upgrading it.
     pub async fn open(file: &Path) -> Result<Store, StoreError> {
-        let opening = |source| StoreError::Open { path: file.to_owned(), source: Arc::new(source) };
-        let options = options(file).create_if_missing(true);
-        let mut connection = options.connect().await.map_err(opening)?;
-        migrations().run(&mut connection).await.map_err(|source| StoreError::Migrate(Arc::new(source)))?;
-        let readers = SqlitePoolOptions::new()
-            .min_connections(0)
-            .max_connections(READERS_MAX)
-            .acquire_timeout(READ_WAIT_MAX)
-            .connect_lazy_with(options_read_only(file));
+        let connection = sql::open(file).await?;
+        let readers = sql::readers(file);
         let (writer, feed) = writer::start(connection).await?;
         Ok(Store { writer, feed, readers })
     }
 
     /// Opens an existing database to be read and nothing else; what `ledger verify` uses beside a running server.
-    pub(crate) async fn open_read_only(file: &Path) -> Result<SqliteConnection, StoreError> {
-        let opening = |source| StoreError::Open { path: file.to_owned(), source: Arc::new(source) };
-        options_read_only(file).connect().await.map_err(opening)
+    pub(crate) async fn open_read_only(file: &Path) -> Result<Connection, StoreError> {
+        sql::open_read_only(file).await
     }
 
     /// Hands a transaction to the writer and waits until it is on disk or refused.
@@ -123,14 +113,14 @@ pub enum StoreError {
         /// Its path.
         path: PathBuf,
         /// Why.
-        source: Arc<sqlx::Error>,
+        source: Arc<sql::DatabaseError>,
     },
     /// The schema could not be brought up to date.
     #[error("the database schema cannot be upgraded")]
-    Migrate(#[source] Arc<MigrateError>),
+    Migrate(#[source] Arc<sql::MigrateError>),
     /// The database said no.
     #[error("the database failed")]
-    Database(#[source] Arc<sqlx::Error>),
+    Database(#[source] Arc<sql::DatabaseError>),
     /// A stored value is not what this program writes.
     #[error("{column} of a stored row is not readable")]
     Corrupt {
@@ -183,12 +173,6 @@ impl Outcome for StoreError {
     }
 }
 
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        StoreError::Database(Arc::new(error))
-    }
-}
-
 /// SQLite and PostgreSQL know signed numbers only; ours all fit.
 fn stored(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
@@ -198,55 +182,5 @@ fn loaded(number: i64, column: &'static str) -> Result<u64, StoreError> {
     u64::try_from(number).map_err(|_| StoreError::Corrupt { column })
 }
 
-fn options(file: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
-        .filename(file)
-        .journal_mode(SqliteJournalMode::Wal)
-        // A grant or a revocation that was answered survives a power cut; group commit pays for it.
-        .synchronous(SqliteSynchronous::Full)
-        .foreign_keys(true)
-        .busy_timeout(Duration::from_secs(5))
-        .pragma("cache_size", "-4096")
-        .disable_statement_logging()
-}
-
-fn options_read_only(file: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
-        .filename(file)
-        .read_only(true)
-        .busy_timeout(Duration::from_secs(5))
-        .pragma("cache_size", "-1024")
-        .disable_statement_logging()
-}
-
-fn migrations() -> Migrator {
-    let spine = include_str!("../../../../migrations/sqlite/0001_spine.sql").into_sql_str();
-    let vector = include_str!("../../../../migrations/sqlite/0002_trust_vector.sql").into_sql_str();
-    let evidence = include_str!("../../../../migrations/sqlite/0003_evidence.sql").into_sql_str();
-    let assignments = include_str!("../../../../migrations/sqlite/0004_assignments.sql").into_sql_str();
-    let envelopes = include_str!("../../../../migrations/sqlite/0005_policy_envelopes.sql").into_sql_str();
-    let identity = include_str!("../../../../migrations/sqlite/0006_device_identity.sql").into_sql_str();
-    let withdrawn = include_str!("../../../../migrations/sqlite/0007_withdrawn_by.sql").into_sql_str();
-    let heads = include_str!("../../../../migrations/sqlite/0008_ledger_heads.sql").into_sql_str();
-    let usage = include_str!("../../../../migrations/sqlite/0009_device_usage.sql").into_sql_str();
-    Migrator::with_migrations(vec![
-        Migration::new(1, "spine".into(), MigrationType::Simple, spine, false),
-        Migration::new(2, "trust vector".into(), MigrationType::Simple, vector, false),
-        Migration::new(3, "evidence".into(), MigrationType::Simple, evidence, false),
-        Migration::new(4, "assignments".into(), MigrationType::Simple, assignments, false),
-        Migration::new(5, "policy envelopes".into(), MigrationType::Simple, envelopes, false),
-        Migration::new(6, "device identity".into(), MigrationType::Simple, identity, false),
-        Migration::new(7, "withdrawn by".into(), MigrationType::Simple, withdrawn, false),
-        Migration::new(8, "ledger heads".into(), MigrationType::Simple, heads, false),
-        Migration::new(9, "device usage".into(), MigrationType::Simple, usage, false),
-    ])
-}
-
 /// The database's name in the data folder.
 pub(crate) const FILE_NAME: &str = "assay.db";
-
-/// Connections that read; each has a thread and a cache of 1 MiB.
-const READERS_MAX: u32 = 4;
-
-/// How long a read waits for a connection before it is refused.
-const READ_WAIT_MAX: Duration = Duration::from_secs(5);

@@ -1,10 +1,9 @@
 //! Policies: every version that was ever published. Which of them are in force is in `assignments.rs`.
 
 use assay_evidence::time::UnixTime;
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 
 use super::{Store, StoreError, Unit, loaded, stored};
+use crate::store::sql::{Row, query};
 
 /// A policy as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +32,7 @@ pub type NewPolicy = PolicyRecord;
 impl Store {
     /// The policy of a revision.
     pub async fn policy(&self, revision: u64) -> Result<PolicyRecord, StoreError> {
-        let row = sqlx::query("SELECT * FROM policies WHERE revision = $1")
+        let row = query("SELECT * FROM policies WHERE revision = $1")
             .bind(stored(revision))
             .fetch_optional(&self.readers)
             .await?;
@@ -42,19 +41,18 @@ impl Store {
 
     /// A version of a name, the latest if there are several.
     pub async fn policy_version(&self, name: &str, version: u64) -> Result<PolicyRecord, StoreError> {
-        let row = sqlx::query(
-            "SELECT * FROM policies WHERE name = $1 AND version = $2 ORDER BY revision DESC LIMIT 1",
-        )
-        .bind(name)
-        .bind(stored(version))
-        .fetch_optional(&self.readers)
-        .await?;
+        let row =
+            query("SELECT * FROM policies WHERE name = $1 AND version = $2 ORDER BY revision DESC LIMIT 1")
+                .bind(name)
+                .bind(stored(version))
+                .fetch_optional(&self.readers)
+                .await?;
         policy(&row.ok_or(StoreError::Unknown("policy"))?)
     }
 
     /// The highest revision there is; 0 if there is none.
     pub async fn last_policy_revision(&self) -> Result<u64, StoreError> {
-        let row = sqlx::query("SELECT COALESCE(MAX(revision), 0) AS revision FROM policies")
+        let row = query("SELECT COALESCE(MAX(revision), 0) AS revision FROM policies")
             .fetch_one(&self.readers)
             .await?;
         loaded(row.try_get("revision")?, "policies.revision")
@@ -62,7 +60,7 @@ impl Store {
 
     /// The highest version that a policy of this name had; 0 if there was none.
     pub async fn last_policy_version(&self, name: &str) -> Result<u64, StoreError> {
-        let row = sqlx::query("SELECT COALESCE(MAX(version), 0) AS version FROM policies WHERE name = $1")
+        let row = query("SELECT COALESCE(MAX(version), 0) AS version FROM policies WHERE name = $1")
             .bind(name)
             .fetch_one(&self.readers)
             .await?;
@@ -72,13 +70,13 @@ impl Store {
 
 /// Two operators may decide at once: the revision is the compare of the compare-and-set.
 pub(super) async fn insert(unit: &mut Unit, policy: &NewPolicy) -> Result<(), StoreError> {
-    let row = sqlx::query("SELECT COALESCE(MAX(revision), 0) AS revision FROM policies")
+    let row = query("SELECT COALESCE(MAX(revision), 0) AS revision FROM policies")
         .fetch_one(unit.connection())
         .await?;
     if loaded(row.try_get("revision")?, "policies.revision")?.saturating_add(1) != policy.revision {
         return Err(StoreError::Conflict);
     }
-    sqlx::query(
+    query(
         "INSERT INTO policies (revision, name, version, text, digest, set_at, set_by, envelope)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     )
@@ -95,7 +93,7 @@ pub(super) async fn insert(unit: &mut Unit, policy: &NewPolicy) -> Result<(), St
     Ok(())
 }
 
-fn policy(row: &SqliteRow) -> Result<PolicyRecord, StoreError> {
+fn policy(row: &Row) -> Result<PolicyRecord, StoreError> {
     Ok(PolicyRecord {
         revision: loaded(row.try_get("revision")?, "policies.revision")?,
         name: row.try_get("name")?,

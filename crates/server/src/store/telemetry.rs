@@ -1,11 +1,10 @@
 //! Telemetry that was accepted: the exact bytes that were signed, and where each device's chain of batches stands.
 
 use assay_evidence::time::UnixTime;
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 
 use super::{Store, StoreError, Transaction, Unit, loaded, stored, usage};
 use crate::audit::{Kind, Leaf, Line};
+use crate::store::sql::{Row, query};
 
 /// A batch as stored, without its payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +69,7 @@ impl Transaction for AcceptTelemetry {
     type Output = Leaf;
 
     async fn apply(self, unit: &mut Unit) -> Result<Leaf, StoreError> {
-        sqlx::query("SELECT 1 FROM devices WHERE id = $1 AND state_version = $2 AND status = 'trusted'")
+        query("SELECT 1 FROM devices WHERE id = $1 AND state_version = $2 AND status = 'trusted'")
             .bind(&self.device_id)
             .bind(stored(self.state_version))
             .fetch_optional(unit.connection())
@@ -86,7 +85,7 @@ impl Transaction for AcceptTelemetry {
                 detail: self.detail.clone(),
             })
             .await?;
-        sqlx::query(
+        query(
             "INSERT INTO telemetry (leaf, device_id, received_at, sequence, items, location, statement, signature,
                  payload)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
@@ -120,7 +119,7 @@ impl Transaction for AcceptTelemetry {
 impl AcceptTelemetry {
     /// Lets the oldest batches of the device go until it takes what it may, or it would take too long; never this one.
     async fn make_room(&self, unit: &mut Unit, usage: usage::Usage, own: u64) -> Result<(), StoreError> {
-        let rows = sqlx::query(
+        let rows = query(
             "SELECT leaf, LENGTH(statement) + LENGTH(signature) + LENGTH(payload) AS bytes FROM telemetry
              WHERE device_id = $1 AND leaf < $2 ORDER BY leaf LIMIT $3",
         )
@@ -138,10 +137,10 @@ impl AcceptTelemetry {
             }
             bytes = bytes.saturating_add(loaded(row.try_get("bytes")?, "telemetry.payload")?);
             count = count.saturating_add(1);
-            last = Some(row.try_get::<i64, _>("leaf")?);
+            last = Some(row.try_get::<i64>("leaf")?);
         }
         let Some(last) = last else { return Ok(()) };
-        sqlx::query("DELETE FROM telemetry WHERE device_id = $1 AND leaf <= $2")
+        query("DELETE FROM telemetry WHERE device_id = $1 AND leaf <= $2")
             .bind(&self.device_id)
             .bind(last)
             .execute(unit.connection())
@@ -166,7 +165,7 @@ impl AcceptTelemetry {
                  WHERE device_id = $1 AND revision = $2"
             }
         };
-        let done = sqlx::query(statement)
+        let done = query(statement)
             .bind(&self.device_id)
             .bind(stored(self.from_revision))
             .bind(&self.position)
@@ -195,7 +194,7 @@ impl Transaction for RefuseTelemetry {
     type Output = ();
 
     async fn apply(self, unit: &mut Unit) -> Result<(), StoreError> {
-        sqlx::query(
+        query(
             "INSERT INTO telemetry_refusals (device_id, sequence, at, code, reason) VALUES ($1, $2, $3, $4, $5)
              ON CONFLICT (device_id, sequence)
              DO UPDATE SET at = excluded.at, code = excluded.code, reason = excluded.reason",
@@ -207,7 +206,7 @@ impl Transaction for RefuseTelemetry {
         .bind(&self.reason)
         .execute(unit.connection())
         .await?;
-        sqlx::query("DELETE FROM telemetry_refusals WHERE device_id = $1 AND sequence <= $2")
+        query("DELETE FROM telemetry_refusals WHERE device_id = $1 AND sequence <= $2")
             .bind(&self.device_id)
             .bind(stored(self.sequence.saturating_sub(REFUSALS_PER_DEVICE_MAX)))
             .execute(unit.connection())
@@ -223,7 +222,7 @@ impl Store {
         device_id: Option<&str>,
         limit: u32,
     ) -> Result<Vec<RefuseTelemetry>, StoreError> {
-        let rows = sqlx::query(
+        let rows = query(
             "SELECT * FROM telemetry_refusals WHERE $1 = '' OR device_id = $1 ORDER BY at DESC, sequence DESC LIMIT $2",
         )
         .bind(device_id.unwrap_or(""))
@@ -235,7 +234,7 @@ impl Store {
 
     /// Where a device's chain stands; `None` before its first batch.
     pub async fn telemetry_position(&self, device_id: &str) -> Result<Option<PositionRecord>, StoreError> {
-        let row = sqlx::query("SELECT revision, position FROM telemetry_positions WHERE device_id = $1")
+        let row = query("SELECT revision, position FROM telemetry_positions WHERE device_id = $1")
             .bind(device_id)
             .fetch_optional(&self.readers)
             .await?;
@@ -254,7 +253,7 @@ impl Store {
         device_id: Option<&str>,
         limit: u32,
     ) -> Result<Vec<TelemetryRecord>, StoreError> {
-        let rows = sqlx::query(
+        let rows = query(
             "SELECT leaf, device_id, received_at, sequence, items, location, LENGTH(payload) AS payload_bytes
              FROM telemetry WHERE $1 = '' OR device_id = $1 ORDER BY leaf DESC LIMIT $2",
         )
@@ -266,7 +265,7 @@ impl Store {
     }
 }
 
-fn refusal(row: &SqliteRow) -> Result<RefuseTelemetry, StoreError> {
+fn refusal(row: &Row) -> Result<RefuseTelemetry, StoreError> {
     Ok(RefuseTelemetry {
         device_id: row.try_get("device_id")?,
         sequence: loaded(row.try_get("sequence")?, "telemetry_refusals.sequence")?,
@@ -276,7 +275,7 @@ fn refusal(row: &SqliteRow) -> Result<RefuseTelemetry, StoreError> {
     })
 }
 
-fn record(row: &SqliteRow) -> Result<TelemetryRecord, StoreError> {
+fn record(row: &Row) -> Result<TelemetryRecord, StoreError> {
     let number = |column| -> Result<u64, StoreError> { loaded(row.try_get(column)?, column) };
     Ok(TelemetryRecord {
         leaf: number("leaf")?,

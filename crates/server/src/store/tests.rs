@@ -4,7 +4,12 @@ use assay_evidence::time::UnixTime;
 use assay_trust::assignment::{Assignment, Plan};
 use assay_trust::labels::Selector;
 use assay_trust::rollout::{Percent, Rollout};
+use sqlx::ConnectOptions;
+use sqlx::migrate::Migrator;
+use sqlx::sqlite::SqliteConnectOptions;
 use tempfile::TempDir;
+
+use super::sql::sqlite::{migrations, options};
 
 use super::*;
 use crate::ledger::{self, LedgerError};

@@ -1,9 +1,8 @@
 //! What each device takes of the database. A device that sends much makes room with what is its own: nobody else's goes
 //! for it.
 
-use sqlx::Row;
-
 use super::{Store, StoreError, Unit, loaded, stored};
+use crate::store::sql::query;
 
 /// What one device takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,7 +43,7 @@ pub struct Storage {
 
 /// Notes a change, and says what the device takes then.
 pub(super) async fn change(unit: &mut Unit, device_id: &str, by: Change) -> Result<Usage, StoreError> {
-    let row = sqlx::query(
+    let row = query(
         "INSERT INTO device_usage
              (device_id, evidence_bytes, evidence_rows, telemetry_bytes, telemetry_rows, result_rows)
          VALUES ($1, $2, $3, $4, $5, $6)
@@ -62,9 +61,8 @@ pub(super) async fn change(unit: &mut Unit, device_id: &str, by: Change) -> Resu
     .fetch_one(unit.connection())
     .await?;
     // Rows that are older than the count may make it fall below zero.
-    let number = |column| -> Result<u64, StoreError> {
-        Ok(u64::try_from(row.try_get::<i64, _>(column)?).unwrap_or(0))
-    };
+    let number =
+        |column| -> Result<u64, StoreError> { Ok(u64::try_from(row.try_get::<i64>(column)?).unwrap_or(0)) };
     Ok(Usage {
         evidence_bytes: number("evidence_bytes")?,
         evidence_rows: number("evidence_rows")?,
@@ -82,7 +80,7 @@ pub(super) fn signed(bytes: u64) -> i64 {
 impl Store {
     /// What everything takes.
     pub async fn storage(&self) -> Result<Storage, StoreError> {
-        let row = sqlx::query(
+        let row = query(
             "SELECT (SELECT bytes FROM evidence_usage WHERE id = 1) AS evidence_bytes,
                  COALESCE(SUM(evidence_rows), 0) AS evidence_rows,
                  COALESCE(SUM(telemetry_bytes), 0) AS telemetry_bytes,

@@ -7,15 +7,14 @@
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
-use sqlx::sqlite::SqliteConnection;
-use sqlx::{Connection, SqlSafeStr};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::StoreError;
 use super::feed::{Committed, Feed};
-use super::grants::Withdrawn;
+use super::withdraw::Withdrawn;
 use crate::audit::{Head, Leaf, Line};
+use crate::store::sql::{self, Connection};
 
 /// A named change of state.
 pub trait Transaction: Send + 'static {
@@ -32,7 +31,7 @@ pub trait Transaction: Send + 'static {
 /// What a transaction works on: the writing connection and the end of the audit trail.
 #[derive(Debug)]
 pub struct Unit {
-    connection: SqliteConnection,
+    connection: Connection,
     head: Head,
     /// What this batch brought so far.
     brought: Vec<Committed>,
@@ -41,7 +40,7 @@ pub struct Unit {
 
 impl Unit {
     /// Where statements go.
-    pub(super) fn connection(&mut self) -> &mut SqliteConnection {
+    pub(super) fn connection(&mut self) -> &mut Connection {
         &mut self.connection
     }
 
@@ -72,9 +71,8 @@ impl Unit {
         }
     }
 
-    async fn statement(&mut self, sql: &'static str) -> Result<(), StoreError> {
-        sqlx::raw_sql(sql.into_sql_str()).execute(&mut self.connection).await?;
-        Ok(())
+    async fn statement(&mut self, statement: &'static str) -> Result<(), StoreError> {
+        sql::run(&mut self.connection, statement).await
     }
 
     /// Applies a whole batch in one commit and then, whatever came of it, answers everyone.
@@ -155,7 +153,7 @@ impl Door {
 }
 
 /// Starts the writer on its connection.
-pub(super) async fn start(mut connection: SqliteConnection) -> Result<(Door, Feed), StoreError> {
+pub(super) async fn start(mut connection: Connection) -> Result<(Door, Feed), StoreError> {
     let head = super::audit::head(&mut connection).await?;
     let feed = Feed::new(head.leaves);
     let (queue, waiting) = mpsc::channel(QUEUE_MAX);
@@ -172,7 +170,7 @@ async fn run(mut unit: Unit, mut waiting: mpsc::Receiver<Box<dyn Queued>>) {
         }
         unit.commit(&mut batch).await;
     }
-    if let Err(error) = unit.connection.close().await {
+    if let Err(error) = sql::close(unit.connection).await {
         tracing::warn!(%error, "the database did not close cleanly");
     }
 }

@@ -1,10 +1,9 @@
 //! A boot's IMA list, put together from the parts it is kept in.
 
 use assay_evidence::ima::LIST_BYTES_MAX;
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 
 use super::super::{StoreError, blobs, loaded};
+use crate::store::sql::Row;
 
 /// A list, as far as it could be read.
 #[derive(Debug, Default)]
@@ -17,13 +16,13 @@ pub struct PartedList {
 
 impl PartedList {
     /// Appends the part in a row, which has to begin where the list ends. Nothing is read past an error.
-    pub(super) fn append(&mut self, row: &SqliteRow) {
+    pub(super) fn append(&mut self, row: &Row) {
         if self.error.is_none() {
             self.error = self.try_append(row).err();
         }
     }
 
-    fn try_append(&mut self, row: &SqliteRow) -> Result<(), StoreError> {
+    fn try_append(&mut self, row: &Row) -> Result<(), StoreError> {
         let entries = self.ends.last().map_or(0, |(entries, _)| *entries);
         if loaded(row.try_get("from_entry")?, "ima_parts.from_entry")? != entries {
             return Err(StoreError::Corrupt { column: "ima_parts.from_entry" });

@@ -13,11 +13,9 @@ mod tests;
 
 use assay_evidence::time::UnixTime;
 use assay_evidence::tpm::attest::BootCounters;
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 
 use super::blobs::{self, BlobHash, NewBlob};
-use super::devices::RenewTrust;
+use super::device::RenewTrust;
 use super::{Store, StoreError, Transaction, Unit, loaded, stored, usage};
 pub use list::PartedList;
 use room::{Usage, make_room, remove_failed, row_bytes};
@@ -177,21 +175,17 @@ impl Transaction for KeepEvidence {
 impl Store {
     /// The evidence that a recorded result was made of, if it is kept.
     pub async fn evidence_of_result(&self, leaf: u64) -> Result<Option<EvidenceRecord>, StoreError> {
-        let row = sqlx::query(concat!(
-            columns!(),
-            " ",
-            tables!(),
-            "WHERE evidence.leaf = $1 AND evidence.leaf >= 0"
-        ))
-        .bind(stored(leaf))
-        .fetch_optional(&self.readers)
-        .await?;
+        let row =
+            query(concat!(columns!(), " ", tables!(), "WHERE evidence.leaf = $1 AND evidence.leaf >= 0"))
+                .bind(stored(leaf))
+                .fetch_optional(&self.readers)
+                .await?;
         row.as_ref().map(evidence).transpose()
     }
 
     /// A piece of evidence, if it is kept.
     pub async fn evidence(&self, id: u64) -> Result<Option<EvidenceRecord>, StoreError> {
-        let row = sqlx::query(concat!(columns!(), " ", tables!(), "WHERE evidence.id = $1"))
+        let row = query(concat!(columns!(), " ", tables!(), "WHERE evidence.id = $1"))
             .bind(stored(id))
             .fetch_optional(&self.readers)
             .await?;
@@ -203,7 +197,7 @@ impl Store {
         &self,
         device_id: &str,
     ) -> Result<Option<EvidenceRecord>, StoreError> {
-        let row = sqlx::query(concat!(
+        let row = query(concat!(
             columns!(),
             " ",
             tables!(),
@@ -218,7 +212,7 @@ impl Store {
     /// The last evidence of a device while its result was affirming, if it is kept.
     pub async fn last_good_evidence(&self, device_id: &str) -> Result<Option<EvidenceRecord>, StoreError> {
         // From an affirming result on, until another is recorded, all evidence leads to that result.
-        let row = sqlx::query(concat!(
+        let row = query(concat!(
             columns!(),
             " ",
             tables!(),
@@ -239,7 +233,7 @@ impl Store {
 
     /// The first `entries` entries of a boot's IMA list.
     pub async fn ima_list(&self, boot: u64, entries: u64) -> Result<Vec<u8>, StoreError> {
-        let rows = sqlx::query(
+        let rows = query(
             "SELECT from_entry, to_entry, blobs.hash, bytes, content FROM ima_parts
              JOIN blobs ON blobs.hash = ima_parts.blob JOIN blob_contents ON blob_contents.hash = blobs.hash
              WHERE boot = $1 AND to_entry <= $2 ORDER BY from_entry",
@@ -308,7 +302,7 @@ impl ToldBoot {
 /// Whether the boot has grown no further, and the basis is there.
 async fn builds_on_what_is(unit: &mut Unit, device_id: &str, new: &NewEvidence) -> Result<bool, StoreError> {
     if let ToldBoot::Known { id, entries } = &new.boot {
-        let known = sqlx::query("SELECT 1 FROM boots WHERE id = $1 AND device_id = $2 AND ima_entries = $3")
+        let known = query("SELECT 1 FROM boots WHERE id = $1 AND device_id = $2 AND ima_entries = $3")
             .bind(stored(*id))
             .bind(device_id)
             .bind(stored(*entries))
@@ -319,7 +313,7 @@ async fn builds_on_what_is(unit: &mut Unit, device_id: &str, new: &NewEvidence) 
         }
     }
     let Some(basis) = new.judged.basis else { return Ok(true) };
-    let basis = sqlx::query("SELECT 1 FROM evidence WHERE id = $1 AND device_id = $2")
+    let basis = query("SELECT 1 FROM evidence WHERE id = $1 AND device_id = $2")
         .bind(stored(basis))
         .bind(device_id)
         .fetch_optional(unit.connection())
@@ -330,7 +324,7 @@ async fn builds_on_what_is(unit: &mut Unit, device_id: &str, new: &NewEvidence) 
 async fn insert_boot(unit: &mut Unit, id: u64, device_id: &str, boot: &NewBoot) -> Result<u64, StoreError> {
     let added = blobs::hold(unit, &boot.endorsement).await?;
     let added = added.saturating_add(blobs::hold(unit, &boot.anchors).await?);
-    sqlx::query(
+    query(
         "INSERT INTO boots (id, device_id, ak_public, endorsement, anchors, ima_ascii, ima_entries, ima_bytes)
          VALUES ($1, $2, $3, $4, $5, $6, 0, 0)",
     )
@@ -346,14 +340,14 @@ async fn insert_boot(unit: &mut Unit, id: u64, device_id: &str, boot: &NewBoot) 
 }
 
 async fn append_part(unit: &mut Unit, boot: u64, from_entry: u64, part: &NewPart) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO ima_parts (boot, from_entry, to_entry, blob) VALUES ($1, $2, $3, $4)")
+    query("INSERT INTO ima_parts (boot, from_entry, to_entry, blob) VALUES ($1, $2, $3, $4)")
         .bind(stored(boot))
         .bind(stored(from_entry))
         .bind(stored(part.to_entry))
         .bind(part.blob.hash().as_slice())
         .execute(unit.connection())
         .await?;
-    sqlx::query("UPDATE boots SET ima_entries = $2, ima_bytes = ima_bytes + $3 WHERE id = $1")
+    query("UPDATE boots SET ima_entries = $2, ima_bytes = ima_bytes + $3 WHERE id = $1")
         .bind(stored(boot))
         .bind(stored(part.to_entry))
         .bind(stored(part.blob.bytes()))
@@ -372,7 +366,7 @@ async fn insert_row(
 ) -> Result<(), StoreError> {
     let judged = &new.judged;
     let hash = |blob: &Option<NewBlob>| blob.as_ref().map(|blob| blob.hash().to_vec()).unwrap_or_default();
-    sqlx::query(
+    query(
         "INSERT INTO evidence (id, device_id, boot, leaf, at, policy_revision, last_reset_count, last_restart_count, nonce, quote,
              boot_log, boot_log_judged, known_entries, ima_from, ima_shared, ima_rest, ima_ascii, attested, basis, bytes)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)",
@@ -416,17 +410,17 @@ macro_rules! tables {
         "FROM evidence JOIN boots ON boots.id = evidence.boot JOIN devices ON devices.id = evidence.device_id "
     };
 }
+use crate::store::sql::{Row, query};
 use {columns, tables};
 
-fn evidence(row: &SqliteRow) -> Result<EvidenceRecord, StoreError> {
+fn evidence(row: &Row) -> Result<EvidenceRecord, StoreError> {
     let number = |column| -> Result<u64, StoreError> { loaded(row.try_get(column)?, column) };
     // What was not there is stored as -1.
-    let optional = |column| -> Result<Option<u64>, StoreError> {
-        Ok(u64::try_from(row.try_get::<i64, _>(column)?).ok())
-    };
-    let flag = |column| -> Result<bool, StoreError> { Ok(row.try_get::<i64, _>(column)? != 0) };
+    let optional =
+        |column| -> Result<Option<u64>, StoreError> { Ok(u64::try_from(row.try_get::<i64>(column)?).ok()) };
+    let flag = |column| -> Result<bool, StoreError> { Ok(row.try_get::<i64>(column)? != 0) };
     let blob = |column| -> Result<Option<BlobHash>, StoreError> {
-        match row.try_get::<&[u8], _>(column)? {
+        match row.try_get::<&[u8]>(column)? {
             [] => Ok(None),
             hash => hash.try_into().map(Some).map_err(|_| StoreError::Corrupt { column }),
         }

@@ -1,12 +1,11 @@
 //! Room for evidence: what all of it takes, and how it goes, the oldest first.
 
 use assay_evidence::time::UnixTime;
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 
 use super::super::blobs::{self, NewBlob};
 use super::super::{StoreError, Unit, loaded, stored, usage};
 use super::{EvidenceColumns, NewEvidence, ToldBoot};
+use crate::store::sql::{Row, query};
 
 /// What all evidence takes, and where the next one goes.
 pub(super) struct Usage {
@@ -16,7 +15,7 @@ pub(super) struct Usage {
 
 impl Usage {
     async fn read(unit: &mut Unit) -> Result<Usage, StoreError> {
-        let row = sqlx::query("SELECT next_id, bytes FROM evidence_usage WHERE id = 1")
+        let row = query("SELECT next_id, bytes FROM evidence_usage WHERE id = 1")
             .fetch_one(unit.connection())
             .await?;
         Ok(Usage {
@@ -26,7 +25,7 @@ impl Usage {
     }
 
     pub(super) async fn write(&self, unit: &mut Unit) -> Result<(), StoreError> {
-        sqlx::query("UPDATE evidence_usage SET next_id = $1, bytes = $2 WHERE id = 1")
+        query("UPDATE evidence_usage SET next_id = $1, bytes = $2 WHERE id = 1")
             .bind(stored(self.next_id))
             .bind(stored(self.bytes))
             .execute(unit.connection())
@@ -74,7 +73,7 @@ pub(super) async fn make_room(
 
 /// Removes the oldest evidence; returns how many pieces went.
 pub(in crate::store) async fn remove_oldest(unit: &mut Unit, limit: i64) -> Result<u64, StoreError> {
-    let rows = sqlx::query(
+    let rows = query(
         "SELECT id, device_id, boot, boot_log, ima_rest, quote, bytes FROM evidence ORDER BY id LIMIT $1",
     )
     .bind(limit)
@@ -85,7 +84,7 @@ pub(in crate::store) async fn remove_oldest(unit: &mut Unit, limit: i64) -> Resu
 
 /// Removes the oldest evidence of a device.
 async fn remove_oldest_of(unit: &mut Unit, device_id: &str) -> Result<u64, StoreError> {
-    let rows = sqlx::query(
+    let rows = query(
         "SELECT id, device_id, boot, boot_log, ima_rest, quote, bytes FROM evidence
          WHERE device_id = $1 ORDER BY id LIMIT $2",
     )
@@ -103,7 +102,7 @@ pub(in crate::store) async fn remove_older(
     before: UnixTime,
     limit: i64,
 ) -> Result<u64, StoreError> {
-    let rows = sqlx::query(
+    let rows = query(
         "SELECT id, device_id, boot, boot_log, ima_rest, quote, bytes FROM evidence AS old WHERE at < $1
              AND EXISTS (SELECT 1 FROM evidence AS newer WHERE newer.device_id = old.device_id
                  AND newer.id > old.id AND (newer.attested >= 0 OR old.attested < 0))
@@ -120,7 +119,7 @@ pub(in crate::store) async fn remove_older(
 /// Removes what of a device did not verify, but for the last of it: a device that lies all day does not push out what
 /// others said.
 pub(super) async fn remove_failed(unit: &mut Unit, device_id: &str) -> Result<(), StoreError> {
-    let rows = sqlx::query(
+    let rows = query(
         "SELECT id, device_id, boot, boot_log, ima_rest, quote, bytes FROM evidence WHERE device_id = $1 AND attested < 0
          ORDER BY id DESC LIMIT $2 OFFSET $3",
     )
@@ -140,7 +139,7 @@ pub(in crate::store) async fn is_over(unit: &mut Unit, bytes_max: u64) -> Result
     Ok(Usage::read(unit).await?.bytes > bytes_max)
 }
 
-async fn remove(unit: &mut Unit, rows: &[SqliteRow]) -> Result<u64, StoreError> {
+async fn remove(unit: &mut Unit, rows: &[Row]) -> Result<u64, StoreError> {
     let mut freed = 0_u64;
     for row in rows {
         for column in ["boot_log", "ima_rest"] {
@@ -149,7 +148,7 @@ async fn remove(unit: &mut Unit, rows: &[SqliteRow]) -> Result<u64, StoreError> 
         let quote: &[u8] = row.try_get("quote")?;
         freed = freed.saturating_add(ROW_BYTES).saturating_add(u64::try_from(quote.len()).unwrap_or(0));
         let id: i64 = row.try_get("id")?;
-        sqlx::query("DELETE FROM evidence WHERE id = $1").bind(id).execute(unit.connection()).await?;
+        query("DELETE FROM evidence WHERE id = $1").bind(id).execute(unit.connection()).await?;
         let bytes: i64 = row.try_get("bytes")?;
         let less = usage::Change { evidence_bytes: -bytes, evidence_rows: -1, ..usage::Change::default() };
         usage::change(unit, row.try_get("device_id")?, less).await?;
@@ -162,7 +161,7 @@ async fn remove(unit: &mut Unit, rows: &[SqliteRow]) -> Result<u64, StoreError> 
 }
 
 async fn remove_boot_if_unused(unit: &mut Unit, boot: i64) -> Result<(), StoreError> {
-    let row = sqlx::query(
+    let row = query(
         "SELECT endorsement, anchors FROM boots WHERE id = $1
              AND NOT EXISTS (SELECT 1 FROM evidence WHERE boot = $1)",
     )
@@ -179,7 +178,7 @@ async fn remove_boot_if_unused(unit: &mut Unit, boot: i64) -> Result<(), StoreEr
         "DELETE FROM ima_parts WHERE boot = $1",
         "DELETE FROM boots WHERE id = $1",
     ] {
-        sqlx::query(statement).bind(boot).execute(unit.connection()).await?;
+        query(statement).bind(boot).execute(unit.connection()).await?;
     }
     Ok(())
 }

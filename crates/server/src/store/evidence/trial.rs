@@ -5,7 +5,6 @@
 use std::collections::HashMap;
 
 use assay_evidence::time::UnixTime;
-use sqlx::Row;
 
 use super::super::{Store, StoreError, blobs, loaded, stored};
 use super::list::PartedList;
@@ -41,7 +40,7 @@ pub type Place = (String, u64);
 impl Store {
     /// How many pieces of evidence there are to try a policy on.
     pub async fn count_to_try(&self, since: UnixTime) -> Result<u64, StoreError> {
-        let row = sqlx::query(concat!("SELECT COUNT(*) AS pieces ", tables!(), "WHERE ", wanted!()))
+        let row = query(concat!("SELECT COUNT(*) AS pieces ", tables!(), "WHERE ", wanted!()))
             .bind(stored(since.0))
             .fetch_one(&self.readers)
             .await?;
@@ -50,7 +49,7 @@ impl Store {
 
     /// The labels of each device of which no evidence is kept.
     pub async fn labels_of_untried(&self) -> Result<Vec<String>, StoreError> {
-        let rows = sqlx::query(
+        let rows = query(
             "SELECT labels FROM devices WHERE status <> 'revoked'
                  AND NOT EXISTS (SELECT 1 FROM evidence WHERE evidence.device_id = devices.id)",
         )
@@ -66,7 +65,7 @@ impl Store {
         after: &Place,
         limit: u32,
     ) -> Result<Vec<TriedEvidence>, StoreError> {
-        let rows = sqlx::query(concat!(
+        let rows = query(concat!(
             columns!(),
             ", devices.name AS device_name, devices.labels AS device_labels,
              COALESCE((SELECT tier FROM appraisals WHERE appraisals.leaf = evidence.leaf),
@@ -93,7 +92,7 @@ impl Store {
                     device_name: row.try_get("device_name")?,
                     device_labels: row.try_get("device_labels")?,
                     tier: row.try_get("tier")?,
-                    is_last: row.try_get::<i64, _>("is_last")? != 0,
+                    is_last: row.try_get::<i64>("is_last")? != 0,
                 })
             })
             .collect()
@@ -121,7 +120,7 @@ impl Store {
             ") ORDER BY boot, from_entry"
         );
         let rows = async |statement: &'static str| {
-            sqlx::query(statement)
+            query(statement)
                 .bind(stored(since.0))
                 .bind(&after.0)
                 .bind(stored(after.1))
@@ -172,6 +171,7 @@ macro_rules! boots_between {
         )
     };
 }
+use crate::store::sql::query;
 use {boots_between, is_last, wanted};
 
 /// A certificate and its intermediates have some thousand bytes.

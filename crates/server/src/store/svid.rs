@@ -1,11 +1,10 @@
-//! Certificates the authority signed: recorded before signing, withdrawn with the trust state they came from.
+//! Certificates the authority signed: recorded before signing.
 
 use assay_evidence::time::UnixTime;
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 
 use super::{Store, StoreError, Transaction, Unit, loaded, stored};
 use crate::audit::{Kind, Line};
+use crate::store::sql::{Row, query};
 
 /// A certificate as recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,15 +39,6 @@ pub enum Carrier {
     },
     /// An operator's word: gateways.
     Operator,
-}
-
-/// Grants that fell, and the revocation list's number that names them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Withdrawn {
-    /// Serial number, hex, and until when it has to be listed.
-    pub serials: Vec<(String, UnixTime)>,
-    /// The list's new number; `None`: nothing fell.
-    pub list_number: Option<u64>,
 }
 
 /// Records a certificate that is about to be signed; refuses if its trust state has moved on.
@@ -86,7 +76,7 @@ impl Transaction for RecordSvid {
                 detail: detail.to_string(),
             })
             .await?;
-        sqlx::query(
+        query(
             "INSERT INTO svids (serial, spiffe_id, device_id, entry_id, spki_sha256, state_version, issued_at,
                  not_after, withdrawn_at, leaf)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9)",
@@ -106,21 +96,6 @@ impl Transaction for RecordSvid {
     }
 }
 
-/// Gives the revocation list a new number, for a fresh one with the same entries.
-#[derive(Clone, Copy, Debug)]
-pub struct RenumberRevocationList {
-    /// How far above the last one.
-    pub step: u64,
-}
-
-impl Transaction for RenumberRevocationList {
-    type Output = u64;
-
-    async fn apply(self, unit: &mut Unit) -> Result<u64, StoreError> {
-        next_list_number(unit, self.step).await
-    }
-}
-
 impl Store {
     /// A device's certificates that have not ended, newest first, withdrawn ones too.
     pub async fn svids_of_device(
@@ -129,20 +104,19 @@ impl Store {
         now: UnixTime,
         limit: u32,
     ) -> Result<Vec<SvidRecord>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT * FROM svids WHERE device_id = $1 AND not_after > $2 ORDER BY leaf DESC LIMIT $3",
-        )
-        .bind(device_id)
-        .bind(stored(now.0))
-        .bind(i64::from(limit))
-        .fetch_all(&self.readers)
-        .await?;
+        let rows =
+            query("SELECT * FROM svids WHERE device_id = $1 AND not_after > $2 ORDER BY leaf DESC LIMIT $3")
+                .bind(device_id)
+                .bind(stored(now.0))
+                .bind(i64::from(limit))
+                .fetch_all(&self.readers)
+                .await?;
         rows.iter().map(svid).collect()
     }
 
     /// How many certificates each device holds now.
     pub async fn standing_svids(&self, now: UnixTime) -> Result<Vec<(String, u64)>, StoreError> {
-        let rows = sqlx::query(
+        let rows = query(
             "SELECT device_id, COUNT(*) AS standing FROM svids
              WHERE withdrawn_at = 0 AND not_after > $1 GROUP BY device_id",
         )
@@ -156,7 +130,7 @@ impl Store {
 
     /// The device that carries, or last carried, a certificate with this SPIFFE ID which has not ended.
     pub async fn carrier_of(&self, spiffe_id: &str, now: UnixTime) -> Result<Option<String>, StoreError> {
-        let row = sqlx::query(
+        let row = query(
             "SELECT device_id FROM svids WHERE spiffe_id = $1 AND not_after > $2 AND device_id <> ''
              ORDER BY withdrawn_at = 0 DESC, leaf DESC LIMIT 1",
         )
@@ -170,9 +144,8 @@ impl Store {
     /// Every certificate a revocation list made now has to name, and the list's current number.
     pub async fn withdrawn_svids(&self, now: UnixTime) -> Result<(Vec<SvidRecord>, u64), StoreError> {
         let mut reading = self.readers.begin().await?;
-        let row =
-            sqlx::query("SELECT number FROM revocation_list WHERE id = 1").fetch_one(&mut *reading).await?;
-        let rows = sqlx::query("SELECT * FROM svids WHERE withdrawn_at > 0 AND not_after > $1")
+        let row = query("SELECT number FROM revocation_list WHERE id = 1").fetch_one(&mut *reading).await?;
+        let rows = query("SELECT * FROM svids WHERE withdrawn_at > 0 AND not_after > $1")
             .bind(stored(now.0))
             .fetch_all(&mut *reading)
             .await?;
@@ -181,67 +154,16 @@ impl Store {
     }
 }
 
-/// Withdraws all that a device holds.
-pub(super) async fn withdraw_of_device(
-    unit: &mut Unit,
-    device_id: &str,
-    at: UnixTime,
-) -> Result<Withdrawn, StoreError> {
-    let rows = sqlx::query(
-        "UPDATE svids SET withdrawn_at = $2, withdrawn_leaf = $3
-         WHERE device_id = $1 AND withdrawn_at = 0 AND not_after > $2 RETURNING serial, not_after",
-    )
-    .bind(device_id)
-    .bind(stored(at.0))
-    .bind(unit.last_leaf().map_or(-1, stored))
-    .fetch_all(unit.connection())
-    .await?;
-    listed(unit, &rows).await
-}
-
-/// Withdraws what an entry entitled to.
-pub(super) async fn withdraw_of_entry(
-    unit: &mut Unit,
-    entry_id: &str,
-    at: UnixTime,
-) -> Result<Withdrawn, StoreError> {
-    let rows = sqlx::query(
-        "UPDATE svids SET withdrawn_at = $2, withdrawn_leaf = $3
-         WHERE entry_id = $1 AND withdrawn_at = 0 AND not_after > $2 RETURNING serial, not_after",
-    )
-    .bind(entry_id)
-    .bind(stored(at.0))
-    .bind(unit.last_leaf().map_or(-1, stored))
-    .fetch_all(unit.connection())
-    .await?;
-    listed(unit, &rows).await
-}
-
-async fn listed(unit: &mut Unit, rows: &[SqliteRow]) -> Result<Withdrawn, StoreError> {
-    if rows.is_empty() {
-        return Ok(Withdrawn::default());
-    }
-    let serials = rows
-        .iter()
-        .map(|row| {
-            Ok((row.try_get("serial")?, UnixTime(loaded(row.try_get("not_after")?, "svids.not_after")?)))
-        })
-        .collect::<Result<_, StoreError>>()?;
-    let withdrawn = Withdrawn { serials, list_number: Some(next_list_number(unit, 1).await?) };
-    unit.withdrew(&withdrawn);
-    Ok(withdrawn)
-}
-
 /// Refuses unless the device's state is still the one the grant was decided on, and the entry still stands.
 async fn carried(unit: &mut Unit, id: &str, version: u64, entry_id: Option<&str>) -> Result<(), StoreError> {
-    sqlx::query("SELECT 1 FROM devices WHERE id = $1 AND state_version = $2 AND status = 'trusted'")
+    query("SELECT 1 FROM devices WHERE id = $1 AND state_version = $2 AND status = 'trusted'")
         .bind(id)
         .bind(stored(version))
         .fetch_optional(unit.connection())
         .await?
         .ok_or(StoreError::Conflict)?;
     if let Some(entry_id) = entry_id {
-        sqlx::query("SELECT 1 FROM entries WHERE id = $1")
+        query("SELECT 1 FROM entries WHERE id = $1")
             .bind(entry_id)
             .fetch_optional(unit.connection())
             .await?
@@ -253,7 +175,7 @@ async fn carried(unit: &mut Unit, id: &str, version: u64, entry_id: Option<&str>
 /// Refuses more certificates of one device than may not have ended, withdrawn or not: each has a place on the revocation
 /// list for as long as it lasts, and what one device is given must not fill the list for all.
 async fn bounded(unit: &mut Unit, id: &str, is_workload: bool, at: UnixTime) -> Result<(), StoreError> {
-    let row = sqlx::query(
+    let row = query(
         "SELECT COUNT(*) AS standing FROM svids WHERE device_id = $1 AND not_after > $2 AND (entry_id <> '') = $3",
     )
     .bind(id)
@@ -273,15 +195,7 @@ const WORKLOAD_SVIDS_PER_DEVICE_MAX: u64 = 512;
 /// A device's own: renewed at half of their life, and when its state rises.
 const DEVICE_SVIDS_MAX: u64 = 128;
 
-async fn next_list_number(unit: &mut Unit, step: u64) -> Result<u64, StoreError> {
-    let row = sqlx::query("UPDATE revocation_list SET number = number + $1 WHERE id = 1 RETURNING number")
-        .bind(stored(step))
-        .fetch_one(unit.connection())
-        .await?;
-    loaded(row.try_get("number")?, "revocation_list.number")
-}
-
-fn svid(row: &SqliteRow) -> Result<SvidRecord, StoreError> {
+fn svid(row: &Row) -> Result<SvidRecord, StoreError> {
     let time =
         |column| -> Result<UnixTime, StoreError> { Ok(UnixTime(loaded(row.try_get(column)?, column)?)) };
     let device_id: String = row.try_get("device_id")?;

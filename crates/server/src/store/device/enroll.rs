@@ -1,0 +1,133 @@
+//! Binding keys to a device.
+
+use super::fate::Moved;
+use super::record::{DeviceRecord, update_trust};
+use crate::audit::{Kind, Line};
+use crate::store::sql::query;
+use crate::store::{StoreError, Transaction, Unit, audit, stored, withdraw};
+
+/// Binds EK, AK and device key; a device that is known is bound anew and loses what it held.
+#[derive(Clone, Debug)]
+pub struct EnrollDevice {
+    /// What is bound.
+    pub device: DeviceRecord,
+    /// The version of the device it replaces; `None`: there must be none.
+    pub replaces: Option<u64>,
+    /// What happened, JSON.
+    pub detail: String,
+}
+
+impl Transaction for EnrollDevice {
+    type Output = Moved;
+
+    async fn apply(self, unit: &mut Unit) -> Result<Moved, StoreError> {
+        let mut device = self.device;
+        device.name = own_name(unit, &device.id, device.name).await?;
+        let device = &device;
+        match self.replaces {
+            None => insert(unit, device).await?,
+            Some(version) => rebind(unit, device, version).await?,
+        }
+        let leaf = unit
+            .audit(Line {
+                kind: Kind::DeviceEnrolled,
+                at: device.enrolled_at,
+                actor: device.id.clone(),
+                subject: device.id.clone(),
+                detail: self.detail,
+            })
+            .await?;
+        audit::insert_event(unit.connection(), &leaf, &device.id).await?;
+        let withdrawn = withdraw::of_device(unit, &device.id, device.enrolled_at).await?;
+        Ok(Moved { leaf, withdrawn })
+    }
+}
+
+/// The name, or where another device has it, one with the start of the hash behind it: a name means one device. Which of
+/// two that call themselves alike was first is no secret and no privilege, but what an operator said `revoke` of stays
+/// what it was.
+async fn own_name(unit: &mut Unit, id: &str, name: String) -> Result<String, StoreError> {
+    let taken = query("SELECT 1 FROM devices WHERE name = $1 AND id <> $2 LIMIT 1")
+        .bind(&name)
+        .bind(id)
+        .fetch_optional(unit.connection())
+        .await?;
+    let hash = id.rsplit('/').next().and_then(|hash| hash.get(..NAME_HASH_DIGITS)).unwrap_or(id);
+    Ok(if taken.is_none() { name } else { format!("{name}-{hash}") })
+}
+
+/// Two devices of one name that begin alike take some 2^24 of them.
+const NAME_HASH_DIGITS: usize = 12;
+
+async fn insert(unit: &mut Unit, device: &DeviceRecord) -> Result<(), StoreError> {
+    let done = query(
+        "INSERT INTO devices (id, name, ek_public, ek_certificate, ek_intermediates, ak_public, device_key_public,
+             device_key_spki, agent_version, enrolled_at, status, tier, valid_until, evidence_at, reset_count,
+             state_version, trust, labels, iak_public, iak_certificate, idevid_public, idevid_certificate,
+             idevid_intermediates)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
+             $23)
+         ON CONFLICT (id) DO NOTHING",
+    )
+    .bind(&device.id)
+    .bind(&device.name)
+    .bind(&device.ek_public)
+    .bind(&device.ek_certificate)
+    .bind(&device.ek_intermediates)
+    .bind(&device.ak_public)
+    .bind(&device.device_key_public)
+    .bind(&device.device_key_spki)
+    .bind(&device.agent_version)
+    .bind(stored(device.enrolled_at.0))
+    .bind(&device.trust.status)
+    .bind(&device.trust.tier)
+    .bind(stored(device.trust.valid_until.0))
+    .bind(stored(device.trust.evidence_at.0))
+    .bind(device.trust.reset_count.map_or(-1, i64::from))
+    .bind(stored(device.trust.version))
+    .bind(&device.trust.record)
+    .bind(&device.labels)
+    .bind(&device.identity.iak_public)
+    .bind(&device.identity.iak_certificate)
+    .bind(&device.identity.idevid_public)
+    .bind(&device.identity.idevid_certificate)
+    .bind(&device.identity.intermediates)
+    .execute(unit.connection())
+    .await?;
+    if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Conflict) }
+}
+
+/// The TPM and its labels stay; every key below the EK is new, and so is the chain of telemetry it signs. Its reset counter
+/// is taken anew as well, since TPM2_Clear takes it back to zero. A TPM that was set back to an earlier state thus shows by
+/// having to enroll again, which is on record.
+async fn rebind(unit: &mut Unit, device: &DeviceRecord, from_version: u64) -> Result<(), StoreError> {
+    update_trust(unit, &device.id, from_version, &device.trust).await?;
+    query(
+        "UPDATE devices SET reset_count = -1, name = $2, ek_public = $3, ek_certificate = $4, ek_intermediates = $5, ak_public = $6,
+             device_key_public = $7, device_key_spki = $8, agent_version = $9, enrolled_at = $10, iak_public = $11,
+             iak_certificate = $12, idevid_public = $13, idevid_certificate = $14, idevid_intermediates = $15
+         WHERE id = $1",
+    )
+    .bind(&device.id)
+    .bind(&device.name)
+    .bind(&device.ek_public)
+    .bind(&device.ek_certificate)
+    .bind(&device.ek_intermediates)
+    .bind(&device.ak_public)
+    .bind(&device.device_key_public)
+    .bind(&device.device_key_spki)
+    .bind(&device.agent_version)
+    .bind(stored(device.enrolled_at.0))
+    .bind(&device.identity.iak_public)
+    .bind(&device.identity.iak_certificate)
+    .bind(&device.identity.idevid_public)
+    .bind(&device.identity.idevid_certificate)
+    .bind(&device.identity.intermediates)
+    .execute(unit.connection())
+    .await?;
+    query("DELETE FROM telemetry_positions WHERE device_id = $1")
+        .bind(&device.id)
+        .execute(unit.connection())
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,17 @@
+//! Devices and what happens to their trust: one transaction per thing that can happen.
+//!
+//! Each names the trust-state version it was decided on. If that is no longer the device's, nothing is written and
+//! the caller gets [`StoreError::Conflict`](super::StoreError::Conflict). A worse state withdraws the device's grants in the
+//! same transaction.
+
+mod appraise;
+mod enroll;
+mod fate;
+mod label;
+mod record;
+
+pub use appraise::{RecordAppraisal, Recorded, RenewTrust};
+pub use enroll::EnrollDevice;
+pub use fate::{ApproveDevice, Change, ExpireDevice, ExpireUnreadable, Moved, ReadmitDevice, RevokeDevice};
+pub use label::{LabelDevice, LabelledDevice};
+pub use record::{DeviceRecord, IdentityRecord, TrustColumns};

@@ -1,0 +1,90 @@
+//! SQLite: opening a file, its schema, and how it is tuned.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection as _, SqlSafeStr};
+
+use super::{Connection, Readers};
+use crate::store::StoreError;
+
+/// Opens a database to be written, making or upgrading it.
+pub(in crate::store) async fn open(file: &Path) -> Result<Connection, StoreError> {
+    let opening = |source| StoreError::Open { path: file.to_owned(), source: Arc::new(source) };
+    let mut connection = options(file).create_if_missing(true).connect().await.map_err(opening)?;
+    migrations().run(&mut connection).await.map_err(|source| StoreError::Migrate(Arc::new(source)))?;
+    Ok(connection)
+}
+
+/// Opens an existing database to be read and nothing else.
+pub(in crate::store) async fn open_read_only(file: &Path) -> Result<Connection, StoreError> {
+    let opening = |source| StoreError::Open { path: file.to_owned(), source: Arc::new(source) };
+    options_read_only(file).connect().await.map_err(opening)
+}
+
+/// Those who read it beside the writer.
+pub(in crate::store) fn readers(file: &Path) -> Readers {
+    SqlitePoolOptions::new()
+        .min_connections(0)
+        .max_connections(READERS_MAX)
+        .acquire_timeout(READ_WAIT_MAX)
+        .connect_lazy_with(options_read_only(file))
+}
+
+/// Closes the writing connection, which leaves no write-ahead log behind.
+pub(in crate::store) async fn close(connection: Connection) -> Result<(), StoreError> {
+    Ok(connection.close().await?)
+}
+
+pub(in crate::store) fn options(file: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(file)
+        .journal_mode(SqliteJournalMode::Wal)
+        // A grant or a revocation that was answered survives a power cut; group commit pays for it.
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(Duration::from_secs(5))
+        .pragma("cache_size", "-4096")
+        .disable_statement_logging()
+}
+
+fn options_read_only(file: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(file)
+        .read_only(true)
+        .busy_timeout(Duration::from_secs(5))
+        .pragma("cache_size", "-1024")
+        .disable_statement_logging()
+}
+
+pub(in crate::store) fn migrations() -> Migrator {
+    let spine = include_str!("../../../../../migrations/sqlite/0001_spine.sql").into_sql_str();
+    let vector = include_str!("../../../../../migrations/sqlite/0002_trust_vector.sql").into_sql_str();
+    let evidence = include_str!("../../../../../migrations/sqlite/0003_evidence.sql").into_sql_str();
+    let assignments = include_str!("../../../../../migrations/sqlite/0004_assignments.sql").into_sql_str();
+    let envelopes = include_str!("../../../../../migrations/sqlite/0005_policy_envelopes.sql").into_sql_str();
+    let identity = include_str!("../../../../../migrations/sqlite/0006_device_identity.sql").into_sql_str();
+    let withdrawn = include_str!("../../../../../migrations/sqlite/0007_withdrawn_by.sql").into_sql_str();
+    let heads = include_str!("../../../../../migrations/sqlite/0008_ledger_heads.sql").into_sql_str();
+    let usage = include_str!("../../../../../migrations/sqlite/0009_device_usage.sql").into_sql_str();
+    Migrator::with_migrations(vec![
+        Migration::new(1, "spine".into(), MigrationType::Simple, spine, false),
+        Migration::new(2, "trust vector".into(), MigrationType::Simple, vector, false),
+        Migration::new(3, "evidence".into(), MigrationType::Simple, evidence, false),
+        Migration::new(4, "assignments".into(), MigrationType::Simple, assignments, false),
+        Migration::new(5, "policy envelopes".into(), MigrationType::Simple, envelopes, false),
+        Migration::new(6, "device identity".into(), MigrationType::Simple, identity, false),
+        Migration::new(7, "withdrawn by".into(), MigrationType::Simple, withdrawn, false),
+        Migration::new(8, "ledger heads".into(), MigrationType::Simple, heads, false),
+        Migration::new(9, "device usage".into(), MigrationType::Simple, usage, false),
+    ])
+}
+
+/// Connections that read; each has a thread and a cache of 1 MiB.
+const READERS_MAX: u32 = 4;
+
+/// How long a read waits for a connection before it is refused.
+const READ_WAIT_MAX: Duration = Duration::from_secs(5);
