@@ -38,9 +38,9 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("parts", &["parts"]),
     ("doors", &["door"]),
     ("what follows commits", &["follow"]),
-    ("use cases", &["attest", "ear", "enroll", "entry", "fate", "grant", "label", "policy"]),
+    ("use cases", &["attest", "ear", "enroll", "entry", "fate", "grant", "label", "ledger", "policy"]),
     ("what is in force", &["in_force", "archive", "keys", "device"]),
-    ("store", &["store", "ledger"]),
+    ("store", &["store"]),
 ];
 
 /// Arrows that run up all the same, each with its reason.

@@ -227,7 +227,7 @@ fn general_name(name: &GeneralName<'_>) -> String {
         GeneralName::DNSName(name) => format!("DNS:{name}"),
         GeneralName::RFC822Name(name) => format!("email:{name}"),
         GeneralName::IPAddress(octets) => match **octets {
-            [a, b, c, d] => format!("IP:{}", std::net::Ipv4Addr::new(a, b, c, d)),
+            [a, b, c, d] => format!("IP:{}", core::net::Ipv4Addr::new(a, b, c, d)),
             ref octets => format!("IP:{}", data_encoding::HEXLOWER.encode(octets)),
         },
         GeneralName::DirectoryName(name) => format!("directory:{name}"),

@@ -138,7 +138,7 @@ impl Store {
         .bind(stored(now.0))
         .fetch_optional(&self.readers)
         .await?;
-        row.map(|row| Ok(row.try_get("device_id")?)).transpose()
+        row.map(|row| row.try_get("device_id")).transpose()
     }
 
     /// Every certificate a revocation list made now has to name, and the list's current number.

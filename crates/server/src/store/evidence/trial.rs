@@ -55,7 +55,7 @@ impl Store {
         )
         .fetch_all(&self.readers)
         .await?;
-        rows.iter().map(|row| Ok(row.try_get("labels")?)).collect()
+        rows.iter().map(|row| row.try_get("labels")).collect()
     }
 
     /// The next pieces behind a place, at most `limit`.
