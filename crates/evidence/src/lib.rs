@@ -11,7 +11,7 @@ pub mod digest;
 pub mod ima;
 pub mod read;
 pub mod request;
-pub(crate) mod text;
+pub mod text;
 pub mod time;
 pub mod tpm;
 pub mod verify;

@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 
 /// The text with control, format and other unprintable characters escaped.
-pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(must_escape) {
+pub fn escaped(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_unprintable) {
         return Cow::Borrowed(text);
     }
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {
-        if must_escape(character) {
+        if is_unprintable(character) {
             line.extend(character.escape_debug());
         } else {
             line.push(character);
@@ -18,8 +18,9 @@ pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
     Cow::Owned(line)
 }
 
-/// What Rust's own debug form escapes, but for quotes and backslashes, which harm nobody.
-fn must_escape(character: char) -> bool {
+/// Whether a character does not print, moves a cursor or turns the direction of a line: what Rust's own debug form
+/// escapes, but for quotes and backslashes, which harm nobody.
+pub fn is_unprintable(character: char) -> bool {
     !matches!(character, '"' | '\'' | '\\') && character.escape_debug().len() > 1
 }
 

@@ -1,5 +1,8 @@
 //! What appraisal says: tiers and findings.
 
+use std::borrow::Cow;
+
+use assay_evidence::text::escaped;
 use assay_evidence::{Check, Failure};
 use serde::{Serialize, Serializer};
 
@@ -69,6 +72,17 @@ impl Finding {
             found: failure.found.clone(),
             message: sentence::of_failure(failure),
         }
+    }
+
+    /// The finding with nothing in it that does not print: what it is about, and what was found, are an attacker's words.
+    pub(crate) fn fit_to_show(mut self) -> Self {
+        let Finding { check: _, tier: _, claim, expected, found, message } = &mut self;
+        for text in [claim, expected, found, message] {
+            if let Cow::Owned(escaped) = escaped(text) {
+                *text = escaped;
+            }
+        }
+        self
     }
 
     /// What verification noted and left to whoever reads it, in words.

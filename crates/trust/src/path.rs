@@ -1,10 +1,12 @@
 //! Paths as policies and findings write them.
 //!
 //! A measured path is bytes. In text, a backslash, a control character and a byte that is not UTF-8 are written
-//! as `\\` and `\xNN`, so that text and bytes stand for each other exactly and nothing reaches a terminal raw.
+//! as `\\` and `\xNN`, and so is what does not print or turns the direction of a line, so that text and bytes stand for each other exactly and nothing reaches a terminal raw.
 
 use std::borrow::Cow;
 use std::fmt::Write;
+
+use assay_evidence::text::is_unprintable;
 
 /// The text of a path.
 pub fn to_text(path: &[u8]) -> Cow<'_, str> {
@@ -38,8 +40,9 @@ fn escape_bytes(text: &mut String, bytes: &[u8]) {
     }
 }
 
+/// What starts an escape, and what does not print or changes the direction of what follows it.
 fn must_escape(character: char) -> bool {
-    character.is_control() || character == '\\'
+    character == '\\' || is_unprintable(character)
 }
 
 /// The path of a text, or `None` where a backslash starts no escape.
@@ -82,6 +85,8 @@ mod tests {
         check(b"/a\\b", "/a\\\\b");
         check(b"/a\\\\", "/a\\\\\\\\");
         check(b"/\xff\x1b[2J", "/\\xff\\x1b[2J");
+        check("/gpj.\u{202e}exe".as_bytes(), "/gpj.\\xe2\\x80\\xaeexe");
+        check("/it's \"x\"".as_bytes(), "/it's \"x\"");
     }
 
     #[test]

@@ -10,8 +10,8 @@ use crate::pattern::Pattern;
 #[cfg(feature = "rego")]
 use crate::policy::RegoSection;
 use crate::policy::{
-    Alternative, Bank, BootSection, ClockSection, Demand, EndorsementSection, ImaSection, PcrSection, Policy,
-    PolicyError, Recovery, Weight,
+    Alternative, Bank, BootSection, ClockSection, Coverage, Demand, EndorsementSection, ImaSection,
+    PcrSection, Policy, PolicyError, Recovery, Weight,
 };
 use crate::region::RegionList;
 use crate::signature_memory::SignatureMemory;
@@ -26,6 +26,7 @@ pub struct CompiledPolicy {
     evidence_age_max_seconds: u64,
     recovery: Recovery,
     location: Option<RegionList>,
+    coverage: Coverage,
     pub(crate) boots: Vec<BootReference>,
     pub(crate) ima: Option<FileReference>,
     pub(crate) endorsement: EndorsementSection,
@@ -75,6 +76,7 @@ impl CompiledPolicy {
             boots: std::iter::once(own).chain(alternatives).collect(),
             citation: policy.citation(),
             digest: policy.digest(),
+            coverage: Coverage::of(&policy),
             name: policy.name,
             version: policy.version,
             evidence_age_max_seconds: policy.freshness.evidence_age_max_seconds,
@@ -106,6 +108,11 @@ impl CompiledPolicy {
     /// Identifies its exact meaning.
     pub fn digest(&self) -> Digest {
         self.digest
+    }
+
+    /// What it covers of a device, and what not.
+    pub fn coverage(&self) -> &Coverage {
+        &self.coverage
     }
 
     /// Seconds for which an affirming result carries trust.

@@ -1,6 +1,20 @@
 //! Findings in words: what is wrong, and what an operator can do about it.
 
+use std::borrow::Cow;
+
 use assay_evidence::{Check, Failure};
+
+/// A word as a shell reads it again: paths are of an attacker's choice, and stand in commands that are there to be pasted.
+pub(crate) fn quoted(word: &str) -> Cow<'_, str> {
+    let plain = |c: char| {
+        c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | '+' | ':' | ',' | '@' | '%')
+    };
+    // A shell takes a leading dash for nothing special, but the program that is called would take it for an option.
+    if !word.is_empty() && !word.starts_with('-') && word.chars().all(plain) {
+        return Cow::Borrowed(word);
+    }
+    Cow::Owned(format!("'{}'", word.replace('\'', "'\\''")))
+}
 
 /// A failure of verification, as a sentence.
 pub(crate) fn of_failure(failure: &Failure) -> String {
@@ -119,5 +133,23 @@ fn words(check: Check) -> (&'static str, &'static str) {
         | Check::RegoPolicy
         | Check::PolicyPresent => ("The policy is not met", "Change the device, or the policy."),
         _ => ("A check did not hold", RESEND),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_of_any_kind_is_one_word_of_a_command() {
+        let check = |word, expected| assert_eq!(quoted(word), expected);
+        check("/usr/bin/env", "/usr/bin/env");
+        check("/opt/a b", "'/opt/a b'");
+        check("/tmp/x; rm -rf ~", "'/tmp/x; rm -rf ~'");
+        check("/tmp/$(reboot)`id`", "'/tmp/$(reboot)`id`'");
+        check("/it's", "'/it'\\''s'");
+        check("-rf", "'-rf'");
+        check("", "''");
+        check("/a\\x0ab", "'/a\\x0ab'");
     }
 }

@@ -55,9 +55,21 @@ pub struct TrustVector {
 /// What was judged at all; nothing is affirmed of the rest.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Judged {
-    pub(crate) executables: bool,
+    pub(crate) executables: Executables,
     pub(crate) configuration: bool,
     pub(crate) hardware: bool,
+}
+
+/// Which of the programs of a device were judged.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum Executables {
+    /// Not all of what booted.
+    #[default]
+    None,
+    /// What booted.
+    Boot,
+    /// What booted, and what ran since.
+    BootAndFiles,
 }
 
 impl TrustVector {
@@ -68,7 +80,11 @@ impl TrustVector {
         let mut vector = TrustVector {
             instance_identity: AFFIRMED,
             configuration: affirmed(judged.configuration),
-            executables: affirmed(judged.executables),
+            executables: match judged.executables {
+                Executables::BootAndFiles => AFFIRMED,
+                Executables::Boot => BOOT_AFFIRMED,
+                Executables::None => NOT_JUDGED,
+            },
             hardware: affirmed(judged.hardware),
             ..TrustVector::default()
         };
@@ -148,6 +164,8 @@ impl TrustVector {
 const NOT_JUDGED: TrustClaim = TrustClaim(0);
 /// Recognised and approved.
 const AFFIRMED: TrustClaim = TrustClaim(2);
+/// Of executables, those during the boot alone.
+const BOOT_AFFIRMED: TrustClaim = TrustClaim(3);
 /// Recognised as unsafe, or not recognised.
 const WARNED: i8 = 32;
 /// Known to be bad by the policy.

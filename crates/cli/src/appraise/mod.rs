@@ -228,6 +228,7 @@ impl Verdict {
             "integrity": if self.is_accepted { "accept" } else { "reject" },
             "tier": self.tier(args),
             "findings": self.findings().collect::<Vec<_>>(),
+            "open": self.result.open_rows(),
             "policy": self.result.policy().map(|(name, version)| json!({ "name": name, "version": version })),
             "at": self.at.to_string(),
             "changes": self.changes,
@@ -274,6 +275,13 @@ impl Verdict {
         }
         for finding in self.findings() {
             crate::output::out!("\n  {}  {}\n    {}", finding.tier, finding.check, finding.message);
+        }
+        let open: Vec<&str> = self.result.open_rows().iter().map(|covered| covered.row.name()).collect();
+        if !open.is_empty() {
+            crate::output::out!(
+                "\n  open       {} (assay policy lint says what that means)",
+                open.join(", ")
+            );
         }
         if let (Some(since), Some(changes)) = (&args.since, &self.changes) {
             print_changes(since, changes);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use assay_trust::Policy;
-use assay_trust::policy::Remark;
+use assay_trust::policy::{Coverage, Remark};
 use serde_json::json;
 
 use super::lint::line;
@@ -39,7 +39,7 @@ impl Destination {
         if self.json {
             return output::json(&json!({
                 "file": self.output, "name": policy.name, "version": policy.version, "pcrs": pcrs, "files": files,
-                "remarks": remarks,
+                "remarks": remarks, "coverage": Coverage::of(policy),
             }));
         }
         let file = self.output.display().to_string();
@@ -47,6 +47,7 @@ impl Destination {
         for remark in remarks {
             output::out!("{}", line(&file, remark));
         }
+        output::out!("\n{}", Coverage::of(policy));
         Ok(())
     }
 }

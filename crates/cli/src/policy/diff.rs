@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use assay_trust::Policy;
-use assay_trust::policy::{Change, Effect, diff};
+use assay_trust::policy::{Change, Coverage, Effect, diff};
 use serde_json::json;
 
 use super::text;
@@ -40,7 +40,11 @@ fn compare(args: &Args) -> Result<bool> {
     let (from, to) = (text::read(&args.from)?, text::read(&args.to)?);
     let changes = diff(&from, &to);
     if args.json {
-        output::json(&json!({ "from": from.citation(), "to": to.citation(), "changes": changes }))?;
+        let coverage = json!({ "from": Coverage::of(&from), "to": Coverage::of(&to) });
+        let answer = json!({
+            "from": from.citation(), "to": to.citation(), "changes": changes, "coverage": coverage,
+        });
+        output::json(&answer)?;
     } else {
         print(&from, &to, &changes);
     }
@@ -68,6 +72,7 @@ fn print(from: &Policy, to: &Policy, changes: &[Change]) {
         .map(|(effect, count)| format!("{count} {effect}"))
         .collect();
     output::out!("\n{} → {}: {}", from.citation(), to.citation(), counts.join(", "));
+    output::out!("\n{} covers\n{}", to.citation(), Coverage::of(to));
 }
 
 /// More than anyone reads in a terminal.

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use assay_trust::policy::{Import, POLICY_BYTES_MAX};
+use anyhow::{Context, Result, bail};
+use assay_trust::policy::{Import, POLICY_BYTES_MAX, Severity};
 
 use super::destination::Destination;
 use super::lint::line;
@@ -24,6 +24,9 @@ pub struct Args {
     keylime_refstate: Option<PathBuf>,
     #[command(flatten)]
     to: Destination,
+    /// Write the policy though some of what Keylime's says is lost in it; each loss is still said.
+    #[arg(long)]
+    lossy: bool,
     /// What to call it.
     #[arg(long, default_value = "imported")]
     name: String,
@@ -46,10 +49,18 @@ pub fn run(args: &Args) -> Result<()> {
         import.reference_state(&read(path)?).with_context(|| path.display().to_string())?;
     }
     let (policy, remarks) = import.finish();
-    if policy.is_err() {
+    let losses = remarks.iter().filter(|remark| remark.severity == Severity::Error).count();
+    let is_lost = losses > 0 && !args.lossy;
+    if policy.is_err() || is_lost {
         remarks.iter().for_each(|remark| eprintln!("{}", line("import", remark)));
     }
-    args.to.write(&policy.context("nothing of it makes a usable policy")?, &remarks)
+    let policy = policy.context("nothing of it makes a usable policy")?;
+    if is_lost {
+        bail!(
+            "{losses} of its demands would be lost, so nothing is written: see above, or give --lossy to go without them"
+        );
+    }
+    args.to.write(&policy, &remarks)
 }
 
 fn read(path: &Path) -> Result<String> {

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use assay_trust::policy::{Remark, review};
+use assay_trust::Policy;
+use assay_trust::policy::{Coverage, Remark, review};
 use serde_json::json;
 
 use super::text;
@@ -22,8 +23,7 @@ pub struct Args {
 
 /// Runs the verb.
 pub fn run(args: &Args) -> ExitCode {
-    let remarks = text::read_payload(&args.file).map(|text| review(&text));
-    match remarks.and_then(|remarks| print(args, &remarks).map(|()| remarks.is_empty())) {
+    match text::read_payload(&args.file).and_then(|text| print(args, &text)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -33,17 +33,26 @@ pub fn run(args: &Args) -> ExitCode {
     }
 }
 
-fn print(args: &Args, remarks: &[Remark]) -> Result<()> {
+/// Whether nothing speaks against it.
+fn print(args: &Args, text: &str) -> Result<bool> {
+    let remarks = review(text);
+    // Of a policy that cannot be used there is nothing to say.
+    let coverage = Policy::from_text(text).ok().map(|policy| Coverage::of(&policy));
+    let is_good = remarks.is_empty();
     if args.json {
-        return output::json(&json!({ "file": args.file, "ok": remarks.is_empty(), "remarks": remarks }));
+        let answer = json!({ "file": args.file, "ok": is_good, "remarks": remarks, "coverage": coverage });
+        return output::json(&answer).map(|()| is_good);
     }
     if remarks.is_empty() {
         println!("{}: nothing speaks against it", args.file.display());
     }
-    for remark in remarks {
+    for remark in &remarks {
         println!("{}", line(&args.file.display().to_string(), remark));
     }
-    Ok(())
+    if let Some(coverage) = coverage {
+        print!("\n{coverage}");
+    }
+    Ok(is_good)
 }
 
 /// `policy.toml:12: warning: ima.exclude[1]: …`, as editors and compilers write places.

@@ -85,7 +85,11 @@ pub fn show(args: &ShowArgs) -> Result<()> {
         return output::json(&answer);
     }
     match (answer.get("text").and_then(Value::as_str), &args.device) {
-        (Some(text), _) => print!("{text}"),
+        (Some(text), _) => {
+            print!("{text}");
+            // Beside the text, which stays a policy that can be stored.
+            coverage(&answer).iter().for_each(|line| eprintln!("{line}"));
+        }
         (None, Some(device)) => {
             output::out!("No policy is in force for {device}, so nothing is granted to it.")
         }
@@ -95,6 +99,15 @@ pub fn show(args: &ShowArgs) -> Result<()> {
         ),
     }
     Ok(())
+}
+
+/// What a policy covers, as the server says, line by line.
+pub fn coverage(answer: &Value) -> Vec<String> {
+    let line = |covered: &Value| {
+        let text = |member| output::text(covered, member);
+        format!("{:<19} {:<7} {}", text("row"), text("cover"), text("meaning"))
+    };
+    output::list(answer, "coverage").iter().map(line).collect()
 }
 
 /// `base v3`.

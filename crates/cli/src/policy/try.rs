@@ -7,6 +7,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
+use super::list::coverage;
 use super::text;
 use super::whom::{Whom, query, whom};
 use crate::console::Asking;
@@ -127,6 +128,7 @@ fn print(report: &Value) {
     }
     print_causes(report);
     print_changes(report);
+    output::out!("\nthe policy covers\n{}", coverage(report).join("\n"));
 }
 
 fn print_causes(report: &Value) {

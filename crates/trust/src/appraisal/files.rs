@@ -6,21 +6,28 @@ use assay_evidence::ima::{Entry, Extension, SignatureFault};
 use assay_evidence::verify::{Claims, ImaClaims};
 use assay_evidence::{Check, Digest, HashAlgorithm};
 
+use super::demand::{AttestedFiles, Stand};
 use crate::finding::{Finding, Tier};
 use crate::path;
 use crate::policy::{Demand, Weight};
 use crate::reference::{CompiledPolicy, FileReference, Signers};
+use crate::sentence::quoted;
 
 /// Judges the list; answers how many entries of this boot are good without a gap.
 pub(super) fn judge(policy: &CompiledPolicy, claims: &Claims, findings: &mut Vec<Finding>) -> u64 {
-    let Some(ima) = claims.ima() else {
-        if policy.ima.as_ref().is_some_and(|reference| reference.list == Demand::Required) {
-            findings.push(missing_list(policy));
-        }
-        return 0;
+    findings.extend(claims.ima().and_then(undecided));
+    let Some(reference) = &policy.ima else { return claims.ima().map_or(0, ImaClaims::attested_total) };
+    let is_asked = reference.list == Demand::Required;
+    let missing = || missing_list(policy, claims.ima());
+    let ima = match Stand::of(is_asked, AttestedFiles::of(claims), findings, missing) {
+        Stand::Met(files) => files.claims(),
+        Stand::Unmet(_) => return 0,
+        // What there is of a list that nobody asks for is judged all the same.
+        Stand::NotAsked => match claims.ima() {
+            Some(ima) => ima,
+            None => return 0,
+        },
     };
-    findings.extend(undecided(ima));
-    let Some(reference) = &policy.ima else { return ima.attested_total() };
     if !is_strongly_attested(ima) {
         findings.push(weakly_attested(policy));
     }
@@ -136,6 +143,8 @@ impl<'a> Report<'a> {
     fn unlisted(&self, entry: &Entry<'_>, digest: Option<Digest>) -> Finding {
         let policy = self.policy.citation();
         let file = path::to_text(entry.path());
+        // What starts with a dash would be another option.
+        let argument = format!("{}{}", if file.starts_with('-') { '=' } else { ' ' }, quoted(&file));
         let found = digest.map_or_else(|| stated(entry), |digest| digest.to_string());
         let known = self.reference.digests_of(entry.path());
         let signed = match self.signers.judge(entry) {
@@ -151,14 +160,14 @@ impl<'a> Report<'a> {
         } else if known.is_empty() {
             let message = format!(
                 "`{file}` ({found}) is not in policy {policy}{signed}. If it belongs there, approve it with \
-                 `assay device approve DEVICE --file {file}`; if not, remove it and reboot the device."
+                 `assay device approve DEVICE --file{argument}`; if not, remove it and reboot the device."
             );
             (format!("a file of policy {policy}"), message)
         } else {
             let known = list(known);
             let message = format!(
                 "`{file}` ({found}) is not what policy {policy} lists for it ({known}){signed}. If it was updated, \
-                 approve it with `assay device approve DEVICE --file {file}`; if not, restore it and reboot the device."
+                 approve it with `assay device approve DEVICE --file{argument}`; if not, restore it and reboot the device."
             );
             (known, message)
         };
@@ -243,15 +252,31 @@ fn weakly_attested(policy: &CompiledPolicy) -> Finding {
     }
 }
 
-fn missing_list(policy: &CompiledPolicy) -> Finding {
+/// Without files that PCR 10 attests there is no list, however long the one is that was sent.
+fn missing_list(policy: &CompiledPolicy, ima: Option<&ImaClaims>) -> Finding {
+    let what = match ima {
+        None => "No IMA list was sent",
+        Some(ima) if ima.attested_total() == 0 => {
+            "PCR 10 attests no entry of the IMA list that was sent: the kernel never extended it, as when IMA started before the \
+             TPM's driver was there"
+        }
+        Some(_) => {
+            "PCR 10 attests no file of the IMA list, only its first entry, boot_aggregate: the kernel measured nothing"
+        }
+    };
+    let then = match ima {
+        Some(ima) if ima.attested_total() == 0 => "build the TPM's driver into the kernel",
+        _ => "boot with ima_policy=tcb",
+    };
     Finding {
         check: Check::ImaPolicy,
         tier: Tier::Contraindicated,
         claim: "IMA list".to_owned(),
         expected: "a list that replays to PCR 10".to_owned(),
-        found: "none".to_owned(),
+        found: ima
+            .map_or_else(|| "none".to_owned(), |ima| format!("{} entries attested", ima.attested_total())),
         message: format!(
-            "No IMA list was sent, and policy {} requires one: boot with ima_policy=tcb, or set ima.list = \"optional\".",
+            "{what}, and policy {} requires a list: {then}, or set ima.list = \"optional\".",
             policy.citation()
         ),
     }

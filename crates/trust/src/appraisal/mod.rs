@@ -4,6 +4,7 @@
 
 mod boot;
 mod clock;
+mod demand;
 mod endorsement;
 mod files;
 mod pcr;
@@ -21,9 +22,10 @@ pub use endorsement::admit;
 pub(crate) use pcr::meaning;
 
 use crate::finding::{Finding, Tier};
-use crate::policy::Recovery;
-use crate::reference::CompiledPolicy;
-use crate::vector::{Judged, TrustVector};
+use crate::policy::{Cover, Coverage, Covered, Demand, Recovery, Row};
+use crate::reference::{BootReference, CompiledPolicy};
+use crate::vector::{Executables, Judged, TrustVector};
+use demand::{AttestedBoot, AttestedFiles, Stand};
 
 /// The verdict on one piece of evidence. Made by [`appraise`], [`reappraise_endorsement`] and [`refuse`] alone.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +39,7 @@ pub struct AttestationResult {
     counters: Option<BootCounters>,
     good_ima_entries: u64,
     vector: TrustVector,
+    open: Vec<Covered>,
 }
 
 impl AttestationResult {
@@ -85,6 +88,12 @@ impl AttestationResult {
         &self.vector
     }
 
+    /// What the policy leaves open, by choice or by oversight: a good result says nothing of it. Empty where no claims were
+    /// judged by a policy.
+    pub fn open_rows(&self) -> &[Covered] {
+        &self.open
+    }
+
     /// Adds what verification noted and no finding says yet. Notes can only make a result worse.
     #[must_use]
     pub fn with_notes(mut self, notes: &[Failure]) -> Self {
@@ -94,7 +103,7 @@ impl AttestationResult {
             }
             // Two accounts of one thing that differ are odd, whatever the policy; the rest nobody judged.
             let tier = if note.check == Check::ImaForms { Tier::Warning } else { Tier::None };
-            self.findings.push(Finding::from_note(note, tier));
+            self.findings.push(Finding::from_note(note, tier).fit_to_show());
             if self.tier != Tier::None {
                 self.tier = self.tier.max(tier);
             }
@@ -136,11 +145,7 @@ pub fn appraise(
     };
     // The gravest first; within a tier, the order of the sections.
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.tier));
-    let judged = Judged {
-        executables: policy.boots.iter().all(|boot| !boot.pcr.is_empty()) || policy.ima.is_some(),
-        configuration: true,
-        hardware: endorsement.is_some_and(|endorsement| endorsement.certificate().is_some()),
-    };
+    let judged = Judged::of(policy.coverage(), claims, endorsement);
     AttestationResult {
         at,
         tier: findings.first().map_or(Tier::Affirming, |finding| finding.tier.max(Tier::Affirming)),
@@ -150,7 +155,28 @@ pub fn appraise(
         counters: Some(claims.clock().counters()),
         good_ima_entries,
         vector: TrustVector::of_claims(judged, &findings),
-        findings,
+        open: policy.coverage().open().copied().collect(),
+        findings: findings.into_iter().map(Finding::fit_to_show).collect(),
+    }
+}
+
+impl Judged {
+    /// What a rule of the policy judged of what was attested: neither a rule without evidence affirms anything, nor evidence
+    /// without a rule.
+    fn of(coverage: &Coverage, claims: &Claims, endorsement: Option<&Endorsement>) -> Self {
+        let is_closed = |rows: &[Row]| rows.iter().all(|row| coverage.cover(*row) > Cover::Open);
+        let boot = is_closed(&[Row::BootLoader, Row::Kernel]);
+        let files = is_closed(&[Row::Files]) && AttestedFiles::of(claims).is_some();
+        Judged {
+            executables: match (boot, files) {
+                (true, true) => Executables::BootAndFiles,
+                (true, false) => Executables::Boot,
+                (false, _) => Executables::None,
+            },
+            configuration: is_closed(&[Row::Keys, Row::CommandLine]),
+            hardware: is_closed(&[Row::Endorsement])
+                && endorsement.is_some_and(|endorsement| endorsement.certificate().is_some()),
+        }
     }
 }
 
@@ -160,6 +186,7 @@ fn judge_boots(policy: &CompiledPolicy, claims: &Claims) -> Vec<Finding> {
     let mut nearest: Option<Vec<Finding>> = None;
     for reference in &policy.boots {
         let mut findings = Vec::new();
+        judge_log(reference, claims, &mut findings);
         pcr::judge(reference, claims, &mut findings);
         boot::judge(reference, claims, &mut findings);
         let objections = objections(&findings);
@@ -171,6 +198,15 @@ fn judge_boots(policy: &CompiledPolicy, claims: &Claims) -> Vec<Finding> {
         }
     }
     nearest.unwrap_or_default()
+}
+
+/// A log that is there has to show a boot. One that is not there is told with the rest of the boot.
+fn judge_log(reference: &BootReference, claims: &Claims, findings: &mut Vec<Finding>) {
+    let is_asked = reference.boot.event_log == Demand::Required && claims.boot().is_some();
+    let missing = || demand::empty_log(reference.citation());
+    match Stand::of(is_asked, AttestedBoot::of(claims), findings, missing) {
+        Stand::Met(_) | Stand::Unmet(_) | Stand::NotAsked => {}
+    }
 }
 
 /// How much speaks against a boot: findings that refuse it, then those that warn.
@@ -194,13 +230,14 @@ fn unjudged(claims: &Claims, at: UnixTime) -> AttestationResult {
     AttestationResult {
         at,
         tier: Tier::None,
-        findings: std::iter::once(finding).chain(undecided).collect(),
+        findings: std::iter::once(finding).chain(undecided).map(Finding::fit_to_show).collect(),
         policy: None,
         evidence_age_max_seconds: 0,
         recovery: Recovery::Automatic,
         counters: Some(claims.clock().counters()),
         good_ima_entries: 0,
         vector: TrustVector::default(),
+        open: Vec::new(),
     }
 }
 
@@ -224,7 +261,8 @@ pub fn reappraise_endorsement(
         counters: None,
         good_ima_entries: 0,
         vector: TrustVector::of_claims(judged, &findings),
-        findings,
+        open: Vec::new(),
+        findings: findings.into_iter().map(Finding::fit_to_show).collect(),
     })
 }
 
@@ -236,7 +274,7 @@ pub fn refuse(failures: &[Failure], policy: Option<&CompiledPolicy>, at: UnixTim
         tier: Tier::Contraindicated,
         findings: failures
             .iter()
-            .map(|failure| Finding::from_failure(failure, Tier::Contraindicated))
+            .map(|failure| Finding::from_failure(failure, Tier::Contraindicated).fit_to_show())
             .collect(),
         policy: policy.map(|policy| (policy.name().to_owned(), policy.version())),
         evidence_age_max_seconds: 0,
@@ -244,5 +282,6 @@ pub fn refuse(failures: &[Failure], policy: Option<&CompiledPolicy>, at: UnixTim
         counters: None,
         good_ima_entries: 0,
         vector: TrustVector::of_failures(),
+        open: Vec::new(),
     }
 }

@@ -7,7 +7,8 @@ use std::fmt;
 use serde::Serialize;
 
 use super::alternative::{Boot, Boots};
-use super::choice::Demanded;
+use super::choice::{Demanded, word};
+use super::coverage::{Cover, Coverage, Row};
 use super::list::{List, Lists, Role};
 use super::section::Section;
 use super::{Field, Policy};
@@ -61,7 +62,25 @@ pub fn diff(from: &Policy, to: &Policy) -> Vec<Change> {
         diff_section(old, new, &manufacturers(from, to), &mut changes);
     }
     diff_boots(&Boots::of(from), &Boots::of(to), &mut changes);
+    diff_coverage(&Coverage::of(from), &Coverage::of(to), &mut changes);
     changes
+}
+
+/// A row that opens lets in more than any one field says, since what other fields demand may have stood on it.
+fn diff_coverage(from: &Coverage, to: &Coverage, changes: &mut Vec<Change>) {
+    for row in Row::ALL {
+        let (old, new) = (from.cover(row), to.cover(row));
+        let effect = match (old, new) {
+            (Cover::Open, Cover::Ruled | Cover::Pinned) => Effect::Stricter,
+            (Cover::Ruled | Cover::Pinned, Cover::Open) => Effect::Looser,
+            _ => continue,
+        };
+        changes.push(Change {
+            field: Field::of(["coverage", &word(row)]),
+            effect,
+            value: format!("{old} → {new}"),
+        });
+    }
 }
 
 /// Boots are accepted each as a whole. A single one that takes another's place is told field by field; of several, which
@@ -203,7 +222,8 @@ mod tests {
     }
 
     fn check(to: &str, expected: &[(&str, Effect, &str)]) {
-        let changes = diff(&policy(A), &policy(to));
+        let mut changes = diff(&policy(A), &policy(to));
+        changes.retain(|change| !change.field.starts_with("coverage"));
         let said: Vec<_> =
             changes.iter().map(|c| (c.field.to_string(), c.effect, c.value.as_str())).collect();
         let wanted: Vec<_> =
@@ -239,6 +259,44 @@ mod tests {
                 ("boot.dbx_contains", Effect::Stricter, &format!("sha256:{value}")),
             ],
         );
+    }
+
+    #[test]
+    fn a_row_that_opens_is_looser() {
+        let pins = "[pcr.sha256]\n\"4\" = [\"AA\"]\n\"8\" = [\"AA\"]\n";
+        let (closed, open) =
+            (policy(&format!("{A}{pins}")), policy(&format!("{A}{}", pins.replace("\"4\"", "\"5\""))));
+        let rows = |from, to| {
+            let changes = diff(from, to).into_iter().filter(|change| change.field.starts_with("coverage"));
+            changes.map(|change| (change.field.to_string(), change.effect)).collect::<Vec<_>>()
+        };
+        let names = ["boot-loader", "kernel", "command-line", "files"];
+        let expected = |effect| names.map(|row| (format!("coverage.{row}"), effect)).to_vec();
+        assert_eq!(rows(&closed, &open), expected(Effect::Looser));
+        assert_eq!(rows(&open, &closed), expected(Effect::Stricter));
+    }
+
+    /// Pairs that were once called the same or stricter though more is accepted.
+    #[test]
+    fn what_accepts_more_in_one_place_and_less_in_another_is_looser() {
+        let looser = |from: &str, to: &str| {
+            let effects: Vec<_> =
+                diff(&policy(from), &policy(to)).iter().map(|change| change.effect).collect();
+            assert!(effects.contains(&Effect::Looser) || effects.contains(&Effect::Allowed), "{from} → {to}");
+        };
+        let boot = |lines: &str| format!("{A}[boot]\n{lines}\n");
+        looser(
+            &boot("kernel_command_lines = [\"/k-* ro\"]"),
+            &boot("kernel_command_line_patterns = [\"/k-* ro\"]"),
+        );
+        looser(
+            &boot("applications = [\"sha256:AA\"]"),
+            &boot("applications = [\"sha256:AA\"]\nkernels = [\"sha256:BB\"]"),
+        );
+        let vouched = |kind: &str| format!("{A}[endorsement]\nrequired = \"{kind}\"\nek_sha256 = [\"AA\"]\n");
+        looser(&vouched("allowlist"), &vouched("certificate"));
+        looser(&vouched("certificate"), &vouched("allowlist"));
+        looser(&vouched("both"), &vouched("either"));
     }
 
     #[test]

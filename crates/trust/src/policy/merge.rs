@@ -229,7 +229,10 @@ mod tests {
         #[test]
         fn what_is_listed_stays_and_no_demand_is_loosened(a in policies(), b in policies()) {
             let merged = merge(&a.name, &[a.clone(), b]).unwrap().policy;
-            let taken = diff(&a, &merged).into_iter().find(|c| matches!(c.effect, Effect::Refused | Effect::Looser));
+            // What the other's boots leave open is open in the merge.
+            let of_boots = |c: &crate::policy::Change| c.field.starts_with("coverage");
+            let mut changes = diff(&a, &merged).into_iter().filter(|c| !of_boots(c));
+            let taken = changes.find(|c| matches!(c.effect, Effect::Refused | Effect::Looser));
             prop_assert_eq!(taken, None);
         }
 

@@ -3,22 +3,25 @@
 //! An unknown word is refused, and what is left out takes the strict choice. Each section is a file of `section/`, with
 //! everything that is asked of it; what goes over all sections are folds over these: `lint.rs` finds what is well-formed
 //! but useless, `review.rs` reads a policy as a critical colleague would, `diff.rs` and `merge.rs` hold policies against
-//! each other. `text.rs` reads and writes the whole; `import` reads policies of Keylime; `signed.rs` opens signed ones.
+//! each other, and `coverage.rs` says what a policy covers of a device. `text.rs` reads and writes the whole; `import` reads policies of Keylime; `signed.rs` opens signed ones.
 
 mod alternative;
 mod choice;
+mod coverage;
 mod diff;
 mod import;
 mod keys;
 mod lint;
 mod list;
 mod merge;
+mod open_rows;
 mod remark;
 mod review;
 #[cfg(test)]
 pub(crate) mod sample;
 mod section;
 mod signed;
+mod suspicion;
 mod text;
 mod unique;
 
@@ -28,6 +31,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use alternative::Boot;
 pub use alternative::{Alternative, BOOTS_MAX};
 pub use choice::{Demand, Weight};
+pub use coverage::{Cover, Coverage, Covered, Row};
 pub use diff::{Change, Effect, diff};
 pub use import::{Import, ImportError};
 pub use keys::{Bank, Pcr};

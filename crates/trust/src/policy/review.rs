@@ -4,24 +4,38 @@
 use toml::de::{DeTable, DeValue};
 
 use super::remark::{Notes, Step};
-use super::{Field, Remark, text};
+use super::{Field, Policy, Remark, open_rows, text};
 
 /// Everything worth saying about a policy's text, by line. An empty answer is a policy that nothing speaks against.
 pub fn review(policy_text: &str) -> Vec<Remark> {
+    answers(policy_text, &[by_section, open_rows::review])
+}
+
+/// What is asked of a policy as a whole.
+type Question = fn(&Policy, &mut Notes<'_>);
+
+fn answers(policy_text: &str, questions: &[Question]) -> Vec<Remark> {
     let policy = match text::parse(policy_text) {
         Ok(policy) => policy,
         Err(error) => return vec![Remark::from(&error)],
     };
     let mut remarks: Vec<Remark> = policy.lint().iter().map(Remark::from).collect();
+    // What a policy that cannot be used would leave open is not worth a word.
+    let questions = if remarks.is_empty() { questions } else { questions.get(..1).unwrap_or_default() };
     let mut notes = Notes::new(&mut remarks);
-    policy.sections().into_iter().for_each(|section| section.review(&policy.pcr, &mut notes));
+    questions.iter().for_each(|ask| ask(&policy, &mut notes));
+    add_lines(policy_text, &mut remarks);
+    // What is about the whole comes after what is about a line.
+    remarks.sort_by_key(|remark| (remark.line.is_none(), remark.line, remark.severity));
+    remarks
+}
+
+fn by_section(policy: &Policy, notes: &mut Notes<'_>) {
+    policy.sections().into_iter().for_each(|section| section.review(&policy.pcr, notes));
     for (number, boot) in policy.boots().skip(1).enumerate() {
         let mut notes = notes.under(Field::of(["alternative"]).at(number));
         boot.sections().into_iter().for_each(|section| section.review(boot.pcr, &mut notes));
     }
-    add_lines(policy_text, &mut remarks);
-    remarks.sort_by_key(|remark| (remark.line, remark.severity));
-    remarks
 }
 
 /// JSON keeps no places; TOML has them in its tree.
@@ -66,8 +80,8 @@ mod tests {
 
     /// The remarks of a policy that starts with a good file in line 4.
     fn check(lines: &str, expected: &[(Option<usize>, Severity, &str, &str)]) {
-        let policy = format!("{GOOD}\"/bin/a\" = [\"sha256:{}\"]\n{lines}", "ab".repeat(32));
-        let remarks = review(&policy);
+        let policy = format!("{GOOD}\"/bin/a\" = [\"sha256:{}\"]\n{lines}", "1ab2".repeat(16));
+        let remarks = answers(&policy, &[by_section]);
         let said: Vec<_> = remarks.iter().map(|r| (r.line, r.severity, r.field.to_string())).collect();
         let wanted: Vec<_> = expected
             .iter()
@@ -86,13 +100,46 @@ mod tests {
     #[test]
     fn nothing_speaks_against_a_good_policy() {
         check("", &[]);
+        assert_eq!(review(&complete()), []);
+    }
+
+    /// A policy that covers the chain from firmware to files.
+    fn complete() -> String {
+        let value = "1ab2".repeat(16);
+        let pins = [0, 2, 4, 7, 8, 9].map(|index| format!("\"{index}\" = [\"{value}\"]\n"));
+        format!("{GOOD}\"/bin/a\" = [\"sha256:{value}\"]\n[pcr.sha256]\n{}", pins.concat())
+    }
+
+    #[test]
+    fn rows_that_a_reader_would_think_closed_are_named() {
+        let open = |policy: &str| {
+            let remarks = review(policy);
+            assert!(remarks.iter().all(|remark| remark.severity == Severity::Warning), "{remarks:?}");
+            remarks.iter().map(|remark| remark.field.to_string()).collect::<Vec<_>>()
+        };
+        let without = |index: &str| {
+            complete()
+                .lines()
+                .filter(|line| !line.starts_with(&format!("\"{index}\"")))
+                .fold(String::new(), |text, line| text + line + "\n")
+        };
+        // The list of files is worth what the kernel is worth, and that what it is started by.
+        assert_eq!(open(&without("4")), ["ima", ""]);
+        assert_eq!(open(&without("8")), ["ima", ""]);
+        assert_eq!(open(&without("0")), [""]);
+        let line = format!("{}[boot]\nkernel_command_lines = [\"/k ro\"]\n", without("4"));
+        assert_eq!(open(&line), ["ima", "boot.kernel_command_lines", ""]);
+        assert_eq!(
+            open(&format!("{}[boot]\ndbx_entries_min = 3\n", without("7"))),
+            ["boot.dbx_entries_min", ""]
+        );
     }
 
     #[test]
     fn files_that_never_count_are_named() {
-        let digest = "cd".repeat(32);
+        let digest = "3cd4".repeat(16);
         warns(
-            &format!("\"/b\" = [\"sha1:{}\"]\n", "cd".repeat(20)),
+            &format!("\"/b\" = [\"sha1:{}\"]\n", "3cd4".repeat(10)),
             5,
             "ima.allow.\"/b\"",
             "none of its digests",
@@ -123,7 +170,13 @@ mod tests {
         ] {
             warns(&format!("[ima]\nexclude = [\"/srv/x\",\n\"{pattern}\"]\n"), 7, "ima.exclude[1]", tree);
         }
-        warns("[ima]\nexclude = [\"/bin/a\"]\n", 4, "ima.allow.\"/bin/a\"", "any content");
+        check(
+            "[ima]\nexclude = [\"/bin/a\"]\n",
+            &[
+                (Some(4), Severity::Warning, "ima.allow.\"/bin/a\"", "any content"),
+                (Some(6), Severity::Warning, "ima.exclude[0]", "/bin/"),
+            ],
+        );
         check("[ima]\nexclude = [\"/var/log/\", \"/home/*/.cache/\", \"/usr/lib/a/**.pyc\"]\n", &[]);
     }
 
@@ -131,7 +184,7 @@ mod tests {
     fn weak_choices_are_named() {
         warns("[endorsement]\nrequired = \"dangerous_none\"\n", 6, "endorsement.required", "software TPM");
         warns("[endorsement]\nstale_crl = \"ignore\"\n", 6, "endorsement.stale_crl", "withholds");
-        let ek = "ef".repeat(32);
+        let ek = "5ef6".repeat(16);
         warns(
             &format!("[endorsement]\nek_sha256 = [\"{ek}\"]\n"),
             6,
@@ -170,10 +223,10 @@ mod tests {
 
     #[test]
     fn pcrs_that_prove_nothing_are_named() {
-        let (value, zeros) = ("ab".repeat(32), "00".repeat(32));
+        let (value, zeros) = ("1ab2".repeat(16), "00".repeat(32));
         warns(&format!("[pcr.sha256]\n\"23\" = [\"{value}\"]\n"), 6, "pcr.sha256.23", "reset");
         warns(&format!("[pcr.sha256]\n\"7\" = [\"{zeros}\"]\n"), 6, "pcr.sha256.7", "zeros");
-        let sha1 = "ab".repeat(20);
+        let sha1 = "1ab2".repeat(10);
         warns(
             &format!("[pcr.sha256]\n\"7\" = [\"{value}\"]\n[pcr.sha1]\n\"4\" = [\"{sha1}\"]\n"),
             8,

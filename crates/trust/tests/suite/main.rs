@@ -5,6 +5,7 @@ mod alternatives;
 mod change;
 mod endorsement;
 mod redteam;
+mod weak_policies;
 
 use std::path::PathBuf;
 

@@ -2,13 +2,14 @@
 //!
 //! Rendered here, refreshed by a few lines of script that fetch the same fragment again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use askama::Template;
 use assay_evidence::time::UnixTime;
 use assay_identity::SpiffeId;
 use assay_trust::Status;
+use assay_trust::policy::Covered;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::{Html, IntoResponse, Redirect, Response};
@@ -37,6 +38,8 @@ struct Page {
 struct Fleet {
     /// Each policy in force, and for whom.
     policies: Vec<String>,
+    /// What each of them covers of a device.
+    coverages: Vec<PolicyCoverage>,
     attached: usize,
     tiles: Vec<Tile>,
     devices: Vec<DeviceRow>,
@@ -44,6 +47,11 @@ struct Fleet {
     more: u64,
     events: Vec<EventRow>,
     time: String,
+}
+
+struct PolicyCoverage {
+    citation: String,
+    rows: Vec<Covered>,
 }
 
 struct Tile {
@@ -146,6 +154,7 @@ impl Fleet {
             .collect();
         Ok(Fleet {
             policies: policies(server),
+            coverages: coverages(server),
             attached: server.registry.attached(),
             tiles: STATUSES
                 .iter()
@@ -197,6 +206,19 @@ fn policies(server: &Server) -> Vec<String> {
         policies.push(format!("{more} more"));
     }
     policies
+}
+
+/// The coverage of each policy in force, each once.
+fn coverages(server: &Server) -> Vec<PolicyCoverage> {
+    let in_force = server.policies.current();
+    let revisions: BTreeSet<u64> =
+        in_force.plan.assignments().iter().map(|assigned| assigned.revision).collect();
+    let compiled = revisions.into_iter().filter_map(|revision| in_force.compiled(revision));
+    let coverages = compiled.map(|policy| PolicyCoverage {
+        citation: policy.citation().to_owned(),
+        rows: policy.coverage().rows().to_vec(),
+    });
+    coverages.take(POLICIES_SHOWN_MAX).collect()
 }
 
 /// The start of the hash in a device's ID.
@@ -271,8 +293,16 @@ mod tests {
             attached: true,
         }];
         let (tiles, events) = (Vec::new(), Vec::new());
-        let fleet =
-            Fleet { policies: Vec::new(), attached: 1, tiles, devices, more: 0, events, time: String::new() };
+        let fleet = Fleet {
+            policies: Vec::new(),
+            coverages: Vec::new(),
+            attached: 1,
+            tiles,
+            devices,
+            more: 0,
+            events,
+            time: String::new(),
+        };
         let html = fleet.render().unwrap();
         assert!(!html.contains("<script>") && html.contains("a &#38; b"), "{html}");
     }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use assay_trust::Policy;
 use assay_trust::assignment::Plan;
 use assay_trust::labels::Selector;
-use assay_trust::policy::POLICY_BYTES_MAX;
+use assay_trust::policy::{Coverage, POLICY_BYTES_MAX};
 use axum::Json;
 use axum::extract::{FromRequest, Query, Request, State};
 use axum::http::StatusCode;
@@ -43,11 +44,16 @@ pub(super) async fn show(
             json!({
                 "name": policy.name, "version": policy.version, "text": policy.text, "revision": policy.revision,
                 "set_at": policy.set_at, "set_by": policy.set_by, "digest": policy.digest,
-                "signed": policy.envelope.is_some(),
+                "signed": policy.envelope.is_some(), "coverage": coverage(&policy.text),
             })
         },
     );
     Ok(Json(answer))
+}
+
+/// What the policy covers of a device; `None` for one of an earlier build that this one cannot read.
+fn coverage(text: &str) -> Option<Coverage> {
+    Policy::from_text(text).ok().map(|policy| Coverage::of(&policy))
 }
 
 async fn find_policy(server: &Server, which: Which) -> Result<Option<PolicyRecord>, Refusal> {

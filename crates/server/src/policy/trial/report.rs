@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use assay_evidence::time::UnixTime;
+use assay_trust::policy::Coverage;
 use assay_trust::{CompiledPolicy, Finding, Tier};
 use serde::Serialize;
 
@@ -57,6 +58,8 @@ struct Change {
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     policy: Name,
+    /// What the policy covers of a device, and what not.
+    coverage: Coverage,
     /// From when on recorded results were judged, beside each device's last evidence.
     since: Option<UnixTime>,
     /// Whom the policy would be for, as labels are written; empty: every device.
@@ -183,6 +186,7 @@ impl Tally {
         causes.sort_by_key(|cause| std::cmp::Reverse((cause.devices.len(), cause.results)));
         Report {
             policy: Name { name: policy.name().to_owned(), version: policy.version() },
+            coverage: policy.coverage().clone(),
             since: scope.since,
             selector: scope.selector.to_string(),
             devices,

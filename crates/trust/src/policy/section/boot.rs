@@ -1,6 +1,6 @@
 //! What the boot log must show. The log is judged only after it replayed to the quoted PCRs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use assay_evidence::{Digest, HashAlgorithm};
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,7 @@ use crate::pattern::LinePattern;
 use crate::policy::choice::Demanded;
 use crate::policy::list::{Lists, sorted, sorted_as_text, texts};
 use crate::policy::remark::Notes;
+use crate::policy::suspicion;
 use crate::policy::{Demand, Field, Pcr, PcrSection, PolicyError, unique};
 
 /// What the boot log must show.
@@ -96,8 +97,8 @@ impl Section for BootSection {
 
     fn review(&self, pcrs: &PcrSection, notes: &mut Notes<'_>) {
         let BootSection {
-            event_log: _,
-            secure_boot: _,
+            event_log,
+            secure_boot,
             kernel_command_lines,
             kernel_command_line_patterns,
             applications,
@@ -108,8 +109,10 @@ impl Section for BootSection {
             dbx_entries_min: _,
             events,
         } = self;
+        review_demands(*event_log, *secure_boot, notes);
         let field = Field::of(["boot", "kernel_command_lines"]);
         let lines = kernel_command_lines.as_deref().unwrap_or_default();
+        review_lines(&field, lines, notes);
         for (index, line) in lines.iter().enumerate() {
             if line.contains(['*', '^', '$']) {
                 notes.warn(
@@ -121,7 +124,16 @@ impl Section for BootSection {
         notes.repeated(field, lines);
         notes.repeated(Field::of(["boot", "firmware_versions"]), firmware_versions.iter().flatten());
         let patterns: Vec<String> = kernel_command_line_patterns.iter().map(ToString::to_string).collect();
-        notes.repeated(Field::of(["boot", "kernel_command_line_patterns"]), &patterns);
+        let field = Field::of(["boot", "kernel_command_line_patterns"]);
+        review_lines(&field, &patterns, notes);
+        for (index, word) in kernel_command_line_patterns.iter().map(suspicion::of_pattern).enumerate() {
+            let Some(word) = word else { continue };
+            notes.warn(
+                field.clone().at(index),
+                format!("{word:?} may be any argument, init=/bin/sh or ima_appraise=off as well: name it, as in root=*"),
+            );
+        }
+        notes.repeated(field, &patterns);
         for (name, digests) in [
             ("applications", applications.as_deref().unwrap_or_default()),
             ("kernels", kernels.as_deref().unwrap_or_default()),
@@ -196,20 +208,48 @@ impl Section for BootSection {
             events: _,
         } = self;
         let mut lists = Lists::default();
-        // Lines and patterns of lines are one list: the one that a line has to be in.
+        // Lines and patterns of lines are one list: the one that a line has to be in. A star in a line is a star.
         let texts_of_lines = kernel_command_lines.as_ref().map(texts);
-        let patterns = Some(texts(kernel_command_line_patterns)).filter(|patterns| !patterns.is_empty());
+        let patterns = kernel_command_line_patterns.iter().map(|pattern| format!("pattern {pattern}"));
+        let patterns = Some(patterns.collect()).filter(|patterns: &BTreeSet<String>| !patterns.is_empty());
         let lines = match (texts_of_lines, patterns) {
             (Some(lines), Some(patterns)) => Some(&lines | &patterns),
             (lines, patterns) => lines.or(patterns),
         };
         lists.restricts(Field::of(["boot", "kernel_command_lines"]), lines);
-        for (name, digests) in [("applications", applications), ("kernels", kernels), ("signers", signers)] {
+        // A kernel that is listed may be started as well as the applications, and one of them has to be.
+        let images = applications.as_ref().map(|images| texts(images.iter().chain(kernels.iter().flatten())));
+        lists.restricts(Field::of(["boot", "applications"]), images);
+        for (name, digests) in [("kernels", kernels), ("signers", signers)] {
             lists.restricts(Field::of(["boot", name]), digests.as_ref().map(texts));
         }
         lists.restricts(Field::of(["boot", "firmware_versions"]), firmware_versions.as_ref().map(texts));
         lists.demands(Field::of(["boot", "dbx_contains"]), dbx_contains);
         lists
+    }
+}
+
+fn review_demands(event_log: Demand, secure_boot: Demand, notes: &mut Notes<'_>) {
+    if event_log == Demand::Optional {
+        notes.warn(
+            Field::of(["boot", "event_log"]),
+            "a device that sends no boot log passes, whatever it booted: use \"required\"",
+        );
+    }
+    if secure_boot == Demand::Optional {
+        notes.warn(
+            Field::of(["boot", "secure_boot"]),
+            "a device passes on which Secure Boot is off and nothing checks what starts: use \"required\"",
+        );
+    }
+}
+
+/// Lines, or patterns of lines, that let in whoever is at the device.
+fn review_lines(field: &Field, lines: &[String], notes: &mut Notes<'_>) {
+    for (index, line) in lines.iter().enumerate() {
+        if let Some((word, what)) = suspicion::of_line(line) {
+            notes.warn(field.clone().at(index), format!("{word:?} {what}: leave it out"));
+        }
     }
 }
 

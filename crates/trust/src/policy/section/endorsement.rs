@@ -10,6 +10,7 @@ use super::{Join, Section};
 use crate::policy::choice::{Demanded, Ranked, Strictness, word};
 use crate::policy::list::{Lists, sorted, texts};
 use crate::policy::remark::Notes;
+use crate::policy::suspicion;
 use crate::policy::{Demand, Field, PcrSection, PolicyError, Weight};
 
 /// Who vouches for the TPM.
@@ -220,6 +221,14 @@ impl Section for EndorsementSection {
                 list,
                 "nothing asks for this list: set endorsement.required to \"both\", \"either\" or \"allowlist\"",
             );
+        }
+        for (index, EkSha256(digest)) in ek_sha256.iter().enumerate() {
+            if let Some(why) = suspicion::of_digest(digest) {
+                notes.warn(
+                    Field::of(["endorsement", "ek_sha256"]).at(index),
+                    format!("{} is no endorsement key: {why}", digest.to_hex()),
+                );
+            }
         }
         review_kind(*required, !vendor.is_empty(), notes);
         if *stale_crl == Weight::Ignore {

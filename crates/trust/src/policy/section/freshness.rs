@@ -34,8 +34,18 @@ impl Section for FreshnessSection {
         }
     }
 
-    fn review(&self, _pcr: &PcrSection, _notes: &mut Notes<'_>) {
-        let FreshnessSection { evidence_age_max_seconds: _ } = self;
+    fn review(&self, _pcr: &PcrSection, notes: &mut Notes<'_>) {
+        let FreshnessSection { evidence_age_max_seconds: seconds } = *self;
+        if seconds > EVIDENCE_AGE_USUAL_SECONDS {
+            notes.warn(
+                Field::of(["freshness", "evidence_age_max_seconds"]),
+                format!(
+                    "for {} minutes after its last good evidence a device is trusted, whatever becomes of it: use \
+                     {EVIDENCE_AGE_DEFAULT_SECONDS}, or {EVIDENCE_AGE_USUAL_SECONDS} at most",
+                    seconds / 60
+                ),
+            );
+        }
     }
 
     fn measures(&self) -> bool {
@@ -67,5 +77,7 @@ impl Join for FreshnessSection {
 
 /// Five missed attestations at one a minute.
 const EVIDENCE_AGE_DEFAULT_SECONDS: u64 = 300;
+/// An hour: a device that is taken over keeps its grants for as long.
+const EVIDENCE_AGE_USUAL_SECONDS: u64 = 3600;
 /// A week: longer is no freshness.
 pub(in crate::policy) const EVIDENCE_AGE_MAX_SECONDS: u64 = 7 * 24 * 3600;

@@ -12,6 +12,7 @@ use crate::pattern::Pattern;
 use crate::policy::choice::{Demanded, Ranked};
 use crate::policy::list::{Lists, join_option, sorted, sorted_as_text};
 use crate::policy::remark::Notes;
+use crate::policy::suspicion;
 use crate::policy::{Bank, Demand, Field, PcrSection, PolicyError, Weight, unique};
 
 /// What may have been measured at run time.
@@ -106,7 +107,7 @@ impl Section for Option<ImaSection> {
 
     fn review(&self, _pcr: &PcrSection, notes: &mut Notes<'_>) {
         let Some(ima) = self else { return };
-        let ImaSection { list, violations, weakest_digest, exclude, signing_keys, keyrings: _, allow } = ima;
+        let ImaSection { list, violations, weakest_digest, exclude, signing_keys, keyrings, allow } = ima;
         if *violations == Weight::Ignore {
             notes.warn(
                 Field::of(["ima", "violations"]),
@@ -125,7 +126,7 @@ impl Section for Option<ImaSection> {
                 "files with the same SHA-1 digest can be made: use \"sha256\"",
             );
         }
-        if allow.is_empty() && signing_keys.is_empty() {
+        if allow.is_empty() && signing_keys.is_empty() && keyrings.is_empty() {
             notes.warn(
                 Field::of(["ima"]),
                 "no file and no signing key is accepted, so every measured file is refused: list files, or leave [ima] out",
@@ -218,6 +219,8 @@ fn review_files(ima: &ImaSection, notes: &mut Notes<'_>) {
         }
         if digests.iter().any(Digest::is_zero) {
             notes.warn(field.clone(), "all zeros is the digest of no file");
+        } else if let Some(why) = digests.iter().find_map(suspicion::of_file_digest) {
+            notes.warn(field.clone(), format!("it has a digest of no file: {why}"));
         }
         notes.repeated(field.clone(), digests);
         if let Some(other) = names.insert(bytes, name) {
@@ -229,32 +232,66 @@ fn review_files(ima: &ImaSection, notes: &mut Notes<'_>) {
 fn review_exclusions(exclude: &[Pattern], notes: &mut Notes<'_>) {
     let field = Field::of(["ima", "exclude"]);
     for (index, pattern) in exclude.iter().enumerate() {
-        let covered = |tree: &&&str| covers(pattern, tree);
         let text = pattern.to_string();
-        if let Some(tree) = PROGRAM_TREES.iter().find(covered) {
-            notes.warn(
-                field.clone().at(index),
-                format!("{text:?} covers {tree}, so programs there run unjudged: list them instead"),
-            );
-        } else if let Some(tree) = WRITABLE_TREES.iter().find(covered) {
-            notes.warn(
-                field.clone().at(index),
-                format!(
-                    "{text:?} covers {tree}, where any program can put another and run it unjudged: name the files you mean"
-                ),
-            );
-        }
+        let message = match Exclusion::of(pattern) {
+            Exclusion::Programs(tree) => {
+                format!("{text:?} covers {tree}, so programs there run unjudged: list them instead")
+            }
+            Exclusion::Code(file) => {
+                format!("{text:?} covers code such as {file}, which runs with any content: list it instead")
+            }
+            Exclusion::Writable(tree) => format!(
+                "{text:?} covers {tree}, where any program can put another and run it unjudged: name the files you mean"
+            ),
+            Exclusion::Data => continue,
+        };
+        notes.warn(field.clone().at(index), message);
     }
     notes.repeated(field, &exclude.iter().map(Pattern::to_string).collect::<Vec<_>>());
 }
 
-fn review_signing_keys(signing_keys: &[String], notes: &mut Notes<'_>) {
-    for (index, pem) in signing_keys.iter().enumerate() {
-        if SigningKey::from_certificate_or_spki(pem.as_bytes()).is_err() {
-            notes.error(&PolicyError::SigningKey { index });
+/// What an exclusion leaves unjudged.
+enum Exclusion {
+    /// Everything in a tree of programs or libraries, or one of its programs.
+    Programs(&'static str),
+    /// Files that are code by their names.
+    Code(String),
+    /// Everything in a tree that is there to be written to.
+    Writable(&'static str),
+    /// Nothing that is known to run.
+    Data,
+}
+
+impl Exclusion {
+    fn of(pattern: &Pattern) -> Self {
+        let text = pattern.to_string();
+        let literal = text.split(['*', '?']).next().unwrap_or_default();
+        let is_within = |tree: &&&str| literal.starts_with(**tree);
+        let covered = |tree: &&&str| covers(pattern, tree);
+        if let Some(tree) = PROGRAM_TREES.iter().find(covered) {
+            return Exclusion::Programs(tree);
+        }
+        if let Some(tree) = BIN_TREES.iter().find(is_within) {
+            return Exclusion::Programs(tree);
+        }
+        // A whole folder of a tree of libraries, however deep.
+        if let Some(tree) = LIBRARY_TREES.iter().find(is_within)
+            && text.ends_with(['/', '*'])
+        {
+            return Exclusion::Programs(tree);
+        }
+        let is_code = CODE_ENDINGS.iter().any(|ending| text.ends_with(ending)) && !text.ends_with(".pyc");
+        if is_code || CODE_FILES.contains(&text.as_str()) {
+            return Exclusion::Code(text);
+        }
+        if let Some(tree) = WRITABLE_TREES.iter().find(covered) {
+            return Exclusion::Writable(tree);
+        }
+        match covered_code(pattern) {
+            Some(file) => Exclusion::Code(file),
+            None => Exclusion::Data,
         }
     }
-    notes.repeated(Field::of(["ima", "signing_keys"]), signing_keys);
 }
 
 /// Whether programs of a tree are covered, near its top or deep in it.
@@ -264,6 +301,25 @@ fn covers(pattern: &Pattern, tree: &str) -> bool {
     ["any-program", "any-folder/any-program"]
         .iter()
         .any(|file| pattern.matches(format!("{tree}{file}").as_bytes()))
+}
+
+/// A file that is code by its name and covered in a folder that nobody named.
+fn covered_code(pattern: &Pattern) -> Option<String> {
+    let folders = ["/", "/any-folder/", "/usr/lib/", "/opt/", "/usr/bin/"];
+    let files = folders
+        .iter()
+        .flat_map(|folder| CODE_ENDINGS.iter().map(move |ending| format!("{folder}any-program{ending}")));
+    let mut files = files.chain(CODE_FILES.map(str::to_owned));
+    files.find(|file| pattern.matches(file.as_bytes()))
+}
+
+fn review_signing_keys(signing_keys: &[String], notes: &mut Notes<'_>) {
+    for (index, pem) in signing_keys.iter().enumerate() {
+        if SigningKey::from_certificate_or_spki(pem.as_bytes()).is_err() {
+            notes.error(&PolicyError::SigningKey { index });
+        }
+    }
+    notes.repeated(Field::of(["ima", "signing_keys"]), signing_keys);
 }
 
 impl Join for Option<ImaSection> {
@@ -302,15 +358,86 @@ pub(crate) const BOOT_AGGREGATE: &str = "boot_aggregate";
 const EXCLUDE_MAX: usize = 256;
 /// A signed file is tried against each key of the same identifier.
 const SIGNING_KEYS_MAX: usize = 64;
-const PROGRAM_TREES: [&str; 9] = [
+/// Trees of which everything is there to be run, or to be loaded by what runs.
+const PROGRAM_TREES: [&str; 30] = [
     "/usr/bin/",
     "/usr/sbin/",
     "/usr/lib/",
     "/usr/libexec/",
+    "/usr/local/",
     "/usr/local/bin/",
+    "/usr/local/sbin/",
+    "/usr/local/lib/",
+    "/usr/lib64/",
+    "/usr/lib32/",
+    "/usr/share/",
     "/bin/",
     "/sbin/",
     "/lib/",
+    "/lib64/",
+    "/lib32/",
+    "/boot/",
+    "/opt/",
+    "/srv/",
+    "/etc/",
+    "/root/",
+    "/scripts/",
+    "/conf/",
+    "/hooks/",
+    "/app/",
+    "/snap/",
+    "/nix/store/",
+    "/gnu/store/",
+    "/usr/lib/modules/",
+    "/lib/modules/",
+];
+/// Trees in which each file is a program.
+const BIN_TREES: [&str; 8] = [
+    "/usr/bin/",
+    "/usr/sbin/",
+    "/usr/libexec/",
+    "/usr/local/bin/",
+    "/usr/local/sbin/",
+    "/bin/",
+    "/sbin/",
     "/boot/",
 ];
-const WRITABLE_TREES: [&str; 4] = ["/tmp/", "/var/tmp/", "/dev/shm/", "/home/user/"];
+/// Trees of libraries and modules, also of single architectures and languages.
+const LIBRARY_TREES: [&str; 9] = [
+    "/usr/lib/x86_64-linux-gnu/",
+    "/usr/lib/aarch64-linux-gnu/",
+    "/usr/lib/arm-linux-gnueabihf/",
+    "/usr/lib/modules/",
+    "/lib/",
+    "/lib64/",
+    "/usr/lib64/",
+    "/usr/lib/systemd/",
+    "/usr/local/lib/",
+];
+const WRITABLE_TREES: [&str; 10] = [
+    "/tmp/",
+    "/var/tmp/",
+    "/dev/shm/",
+    "/home/user/",
+    "/run/",
+    "/var/",
+    "/var/lib/",
+    "/mnt/",
+    "/media/",
+    "/proc/self/",
+];
+/// Names of programs, libraries, modules and scripts end in these.
+const CODE_ENDINGS: [&str; 18] = [
+    ".so", ".so.*", ".so.1", ".py", ".pyc", ".sh", ".pl", ".pm", ".rb", ".js", ".lua", ".php", ".jar", ".ko",
+    ".ko.xz", ".exe", ".elf", ".bin",
+];
+/// Files that run or decide what does, in whatever folder.
+const CODE_FILES: [&str; 7] = [
+    "/init",
+    "/linuxrc",
+    "/etc/ld.so.preload",
+    "/etc/ima/ima-policy",
+    "/etc/rc.local",
+    "/etc/inittab",
+    "/root/any-program",
+];

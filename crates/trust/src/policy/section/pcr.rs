@@ -13,6 +13,7 @@ use super::Section;
 use crate::policy::choice::Demanded;
 use crate::policy::list::{Lists, sorted, texts};
 use crate::policy::remark::Notes;
+use crate::policy::suspicion;
 use crate::policy::{Bank, Field, Pcr, PolicyError};
 
 /// The values that each PCR may have.
@@ -88,6 +89,7 @@ impl Section for PcrSection {
                     ),
                 );
             }
+            review_values(index, field.clone(), values, notes);
             notes.repeated(field, values);
         }
     }
@@ -114,6 +116,21 @@ impl PcrSection {
     /// Puts the values of each PCR in one order.
     pub(in crate::policy) fn sort(&mut self) {
         self.0.values_mut().flat_map(BTreeMap::values_mut).for_each(sorted);
+    }
+}
+
+/// Values that say nothing of the boot.
+fn review_values(index: PcrIndex, field: Field, values: &[Digest], notes: &mut Notes<'_>) {
+    for value in values.iter().filter(|value| !value.is_zero()) {
+        if let Some(why) = suspicion::of_digest(value) {
+            notes.warn(field.clone(), format!("{value} is no value of a PCR: {why}"));
+        }
+        if MEASURED_IN_EVERY_BOOT.contains(&index.get()) && suspicion::is_separator_alone(value) {
+            notes.warn(
+                field.clone(),
+                format!("{value} is PCR {index} with nothing measured but its separator: that boot vouches for nothing"),
+            );
+        }
     }
 }
 
@@ -229,3 +246,5 @@ pub(crate) const IMA_PCR: u8 = 10;
 /// TCG PC Client Platform TPM Profile, PCR attributes: 16 and 23 can be reset at any locality.
 const RESETTABLE_DEBUG: u8 = 16;
 const RESETTABLE_APPLICATION: u8 = 23;
+/// Firmware measures itself, what it starts and Secure Boot's variables, whatever the machine.
+const MEASURED_IN_EVERY_BOOT: [u8; 3] = [0, 4, 7];
