@@ -1,9 +1,10 @@
 //! Reference values: a policy made ready for fast look-ups, shared by every device that it judges.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 
 use assay_evidence::Digest;
-use assay_evidence::ima::{Entry, FileSignature, MeasuredKey, SignatureFault, SigningKey, SigningKeys};
+use assay_evidence::ima::{self, FileSignature, MeasuredKey, SignatureFault, SigningKey, SigningKeys};
 
 use crate::path;
 use crate::pattern::Pattern;
@@ -144,10 +145,6 @@ impl FileReference {
             SigningKey::from_certificate_or_spki(pem.as_bytes())
                 .map_err(|_| PolicyError::SigningKey { index })
         });
-        let named = |(text, digests): (String, Vec<Digest>)| match path::from_text(&text) {
-            Some(name) => Ok((name, digests.into_boxed_slice())),
-            None => Err(PolicyError::Path { path: text }),
-        };
         Ok(FileReference {
             list: section.list,
             violations: section.violations,
@@ -155,8 +152,8 @@ impl FileReference {
             exclude: section.exclude,
             signing_keys: keys.collect::<Result<_, _>>()?,
             verified: SignatureMemory::default(),
-            keyrings: section.keyrings.into_iter().map(named).collect::<Result<_, _>>()?,
-            allow: section.allow.into_iter().map(named).collect::<Result<_, _>>()?,
+            keyrings: by_bytes(section.keyrings)?,
+            allow: by_bytes(section.allow)?,
         })
     }
 
@@ -177,6 +174,22 @@ impl FileReference {
     }
 }
 
+/// Lists of digests by name as bytes. A name that is written in two ways has both lists.
+fn by_bytes(lists: BTreeMap<String, Vec<Digest>>) -> Result<HashMap<Vec<u8>, Box<[Digest]>>, PolicyError> {
+    let mut named: HashMap<Vec<u8>, Box<[Digest]>> = HashMap::with_capacity(lists.len());
+    for (text, digests) in lists {
+        let Some(name) = path::from_text(&text) else { return Err(PolicyError::Path { path: text }) };
+        match named.entry(name) {
+            Entry::Vacant(free) => drop(free.insert(digests.into_boxed_slice())),
+            Entry::Occupied(mut known) => {
+                let both = [known.get(), digests.as_slice()].concat();
+                known.insert(both.into_boxed_slice());
+            }
+        }
+    }
+    Ok(named)
+}
+
 /// Whose file signatures count at one point of a list: the policy's keys, and those measured so far.
 #[derive(Debug)]
 pub(crate) struct Signers<'a> {
@@ -193,7 +206,7 @@ impl<'a> Signers<'a> {
     }
 
     /// Takes notice of the next entry: whether it is a key of the policy, which counts from here on.
-    pub(crate) fn learn(&mut self, entry: &Entry<'_>) -> bool {
+    pub(crate) fn learn(&mut self, entry: &ima::Entry<'_>) -> bool {
         if self.reference.keyrings.is_empty() {
             return false;
         }
@@ -203,7 +216,7 @@ impl<'a> Signers<'a> {
     }
 
     /// Whether the file's signature counts, or why not.
-    pub(crate) fn judge(&self, entry: &Entry<'_>) -> Result<(), SignatureFault> {
+    pub(crate) fn judge(&self, entry: &ima::Entry<'_>) -> Result<(), SignatureFault> {
         let verifies = |key: &SigningKey, signature: &FileSignature<'_>, digest: &Digest| {
             self.reference.verified.verify(key, signature, digest)
         };

@@ -71,8 +71,8 @@ fn print(from: &Policy, to: &Policy, changes: &[Change]) {
         .filter(|(_, count)| *count > 0)
         .map(|(effect, count)| format!("{count} {effect}"))
         .collect();
-    output::out!("\n{} → {}: {}", from.citation(), to.citation(), counts.join(", "));
     output::out!("\n{} covers\n{}", to.citation(), Coverage::of(to));
+    output::out!("{} → {}: {}", from.citation(), to.citation(), counts.join(", "));
 }
 
 /// More than anyone reads in a terminal.

@@ -60,7 +60,7 @@ fn lint_says_what_speaks_against_a_policy_and_where() {
         json["remarks"].as_array().unwrap().iter().map(|remark| remark["line"].as_u64()).collect();
     assert_eq!((exit, &json["ok"]), (1, &Value::from(false)));
     // The list of files, whose kernel may be any; the exclusion; and what else is open.
-    assert_eq!(lines, [Some(3), Some(6), None], "{said}");
+    assert_eq!(lines, [Some(5), Some(6), None], "{said}");
     assert_eq!(json["coverage"].as_array().unwrap().len(), 13);
 
     let (exit, _, why) = policy(&["lint", "/nowhere/policy.toml"]);

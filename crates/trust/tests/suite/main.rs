@@ -3,6 +3,7 @@
 
 mod alternatives;
 mod change;
+mod diff;
 mod endorsement;
 mod redteam;
 mod weak_policies;
