@@ -141,8 +141,8 @@ impl Enrollment {
 
     /// The secret was opened by this EK for this AK, and the AK vouches for the key that the request holds.
     fn verify(&self, proof: &Proof) -> Result<CertifiedKey, EnrollError> {
-        let Presented { ak_public, device_key_public, .. } = &self.presented;
-        let body = enroll_proof_body(&self.nonce, ak_public, device_key_public, &proof.csr);
+        let Presented { ak_public, device_key_public, name, .. } = &self.presented;
+        let body = enroll_proof_body(&self.nonce, ak_public, device_key_public, &proof.csr, name);
         let key = hmac::Key::new(hmac::HMAC_SHA256, &self.secret);
         // In constant time: the proof is a secret's.
         hmac::verify(&key, &assay_telemetry::sha256(&body), &proof.proof)

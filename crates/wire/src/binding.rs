@@ -7,9 +7,15 @@ pub const WORKLOAD_SVID_TYPE: &str = "application/vnd.assay.workload-svid.v1";
 /// What the enrollment proof (HMAC-SHA256 keyed with the activated credential) is over.
 ///
 /// It ties everything the device says in the exchange to the secret that only its TPM could open: whoever carries
-/// the messages cannot put a key of their own in.
-pub fn enroll_proof_body(nonce: &[u8], ak_public: &[u8], device_key_public: &[u8], csr: &[u8]) -> Vec<u8> {
-    framed(&[ENROLL_CONTEXT, nonce, ak_public, device_key_public, csr])
+/// the messages cannot put a key of their own in, or call the device something else.
+pub fn enroll_proof_body(
+    nonce: &[u8],
+    ak_public: &[u8],
+    device_key_public: &[u8],
+    csr: &[u8],
+    name: &str,
+) -> Vec<u8> {
+    framed(&[ENROLL_CONTEXT, nonce, ak_public, device_key_public, csr, name.as_bytes()])
 }
 
 /// What the device key signs, as the body of a DSSE envelope of [`WORKLOAD_SVID_TYPE`], when it asks for a workload's
@@ -28,7 +34,7 @@ fn framed(parts: &[&[u8]]) -> Vec<u8> {
     bytes
 }
 
-const ENROLL_CONTEXT: &[u8] = b"assay-enroll-v1";
+const ENROLL_CONTEXT: &[u8] = b"assay-enroll-v2";
 
 #[cfg(test)]
 mod tests {
@@ -36,7 +42,14 @@ mod tests {
 
     #[test]
     fn a_byte_cannot_move_from_one_part_to_the_next() {
-        assert_ne!(enroll_proof_body(b"ab", b"c", b"", b""), enroll_proof_body(b"a", b"bc", b"", b""));
+        assert_ne!(
+            enroll_proof_body(b"ab", b"c", b"", b"", ""),
+            enroll_proof_body(b"a", b"bc", b"", b"", "")
+        );
+        assert_ne!(
+            enroll_proof_body(b"a", b"b", b"c", b"d", "e"),
+            enroll_proof_body(b"a", b"b", b"c", b"de", "")
+        );
         assert_ne!(workload_svid_body("a", b"bc"), workload_svid_body("ab", b"c"));
     }
 

@@ -123,7 +123,9 @@ pub async fn enroll(
     send(&sender, enroll_request::Step::Begin(begin)).await;
     let mut answers = client.enroll(ReceiverStream::new(receiver)).await?.into_inner();
     let challenge = next_challenge(&mut answers).await?;
-    let proof = device.run(move |device| Ok(prove(device, &ek, identity.as_ref(), &challenge))).await??;
+    let name = config.name.clone();
+    let proof =
+        device.run(move |device| Ok(prove(device, &ek, identity.as_ref(), &challenge, &name))).await??;
     send(&sender, enroll_request::Step::Proof(proof)).await;
     let result = next_result(&mut answers).await?;
     let enrollment = Enrollment { device_id: result.device_id };
@@ -140,6 +142,7 @@ fn prove(
     ek: &EndorsementKey,
     identity: Option<&Identity>,
     challenge: &EnrollChallenge,
+    name: &str,
 ) -> Result<EnrollProof, EnrollError> {
     let keys = device.key.keys();
     let secret = ek.activate(&keys.ak, &challenge.credential_blob, &challenge.encrypted_secret)?;
@@ -147,7 +150,7 @@ fn prove(
     let by_iak = identity.map(|identity| identity.certify(&keys.ak, &challenge.nonce)).transpose()?;
     let (iak_certify_info, iak_certify_signature) = by_iak.unwrap_or_default();
     let csr = device.key.certificate_request()?;
-    let body = enroll_proof_body(&challenge.nonce, keys.ak.public(), keys.device.public(), &csr);
+    let body = enroll_proof_body(&challenge.nonce, keys.ak.public(), keys.device.public(), &csr, name);
     let hash = digest::digest(&digest::SHA256, &body);
     let proof = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &secret), hash.as_ref());
     Ok(EnrollProof {

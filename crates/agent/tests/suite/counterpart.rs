@@ -200,7 +200,8 @@ impl Server {
         let Some(enroll_request::Step::Proof(proof)) = step else { panic!("{step:?}") };
         let certified =
             verify_certify(&ak, &proof.certify_info, &proof.certify_signature, &[4; 32], &key).unwrap();
-        let body = enroll_proof_body(&[4; 32], &begin.ak_public, &begin.device_key_public, &proof.csr);
+        let body =
+            enroll_proof_body(&[4; 32], &begin.ak_public, &begin.device_key_public, &proof.csr, &begin.name);
         let hash = digest::digest(&digest::SHA256, &body);
         hmac::verify(&hmac::Key::new(hmac::HMAC_SHA256, &[3; 32]), hash.as_ref(), &proof.proof).unwrap();
         assert_eq!(Csr::parse(&proof.csr).unwrap().spki_der(), certified.spki_der());

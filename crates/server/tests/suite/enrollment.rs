@@ -8,6 +8,8 @@ use assay_testkit::{EkMaker, SoftwareDevice, software_device::TpmKey};
 use serde_json::json;
 use tonic::Code;
 
+use assay_wire::binding::enroll_proof_body;
+
 use crate::fixture::{Fixture, TRUST_DOMAIN, code};
 
 /// What a device did that must be refused, and how.
@@ -188,8 +190,7 @@ async fn a_request_for_a_key_that_was_not_certified_is_refused() {
         .ek
         .activate(&device.ak.name(), &challenge.credential_blob, &challenge.encrypted_secret)
         .unwrap();
-    let body =
-        assay_wire::binding::enroll_proof_body(&challenge.nonce, &device.ak.public_area(), &presented, &csr);
+    let body = enroll_proof_body(&challenge.nonce, &device.ak.public_area(), &presented, &csr, &device.name);
     let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &secret);
     let proof = EnrollProof {
         proof: aws_lc_rs::hmac::sign(&key, &assay_telemetry::sha256(&body)).as_ref().to_vec(),
@@ -258,4 +259,19 @@ async fn so_many_enrollments_at_once_and_no_more() {
     let mut second = edge.open_enrollment().await.unwrap();
     let refusal = code(second.challenge().await.unwrap_err());
     assert_eq!(refusal, (Code::ResourceExhausted, "no-room".to_owned()));
+}
+
+#[tokio::test]
+async fn whoever_carries_an_enrollment_cannot_call_the_device_something_else() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let device = fixture.device("press-1");
+    let mut begin = device.enroll_begin();
+    begin.name = "press-2".to_owned();
+    let mut enrollment = edge.begin_enrollment(begin).await.unwrap();
+    let challenge = enrollment.challenge().await.unwrap();
+    let proof = device.enroll_proof(&challenge).unwrap();
+    let refusal = code(enrollment.prove(proof).await.unwrap_err());
+    assert_eq!(refusal, (Code::Unauthenticated, "credential-activation".to_owned()));
+    nothing_stored(&fixture).await;
 }

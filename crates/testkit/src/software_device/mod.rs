@@ -175,7 +175,8 @@ impl SoftwareDevice {
         let secret =
             self.ek.activate(&self.ak.name(), &challenge.credential_blob, &challenge.encrypted_secret)?;
         let keys = [self.ak.public_area(), self.device_key.public_area()];
-        let proof = enroll_proof(&secret, &[&challenge.nonce, &keys[0], &keys[1], &csr]);
+        let proof =
+            enroll_proof(&secret, &[&challenge.nonce, &keys[0], &keys[1], &csr, self.name.as_bytes()]);
         let by_iak = match &self.identity {
             Some(identity) => quote::Certifying::of_ak(self, &challenge.nonce).sign(&identity.iak)?,
             None => quote::Signed::default(),
@@ -222,7 +223,7 @@ impl SoftwareDevice {
 
 /// HMAC-SHA256 with the activated credential, over the hash of everything said in the exchange.
 fn enroll_proof(secret: &[u8], parts: &[&[u8]]) -> Vec<u8> {
-    let context: &[u8] = b"assay-enroll-v1";
+    let context: &[u8] = b"assay-enroll-v2";
     let body = framed(&[&[context], parts].concat());
     let hash = digest::digest(&digest::SHA256, &body);
     hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), hash.as_ref()).as_ref().to_vec()
