@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use assay_evidence::time::UnixTime;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::clock;
 use crate::device::Device;
@@ -14,10 +14,17 @@ use crate::keys::{KeysError, ServerCertificate};
 use crate::outcome::{chain, fault};
 use crate::parts::Server;
 use crate::store::{ExpireUnreadable, PruneHistory, StoreError};
-use crate::thread::aside;
+use crate::thread::{aside, caught};
 
 /// Runs until the server stops. What fails is tried again at the next turn.
 pub(crate) async fn run(server: Arc<Server>) {
+    while let Err(panicked) = caught(turns(&server)).await {
+        fault("panic", &panicked);
+        sleep(TICK).await;
+    }
+}
+
+async fn turns(server: &Arc<Server>) {
     let mut shutdown = server.shutdown.clone();
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -34,11 +41,11 @@ pub(crate) async fn run(server: Arc<Server>) {
             _ = shutdown.changed() => return,
         }
         let now = clock::now();
-        report("expiry", expire(&server, now).await);
-        report("trust anchors and revocation lists", read_endorsers(&server).await);
+        report("expiry", expire(server, now).await);
+        report("trust anchors and revocation lists", read_endorsers(server).await);
         if now >= due.storage {
             due.storage = now.plus(STORAGE_EVERY_SECONDS);
-            report("storage", measure(&server).await);
+            report("storage", measure(server).await);
         }
         if now >= due.crl {
             due.crl = now.plus(retry_or(
@@ -47,10 +54,10 @@ pub(crate) async fn run(server: Arc<Server>) {
             ));
         }
         if now >= due.certificate {
-            due.certificate = renew_certificate(&server, now).await;
+            due.certificate = renew_certificate(server, now).await;
         }
         if now >= due.pruning {
-            due.pruning = now.plus(prune(&server, now).await);
+            due.pruning = now.plus(prune(server, now).await);
         }
     }
 }

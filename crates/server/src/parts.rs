@@ -74,15 +74,7 @@ impl Server {
             ServerCertificate::issue(&authority, &store, &config.names, config.server_svid_ttl_seconds, now)
                 .await?;
         let tls = DoorTls::new(revocations.trust(), &certificate)?;
-        let policies = Policies::open(&store, load_signers(&config.policy_signers)?).await?;
-        let policies = Arc::new(policies);
-        if policies.current().plan.assignments().is_empty() {
-            tracing::warn!("no policy is set, so no device will be trusted: assay policy set FILE");
-        }
-        let endorsers = Arc::new(EndorsersInForce::open(&config)?);
-        if endorsers.current().eks.is_empty() {
-            tracing::warn!("ek_anchors names no certificate, so only devices that a policy lists can enroll");
-        }
+        let (policies, endorsers) = in_force(&store, &config).await?;
         let key = LedgerKey::open(&config.data, &folder, &config.trust_domain)?;
         let ledger_head = Arc::new(LedgerHead::open(&store, key, &config.data, now).await?);
         let limits = &config.limits;
@@ -166,4 +158,20 @@ impl Server {
             shutdown: self.shutdown.clone(),
         }
     }
+}
+
+/// Who is judged by what, and who vouches for TPMs; what is missing for any device to be trusted is said.
+async fn in_force(
+    store: &Store,
+    config: &Config,
+) -> Result<(Arc<Policies>, Arc<EndorsersInForce>), StartError> {
+    let policies = Policies::open(store, load_signers(&config.policy_signers)?).await?;
+    if policies.current().plan.assignments().is_empty() {
+        tracing::warn!("no policy is set, so no device will be trusted: assay policy set FILE");
+    }
+    let endorsers = EndorsersInForce::open(config)?;
+    if endorsers.current().eks.is_empty() {
+        tracing::warn!("ek_anchors names no certificate, so only devices that a policy lists can enroll");
+    }
+    Ok((Arc::new(policies), Arc::new(endorsers)))
 }

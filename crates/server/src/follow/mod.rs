@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::attest::table::Registry;
 use crate::clock;
@@ -28,7 +28,7 @@ use crate::keys::KeysError;
 use crate::metrics::Metrics;
 use crate::outcome::{Kind, Outcome, fault};
 use crate::store::{Committed, Follower, Store, StoreError};
-use crate::thread::Panicked;
+use crate::thread::{Panicked, caught};
 
 /// What follows from commits is done to these.
 #[derive(Clone, Debug)]
@@ -51,8 +51,16 @@ struct Owed {
 }
 
 impl Following {
-    /// Follows until the store is closed.
+    /// Follows until the store is closed, whatever happens: what a panic left undone is mended by the comparison with the
+    /// store.
     pub(crate) async fn run(self, mut follower: Follower) {
+        while let Err(panicked) = caught(self.follow(&mut follower)).await {
+            fault("panic", &panicked);
+            sleep(TICK).await;
+        }
+    }
+
+    async fn follow(&self, follower: &mut Follower) {
         let mut owed = Owed::default();
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -62,12 +70,12 @@ impl Following {
                 commits = follower.next() => match commits {
                     Ok(Some(commits)) => {
                         self.heed(&commits, &mut owed);
-                        self.settle(&follower, &mut owed).await
+                        self.settle(follower, &mut owed).await
                     }
                     Ok(None) => return,
                     Err(error) => Err(error.into()),
                 },
-                _ = ticks.tick() => self.tick(&mut follower, &mut owed).await,
+                _ = ticks.tick() => self.tick(follower, &mut owed).await,
             };
             if let Err(error) = outcome {
                 fault(error.told().1, &error);

@@ -36,6 +36,7 @@ pub(crate) use access::SignIns;
 
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
+use crate::thread::caught;
 
 /// Who may call a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,8 +159,9 @@ async fn nothing_here() -> Refusal {
 }
 
 async fn within_time_and_safely(State(_): State<Arc<Server>>, request: Request, next: Next) -> Response {
-    let mut response = match timeout(REQUEST_WITHIN, next.run(request)).await {
-        Ok(response) => response,
+    let mut response = match timeout(REQUEST_WITHIN, caught(next.run(request))).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(panicked)) => Refusal::from(panicked).into_response(),
         Err(_) => Refusal::new(Kind::Late, "deadline", "the request took too long").into_response(),
     };
     protect(response.headers_mut());

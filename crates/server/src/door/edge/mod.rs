@@ -32,6 +32,7 @@ use crate::clock;
 use crate::grant::telemetry::{self, Batch};
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
+use crate::thread::caught;
 
 /// The edge service; who may call it is decided in the handshake.
 pub(crate) fn router(server: &Arc<Server>) -> Router {
@@ -70,7 +71,8 @@ impl Edge for EdgeService {
         let (answers, stream) = mpsc::channel(ANSWERS_WAITING_MAX);
         let (server, inbound) = (self.0.clone(), request.into_inner());
         tokio::spawn(async move {
-            if let Err(refusal) = enroll::converse(&server, inbound, &answers).await {
+            let converse = caught(enroll::converse(&server, inbound, &answers)).await;
+            if let Err(refusal) = converse.unwrap_or_else(|panicked| Err(panicked.into())) {
                 tracing::info!(code = refusal.code(), refusal = ?refusal, "enrollment refused");
                 answers.send(Err(refusal.into())).await.ok();
             }
@@ -85,8 +87,10 @@ impl Edge for EdgeService {
         let (answers, stream) = mpsc::channel(ANSWERS_WAITING_MAX);
         let (server, inbound) = (self.0.clone(), Messages::of(request.extensions())?);
         tokio::spawn(async move {
-            if let Err(end) = session::attach(server, inbound, answers.clone()).await {
-                let refusal = Refusal::from(end);
+            let attached = caught(session::attach(server, inbound, answers.clone())).await;
+            let ended =
+                attached.map_or_else(|panicked| Err(panicked.into()), |ended| ended.map_err(Refusal::from));
+            if let Err(refusal) = ended {
                 tracing::debug!(code = refusal.code(), refusal = ?refusal, "stream ended");
                 timeout(LAST_WORD_WITHIN, answers.send(Box::new(Err(refusal.into())))).await.ok();
             }
@@ -103,7 +107,9 @@ impl Edge for EdgeService {
         }
         let SubmitRequest { statement, signature, payload } = request;
         let batch = Batch { statement, signature, payload };
-        let submitted = telemetry::submit(self.0.collecting(), &batch, clock::now()).await;
+        let submitted = caught(telemetry::submit(self.0.collecting(), &batch, clock::now())).await;
+        let submitted =
+            submitted.map_or_else(|panicked| Err(panicked.into()), |ended| ended.map_err(Refusal::from));
         match submitted {
             Ok(answer) => {
                 if matches!(answer, telemetry::Answer::Denied(_)) {
@@ -112,8 +118,7 @@ impl Edge for EdgeService {
                 }
                 Ok(Response::new(convert::answer(answer)))
             }
-            Err(error) => {
-                let refusal = Refusal::from(error);
+            Err(refusal) => {
                 tracing::info!(code = refusal.code(), refusal = ?refusal, "telemetry refused");
                 Err(refusal.into())
             }
