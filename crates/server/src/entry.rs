@@ -1,11 +1,14 @@
 //! Registration entries: what an operator entitles workloads to, and takes back.
 
+mod selector;
+
 use assay_evidence::time::UnixTime;
 use assay_identity::{SpiffeId, TrustDomain};
 use data_encoding::HEXLOWER;
 use serde::Deserialize;
 use thiserror::Error;
 
+use self::selector::NeverMatches;
 use crate::keys::{KeysError, random};
 use crate::outcome::{Kind, Outcome};
 use crate::store::{CreateEntry, EntryRecord, RemoveEntry, SelectorRecord, Store, StoreError, Withdrawn};
@@ -74,6 +77,9 @@ impl NewEntry {
         if !selectors.contains(&self.selectors.len()) || !self.selectors.iter().all(readable) {
             return Err(EntryError::Selectors);
         }
+        for one in &self.selectors {
+            selector::check(&one.value).map_err(EntryError::NeverMatches)?;
+        }
         // Whoever runs as the same user can make a program do as they like: a program alone tells nobody apart.
         let is_of = |kind: &str| self.selectors.iter().any(|one| one.value.split(':').next() == Some(kind));
         if (is_of("path") || is_of("sha256")) && !is_of("uid") {
@@ -103,6 +109,9 @@ pub enum EntryError {
     /// None, too many, or of a kind the agent does not know.
     #[error("selectors: give 1 to {SELECTORS_MAX}, each of type unix, such as uid:1000")]
     Selectors,
+    /// One that no workload can have.
+    #[error("selectors: {0}")]
+    NeverMatches(NeverMatches),
     /// A program without its user.
     #[error(
         "selectors: give a unix:uid beside unix:path or unix:sha256, which tell programs of one user apart and no more"
@@ -170,10 +179,12 @@ mod tests {
             };
             new.check(&domain)
         };
-        for good in [&["uid:7"][..], &["gid:7"], &["uid:7", "path:/usr/bin/web"], &["sha256:ab", "uid:7"]] {
+        let hash = format!("sha256:{}", "ab".repeat(32));
+        for good in [&["uid:7"][..], &["gid:7"], &["uid:7", "path:/usr/bin/web"], &[hash.as_str(), "uid:7"]] {
             check(good).unwrap();
         }
-        for alone in [&["path:/usr/bin/web"][..], &["sha256:ab", "gid:7"], &["path:/usr/bin/web", "user:web"]]
+        for alone in
+            [&["path:/usr/bin/web"][..], &[hash.as_str(), "gid:7"], &["path:/usr/bin/web", "user:web"]]
         {
             assert!(matches!(check(alone), Err(EntryError::ProgramAlone)), "{alone:?}");
         }
