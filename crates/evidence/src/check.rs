@@ -35,6 +35,8 @@ checks! {
     EkPublic => "ek-public",
     /// The EK certificate chains to a trust anchor.
     EkChain => "ek-chain",
+    /// The EK certificate and those above it are signed in a way that can be relied on.
+    EkSignature => "ek-signature",
     /// Every certificate of the EK chain is valid at the given time.
     EkValidity => "ek-validity",
     /// No certificate of the EK chain is on its issuer's revocation list.

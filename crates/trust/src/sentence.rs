@@ -57,6 +57,11 @@ fn words(check: Check) -> (&'static str, &'static str) {
             "The EK certificate does not lead to a trust anchor",
             "If the manufacturer is to be trusted, add its root and intermediate certificates to the trust anchors.",
         ),
+        Check::EkSignature => (
+            "The EK certificate, or one above it, is signed over a hash under which others can be forged",
+            "Another trust anchor would not help: ask the manufacturer for a certificate signed over SHA-256, or vouch for this EK \
+             by its hash (`assay policy allow-eks`) if you know where the device comes from.",
+        ),
         Check::EkValidity => (
             "A certificate of the EK's chain is not valid at this time",
             "Check the clock first; an expired intermediate has to be replaced by the manufacturer's new one.",
@@ -80,7 +85,12 @@ fn words(check: Check) -> (&'static str, &'static str) {
         Check::IdevidCertificate => ("The certificate is not that of an IAK or IDevID of this TPM", ENROLL),
         Check::IdevidKey => ("The IAK or IDevID is not a TPM-made key, or not the certified one", ENROLL),
         Check::IakCertify => ("The IAK did not certify the attestation key for this enrollment", ENROLL),
-        Check::EkEku => ("The certificate is not one for endorsement keys", ENROLL),
+        Check::EkEku => (
+            "The certificate is not one for endorsement keys",
+            "Early TPMs have certificates that do not say what they are for: if this is one and you know where the device comes \
+             from, vouch for the EK by its hash (`assay policy allow-eks`); else enroll with the EK certificate of the device's own \
+             TPM.",
+        ),
         Check::EkCertificateKey => ("The EK certificate is for another endorsement key", ENROLL),
         Check::QuoteParse => ("The quote cannot be read", RESEND),
         Check::QuoteMagic => ("The quote was not made inside a TPM", TAMPERED),

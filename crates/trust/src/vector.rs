@@ -139,6 +139,7 @@ impl TrustVector {
     fn about(&mut self, check: Check) -> &mut TrustClaim {
         match check {
             Check::EkChain
+            | Check::EkSignature
             | Check::EkValidity
             | Check::EkRevoked
             | Check::EkEku

@@ -3,6 +3,7 @@
 //! Handles: TCG EK Credential Profile 2.5, §2.2.1.4 and §2.2.1.5.2.
 
 use assay_evidence::read::Reader;
+use assay_evidence::tpm::NvCertificate;
 use tpm2_protocol::basic::{TpmHandle, TpmUint16};
 use tpm2_protocol::data::{TpmRcBase, TpmRh, TpmaNv};
 use tpm2_protocol::frame::{TpmNvReadCommand, TpmNvReadPublicCommand};
@@ -30,8 +31,7 @@ impl Tpm {
                 continue;
             }
             let bytes = self.nv_read(kind.certificate_index())?;
-            // Makers pad the index, so the certificate ends where its DER says.
-            found.leaves.extend(split_der(&bytes).into_iter().next().map(|leaf| (kind, leaf.to_vec())));
+            found.leaves.extend(certificate_in(&bytes).map(|leaf| (kind, leaf.to_vec())));
         }
         for index in indexes.into_iter().filter(|index| CA_INDEXES.contains(index)).take(CA_INDEXES_MAX) {
             let bytes = self.nv_read(index)?;
@@ -45,7 +45,7 @@ impl Tpm {
         if !self.handles(NV_FIRST)?.contains(&index) {
             return Ok(None);
         }
-        Ok(split_der(&self.nv_read(index)?).into_iter().next().map(<[u8]>::to_vec))
+        Ok(certificate_in(&self.nv_read(index)?).map(<[u8]>::to_vec))
     }
 
     /// The whole content of an index.
@@ -105,6 +105,12 @@ impl Tpm {
     }
 }
 
+/// The certificate in an index: makers fill up the index after it, and some put a header before it.
+fn certificate_in(bytes: &[u8]) -> Option<&[u8]> {
+    let found = NvCertificate::find(bytes).map(|nv| nv.certificate);
+    found.or_else(|| split_der(bytes).into_iter().next())
+}
+
 /// The DER values `bytes` starts with; what follows the last whole one is padding.
 fn split_der(mut bytes: &[u8]) -> Vec<&[u8]> {
     let mut values = Vec::new();
@@ -147,6 +153,9 @@ mod tests {
         assert_eq!(split_der(&both), [first.as_slice(), second.as_slice()]);
         both.extend_from_slice(&[0xff; 64]);
         assert_eq!(split_der(&both).len(), 2);
+        let stored = [&[0x10, 1, 0, 1, 6, 0x10, 2], second.as_slice(), &[0; 9]].concat();
+        assert_eq!(certificate_in(&stored), Some(second.as_slice()));
+        assert_eq!(certificate_in(&both), Some(first.as_slice()));
         assert!(split_der(&[0xff; 600]).is_empty());
         assert!(split_der(&[0x30, 0x82, 0xff, 0xff, 0]).is_empty());
         assert!(split_der(&[]).is_empty());

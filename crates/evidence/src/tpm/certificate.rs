@@ -15,6 +15,7 @@ use x509_parser::signature_algorithm::SignatureAlgorithm as X509SignatureAlgorit
 use x509_parser::time::ASN1Time;
 use x509_parser::x509::{AlgorithmIdentifier, SubjectPublicKeyInfo, X509Name, X509Version};
 
+use super::nv_certificate::NvCertificate;
 use super::public_key::{PublicKey, SignatureAlgorithm, SignatureError, SignatureScheme};
 use crate::der::{self, strip_zeros};
 use crate::digest::{Digest, HashAlgorithm};
@@ -90,9 +91,10 @@ impl Certificate {
         if bytes.len() > CERTIFICATE_BYTES_MAX {
             return Err(CertificateError::TooLong(bytes.len()));
         }
-        let (rest, parsed) = X509Certificate::from_der(bytes).map_err(|_| CertificateError::Der)?;
-        // An NV index is often larger than its certificate, and filled up with zeros or ones.
-        if !rest.iter().all(|byte| *byte == 0) && !rest.iter().all(|byte| *byte == 0xff) {
+        // An NV index is often larger than its certificate, and some makers put a header before it.
+        let der = NvCertificate::find(bytes).map_or(bytes, |nv| nv.certificate);
+        let (rest, parsed) = X509Certificate::from_der(der).map_err(|_| CertificateError::Der)?;
+        if !rest.is_empty() {
             return Err(CertificateError::Surplus(rest.len()));
         }
         let tbs = &parsed.tbs_certificate;
@@ -279,6 +281,13 @@ pub(super) enum SignatureRefused {
     Algorithm,
     #[error(transparent)]
     Signature(#[from] SignatureError),
+}
+
+impl SignatureRefused {
+    /// Whether it may well be the issuer's, and is of a kind that others could make.
+    pub(super) fn is_weak(self) -> bool {
+        self == SignatureRefused::Signature(SignatureError::WeakHash)
+    }
 }
 
 /// The DER of something signed made anew around its signed part. What is around it is not signed, and the parser takes

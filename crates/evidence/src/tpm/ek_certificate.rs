@@ -147,7 +147,11 @@ pub(super) fn check_leaf(leaf: &Certificate) -> Vec<Failure> {
     failures
 }
 
-const CHECKS: PathChecks =
-    PathChecks { chain: Check::EkChain, validity: Check::EkValidity, revoked: Check::EkRevoked };
+const CHECKS: PathChecks = PathChecks {
+    chain: Check::EkChain,
+    signature: Check::EkSignature,
+    validity: Check::EkValidity,
+    revoked: Check::EkRevoked,
+};
 /// tcg-kp-EKCertificate.
 const OID_EK_CERTIFICATE: &str = "2.23.133.8.1";

@@ -213,8 +213,12 @@ impl HardwareModule {
     }
 }
 
-const CHECKS: PathChecks =
-    PathChecks { chain: Check::IdevidChain, validity: Check::IdevidValidity, revoked: Check::IdevidRevoked };
+const CHECKS: PathChecks = PathChecks {
+    chain: Check::IdevidChain,
+    signature: Check::IdevidChain,
+    validity: Check::IdevidValidity,
+    revoked: Check::IdevidRevoked,
+};
 /// The hwType of a TPM 2.0.
 const OID_TPM_20: &str = "2.23.133.1.2";
 /// tcg-kp-AIKCertificate.

@@ -15,12 +15,12 @@ pub struct NvCertificate<'a> {
 
 impl<'a> NvCertificate<'a> {
     /// Finds the certificate; `None` where no SEQUENCE of DER fits that begins in the first bytes and is followed by
-    /// nothing but one byte over and over.
+    /// nothing but zeros or ones.
     pub fn find(bytes: &'a [u8]) -> Option<Self> {
         (0..=HEADER_BYTES_MAX.min(bytes.len())).find_map(|start| {
             let (header, rest) = bytes.split_at_checked(start)?;
             let (certificate, filling) = rest.split_at_checked(sequence_bytes(rest)?)?;
-            let is_filling = filling.iter().all(|byte| Some(byte) == filling.first());
+            let is_filling = [0, 0xff].iter().any(|filler| filling.iter().all(|byte| byte == filler));
             is_filling.then_some(NvCertificate { header, certificate, filling })
         })
     }
@@ -53,7 +53,7 @@ mod tests {
     fn header_and_filling_are_found() {
         let headers: [&[u8]; 4] =
             [&[], &[0x10, 1, 0, 1, 0x32, 0x10, 2], &[1, 0x30], &[0x30, 0x82, 0, 0, 0, 1]];
-        let fillings: [&[u8]; 4] = [&[], &[0; 40], &[0xff; 1], &[0xa5; 9]];
+        let fillings: [&[u8]; 3] = [&[], &[0; 40], &[0xff; 1]];
         for (header, filling) in headers.into_iter().flat_map(|h| fillings.map(|f| (h, f))) {
             let certificate = certificate();
             let bytes = [header, &certificate, filling].concat();
@@ -66,6 +66,8 @@ mod tests {
     fn what_is_no_filling_is_refused() {
         let with = |rest: &[u8]| [certificate().as_slice(), rest].concat();
         assert_eq!(NvCertificate::find(&with(&[0, 1])), None);
+        assert_eq!(NvCertificate::find(&with(&[0, 0xff])), None);
+        assert_eq!(NvCertificate::find(&with(&[0xa5])), None);
         assert_eq!(NvCertificate::find(&with(&certificate())), None);
         let cut = certificate();
         assert_eq!(NvCertificate::find(cut.get(..200).unwrap()), None);

@@ -12,6 +12,8 @@ use crate::time::UnixTime;
 #[derive(Clone, Copy)]
 pub(super) struct PathChecks {
     pub(super) chain: Check,
+    /// For a signature that nobody should rely on.
+    pub(super) signature: Check,
     pub(super) validity: Check,
     pub(super) revoked: Check,
 }
@@ -80,6 +82,8 @@ struct Search<'a> {
     doubts: Vec<RevocationDoubt>,
     /// Why the last candidate was not an issuer.
     obstacle: Option<String>,
+    /// Whether that was a signature which nobody should rely on.
+    is_weak: bool,
 }
 
 impl<'a> Search<'a> {
@@ -91,7 +95,17 @@ impl<'a> Search<'a> {
     ) -> Self {
         let signatures_left = SIGNATURES_MAX;
         let (flaws, doubts, obstacle) = (None, Vec::new(), None);
-        Search { intermediates, endorsers, at, checks, signatures_left, flaws, doubts, obstacle }
+        Search {
+            intermediates,
+            endorsers,
+            at,
+            checks,
+            signatures_left,
+            flaws,
+            doubts,
+            obstacle,
+            is_weak: false,
+        }
     }
 
     /// Adds issuers of `child`, the last of the path from `leaf`, up to an anchor; whether the path holds.
@@ -215,10 +229,23 @@ impl<'a> Search<'a> {
             None => return Some("too many signatures to check".to_owned()),
             Some(left) => self.signatures_left = left,
         }
-        child.verify_signed_by(key).err().map(|error| error.to_string())
+        child.verify_signed_by(key).err().map(|error| {
+            self.is_weak |= error.is_weak();
+            error.to_string()
+        })
     }
 
     fn failure(self, leaf: &Certificate) -> Failure {
+        if self.is_weak {
+            // The anchor is there; another one would not help.
+            let found = self.obstacle.unwrap_or_default();
+            return Failure::new(
+                self.checks.signature,
+                leaf.title(),
+                "signatures over SHA-256 or better",
+                found,
+            );
+        }
         let found = self.obstacle.unwrap_or_else(|| format!("no certificate of {}", leaf.issuer_text));
         Failure::new(self.checks.chain, leaf.title(), "a path to a trust anchor", found)
     }

@@ -107,6 +107,12 @@ fn a_recorded_certificate_fails_in_the_check_it_is_about() {
     assert_eq!(verify(&issuing, &[], &anchors, now), [Check::EkEku, Check::EkChain, Check::EkEku]);
     // As read from an NV index with room to spare.
     assert_eq!(verify(&[leaf.clone(), vec![0xff; 80]].concat(), &[&issuing], &anchors, now), []);
+    // With the header of a TPM 1.2's store before it as well, and with a length.
+    for header in [&[0x10, 1, 0, 3, 0xb8, 0x10, 2][..], &[3, 0xb6], &[0; 16]] {
+        let stored = [header, &leaf, &[0; 30]].concat();
+        assert_eq!(verify(&stored, &[&issuing], &anchors, now), [], "{header:02x?}");
+        assert!(!verify(&[header, &[7; 20], &leaf].concat(), &[&issuing], &anchors, now).is_empty());
+    }
     assert_eq!(verify(&[leaf, vec![1]].concat(), &[&issuing], &anchors, now), [Check::EkChain]);
 }
 

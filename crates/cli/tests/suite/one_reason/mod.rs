@@ -53,6 +53,18 @@ const CASES: &[Case] = &[
         });
     }),
     (Check::EkChain, |check| check_alone(check.name(), &[], |copy| copy.write("ek-cert.der", "not DER"))),
+    (Check::EkSignature, |check| {
+        // sha1WithRSAEncryption in both places where a certificate says how it is signed.
+        check_alone(check.name(), &[], |copy| {
+            copy.edit("ek-cert.der", |bytes| {
+                let algorithm = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 0x0b];
+                let places: Vec<usize> =
+                    (0..bytes.len()).filter(|at| bytes[*at..].starts_with(&algorithm)).collect();
+                assert_eq!(places.len(), 2);
+                places.into_iter().for_each(|at| bytes[at + 8] = 5);
+            });
+        });
+    }),
     (Check::EkValidity, |check| check_alone(check.name(), &["--at", "2020-01-01T00:00:00Z"], |_| {})),
     (Check::EkEku, |check| {
         let maker = EkMaker::new().unwrap();
