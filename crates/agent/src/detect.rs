@@ -7,7 +7,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use assay_evidence::digest::HashAlgorithm;
+use assay_evidence::digest::{HashAlgorithm, PcrIndex};
+use assay_evidence::tpm::pcr::{PcrSelection, PcrSet, PcrValues};
 
 pub use report::{Advice, Bank, Certificate, LogState, Report, Severity};
 
@@ -36,7 +37,31 @@ pub fn detect(sources: &Sources) -> Report {
     report.boot_log = log_state(&sources.boot_log);
     report.ima_log = log_state(&sources.ima_log);
     logs(sources, &mut report);
+    if report.usable && report.ima_log == LogState::Readable {
+        measured(&sources.tpm, &mut report);
+    }
     report
+}
+
+/// Whether anything that the kernel lists reached the TPM. IMA that starts before the TPM's driver lists everything and
+/// extends nothing, and never tries again.
+fn measured(target: &Target, report: &mut Report) {
+    let Some(index) = PcrIndex::new(assay_evidence::ima::PCR.into()) else { return };
+    let banks = HashAlgorithm::ALL.into_iter().filter(|bank| {
+        report.pcr_banks.iter().any(|active| active.algorithm == bank.name() && active.pcrs > 0)
+    });
+    let selection: PcrSelection = banks.map(|bank| (bank, PcrSet::from_iter([index]))).collect();
+    let read = Tpm::open(target).and_then(|tpm| tpm.read_pcrs(&selection));
+    let untouched =
+        |values: PcrValues| !values.is_empty() && values.iter().all(|(_, _, value)| value.is_zero());
+    if read.is_ok_and(untouched) {
+        report.advise(
+            Severity::Problem,
+            format!("the kernel lists measured files, and PCR {index} was never extended: IMA started before the TPM's driver"),
+            "build the TPM's driver into the kernel, not as a module (CONFIG_TCG_TIS=y, CONFIG_TCG_CRB=y, or that of the bus it \
+             is on, with the bus's own driver), and reboot; `dmesg | grep -i ima` says `No TPM chip found` until then",
+        );
+    }
 }
 
 fn describe(tpm: &Tpm, report: &mut Report) -> Result<(), TpmError> {

@@ -51,6 +51,23 @@ fn what_is_missing_is_named_with_what_to_do() {
     advised(&sources, Severity::Note, "no boot log", "securityfs");
 }
 
+/// On boards whose TPM hangs on SPI, IMA is often ready before the driver of the bus.
+#[test]
+fn a_list_that_never_reached_the_tpm_is_told() {
+    let bench = Bench::new();
+    let list = bench.path("list");
+    let entry = assay_testkit::machine::ImaEntry::file("/usr/bin/true", b"content");
+    std::fs::write(&list, entry.binary()).unwrap();
+    let sources = Sources { tpm: bench.target(), boot_log: bench.path("no boot log"), ima_log: list };
+    let report = detect(&sources);
+    let told = |advice: &assay_agent::detect::Advice| {
+        advice.severity == Severity::Problem
+            && advice.what.contains("PCR 10 was never extended")
+            && advice.action.contains("CONFIG_TCG_TIS=y")
+    };
+    assert!(report.advice.iter().any(told) && !report.is_ready(), "{report}");
+}
+
 #[test]
 fn swtpm_case_is_what_tpm2_tools_would_have_written() {
     let bench = Bench::new();
