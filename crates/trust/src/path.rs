@@ -8,6 +8,15 @@ use std::fmt::Write;
 
 use assay_evidence::text::is_unprintable;
 
+/// A path as the kernel logs it: IMA writes a space as an underscore, because spaces part the fields of its ASCII list
+/// (ima_write_template_field_data). Whoever makes a policy or looks a path up goes by this.
+pub fn as_logged(path: &[u8]) -> Cow<'_, [u8]> {
+    match path.contains(&b' ') {
+        true => Cow::Owned(path.iter().map(|byte| if *byte == b' ' { b'_' } else { *byte }).collect()),
+        false => Cow::Borrowed(path),
+    }
+}
+
 /// The text of a path.
 pub fn to_text(path: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(path) {
@@ -87,6 +96,12 @@ mod tests {
         check(b"/\xff\x1b[2J", "/\\xff\\x1b[2J");
         check("/gpj.\u{202e}exe".as_bytes(), "/gpj.\\xe2\\x80\\xaeexe");
         check("/it's \"x\"".as_bytes(), "/it's \"x\"");
+    }
+
+    #[test]
+    fn the_kernel_logs_a_space_as_an_underscore() {
+        assert_eq!(*as_logged(b"/opt/my app/a b"), *b"/opt/my_app/a_b");
+        assert_eq!(*as_logged(b"/opt/a\nb\tc_d"), *b"/opt/a\nb\tc_d");
     }
 
     #[test]

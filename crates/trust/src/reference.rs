@@ -174,12 +174,12 @@ impl FileReference {
     }
 }
 
-/// Lists of digests by name as bytes. A name that is written in two ways has both lists.
+/// Lists of digests by the name that the kernel logs. A name that is written in two ways has both lists.
 fn by_bytes(lists: BTreeMap<String, Vec<Digest>>) -> Result<HashMap<Vec<u8>, Box<[Digest]>>, PolicyError> {
     let mut named: HashMap<Vec<u8>, Box<[Digest]>> = HashMap::with_capacity(lists.len());
     for (text, digests) in lists {
         let Some(name) = path::from_text(&text) else { return Err(PolicyError::Path { path: text }) };
-        match named.entry(name) {
+        match named.entry(path::as_logged(&name).into_owned()) {
             Entry::Vacant(free) => drop(free.insert(digests.into_boxed_slice())),
             Entry::Occupied(mut known) => {
                 let both = [known.get(), digests.as_slice()].concat();

@@ -13,7 +13,7 @@ use crate::bounded::read_text;
 #[derive(clap::Args)]
 #[command(group(clap::ArgGroup::new("source").required(true).multiple(true)))]
 pub struct Args {
-    /// A runtime policy, signed or not (its signature is not verified).
+    /// A runtime policy of any version, signed or not (its signature is not verified), or a plain allowlist.
     #[arg(long, value_name = "FILE", group = "source")]
     keylime_runtime_policy: Option<PathBuf>,
     /// PCR values: JSON such as '{"7": ["<hex>"]}', or a file of it.
@@ -36,7 +36,13 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let mut import = Import::new(&args.name);
     if let Some(path) = &args.keylime_runtime_policy {
-        import.runtime_policy(&read(path)?).with_context(|| path.display().to_string())?;
+        let text = read(path)?;
+        // Before runtime policies there were plain lists.
+        let taken = match text.trim_start().starts_with('{') {
+            true => import.runtime_policy(&text),
+            false => import.allowlist(&text),
+        };
+        taken.with_context(|| path.display().to_string())?;
     }
     if let Some(source) = &args.keylime_tpm_policy {
         let (name, json) = match source.trim_start().starts_with('{') {

@@ -1,8 +1,12 @@
 //! Anchored patterns, of paths here and of kernel command lines in `line.rs`, matched in one pass.
 //!
 //! `/var/log/` is a whole tree, `*` any bytes but `/`, `**` any bytes, `?` one byte but `/`. A pattern always
-//! covers the whole path: `/opt/tool` does not match `/opt/tool-evil`, and nothing matches in the middle.
+//! covers the whole path: `/opt/tool` does not match `/opt/tool-evil`, and nothing matches in the middle. A text that
+//! begins with `^` is a regular expression over the whole path instead.
+//!
+//! A path is what the kernel logs: a space in a pattern of wildcards stands for the underscore that the kernel writes.
 
+mod expression;
 mod glob;
 mod line;
 
@@ -12,14 +16,21 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
+use expression::{Expression, Refused};
 use glob::{Glob, Part, TOKENS_MAX};
 pub use line::{LinePattern, LinePatternError};
 
 /// A pattern over the bytes of a path.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Pattern {
     text: String,
-    glob: Glob,
+    form: Form,
+}
+
+#[derive(Clone)]
+enum Form {
+    Glob(Glob),
+    Expression(Expression),
 }
 
 /// Why a text is no pattern.
@@ -37,6 +48,14 @@ pub enum PatternError {
         /// The pattern.
         text: String,
     },
+    /// It begins as a regular expression, and is none that can be matched in one pass.
+    #[error(
+        "pattern {text:?} begins with ^ and is no regular expression that is matched in one pass over the path"
+    )]
+    Expression {
+        /// The pattern.
+        text: String,
+    },
     /// Its part after the first wildcard is too long.
     #[error("pattern {text:?} has more than {TOKENS_MAX} characters after its first wildcard")]
     TooLong {
@@ -48,23 +67,42 @@ pub enum PatternError {
 impl Pattern {
     /// Whether the whole of `path` is covered.
     pub fn matches(&self, path: &[u8]) -> bool {
-        self.glob.matches(path)
+        match &self.form {
+            Form::Glob(glob) => glob.matches(path),
+            Form::Expression(expression) => expression.matches(path),
+        }
     }
 }
+
+/// By what was written.
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Pattern {}
 
 impl FromStr for Pattern {
     type Err = PatternError;
 
     fn from_str(text: &str) -> Result<Self, PatternError> {
+        if text.starts_with('^') {
+            let form = Expression::new(text).map(Form::Expression).map_err(|refused| match refused {
+                Refused::Malformed => PatternError::Expression { text: text.to_owned() },
+                Refused::Everything => PatternError::MatchesEverything { text: text.to_owned() },
+            })?;
+            return Ok(Pattern { text: text.to_owned(), form });
+        }
         if !text.starts_with('/') {
             return Err(PatternError::NotAnchored { text: text.to_owned() });
         }
         if !text.bytes().any(|byte| !matches!(byte, b'/' | b'*' | b'?')) {
             return Err(PatternError::MatchesEverything { text: text.to_owned() });
         }
-        let glob = Glob::new(text, Part::Name, text.ends_with('/'))
+        let glob = Glob::new(&text.replace(' ', "_"), Part::Name, text.ends_with('/'))
             .map_err(|_| PatternError::TooLong { text: text.to_owned() })?;
-        Ok(Pattern { text: text.to_owned(), glob })
+        Ok(Pattern { text: text.to_owned(), form: Form::Glob(glob) })
     }
 }
 
@@ -106,6 +144,43 @@ mod tests {
         check("/opt/tool", "/opt/tool", true);
         check("/opt/tool", "/opt/tool-evil", false);
         check("/opt/tool", "/mnt/opt/tool", false);
+    }
+
+    #[test]
+    fn a_space_is_the_underscore_that_the_kernel_writes() {
+        check("/opt/my app/", "/opt/my_app/run", true);
+        check("/opt/* app", "/opt/my_app", true);
+    }
+
+    #[test]
+    fn an_expression_covers_the_whole_path() {
+        check("^/var/log/app-[0-9]{4}\\.log$", "/var/log/app-2026.log", true);
+        check("^/var/log/app-[0-9]{4}\\.log$", "/var/log/app-20261.log", false);
+        check("^/var/log/app-[0-9]{4}\\.log", "/var/log/app-2026.log.gz", false);
+        check("^/a|/b$", "/a/evil", false);
+        check("^/a|/b$", "/evil/b", false);
+        check("^/a|/b$", "/b", true);
+        check("^kernel_version$", "kernel_version", false);
+        check("^/opt(/x)?/y*$", "/opt/yyy", true);
+    }
+
+    #[test]
+    fn expressions_without_bound_or_measure_are_refused() {
+        let refused = |text: &str| text.parse::<Pattern>().unwrap_err();
+        for everything in ["^.*$", "^/.*$", "^/(?s:.)*$", "^/[^~]*|.*~.*$", "^(?:.*)(?s:.*)$"] {
+            let error = refused(everything);
+            assert!(matches!(error, PatternError::MatchesEverything { .. }), "{everything}: {error}");
+        }
+        for malformed in [
+            "^/(a",
+            "^/a)|(b$",
+            "^/(?=a)b$",
+            "^/(a)\\1$",
+            "^/a{100000}{1000}$",
+            &format!("^/{}", "(".repeat(99)),
+        ] {
+            assert!(matches!(refused(malformed), PatternError::Expression { .. }), "{malformed}");
+        }
     }
 
     #[test]

@@ -112,10 +112,11 @@ impl Policy {
         }
     }
 
-    /// Accepts one more digest of a file.
+    /// Accepts one more digest of a file, under the path that the kernel will log.
     pub fn allow_file(&mut self, path: &[u8], digest: Digest) {
         let section = self.ima.get_or_insert_default();
-        let digests = section.allow.entry(crate::path::to_text(path).into_owned()).or_default();
+        let path = crate::path::as_logged(path);
+        let digests = section.allow.entry(crate::path::to_text(&path).into_owned()).or_default();
         if !digests.contains(&digest) {
             digests.push(digest);
         }

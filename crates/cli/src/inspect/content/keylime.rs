@@ -1,9 +1,10 @@
 //! Keylime's forms that are no JSON: quotes as its agent sends them, and allowlists of its first years.
 
+use assay_trust::policy::Import;
 use data_encoding::BASE64;
 
 use super::report::{Report, Severity, Value};
-use super::{Context, Fault, attestation, malformed, text, tpm};
+use super::{Context, Fault, attestation, malformed, policy, text, tpm};
 
 /// `r`, and three parts of base64 with colons between them.
 pub(super) fn begins_quote(head: &[u8], is_all: bool) -> bool {
@@ -50,20 +51,14 @@ pub(super) fn begins_allowlist(head: &[u8], _is_all: bool) -> bool {
 pub(super) fn read_allowlist(bytes: &[u8], _context: &Context) -> Result<Report, Fault> {
     let text =
         std::str::from_utf8(bytes).map_err(|error| malformed("a list of files and their digests", error))?;
-    let (mut files, mut bits) = (0usize, std::collections::BTreeMap::new());
-    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let digest = line.split_whitespace().next().unwrap_or_default();
-        if !DIGEST_DIGITS.contains(&digest.len()) || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            let error = format!("line {}: it does not begin with a digest in hex", number + 1);
-            return Err(malformed("a list of files and their digests", error));
-        }
-        files += 1;
-        *bits.entry(digest.len() * 4).or_insert(0usize) += 1;
-    }
+    let mut import = Import::new("inspected");
+    import.allowlist(text).map_err(|error| malformed("a list of files and their digests", error))?;
+    let (made, remarks) = import.finish();
+    let files = text.lines().filter(|line| !line.trim().is_empty()).count();
     let mut report = Report::new("allowlist", format!("list of {files} files and their digests"))
         .with("files", files)
-        .with("digest_bits", Value::group(bits.into_iter().map(|(bits, count)| (bits.to_string(), count))));
-    report.remark(Severity::Note, "assay policy import --keylime-runtime-policy makes a policy of it");
+        .with("usable", made.is_ok());
+    policy::take_remarks(&remarks, &mut report);
     Ok(report)
 }
 

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read};
 use anyhow::{Context as _, Result, bail};
 use assay_evidence::Digest;
 use assay_trust::Policy;
-use assay_trust::path::{from_text, to_text};
+use assay_trust::path::{as_logged, from_text, to_text};
 use aws_lc_rs::digest::{Context, SHA256};
 
 /// A policy in the making: its files.
@@ -38,7 +38,8 @@ impl FileList {
 
     /// Lists another name of a file, if that file is listed.
     pub fn add_link(&mut self, path: &[u8], target: &[u8]) {
-        let listed = self.policy.ima.as_ref().and_then(|ima| ima.allow.get(to_text(target).as_ref()));
+        let listed =
+            self.policy.ima.as_ref().and_then(|ima| ima.allow.get(to_text(&as_logged(target)).as_ref()));
         for digest in listed.cloned().unwrap_or_default() {
             self.policy.allow_file(path, digest);
         }
@@ -47,7 +48,7 @@ impl FileList {
     /// Forgets a path: something else is there now.
     pub fn remove(&mut self, path: &[u8]) {
         if let Some(ima) = &mut self.policy.ima {
-            ima.allow.remove(to_text(path).as_ref());
+            ima.allow.remove(to_text(&as_logged(path)).as_ref());
         }
     }
 

@@ -10,6 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use assay_trust::path::as_logged;
 use assay_trust::pattern::Pattern;
 
 use super::file_list::FileList;
@@ -50,7 +51,7 @@ pub fn run(args: &Args) -> Result<()> {
             let measured = measured_path(&args.root, &path)?;
             if kind.is_dir() && !is_virtual(&measured) {
                 folders.push(path);
-            } else if kind.is_file() && !args.exclude.iter().any(|pattern| pattern.matches(&measured)) {
+            } else if kind.is_file() && !is_excluded(&args.exclude, &measured) {
                 add(&mut files, &measured, &path).with_context(|| path.display().to_string())?;
                 progress.set_message(format!("{} files", files.len()));
                 progress.inc(1);
@@ -69,6 +70,11 @@ pub fn run(args: &Args) -> Result<()> {
 fn measured_path(root: &Path, path: &Path) -> Result<Vec<u8>> {
     let inside = path.strip_prefix(root).with_context(|| format!("{} left the root", path.display()))?;
     Ok([b"/", inside.as_os_str().as_bytes()].concat())
+}
+
+fn is_excluded(exclude: &[Pattern], measured: &[u8]) -> bool {
+    let logged = as_logged(measured);
+    exclude.iter().any(|pattern| pattern.matches(&logged))
 }
 
 fn add(files: &mut FileList, measured: &[u8], path: &Path) -> Result<()> {

@@ -38,8 +38,27 @@ enum Atom {
     End,
 }
 
-/// The patterns that say the same, or why there are none.
+/// The patterns that say the same, or why there are none. What wildcards cannot say becomes a regular expression over the
+/// whole path, if it is one that is matched in one pass.
 pub(super) fn convert(regex: &str) -> Result<Converted, String> {
+    wildcards(regex).or_else(|why| expression(regex).ok_or(why))
+}
+
+/// Matched at the start of a path, with anything after it.
+fn expression(regex: &str) -> Option<Converted> {
+    // Without a slash it might be meant for anything.
+    if !regex.trim_start_matches(['^', '(']).starts_with(['/', '.']) || regex.len() > REGEX_BYTES_MAX {
+        return None;
+    }
+    let pattern = format!("^(?:{regex})(?s:.*)$").parse::<Pattern>().ok()?;
+    let differences = vec![
+        "wildcards cannot say it, so it is a regular expression over the whole path, matched byte by byte"
+            .to_owned(),
+    ];
+    Some(Converted { patterns: vec![pattern], differences })
+}
+
+fn wildcards(regex: &str) -> Result<Converted, String> {
     if regex.len() > REGEX_BYTES_MAX {
         return Err(format!("it has more than {REGEX_BYTES_MAX} bytes"));
     }
@@ -181,6 +200,11 @@ fn glob(atoms: &[Atom], differences: &mut Vec<String>) -> Result<String, String>
         match atom {
             Atom::Literal(character @ ('*' | '?')) => {
                 return Err(format!("a pattern cannot name the character {character:?}"));
+            }
+            Atom::Literal(' ') => {
+                differences
+                    .push("a space stands for the underscore that the kernel writes for it".to_owned());
+                text.push('_');
             }
             Atom::Literal(character) => text.push(*character),
             Atom::Any => {

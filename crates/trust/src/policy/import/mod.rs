@@ -1,8 +1,9 @@
 //! Keylime's policies, read as they are. What has the same meaning here is taken over exactly; whatever has not is
 //! left out or taken more strictly, and said with its place in the source.
 //!
-//! `runtime.rs` reads runtime policies, `exclude.rs` their regular expressions, `boot.rs` what judges a boot.
+//! `runtime.rs` reads runtime policies, `allowlist.rs` the lists of Keylime's first years, `exclude.rs` their regular expressions, `boot.rs` what judges a boot.
 
+mod allowlist;
 mod boot;
 mod exclude;
 mod runtime;
@@ -37,11 +38,11 @@ pub enum ImportError {
     /// A signed policy whose content cannot be read.
     #[error("this is a signed envelope, and its payload is not JSON in base64")]
     Envelope,
-    /// A format that may mean anything.
-    #[error("meta.version is {version}, and only version 1 is known")]
-    Version {
-        /// The version.
-        version: String,
+    /// A list of files and digests with a line that is neither.
+    #[error("line {line}: this is no digest in hex and a path after it")]
+    Line {
+        /// The line, from 1.
+        line: usize,
     },
 }
 

@@ -24,18 +24,40 @@ impl Import {
             );
         }
         if let Some(version) = policy.get("meta").and_then(|meta| meta.get("version"))
-            && version.as_u64() != Some(1)
+            && version.as_u64() != Some(KNOWN_VERSION)
         {
-            return Err(ImportError::Version { version: version.to_string() });
+            self.warn(
+                Field::of(["meta", "version"]),
+                format!(
+                    "the format is of version {version}, and version {KNOWN_VERSION} is known: what is read means the same, and each \
+                     member that is not known is said"
+                ),
+            );
         }
+        if let Some(files) = policy.remove("hashes") {
+            self.note(
+                Field::of(["hashes"]),
+                "this is an allowlist of an earlier version, whose files are under hashes instead of digests",
+            );
+            match policy.get_mut("digests").and_then(Value::as_object_mut) {
+                Some(digests) => digests.extend(files.as_object().cloned().unwrap_or_default()),
+                None => drop(policy.insert("digests".to_owned(), files)),
+            }
+        }
+        self.take_runtime_policy(&policy);
+        Ok(())
+    }
+
+    /// Takes over the members of a runtime policy.
+    pub(super) fn take_runtime_policy(&mut self, policy: &Map<String, Value>) {
         self.policy.ima.get_or_insert_default();
-        self.files(&policy);
-        self.excludes(&policy);
-        self.buffers(&policy);
-        self.verification_keys(&policy);
-        self.ima_options(&policy);
+        self.files(policy);
+        self.excludes(policy);
+        self.buffers(policy);
+        self.verification_keys(policy);
+        self.ima_options(policy);
         self.refuse_unknown(
-            &policy,
+            policy,
             &["meta", "release", "digests", "excludes", "keyrings", "ima", "ima-buf", "verification-keys"],
         );
         self.note(
@@ -43,7 +65,6 @@ impl Import {
             "violations, such as a file written while it is measured, are refused here (ima.violations); Keylime ignores them \
              unless told otherwise",
         );
-        Ok(())
     }
 
     fn files(&mut self, policy: &Map<String, Value>) {
@@ -207,5 +228,7 @@ fn pem(der: &[u8]) -> String {
     pem + "\n-----END PUBLIC KEY-----\n"
 }
 
+/// Of Keylime's runtime policies.
+const KNOWN_VERSION: u64 = 1;
 /// RFC 7468, 2: lines of 64 characters.
 const PEM_LINE_CHARACTERS: usize = 64;

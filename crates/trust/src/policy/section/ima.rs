@@ -200,6 +200,7 @@ fn review_files(ima: &ImaSection, notes: &mut Notes<'_>) {
     for (name, digests) in &ima.allow {
         let field = Field::of(["ima", "allow", name]);
         let Some(bytes) = path::from_text(name) else { continue };
+        let bytes = path::as_logged(&bytes).into_owned();
         if let Some(pattern) = ima.exclude.iter().find(|pattern| pattern.matches(&bytes)) {
             let pattern = pattern.to_string();
             notes.warn(
