@@ -295,6 +295,34 @@ fn from_rootfs_lists_programs_where_they_really_are() {
     assert_eq!((exit, why.contains("not a folder")), (1, true), "{why}");
 }
 
+/// The kernel logs a space in a path as an underscore, so that is what every list has.
+#[test]
+fn a_space_in_a_path_import_and_from_rootfs_list_as_the_kernel_logs_it() {
+    let folder = tempdir().unwrap();
+    let root = folder.path().join("root");
+    for name in ["opt/my app/run", "opt/my app/cache/run", "opt/my_app/other"] {
+        let path = root.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, b"\x7fELF").unwrap();
+    }
+    let made = folder.path().join("made.json");
+    let listed = || {
+        let json: Value = serde_json::from_slice(&std::fs::read(&made).unwrap()).unwrap();
+        json["ima"]["allow"].as_object().unwrap().keys().cloned().collect::<Vec<_>>()
+    };
+    let excluded = ["--exclude", "/opt/my app/cache/"];
+    let (exit, _, why) =
+        policy(&[&["from-rootfs", shown(&root), "-o", shown(&made)][..], &excluded].concat());
+    assert_eq!(
+        (exit, listed()),
+        (0, vec!["/opt/my_app/other".to_owned(), "/opt/my_app/run".to_owned()]),
+        "{why}"
+    );
+    let list = write(folder.path(), "allowlist.txt", &format!("{}  /opt/my app/run\n", "ab".repeat(32)));
+    let (exit, _, why) = policy(&["import", "--keylime-runtime-policy", shown(&list), "-o", shown(&made)]);
+    assert_eq!((exit, listed()), (0, vec!["/opt/my_app/run".to_owned()]), "{why}");
+}
+
 /// A key pair of this kind, as files.
 fn key_files(folder: &Path, name: &str, algorithm: &'static rcgen::SignatureAlgorithm) -> (PathBuf, PathBuf) {
     let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
