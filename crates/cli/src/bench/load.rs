@@ -6,7 +6,6 @@ use anyhow::{Result, ensure};
 use assay_testkit::edge::protocol::server_message::Message;
 use assay_testkit::edge::protocol::{Challenge, Evidence, Verdict};
 use assay_testkit::edge::{Attachment, Door, Edge};
-use assay_testkit::software_device::lie::Lie;
 use assay_testkit::{EkMaker, Program, SoftwareDevice, System, tamper};
 use serde::Serialize;
 use tokio::task::JoinSet;
@@ -199,14 +198,16 @@ impl Fleet {
         }
     }
 
-    /// Lets some devices tell a lie, one after the other: from failing evidence to withdrawn grants.
+    /// Lets some devices run what nobody knows, one after the other: from failing evidence to withdrawn grants. Only
+    /// evidence that the TPM vouches for moves a state.
     pub async fn withdrawals(&mut self, count: usize) -> Result<Vec<Duration>> {
         let mut times = Vec::new();
         for (device, edge) in self.devices.drain(..).zip(self.edges.iter().cycle().cloned()).take(count) {
             let (mut device, mut attachment) = attach(edge, device, Scenario::NothingNew).await?;
+            device.run_program("/tmp/implant", b"of nobody");
             attachment.changed().await?;
             let challenge = attachment.challenge().await?;
-            let evidence = Lie::PcrValueAltered.tell(&mut device, &challenge)?;
+            let evidence = device.evidence(&challenge)?;
             let start = Instant::now();
             attachment.answer(evidence).await?;
             while !attachment.grants().await?.withdrawn {}
