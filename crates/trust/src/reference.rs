@@ -48,6 +48,8 @@ pub(crate) struct BootReference {
 #[derive(Debug)]
 pub(crate) struct FileReference {
     pub(crate) list: Demand,
+    /// Whether any file is accepted.
+    pub(crate) lists_files: bool,
     pub(crate) violations: Weight,
     pub(crate) weakest_digest: Bank,
     exclude: Vec<Pattern>,
@@ -147,6 +149,10 @@ impl FileReference {
         });
         Ok(FileReference {
             list: section.list,
+            lists_files: !section.allow.is_empty()
+                || !section.signing_keys.is_empty()
+                || !section.keyrings.is_empty()
+                || !section.exclude.is_empty(),
             violations: section.violations,
             weakest_digest: section.weakest_digest,
             exclude: section.exclude,

@@ -45,7 +45,7 @@ impl<W> Stand<W> {
     }
 }
 
-/// A list of which PCR 10 attests a file.
+/// A list of which PCR 10 attests something: a file, or where a policy accepts none, that there was none.
 #[derive(Clone, Copy)]
 pub(super) struct AttestedFiles<'a>(&'a ImaClaims);
 
@@ -54,6 +54,12 @@ impl<'a> AttestedFiles<'a> {
     pub(super) fn of(claims: &'a Claims) -> Option<Self> {
         let ima = claims.ima()?;
         (ima.attested_total() > BOOT_AGGREGATES).then_some(AttestedFiles(ima))
+    }
+
+    /// What meets a policy that accepts no file: boot_aggregate shows that the kernel keeps a list.
+    pub(super) fn or_none_of(claims: &'a Claims) -> Option<Self> {
+        let ima = claims.ima()?;
+        (ima.attested_total() >= BOOT_AGGREGATES).then_some(AttestedFiles(ima))
     }
 
     pub(super) fn claims(self) -> &'a ImaClaims {

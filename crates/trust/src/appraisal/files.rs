@@ -19,7 +19,9 @@ pub(super) fn judge(policy: &CompiledPolicy, claims: &Claims, findings: &mut Vec
     let Some(reference) = &policy.ima else { return claims.ima().map_or(0, ImaClaims::attested_total) };
     let is_asked = reference.list == Demand::Required;
     let missing = || missing_list(policy, claims.ima());
-    let ima = match Stand::of(is_asked, AttestedFiles::of(claims), findings, missing) {
+    let attested =
+        if reference.lists_files { AttestedFiles::of(claims) } else { AttestedFiles::or_none_of(claims) };
+    let ima = match Stand::of(is_asked, attested, findings, missing) {
         Stand::Met(files) => files.claims(),
         Stand::Unmet(_) => return 0,
         // What there is of a list that nobody asks for is judged all the same.

@@ -12,7 +12,7 @@ pub(super) fn review(policy: &Policy, notes: &mut Notes<'_>) {
     for covered in coverage.open() {
         let promise = policy.boots().find_map(|boot| promise(covered.row, policy, boot));
         if let Some(field) = promise {
-            notes.warn(field, format!("{} stays open: {}", covered.row, covered.meaning));
+            notes.warn(field, format!("leaves open, {}: {}", covered.row, covered.meaning));
             said.push(covered.row);
         }
     }
@@ -24,9 +24,8 @@ pub(super) fn review(policy: &Policy, notes: &mut Notes<'_>) {
         .collect();
     if !rest.is_empty() {
         let message = format!(
-            "{} of the chain from firmware to files stay open; merge it with a policy learned from a good device. {}",
-            rest.len(),
-            rest.join(". ")
+            "leaves open, of the chain from firmware to files, {}; merge it with a policy learned from a good device",
+            rest.join("; ")
         );
         notes.warn(Field::default(), message);
     }

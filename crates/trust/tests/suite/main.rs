@@ -3,6 +3,7 @@
 
 mod alternatives;
 mod change;
+mod demands;
 mod diff;
 mod endorsement;
 mod redteam;
