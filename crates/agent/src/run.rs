@@ -21,6 +21,7 @@ use crate::door::workload_api;
 use crate::holding::{Grants, Held, Holding};
 use crate::state_dir::{StateDir, StateError};
 use crate::telemetry::Telemetry;
+use crate::upstream::Memory;
 use crate::upstream::attach::Upstream;
 
 /// The agent cannot start, or cannot go on.
@@ -90,7 +91,11 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), R
 /// Everything that lives as long as the agent. The parts share what the device holds and the link of the moment.
 fn parts(config: Config) -> Result<Vec<Part>, RunError> {
     let state = StateDir::open(&config.state)?;
-    let trust = TrustSource::new(Trust { bundle: read_bundle(&config)?, crls: CrlSet::default() });
+    let installed = read_bundle(&config)?;
+    let memory = Memory::load(&state, &installed.to_der())?;
+    // The first list comes with the first announcement; until then nothing that a gateway says counts.
+    let trust = Trust { bundle: believed(installed, &memory, &config)?, crls: CrlSet::bootstrapping() };
+    let trust = TrustSource::new(trust);
     let socket = Socket::bind(&config.workload_api)?;
     tracing::info!(
         name = %config.name, tpm = %config.sources.tpm, gateway = %config.gateway,
@@ -108,8 +113,8 @@ fn parts(config: Config) -> Result<Vec<Part>, RunError> {
         let telemetry = Telemetry::new(interval, config.location.clone(), state.clone());
         parts.push(("telemetry", Box::pin(telemetry.run(linked, holding))));
     }
-    let grants = Grants::new(held, trust.clone(), domain);
-    parts.push(("device", Box::pin(Upstream::new(config, state, trust, grants, link).run())));
+    let grants = Grants::new(held, trust.clone(), domain, memory.remembered().clone());
+    parts.push(("device", Box::pin(Upstream::new(config, state, trust, grants, memory, link).run())));
     Ok(parts)
 }
 
@@ -119,6 +124,15 @@ async fn expire(held: Held) {
     loop {
         tick.tick().await;
         held.send_if_modified(|holding| holding.expire(SystemTime::now()));
+    }
+}
+
+/// The authorities that those it was installed with have led to.
+fn believed(installed: Bundle, memory: &Memory, config: &Config) -> Result<Bundle, RunError> {
+    match memory.remembered().bundle.as_slice() {
+        [] => Ok(installed),
+        bundle => Bundle::from_der(config.trust_domain.clone(), bundle)
+            .map_err(|source| RunError::Bundle { path: config.state.clone(), source }),
     }
 }
 

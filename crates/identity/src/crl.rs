@@ -174,23 +174,35 @@ fn parse_list(der: &[u8]) -> Result<CertificateRevocationList<'_>, CrlError> {
 
 /// The revocation lists a verifier holds, of any number of authorities.
 ///
-/// SPIFFE leaves revocation open, so an authority without a list here has revoked nothing as far as this
-/// verifier knows. A list past its next update counts as a list that is being withheld.
+/// Inside a trust domain no list means refusal: an authority without one here, or with one past its next update, may
+/// have revoked anything, and whoever withholds the list must gain nothing by it. A verifier that cannot have a list yet
+/// says so, with [`CrlSet::bootstrapping`].
 #[derive(Debug, Default)]
-pub struct CrlSet(Vec<Crl>);
+pub struct CrlSet {
+    lists: Vec<Crl>,
+    bootstrapping: bool,
+}
 
 /// What the lists say about a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Revocation {
     NotListed,
     Revoked,
-    Stale,
+    /// No list, or one that is too old.
+    Unknown,
 }
 
 impl CrlSet {
     /// Parses each list; one that does not parse is an error, not a gap.
     pub fn from_der<D: AsRef<[u8]>>(lists: impl IntoIterator<Item = D>) -> Result<Self, CrlError> {
-        lists.into_iter().map(|der| Crl::parse(der.as_ref())).collect::<Result<_, _>>().map(CrlSet)
+        let lists = lists.into_iter().map(|der| Crl::parse(der.as_ref())).collect::<Result<_, _>>()?;
+        Ok(CrlSet { lists, bootstrapping: false })
+    }
+
+    /// Of a verifier that has no list yet and asks its peer for the first one. Nothing that such a peer says may count
+    /// but what is signed and brings the list with it.
+    pub fn bootstrapping() -> Self {
+        CrlSet { lists: Vec::new(), bootstrapping: true }
     }
 
     /// What the newest list of the issuer with this name and key says about `serial`.
@@ -202,11 +214,12 @@ impl CrlSet {
         now: UnixTime,
     ) -> Revocation {
         // A forged list is not signed by the issuer's key and so is as good as absent.
-        let lists = self.0.iter().filter(|crl| crl.issuer == issuer && crl.is_signed_by(issuer_spki));
+        let lists = self.lists.iter().filter(|crl| crl.issuer == issuer && crl.is_signed_by(issuer_spki));
         match lists.max_by_key(|crl| crl.number) {
-            None => Revocation::NotListed,
+            None if self.bootstrapping => Revocation::NotListed,
+            None => Revocation::Unknown,
             Some(crl) if crl.revokes(serial) => Revocation::Revoked,
-            Some(crl) if crl.next_update <= now => Revocation::Stale,
+            Some(crl) if crl.next_update <= now => Revocation::Unknown,
             Some(_) => Revocation::NotListed,
         }
     }
@@ -214,7 +227,7 @@ impl CrlSet {
 
 impl From<Vec<Crl>> for CrlSet {
     fn from(lists: Vec<Crl>) -> Self {
-        CrlSet(lists)
+        CrlSet { lists, bootstrapping: false }
     }
 }
 

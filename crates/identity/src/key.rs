@@ -16,6 +16,9 @@ pub enum KeyError {
     /// The random source failed.
     #[error("no key could be generated")]
     Generation,
+    /// No signature came of it.
+    #[error("the key did not sign")]
+    Signing,
     /// Not PEM, not PKCS#8, or not P-256.
     #[error("not an unencrypted PKCS#8 P-256 private key")]
     Unreadable,
@@ -51,6 +54,11 @@ impl PrivateKey {
     /// The key as a `PRIVATE KEY` PEM section: secret.
     pub fn to_pem(&self) -> String {
         self.0.serialize_pem()
+    }
+
+    /// ECDSA P-256 with SHA-256 over `message`, DER.
+    pub fn sign_message(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
+        rcgen::SigningKey::sign(&self.0, message).map_err(|_| KeyError::Signing)
     }
 
     /// The public key as SubjectPublicKeyInfo DER.

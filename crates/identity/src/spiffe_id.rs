@@ -128,6 +128,11 @@ impl SpiffeId {
         trust_domain.with_known_path(SERVER_PATH)
     }
 
+    /// The ID of the key that signs what the trust domain says to its devices.
+    pub fn statements(trust_domain: &TrustDomain) -> Self {
+        trust_domain.with_known_path(STATEMENTS_PATH)
+    }
+
     /// The ID of the gateway with this name, one path segment.
     pub fn gateway(trust_domain: &TrustDomain, name: &str) -> Result<Self, SpiffeIdError> {
         if name.contains('/') {
@@ -230,6 +235,8 @@ text_form!(SpiffeId);
 
 const SCHEME: &str = "spiffe://";
 const SERVER_PATH: &str = "/assay/server";
+// Not a server's: what ends TLS somewhere must not be able to speak for the authority.
+const STATEMENTS_PATH: &str = "/assay/statements";
 const GATEWAY_PATH: &str = "/assay/gateway/";
 // The path spire-tpm-plugin gives TPM devices, so that entries written for it keep their meaning.
 const DEVICE_PATH: &str = "/spire/agent/tpm/";

@@ -89,8 +89,8 @@ pub enum SvidError {
     /// The certificate is on its authority's revocation list.
     #[error("the certificate is revoked")]
     Revoked,
-    /// The authority's revocation list is past its next update.
-    #[error("the authority's revocation list is out of date")]
+    /// The authority's revocation list is not there, or is past its next update.
+    #[error("the authority's revocation list is missing or out of date")]
     RevocationUnknown,
 }
 
@@ -115,7 +115,7 @@ pub fn verify_svid<C: AsRef<[u8]>>(
     match crls.look_up(&leaf.issuer, &issuer_spki, &leaf.serial, now) {
         Revocation::NotListed => {}
         Revocation::Revoked => return Err(SvidError::Revoked),
-        Revocation::Stale => return Err(SvidError::RevocationUnknown),
+        Revocation::Unknown => return Err(SvidError::RevocationUnknown),
     }
     let Leaf { spiffe_id, serial, not_after, spki, .. } = leaf;
     Ok(VerifiedPeer { spiffe_id, serial, not_after, spki })

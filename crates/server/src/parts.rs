@@ -12,6 +12,7 @@ use crate::attest::table::Registry;
 use crate::clock;
 use crate::config::Config;
 use crate::door::console::SignIns;
+use crate::door::edge::announce::Announcer;
 use crate::door::tls::DoorTls;
 use crate::enroll::Enrolling;
 use crate::follow::Following;
@@ -22,7 +23,7 @@ use crate::in_force::entries::Entries;
 use crate::in_force::ledger_head::LedgerHead;
 use crate::in_force::policies::Policies;
 use crate::in_force::revocations::RevocationList;
-use crate::keys::{self, Authority, LedgerKey, OperatorToken, ResultKey, ServerCertificate};
+use crate::keys::{self, Authority, LedgerKey, OperatorToken, ResultKey, ServerCertificate, StatementKey};
 use crate::metrics::Metrics;
 use crate::policy::Planning;
 use crate::policy::trial::Trying;
@@ -36,6 +37,7 @@ pub(crate) struct Server {
     pub store: Store,
     pub authority: Arc<Authority>,
     pub revocations: Arc<RevocationList>,
+    pub announcer: Announcer,
     pub policies: Arc<Policies>,
     pub endorsers: Arc<EndorsersInForce>,
     pub entries: Arc<Entries>,
@@ -73,6 +75,8 @@ impl Server {
         let certificate =
             ServerCertificate::issue(&authority, &store, &config.names, config.server_svid_ttl_seconds, now)
                 .await?;
+        let statements = StatementKey::issue(&authority, &store, config.server_svid_ttl_seconds, now).await?;
+        let announcer = Announcer::new(&authority, &revocations.current(), Arc::new(statements))?;
         let tls = DoorTls::new(revocations.trust(), &certificate)?;
         let (policies, endorsers) = in_force(&store, &config).await?;
         let key = LedgerKey::open(&config.data, &folder, &config.trust_domain)?;
@@ -109,6 +113,7 @@ impl Server {
             store,
             authority,
             revocations,
+            announcer,
             policies,
             endorsers,
             operator,

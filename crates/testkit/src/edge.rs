@@ -22,7 +22,7 @@ use protocol::edge_client::EdgeClient;
 use protocol::{
     Challenge, DeviceMessage, EnrollBegin, EnrollProof, EnrollRequest, EnrollResponse, EnrollResult,
     Evidence, EvidenceChanged, Hello, ServerMessage, SubmitRequest, SubmitResponse, WorkloadSvidRequest,
-    device_message, enroll_request, enroll_response, server_message,
+    device_message, device_statement, enroll_request, enroll_response, server_message,
 };
 
 /// The messages of `assay.edge.v1`.
@@ -62,6 +62,50 @@ pub struct Enrollment {
 pub struct Attachment {
     messages: mpsc::Sender<DeviceMessage>,
     answers: Streaming<ServerMessage>,
+    /// The device's name of the stream, and how many statements were heard on it.
+    stream: Vec<u8>,
+    heard: u64,
+    /// The server's name of the stream, and how many SVIDs were asked for on it.
+    asks_on: Vec<u8>,
+    asked: u64,
+    trust: protocol::TrustStatement,
+    grants: Option<protocol::Grants>,
+}
+
+/// What the server says, out of its envelope.
+#[derive(Clone, Debug)]
+pub enum Message {
+    /// Asks for evidence.
+    Challenge(Challenge),
+    /// Judges evidence.
+    Verdict(protocol::Verdict),
+    /// Everything the device holds now.
+    Grants(Grants),
+    /// Answers a request for an SVID.
+    WorkloadSvid(protocol::WorkloadSvidResponse),
+}
+
+/// What the device holds, and whom it believes.
+#[derive(Clone, Debug, Default)]
+#[expect(missing_docs, reason = "as in edge.proto: Grants and TrustStatement")]
+pub struct Grants {
+    pub withdrawn: bool,
+    pub reason: String,
+    pub device_svid: Vec<Vec<u8>>,
+    pub entries: Vec<protocol::WorkloadEntry>,
+    pub version: u64,
+    pub policy: String,
+    pub bundle: Vec<u8>,
+    pub crl: Vec<u8>,
+}
+
+/// Where a request for an SVID is made: good for one.
+#[derive(Clone, Debug)]
+pub struct RequestPlace {
+    /// The server's name of the stream.
+    pub stream: Vec<u8>,
+    /// The request's number on it.
+    pub number: u64,
 }
 
 /// Why something did not work over the edge protocol.
@@ -166,11 +210,17 @@ impl Edge {
     /// Attaches under any identity.
     pub async fn attach_as(&self, device_id: &str) -> Result<Attachment, EdgeError> {
         let (messages, receiver) = mpsc::channel(STREAM_MESSAGES);
-        let hello =
-            Hello { device_id: device_id.to_owned(), agent_version: env!("CARGO_PKG_VERSION").into() };
+        let mut stream = vec![0; 32];
+        aws_lc_rs::rand::fill(&mut stream).map_err(|_| EdgeError::Unexpected)?;
+        let hello = Hello {
+            device_id: device_id.to_owned(),
+            agent_version: env!("CARGO_PKG_VERSION").into(),
+            stream: stream.clone(),
+        };
         let _ = messages.try_send(DeviceMessage { message: Some(device_message::Message::Hello(hello)) });
         let answers = self.client.clone().attach(ReceiverStream::new(receiver)).await?.into_inner();
-        Ok(Attachment { messages, answers })
+        let (asks_on, trust, grants) = (Vec::new(), protocol::TrustStatement::default(), None);
+        Ok(Attachment { messages, answers, stream, heard: 0, asks_on, asked: 0, trust, grants })
     }
 
     /// Hands in telemetry.
@@ -207,15 +257,57 @@ impl Enrollment {
 
 impl Attachment {
     /// The server's next message.
-    pub async fn next(&mut self) -> Result<server_message::Message, EdgeError> {
-        let answer = self.answers.message().await?.ok_or(EdgeError::Ended)?;
-        answer.message.ok_or(EdgeError::Unexpected)
+    pub async fn next(&mut self) -> Result<Message, EdgeError> {
+        loop {
+            let answer = self.answers.message().await?.ok_or(EdgeError::Ended)?;
+            match answer.message.ok_or(EdgeError::Unexpected)? {
+                server_message::Message::Challenge(challenge) => {
+                    self.asks_on.clone_from(&challenge.stream);
+                    return Ok(Message::Challenge(challenge));
+                }
+                server_message::Message::Statement(signed) => return self.stated(&signed.statement),
+                server_message::Message::Trust(signed) => {
+                    self.trust = decode(&signed.statement)?;
+                    if let Some(grants) = self.grants.clone() {
+                        return Ok(Message::Grants(self.with_trust(grants)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The place of the next request for an SVID.
+    pub fn place(&mut self) -> RequestPlace {
+        self.asked += 1;
+        RequestPlace { stream: self.asks_on.clone(), number: self.asked }
+    }
+
+    fn stated(&mut self, statement: &[u8]) -> Result<Message, EdgeError> {
+        let statement: protocol::DeviceStatement = decode(statement)?;
+        self.heard += 1;
+        if statement.stream != self.stream || statement.number != self.heard {
+            return Err(EdgeError::Unexpected);
+        }
+        match statement.body.ok_or(EdgeError::Unexpected)? {
+            device_statement::Body::Verdict(verdict) => Ok(Message::Verdict(verdict)),
+            device_statement::Body::WorkloadSvid(answer) => Ok(Message::WorkloadSvid(answer)),
+            device_statement::Body::Grants(grants) => {
+                self.grants = Some(grants.clone());
+                Ok(Message::Grants(self.with_trust(grants)))
+            }
+        }
+    }
+
+    fn with_trust(&self, grants: protocol::Grants) -> Grants {
+        let protocol::Grants { withdrawn, reason, device_svid, entries, version, policy } = grants;
+        let (bundle, crl) = (self.trust.bundle.clone(), self.trust.crl.clone());
+        Grants { withdrawn, reason, device_svid, entries, version, policy, bundle, crl }
     }
 
     /// Waits for a challenge, passing over everything else.
     pub async fn challenge(&mut self) -> Result<Challenge, EdgeError> {
         loop {
-            if let server_message::Message::Challenge(challenge) = self.next().await? {
+            if let Message::Challenge(challenge) = self.next().await? {
                 return Ok(challenge);
             }
         }
@@ -224,16 +316,16 @@ impl Attachment {
     /// Waits for a verdict, passing over everything else.
     pub async fn verdict(&mut self) -> Result<protocol::Verdict, EdgeError> {
         loop {
-            if let server_message::Message::Verdict(verdict) = self.next().await? {
+            if let Message::Verdict(verdict) = self.next().await? {
                 return Ok(verdict);
             }
         }
     }
 
     /// Waits for grants, passing over everything else.
-    pub async fn grants(&mut self) -> Result<protocol::Grants, EdgeError> {
+    pub async fn grants(&mut self) -> Result<Grants, EdgeError> {
         loop {
-            if let server_message::Message::Grants(grants) = self.next().await? {
+            if let Message::Grants(grants) = self.next().await? {
                 return Ok(grants);
             }
         }
@@ -248,10 +340,10 @@ impl Attachment {
     pub async fn attest(&mut self, device: &mut SoftwareDevice) -> Result<protocol::Verdict, EdgeError> {
         loop {
             match self.next().await? {
-                server_message::Message::Challenge(challenge) => {
+                Message::Challenge(challenge) => {
                     self.answer(device.evidence(&challenge)?).await?;
                 }
-                server_message::Message::Verdict(verdict) => return Ok(verdict),
+                Message::Verdict(verdict) => return Ok(verdict),
                 _ => {}
             }
         }
@@ -265,10 +357,10 @@ impl Attachment {
     ) -> Result<protocol::Verdict, EdgeError> {
         loop {
             match self.next().await? {
-                server_message::Message::Challenge(challenge) => {
+                Message::Challenge(challenge) => {
                     self.answer(lie.tell(device, &challenge)?).await?;
                 }
-                server_message::Message::Verdict(verdict) => return Ok(verdict),
+                Message::Verdict(verdict) => return Ok(verdict),
                 _ => {}
             }
         }
@@ -288,6 +380,10 @@ impl Attachment {
         let message = DeviceMessage { message: Some(message) };
         self.messages.send(message).await.map_err(|_| EdgeError::Ended)
     }
+}
+
+fn decode<M: prost::Message + Default>(bytes: &[u8]) -> Result<M, EdgeError> {
+    M::decode(bytes).map_err(|_| EdgeError::Unexpected)
 }
 
 fn tls_config(door: &Door) -> Result<ClientConfig, rustls::Error> {

@@ -2,7 +2,16 @@
 //! that no two different lists of parts give the same bytes.
 
 /// DSSE payload type of a workload's request for an SVID, signed by the device key.
-pub const WORKLOAD_SVID_TYPE: &str = "application/vnd.assay.workload-svid.v1";
+pub const WORKLOAD_SVID_TYPE: &str = "application/vnd.assay.workload-svid.v2";
+
+/// DSSE payload type of what the server says to one device.
+pub const DEVICE_STATEMENT_TYPE: &str = "application/vnd.assay.device-statement.v1";
+
+/// DSSE payload type of what the server says to everybody.
+pub const TRUST_STATEMENT_TYPE: &str = "application/vnd.assay.trust-statement.v1";
+
+/// Bytes of a stream's name, each end's.
+pub const STREAM_BYTES: usize = 32;
 
 /// What the enrollment proof (HMAC-SHA256 keyed with the activated credential) is over.
 ///
@@ -19,9 +28,10 @@ pub fn enroll_proof_body(
 }
 
 /// What the device key signs, as the body of a DSSE envelope of [`WORKLOAD_SVID_TYPE`], when it asks for a workload's
-/// SVID.
-pub fn workload_svid_body(entry_id: &str, csr: &[u8]) -> Vec<u8> {
-    framed(&[entry_id.as_bytes(), csr])
+/// SVID. One signature is good for one stream, and there for one request: `stream` is the server's name of the stream,
+/// `number` the request's.
+pub fn workload_svid_body(stream: &[u8], number: u64, entry_id: &str, csr: &[u8]) -> Vec<u8> {
+    framed(&[stream, &number.to_be_bytes(), entry_id.as_bytes(), csr])
 }
 
 fn framed(parts: &[&[u8]]) -> Vec<u8> {
@@ -50,11 +60,13 @@ mod tests {
             enroll_proof_body(b"a", b"b", b"c", b"d", "e"),
             enroll_proof_body(b"a", b"b", b"c", b"de", "")
         );
-        assert_ne!(workload_svid_body("a", b"bc"), workload_svid_body("ab", b"c"));
+        assert_ne!(workload_svid_body(b"s", 1, "a", b"bc"), workload_svid_body(b"s", 1, "ab", b"c"));
+        assert_ne!(workload_svid_body(b"s", 1, "a", b"b"), workload_svid_body(b"s", 2, "a", b"b"));
     }
 
     #[test]
     fn the_form_is_length_then_bytes() {
-        assert_eq!(workload_svid_body("e", b"csr"), b"\0\0\0\x01e\0\0\0\x03csr");
+        let body = workload_svid_body(b"s", 258, "e", b"csr");
+        assert_eq!(body, b"\0\0\0\x01s\0\0\0\x08\0\0\0\0\0\0\x01\x02\0\0\0\x01e\0\0\0\x03csr");
     }
 }

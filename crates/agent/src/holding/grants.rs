@@ -7,7 +7,7 @@ use assay_identity::TrustDomain;
 use assay_identity::key::KeyError;
 use assay_identity::tls::TrustSource;
 
-use super::bundle::{Authorities, TrustError, verifies};
+use super::bundle::{Announced, Authorities, Remembered, Signed, TrustError, verifies};
 use super::svid::{Answer, AnswerError, Due, Requests};
 use super::{Entry, Held, Holding, Workload};
 
@@ -16,10 +16,6 @@ use super::{Entry, Held, Holding, Workload};
 pub struct Granted {
     /// The device's own SVID, DER, leaf first.
     pub device_svid: Vec<Vec<u8>>,
-    /// The trust domain's authorities, concatenated DER.
-    pub bundle: Vec<u8>,
-    /// The revocation list, DER.
-    pub crl: Vec<u8>,
     /// What its workloads are entitled to.
     pub entries: Vec<Entry>,
     /// The policy that judged the device.
@@ -35,9 +31,15 @@ pub struct Grants {
 }
 
 impl Grants {
-    /// Nothing granted yet. `trust` is what TLS connections are verified with; it follows the granted bundle.
-    pub fn new(held: Held, trust: Arc<TrustSource>, trust_domain: TrustDomain) -> Self {
-        Grants { held, authorities: Authorities::new(trust, trust_domain), requests: Requests::default() }
+    /// Nothing granted yet. `trust` is what TLS connections are verified with; it follows what is announced.
+    pub fn new(
+        held: Held,
+        trust: Arc<TrustSource>,
+        trust_domain: TrustDomain,
+        remembered: Remembered,
+    ) -> Self {
+        let authorities = Authorities::new(trust, trust_domain, remembered);
+        Grants { held, authorities, requests: Requests::default() }
     }
 
     /// Who else may look at the holding.
@@ -50,9 +52,52 @@ impl Grants {
         self.requests.forget();
     }
 
+    /// What has to be known over restarts.
+    pub fn remembered(&self) -> &Remembered {
+        self.authorities.remembered()
+    }
+
+    /// The device enrolled anew: its trust state begins anew.
+    pub fn enrolled(&mut self) {
+        self.authorities.forget_state();
+    }
+
+    /// Takes over whom everybody of the trust domain believes; SVIDs that no longer stand are gone when this returns.
+    pub fn announced(
+        &mut self,
+        signed: &Signed,
+        kind: &str,
+        announced: Announced,
+        now: SystemTime,
+    ) -> Result<(), TrustError> {
+        self.authorities.take(signed, kind, announced, now)?;
+        let trust = self.authorities.source().current();
+        let (bundle, crl) = (self.authorities.bundle(), self.authorities.crl().to_vec());
+        self.held.send_modify(|holding| {
+            holding.crl = crl;
+            if holding.ready && holding.withdrawn.is_none() {
+                holding.bundle = bundle;
+            }
+            for workload in &mut holding.workloads {
+                workload.svid.take_if(|svid| !verifies(svid, &trust, now));
+            }
+        });
+        Ok(())
+    }
+
+    /// Whether the trust domain said this.
+    pub fn hear(&mut self, signed: &Signed, kind: &str, now: SystemTime) -> Result<(), TrustError> {
+        self.authorities.hear(signed, kind, now)
+    }
+
+    /// Takes note of the version of the device's trust state, which never goes back.
+    pub fn note(&mut self, state_version: u64) -> Result<(), TrustError> {
+        self.authorities.note(state_version)
+    }
+
     /// Takes the complete state over; whatever is not in it is gone when this returns.
-    pub fn apply(&mut self, granted: Granted, now: SystemTime) -> Result<(), TrustError> {
-        let trust = self.authorities.parse(&granted.bundle, &granted.crl)?;
+    pub fn apply(&mut self, granted: Granted, now: SystemTime) {
+        let trust = self.authorities.source().current();
         let before = self.held.borrow().clone();
         let workloads: Vec<Workload> = granted
             .entries
@@ -65,7 +110,6 @@ impl Grants {
                 Workload { entry: Arc::new(entry), svid }
             })
             .collect();
-        self.authorities.replace(trust);
         self.requests.keep(&workloads);
         if before.withdrawn.is_some() || !before.ready {
             tracing::info!(policy = %granted.policy, "grants received");
@@ -74,21 +118,20 @@ impl Grants {
             ready: true,
             withdrawn: None,
             device_svid: granted.device_svid,
-            bundle: granted.bundle,
-            crl: granted.crl,
+            bundle: self.authorities.bundle(),
+            crl: self.authorities.crl().to_vec(),
             policy: granted.policy,
             workloads,
         });
-        Ok(())
     }
 
     /// Drops everything at once.
-    pub fn withdraw(&mut self, reason: String, crl: Vec<u8>) {
+    pub fn withdraw(&mut self, reason: String) {
         self.requests.forget();
         if self.held.borrow().withdrawn.as_ref() != Some(&reason) {
             tracing::warn!(%reason, "grants withdrawn");
         }
-        self.held.send_replace(Holding::withdrawn(reason, crl));
+        self.held.send_replace(Holding::withdrawn(reason, self.authorities.crl().to_vec()));
     }
 
     /// What to ask for now: entries without an SVID, and those at half of its life. Makes a key for each.

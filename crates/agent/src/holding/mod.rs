@@ -13,7 +13,7 @@ use std::time::SystemTime;
 
 use tokio::sync::watch;
 
-pub use bundle::TrustError;
+pub use bundle::{Announced, Remembered, Signed, TrustError};
 pub use entry::{Entry, Selector};
 pub use grants::{Granted, Grants};
 pub use svid::{Answer, AnswerError, Due, Svid};

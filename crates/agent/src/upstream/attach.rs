@@ -11,6 +11,7 @@ use tonic::Code;
 
 use super::connection::{Connection, ConnectionError, Credential};
 use super::enroll::{EnrollError, Enrollment, enroll};
+use super::memory::Memory;
 use super::session::{Session, SessionError};
 use crate::backoff::Backoff;
 use crate::config::Config;
@@ -28,6 +29,9 @@ pub struct Upstream {
     connection: Connection,
     grants: Grants,
     link: watch::Sender<Option<Link>>,
+    memory: Memory,
+    /// The server does not know the device, or not by these keys: it has to show again which TPM it is.
+    unknown: bool,
 }
 
 /// Why the device is not attached any more, and so what to do next.
@@ -80,10 +84,11 @@ impl Upstream {
         state: StateDir,
         trust: Arc<TrustSource>,
         grants: Grants,
+        memory: Memory,
         link: watch::Sender<Option<Link>>,
     ) -> Self {
         let connection = Connection::new(config.gateway.clone(), config.trust_domain.clone(), trust);
-        Upstream { config, state, connection, grants, link }
+        Upstream { config, state, connection, grants, link, memory, unknown: false }
     }
 
     /// Keeps the device attached for as long as the agent runs.
@@ -118,17 +123,26 @@ impl Upstream {
         };
         let credential = self.credential(device).filter(|_| show_svid);
         let mut client = self.connection.connect(credential).await?;
-        let enrollment = match Enrollment::load(&self.state, &self.config.trust_domain)? {
+        let known = Enrollment::load(&self.state, &self.config.trust_domain)?;
+        let enrollment = match known.filter(|_| !self.unknown) {
             Some(enrollment) => enrollment,
             None => {
                 let enrollment = enroll(&mut client, device, &self.config, &self.state).await?;
                 tracing::info!(device_id = %enrollment.device_id, "enrolled");
+                self.grants.enrolled();
                 enrollment
             }
         };
+        self.unknown = false;
         let device_id = enrollment.device_id;
         let link = Link { device: device.clone(), client: client.clone(), device_id: device_id.clone() };
-        let session = Session { device, sources: &self.config.sources, device_id: &device_id };
+        let session = Session {
+            device,
+            sources: &self.config.sources,
+            device_id: &device_id,
+            connection: &self.connection,
+            memory: &mut self.memory,
+        };
         let attached = || {
             tracing::info!(%device_id, "attached");
             backoff.reset();
@@ -143,18 +157,13 @@ impl Upstream {
         (!chain.is_empty()).then(|| Credential { chain, key: device.key.clone() })
     }
 
-    /// Acts on what the server's refusal says, and returns how long to wait at least.
+    /// Acts on what the server's refusal says, and returns how long to wait at least. A status is not signed, so it takes
+    /// nothing from the device.
     fn settle(&mut self, interruption: &Interruption) -> Duration {
         match interruption.code() {
-            Some(Code::PermissionDenied) => {
-                self.grants.withdraw("the server refuses this device".to_owned(), Vec::new());
-                REFUSED_WAIT
-            }
-            // The server does not know the device, or not by these keys: show again which TPM this is.
+            Some(Code::PermissionDenied) => REFUSED_WAIT,
             Some(Code::NotFound | Code::Unauthenticated) => {
-                if let Err(error) = Enrollment::forget(&self.state) {
-                    tracing::error!(%error, "enrollment could not be forgotten");
-                }
+                self.unknown = true;
                 Duration::ZERO
             }
             Some(Code::ResourceExhausted) => BUSY_WAIT,

@@ -4,11 +4,11 @@
 //! by address. Nothing else rests on that: every word of the device that counts is signed by its TPM.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use assay_identity::tls::{self, TrustSource};
-use assay_identity::{SpiffeId, TrustDomain};
+use assay_identity::{SpiffeId, SvidError, TrustDomain, UnixTime};
 use assay_wire::EDGE_MESSAGE_BYTES_MAX;
 use assay_wire::edge::edge_client::EdgeClient;
 use hyper_util::rt::TokioIo;
@@ -43,11 +43,13 @@ pub enum ConnectionError {
 }
 
 /// Where the gateway is, and how it is recognised.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Connection {
     gateway: String,
     trust_domain: TrustDomain,
     trust: Arc<TrustSource>,
+    /// The chain that the gateway showed last.
+    peer: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
 /// What the device shows: its SVID's chain, and the key in the TPM.
@@ -61,7 +63,14 @@ pub struct Credential {
 impl Connection {
     /// The gateway at HOST:PORT, of a trust domain whose authorities are in `trust`.
     pub fn new(gateway: String, trust_domain: TrustDomain, trust: Arc<TrustSource>) -> Self {
-        Connection { gateway, trust_domain, trust }
+        Connection { gateway, trust_domain, trust, peer: Arc::default() }
+    }
+
+    /// Verifies the gateway again with what is believed now: before the first announcement there is no revocation list
+    /// to look it up in.
+    pub(super) fn check_peer(&self) -> Result<(), SvidError> {
+        let chain = self.peer.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.trust.verify(&chain, UnixTime::now()).map(|_| ())
     }
 
     /// Connects, with the device's certificate if there is one.
@@ -81,8 +90,8 @@ impl Connection {
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .keep_alive_while_idle(true);
-        let (gateway, config) = (self.gateway.clone(), Arc::new(config));
-        let connector = service_fn(move |_| connect_tls(gateway.clone(), config.clone()));
+        let (gateway, config, peer) = (self.gateway.clone(), Arc::new(config), self.peer.clone());
+        let connector = service_fn(move |_| connect_tls(gateway.clone(), config.clone(), peer.clone()));
         let channel = endpoint.connect_with_connector(connector).await.map_err(failed)?;
         Ok(EdgeClient::new(channel)
             .max_decoding_message_size(EDGE_MESSAGE_BYTES_MAX)
@@ -98,13 +107,17 @@ fn is_ours(id: &SpiffeId, trust_domain: &TrustDomain) -> bool {
 async fn connect_tls(
     gateway: String,
     config: Arc<ClientConfig>,
+    peer: Arc<Mutex<Vec<Vec<u8>>>>,
 ) -> io::Result<TokioIo<tokio_rustls::client::TlsStream<TcpStream>>> {
     let stream = TcpStream::connect(&gateway).await?;
     stream.set_nodelay(true)?;
     // The name is sent for routing only: the SPIFFE ID says whom we reached.
     let host = gateway.rsplit_once(':').map_or(gateway.as_str(), |(host, _)| host);
     let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(io::Error::other)?;
-    Ok(TokioIo::new(TlsConnector::from(config).connect(name, stream).await?))
+    let tls = TlsConnector::from(config).connect(name, stream).await?;
+    let shown = tls.get_ref().1.peer_certificates().unwrap_or_default();
+    *peer.lock().unwrap_or_else(PoisonError::into_inner) = shown.iter().map(|der| der.to_vec()).collect();
+    Ok(TokioIo::new(tls))
 }
 
 /// The cause that says most: transports wrap it several times.

@@ -2,8 +2,10 @@
 //!
 //! Nothing is kept until the server has answered, so an exchange that breaks off is simply started again.
 
+use assay_evidence::tpm::public_area::{PublicArea, PublicAreaError};
 use assay_identity::csr::CsrError;
 use assay_identity::{SpiffeId, TrustDomain};
+use assay_telemetry::sha256;
 use assay_wire::binding::enroll_proof_body;
 use assay_wire::edge::{
     EnrollBegin, EnrollChallenge, EnrollProof, EnrollRequest, EnrollResponse, EnrollResult, enroll_request,
@@ -46,8 +48,11 @@ pub enum EnrollError {
         /// What should have come.
         expected: &'static str,
     },
-    /// The server gave an identity that is none, or of another trust domain.
-    #[error("the server gave {id:?} as the device's identity")]
+    /// The endorsement key is of a kind we do not know.
+    #[error("the endorsement key cannot be read")]
+    EndorsementKey(#[from] PublicAreaError),
+    /// The server gave an identity that is not this device's.
+    #[error("the server gave {id:?} as the device's identity, which it is not")]
     Identity {
         /// What came.
         id: String,
@@ -77,11 +82,6 @@ impl Enrollment {
         SpiffeId::parse(&self.device_id).is_ok_and(|id| id.trust_domain() == trust_domain)
     }
 
-    /// Forgets it: the server does not know the device.
-    pub fn forget(state: &StateDir) -> Result<(), StateError> {
-        state.remove(FILE)
-    }
-
     fn save(&self, state: &StateDir) -> Result<(), StateError> {
         let text = serde_json::to_vec(self).map_err(|_| StateError::Damaged { path: state.path(FILE) })?;
         state.write(FILE, &text)
@@ -97,6 +97,8 @@ pub async fn enroll(
 ) -> Result<Enrollment, EnrollError> {
     // Its slot in the TPM is free again when the exchange is over, however it ends.
     let ek = device.run(|device| EndorsementKey::load(&device.tpm)).await?;
+    let own_id =
+        SpiffeId::device(&config.trust_domain, &sha256(&PublicArea::parse_tpm2b(ek.public())?.spki_der()));
     let keys = device.key.keys();
     let identity = match config.identity.clone() {
         Some(config) => Some(device.run(move |device| Ok(Identity::load(&device.tpm, &config))).await??),
@@ -128,10 +130,11 @@ pub async fn enroll(
         device.run(move |device| Ok(prove(device, &ek, identity.as_ref(), &challenge, &name))).await??;
     send(&sender, enroll_request::Step::Proof(proof)).await;
     let result = next_result(&mut answers).await?;
-    let enrollment = Enrollment { device_id: result.device_id };
-    if !enrollment.is_of(&config.trust_domain) {
-        return Err(EnrollError::Identity { id: enrollment.device_id });
+    // The device knows its own name: it follows from the TPM, and nobody on the way can give it another.
+    if own_id.as_str() != result.device_id {
+        return Err(EnrollError::Identity { id: result.device_id });
     }
+    let enrollment = Enrollment { device_id: result.device_id };
     enrollment.save(state)?;
     Ok(enrollment)
 }

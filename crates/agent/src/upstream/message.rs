@@ -7,7 +7,7 @@ use assay_wire::edge;
 use thiserror::Error;
 
 use crate::device::Device;
-use crate::holding::{Answer, Due, Entry, Granted, Selector};
+use crate::holding::{Announced, Answer, Due, Entry, Granted, Selector, Signed};
 use crate::tpm::TpmError;
 
 /// A request could not be made.
@@ -21,20 +21,31 @@ pub(super) enum RequestError {
     Tpm(#[from] TpmError),
 }
 
-/// What the server grants, or why it takes everything back; with it the revocation list, if it is there.
+/// What the server grants, or why it takes everything back.
 pub(super) enum Grants {
     Granted(Granted),
-    Withdrawn { reason: String, crl: Vec<u8> },
+    Withdrawn { reason: String },
+}
+
+pub(super) fn signed(signed: edge::Signed) -> Signed {
+    Signed {
+        statement: signed.statement.to_vec(),
+        signature: signed.signature.to_vec(),
+        signer: signed.signer.iter().map(|der| der.to_vec()).collect(),
+    }
+}
+
+pub(super) fn announced(statement: edge::TrustStatement) -> Announced {
+    let edge::TrustStatement { number, bundle, crl } = statement;
+    Announced { number, bundle: bundle.to_vec(), crl: crl.to_vec() }
 }
 
 pub(super) fn grants(grants: edge::Grants) -> Grants {
     if grants.withdrawn {
-        return Grants::Withdrawn { reason: grants.reason, crl: grants.crl.to_vec() };
+        return Grants::Withdrawn { reason: grants.reason };
     }
     Grants::Granted(Granted {
         device_svid: grants.device_svid.iter().map(|der| der.to_vec()).collect(),
-        bundle: grants.bundle.to_vec(),
-        crl: grants.crl.to_vec(),
         entries: grants.entries.into_iter().map(entry).collect(),
         policy: grants.policy,
     })
@@ -49,15 +60,21 @@ pub(super) fn answer(answer: edge::WorkloadSvidResponse) -> Answer {
 }
 
 /// Makes the request and has the TPM sign it: the server gives SVIDs to this device's agent alone.
-pub(super) fn svid_request(due: &Due, device: &Device) -> Result<edge::WorkloadSvidRequest, RequestError> {
+pub(super) fn svid_request(
+    due: &Due,
+    stream: &[u8],
+    number: u64,
+    device: &Device,
+) -> Result<edge::WorkloadSvidRequest, RequestError> {
     let csr = csr::request(due.key())?;
-    let body = workload_svid_body(due.entry_id(), &csr);
+    let body = workload_svid_body(stream, number, due.entry_id(), &csr);
     let device_signature = device.key.sign_message(&pae(WORKLOAD_SVID_TYPE, &body))?;
     Ok(edge::WorkloadSvidRequest {
         request_id: due.request_id().to_owned(),
         entry_id: due.entry_id().to_owned(),
         csr: csr.into(),
         device_signature: device_signature.into(),
+        number,
     })
 }
 

@@ -7,7 +7,10 @@ pub mod attach;
 pub mod attest;
 pub mod connection;
 pub mod enroll;
+mod memory;
 mod message;
 pub mod session;
+mod statement;
 
 pub use connection::{Client, Connection, ConnectionError, Credential};
+pub use memory::Memory;

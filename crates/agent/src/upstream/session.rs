@@ -2,8 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
+use assay_identity::SvidError;
 use assay_wire::edge::{
-    Challenge, DeviceMessage, Finding, Hello, ServerMessage, Verdict, device_message, server_message,
+    Challenge, DeviceMessage, Finding, Hello, ServerMessage, Signed, Verdict, device_message,
+    device_statement, server_message,
 };
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
@@ -12,7 +14,9 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-use super::connection::Client;
+use super::connection::{Client, Connection};
+use super::memory::Memory;
+use super::statement::{self, Hearing, StatementError};
 use super::{attest, message};
 use crate::VERSION;
 use crate::config::Sources;
@@ -32,6 +36,12 @@ pub enum SessionError {
     /// The server does not answer.
     #[error("the server does not answer within {ATTACH_WITHIN:?}")]
     Silent,
+    /// What was said is not the server's word.
+    #[error("not believed: {}", chain(.0))]
+    NotBelieved(#[from] StatementError),
+    /// The gateway's certificate was revoked.
+    #[error("the gateway's certificate does not stand any more: {0}")]
+    Gateway(SvidError),
     /// The TPM is lost: its keys have to be loaded again.
     #[error(transparent)]
     Tpm(#[from] TpmError),
@@ -45,6 +55,10 @@ pub struct Session<'a> {
     pub sources: &'a Sources,
     /// Its SPIFFE ID.
     pub device_id: &'a str,
+    /// Whom it is reached through.
+    pub connection: &'a Connection,
+    /// What has to be known over restarts.
+    pub memory: &'a mut Memory,
 }
 
 impl Session<'_> {
@@ -56,7 +70,12 @@ impl Session<'_> {
         attached: impl FnOnce(),
     ) -> Result<(), SessionError> {
         let (outbox, receiver) = mpsc::channel(OUTBOX_MESSAGES);
-        let hello = Hello { device_id: self.device_id.to_owned(), agent_version: VERSION.to_owned() };
+        let hearing = Hearing::new(self.device_id)?;
+        let hello = Hello {
+            device_id: self.device_id.to_owned(),
+            agent_version: VERSION.to_owned(),
+            stream: hearing.stream().to_vec().into(),
+        };
         let hello = DeviceMessage { message: Some(device_message::Message::Hello(hello)) };
         // The channel is empty and its receiver is here, so this cannot fail.
         let _ = outbox.send(hello).await;
@@ -68,8 +87,19 @@ impl Session<'_> {
         // Dropped with the session, which ends what runs in it.
         let mut tasks = JoinSet::new();
         tasks.spawn(attest::answer(self.device.clone(), self.sources.clone(), challenges, outbox.clone()));
-        let mut stream =
-            Stream { device: self.device, inbox, outbox, challenge, grants, said: String::new() };
+        let mut stream = Stream {
+            device: self.device,
+            connection: self.connection,
+            memory: self.memory,
+            inbox,
+            outbox,
+            challenge,
+            grants,
+            hearing,
+            asks_on: Vec::new(),
+            asked: 0,
+            said: String::new(),
+        };
         tokio::select! {
             ended = stream.run() => ended,
             Some(ended) = tasks.join_next() => match ended {
@@ -86,6 +116,12 @@ struct Stream<'a> {
     outbox: mpsc::Sender<DeviceMessage>,
     challenge: watch::Sender<Option<Challenge>>,
     grants: &'a mut Grants,
+    connection: &'a Connection,
+    memory: &'a mut Memory,
+    hearing: Hearing,
+    /// The server's name of the stream, and how many SVIDs were asked for on it.
+    asks_on: Vec<u8>,
+    asked: u64,
     /// The last verdict, so that only a change is logged.
     said: String,
 }
@@ -97,7 +133,7 @@ impl Stream<'_> {
         loop {
             tokio::select! {
                 message = self.inbox.message() => match message? {
-                    Some(ServerMessage { message: Some(message) }) => self.take(message),
+                    Some(ServerMessage { message: Some(message) }) => self.take(message)?,
                     // A message of a newer server.
                     Some(ServerMessage { message: None }) => {}
                     None => return Err(SessionError::Closed),
@@ -107,27 +143,41 @@ impl Stream<'_> {
         }
     }
 
-    fn take(&mut self, message: server_message::Message) {
+    fn take(&mut self, message: server_message::Message) -> Result<(), SessionError> {
         match message {
             server_message::Message::Challenge(challenge) => {
+                self.asks_on = challenge.stream.to_vec();
                 self.challenge.send_replace(Some(challenge));
             }
-            server_message::Message::Verdict(verdict) => self.log_verdict(&verdict),
-            server_message::Message::Grants(grants) => {
+            server_message::Message::Trust(signed) => {
+                statement::trust(signed, self.grants, SystemTime::now())?;
+                self.connection.check_peer().map_err(SessionError::Gateway)?;
+            }
+            server_message::Message::Statement(signed) => self.hear(signed)?,
+        }
+        report(self.memory.keep(self.grants.remembered()), "what was heard could not be kept");
+        Ok(())
+    }
+
+    fn hear(&mut self, signed: Signed) -> Result<(), SessionError> {
+        let now = SystemTime::now();
+        match self.hearing.statement(signed, self.grants, now)? {
+            Some(device_statement::Body::Verdict(verdict)) => self.log_verdict(&verdict),
+            Some(device_statement::Body::Grants(grants)) => {
                 match message::grants(grants) {
-                    message::Grants::Granted(granted) => {
-                        report(self.grants.apply(granted, SystemTime::now()), "grants could not be used");
-                    }
-                    message::Grants::Withdrawn { reason, crl } => self.grants.withdraw(reason, crl),
+                    message::Grants::Granted(granted) => self.grants.apply(granted, now),
+                    message::Grants::Withdrawn { reason } => self.grants.withdraw(reason),
                 }
                 self.ask();
             }
-            server_message::Message::WorkloadSvid(answer) => {
-                let taken = self.grants.answered(message::answer(answer), SystemTime::now());
+            Some(device_statement::Body::WorkloadSvid(answer)) => {
+                let taken = self.grants.answered(message::answer(answer), now);
                 report(taken, "workload svid could not be used");
                 self.ask();
             }
+            None => {}
         }
+        Ok(())
     }
 
     /// Has every request that is due signed and sent. Signing takes the TPM a while, and a withdrawal must not wait.
@@ -136,10 +186,18 @@ impl Stream<'_> {
             Ok(due) => due,
             Err(error) => return report(Err(error), "workload svid could not be asked for"),
         };
-        for one in due {
-            let (device, outbox) = (self.device.clone(), self.outbox.clone());
-            tokio::task::spawn_blocking(move || send_request(one, &device, &outbox));
+        if due.is_empty() {
+            return;
         }
+        // One after the other, so that they arrive in the order of their numbers.
+        let (device, outbox, stream) = (self.device.clone(), self.outbox.clone(), self.asks_on.clone());
+        let first = self.asked + 1;
+        self.asked += u64::try_from(due.len()).unwrap_or(u64::MAX);
+        tokio::task::spawn_blocking(move || {
+            for (one, number) in due.iter().zip(first..) {
+                send_request(one, &stream, number, &device, &outbox);
+            }
+        });
     }
 
     fn log_verdict(&mut self, verdict: &Verdict) {
@@ -158,8 +216,14 @@ impl Stream<'_> {
     }
 }
 
-fn send_request(due: Due, device: &Device, outbox: &mpsc::Sender<DeviceMessage>) {
-    match message::svid_request(&due, device) {
+fn send_request(
+    due: &Due,
+    stream: &[u8],
+    number: u64,
+    device: &Device,
+    outbox: &mpsc::Sender<DeviceMessage>,
+) {
+    match message::svid_request(due, stream, number, device) {
         Ok(request) => {
             let message = Some(device_message::Message::WorkloadSvid(request));
             // The stream may be gone by now, and the request with it.
@@ -174,6 +238,17 @@ fn report<E: std::error::Error>(outcome: Result<(), E>, what: &str) {
         let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
         tracing::error!(%error, cause, "{what}");
     }
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text = format!("{text}: {source}");
+        cause = source.source();
+    }
+    text
 }
 
 /// Evidence and requests that wait for the connection.

@@ -1,5 +1,7 @@
 //! A small authority: a root that signs SVIDs and revocation lists, made anew for each test.
 
+use assay_agent::holding::{Announced, Signed};
+use assay_telemetry::pae;
 use std::time::Duration;
 
 use assay_identity::authority::{AuthorityTemplate, sign_root};
@@ -10,8 +12,13 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 pub struct Authority {
     issuer: Issuer,
+    /// Speaks for the authority: the key and its certificate.
+    voice: (PrivateKey, Vec<u8>),
     serials: AtomicU8,
 }
+
+/// The type of the statements that tests of the state machine sign.
+pub const KIND: &str = "test";
 
 pub fn trust_domain() -> TrustDomain {
     TrustDomain::parse("example.org").unwrap()
@@ -36,7 +43,26 @@ impl Authority {
             not_after: after(36_000),
         };
         let certificate = sign_root(&template, &key).unwrap();
-        Authority { issuer: Issuer::new(certificate, key).unwrap(), serials: AtomicU8::new(2) }
+        let issuer = Issuer::new(certificate, key).unwrap();
+        let voice = (PrivateKey::generate().unwrap(), Vec::new());
+        let mut authority = Authority { issuer, voice, serials: AtomicU8::new(2) };
+        authority.voice.1 = authority.svid("/assay/statements", &authority.voice.0.spki(), 3600).0;
+        authority
+    }
+
+    /// A statement of this type, signed for the authority.
+    pub fn signed(&self, kind: &str, statement: &[u8]) -> Signed {
+        Signed {
+            statement: statement.to_vec(),
+            signature: self.voice.0.sign_message(&pae(kind, statement)).unwrap(),
+            signer: vec![self.voice.1.clone()],
+        }
+    }
+
+    /// What is announced with these serials revoked, and its bytes, which here are the list's.
+    pub fn announced(&self, revoked: &[Serial], number: u64) -> (Signed, Announced) {
+        let crl = self.crl(revoked, number);
+        (self.signed(KIND, &crl), Announced { number, bundle: self.bundle().to_der(), crl })
     }
 
     pub fn bundle(&self) -> Bundle {

@@ -12,13 +12,19 @@ use assay_evidence::verify::{Baseline, Evidence, Expectation, ImaLog, QuoteEvide
 use assay_identity::tls::{self, ClientIdentity, Trust, TrustSource};
 use assay_identity::{CrlSet, Csr, PrivateKey, SpiffeId};
 use assay_telemetry::verify_device_signature;
-use assay_wire::binding::{WORKLOAD_SVID_TYPE, enroll_proof_body, workload_svid_body};
+use assay_wire::binding::{
+    DEVICE_STATEMENT_TYPE, TRUST_STATEMENT_TYPE, WORKLOAD_SVID_TYPE, enroll_proof_body, workload_svid_body,
+};
 use assay_wire::edge::edge_server::{Edge, EdgeServer};
-use assay_wire::edge::{self, device_message, enroll_request, enroll_response, server_message};
+use assay_wire::edge::{
+    self, device_message, device_statement, enroll_request, enroll_response, server_message,
+};
 use assay_wire::pcr::values_from_wire;
 use aws_lc_rs::{digest, hmac};
+use hyper::body::Bytes;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
+use prost::Message as _;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -112,7 +118,7 @@ async fn serve(listener: TcpListener, server: Server) {
     let key = PrivateKey::generate().unwrap();
     let (svid, _) = server.authority.svid("/assay/gateway/test", &key.spki(), 3600);
     let certified = tls::certified_key(vec![svid], key.pkcs8()).unwrap();
-    let trust = TrustSource::new(Trust { bundle: server.authority.bundle(), crls: CrlSet::default() });
+    let trust = TrustSource::new(Trust { bundle: server.authority.bundle(), crls: CrlSet::bootstrapping() });
     let clients = ClientIdentity::Optional(Arc::new(|_| true));
     let config = tls::server_config(certified, trust, clients).unwrap();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
@@ -155,7 +161,7 @@ impl Edge for Server {
         let known = self.device.lock().unwrap().clone().filter(|device| device.id == hello.device_id);
         let device = known.ok_or_else(|| Status::not_found("unknown device"))?;
         let (sender, receiver) = mpsc::channel(8);
-        tokio::spawn(self.clone().stream(device, messages, sender));
+        tokio::spawn(self.clone().stream(device, hello.stream, messages, sender));
         Ok(Response::new(Box::pin(
             ReceiverStream::new(receiver).map(|message| Ok(edge::ServerMessage { message: Some(message) })),
         )))
@@ -221,11 +227,13 @@ impl Server {
     async fn stream(
         self,
         device: Device,
+        stream: Bytes,
         mut messages: Streaming<edge::DeviceMessage>,
         answers: mpsc::Sender<server_message::Message>,
     ) {
         let mut baseline: Option<Baseline> = None;
         let mut moods = self.mood.clone();
+        let mut said = 0;
         let _ = answers.send(challenge(baseline.as_ref())).await;
         loop {
             let message = tokio::select! {
@@ -234,20 +242,26 @@ impl Server {
                     _ => return,
                 },
                 _ = moods.changed() => {
-                    let _ = answers.send(self.grants(&device)).await;
+                    let grants = self.say(&device, &stream, &mut said, self.grants(&device));
+                    let _ = answers.send(grants).await;
                     continue;
                 }
             };
             let answer = match message {
                 device_message::Message::Evidence(evidence) => {
                     baseline = Some(self.verify(&device, &evidence, baseline.as_ref()));
-                    self.grants(&device)
+                    if said == 0 {
+                        let _ = answers.send(self.trust()).await;
+                    }
+                    self.say(&device, &stream, &mut said, self.grants(&device))
                 }
                 device_message::Message::Changed(_) => {
                     self.tell(Seen::Changed);
                     challenge(baseline.as_ref())
                 }
-                device_message::Message::WorkloadSvid(request) => self.svid(&device, request),
+                device_message::Message::WorkloadSvid(request) => {
+                    self.say(&device, &stream, &mut said, self.svid(&device, request))
+                }
                 other @ device_message::Message::Hello(_) => panic!("{other:?}"),
             };
             let _ = answers.send(answer).await;
@@ -278,10 +292,43 @@ impl Server {
         claims.baseline(ima.attested_total())
     }
 
-    fn grants(&self, device: &Device) -> server_message::Message {
+    fn trust(&self) -> server_message::Message {
+        let statement = edge::TrustStatement {
+            number: 1,
+            bundle: self.authority.bundle().to_der().into(),
+            crl: self.authority.crl(&[], 1).into(),
+        };
+        server_message::Message::Trust(self.signed(TRUST_STATEMENT_TYPE, &statement.encode_to_vec()))
+    }
+
+    fn say(
+        &self,
+        device: &Device,
+        stream: &Bytes,
+        said: &mut u64,
+        body: device_statement::Body,
+    ) -> server_message::Message {
+        *said += 1;
+        let statement = edge::DeviceStatement {
+            device_id: device.id.clone(),
+            stream: stream.clone(),
+            number: *said,
+            state_version: 1,
+            body: Some(body),
+        };
+        server_message::Message::Statement(self.signed(DEVICE_STATEMENT_TYPE, &statement.encode_to_vec()))
+    }
+
+    fn signed(&self, kind: &str, statement: &[u8]) -> edge::Signed {
+        let signed = self.authority.signed(kind, statement);
+        let signer = signed.signer.into_iter().map(Into::into).collect();
+        edge::Signed { statement: signed.statement.into(), signature: signed.signature.into(), signer }
+    }
+
+    fn grants(&self, device: &Device) -> device_statement::Body {
         let Mood::Granting(selector) = self.mood.borrow().clone() else {
             let reason = "an unknown program ran".to_owned();
-            return server_message::Message::Grants(edge::Grants {
+            return device_statement::Body::Grants(edge::Grants {
                 withdrawn: true,
                 reason,
                 ..Default::default()
@@ -297,22 +344,20 @@ impl Server {
                 .collect(),
             ..edge::WorkloadEntry::default()
         };
-        server_message::Message::Grants(edge::Grants {
+        device_statement::Body::Grants(edge::Grants {
             device_svid: vec![self.authority.svid(path, &device.spki, 3600).0.into()],
-            bundle: self.authority.bundle().to_der().into(),
-            crl: self.authority.crl(&[], 1).into(),
             entries: vec![entry],
             policy: "test v1".into(),
             ..edge::Grants::default()
         })
     }
 
-    fn svid(&self, device: &Device, request: edge::WorkloadSvidRequest) -> server_message::Message {
-        let body = workload_svid_body(&request.entry_id, &request.csr);
+    fn svid(&self, device: &Device, request: edge::WorkloadSvidRequest) -> device_statement::Body {
+        let body = workload_svid_body(&[6; 32], request.number, &request.entry_id, &request.csr);
         verify_device_signature(&device.spki, WORKLOAD_SVID_TYPE, &body, &request.device_signature).unwrap();
         self.tell(Seen::SvidAsked);
         let csr = Csr::parse(&request.csr).unwrap();
-        server_message::Message::WorkloadSvid(edge::WorkloadSvidResponse {
+        device_statement::Body::WorkloadSvid(edge::WorkloadSvidResponse {
             request_id: request.request_id,
             entry_id: request.entry_id,
             svid: vec![self.authority.svid("/web", csr.spki_der(), 3600).0.into()],
@@ -328,5 +373,6 @@ fn challenge(baseline: Option<&Baseline>) -> server_message::Message {
         selection: vec![edge::PcrSelection { bank: "sha256".into(), pcrs: (0..16).collect() }],
         boot_log_wanted: baseline.is_none_or(|baseline| !baseline.has_boot_log()),
         ima_from_entry: baseline.map_or(0, Baseline::ima_entries),
+        stream: vec![6; 32].into(),
     })
 }

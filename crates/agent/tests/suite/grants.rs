@@ -2,38 +2,44 @@
 
 use std::time::{Duration, SystemTime};
 
-use assay_agent::holding::{Answer, AnswerError, Due, Entry, Granted, Grants, Holding};
+use assay_agent::holding::{
+    Answer, AnswerError, Due, Entry, Granted, Grants, Holding, Remembered, TrustError,
+};
 use assay_identity::tls::{Trust, TrustSource};
 use assay_identity::{CrlSet, PrivateKey, Serial};
 use tokio::sync::watch;
 
-use crate::authority::{Authority, trust_domain};
+use crate::authority::{Authority, KIND, trust_domain};
 
 struct Device {
     authority: Authority,
     grants: Grants,
+    announcements: u64,
 }
 
 impl Device {
     fn new() -> Self {
         let authority = Authority::new();
-        let trust = TrustSource::new(Trust { bundle: authority.bundle(), crls: CrlSet::default() });
+        let trust = TrustSource::new(Trust { bundle: authority.bundle(), crls: CrlSet::bootstrapping() });
         let (held, _) = watch::channel(Holding::default());
-        Device { grants: Grants::new(held, trust, trust_domain()), authority }
+        Device {
+            grants: Grants::new(held, trust, trust_domain(), Remembered::default()),
+            authority,
+            announcements: 0,
+        }
     }
 
-    fn granted(&self, entries: &[&str], revoked: &[Serial]) -> Granted {
+    /// Announces these serials as revoked, and makes what these entries grant.
+    fn granted(&mut self, entries: &[&str], revoked: &[Serial]) -> Granted {
+        self.announcements += 1;
+        let (signed, announced) = self.authority.announced(revoked, self.announcements);
+        self.grants.announced(&signed, KIND, announced, SystemTime::now()).unwrap();
         let entry = |id: &&str| Entry {
             id: (*id).into(),
             spiffe_id: format!("spiffe://example.org/{id}"),
             ..Entry::default()
         };
-        Granted {
-            bundle: self.authority.bundle().to_der(),
-            crl: self.authority.crl(revoked, 1),
-            entries: entries.iter().map(entry).collect(),
-            ..Granted::default()
-        }
+        Granted { entries: entries.iter().map(entry).collect(), ..Granted::default() }
     }
 
     fn due(&mut self) -> Vec<Due> {
@@ -57,7 +63,7 @@ impl Device {
     fn with_web() -> (Self, Serial) {
         let mut device = Device::new();
         let granted = device.granted(&["web"], &[]);
-        device.grants.apply(granted, SystemTime::now()).unwrap();
+        device.grants.apply(granted, SystemTime::now());
         let due = device.due();
         let [due] = due.as_slice() else { panic!("one is due") };
         let (taken, serial) = device.answer(due, "/web", &due.key().spki(), 3600);
@@ -77,7 +83,7 @@ fn each_entry_is_asked_for_once_until_it_is_due_again() {
     let (mut device, _) = Device::with_web();
     assert!(device.due().is_empty());
     let granted = device.granted(&["web", "api"], &[]);
-    device.grants.apply(granted, SystemTime::now()).unwrap();
+    device.grants.apply(granted, SystemTime::now());
     let due = device.due();
     assert_eq!(due.iter().map(Due::entry_id).collect::<Vec<_>>(), ["api"]);
     // It is on its way, and asked for again only when the answer is overdue.
@@ -98,9 +104,9 @@ fn an_svid_is_renewed_at_half_of_its_life() {
 fn withdrawal_leaves_nothing() {
     let (mut device, _) = Device::with_web();
     let granted = device.granted(&["web", "api"], &[]);
-    device.grants.apply(granted, SystemTime::now()).unwrap();
+    device.grants.apply(granted, SystemTime::now());
     let on_its_way = device.due();
-    device.grants.withdraw("so".into(), Vec::new());
+    device.grants.withdraw("so".into());
     {
         let holding = device.grants.held().borrow();
         assert_eq!(holding.withdrawn.as_deref(), Some("so"));
@@ -116,17 +122,17 @@ fn withdrawal_leaves_nothing() {
 fn what_is_absent_or_revoked_is_dropped() {
     let (mut device, serial) = Device::with_web();
     let same = device.granted(&["web"], &[]);
-    device.grants.apply(same, SystemTime::now()).unwrap();
+    device.grants.apply(same, SystemTime::now());
     assert!(device.holds_svid("web"), "nothing changed");
     // Revoked while the device was away: the entry is still granted, the old SVID is not.
     let revoked = device.granted(&["web"], &[serial]);
-    device.grants.apply(revoked, SystemTime::now()).unwrap();
+    device.grants.apply(revoked, SystemTime::now());
     assert!(!device.holds_svid("web"));
     assert_eq!(device.due().len(), 1);
 
     let (mut device, _) = Device::with_web();
     let without = device.granted(&[], &[]);
-    device.grants.apply(without, SystemTime::now()).unwrap();
+    device.grants.apply(without, SystemTime::now());
     assert!(device.grants.held().borrow().workloads.is_empty());
 }
 
@@ -135,7 +141,7 @@ fn no_workload_gets_an_svid_that_is_not_its_own() {
     let check = |path: &str, own_key: bool, own_authority: bool| {
         let mut device = Device::new();
         let granted = device.granted(&["web"], &[]);
-        device.grants.apply(granted, SystemTime::now()).unwrap();
+        device.grants.apply(granted, SystemTime::now());
         let due = device.due();
         let due = due.first().unwrap();
         let spki = if own_key { due.key().spki() } else { PrivateKey::generate().unwrap().spki() };
@@ -158,7 +164,7 @@ fn no_workload_gets_an_svid_that_is_not_its_own() {
 fn a_denial_is_asked_about_later() {
     let mut device = Device::new();
     let granted = device.granted(&["web"], &[]);
-    device.grants.apply(granted, SystemTime::now()).unwrap();
+    device.grants.apply(granted, SystemTime::now());
     let due = device.due();
     let request_id = due.first().unwrap().request_id().to_owned();
     let denied = Answer { request_id, denied: "no".into(), svid: Vec::new() };
@@ -174,4 +180,51 @@ fn an_expired_svid_is_taken_out() {
     held.send_modify(|holding| assert!(!holding.expire(SystemTime::now())));
     held.send_modify(|holding| assert!(holding.expire(SystemTime::now() + Duration::from_secs(4000))));
     assert!(!device.holds_svid("web"));
+}
+
+#[test]
+fn finding_1_only_the_voice_of_known_authorities_changes_whom_the_device_believes() {
+    let (mut device, _) = Device::with_web();
+    let now = SystemTime::now();
+    let bundle = |device: &Device| device.grants.held().borrow().bundle.clone();
+    let before = bundle(&device);
+    let mut refused = |signed, announced, why: fn(&TrustError) -> bool| {
+        let error = device.grants.announced(&signed, KIND, announced, now).unwrap_err();
+        assert!(why(&error), "{error:?}");
+        assert_eq!(bundle(&device), before);
+        assert!(device.holds_svid("web"));
+    };
+    // A stranger's root with its own list and its own voice.
+    let stranger = Authority::new();
+    let (signed, announced) = stranger.announced(&[], 9);
+    refused(signed, announced, |error| matches!(error, TrustError::Signer(_)));
+    // The stranger's root under a signature that was for something else.
+    let authority = Authority::new();
+    let (signed, _) = authority.announced(&[], 9);
+    let (_, announced) = stranger.announced(&[], 9);
+    refused(signed, announced, |error| matches!(error, TrustError::Signer(_)));
+}
+
+#[test]
+fn finding_1_numbers_and_versions_never_go_back() {
+    let (mut device, _) = Device::with_web();
+    let now = SystemTime::now();
+    let (signed, announced) = device.authority.announced(&[], 7);
+    let (older, old) = device.authority.announced(&[], 6);
+    device.grants.announced(&signed, KIND, announced.clone(), now).unwrap();
+    let error = device.grants.announced(&older, KIND, old, now).unwrap_err();
+    assert!(matches!(error, TrustError::Older { found: 6, known: 7, .. }));
+    device.grants.announced(&signed, KIND, announced, now).unwrap();
+    device.grants.note(4).unwrap();
+    assert!(matches!(device.grants.note(3), Err(TrustError::Older { .. })));
+    assert_eq!((device.grants.remembered().number, device.grants.remembered().state_version), (7, 4));
+
+    // What is signed as one thing is no other, and a revoked voice is none.
+    let word = device.authority.signed(KIND, b"word");
+    device.grants.hear(&word, KIND, now).unwrap();
+    assert!(matches!(device.grants.hear(&word, "other", now), Err(TrustError::Signature(_))));
+    let path_of_a_server =
+        device.authority.svid("/assay/server", &PrivateKey::generate().unwrap().spki(), 60).0;
+    let of_a_server = assay_agent::holding::Signed { signer: vec![path_of_a_server], ..word };
+    assert!(matches!(device.grants.hear(&of_a_server, KIND, now), Err(TrustError::NotTheVoice { .. })));
 }

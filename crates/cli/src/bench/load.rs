@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use assay_testkit::edge::protocol::server_message::Message;
+use assay_testkit::edge::Message;
 use assay_testkit::edge::protocol::{Challenge, Evidence, Verdict};
 use assay_testkit::edge::{Attachment, Door, Edge};
 use assay_testkit::{EkMaker, Program, SoftwareDevice, System, tamper};

@@ -25,7 +25,7 @@ impl Client {
         let trust_domain = TrustDomain::parse(trust_domain).context("trust domain")?;
         let server = SpiffeId::server(&trust_domain);
         let bundle = Bundle::from_pem(trust_domain, bundle_pem.as_bytes()).context("trust bundle")?;
-        let trust = TrustSource::new(Trust { bundle, crls: CrlSet::default() });
+        let trust = TrustSource::new(Trust { bundle, crls: CrlSet::bootstrapping() });
         let mut config = tls::client_config(None, trust, Arc::new(move |id| *id == server))?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

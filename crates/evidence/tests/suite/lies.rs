@@ -54,6 +54,7 @@ fn challenge() -> Challenge {
         selection: vec![PcrSelection { bank: "sha256".into(), pcrs: (0..16).collect() }],
         boot_log_wanted: true,
         ima_from_entry: 0,
+        stream: Vec::new(),
     }
 }
 

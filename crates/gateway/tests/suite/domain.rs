@@ -40,7 +40,7 @@ impl Domain {
     }
 
     pub fn trust(&self) -> Arc<TrustSource> {
-        TrustSource::new(Trust { bundle: self.bundle(), crls: CrlSet::default() })
+        TrustSource::new(Trust { bundle: self.bundle(), crls: CrlSet::bootstrapping() })
     }
 
     fn svid(&self, path: &str) -> (Vec<Vec<u8>>, PrivateKey) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use assay_identity::tls::{ClientIdentity, server_config};
 use assay_wire::edge::edge_server::{Edge, EdgeServer};
 use assay_wire::edge::{
-    DeviceMessage, EnrollRequest, EnrollResponse, ServerMessage, SubmitRequest, SubmitResponse, Verdict,
+    DeviceMessage, EnrollRequest, EnrollResponse, ServerMessage, Signed, SubmitRequest, SubmitResponse,
     device_message, server_message,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -77,15 +77,15 @@ impl Edge for Echo {
         Ok(Response::new(Box::pin(tokio_stream::pending())))
     }
 
-    /// A verdict for each message; ends in an error status after `changed`.
+    /// A statement for each message; ends in an error status after `changed`.
     async fn attach(
         &self,
         request: Request<Streaming<DeviceMessage>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
         let answers = request.into_inner().map(|message| match message?.message {
             Some(device_message::Message::Hello(hello)) => {
-                let verdict = Verdict { state: hello.device_id, ..Verdict::default() };
-                Ok(ServerMessage { message: Some(server_message::Message::Verdict(verdict)) })
+                let signed = Signed { statement: hello.device_id.into(), ..Signed::default() };
+                Ok(ServerMessage { message: Some(server_message::Message::Statement(signed)) })
             }
             _ => Err(Status::failed_precondition("that is all, 100 %")),
         });

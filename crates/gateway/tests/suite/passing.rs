@@ -37,10 +37,10 @@ async fn a_stream_crosses_both_ways_message_by_message_to_its_status() {
         send.send(hello(name)).await.unwrap();
         // Each answer comes before the next message is sent: nothing waits for the end of the stream.
         let answer = answers.message().await.unwrap().unwrap();
-        let Some(server_message::Message::Verdict(verdict)) = answer.message else {
+        let Some(server_message::Message::Statement(signed)) = answer.message else {
             panic!("{answer:?}");
         };
-        assert_eq!(verdict.state, name);
+        assert_eq!(signed.statement, name.as_bytes());
     }
     send.send(changed()).await.unwrap();
     let status = answers.message().await.unwrap_err();

@@ -20,12 +20,12 @@ fn a_listed_serial_is_revoked() {
     let listed = Serial::from_random([0x5e; 16]);
     let other = Serial::from_random([0x11; 16]);
     let revoked = Err(SvidError::Revoked);
-    check(&[], &domain, NOW, Ok(()));
+    check(&[], &domain, NOW, Err(SvidError::RevocationUnknown));
     check(&[domain.crl(1, &[])], &domain, NOW, Ok(()));
     check(&[domain.crl(1, &[&other])], &domain, NOW, Ok(()));
     check(&[domain.crl(1, &[&other, &listed])], &domain, NOW, revoked.clone());
     // Another authority of the same name has no say, and cannot hide our list behind a higher number.
-    check(&[namesake.crl(9, &[&listed])], &domain, NOW, Ok(()));
+    check(&[namesake.crl(9, &[&listed]), domain.crl(1, &[])], &domain, NOW, Ok(()));
     check(&[namesake.crl(9, &[]), domain.crl(1, &[&listed])], &domain, NOW, revoked);
 }
 
@@ -44,6 +44,16 @@ fn a_stale_list_leaves_nothing_certain() {
     check(&[domain.crl(1, &[])], &domain, at(599), Ok(()));
     check(&[domain.crl(1, &[])], &domain, at(600), Err(SvidError::RevocationUnknown));
     check(&[domain.crl(1, &[&listed])], &domain, at(600), Err(SvidError::Revoked));
+}
+
+#[test]
+fn finding_4_no_list_is_refusal_but_for_whoever_says_that_there_can_be_none_yet() {
+    let (domain, namesake) = (Domain::new("example.org"), Domain::new("example.org"));
+    let chain = domain.chain("/a", &PrivateKey::generate().unwrap());
+    let of = |crls: &CrlSet| verify_svid(&chain, &domain.bundle(), crls, NOW).map(|_| ());
+    assert_eq!(of(&CrlSet::default()), Err(SvidError::RevocationUnknown));
+    assert_eq!(of(&CrlSet::from_der([namesake.crl(1, &[])]).unwrap()), Err(SvidError::RevocationUnknown));
+    assert_eq!(of(&CrlSet::bootstrapping()), Ok(()));
 }
 
 #[test]

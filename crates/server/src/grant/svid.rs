@@ -31,11 +31,22 @@ pub(crate) struct Granting {
 /// A device's request on behalf of a workload.
 #[derive(Clone, Debug)]
 pub(crate) struct WorkloadRequest {
+    /// Higher than that of every request before it on its stream.
+    pub number: u64,
     pub entry_id: String,
     /// PKCS#10 DER, signed by the workload's key.
     pub csr: Bytes,
     /// The device key's, over [`workload_svid_body`].
     pub device_signature: Bytes,
+}
+
+impl WorkloadRequest {
+    /// Whether the device's agent asked, on the stream that the server calls so, and nobody on the way.
+    pub(crate) fn authentic(&self, device: &Device, stream: &[u8]) -> Result<(), SvidError> {
+        let body = workload_svid_body(stream, self.number, &self.entry_id, &self.csr);
+        let spki = &device.record.device_key_spki;
+        Ok(verify_device_signature(spki, WORKLOAD_SVID_TYPE, &body, &self.device_signature)?)
+    }
 }
 
 impl Granting {
@@ -47,19 +58,13 @@ impl Granting {
         Ok(self.authority.sign_svid(&self.store, grant, &device.id, None, now).await?)
     }
 
-    /// A workload's SVID. The device's signature shows that its agent asked, and nobody on the way.
+    /// A workload's SVID, for an [`authentic`](WorkloadRequest::authentic) request.
     pub(crate) async fn workload_svid(
         &self,
         device: &Device,
         request: &WorkloadRequest,
         now: UnixTime,
     ) -> Result<Chain, SvidError> {
-        verify_device_signature(
-            &device.record.device_key_spki,
-            WORKLOAD_SVID_TYPE,
-            &workload_svid_body(&request.entry_id, &request.csr),
-            &request.device_signature,
-        )?;
         let csr = Csr::parse(&request.csr)?;
         let entries = self.entries.of(&device.id);
         let entry = entries.iter().find(|entry| entry.id == request.entry_id).ok_or(SvidError::NoEntry)?;
@@ -82,6 +87,9 @@ pub(crate) enum SvidError {
     /// The request is not by the device.
     #[error("the request is not signed by the device key")]
     Signature(#[from] BadSignature),
+    /// The request was made before, on this stream.
+    #[error("the request is not newer than the one before it")]
+    Replayed,
     /// The workload's request does not hold.
     #[error(transparent)]
     Csr(#[from] CsrError),
@@ -99,6 +107,7 @@ impl Outcome for SvidError {
             SvidError::Denied(denied) => (Kind::Forbidden, denied.code()),
             SvidError::NoEntry => (Kind::NotFound, "no-entry"),
             SvidError::Signature(_) => (Kind::Unauthenticated, "device-signature"),
+            SvidError::Replayed => (Kind::OutOfTurn, "replayed"),
             SvidError::Csr(_) => (Kind::Malformed, "csr"),
             SvidError::Store(error) => error.told(),
             SvidError::Keys(error) => error.told(),

@@ -8,6 +8,7 @@ mod files;
 mod ledger_key;
 mod result_key;
 mod server_certificate;
+mod statement_key;
 mod token;
 
 use std::path::Path;
@@ -30,6 +31,7 @@ pub(crate) use files::{private_folder, read, write_public};
 pub(crate) use ledger_key::{LedgerKey, VERIFIER_FILE};
 pub(crate) use result_key::ResultKey;
 pub(crate) use server_certificate::ServerCertificate;
+pub(crate) use statement_key::StatementKey;
 pub(crate) use token::OperatorToken;
 
 use crate::clock::certificate_time;

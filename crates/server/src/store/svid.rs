@@ -2,6 +2,7 @@
 
 use assay_evidence::time::UnixTime;
 
+use super::withdraw::superseded;
 use super::{Store, StoreError, Transaction, Unit, loaded, stored};
 use crate::audit::{Kind, Line};
 use crate::store::sql::{Row, query};
@@ -92,7 +93,11 @@ impl Transaction for RecordSvid {
         .bind(stored(leaf.index))
         .execute(unit.connection())
         .await?;
-        Ok(())
+        match &svid.carrier {
+            Carrier::Operator => Ok(()),
+            // Of each device and entry the last one stands beside the new one, so that peers have time.
+            Carrier::Device { .. } => superseded(unit, device_id, entry_id, svid.issued_at).await.map(drop),
+        }
     }
 }
 

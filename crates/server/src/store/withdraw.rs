@@ -64,6 +64,33 @@ pub(super) async fn of_entry(unit: &mut Unit, entry_id: &str, at: UnixTime) -> R
     listed(unit, &rows).await
 }
 
+/// Withdraws all certificates of an entry on a device but the newest ones; without an entry, the device's own.
+pub(super) async fn superseded(
+    unit: &mut Unit,
+    device_id: &str,
+    entry_id: &str,
+    at: UnixTime,
+) -> Result<Withdrawn, StoreError> {
+    let rows = query(
+        "UPDATE svids SET withdrawn_at = $3, withdrawn_leaf = $5
+         WHERE device_id = $1 AND entry_id = $2 AND withdrawn_at = 0 AND not_after > $3 AND leaf NOT IN
+             (SELECT leaf FROM svids WHERE device_id = $1 AND entry_id = $2 AND withdrawn_at = 0
+              ORDER BY leaf DESC LIMIT $4)
+         RETURNING serial, not_after",
+    )
+    .bind(device_id)
+    .bind(entry_id)
+    .bind(stored(at.0))
+    .bind(stored(STANDING_MAX))
+    .bind(unit.last_leaf().map_or(-1, stored))
+    .fetch_all(unit.connection())
+    .await?;
+    listed(unit, &rows).await
+}
+
+/// Certificates of one entry on one device that stand at a time: the one in use, and the one before it.
+const STANDING_MAX: u64 = 2;
+
 async fn listed(unit: &mut Unit, rows: &[Row]) -> Result<Withdrawn, StoreError> {
     if rows.is_empty() {
         return Ok(Withdrawn::default());

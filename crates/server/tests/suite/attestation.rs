@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use assay_identity::{Crl, CrlSet, verify_svid};
-use assay_testkit::edge::protocol::server_message::Message;
+use assay_testkit::edge::Message;
 use assay_testkit::edge::protocol::{Challenge, Evidence};
 use assay_testkit::software_device::lie::Lie;
 use assay_testkit::tamper::ima_entries;
@@ -79,11 +79,16 @@ async fn an_unknown_program_withdraws_everything_and_approval_brings_it_back() {
     assert!(took < Duration::from_millis(1000), "withdrawn after {took:?}");
 
     // The list names what fell, the door of relying parties has it, and the other device was told.
-    let peer = verify_svid(&held.device_svid, &fixture.bundle(), &CrlSet::default(), now()).unwrap();
+    let peer = verify_svid(&held.device_svid, &fixture.bundle(), &CrlSet::bootstrapping(), now()).unwrap();
     let told = timeout(Duration::from_secs(1), witness_stream.grants()).await.unwrap().unwrap();
     assert!(!told.withdrawn);
     assert!(Crl::parse(&told.crl).unwrap().revokes(peer.serial()));
-    let crls = CrlSet::from_der([&grants.crl]).unwrap();
+    let mut heard = grants;
+    while !Crl::parse(&heard.crl).unwrap().revokes(peer.serial()) {
+        heard = timeout(Duration::from_secs(1), stream.grants()).await.unwrap().unwrap();
+        assert!(heard.withdrawn);
+    }
+    let crls = CrlSet::from_der([&heard.crl]).unwrap();
     assert!(verify_svid(&held.device_svid, &fixture.bundle(), &crls, now()).is_err());
     assert_eq!(fixture.status("press-2").await["status"], "trusted");
     let explained = fixture.get("/v1/devices/press-1/explain").await;
@@ -192,7 +197,7 @@ async fn revocation_reaches_the_stream_and_ends_it() {
     fixture.post("/v1/devices/press-1/revoke", &json!({ "reason": "stolen" })).await;
     let grants = timeout(Duration::from_secs(1), stream.grants()).await.unwrap().unwrap();
     assert!(grants.withdrawn && grants.reason.contains("stolen"), "{grants:?}");
-    let peer = verify_svid(&held.device_svid, &fixture.bundle(), &CrlSet::default(), now()).unwrap();
+    let peer = verify_svid(&held.device_svid, &fixture.bundle(), &CrlSet::bootstrapping(), now()).unwrap();
     let crl = fixture.call(Method::GET, "/crl", &[], String::new()).await;
     assert!(Crl::parse(crl.body()).unwrap().revokes(peer.serial()));
     assert_eq!(code(stream.grants().await.unwrap_err()), (Code::PermissionDenied, "revoked".to_owned()));
@@ -224,7 +229,7 @@ async fn stale_evidence_expires_and_takes_the_svid_along() {
     let (_device, mut stream, held) = fixture.trusted_device(&edge, "press-1", policy).await;
     let grants = timeout(Duration::from_secs(5), stream.grants()).await.unwrap().unwrap();
     assert!(grants.withdrawn, "{grants:?}");
-    let peer = verify_svid(&held.device_svid, &fixture.bundle(), &CrlSet::default(), now()).unwrap();
+    let peer = verify_svid(&held.device_svid, &fixture.bundle(), &CrlSet::bootstrapping(), now()).unwrap();
     let again = timeout(Duration::from_secs(1), stream.grants()).await;
     let crl = again.map_or(grants.crl, |grants| grants.unwrap().crl);
     assert!(Crl::parse(&crl).unwrap().revokes(peer.serial()));
@@ -258,7 +263,7 @@ async fn a_restart_keeps_every_state_and_asks_for_nothing_that_is_kept() {
     stream.answer(device.evidence(&challenge).unwrap()).await.unwrap();
     assert_eq!(stream.verdict().await.unwrap().state, "trusted");
     let grants = stream.grants().await.unwrap();
-    verify_svid(&grants.device_svid, &fixture.bundle(), &CrlSet::default(), now()).unwrap();
+    verify_svid(&grants.device_svid, &fixture.bundle(), &CrlSet::bootstrapping(), now()).unwrap();
     assert_ne!(grants.device_svid[0], held.device_svid[0]);
     assert_ne!(grants.crl, held.crl);
     assert!(Crl::parse(&grants.crl).unwrap().number() > Crl::parse(&held.crl).unwrap().number());
@@ -307,7 +312,7 @@ async fn a_list_read_too_early_is_asked_for_again_without_penalty() {
     assert_eq!(verdict.state, "trusted", "{verdict:?}");
     let after = fixture.get("/v1/audit?limit=1000").await["leaves"].as_array().unwrap().len();
     assert_eq!(after, leaves, "nothing happened to it");
-    let peer = verify_svid(&held.device_svid, &fixture.bundle(), &CrlSet::default(), now()).unwrap();
+    let peer = verify_svid(&held.device_svid, &fixture.bundle(), &CrlSet::bootstrapping(), now()).unwrap();
     let trust = fixture.get(&format!("/trust/status?id={}", peer.spiffe_id())).await;
     assert_eq!(trust["status"], json!("trusted"));
 }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use assay_identity::{Crl, Serial};
-use assay_testkit::edge::protocol::server_message::Message;
+use assay_testkit::edge::Message;
 use hyper::Method;
 use serde_json::{Value, json};
 use tokio::sync::Notify;

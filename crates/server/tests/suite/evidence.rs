@@ -1,9 +1,8 @@
 //! Evidence that is kept: what a device need not tell twice, and results that can be judged again.
 
 use assay_server::archive::KeptResult;
-use assay_testkit::edge::protocol::Grants;
-use assay_testkit::edge::protocol::server_message::Message;
 use assay_testkit::edge::{Attachment, Edge};
+use assay_testkit::edge::{Grants, Message};
 use assay_testkit::software_device::lie::Lie;
 use assay_testkit::{SoftwareDevice, System};
 use hyper::Method;

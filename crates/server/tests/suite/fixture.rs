@@ -7,8 +7,8 @@ use assay_evidence::verify::{Evidence, Expectation, ImaLog, QuoteEvidence, verif
 use assay_identity::tls::{self, Trust, TrustSource};
 use assay_identity::{Bundle, CrlSet, PrivateKey, TrustDomain, csr};
 use assay_server::{Config, Running, StartError};
-use assay_testkit::edge::protocol::{Challenge, Grants, PcrSelection, Verdict};
-use assay_testkit::edge::{Attachment, Door, Edge, EdgeError};
+use assay_testkit::edge::protocol::{Challenge, PcrSelection, Verdict};
+use assay_testkit::edge::{Attachment, Door, Edge, EdgeError, Grants};
 use assay_testkit::{EkMaker, SoftwareDevice};
 use assay_wire::pcr::values_from_wire;
 use axum::body::Body;
@@ -248,7 +248,7 @@ impl Fixture {
         headers: &[(&'static str, &str)],
         body: String,
     ) -> Response<Bytes> {
-        let trust = TrustSource::new(Trust { bundle: self.bundle(), crls: CrlSet::default() });
+        let trust = TrustSource::new(Trust { bundle: self.bundle(), crls: CrlSet::bootstrapping() });
         let mut config = tls::client_config(None, trust, Arc::new(|id| id.is_server())).unwrap();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
@@ -293,6 +293,7 @@ pub fn learned(device: &mut SoftwareDevice, more: &str) -> String {
         selection,
         boot_log_wanted: true,
         ima_from_entry: 0,
+        stream: Vec::new(),
     };
     let sent = device.evidence(&challenge).unwrap();
     let quote = sent.quote.unwrap();

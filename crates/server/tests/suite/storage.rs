@@ -1,7 +1,6 @@
 //! What one device may take of the database and of the revocation list: others are not pushed out by it.
 
-use assay_testkit::edge::Attachment;
-use assay_testkit::edge::protocol::server_message::Message;
+use assay_testkit::edge::{Attachment, Message};
 use assay_testkit::software_device::telemetry::Place;
 use assay_testkit::{SoftwareDevice, System};
 use hyper::Method;
@@ -109,7 +108,8 @@ async fn what_no_quote_decides_is_not_stored() {
 }
 
 async fn ask(stream: &mut Attachment, device: &SoftwareDevice, entry: &str) -> String {
-    stream.request_svid(device.workload_request(entry).unwrap()).await.unwrap();
+    let request = device.workload_request(stream.place(), entry).unwrap();
+    stream.request_svid(request).await.unwrap();
     loop {
         if let Message::WorkloadSvid(response) = stream.next().await.unwrap() {
             return response.denied;

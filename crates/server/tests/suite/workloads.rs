@@ -1,8 +1,8 @@
 //! Workload SVIDs: what an entry entitles to, and who may not have it.
 
 use assay_identity::{Crl, CrlSet, verify_svid};
-use assay_testkit::edge::Attachment;
-use assay_testkit::edge::protocol::{WorkloadSvidRequest, WorkloadSvidResponse, server_message::Message};
+use assay_testkit::edge::protocol::{WorkloadSvidRequest, WorkloadSvidResponse};
+use assay_testkit::edge::{Attachment, Message};
 use hyper::Method;
 use serde_json::{Value, json};
 
@@ -36,10 +36,11 @@ async fn an_entry_reaches_the_device_and_gives_its_workload_an_svid() {
     let id = grants.entries[0].id.clone();
     assert_eq!(created["id"], id);
 
-    let response = ask(&mut stream, device.workload_request(&id).unwrap()).await;
+    let request = device.workload_request(stream.place(), &id).unwrap();
+    let response = ask(&mut stream, request).await;
     assert_eq!(response.denied, "");
     let now = assay_identity::UnixTime::now();
-    let peer = verify_svid(&response.svid, &fixture.bundle(), &CrlSet::default(), now).unwrap();
+    let peer = verify_svid(&response.svid, &fixture.bundle(), &CrlSet::bootstrapping(), now).unwrap();
     assert_eq!(peer.spiffe_id().as_str(), "spiffe://test.assay.example/web");
     let status = fixture.get("/trust/status?id=spiffe://test.assay.example/web").await;
     assert_eq!((&status["status"], &status["device"]), (&json!("trusted"), &json!(device.device_id)));
@@ -53,7 +54,8 @@ async fn an_entry_reaches_the_device_and_gives_its_workload_an_svid() {
         }
     };
     assert!(!grants.withdrawn);
-    let response = ask(&mut stream, device.workload_request(&id).unwrap()).await;
+    let request = device.workload_request(stream.place(), &id).unwrap();
+    let response = ask(&mut stream, request).await;
     assert!(response.svid.is_empty() && response.denied.contains("no such entry"), "{}", response.denied);
 }
 
@@ -68,13 +70,14 @@ async fn only_the_device_itself_may_ask_and_only_for_its_own() {
     let created = fixture.post("/v1/entries", &entry(device.device_id.as_ref().unwrap())).await;
     let id = created["id"].as_str().unwrap();
 
-    let forged = WorkloadSvidRequest { ..other.workload_request(id).unwrap() };
+    let forged = other.workload_request(stream.place(), id).unwrap();
     let response = ask(&mut stream, forged).await;
     assert!(response.svid.is_empty() && response.denied.contains("not signed by the device key"));
-    let mut swapped = device.workload_request(id).unwrap();
-    swapped.csr = other.workload_request(id).unwrap().csr;
+    let mut swapped = device.workload_request(stream.place(), id).unwrap();
+    swapped.csr = other.workload_request(stream.place(), id).unwrap().csr;
     assert!(ask(&mut stream, swapped).await.svid.is_empty(), "the signature covers the request");
-    let response = ask(&mut other_stream, other.workload_request(id).unwrap()).await;
+    let request = other.workload_request(other_stream.place(), id).unwrap();
+    let response = ask(&mut other_stream, request).await;
     assert!(response.svid.is_empty() && response.denied.contains("no such entry"));
 }
 
@@ -85,13 +88,15 @@ async fn a_device_that_fell_gets_no_workload_svid_and_loses_those_it_had() {
     let (mut device, mut stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
     let created = fixture.post("/v1/entries", &entry(device.device_id.as_ref().unwrap())).await;
     let id = created["id"].as_str().unwrap();
-    let held = ask(&mut stream, device.workload_request(id).unwrap()).await;
+    let request = device.workload_request(stream.place(), id).unwrap();
+    let held = ask(&mut stream, request).await;
     let now = assay_identity::UnixTime::now();
-    let peer = verify_svid(&held.svid, &fixture.bundle(), &CrlSet::default(), now).unwrap();
+    let peer = verify_svid(&held.svid, &fixture.bundle(), &CrlSet::bootstrapping(), now).unwrap();
 
     device.run_program("/tmp/implant", b"evil");
     assert_eq!(attest_again(&mut stream, &mut device).await.state, "suspect");
-    let response = ask(&mut stream, device.workload_request(id).unwrap()).await;
+    let request = device.workload_request(stream.place(), id).unwrap();
+    let response = ask(&mut stream, request).await;
     assert!(response.svid.is_empty() && response.denied.starts_with("not-trusted"), "{}", response.denied);
     let crl = fixture.call(Method::GET, "/crl", &[], String::new()).await;
     assert!(Crl::parse(crl.body()).unwrap().revokes(peer.serial()));
@@ -126,4 +131,51 @@ async fn entries_that_could_not_be_or_would_reach_too_far_are_refused() {
         assert_eq!(answer.status(), 400, "{body}");
     }
     assert_eq!(fixture.get("/v1/entries").await["entries"], json!([]));
+}
+
+#[tokio::test]
+async fn finding_2_one_signature_gives_one_svid_and_what_stands_is_bounded() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let (mut device, mut stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
+    let created = fixture.post("/v1/entries", &entry(device.device_id.as_ref().unwrap())).await;
+    let id = created["id"].as_str().unwrap();
+    let request = device.workload_request(stream.place(), id).unwrap();
+    let first = ask(&mut stream, request.clone()).await;
+    assert_eq!(first.denied, "");
+    // The same signature again, under another number, and on another stream.
+    let response = ask(&mut stream, request.clone()).await;
+    assert!(response.svid.is_empty() && response.denied.contains("not newer"), "{}", response.denied);
+    let renumbered = WorkloadSvidRequest { number: request.number + 1, ..request.clone() };
+    let response = ask(&mut stream, renumbered).await;
+    assert!(response.svid.is_empty() && response.denied.contains("not signed"), "{}", response.denied);
+    let (mut again, _) = attach_trusted(&edge, &mut device).await;
+    let response = ask(&mut again, request).await;
+    assert!(response.svid.is_empty() && response.denied.contains("not signed"), "{}", response.denied);
+
+    // The newer supersedes: two stand, the ones before are on the list.
+    let now = assay_identity::UnixTime::now();
+    let verified = |response: &WorkloadSvidResponse| {
+        verify_svid(&response.svid, &fixture.bundle(), &CrlSet::bootstrapping(), now).unwrap()
+    };
+    let mut issued = vec![verified(&first)];
+    while issued.len() < 5 {
+        let request = device.workload_request(again.place(), id).unwrap();
+        let response = ask(&mut again, request).await;
+        assert_eq!(response.denied, "");
+        issued.push(verified(&response));
+    }
+    // The list follows the commit.
+    let listed = async {
+        loop {
+            let crl = fixture.call(Method::GET, "/crl", &[], String::new()).await;
+            let crl = Crl::parse(crl.body()).unwrap();
+            let standing: Vec<_> = issued.iter().filter(|peer| !crl.revokes(peer.serial())).collect();
+            if standing.len() <= 2 {
+                break standing.into_iter().cloned().collect::<Vec<_>>();
+            }
+        }
+    };
+    let standing = tokio::time::timeout(std::time::Duration::from_secs(5), listed).await.unwrap();
+    assert_eq!(standing, issued[3..]);
 }

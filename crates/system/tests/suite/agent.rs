@@ -58,15 +58,22 @@ async fn swtpm_agent_lives_through_compromise_recovery_reboot_and_crash() -> Res
 }
 
 /// One device with everything above and below it.
-struct Device {
-    agent: Option<Program>,
+pub struct Device {
+    pub agent: Option<Program>,
     machine: Machine,
     tpm: SoftTpm,
-    stage: Stage,
+    pub stage: Stage,
 }
 
 impl Device {
-    async fn on_a_stage() -> Result<Device> {
+    pub async fn on_a_stage() -> Result<Device> {
+        let mut device = Device::prepared().await?;
+        device.start_agent()?;
+        Ok(device)
+    }
+
+    /// Everything but the agent.
+    pub async fn prepared() -> Result<Device> {
         let folder = tempfile::tempdir()?;
         let maker = TpmMaker::new(&folder.path().join("tpm-maker"))?;
         let tpm = SoftTpm::start(&maker, &folder.path().join("tpm"))?;
@@ -97,12 +104,10 @@ impl Device {
             stage.at("identity-ca.der"),
         );
         std::fs::write(stage.at("agent.toml"), configuration)?;
-        let mut device = Device { agent: None, machine, tpm, stage };
-        device.start_agent()?;
-        Ok(device)
+        Ok(Device { agent: None, machine, tpm, stage })
     }
 
-    fn start_agent(&mut self) -> Result<()> {
+    pub fn start_agent(&mut self) -> Result<()> {
         self.agent = Some(Program::start("agent", &self.stage.at("agent.toml"))?);
         Ok(())
     }
@@ -116,12 +121,12 @@ impl Device {
         self.start_agent()
     }
 
-    async fn explain(&self) -> Result<Value> {
+    pub async fn explain(&self) -> Result<Value> {
         self.stage.console()?.get("/v1/devices/edge").await
     }
 
     /// Waits for a status, and returns what the console says of the device then.
-    async fn is(&self, status: &str) -> Result<Value> {
+    pub async fn is(&self, status: &str) -> Result<Value> {
         let looked = eventually(30, async || {
             let explained = self.explain().await?;
             let found = explained.pointer("/device/status").and_then(Value::as_str).unwrap_or_default();

@@ -7,6 +7,7 @@ mod agent;
 mod attestation;
 mod crash;
 mod enrollment;
+mod hostile;
 mod lifecycle;
 mod limits;
 mod rollout;

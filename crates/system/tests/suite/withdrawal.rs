@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use assay_testkit::edge::Attachment;
+use assay_testkit::edge::Message;
 use assay_testkit::edge::protocol::WorkloadSvidResponse;
-use assay_testkit::edge::protocol::server_message::Message;
 use serde_json::{Value, json};
 use tonic::Code;
 
@@ -99,19 +99,21 @@ async fn a_workload_gets_its_svid_while_its_device_is_trusted() -> Result<()> {
         }
     });
     let entry = told.await??;
-    attachment.request_svid(device.workload_request(&entry.id)?).await?;
+    let request = device.workload_request(attachment.place(), &entry.id)?;
+    attachment.request_svid(request).await?;
     let answer = within(5, svid_answer(&mut attachment)).await??;
     assert!(answer.denied.is_empty() && !answer.svid.is_empty(), "{}", answer.denied);
 
     // The request of another key than the device's, and any request once trust is gone, get nothing.
-    let forged = stage.device("forger")?.workload_request(&entry.id)?;
+    let forged = stage.device("forger")?.workload_request(attachment.place(), &entry.id)?;
     attachment.request_svid(forged).await?;
     let answer = within(5, svid_answer(&mut attachment)).await?;
     assert!(answer.is_err() || answer.is_ok_and(|answer| answer.svid.is_empty()));
     let mut attachment = edge.attach(&device).await?;
     device.run_program("/opt/implant", b"unknown");
     assert_eq!(within(5, attachment.attest(&mut device)).await??.tier, "contraindicated");
-    attachment.request_svid(device.workload_request(&entry.id)?).await?;
+    let request = device.workload_request(attachment.place(), &entry.id)?;
+    attachment.request_svid(request).await?;
     let answer = within(5, svid_answer(&mut attachment)).await??;
     assert!(answer.svid.is_empty() && !answer.denied.is_empty());
     Ok(())

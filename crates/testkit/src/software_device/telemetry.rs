@@ -8,6 +8,7 @@ use rcgen::{CertificateParams, KeyPair};
 use super::tpm_bytes::framed;
 use super::{DeviceError, SoftwareDevice};
 use crate::Bank;
+use crate::edge::RequestPlace;
 use crate::edge::protocol::{SubmitRequest, WorkloadSvidRequest};
 
 /// A telemetry statement, as it is encoded and signed; every field may be altered first.
@@ -143,12 +144,18 @@ impl SoftwareDevice {
     }
 
     /// Asks for the SVID of a workload with a new key.
-    pub fn workload_request(&self, entry_id: &str) -> Result<WorkloadSvidRequest, DeviceError> {
+    pub fn workload_request(
+        &self,
+        place: RequestPlace,
+        entry_id: &str,
+    ) -> Result<WorkloadSvidRequest, DeviceError> {
         let key = KeyPair::generate()?;
         let csr = CertificateParams::default().serialize_request(&key)?.der().to_vec();
-        let body = framed(&[entry_id.as_bytes(), &csr]);
+        let RequestPlace { stream, number } = place;
+        let body = framed(&[&stream, &number.to_be_bytes(), entry_id.as_bytes(), &csr]);
         let device_signature = self.device_key.sign_der(&envelope(WORKLOAD_SVID_TYPE, &body))?;
-        Ok(WorkloadSvidRequest { request_id: "1".into(), entry_id: entry_id.into(), csr, device_signature })
+        let (request_id, entry_id) = ("1".into(), entry_id.into());
+        Ok(WorkloadSvidRequest { request_id, entry_id, csr, device_signature, number })
     }
 }
 
@@ -158,6 +165,6 @@ fn envelope(kind: &str, body: &[u8]) -> Vec<u8> {
 }
 
 const STATEMENT_TYPE: &str = "application/vnd.assay.telemetry-statement.v1";
-const WORKLOAD_SVID_TYPE: &str = "application/vnd.assay.workload-svid.v1";
+const WORKLOAD_SVID_TYPE: &str = "application/vnd.assay.workload-svid.v2";
 const OTLP_METRICS: &str =
     "application/x-protobuf; proto=opentelemetry.proto.collector.metrics.v1.ExportMetricsServiceRequest";

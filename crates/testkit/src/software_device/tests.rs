@@ -13,6 +13,7 @@ fn challenge(first: u64) -> Challenge {
         selection: vec![PcrSelection { bank: "sha256".into(), pcrs: (0..=10).collect() }],
         boot_log_wanted: true,
         ima_from_entry: first,
+        stream: Vec::new(),
     }
 }
 

@@ -34,13 +34,15 @@ pub(super) fn identity(begin: &mut edge::EnrollBegin) -> DeviceIdentity {
     }
 }
 
-pub(super) fn challenge(challenge: Challenge, ttl_seconds: u64) -> edge::Challenge {
+/// A challenge on the stream that the server calls so.
+pub(super) fn challenge(challenge: Challenge, stream: &[u8], ttl_seconds: u64) -> edge::Challenge {
     edge::Challenge {
         nonce: challenge.nonce.to_vec().into(),
         expires_in_seconds: u32::try_from(ttl_seconds).unwrap_or(u32::MAX),
         selection: selection_to_wire(&challenge.selection),
         boot_log_wanted: challenge.boot_log_wanted,
         ima_from_entry: challenge.ima_from_entry,
+        stream: stream.to_vec().into(),
     }
 }
 

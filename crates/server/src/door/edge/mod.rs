@@ -1,5 +1,6 @@
 //! `assay.edge.v1` over gRPC: messages in, use cases, messages out.
 
+pub(crate) mod announce;
 mod convert;
 mod enroll;
 mod messages;

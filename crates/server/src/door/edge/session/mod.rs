@@ -5,6 +5,7 @@
 //! [`attach`].
 
 mod pace;
+mod say;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,13 +13,15 @@ use std::time::Duration;
 use assay_evidence::time::UnixTime;
 use assay_identity::SpiffeId;
 use assay_trust::Status as TrustStatus;
-use assay_wire::edge::{self, device_message, server_message};
-use axum::body::Bytes;
+use assay_wire::binding::STREAM_BYTES;
+use assay_wire::edge::{self, device_message, device_statement, server_message};
+use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_stream::{Stream, StreamExt};
 
+use super::announce::Announcement;
 use super::convert::{self, NotEvidence};
 use crate::attest::table::{NoRoom, Seat, Signal};
 use crate::attest::{AttestError, Attester, Judgement, Open};
@@ -26,11 +29,12 @@ use crate::clock;
 use crate::grant::svid::{SvidError, WorkloadRequest};
 use crate::in_force::endorsers::Endorsing;
 use crate::in_force::policies::PlanInForce;
-use crate::keys::{Chain, KeysError};
+use crate::keys::{Chain, KeysError, random};
 use crate::outcome::{Kind, Outcome};
 use crate::parts::Server;
 use crate::store::StoreError;
 use pace::{Allowance, Pace};
+use say::{Voice, refuse_revoked};
 
 /// Serves one stream until it ends.
 pub(crate) async fn attach<S>(
@@ -51,8 +55,20 @@ where
         None => return Ok(()),
     };
     let id = SpiffeId::parse(&hello.device_id).map_err(|_| SessionEnd::NotAnId)?;
-    let attester = Box::pin(server.attesting.take_up(&id, clock::now())).await?;
-    let mut session = Session::new(server, attester, permit, outbound);
+    if hello.stream.len() != STREAM_BYTES {
+        return Err(SessionEnd::NoStream);
+    }
+    let voice = Voice::new(&server, &id, hello.stream);
+    let attester = match Box::pin(server.attesting.take_up(&id, clock::now())).await {
+        Ok(attester) => attester,
+        Err(AttestError::Revoked) => {
+            // Only what is signed takes anything from a device.
+            refuse_revoked(&server, &id, voice, &outbound).await?;
+            return Err(AttestError::Revoked.into());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let mut session = Session::new(server, attester, permit, voice, outbound)?;
     Box::pin(session.challenge()).await?;
     session.serve(inbound).await
 }
@@ -71,7 +87,12 @@ struct Session {
     held: Option<Held>,
     /// Whether the device has heard what it holds.
     told: bool,
-    crl: watch::Receiver<Bytes>,
+    /// What is said to this device, signed.
+    voice: Voice,
+    announced: watch::Receiver<Arc<Announcement>>,
+    /// The server's own name of the stream, and the highest number of a request on it.
+    stream: [u8; STREAM_BYTES],
+    requested: u64,
     endorsers: watch::Receiver<Endorsing>,
     /// The count of changes of entries, as of the last word.
     entries: u64,
@@ -101,13 +122,17 @@ impl Session {
         server: Arc<Server>,
         attester: Attester,
         permit: OwnedSemaphorePermit,
+        voice: Voice,
         outbound: mpsc::Sender<Answer>,
-    ) -> Session {
+    ) -> Result<Session, KeysError> {
         let mut plan = server.policies.watch();
         let revision = plan.borrow_and_update().of(&attester.device).revision;
-        Session {
+        Ok(Session {
             pace: Pace::new(server.config.attest_interval(), Instant::now()),
-            crl: server.revocations.watch(),
+            announced: server.announcer.watch(),
+            voice,
+            stream: random()?,
+            requested: 0,
             endorsers: server.endorsers.watch(),
             entries: 0,
             standing: Standing::Unproven { _permit: permit },
@@ -120,7 +145,7 @@ impl Session {
             attester,
             server,
             outbound,
-        }
+        })
     }
 
     async fn serve<S>(&mut self, mut inbound: S) -> Result<(), SessionEnd>
@@ -139,7 +164,7 @@ impl Session {
                     Some(_) => return Err(SessionEnd::Silent),
                     None => Box::pin(self.challenge()).await?,
                 },
-                Ok(()) = self.crl.changed() => Box::pin(self.tell_again()).await?,
+                Ok(()) = self.announced.changed(), if self.told => self.announce().await?,
                 Ok(()) = self.endorsers.changed() => Box::pin(self.endorse_again()).await?,
                 Ok(()) = self.plan.changed() => self.heed_plan(),
                 message = inbound.next() => match message {
@@ -173,7 +198,7 @@ impl Session {
         let now = Instant::now();
         self.outstanding = Some((open, now + self.server.config.challenge_ttl()));
         self.pace.challenged(now);
-        let message = convert::challenge(challenge, self.server.config.challenge_ttl_seconds);
+        let message = convert::challenge(challenge, &self.stream, self.server.config.challenge_ttl_seconds);
         self.send(server_message::Message::Challenge(message)).await
     }
 
@@ -188,8 +213,9 @@ impl Session {
                 if !proven {
                     let seat = self.server.registry.seat(&self.attester.device.id)?;
                     self.standing = Standing::Proven(seat);
+                    self.announce().await?;
                 }
-                self.send(server_message::Message::Verdict(convert::verdict(verdict))).await?;
+                self.say(device_statement::Body::Verdict(convert::verdict(verdict))).await?;
                 if !proven {
                     // What changed before there was a seat to wake.
                     self.look_again().await?;
@@ -296,8 +322,6 @@ impl Session {
         let server = &self.server;
         let state = &self.attester.device.state;
         let mut grants = edge::Grants {
-            bundle: server.authority.bundle().to_der().into(),
-            crl: self.crl.borrow_and_update().clone(),
             version: state.version(),
             policy: state.policy().unwrap_or_default().to_owned(),
             ..edge::Grants::default()
@@ -314,30 +338,53 @@ impl Session {
             }
         }
         self.told = true;
-        self.send(server_message::Message::Grants(grants)).await
+        self.say(device_statement::Body::Grants(grants)).await
+    }
+
+    /// Whom everybody believes from now on.
+    async fn announce(&mut self) -> Result<(), SessionEnd> {
+        let announcement = self.announced.borrow_and_update().clone();
+        self.voice.take_key(announcement.key.clone());
+        self.send(server_message::Message::Trust(announcement.signed.clone())).await
+    }
+
+    /// Says something to this device alone, signed.
+    async fn say(&mut self, body: device_statement::Body) -> Result<(), SessionEnd> {
+        let signed = self.voice.say(self.attester.device.state.version(), body)?;
+        self.send(server_message::Message::Statement(signed)).await
     }
 
     async fn workload_svid(&mut self, request: edge::WorkloadSvidRequest) -> Result<(), SessionEnd> {
         if !matches!(self.standing, Standing::Proven(_)) {
             return Err(SessionEnd::OutOfTurn);
         }
-        let edge::WorkloadSvidRequest { request_id, entry_id, csr, device_signature } = request;
-        let request = WorkloadRequest { entry_id, csr, device_signature };
+        let edge::WorkloadSvidRequest { request_id, entry_id, csr, device_signature, number } = request;
+        let request = WorkloadRequest { number, entry_id, csr, device_signature };
         let (svid, denied) = match self.svid_requests.take(Instant::now()) {
             false => (Vec::new(), "unavailable: too many requests, try again in a moment".to_owned()),
             true => self.granted(&request).await,
         };
         let response = edge::WorkloadSvidResponse { request_id, entry_id: request.entry_id, svid, denied };
-        self.send(server_message::Message::WorkloadSvid(response)).await
+        self.say(device_statement::Body::WorkloadSvid(response)).await
+    }
+
+    /// One signature of the device gives one SVID: it names this stream, and a number that was not used on it.
+    async fn ask(&mut self, request: &WorkloadRequest) -> Result<Chain, SvidError> {
+        let device = &self.attester.device;
+        request.authentic(device, &self.stream)?;
+        if request.number <= self.requested {
+            return Err(SvidError::Replayed);
+        }
+        self.requested = request.number;
+        self.server.granting.workload_svid(device, request, clock::now()).await
     }
 
     /// The chain, or why there is none.
-    async fn granted(&self, request: &WorkloadRequest) -> (Vec<Bytes>, String) {
-        let device = &self.attester.device;
-        match self.server.granting.workload_svid(device, request, clock::now()).await {
+    async fn granted(&mut self, request: &WorkloadRequest) -> (Vec<Bytes>, String) {
+        match self.ask(request).await {
             Ok(chain) => (chain.certificates.into_iter().map(Into::into).collect(), String::new()),
             Err(error) => {
-                let (device, entry) = (&device.id, request.entry_id.as_str());
+                let (device, entry) = (&self.attester.device.id, request.entry_id.as_str());
                 tracing::info!(%device, entry, reason = %error, "workload svid denied");
                 (Vec::new(), error.sentence())
             }
@@ -397,6 +444,12 @@ pub(crate) enum SessionEnd {
     /// Not a SPIFFE ID.
     #[error("the device id is not a SPIFFE ID")]
     NotAnId,
+    /// No name for the stream.
+    #[error("the device's name of the stream has not {STREAM_BYTES} bytes")]
+    NoStream,
+    /// Nothing could be signed.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     /// The same device attached again.
     #[error("the device attached again elsewhere")]
     Replaced,
@@ -430,6 +483,8 @@ impl Outcome for SessionEnd {
             SessionEnd::TooLarge => (Kind::Exhausted, "size"),
             SessionEnd::Malformed => (Kind::Malformed, "message"),
             SessionEnd::NotAnId => (Kind::Malformed, "device-id"),
+            SessionEnd::NoStream => (Kind::Malformed, "stream"),
+            SessionEnd::Keys(error) => error.told(),
             SessionEnd::Replaced => (Kind::Overtaken, "replaced"),
             SessionEnd::ShuttingDown => (Kind::Unavailable, "shutting-down"),
         }

@@ -1,0 +1,100 @@
+//! What the device knows of its server over restarts, in a file of the state folder.
+
+use std::time::{Duration, Instant};
+
+use assay_telemetry::sha256;
+use data_encoding::{BASE64, HEXLOWER};
+use serde::{Deserialize, Serialize};
+
+use crate::holding::Remembered;
+use crate::state_dir::{StateDir, StateError};
+
+/// The file, and what is in it.
+#[derive(Debug)]
+pub struct Memory {
+    state: StateDir,
+    /// Of the bundle that the device was installed with: another one is another beginning.
+    installed: String,
+    kept: Remembered,
+    kept_at: Option<Instant>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct File {
+    installed_sha256: String,
+    number: u64,
+    state_version: u64,
+    bundle: String,
+}
+
+impl Memory {
+    /// Reads it, for a device that was installed with this bundle.
+    pub fn load(state: &StateDir, installed: &[u8]) -> Result<Memory, StateError> {
+        let installed = HEXLOWER.encode(&sha256(installed));
+        let damaged = || StateError::Damaged { path: state.path(FILE) };
+        let kept = match state.read(FILE)? {
+            None => Remembered::default(),
+            Some(bytes) => {
+                let file: File = serde_json::from_slice(&bytes).map_err(|_| damaged())?;
+                let bundle = BASE64.decode(file.bundle.as_bytes()).map_err(|_| damaged())?;
+                let File { installed_sha256, number, state_version, .. } = file;
+                match installed_sha256 == installed {
+                    true => Remembered { number, state_version, bundle },
+                    false => Remembered::default(),
+                }
+            }
+        };
+        Ok(Memory { state: state.clone(), installed, kept, kept_at: None })
+    }
+
+    /// What is in it.
+    pub fn remembered(&self) -> &Remembered {
+        &self.kept
+    }
+
+    /// Keeps what changed: other authorities at once, numbers now and then, since each costs a write to the disk.
+    pub fn keep(&mut self, now: &Remembered) -> Result<(), StateError> {
+        let recently = self.kept_at.is_some_and(|at| at.elapsed() < KEEP_EVERY);
+        if *now == self.kept || (now.bundle == self.kept.bundle && recently) {
+            return Ok(());
+        }
+        let file = File {
+            installed_sha256: self.installed.clone(),
+            number: now.number,
+            state_version: now.state_version,
+            bundle: BASE64.encode(&now.bundle),
+        };
+        let text =
+            serde_json::to_vec(&file).map_err(|_| StateError::Damaged { path: self.state.path(FILE) })?;
+        self.state.write(FILE, &text)?;
+        (self.kept, self.kept_at) = (now.clone(), Some(Instant::now()));
+        Ok(())
+    }
+}
+
+const FILE: &str = "trust.json";
+const KEEP_EVERY: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_heard_is_known_again_unless_the_device_was_installed_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        let mut memory = Memory::load(&state, b"installed").unwrap();
+        assert_eq!(*memory.remembered(), Remembered::default());
+        let heard = Remembered { number: 7, state_version: 3, bundle: vec![1, 2] };
+        memory.keep(&heard).unwrap();
+        assert_eq!(*Memory::load(&state, b"installed").unwrap().remembered(), heard);
+        // Numbers wait for their turn, authorities do not.
+        memory.keep(&Remembered { number: 8, ..heard.clone() }).unwrap();
+        assert_eq!(Memory::load(&state, b"installed").unwrap().remembered().number, 7);
+        memory.keep(&Remembered { number: 9, bundle: vec![3], ..heard }).unwrap();
+        assert_eq!(Memory::load(&state, b"installed").unwrap().remembered().number, 9);
+        assert_eq!(*Memory::load(&state, b"another").unwrap().remembered(), Remembered::default());
+        state.write(FILE, b"{").unwrap();
+        assert!(matches!(Memory::load(&state, b"installed"), Err(StateError::Damaged { .. })));
+    }
+}

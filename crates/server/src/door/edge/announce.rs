@@ -1,0 +1,123 @@
+//! What everybody of the trust domain is to believe, signed once for all: authorities and revocation list.
+//!
+//! A new list, or a new key to sign with, makes a new announcement. Streams pass it on and sign what they say to their
+//! device with the key that it came with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use assay_identity::Crl;
+use assay_identity::crl::CrlError;
+use assay_wire::binding::TRUST_STATEMENT_TYPE;
+use assay_wire::edge;
+use bytes::Bytes;
+use prost::Message;
+use thiserror::Error;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use crate::clock;
+use crate::keys::{Authority, KeysError, StatementKey};
+use crate::outcome::chain;
+use crate::parts::Server;
+
+/// The announcement in force, and word of every new one.
+#[derive(Debug)]
+pub(crate) struct Announcer(watch::Sender<Arc<Announcement>>);
+
+/// One announcement.
+#[derive(Debug)]
+pub(crate) struct Announcement {
+    /// As devices get it.
+    pub signed: edge::Signed,
+    /// What signed it.
+    pub key: Arc<StatementKey>,
+}
+
+/// Why there is no new announcement.
+#[derive(Debug, Error)]
+pub(crate) enum AnnounceError {
+    /// The list that we signed does not read.
+    #[error("the revocation list does not read")]
+    List(#[from] CrlError),
+    /// It could not be signed.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+}
+
+impl Announcer {
+    /// Announces authorities and list for the first time.
+    pub(crate) fn new(
+        authority: &Authority,
+        list: &Bytes,
+        key: Arc<StatementKey>,
+    ) -> Result<Announcer, KeysError> {
+        let announcement = announcement(authority, list, key).map_err(|error| match error {
+            AnnounceError::Keys(error) => error,
+            AnnounceError::List(error) => KeysError::List(error),
+        })?;
+        Ok(Announcer(watch::Sender::new(Arc::new(announcement))))
+    }
+
+    /// The announcement in force, and word of every new one.
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<Announcement>> {
+        self.0.subscribe()
+    }
+
+    /// The key in force.
+    pub(crate) fn key(&self) -> Arc<StatementKey> {
+        self.0.borrow().key.clone()
+    }
+}
+
+fn announcement(
+    authority: &Authority,
+    list: &Bytes,
+    key: Arc<StatementKey>,
+) -> Result<Announcement, AnnounceError> {
+    let statement = edge::TrustStatement {
+        number: Crl::parse(list)?.number(),
+        bundle: authority.bundle().to_der().into(),
+        crl: list.clone(),
+    };
+    let statement = statement.encode_to_vec();
+    let signature = key.sign(TRUST_STATEMENT_TYPE, &statement)?;
+    let signer = key.chain().iter().cloned().map(Into::into).collect();
+    let signed = edge::Signed { statement: statement.into(), signature: signature.into(), signer };
+    Ok(Announcement { signed, key })
+}
+
+/// Announces every new list, and a new key at half of the last one's life, until the server stops.
+pub(crate) async fn run(server: Arc<Server>) {
+    let mut lists = server.revocations.watch();
+    let mut shutdown = server.shutdown.clone();
+    let mut key = server.announcer.key();
+    loop {
+        let now = clock::now();
+        let wait = Duration::from_secs(key.renew_at.0.saturating_sub(now.0));
+        tokio::select! {
+            Ok(()) = lists.changed() => {}
+            () = sleep(wait.max(RETRY)) => {
+                let ttl = server.config.server_svid_ttl_seconds;
+                match StatementKey::issue(&server.authority, &server.store, ttl, now).await {
+                    Ok(renewed) => key = Arc::new(renewed),
+                    Err(error) => {
+                        tracing::error!(error = %chain(&error), "no new key for statements");
+                        continue;
+                    }
+                }
+            }
+            _ = shutdown.changed() => return,
+        }
+        let list = lists.borrow_and_update().clone();
+        match announcement(&server.authority, &list, key.clone()) {
+            Ok(announcement) => drop(server.announcer.0.send_replace(Arc::new(announcement))),
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "what was withdrawn could not be announced")
+            }
+        }
+    }
+}
+
+/// After a failure; a key lives far longer.
+const RETRY: Duration = Duration::from_secs(5);
