@@ -138,6 +138,21 @@ pub struct Failure {
     pub expected: String,
     /// What was there instead.
     pub found: String,
+    /// Of a log that is not the one the PCRs were extended with: what may explain it.
+    pub mismatch: Option<Mismatch>,
+}
+
+/// What may explain that a log is not the one that PCRs were extended with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mismatch {
+    /// The log tells of another boot than the PCRs.
+    OtherBoot,
+    /// The PCRs go on where the log ends.
+    EndMissing,
+    /// The copy of the log ends inside an event or entry.
+    CopyCutShort,
+    /// Nothing harmless.
+    Contradiction,
 }
 
 impl Failure {
@@ -148,7 +163,14 @@ impl Failure {
         expected: impl Into<String>,
         found: impl Into<String>,
     ) -> Self {
-        Failure { check, claim: claim.into(), expected: expected.into(), found: found.into() }
+        Failure { check, claim: claim.into(), expected: expected.into(), found: found.into(), mismatch: None }
+    }
+
+    /// The same with what may explain it.
+    #[must_use]
+    pub fn explained(mut self, mismatch: Mismatch) -> Self {
+        self.mismatch = Some(mismatch);
+        self
     }
 }
 

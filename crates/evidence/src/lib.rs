@@ -16,5 +16,5 @@ pub mod time;
 pub mod tpm;
 pub mod verify;
 
-pub use check::{Check, Failure};
+pub use check::{Check, Failure, Mismatch};
 pub use digest::{Digest, HashAlgorithm, PcrIndex};

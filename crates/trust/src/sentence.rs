@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use assay_evidence::{Check, Failure};
+use assay_evidence::{Check, Failure, Mismatch};
 
 /// A word as a shell reads it again: paths are of an attacker's choice, and stand in commands that are there to be pasted.
 pub(crate) fn quoted(word: &str) -> Cow<'_, str> {
@@ -18,8 +18,11 @@ pub(crate) fn quoted(word: &str) -> Cow<'_, str> {
 
 /// A failure of verification, as a sentence.
 pub(crate) fn of_failure(failure: &Failure) -> String {
-    let Failure { check, claim, expected, found } = failure;
-    let (what, then) = words(*check);
+    let Failure { check, claim, expected, found, mismatch } = failure;
+    let (what, then) = match mismatch {
+        Some(mismatch) => log_words(*check, *mismatch),
+        None => words(*check),
+    };
     format!("{what} ({claim}): expected {expected}, found {found}. {then}")
 }
 
@@ -36,6 +39,27 @@ pub(crate) fn of_note(note: &Failure) -> String {
             note.claim, note.expected, note.found
         ),
         _ => of_failure(note),
+    }
+}
+
+/// What it means that a log is not the PCRs', and what to do.
+fn log_words(check: Check, mismatch: Mismatch) -> (&'static str, &'static str) {
+    match mismatch {
+        Mismatch::OtherBoot => (
+            "The log and the TPM's PCRs are of different boots",
+            "That is so where a machine came back from hibernation, or from a sleep in which its TPM lost power: restart it, \
+             and take log and quote of one boot.",
+        ),
+        Mismatch::EndMissing => (
+            "Events are missing at the end of the boot log: the TPM's PCRs go on where it stops",
+            "The firmware's area for the log may be full, or the kernel got a part of it: update the firmware, or see that \
+             less is measured. What is missing is unknown, so it is not judged.",
+        ),
+        Mismatch::CopyCutShort => (
+            "The copy of the log was cut short: it ends inside an event",
+            "Copy the file whole; the kernel states no size for it, so read it to its end (`cat`, not `dd` with a size).",
+        ),
+        Mismatch::Contradiction => words(check),
     }
 }
 
@@ -142,13 +166,32 @@ fn words(check: Check) -> (&'static str, &'static str) {
         | Check::LocationPolicy
         | Check::RegoPolicy
         | Check::PolicyPresent => ("The policy is not met", "Change the device, or the policy."),
-        _ => ("A check did not hold", RESEND),
+        Check::ImaUndecided => ("Entries of the IMA list came after the quote", RESEND),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_device_is_taken_off_the_network_only_where_nothing_harmless_explains_it() {
+        let sentence = |mismatch| {
+            let failure = Failure::new(Check::EventLogReplay, "PCR 4", "aa", "bb");
+            of_failure(&failure.explained(mismatch))
+        };
+        let all = [
+            (Mismatch::OtherBoot, "different boots"),
+            (Mismatch::EndMissing, "missing at the end"),
+            (Mismatch::CopyCutShort, "cut short"),
+            (Mismatch::Contradiction, "take the device off the network"),
+        ];
+        for (mismatch, words) in all {
+            let told = sentence(mismatch);
+            assert!(told.contains(words), "{told}");
+            assert_eq!(told.contains("off the network"), mismatch == Mismatch::Contradiction, "{told}");
+        }
+    }
 
     #[test]
     fn a_path_of_any_kind_is_one_word_of_a_command() {

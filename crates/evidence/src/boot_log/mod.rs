@@ -33,6 +33,7 @@ pub use self::meaning::summaries;
 pub use self::parse::{
     ALGORITHMS_MAX, BootLogError, BootLogErrorKind, EVENT_BYTES_MAX, EVENTS_MAX, LOG_BYTES_MAX, parse,
 };
+pub(crate) use self::replay::course;
 pub use self::replay::replay;
 pub use self::unified_kernel::Section;
 pub(crate) use self::user_space::stages;

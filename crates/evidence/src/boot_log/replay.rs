@@ -2,7 +2,7 @@
 
 use super::{BootLog, Event, EventType};
 use crate::tpm::pcr::PcrValues;
-use crate::{Digest, PcrIndex};
+use crate::{Digest, HashAlgorithm, PcrIndex};
 
 /// The values of the PCRs that the log extends, per bank. PCRs it does not touch are not in it.
 pub fn replay(log: &BootLog<'_>) -> PcrValues {
@@ -21,9 +21,19 @@ pub fn replay(log: &BootLog<'_>) -> PcrValues {
     values
 }
 
+/// The values that a PCR goes through as the log is replayed, from its start on.
+pub(crate) fn course(log: &BootLog<'_>, bank: HashAlgorithm, index: PcrIndex) -> Vec<Digest> {
+    let mut values: Vec<Digest> = start(index, bank, startup_locality(log)).into_iter().collect();
+    let of_pcr = log.events().iter().filter(|event| event.extends() == Some(index));
+    for digest in of_pcr.filter_map(|event| event.digest(bank)) {
+        values.extend(values.last().map(|value| value.extend(digest.as_bytes())));
+    }
+    values
+}
+
 /// PCR 0 starts with the locality of TPM2_Startup in its last byte, or with 4 where an H-CRTM measured first; every
 /// other PCR that firmware extends with zeros (TPM 2.0 Part 1, "Initializing PCR"; Part 3, TPM2_Startup).
-fn start(pcr: PcrIndex, bank: crate::HashAlgorithm, locality: u8) -> Option<Digest> {
+fn start(pcr: PcrIndex, bank: HashAlgorithm, locality: u8) -> Option<Digest> {
     let mut bytes = bank.zero().as_bytes().to_vec();
     if pcr.get() == 0 {
         *bytes.last_mut()? = locality;

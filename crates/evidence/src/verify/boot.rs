@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::mismatch::{Misfit, mismatch};
 use super::{Baseline, QuoteOutcome, Report};
-use crate::boot_log::{self, BootClaims, BootLog, stages};
-use crate::check::Check;
+use crate::boot_log::{self, BootClaims, BootLog, BootLogErrorKind, stages};
+use crate::check::{Check, Failure, Mismatch};
 use crate::digest::{Digest, HashAlgorithm, PcrIndex};
 use crate::tpm::pcr::PcrValues;
 
@@ -28,6 +29,8 @@ struct Comparison {
     /// PCRs that hold more than the log tells and may.
     unexplained: Vec<PcrIndex>,
     history: History,
+    /// PCRs that contradict the log.
+    misfits: Vec<Misfit>,
 }
 
 impl Boot {
@@ -93,9 +96,10 @@ pub(super) fn verify(
 fn verify_seen(seen: &Arc<BootClaims>, quotes: &[QuoteOutcome<'_>], report: &mut Report) -> Option<Boot> {
     let mut found = Report::default();
     let log_pcrs = pcrs_of(seen.logged());
-    let Comparison { unexplained, history } = compare(seen.logged(), quotes, &mut found);
+    let Comparison { unexplained, history, misfits } = compare(seen.logged(), quotes, &mut found);
     let bank = common_banks(seen.logged(), &log_pcrs, quotes, &mut found).into_iter().max()?;
-    if bank != seen.facts().bank || unexplained != seen.facts().unexplained_pcrs {
+    // Where it is not the PCRs', it has to be read as well to tell why.
+    if bank != seen.facts().bank || unexplained != seen.facts().unexplained_pcrs || !misfits.is_empty() {
         return None;
     }
     report.failures.append(&mut found.failures);
@@ -107,8 +111,12 @@ fn verify_unread(log: &[u8], quotes: &[QuoteOutcome<'_>], report: &mut Report) -
     match boot_log::parse(log) {
         Ok(log) => verify_log(&log, quotes, report),
         Err(error) => {
-            let found = error.to_string();
-            report.fail(Check::EventLogParse, "boot log", "a TCG PC Client boot log", found);
+            let expected = "a TCG PC Client boot log";
+            let failure = Failure::new(Check::EventLogParse, "boot log", expected, error.to_string());
+            // Whatever else is wrong with a log, no copy of one has made it so.
+            let is_cut = error.event > 0 && matches!(error.kind, BootLogErrorKind::Truncated(_));
+            let cause = if is_cut { Mismatch::CopyCutShort } else { Mismatch::Contradiction };
+            report.failures.push(failure.explained(cause));
             Boot::default()
         }
     }
@@ -118,7 +126,12 @@ fn verify_log(log: &BootLog<'_>, quotes: &[QuoteOutcome<'_>], report: &mut Repor
     report.failures.extend(boot_log::data_digest_failures(log));
     let replayed = boot_log::replay(log);
     let log_pcrs = pcrs_of(&replayed);
-    let Comparison { unexplained, history } = compare(&replayed, quotes, report);
+    let before = report.failures.len();
+    let Comparison { unexplained, history, misfits } = compare(&replayed, quotes, report);
+    if !misfits.is_empty() {
+        let cause = mismatch(log, &misfits);
+        report.failures.iter_mut().skip(before).for_each(|failure| failure.mismatch = Some(cause));
+    }
     let bank = common_banks(&replayed, &log_pcrs, quotes, report).into_iter().max();
     let claims = bank.map(|bank| Arc::new(boot_log::claims(log, bank).without(&unexplained)));
     Boot { claims, log_missing: false, log_pcrs, history }
@@ -128,7 +141,7 @@ fn verify_log(log: &BootLog<'_>, quotes: &[QuoteOutcome<'_>], report: &mut Repor
 fn verify_known(known: &Arc<BootClaims>, quotes: &[QuoteOutcome<'_>], report: &mut Report) -> Boot {
     let replayed = known.replayed();
     let log_pcrs = pcrs_of(replayed);
-    let Comparison { unexplained, history } = compare(replayed, quotes, report);
+    let Comparison { unexplained, history, .. } = compare(replayed, quotes, report);
     let banks = common_banks(replayed, &log_pcrs, quotes, report);
     if !banks.is_empty() && !banks.contains(&known.facts().bank) {
         fail_no_bank(known.facts().bank.name(), report);
@@ -199,6 +212,7 @@ fn compare_one(
     } else if logged.is_some() || index.get() <= FIRMWARE_PCR_LAST {
         // A log from which every event of a PCR was cut would still replay in the others.
         report.fail(Check::EventLogReplay, claim, quoted.to_string(), found);
+        comparison.misfits.push(Misfit { bank, index, quoted: *quoted });
     } else if BOOT_LOADER_PCRS.contains(&index.get()) {
         // A boot loader need not log what it measures; but then nobody may think that it measured nothing.
         comparison.unexplained.push(index);

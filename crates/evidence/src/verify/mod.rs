@@ -7,6 +7,7 @@
 mod boot;
 mod claims;
 mod ima;
+mod mismatch;
 
 pub use self::boot::KnownBootLog;
 pub use self::claims::{Baseline, Claims, ImaClaims};

@@ -13,6 +13,7 @@ mod ima;
 mod keys;
 mod known_boot_log;
 mod lies;
+mod mismatch;
 mod revocation;
 mod runtime_pcrs;
 mod signatures;
