@@ -11,8 +11,8 @@ use crate::pattern::Pattern;
 #[cfg(feature = "rego")]
 use crate::policy::RegoSection;
 use crate::policy::{
-    Alternative, Bank, BootSection, ClockSection, Coverage, Demand, EndorsementSection, ImaSection,
-    PcrSection, Policy, PolicyError, Recovery, Weight,
+    Alternative, Bank, BootSection, ClockSection, Coverage, Demand, EndorsementKind, EndorsementSection,
+    ImaSection, PcrSection, Policy, PolicyError, Recovery, Weight,
 };
 use crate::region::RegionList;
 use crate::signature_memory::SignatureMemory;
@@ -106,6 +106,12 @@ impl CompiledPolicy {
     /// `name v7`, as findings cite it.
     pub fn citation(&self) -> &str {
         &self.citation
+    }
+
+    /// Whether somebody has to vouch for the TPM.
+    pub fn demands_endorsement(&self) -> bool {
+        self.endorsement.required != EndorsementKind::DangerousNone
+            || !self.endorsement.manufacturers.is_empty()
     }
 
     /// Identifies its exact meaning.

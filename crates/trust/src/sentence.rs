@@ -33,6 +33,10 @@ pub(crate) fn of_note(note: &Failure) -> String {
             "The IMA list's first entry could not be compared with the boot PCRs ({}): {}. Quoting those PCRs decides it.",
             note.claim, note.found
         ),
+        Check::EkChain => format!(
+            "{}: {}. Its own word proves nothing: name who may vouch for TPMs with --trust-anchor.",
+            note.claim, note.found
+        ),
         Check::EventLogReplay => format!(
             "{} holds {}, and {}: something extended it after the boot log had ended, as systemd does, so nothing that \
              the log says of this PCR is believed.",

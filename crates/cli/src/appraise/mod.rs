@@ -112,7 +112,9 @@ fn appraise_folder(args: &Args, folder: &Path) -> Result<Verdict> {
         Some(claims) => appraise(claims, policy.as_ref(), verified.endorsement.as_ref(), at),
         None => refuse(&verified.failures, policy.as_ref(), at),
     };
-    let result = result.with_notes(&verified.notes);
+    let needs_anchor = policy.as_ref().is_some_and(CompiledPolicy::demands_endorsement);
+    let own_word = verified.own_word().filter(|_| needs_anchor);
+    let result = result.with_notes(&verified.notes).with_notes(own_word.as_slice());
     let is_accepted = verified.claims.is_some();
     let changes = changes.flatten();
     Ok(Verdict { folder: folder.to_owned(), is_accepted, result, verified, changes, at })
@@ -248,6 +250,9 @@ impl Verdict {
     fn print_report(&self, args: &Args) -> Result<()> {
         crate::output::out!("{}", self.folder.display());
         let vouched = match self.certificate() {
+            Some(certificate) if self.verified.is_self_vouched => {
+                format!("EK certificate by {}, which the folder itself names", certificate.issuer())
+            }
             Some(certificate) => format!("EK certificate by {}", certificate.issuer()),
             None => "no EK certificate vouches for the TPM".to_owned(),
         };

@@ -23,22 +23,51 @@ fn updates_by_the_same_signers_are_no_findings() {
     for (case, refused) in [
         ("sb-good-1", vec![]),
         ("sb-good-2-rebooted", vec![]),
-        // The values of PCRs 4, 8 and 9 are others, and the kernel is signed by whom it was.
-        ("sb-update-kernel", vec![]),
+        // The kernel is signed by whom it was; its file and its initial ramdisk are new.
+        ("sb-update-kernel", vec!["PCR 9 events"]),
         ("sb-update-dbx", vec![]),
-        // A quirk of the firmware's PCR 0 that means nothing.
-        ("sb-varstore-replaced", vec![]),
-        ("sb-update-firmware", vec!["firmware"]),
+        // A quirk of the firmware, which measures a volume as it lies in memory: other code, as far as a digest tells.
+        ("sb-varstore-replaced", vec!["PCR 0 events"]),
+        ("sb-update-firmware", vec!["PCR 0 events", "firmware"]),
         ("sb-update-cmdline", vec!["kernel command line"]),
         ("sb-systemd-full-boot", vec!["kernel command line"]),
-        ("nosb-grub212", vec!["Secure Boot", "dbx", "signer"]),
+        (
+            "nosb-grub212",
+            vec![
+                "PCR 0 events",
+                "PCR 4 events",
+                "PCR 7 events",
+                "PCR 9 events",
+                "Secure Boot",
+                "dbx",
+                "signer",
+            ],
+        ),
     ] {
         let appraisal = by_rules(&baseline, &shared.join(case), |policy| policy);
         let mut found = appraisal.claims("boot-policy");
         found.sort_unstable();
+        found.dedup();
         assert_eq!(found, refused, "{case}: {}", appraisal.messages());
         assert!(appraisal.claims("pcr-policy").is_empty(), "{case}");
     }
+}
+
+/// A kernel of the same signer needs its two files listed, and no other word.
+#[test]
+fn an_update_brings_its_files() {
+    let Some(shared) = shared_cases() else { return };
+    let update = shared.join("sb-update-kernel");
+    let refused = by_rules(&shared.join("sb-good-1"), &update, |policy| policy);
+    let findings = refused.findings().iter().filter(|finding| finding["check"] == "boot-policy");
+    let mut files: Vec<String> = findings.map(|finding| finding["found"].to_string()).collect();
+    files.sort_unstable();
+    files.dedup();
+    assert_eq!(files.len(), 2, "{}", refused.messages());
+    assert!(refused.messages().contains("initrd.img-6.1.0-56-amd64"), "{}", refused.messages());
+    let files = format!("files = [{}, ", files.join(", "));
+    let accepted = by_rules(&shared.join("sb-good-1"), &update, |policy| policy.replace("files = [", &files));
+    assert!(accepted.claims("boot-policy").is_empty(), "{}", accepted.messages());
 }
 
 #[test]

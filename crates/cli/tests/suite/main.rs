@@ -11,6 +11,7 @@ mod initrd;
 mod inspect;
 mod one_reason;
 mod policy;
+mod recorded;
 mod rego;
 mod rollout;
 mod stored;
@@ -36,9 +37,24 @@ struct Appraisal {
 }
 
 impl Appraisal {
+    /// With the authority of the recorded machines as the trust anchor where a policy may ask for one, unless others are
+    /// given.
     fn of(folder: &Path, arguments: &[&str]) -> Self {
+        let anchor = vector("sb-good-1").join("ek-issuing-ca.pem");
+        let anchors: &[&OsStr] = match arguments {
+            given if given.contains(&"--policy") && !given.contains(&"--trust-anchor") => {
+                &["--trust-anchor".as_ref(), anchor.as_os_str()]
+            }
+            _ => &[],
+        };
+        Self::as_given(folder, arguments, anchors)
+    }
+
+    /// With these arguments and no others.
+    fn as_given(folder: &Path, arguments: &[&str], more: &[&OsStr]) -> Self {
         let fixed: [&OsStr; 3] = ["appraise".as_ref(), folder.as_os_str(), "--json".as_ref()];
-        let output = assay(fixed.into_iter().chain(arguments.iter().map(AsRef::as_ref)));
+        let arguments = arguments.iter().map(AsRef::as_ref).chain(more.iter().copied());
+        let output = assay(fixed.into_iter().chain(arguments));
         let json = serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|_| panic!("{}: {}", folder.display(), String::from_utf8_lossy(&output.stderr)));
         Appraisal { exit: output.status.code().unwrap(), json }

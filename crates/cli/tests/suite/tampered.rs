@@ -170,6 +170,29 @@ fn an_authority_that_was_not_given_vouches_for_nothing() {
     check_alone("ek-chain", &["--trust-anchor", other.to_str().unwrap()], |_| {});
 }
 
+/// A folder that brings its own authority is no endorsement, whatever maker its certificate names.
+#[test]
+fn a_folder_does_not_vouch_for_itself() {
+    let copy = Copy::new();
+    let folder = tempdir().unwrap();
+    let policy = learn(copy.path(), folder.path(), &[]);
+    let text = std::fs::read_to_string(&policy).unwrap();
+    let judged = |text: &str, arguments: &[&str]| {
+        std::fs::write(&policy, text).unwrap();
+        let policy = ["--policy", policy.to_str().unwrap()];
+        Appraisal::as_given(copy.path(), &[&policy[..], arguments].concat(), &[])
+    };
+    let anchor = copy.path().join("ek-issuing-ca.pem");
+    let named = judged(&text, &["--trust-anchor", anchor.to_str().unwrap()]);
+    assert_eq!((named.integrity(), named.tier()), ("accept", "affirming"), "{}", named.messages());
+    let unnamed = judged(&text, &[]);
+    assert_eq!((unnamed.integrity(), unnamed.tier()), ("accept", "warning"), "{}", unnamed.messages());
+    assert!(unnamed.messages().contains("--trust-anchor"), "{}", unnamed.messages());
+    // Whom nobody is asked to vouch for needs none.
+    let unasked = judged(&text.replace("required = \"certificate\"", "required = \"dangerous_none\""), &[]);
+    assert_eq!(unasked.tier(), "affirming", "{}", unasked.messages());
+}
+
 #[test]
 fn quotes() {
     check("quote-parse", &[], |copy| copy.edit("quote.msg", |bytes| bytes.truncate(40)));

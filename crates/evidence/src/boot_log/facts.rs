@@ -5,12 +5,12 @@
 //! What runs after the firmware can extend PCRs further, so that the lists may have grown at their end;
 //! nothing can be taken out of them. Demand that all of a list is known, never that something is in it.
 
-use super::coverage::{GRUB_COMMAND_PCR, KERNEL_COMMAND_LINE};
+use super::coverage::GRUB_COMMAND_PCR;
 use super::remark::{image_path, remark};
+use super::secure_boot::{self, is_separator};
 use super::unified_kernel::{Section, sections};
 use super::variable::utf16;
-use super::{BootLog, Coverage, Event, EventType, Guid, Signature, SignatureKind, Variable, signature_lists};
-use crate::text::escaped;
+use super::{BootLog, Coverage, Event, EventType, Guid, Signature, SignatureKind};
 use crate::{Digest, HashAlgorithm, PcrIndex};
 
 /// The facts of one boot, by the digests of one bank.
@@ -25,18 +25,23 @@ pub struct BootFacts {
     /// The Secure Boot variables, or `None` where PCR 7 does not begin with them, each covered by its
     /// digest, up to the separator. Then nothing at all is known about Secure Boot.
     pub secure_boot: Option<SecureBootVariables>,
-    /// What the images that ran were trusted by (PCR 7 after the separator), in order.
+    /// Variables of that configuration that were measured again, so that the first value is not the last word.
+    pub remeasured: Vec<String>,
+    /// What the images that ran were trusted by (PCR 7, before and after the separator), in order.
     pub authorities: Vec<Authority>,
+    /// What firmware says in PCR 7 in words, such as that it left a protection off.
+    pub statements: Vec<Statement>,
+    /// Whether shim says that its own checks of images are switched off (MokSBState, in PCR 7 or 14).
+    pub is_shim_validation_off: bool,
     /// Events of PCR 7 that are none of the above: their digest covers nothing that we can read.
     pub unexplained_in_pcr7: Vec<usize>,
     /// The images that the firmware started, in order: everything in PCR 4 that is no short text,
     /// whatever the log calls it.
     pub boot_applications: Vec<Image>,
-    /// Command lines that GRUB gave a kernel (PCR 8) or systemd-boot measured (PCR 12). GRUB's labels
-    /// of command lines and commands are remarks: whoever pins one of them has to look at both lists.
-    pub kernel_command_lines: Vec<String>,
-    /// Commands that GRUB ran (PCR 8).
-    pub grub_commands: Vec<String>,
+    /// Texts that a boot loader measured, in their order in each PCR: commands that GRUB ran and command lines that it
+    /// gave a kernel (PCR 8, where only a label tells which is which), and what systemd-boot and systemd-stub gave one
+    /// (PCR 12).
+    pub loader_texts: Vec<LoaderText>,
     /// Files that GRUB or systemd-stub measured, the kernel's initrd and command line (PCR 9, 11, 13),
     /// and what in PCR 8 and 12 is no text.
     pub loaded: Vec<MeasuredItem>,
@@ -53,8 +58,6 @@ pub struct BootFacts {
     /// PCRs that hold more than the log tells. Nothing here stands on their events, which may be inventions, and
     /// what was really measured into them is unknown.
     pub unexplained_pcrs: Vec<PcrIndex>,
-    /// The PCR of each of `kernel_command_lines`.
-    command_line_pcrs: Vec<PcrIndex>,
     /// Whether PCR 0 has its separator.
     is_firmware_done: bool,
 }
@@ -72,6 +75,26 @@ pub struct SecureBootVariables {
     pub db: Vec<Signature>,
     /// What is forbidden.
     pub dbx: Vec<Signature>,
+}
+
+/// A text that a boot loader measured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoaderText {
+    /// The event.
+    pub event: usize,
+    /// Where it was measured.
+    pub pcr: PcrIndex,
+    /// The text, without a label.
+    pub text: String,
+}
+
+/// Something that firmware says in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Statement {
+    /// The event.
+    pub event: usize,
+    /// What it says, printable.
+    pub text: String,
 }
 
 /// What an image was trusted by: an entry of a variable such as db or MokListRT.
@@ -111,29 +134,17 @@ pub struct MeasuredItem {
     pub remark: String,
 }
 
-/// An event of PCR 7.
-struct ConfigurationEvent<'log, 'a> {
-    event: &'log Event<'a>,
-    covered: Option<&'log [u8]>,
-    /// Whether it extended what a separator extends, whatever the log calls it.
-    is_separator: bool,
-}
-
 /// What the log says, by the digests of `bank`. Worth what the replay in that bank is worth.
 pub fn facts(log: &BootLog<'_>, bank: HashAlgorithm) -> BootFacts {
     let mut facts = BootFacts::new(bank);
-    let (mut pcr7, mut pcr11) = (Vec::new(), Vec::new());
-    let separator = bank.hash(&[&SEPARATOR]);
+    let mut pcr11 = Vec::new();
     for (event, pcr, digest) in extends(log, bank) {
         let covered = match event.coverage(bank) {
             Coverage::Covered(bytes) => Some(bytes),
             Coverage::Elsewhere | Coverage::Broken => None,
         };
         if pcr.get() == FIRMWARE_PCR {
-            facts.is_firmware_done |= digest == separator;
-        }
-        if pcr.get() == SECURE_BOOT_PCR {
-            pcr7.push(ConfigurationEvent { event, covered, is_separator: digest == separator });
+            facts.is_firmware_done |= is_separator(&digest);
         }
         if pcr.get() == SECTIONS_PCR {
             pcr11.push((event, digest));
@@ -145,7 +156,14 @@ pub fn facts(log: &BootLog<'_>, bank: HashAlgorithm) -> BootFacts {
             _ => facts.add(event, pcr, digest, covered),
         }
     }
-    facts.read_pcr7(&pcr7);
+    let record = secure_boot::read(log, bank);
+    facts.secure_boot = record.variables;
+    facts.remeasured = record.remeasured;
+    facts.authorities = record.authorities;
+    facts.statements = record.statements;
+    facts.is_shim_validation_off = record.is_shim_validation_off || facts.mok_states_off();
+    facts.unexplained_in_pcr7 = record.unexplained;
+    facts.sbat_level = record.sbat_level;
     facts.unified_kernel = sections(&pcr11, bank);
     facts
 }
@@ -165,11 +183,13 @@ impl BootFacts {
             firmware_version: None,
             firmware: Vec::new(),
             secure_boot: None,
+            remeasured: Vec::new(),
             authorities: Vec::new(),
+            statements: Vec::new(),
+            is_shim_validation_off: false,
             unexplained_in_pcr7: Vec::new(),
             boot_applications: Vec::new(),
-            kernel_command_lines: Vec::new(),
-            grub_commands: Vec::new(),
+            loader_texts: Vec::new(),
             loaded: Vec::new(),
             unified_kernel: Vec::new(),
             mok: Vec::new(),
@@ -177,9 +197,17 @@ impl BootFacts {
             separators: Vec::new(),
             error_separators: Vec::new(),
             unexplained_pcrs: Vec::new(),
-            command_line_pcrs: Vec::new(),
             is_firmware_done: false,
         }
+    }
+
+    /// Whether PCR 14 says that shim's checks are off. shim measures its states there by their data alone: 1 of MokListTrusted
+    /// is how it should be, 1 of MokSBState is not, and only a label says which it is. So the label that accuses is
+    /// believed, and a second 1 as well: there is only one that is innocent.
+    fn mok_states_off(&self) -> bool {
+        let on = self.bank.hash(&[&[1]]);
+        let mut states = self.mok.iter().filter(|item| item.digest == on);
+        states.clone().any(|item| item.remark == "MokSBState") || states.nth(1).is_some()
     }
 
     /// What systemd-stub gave the kernel beside its command line (PCR 12): credentials, configuration extensions,
@@ -196,11 +224,7 @@ impl BootFacts {
     /// Forgets what stands on these PCRs.
     pub(super) fn drop_pcrs(&mut self, unexplained: &[PcrIndex]) {
         let is_kept = |pcr: &PcrIndex| !unexplained.contains(pcr);
-        let mut pcrs = std::mem::take(&mut self.command_line_pcrs);
-        let lines = std::mem::take(&mut self.kernel_command_lines).into_iter().zip(&pcrs);
-        self.kernel_command_lines = lines.filter(|(_, pcr)| is_kept(pcr)).map(|(line, _)| line).collect();
-        pcrs.retain(is_kept);
-        self.command_line_pcrs = pcrs;
+        self.loader_texts.retain(|text| is_kept(&text.pcr));
         self.loaded.retain(|item| is_kept(&item.pcr));
         self.mok.retain(|item| is_kept(&item.pcr));
         if unexplained.iter().any(|pcr| pcr.get() == SECTIONS_PCR) {
@@ -245,111 +269,17 @@ impl BootFacts {
             }),
             (GRUB_COMMAND_PCR, Some(text)) => {
                 let text = String::from_utf8_lossy(text).into_owned();
-                if event.data().starts_with(KERNEL_COMMAND_LINE) {
-                    self.add_command_line(pcr, text);
-                } else {
-                    self.grub_commands.push(text);
-                }
+                self.loader_texts.push(LoaderText { event: event.number(), pcr, text });
             }
             // systemd-boot and systemd-stub measure the command line as UTF-16 with its NUL.
             (CREDENTIALS_PCR, Some(text)) => {
-                self.add_command_line(pcr, utf16(text).trim_end_matches('\0').to_owned());
+                let text = utf16(text).trim_end_matches('\0').to_owned();
+                self.loader_texts.push(LoaderText { event: event.number(), pcr, text });
             }
             (8 | 9 | 11 | 12 | 13, _) => self.loaded.push(item()),
             (14, _) => self.mok.push(item()),
             _ => {}
         }
-    }
-
-    fn add_command_line(&mut self, pcr: PcrIndex, line: String) {
-        self.kernel_command_lines.push(line);
-        self.command_line_pcrs.push(pcr);
-    }
-
-    /// The specification orders PCR 7: SecureBoot, PK, KEK, db, dbx, more variables, separator, and then
-    /// the authorities. An attacker who booted without Secure Boot can append to PCR 7 and relabel what
-    /// is there, but cannot give the digests at its beginning other data; so the configuration is what
-    /// that unbroken beginning says, and nothing later counts. The separator is known by its digest: under another
-    /// label, authorities would pass for configuration, and nobody would ask who they are.
-    fn read_pcr7(&mut self, events: &[ConfigurationEvent<'_, '_>]) {
-        let end = events.iter().position(|event| event.is_separator);
-        let (before, after) = events.split_at(end.unwrap_or(events.len()));
-        if end.is_some() {
-            self.secure_boot = SecureBootVariables::read(before);
-        }
-        for ConfigurationEvent { event, covered, .. } in before {
-            if covered.is_none() {
-                self.unexplained_in_pcr7.push(event.number());
-            }
-        }
-        for ConfigurationEvent { event, covered, .. } in after.iter().filter(|event| !event.is_separator) {
-            let is_authority = event.event_type() == EventType::EFI_VARIABLE_AUTHORITY;
-            let variable = covered.filter(|_| is_authority).and_then(|data| Variable::parse(data).ok());
-            match variable {
-                Some(variable) => self.add_authority(event.number(), &variable),
-                None => self.unexplained_in_pcr7.push(event.number()),
-            }
-        }
-    }
-
-    fn add_authority(&mut self, event: usize, variable: &Variable<'_>) {
-        if variable.is(Guid::SHIM_LOCK, "SbatLevel") {
-            let text = String::from_utf8_lossy(variable.data).into_owned();
-            self.sbat_level.get_or_insert(text);
-        }
-        self.authorities.push(Authority {
-            event,
-            variable: escaped(&variable.name).into_owned(),
-            vendor: variable.vendor,
-            signature: authority_signature(variable.data),
-        });
-    }
-}
-
-impl SecureBootVariables {
-    /// Reads the events of PCR 7 before its separator; `None` unless each is covered by its digest and
-    /// the first is SecureBoot.
-    fn read(events: &[ConfigurationEvent<'_, '_>]) -> Option<Self> {
-        let mut variables = Vec::with_capacity(events.len());
-        for ConfigurationEvent { event, covered, .. } in events {
-            let data = (*covered)?;
-            if event.event_type() == EventType::EFI_VARIABLE_DRIVER_CONFIG {
-                variables.push(Variable::parse(data).ok()?);
-            } else if variables.is_empty() {
-                return None;
-            }
-        }
-        let first = variables.first().filter(|first| first.is(Guid::GLOBAL_VARIABLE, "SecureBoot"))?;
-        let is_enabled = match first.data {
-            [1] => true,
-            [0] | [] => false,
-            _ => return None,
-        };
-        let database = |vendor, name| {
-            let mut named = variables.iter().filter(|variable| variable.is(vendor, name));
-            match (named.next(), named.next()) {
-                (Some(variable), None) => signature_lists(variable.data).ok(),
-                _ => None,
-            }
-        };
-        Some(SecureBootVariables {
-            is_enabled,
-            pk: database(Guid::GLOBAL_VARIABLE, "PK")?,
-            kek: database(Guid::GLOBAL_VARIABLE, "KEK")?,
-            db: database(Guid::IMAGE_SECURITY_DATABASE, "db")?,
-            dbx: database(Guid::IMAGE_SECURITY_DATABASE, "dbx")?,
-        })
-    }
-}
-
-/// EFI_SIGNATURE_DATA with a certificate or a digest, or (shim's own) a certificate alone.
-fn authority_signature(data: &[u8]) -> Option<SignatureKind> {
-    let is_der = |bytes: &[u8]| bytes.starts_with(&[0x30, 0x82]);
-    let owned = data.get(GUID_BYTES..).unwrap_or_default();
-    match (is_der(data), is_der(owned)) {
-        (true, _) => Some(SignatureKind::certificate(data)),
-        (_, true) => Some(SignatureKind::certificate(owned)),
-        _ => Digest::new(HashAlgorithm::Sha256, owned).map(SignatureKind::ImageDigest),
     }
 }
 
@@ -369,15 +299,10 @@ fn version(data: &[u8]) -> String {
 
 /// Where the firmware measures itself.
 const FIRMWARE_PCR: u8 = 0;
-/// Platform Firmware Profile, 3.3.2.2: what a separator measures when nothing went wrong.
-const SEPARATOR: [u8; SEPARATOR_BYTES] = [0; SEPARATOR_BYTES];
-/// Where firmware and shim measure Secure Boot.
-const SECURE_BOOT_PCR: u8 = 7;
 /// Where systemd-stub measures its sections, what configures the kernel, and what extends the system.
 const SECTIONS_PCR: u8 = 11;
 const CREDENTIALS_PCR: u8 = 12;
 const EXTENSIONS_PCR: u8 = 13;
-const GUID_BYTES: usize = 16;
 const SEPARATOR_BYTES: usize = 4;
 /// Bytes of a covered text in the PCRs of images: the longest action string has 47, the shortest image
 /// that firmware would start some 300.

@@ -3,6 +3,9 @@
 //! A boot log's digest covers the line, so the names in it are what the boot loader was told to load. A name is what
 //! somebody called a file; which image ran is the digest in PCR 4.
 
+use super::BootFacts;
+use crate::PcrIndex;
+
 /// The parts of a kernel command line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KernelLine<'a> {
@@ -33,6 +36,49 @@ impl<'a> KernelLine<'a> {
     }
 }
 
+impl BootFacts {
+    /// Whether anything was measured where GRUB measures what it runs, readable or not.
+    pub fn has_loader_texts(&self) -> bool {
+        let of_commands = |pcr: &PcrIndex| pcr.get() == COMMANDS_PCR;
+        self.loader_texts.iter().any(|text| of_commands(&text.pcr))
+            || self.loaded.iter().any(|item| of_commands(&item.pcr))
+            || self.unexplained_pcrs.iter().any(of_commands)
+    }
+
+    /// Every text in PCRs 8 and 12 that may have started a kernel, or `None` where something in them hides from reading.
+    ///
+    /// The digest covers the text, but not the label that says whether it was a command or a command line. So a text
+    /// counts whatever its label: a kernel's command line starts with the kernel's path, and the command that loads one
+    /// is `linux` with the same line.
+    pub fn kernel_lines(&self) -> Option<Vec<&str>> {
+        let holds_lines = |pcr: &PcrIndex| matches!(pcr.get(), COMMANDS_PCR | PARAMETERS_PCR);
+        let is_unread = self.loaded.iter().any(|item| holds_lines(&item.pcr));
+        if is_unread || self.unexplained_pcrs.iter().any(holds_lines) {
+            return None;
+        }
+        let lines = self.loader_texts.iter().filter_map(|text| match text.pcr.get() {
+            COMMANDS_PCR => loaded_line(&text.text),
+            _ => Some(text.text.as_str()),
+        });
+        let mut lines: Vec<&str> = lines.collect();
+        lines.sort_unstable();
+        lines.dedup();
+        Some(lines)
+    }
+}
+
+/// The kernel's line, where a text of PCR 8 is one or is the command that loads with one.
+pub fn loaded_line(text: &str) -> Option<&str> {
+    let load = LOAD_COMMANDS.iter().find_map(|name| text.strip_prefix(name)?.strip_prefix(' '));
+    load.or_else(|| text.starts_with(['/', '(']).then_some(text))
+}
+
+/// GRUB's commands that load a kernel.
+const LOAD_COMMANDS: [&str; 3] = ["linux", "linuxefi", "linux16"];
+/// Where GRUB measures what it runs.
+const COMMANDS_PCR: u8 = 8;
+/// Where systemd-boot and systemd-stub measure the command line.
+const PARAMETERS_PCR: u8 = 12;
 /// What distributions call their kernel images, before the version.
 const IMAGE_NAMES: [&str; 6] = ["vmlinuz-", "vmlinux-", "bzImage-", "Image-", "kernel-", "linux-"];
 

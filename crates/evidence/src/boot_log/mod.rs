@@ -13,10 +13,12 @@ mod event_type;
 mod facts;
 mod guid;
 mod kernel_line;
+mod load_options;
 mod meaning;
 mod parse;
 mod remark;
 mod replay;
+mod secure_boot;
 mod unified_kernel;
 mod user_space;
 mod variable;
@@ -26,9 +28,12 @@ pub(crate) use self::claims::claims;
 pub use self::claims::{BootClaims, EventSummary};
 pub use self::coverage::{Coverage, data_digest_failures};
 pub use self::event_type::EventType;
-pub use self::facts::{Authority, BootFacts, Image, MeasuredItem, SecureBootVariables, facts};
+pub use self::facts::{
+    Authority, BootFacts, Image, LoaderText, MeasuredItem, SecureBootVariables, Statement, facts,
+};
 pub use self::guid::Guid;
-pub use self::kernel_line::KernelLine;
+pub use self::kernel_line::{KernelLine, loaded_line};
+pub use self::load_options::{LOAD_OPTIONS_REMARK, load_options};
 pub use self::meaning::summaries;
 pub use self::parse::{
     ALGORITHMS_MAX, BootLogError, BootLogErrorKind, EVENT_BYTES_MAX, EVENTS_MAX, LOG_BYTES_MAX, parse,

@@ -177,6 +177,9 @@ fn compare(replayed: &PcrValues, quotes: &[QuoteOutcome<'_>], report: &mut Repor
     let banks: Vec<HashAlgorithm> = replayed.banks().collect();
     let mut comparison = Comparison::default();
     for quote in quotes {
+        for bank in quote.pcrs().banks().filter(|bank| !banks.contains(bank)) {
+            unlogged_bank(quote, bank, report);
+        }
         for (bank, index, quoted) in quote.pcrs().iter().filter(|(bank, ..)| banks.contains(bank)) {
             compare_one(quote, replayed.get(bank, index), (bank, index, quoted), &mut comparison, report);
         }
@@ -219,6 +222,28 @@ fn compare_one(
     }
 }
 
+/// A bank that firmware extended and the log leaves out: the log could be of another boot, replaying in a bank that
+/// firmware left empty and root filled.
+fn unlogged_bank(quote: &QuoteOutcome<'_>, bank: HashAlgorithm, report: &mut Report) {
+    let extended = quote.pcrs().iter().find(|(of, index, value)| {
+        *of == bank && index.get() <= FIRMWARE_PCR_LAST && was_extended(*index, value)
+    });
+    if let Some((_, index, value)) = extended {
+        let claim = format!("{} {bank} PCR {index}", quote.label);
+        let found = format!("the log has no digests of {bank}");
+        report.fail(Check::EventLogReplay, claim, value.to_string(), found);
+    }
+}
+
+/// Whether it is no value that a PCR starts with: PCR 0 has the locality of TPM2_Startup in its last byte, in every bank
+/// that the TPM has.
+fn was_extended(index: PcrIndex, value: &Digest) -> bool {
+    let locality = value.as_bytes().split_last();
+    let is_start =
+        locality.is_some_and(|(last, rest)| *last <= LOCALITY_LAST && rest.iter().all(|byte| *byte == 0));
+    !(value.is_zero() || (index.get() == 0 && is_start))
+}
+
 /// Banks of the log in which the first quote has every PCR that the log extends.
 fn common_banks(
     replayed: &PcrValues,
@@ -248,6 +273,8 @@ fn pcrs_of(values: &PcrValues) -> Vec<PcrIndex> {
     indexes
 }
 
+/// The highest locality.
+const LOCALITY_LAST: u8 = 4;
 /// TCG PC Client Platform Firmware Profile, 3.3: PCRs 0 to 7 are the firmware's.
 const FIRMWARE_PCR_LAST: u8 = 7;
 /// GRUB and the kernel's EFI stub measure into 8 and 9, shim into 14.

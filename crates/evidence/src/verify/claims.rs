@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::boot::Boot;
 use crate::boot_log::BootClaims;
-use crate::digest::HashAlgorithm;
+use crate::check::Failure;
+use crate::digest::{Digest, HashAlgorithm, PcrIndex};
 use crate::ima::{Entry, Extension, List, MEASURED_KEYS_MAX, MeasuredKey, Replay};
 use crate::tpm::attest::ClockInfo;
 use crate::tpm::name::Name;
@@ -26,6 +27,7 @@ pub struct Claims {
     boot: Option<Arc<BootClaims>>,
     boot_log_missing: bool,
     ima: Option<ImaClaims>,
+    notes: Arc<[Failure]>,
 }
 
 impl Claims {
@@ -35,6 +37,7 @@ impl Claims {
         quotes: &[VerifiedQuote],
         boot: Boot,
         ima: Option<ImaClaims>,
+        notes: &[Failure],
     ) -> Option<Self> {
         let first = quotes.first()?;
         // Where quotes differ, as they may in PCR 10, the first is the evidence.
@@ -51,6 +54,7 @@ impl Claims {
             boot: boot.claims,
             boot_log_missing: boot.log_missing,
             ima,
+            notes: notes.into(),
         })
     }
 
@@ -84,6 +88,13 @@ impl Claims {
         &self.pcrs
     }
 
+    /// A PCR's value when the boot was over: what the log explains of it, or else what was quoted. Known extensions of
+    /// user space after that, such as systemd's phases in PCR 11, are not in it.
+    pub fn boot_pcr(&self, bank: HashAlgorithm, index: PcrIndex) -> Option<&Digest> {
+        let quoted = self.pcrs.get(bank, index)?;
+        Some(self.boot.as_ref().and_then(|boot| boot.replayed().get(bank, index)).unwrap_or(quoted))
+    }
+
     /// Whether nothing better than SHA-1 was quoted.
     pub fn is_sha1_only(&self) -> bool {
         self.pcrs.banks().all(|bank| bank == HashAlgorithm::Sha1)
@@ -102,6 +113,12 @@ impl Claims {
     /// What the IMA list says, as far as the quote attests it.
     pub fn ima(&self) -> Option<&ImaClaims> {
         self.ima.as_ref()
+    }
+
+    /// What verification could not decide, or found odd though it proves nothing false. It goes with the claims, so that
+    /// nobody who judges them can leave it out.
+    pub fn notes(&self) -> &[Failure] {
+        &self.notes
     }
 
     /// What to remember for the next verification, with the first `judged_entries` of the IMA list (counted from

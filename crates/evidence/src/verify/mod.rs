@@ -123,7 +123,7 @@ pub fn verify(evidence: &Evidence<'_>, expectation: &Expectation<'_>) -> Verific
         quotes.into_iter().filter(|quote| quote.by_main_ak).map(|quote| quote.verified).collect();
     match (ak, verified) {
         (Some(ak), Some(quotes)) if report.failures.is_empty() => {
-            let claims = Claims::new(ak, &quotes, boot, ima);
+            let claims = Claims::new(ak, &quotes, boot, ima, &report.notes);
             Verification { claims, failures: report.failures, notes: report.notes }
         }
         _ => report.without_claims(),

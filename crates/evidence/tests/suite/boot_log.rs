@@ -14,7 +14,7 @@ use crate::files::{Expected, recorded, recorded_cases, recorded_pcrs, vector};
 
 const VECTORS: [&str; 4] = ["secure-boot", "dbx-update", "no-secure-boot", "direct-kernel"];
 
-fn log_of(name: &str) -> Vec<u8> {
+pub(crate) fn log_of(name: &str) -> Vec<u8> {
     vector(&format!("boot_log/{name}/binary_bios_measurements"))
 }
 
@@ -155,11 +155,10 @@ fn facts_of_a_secure_boot() {
     // shim, GRUB, and the kernel twice: GRUB has shim measure it each time it reads it.
     assert_eq!(images.len(), 4, "{images:?}");
     assert!(images.get(1).unwrap().ends_with("\\EFI\\BOOT\\grubx64.efi"), "{images:?}");
-    assert_eq!(facts.kernel_command_lines.len(), 1);
-    assert!(
-        facts.kernel_command_lines.first().unwrap().starts_with("/vmlinuz-6.1.0-55-amd64 root=/dev/vda2")
-    );
-    assert!(facts.grub_commands.contains(&"set timeout=0".to_owned()));
+    let texts: Vec<&str> = facts.loader_texts.iter().map(|text| text.text.as_str()).collect();
+    let line = "/vmlinuz-6.1.0-55-amd64 root=/dev/vda2";
+    assert_eq!(texts.iter().filter(|text| text.starts_with(line)).count(), 1);
+    assert!(texts.contains(&"set timeout=0"));
     let mok: Vec<&str> = facts.mok.iter().map(|item| item.remark.as_str()).collect();
     assert_eq!(mok, ["MokList", "MokListX", "MokListTrusted"]);
     assert_eq!(facts.firmware.len(), 2);
@@ -189,14 +188,14 @@ fn facts_without_secure_boot() {
 
 /// An event taken apart, so that a test can lie about it.
 #[derive(Clone, Debug, PartialEq)]
-struct Plain {
-    pcr: u32,
-    event_type: u32,
-    digests: Vec<Digest>,
-    data: Vec<u8>,
+pub(crate) struct Plain {
+    pub(crate) pcr: u32,
+    pub(crate) event_type: u32,
+    pub(crate) digests: Vec<Digest>,
+    pub(crate) data: Vec<u8>,
 }
 
-fn take_apart(bytes: &[u8]) -> Vec<Plain> {
+pub(crate) fn take_apart(bytes: &[u8]) -> Vec<Plain> {
     let log = parse(bytes).unwrap();
     let plain = log.events().iter().enumerate().map(|(number, event)| {
         let banks = if number == 0 { &[HashAlgorithm::Sha1] } else { log.banks() };
@@ -210,7 +209,7 @@ fn take_apart(bytes: &[u8]) -> Vec<Plain> {
     plain.collect()
 }
 
-fn put_together(events: &[Plain]) -> Vec<u8> {
+pub(crate) fn put_together(events: &[Plain]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (number, event) in events.iter().enumerate() {
         bytes.extend(event.pcr.to_le_bytes());
@@ -230,7 +229,7 @@ fn put_together(events: &[Plain]) -> Vec<u8> {
     bytes
 }
 
-fn measured(pcr: u32, event_type: EventType, data: &[u8]) -> Plain {
+pub(crate) fn measured(pcr: u32, event_type: EventType, data: &[u8]) -> Plain {
     let banks = [HashAlgorithm::Sha1, HashAlgorithm::Sha256, HashAlgorithm::Sha384];
     let digests = banks.iter().map(|bank| bank.hash(&[data])).collect();
     Plain { pcr, event_type: event_type.0, digests, data: data.to_vec() }
@@ -577,8 +576,8 @@ fn systemd_boot_measures_the_command_line() {
     let bytes = fs::read(path).unwrap();
     let facts = facts(&parse(&bytes).unwrap(), HashAlgorithm::Sha256);
     let line = " console=ttyS0 console=tty0 efi=debug ";
-    assert!(facts.kernel_command_lines.iter().all(|found| found == line), "{facts:?}");
-    assert_eq!((facts.kernel_command_lines.len(), facts.credentials().count()), (2, 0));
+    assert!(facts.loader_texts.iter().all(|found| found.text == line), "{facts:?}");
+    assert_eq!((facts.loader_texts.len(), facts.credentials().count()), (2, 0));
     assert_eq!(facts.unified_kernel, []);
 }
 

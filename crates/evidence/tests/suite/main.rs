@@ -16,6 +16,7 @@ mod lies;
 mod mismatch;
 mod revocation;
 mod runtime_pcrs;
+mod secure_boot;
 mod signatures;
 mod tpm_bytes;
 mod verify;

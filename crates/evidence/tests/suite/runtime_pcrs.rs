@@ -132,7 +132,7 @@ fn a_log_that_replays_is_believed() {
     assert_eq!(verification.notes, []);
     let boot = boot(&verification);
     assert_eq!(boot.facts().unexplained_pcrs, []);
-    assert_eq!(boot.facts().kernel_command_lines.last().unwrap(), "quiet");
+    assert_eq!(boot.facts().loader_texts.last().unwrap().text, "quiet");
     assert!([11, 12, 13].iter().all(|index| held(boot, *index) > 0));
 }
 
@@ -166,7 +166,7 @@ fn what_systemd_extends_is_no_refusal_and_no_fact() {
         for other in [11, 12, 13, 15] {
             assert_eq!(held(boot, other) == 0, other == index, "PCR {other}");
         }
-        let has_line = boot.facts().kernel_command_lines.contains(&"quiet".to_owned());
+        let has_line = boot.facts().loader_texts.iter().any(|text| text.text == "quiet");
         assert_eq!(has_line, index != 12);
     }
 }
@@ -178,7 +178,9 @@ fn nobody_hides_a_command_line_behind_an_extension() {
     let (real, wanted) = (wide("init=/bin/sh"), wide("quiet"));
     booted.extend(12, &real);
     booted.write(12, EventType::IPL, &wanted, &Bank::Sha256.hash(&wanted));
-    let lines = |verification: &Verification| boot(verification).facts().kernel_command_lines.clone();
+    let lines = |verification: &Verification| -> Vec<String> {
+        boot(verification).facts().loader_texts.iter().map(|text| text.text.clone()).collect()
+    };
     let verification = booted.verify();
     assert!(!lines(&verification).contains(&"quiet".to_owned()));
     assert_eq!(boot(&verification).facts().unexplained_pcrs, [pcr(12)]);

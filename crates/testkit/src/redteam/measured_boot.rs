@@ -117,10 +117,6 @@ impl Installation {
         if self.mok_insecure {
             list("MokSBState", &[1]);
         }
-        if self.mok_insecure {
-            // shim measures it twice, as a list of its own and as what images are trusted by (README.tpm).
-            events.push(authority(SHIM, "MokSBState", &[1]));
-        }
         events.push(authority(SHIM, "SbatLevel", self.sbat_level.as_bytes()));
         events.push(BootEvent::measuring(14, EventType::Ipl, &terminated("MokListTrusted"), &[1]));
         if self.secure_boot && !self.mok_insecure {

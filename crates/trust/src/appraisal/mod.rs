@@ -10,6 +10,7 @@ mod files;
 mod pcr;
 #[cfg(feature = "rego")]
 mod rego;
+mod undecided;
 
 use assay_evidence::time::UnixTime;
 use assay_evidence::tpm::attest::BootCounters;
@@ -17,7 +18,7 @@ use assay_evidence::tpm::endorsement::Endorsement;
 use assay_evidence::verify::Claims;
 use assay_evidence::{Check, Failure};
 
-pub(crate) use boot::{kernel_lines, signers_of};
+pub(crate) use boot::{is_older, signers_of};
 pub use endorsement::admit;
 pub(crate) use pcr::meaning;
 
@@ -94,19 +95,13 @@ impl AttestationResult {
         &self.open
     }
 
-    /// Adds what verification noted and no finding says yet. Notes can only make a result worse.
+    /// Adds what somebody else noted and no finding says yet. Notes can only make a result worse.
     #[must_use]
     pub fn with_notes(mut self, notes: &[Failure]) -> Self {
-        for note in notes {
-            if self.findings.iter().any(|finding| finding.check == note.check) {
-                continue;
-            }
-            // Two accounts of one thing that differ are odd, whatever the policy; the rest nobody judged.
-            let tier = if note.check == Check::ImaForms { Tier::Warning } else { Tier::None };
-            self.findings.push(Finding::from_note(note, tier).fit_to_show());
-            if self.tier != Tier::None {
-                self.tier = self.tier.max(tier);
-            }
+        undecided::add(None, notes, &mut self.findings);
+        if self.tier != Tier::None {
+            let worst = self.findings.iter().map(|finding| finding.tier).max().unwrap_or_default();
+            self.tier = self.tier.max(worst);
         }
         self.findings.sort_by_key(|finding| std::cmp::Reverse(finding.tier));
         self
@@ -142,6 +137,11 @@ pub fn appraise(
     let good_ima_entries = match rego::judge(policy, claims, endorsement, &mut findings) {
         rego::Verdict::Agreed => good_ima_entries,
         rego::Verdict::Objected => claims.ima().map_or(0, |ima| ima.first_index().min(good_ima_entries)),
+    };
+    let good_ima_entries = match undecided::add(Some(policy), claims.notes(), &mut findings) {
+        undecided::Weight::Little => good_ima_entries,
+        // Nothing of the list counts before it is decided, so all of it has to be there again.
+        undecided::Weight::List => claims.ima().map_or(0, |ima| ima.first_index().min(good_ima_entries)),
     };
     // The gravest first; within a tier, the order of the sections.
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.tier));

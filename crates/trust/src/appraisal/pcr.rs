@@ -16,7 +16,7 @@ pub(super) fn judge(policy: &BootReference, claims: &Claims, findings: &mut Vec<
         findings.push(weak_banks(policy));
     }
     for (bank, index, values) in policy.pcr.iter() {
-        let found = claims.pcrs().get(bank, index);
+        let found = claims.boot_pcr(bank, index);
         if found.is_some_and(|found| values.contains(found)) {
             continue;
         }

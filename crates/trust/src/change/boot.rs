@@ -223,6 +223,5 @@ fn only_in<'a>(one: LoggedBoot<'a>, other: LoggedBoot<'_>, changed: &[PcrIndex])
 
 /// GRUB's commands and command lines by what was extended for them: the hash of the text.
 fn texts(facts: &BootFacts) -> impl Iterator<Item = (Digest, &str)> {
-    let texts = facts.grub_commands.iter().chain(&facts.kernel_command_lines);
-    texts.map(|text| (facts.bank.hash(&[text.as_bytes()]), text.as_str()))
+    facts.loader_texts.iter().map(|text| (facts.bank.hash(&[text.text.as_bytes()]), text.text.as_str()))
 }

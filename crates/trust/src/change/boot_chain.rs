@@ -11,7 +11,6 @@ use assay_evidence::{Digest, PcrIndex};
 
 use super::boot::{Comparison, Differences};
 use super::{Cause, Change, words};
-use crate::appraisal::kernel_lines;
 
 pub(super) fn compare(comparison: &mut Comparison<'_>) {
     let kernels = [comparison.before, comparison.after].map(|boot| Kernel::of(boot.facts()));
@@ -39,7 +38,7 @@ struct Kernel<'a> {
 
 impl<'a> Kernel<'a> {
     fn of(facts: &'a BootFacts) -> Self {
-        match kernel_lines(facts).as_deref() {
+        match facts.kernel_lines().as_deref() {
             Some([line]) => Kernel { line: Some(KernelLine::parse(line)) },
             _ => Kernel::default(),
         }

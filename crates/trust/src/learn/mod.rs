@@ -5,6 +5,7 @@
 //! [`learn`] pins the boot's PCR values, which change with every update; [`learn_rules`] learns what they mean.
 
 mod rules;
+mod sequences;
 
 use assay_evidence::verify::Claims;
 use assay_evidence::{HashAlgorithm, PcrIndex};
@@ -12,7 +13,7 @@ use thiserror::Error;
 
 pub use rules::learn_rules;
 
-use crate::appraisal::{kernel_lines, signers_of};
+use crate::appraisal::signers_of;
 use crate::policy::{Demand, ImaSection, Pcr, Policy, PolicyError};
 use crate::reference::{FileReference, Signers};
 
@@ -42,9 +43,8 @@ pub fn learn(name: &str, signing_keys: &[String], cases: &[&Claims]) -> Result<P
     let Some(first) = cases.first() else { return Err(LearnError::NoEvidence) };
     let mut policy = Policy::new(name);
     for index in LEARNED_PCRS.into_iter().filter_map(PcrIndex::new) {
-        let quoted = |claims: &&Claims| claims.pcrs().get(HashAlgorithm::Sha256, index).is_some();
-        if let Some(value) = first.pcrs().get(HashAlgorithm::Sha256, index)
-            && cases.iter().all(quoted)
+        if let Some(value) = first.boot_pcr(HashAlgorithm::Sha256, index)
+            && cases.iter().all(|claims| is_stable(claims, index))
         {
             policy.allow_pcr(index, *value);
         }
@@ -68,7 +68,7 @@ pub fn learn(name: &str, signing_keys: &[String], cases: &[&Claims]) -> Result<P
 pub fn widen(policy: &mut Policy, claims: &Claims) -> Result<(), PolicyError> {
     let pinned: Vec<_> = policy.pcr.iter().map(|(bank, index, _)| (bank, index)).collect();
     for (bank, index) in pinned {
-        if let Some(value) = claims.pcrs().get(bank, index) {
+        if let Some(value) = claims.boot_pcr(bank, index) {
             policy.allow_pcr(index, *value);
         }
     }
@@ -77,6 +77,7 @@ pub fn widen(policy: &mut Policy, claims: &Claims) -> Result<(), PolicyError> {
 }
 
 fn widen_boot(policy: &mut Policy, claims: &Claims) {
+    let measured = claims;
     let boot = &mut policy.boot;
     let Some(claims) = claims.boot() else {
         boot.event_log = Demand::Optional;
@@ -92,6 +93,8 @@ fn widen_boot(policy: &mut Policy, claims: &Claims) {
         let events = boot.events.entry(Pcr(event.pcr)).or_default();
         events.entry(event.digest).or_insert_with(|| event.remark.clone());
     }
+    let sequenced: Vec<PcrIndex> = boot.sequence.keys().map(|pcr| pcr.0).collect();
+    sequences::widen(boot, measured, sequenced);
     if let Some(signers) = &mut boot.signers {
         match signers_of(claims.facts()) {
             Some(new) => extend(signers, new),
@@ -105,7 +108,7 @@ fn widen_boot(policy: &mut Policy, claims: &Claims) {
         }
     }
     if let Some(lines) = &mut boot.kernel_command_lines {
-        match kernel_lines(claims.facts()) {
+        match claims.facts().kernel_lines() {
             Some(new) if !new.is_empty() => {
                 extend(lines, new.into_iter().map(str::to_owned));
             }
@@ -147,5 +150,19 @@ fn widen_files(policy: &mut Policy, claims: &Claims) -> Result<(), PolicyError> 
     Ok(())
 }
 
-/// What a boot leaves behind: firmware and boot loader in 0 to 9, shim in 14.
-const LEARNED_PCRS: [u32; 11] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 14];
+/// Whether a PCR will have the same value after another boot that measures the same: it was quoted, and what extends it
+/// while the system runs left it alone or can be told from the boot.
+fn is_stable(claims: &Claims, index: PcrIndex) -> bool {
+    let Some(quoted) = claims.pcrs().get(HashAlgorithm::Sha256, index) else { return false };
+    let is_logged = || {
+        let boot = claims.boot();
+        boot.is_some_and(|boot| boot.replayed().get(HashAlgorithm::Sha256, index).is_some())
+    };
+    !RUN_TIME_PCRS.contains(&index.get()) || quoted.is_zero() || is_logged()
+}
+
+/// What a boot leaves behind: firmware and boot loader in 0 to 9, unified kernel images in 11 to 13, shim in 14, the
+/// machine's identity in 15.
+const LEARNED_PCRS: [u32; 15] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15];
+/// What systemd extends after the boot as well.
+const RUN_TIME_PCRS: [u8; 4] = [11, 12, 13, 15];

@@ -1,13 +1,16 @@
-//! Learning what a boot means instead of what it measures: who signed it, what the kernel was told, which firmware it
-//! was. A kernel of the same signer, or a longer dbx, is no finding then.
+//! Learning what a boot means instead of what it measures, where an update is meant to change it: the kernel (of the same
+//! signer and no older), the version in its command line, its menu, a longer dbx. Everything else is learned as it was
+//! measured, event by event: firmware code, keys, boot loaders and their signers, machine-owner keys, and the files that
+//! the boot loader read, to which an update adds its kernel and its initial ramdisk.
 
 use std::collections::BTreeSet;
 
-use assay_evidence::boot_log::{BootFacts, KernelLine};
+use assay_evidence::boot_log::{BootFacts, KernelLine, SignatureKind};
 use assay_evidence::verify::Claims;
+use assay_evidence::{Digest, PcrIndex};
 
-use super::{LearnError, learn};
-use crate::appraisal::{kernel_lines, signers_of};
+use super::{LearnError, learn, sequences};
+use crate::appraisal::{is_older, signers_of};
 use crate::pattern::LinePattern;
 use crate::policy::{BootSection, PcrSection, Policy};
 
@@ -30,17 +33,47 @@ pub fn learn_rules(name: &str, signing_keys: &[String], cases: &[&Claims]) -> Re
         .map(|facts| facts.firmware_version.clone())
         .collect::<Option<BTreeSet<_>>>()
         .map(|versions| versions.into_iter().collect());
-    let dbx =
-        facts.iter().filter_map(|facts| facts.secure_boot.as_ref()).map(|variables| variables.dbx.len());
-    boot.dbx_entries_min = dbx.min().and_then(|entries| u32::try_from(entries).ok());
-    let lines: Option<Vec<Vec<&str>>> = facts.iter().map(|facts| kernel_lines(facts)).collect();
-    for line in lines.into_iter().flatten().flatten() {
+    boot.dbx_contains = revoked_everywhere(&facts);
+    let statements: BTreeSet<&str> =
+        facts.iter().flat_map(|facts| &facts.statements).map(|statement| statement.text.as_str()).collect();
+    boot.firmware_statements = statements.into_iter().map(str::to_owned).collect();
+    let lines: Option<Vec<Vec<&str>>> = facts.iter().map(|facts| facts.kernel_lines()).collect();
+    let lines: Vec<&str> = lines.into_iter().flatten().flatten().collect();
+    for line in &lines {
         add_line(boot, line);
+    }
+    boot.kernel_version_min = oldest(&lines);
+    let is_silent = |facts: &&BootFacts| !facts.has_loader_texts();
+    let loaders = facts.iter().all(is_silent).then(|| PcrIndex::new(COMMANDS_PCR)).flatten();
+    for claims in cases {
+        sequences::widen(boot, claims, loaders);
+        sequences::widen(boot, claims, SEQUENCED_PCRS.into_iter().filter_map(PcrIndex::new));
     }
     match policy.lint().into_iter().next() {
         Some(error) => Err(error.into()),
         None => Ok(policy),
     }
+}
+
+/// The image digests that dbx holds in every case.
+fn revoked_everywhere(facts: &[&BootFacts]) -> Vec<Digest> {
+    let of_case = |facts: &&BootFacts| -> BTreeSet<Digest> {
+        let entries = facts.secure_boot.iter().flat_map(|variables| &variables.dbx);
+        let digests = entries.filter_map(|entry| match &entry.kind {
+            SignatureKind::ImageDigest(digest) => Some(*digest),
+            SignatureKind::Certificate { .. } | SignatureKind::Other { .. } => None,
+        });
+        digests.collect()
+    };
+    let common = facts.iter().map(of_case).reduce(|one, other| &one & &other);
+    common.unwrap_or_default().into_iter().collect()
+}
+
+/// The oldest version of a kernel, where each line names one.
+fn oldest(lines: &[&str]) -> Option<String> {
+    let versions: Option<Vec<&str>> = lines.iter().map(|line| KernelLine::parse(line).version()).collect();
+    let oldest = versions?.into_iter().reduce(|one, other| if is_older(other, one) { other } else { one });
+    oldest.map(str::to_owned)
 }
 
 /// Accepts a command line, of whatever version the kernel in it is.
@@ -68,6 +101,13 @@ fn of_any_version(line: &str) -> Option<LinePattern> {
     }
     format!("{before}*{after}").parse().ok()
 }
+
+/// What is learned event by event. PCRs 1, 3, 5 and 6 have the firmware's settings, the order in which it boots and the
+/// disk's partitions, which differ from device to device; 8 has its own rules.
+const SEQUENCED_PCRS: [u32; 10] = [0, 2, 4, 7, 9, 11, 12, 13, 14, 15];
+
+/// Where GRUB measures what it runs, by rules of its own. That nothing was measured there is learned.
+const COMMANDS_PCR: u32 = 8;
 
 #[cfg(test)]
 mod tests {

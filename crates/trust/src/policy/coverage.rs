@@ -9,7 +9,7 @@ use std::fmt;
 use assay_evidence::{Digest, HashAlgorithm};
 use serde::Serialize;
 
-use super::{Boot, Demand, EndorsementKind, Policy};
+use super::{Boot, Demand, EndorsementKind, Policy, Sequence, Slot};
 
 /// What a policy covers: every row once, in the order in which a device comes up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -128,7 +128,17 @@ impl View<'_> {
         let pinned = self.boot.pcr.iter().any(|(bank, pinned, values)| {
             bank != HashAlgorithm::Sha1 && pinned.get() == index && !values.is_empty()
         });
-        if pinned { Cover::Pinned } else { Cover::Open }
+        match (pinned, self.sequences(index)) {
+            (true, _) => Cover::Pinned,
+            (false, Some(_)) => Cover::Ruled,
+            (false, None) => Cover::Open,
+        }
+    }
+
+    /// The sequences of events that a PCR may hold, where the policy lists any.
+    fn sequences(&self, index: u8) -> Option<&[Sequence]> {
+        let listed = self.boot.boot.sequence.iter().find(|(pcr, _)| pcr.0.get() == index);
+        listed.map(|(_, sequences)| sequences.as_slice()).filter(|sequences| !sequences.is_empty())
     }
 
     /// The least of several PCRs.
@@ -183,13 +193,19 @@ impl View<'_> {
         let boot = self.boot.boot;
         match self.pcr(7) {
             Cover::Pinned => pinned(row, "only the dbx and SBAT level that were measured before"),
-            Cover::Ruled => ruled(row, "dbx and SBAT level as the sequences of PCR 7 say"),
-            Cover::Open if !boot.dbx_contains.is_empty() && self.is_secure_boot_known() => {
+            Cover::Ruled if self.is_pinned_by_events(7) => {
+                pinned(row, "only the dbx and SBAT level that were measured before")
+            }
+            Cover::Ruled | Cover::Open if !boot.dbx_contains.is_empty() && self.is_secure_boot_known() => {
                 ruled(row, "dbx holds every listed digest")
             }
             Cover::Open if boot.dbx_entries_min.is_some() => open(
                 row,
                 "entries are only counted: a dbx of as many invented digests passes, and old holes with it",
+            ),
+            Cover::Ruled => open(
+                row,
+                "SBAT levels are those that were measured before, and dbx may be any: what it alone revokes starts again",
             ),
             Cover::Open => open(row, "boot loaders with known holes pass, as long as they are signed"),
         }
@@ -232,7 +248,13 @@ impl View<'_> {
         let boot = self.boot.boot;
         match self.pcr(4) {
             Cover::Pinned => pinned(row, "only the kernels that were measured before"),
-            Cover::Ruled => ruled(row, "a kernel as the sequences of PCR 4 say"),
+            Cover::Ruled if self.is_pinned_by_events(4) => {
+                pinned(row, "only the kernels that were measured before")
+            }
+            Cover::Ruled if self.reads_files() => {
+                ruled(row, "a kernel by the signers, whose file the boot loader read, and which is listed")
+            }
+            Cover::Ruled => ruled(row, "a kernel by the signers, in its place, whatever its version"),
             Cover::Open if boot.kernels.is_some() => ruled(row, "the kernel is listed"),
             Cover::Open if boot.applications.is_some() => open(
                 row,
@@ -259,7 +281,20 @@ impl View<'_> {
             .pcr
             .iter()
             .any(|(_, pinned, values)| pinned.get() == index && values.iter().any(Digest::is_zero));
+        let sequences = self.sequences(index).unwrap_or_default();
+        let is_empty = is_empty || sequences.iter().any(|sequence| sequence.0.is_empty());
         if is_empty { Cover::Open } else { self.pcr(index) }
+    }
+
+    /// Whether no event of a PCR's sequences is left open.
+    fn is_pinned_by_events(self, index: u8) -> bool {
+        self.sequences(index).is_some_and(|sequences| sequences.iter().all(Sequence::is_pinned))
+    }
+
+    /// Whether a boot loader measures the files that it reads, each of them known.
+    fn reads_files(self) -> bool {
+        let sequences = self.sequences(9).unwrap_or_default();
+        !sequences.is_empty() && sequences.iter().all(|sequence| sequence.0.contains(&Slot::File))
     }
 
     fn command_line(self) -> Covered {
@@ -278,6 +313,13 @@ impl View<'_> {
                  afterwards",
             ),
             Cover::Pinned => pinned(row, "only what boot loaders told kernels before"),
+            Cover::Ruled if !is_listed && self.measured(9).max(self.measured(11)) == Cover::Open => open(
+                row,
+                "no boot loader told the kernel anything, and nothing shows what it was started with",
+            ),
+            Cover::Ruled if !is_listed => {
+                ruled(row, "what the kernel measured of its own line, or has within itself")
+            }
             Cover::Ruled | Cover::Open => ruled(row, "the command line is listed, or of a listed pattern"),
         }
     }

@@ -20,6 +20,7 @@ mod review;
 #[cfg(test)]
 pub(crate) mod sample;
 mod section;
+mod sequence;
 mod signed;
 mod suspicion;
 mod text;
@@ -46,6 +47,7 @@ pub use section::ima::ImaSection;
 pub use section::pcr::PcrSection;
 pub use section::recovery::{Recovery, RecoverySection};
 pub use section::rego::{REGO_MODULE_BYTES_MAX, REGO_MODULES_MAX, RegoSection};
+pub use sequence::{Sequence, Slot, SlotError};
 pub use signed::{
     ENVELOPE_BYTES_MAX, Envelope, EnvelopeError, PAYLOAD_TYPE, PolicySigners, SIGNERS_MAX, payload,
 };

@@ -124,6 +124,7 @@ impl From<&PolicyError> for Remark {
             PolicyError::WeakBankAlone => Field::of(["pcr", "sha1"]),
             PolicyError::EmptyList { field } => Field(dotted(field)),
             PolicyError::KernelsAlone => Field::of(["boot", "kernels"]),
+            PolicyError::SequencePcr { index } => Field::of(["boot", "sequence", &index.to_string()]),
             PolicyError::ImaPcrPinned { bank } => Field::of(["pcr", bank.name(), "10"]),
             PolicyError::BootAggregateListed => Field::of(["ima", "allow", "boot_aggregate"]),
             PolicyError::Path { path } => Field::of(["ima", "allow", path]),

@@ -1,6 +1,6 @@
 //! Policies as text. An error names the line and column, and what to write instead.
 
-use assay_evidence::HashAlgorithm;
+use assay_evidence::{HashAlgorithm, PcrIndex};
 use thiserror::Error;
 
 use super::Policy;
@@ -55,6 +55,12 @@ pub enum PolicyError {
         "boot.kernels: whatever starts the kernel would be refused: list shim and boot loader under boot.applications"
     )]
     KernelsAlone,
+    /// A sequence of a PCR that no boot log tells of.
+    #[error("boot.sequence.{index}: the boot log tells of PCRs 0 to 9 and 11 to 15 alone")]
+    SequencePcr {
+        /// The PCR.
+        index: PcrIndex,
+    },
     /// A PCR that grows with every measured file.
     #[error(
         "pcr.{bank}.10: PCR 10 holds the IMA list, whose order changes from boot to boot: judge files under [ima] instead"

@@ -11,7 +11,6 @@ use assay_evidence::verify::{Claims, ImaClaims};
 use regorus::Value;
 use serde_json::{Value as Json, json};
 
-use crate::appraisal::kernel_lines;
 use crate::path;
 
 /// All that rules see. `None`: more entries are new than they are shown, so that they cannot judge.
@@ -78,7 +77,7 @@ fn of_boot(facts: &BootFacts) -> Json {
         "secure_boot": facts.secure_boot.as_ref().map(of_variables),
         "authorities": facts.authorities.iter().map(of_authority).collect::<Vec<_>>(),
         "applications": applications.collect::<Vec<_>>(),
-        "kernel_command_lines": kernel_lines(facts),
+        "kernel_command_lines": facts.kernel_lines(),
     })
 }
 

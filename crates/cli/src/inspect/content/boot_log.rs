@@ -102,7 +102,7 @@ fn with_facts(report: Report, facts: &BootFacts) -> Report {
         .with("started", Value::list(images))
         .with("trusted_by", Value::list(trusted_by.map(authority)))
         .with("sbat_level", Value::list(sbat_level))
-        .with("command_lines", Value::list(facts.kernel_command_lines.iter().map(String::as_str)))
+        .with("command_lines", Value::list(facts.kernel_lines().unwrap_or_default()))
         .with("unified_kernel", Value::list(sections))
         .with("separators", Value::list(separators))
 }

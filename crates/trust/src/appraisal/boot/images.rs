@@ -38,12 +38,50 @@ impl Report<'_> {
             );
             self.refuse(&image.remark, expected.as_str(), image.digest.to_string(), message);
         }
+        self.judge_order(facts, &is_kernel);
         if kernels.is_some() && !images.iter().any(|image| is_kernel(&image.digest)) {
             let message = format!(
                 "None of the images that were started is a kernel of policy {citation}: add the kernel's Authenticode digest \
                  to boot.kernels if it is yours."
             );
             self.refuse("kernel", format!("a kernel of policy {citation}"), "another", message);
+        }
+    }
+
+    /// A kernel is the last thing that is started: what PCR 4 has after it was appended, and what boot loaders say was
+    /// said by one that the kernel did not start from.
+    fn judge_order(&mut self, facts: Option<&BootFacts>, is_kernel: &dyn Fn(&Digest) -> bool) {
+        let Some(facts) = facts else { return };
+        let images = &facts.boot_applications;
+        let Some(first) = images.iter().position(|image| is_kernel(&image.digest)) else { return };
+        let (loaders, kernels) = images.split_at(first);
+        let kernel = kernels.first().map(|kernel| kernel.digest);
+        for image in kernels.iter().filter(|image| Some(image.digest) != kernel) {
+            let message = format!(
+                "`{}` ({}) was measured after the kernel had started, so that the boot that the log tells is not the one that \
+                 happened: nothing starts after a kernel.",
+                image.remark, image.digest
+            );
+            self.refuse(&image.remark, "nothing after the kernel", image.digest.to_string(), message);
+        }
+        let mut started: Vec<Digest> = loaders.iter().map(|image| image.digest).collect();
+        started.dedup();
+        let has_commands = facts.has_loader_texts();
+        // shim leaves its own marks and runs no commands: where they are, something else has to come behind it.
+        let has_shim = facts.sbat_level.is_some() || !facts.mok.is_empty();
+        let least = usize::from(has_commands) + usize::from(has_commands && has_shim);
+        if started.len() < least {
+            let message = format!(
+                "PCR 8 has commands of a boot loader, and PCR 4 has {} image(s) before the kernel where {least} would have had to \
+                 start: whoever wrote the commands did not load the kernel.",
+                started.len()
+            );
+            self.refuse(
+                "boot loader",
+                format!("{least} images before the kernel"),
+                started.len().to_string(),
+                message,
+            );
         }
     }
 

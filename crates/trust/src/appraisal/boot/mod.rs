@@ -1,18 +1,22 @@
-//! What the boot log shows: that there is one, the firmware's version, Secure Boot and dbx; in `images.rs` the images
-//! that were started and who vouched for them, in `command_lines.rs` what the kernel was told.
+//! What the boot log shows: that there is one, the firmware's version and dbx; in `secure_boot.rs` whether Secure Boot
+//! was on and stayed so, in `images.rs` the images that were started and who vouched for them, in `loader.rs` what the
+//! boot loader ran and what the kernel was told, in `sequences.rs` whole PCRs, event by event.
 //!
-//! Only facts that a digest covers are judged. A label in the log is the sender's word, so nothing is judged by it:
-//! see [`kernel_lines`].
+//! Only facts that a digest covers are judged. A label in the log is the sender's word, so nothing is accepted for it:
+//! see [`BootFacts::kernel_lines`]. The order of the log across PCRs is the sender's as well; within one it is the TPM's.
 
-mod command_lines;
 mod images;
+mod loader;
+mod secure_boot;
+mod sequences;
+mod version;
 
 use assay_evidence::boot_log::{BootFacts, SignatureKind};
 use assay_evidence::verify::Claims;
 use assay_evidence::{Check, Digest, HashAlgorithm};
 
-pub(crate) use command_lines::kernel_lines;
 pub(crate) use images::signers_of;
+pub(crate) use version::is_older;
 
 use crate::finding::{Finding, Tier};
 use crate::policy::{BootSection, Demand};
@@ -30,8 +34,13 @@ pub(super) fn judge(policy: &BootReference, claims: &Claims, findings: &mut Vec<
     if boot.secure_boot == Demand::Required {
         report.judge_secure_boot(facts);
     }
+    report.judge_errors(facts);
+    report.judge_statements(facts, boot);
     report.judge_firmware(facts, boot);
+    report.judge_sequences(claims, boot);
+    report.judge_commands(facts, boot);
     report.judge_command_lines(facts, boot);
+    report.judge_kernel_version(facts, boot);
     report.judge_images(facts, boot);
     report.judge_signers(facts, boot);
     report.judge_dbx(facts, boot);
@@ -43,6 +52,12 @@ struct Report<'a> {
 }
 
 impl Report<'_> {
+    /// Whether the policy says of the whole PCR what it may hold.
+    fn closes(&self, index: u8) -> bool {
+        let sequenced = self.policy.boot.sequence.keys().any(|pcr| pcr.0.get() == index);
+        sequenced || self.policy.pcr.iter().any(|(_, pinned, _)| pinned.get() == index)
+    }
+
     fn refuse(
         &mut self,
         claim: &str,
@@ -102,21 +117,6 @@ impl Report<'_> {
                 self.policy.citation()
             ),
         });
-    }
-
-    fn judge_secure_boot(&mut self, facts: Option<&BootFacts>) {
-        let citation = self.policy.citation();
-        let (found, what) = match facts.map(|facts| &facts.secure_boot) {
-            Some(Some(variables)) if variables.is_enabled => return,
-            Some(Some(_)) => ("off", "Secure Boot is off"),
-            Some(None) => ("unknown", "The boot log does not show in PCR 7 whether Secure Boot was on"),
-            None => ("unknown", "Without a boot log nothing shows whether Secure Boot was on"),
-        };
-        let message = format!(
-            "{what}, and policy {citation} requires it: turn it on in the firmware set-up, or set \
-             boot.secure_boot = \"optional\"."
-        );
-        self.refuse("Secure Boot", "on", found, message);
     }
 
     fn judge_firmware(&mut self, facts: Option<&BootFacts>, boot: &BootSection) {

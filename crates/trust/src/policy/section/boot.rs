@@ -6,10 +6,12 @@ use assay_evidence::{Digest, HashAlgorithm};
 use serde::{Deserialize, Serialize};
 
 use super::Section;
+use super::pcr::IMA_PCR;
 use crate::pattern::LinePattern;
 use crate::policy::choice::Demanded;
 use crate::policy::list::{Lists, sorted, sorted_as_text, texts};
 use crate::policy::remark::Notes;
+use crate::policy::sequence::{SEQUENCES_MAX, Sequence};
 use crate::policy::suspicion;
 use crate::policy::{Demand, Field, Pcr, PcrSection, PolicyError, unique};
 
@@ -38,6 +40,22 @@ pub struct BootSection {
     /// What Secure Boot may have trusted images by: SHA-256 of certificates, or digests of images; absent: anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signers: Option<Vec<Digest>>,
+    /// What firmware may say of its protections in PCR 7, such as `DMA Protection Disabled`; anything else it says there
+    /// is refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub firmware_statements: Vec<String>,
+    /// Commands of a boot loader that are accepted beside those that only load a kernel: whole texts as PCR 8 has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grub_commands: Vec<LinePattern>,
+    /// The oldest kernel, by the version in its file's name; absent: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_version_min: Option<String>,
+    /// Files that a boot loader may have read, kernels and initial ramdisks, where a sequence says `file`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<Digest>,
+    /// Per PCR, the sequences of events that may have been measured into it, from the first to the last; absent: any.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "unique::map")]
+    pub sequence: BTreeMap<Pcr, Vec<Sequence>>,
     /// The versions of the firmware, as it measures them; absent: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub firmware_versions: Option<Vec<String>>,
@@ -51,6 +69,23 @@ pub struct BootSection {
     /// finding about a PCR say which event changed it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "unique::map_of_maps")]
     pub events: BTreeMap<Pcr, BTreeMap<Digest, String>>,
+}
+
+impl BootSection {
+    /// Whether anything is asked of what starts the kernel, so that a boot loader's commands matter.
+    pub(crate) fn rules_kernel(&self) -> bool {
+        self.rules_command_line()
+            || self.kernel_version_min.is_some()
+            || self.applications.is_some()
+            || self.kernels.is_some()
+            || self.signers.is_some()
+            || !self.sequence.is_empty()
+    }
+
+    /// Whether command lines are listed.
+    pub(crate) fn rules_command_line(&self) -> bool {
+        self.kernel_command_lines.is_some() || !self.kernel_command_line_patterns.is_empty()
+    }
 }
 
 impl Section for BootSection {
@@ -67,6 +102,11 @@ impl Section for BootSection {
             applications,
             kernels,
             signers,
+            firmware_statements: _,
+            grub_commands,
+            kernel_version_min: _,
+            files: _,
+            sequence,
             firmware_versions,
             dbx_contains: _,
             dbx_entries_min: _,
@@ -88,10 +128,26 @@ impl Section for BootSection {
         if kernels.is_some() && applications.is_none() {
             errors.push(PolicyError::KernelsAlone);
         }
-        let (field, max) = ("boot.kernel_command_line_patterns", LINE_PATTERNS_MAX);
-        let count = kernel_command_line_patterns.len();
-        if count > max {
-            errors.push(PolicyError::TooMany { field, count, max });
+        for (field, count) in [
+            ("boot.kernel_command_line_patterns", kernel_command_line_patterns.len()),
+            ("boot.grub_commands", grub_commands.len()),
+        ] {
+            if count > LINE_PATTERNS_MAX {
+                errors.push(PolicyError::TooMany { field, count, max: LINE_PATTERNS_MAX });
+            }
+        }
+        for (Pcr(index), sequences) in sequence {
+            // A list of no sequence accepts nothing; the empty sequence accepts that nothing was measured.
+            if sequences.is_empty() {
+                errors.push(PolicyError::EmptyList { field: format!("boot.sequence.{index}") });
+            }
+            if !SEQUENCED_PCRS.contains(&index.get()) || index.get() == IMA_PCR {
+                errors.push(PolicyError::SequencePcr { index: *index });
+            }
+            if sequences.len() > SEQUENCES_MAX {
+                let (field, count, max) = ("boot.sequence", sequences.len(), SEQUENCES_MAX);
+                errors.push(PolicyError::TooMany { field, count, max });
+            }
         }
     }
 
@@ -104,6 +160,11 @@ impl Section for BootSection {
             applications,
             kernels,
             signers,
+            firmware_statements,
+            grub_commands: _,
+            kernel_version_min: _,
+            files,
+            sequence,
             firmware_versions,
             dbx_contains,
             dbx_entries_min: _,
@@ -134,7 +195,9 @@ impl Section for BootSection {
             );
         }
         notes.repeated(field, &patterns);
+        notes.repeated(Field::of(["boot", "firmware_statements"]), firmware_statements);
         for (name, digests) in [
+            ("files", files.as_slice()),
             ("applications", applications.as_deref().unwrap_or_default()),
             ("kernels", kernels.as_deref().unwrap_or_default()),
             ("signers", signers.as_deref().unwrap_or_default()),
@@ -142,7 +205,9 @@ impl Section for BootSection {
         ] {
             review_digests(name, digests, notes);
         }
-        for pcr in events.keys().filter(|pcr| pcrs.iter().all(|(_, index, _)| index != pcr.0)) {
+        let is_open =
+            |pcr: &&Pcr| !sequence.contains_key(*pcr) && pcrs.iter().all(|(_, index, _)| index != pcr.0);
+        for pcr in events.keys().filter(is_open) {
             let pcr = pcr.0;
             notes.warn(
                 Field::of(["boot", "events", &pcr.to_string()]),
@@ -162,13 +227,18 @@ impl Section for BootSection {
             applications,
             kernels: _,
             signers,
+            firmware_statements: _,
+            grub_commands: _,
+            kernel_version_min: _,
+            files: _,
+            sequence,
             firmware_versions: _,
             dbx_contains: _,
             dbx_entries_min: _,
             events: _,
         } = self;
         let lines = kernel_command_lines.is_some() || !kernel_command_line_patterns.is_empty();
-        lines || applications.is_some() || signers.is_some()
+        lines || applications.is_some() || signers.is_some() || !sequence.is_empty()
     }
 
     fn demands(&self, _manufacturers: &[&str]) -> Vec<Demanded> {
@@ -180,6 +250,11 @@ impl Section for BootSection {
             applications: _,
             kernels: _,
             signers: _,
+            firmware_statements: _,
+            grub_commands: _,
+            kernel_version_min: _,
+            files: _,
+            sequence: _,
             firmware_versions: _,
             dbx_contains: _,
             dbx_entries_min,
@@ -202,6 +277,11 @@ impl Section for BootSection {
             applications,
             kernels,
             signers,
+            firmware_statements,
+            grub_commands,
+            kernel_version_min,
+            files,
+            sequence,
             firmware_versions,
             dbx_contains,
             dbx_entries_min: _,
@@ -222,6 +302,17 @@ impl Section for BootSection {
         lists.restricts(Field::of(["boot", "applications"]), images);
         for (name, digests) in [("kernels", kernels), ("signers", signers)] {
             lists.restricts(Field::of(["boot", name]), digests.as_ref().map(texts));
+        }
+        lists.accepts(Field::of(["boot", "firmware_statements"]), firmware_statements);
+        lists.accepts(Field::of(["boot", "grub_commands"]), grub_commands);
+        lists.accepts(Field::of(["boot", "files"]), files);
+        lists.restricts(
+            Field::of(["boot", "kernel_version_min"]),
+            kernel_version_min.as_ref().map(|least| texts([least])),
+        );
+        for (index, sequences) in sequence {
+            let field = Field::of(["boot", "sequence", &index.0.to_string()]);
+            lists.restricts(field, Some(texts(sequences)));
         }
         lists.restricts(Field::of(["boot", "firmware_versions"]), firmware_versions.as_ref().map(texts));
         lists.demands(Field::of(["boot", "dbx_contains"]), dbx_contains);
@@ -279,6 +370,11 @@ impl BootSection {
             applications,
             kernels,
             signers,
+            firmware_statements,
+            grub_commands,
+            kernel_version_min: _,
+            files,
+            sequence,
             firmware_versions,
             dbx_contains,
             dbx_entries_min: _,
@@ -288,6 +384,10 @@ impl BootSection {
         sorted_as_text(kernel_command_line_patterns);
         [applications, kernels, signers].into_iter().flatten().for_each(sorted);
         firmware_versions.iter_mut().for_each(sorted);
+        sorted(firmware_statements);
+        sorted_as_text(grub_commands);
+        sorted(files);
+        sequence.values_mut().for_each(sorted);
         sorted(dbx_contains);
     }
 }
@@ -309,5 +409,7 @@ pub(in crate::policy) fn join_events(
     }
 }
 
+/// PCRs that the boot log tells of.
+const SEQUENCED_PCRS: std::ops::RangeInclusive<u8> = 0..=15;
 /// Each costs time for each command line.
 const LINE_PATTERNS_MAX: usize = 1000;

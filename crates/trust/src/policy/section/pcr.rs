@@ -81,7 +81,8 @@ impl Section for PcrSection {
                     format!("any program can reset PCR {index}, so its value proves nothing: leave it out"),
                 );
             }
-            if values.iter().any(Digest::is_zero) {
+            // Of the others zeros say that nothing was measured, which is what a boot without such parts shows.
+            if index.get() <= BOOTED_LAST && values.iter().any(Digest::is_zero) {
                 notes.warn(
                     field.clone(),
                     format!(
@@ -243,6 +244,8 @@ impl<'de> DeserializeSeed<'de> for Value {
 
 /// Where the kernel extends its list unless told otherwise.
 pub(crate) const IMA_PCR: u8 = 10;
+/// The firmware extends each of PCRs 0 to 7 in every boot.
+const BOOTED_LAST: u8 = 7;
 /// TCG PC Client Platform TPM Profile, PCR attributes: 16 and 23 can be reset at any locality.
 const RESETTABLE_DEBUG: u8 = 16;
 const RESETTABLE_APPLICATION: u8 = 23;

@@ -6,34 +6,45 @@ use super::fleet::PolicyKind;
 
 /// Whether a machine on which somebody made this change must never be affirmed under such a policy.
 pub fn is_closed(kind: PolicyKind, good: &Installation, deviation: Deviation) -> bool {
-    let closed: &[Deviation] = match kind {
-        // PCR values leave nothing open of the PCRs that are learned.
-        PolicyKind::Values => {
-            return !matches!(deviation, Deviation::Credential | Deviation::Extension);
-        }
-        PolicyKind::Rules => &[Deviation::KernelOfMachineOwner],
-        PolicyKind::Typed => &[Deviation::KernelOfMachineOwner, Deviation::RevocationsReplaced],
-        PolicyKind::Signers => &[Deviation::KernelOfMachineOwner, Deviation::RevocationsReplaced],
-    };
+    match kind {
+        PolicyKind::Values => true,
+        // A kernel by the same signer is an update, where nothing else of it is listed.
+        PolicyKind::Rules => deviation != Deviation::Kernel,
+        PolicyKind::Typed => is_closed_by_signers(good, deviation) || is_closed_by_images(good, deviation),
+        PolicyKind::Signers => is_closed_by_signers(good, deviation),
+    }
+}
+
+/// What firmware, Secure Boot, signers, lines and files that are listed close.
+fn is_closed_by_signers(good: &Installation, deviation: Deviation) -> bool {
     match deviation {
-        // What the firmware says of itself, what Secure Boot is set to, and files, every policy here demands.
         Deviation::FirmwareVersion
         | Deviation::ProtectionOff
         | Deviation::SecureBootOff
+        | Deviation::RevocationsReplaced
         | Deviation::RevocationTakenOut
         | Deviation::ShimOfOtherSigner
+        | Deviation::KernelOfMachineOwner
+        | Deviation::MokInsecure
         | Deviation::CommandLineByOtherCommand
+        | Deviation::Chainloaded
+        | Deviation::AcpiTable
         | Deviation::UnknownProgram
         | Deviation::AlteredProgram => true,
-        // Of the stub's line only the digest is measured.
+        // Of the stub's line only the digest is measured, for which there is no typed line.
         Deviation::CommandLine => good.path != BootPath::Stub,
+        _ => false,
+    }
+}
+
+/// What a list of all images that are started closes beside.
+fn is_closed_by_images(good: &Installation, deviation: Deviation) -> bool {
+    match deviation {
+        Deviation::BootLoader | Deviation::ImageInserted => true,
         // A unified kernel's ramdisk is in the image that is listed.
-        Deviation::Initrd => kind == PolicyKind::Typed && good.path == BootPath::UnifiedKernel,
-        Deviation::BootLoader | Deviation::ImageInserted => kind == PolicyKind::Typed,
+        Deviation::Initrd => good.path == BootPath::UnifiedKernel,
         // Without Secure Boot, GRUB 2.12 measures the kernel as a file alone.
-        Deviation::Kernel => {
-            kind == PolicyKind::Typed && (good.secure_boot || good.path != BootPath::Grub212)
-        }
-        _ => closed.contains(&deviation),
+        Deviation::Kernel => good.secure_boot || good.path != BootPath::Grub212,
+        _ => false,
     }
 }

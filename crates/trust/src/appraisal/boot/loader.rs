@@ -1,0 +1,310 @@
+//! What the boot loader did: the commands that GRUB ran, and what the kernel was told.
+
+use std::collections::BTreeSet;
+
+use assay_evidence::Digest;
+use assay_evidence::boot_log::{
+    BootFacts, KernelLine, LOAD_OPTIONS_REMARK, MeasuredItem, load_options, loaded_line,
+};
+
+use super::Report;
+use super::version::is_older;
+use crate::policy::BootSection;
+
+impl Report<'_> {
+    /// GRUB did nothing but load one kernel in a way that is known: whatever it runs, it measures before.
+    pub(super) fn judge_commands(&mut self, facts: Option<&BootFacts>, boot: &BootSection) {
+        let Some(facts) = facts.filter(|_| boot.rules_kernel() && !self.closes(COMMANDS_PCR)) else { return };
+        let citation = self.policy.citation();
+        let is_named = |text: &str| boot.grub_commands.iter().any(|pattern| pattern.matches(text));
+        let mut said = BTreeSet::new();
+        let texts = facts.loader_texts.iter().filter(|text| text.pcr.get() == COMMANDS_PCR);
+        for text in texts.map(|text| text.text.as_str()) {
+            if is_harmless(text) || is_named(text) || !said.insert(text) {
+                continue;
+            }
+            let shown: String = text.escape_debug().take(TEXT_CHARACTERS_SHOWN).collect();
+            let message = format!(
+                "The boot loader ran `{shown}`, which can start something other than the kernel that policy {citation} \
+                 speaks of, or change what it finds: if this is meant, add it to boot.grub_commands."
+            );
+            self.refuse("boot loader command", "commands that load a kernel", shown, message);
+        }
+        let lines = facts.kernel_lines().unwrap_or_default();
+        if lines.len() > 1 {
+            let shown = lines.iter().map(|line| format!("`{}`", line.escape_debug())).collect::<Vec<_>>();
+            let message = format!(
+                "The boot log has {} command lines of kernels ({}), and which of them the kernel that runs was given cannot be \
+                 known.",
+                lines.len(),
+                shown.join(", ")
+            );
+            self.refuse("kernel command line", "one line", lines.len().to_string(), message);
+        }
+    }
+
+    /// The kernel was told what is listed.
+    pub(super) fn judge_command_lines(&mut self, facts: Option<&BootFacts>, boot: &BootSection) {
+        if !boot.rules_command_line() {
+            return;
+        }
+        let allowed = Allowed::new(boot);
+        let citation = self.policy.citation();
+        let claim = "kernel command line";
+        let readable = facts.and_then(BootFacts::kernel_lines);
+        let lines = readable.clone().unwrap_or_default();
+        let told = facts.and_then(|facts| load_options_of(facts, &lines, &allowed.lines));
+        let is_told = readable.is_some() && told == Some(LoadOptions::Known);
+        if lines.is_empty() && !is_told {
+            let message = format!(
+                "The boot log does not show the kernel command line in a way that can be believed, and policy {citation} \
+                 lists allowed ones."
+            );
+            return self.refuse(claim, allowed.words(), "unknown", message);
+        }
+        for line in lines.iter().filter(|line| !allowed.covers(line)) {
+            let message = format!(
+                "The kernel was started with `{}`, which policy {citation} does not list: {}. If this is meant, add the line \
+                 to boot.kernel_command_lines.",
+                line.escape_debug(),
+                words_apart(line, &allowed.texts)
+            );
+            self.refuse(claim, allowed.words(), line.escape_debug().to_string(), message);
+        }
+        if let Some(LoadOptions::Unknown(event, digest)) = told.filter(|_| !self.closes(FILES_PCR)) {
+            let message = format!(
+                "The kernel measured another command line than policy {citation} lists (PCR 9, event {event}): whatever else \
+                 the boot log says, it was started with something whose digest is {digest}."
+            );
+            self.refuse(claim, allowed.words(), digest.to_string(), message);
+        }
+    }
+
+    /// The kernel is none that a known one has replaced. Its version is what its file is called: see the coverage table.
+    pub(super) fn judge_kernel_version(&mut self, facts: Option<&BootFacts>, boot: &BootSection) {
+        let Some(least) = &boot.kernel_version_min else { return };
+        let citation = self.policy.citation();
+        let lines = facts.and_then(BootFacts::kernel_lines).filter(|lines| !lines.is_empty());
+        for line in lines.unwrap_or_else(|| vec![""]) {
+            let found = KernelLine::parse(line).version();
+            if found.is_some_and(|found| !is_older(found, least)) {
+                continue;
+            }
+            let found = found.unwrap_or("a kernel whose name has no version");
+            let message = format!(
+                "The kernel is `{}`, and policy {citation} accepts none older than {least}: update it, or lower \
+                 boot.kernel_version_min.",
+                found.escape_debug()
+            );
+            self.refuse("kernel", format!("{least} or newer"), found.escape_debug().to_string(), message);
+        }
+    }
+}
+
+/// The lines that a policy allows.
+struct Allowed<'a> {
+    lines: Vec<&'a str>,
+    /// Lines and patterns as written.
+    texts: Vec<String>,
+    boot: &'a BootSection,
+}
+
+impl<'a> Allowed<'a> {
+    fn new(boot: &'a BootSection) -> Self {
+        let lines: Vec<&str> = boot.kernel_command_lines.iter().flatten().map(String::as_str).collect();
+        let patterns = boot.kernel_command_line_patterns.iter().map(ToString::to_string);
+        let texts = lines.iter().map(|line| (*line).to_owned()).chain(patterns).collect();
+        Allowed { lines, texts, boot }
+    }
+
+    fn covers(&self, line: &str) -> bool {
+        self.lines.contains(&line)
+            || self.boot.kernel_command_line_patterns.iter().any(|pattern| pattern.matches(line))
+    }
+
+    fn words(&self) -> String {
+        self.texts.join(" or ")
+    }
+}
+
+/// What the kernel's own stub says of its command line.
+#[derive(Debug, PartialEq, Eq)]
+enum LoadOptions {
+    /// It was one of the lines.
+    Known,
+    /// It was something else, or something that is no command line stands in its place.
+    Unknown(usize, Digest),
+}
+
+/// What PCR 9 says of the line, where it says something.
+///
+/// Where GRUB did not run, nothing is measured into PCR 9 before the kernel's stub measures what it was given, so the
+/// first event is that, under whatever label. GRUB measures the files that it reads there first; then only a label
+/// tells which event is the stub's, which is enough to refuse by and never to believe.
+fn load_options_of(facts: &BootFacts, told: &[&str], allowed: &[&str]) -> Option<LoadOptions> {
+    let mut events = facts.loaded.iter().filter(|item| item.pcr.get() == FILES_PCR);
+    let lines = if told.is_empty() { allowed } else { told };
+    let is_line =
+        |item: &MeasuredItem| lines.iter().any(|line| load_options(facts.bank, line).contains(&item.digest));
+    let unknown = |item: &MeasuredItem| LoadOptions::Unknown(item.event, item.digest);
+    if facts.has_loader_texts() {
+        return events.find(|item| item.remark == LOAD_OPTIONS_REMARK && !is_line(item)).map(unknown);
+    }
+    let first = events.next()?;
+    Some(if is_line(first) { LoadOptions::Known } else { unknown(first) })
+}
+
+/// Whether a text of PCR 8 is a command that reads, shows or sets something, loads a kernel as a line says or an initial
+/// ramdisk, or is that line.
+fn is_harmless(text: &str) -> bool {
+    let command = text.split([' ', '\n']).next().unwrap_or_default();
+    let is_assignment = || {
+        let name = command.split_once('=').map(|(name, _)| name).unwrap_or_default();
+        name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    loaded_line(text).is_some()
+        || COMMANDS.contains(&command)
+        || text == "fwsetup --is-supported"
+        || is_assignment()
+}
+
+/// The words by which a line differs from the allowed one that it shares most with.
+fn words_apart(line: &str, allowed: &[String]) -> String {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let lacking = |other: &str| {
+        let of_other: Vec<&str> = other.split_whitespace().collect();
+        let added: Vec<&str> = words.iter().filter(|word| !of_other.contains(word)).copied().collect();
+        let missing: Vec<&str> = of_other.iter().filter(|word| !words.contains(word)).copied().collect();
+        (added.join(" "), missing.join(" "), added.len() + missing.len())
+    };
+    let nearest = allowed.iter().map(|other| lacking(other)).min_by_key(|(_, _, distance)| *distance);
+    match nearest {
+        Some((added, missing, _)) if added.is_empty() && missing.is_empty() => {
+            "its words are in another order".to_owned()
+        }
+        Some((added, missing, _)) if missing.is_empty() => format!("it adds `{}`", added.escape_debug()),
+        Some((added, missing, _)) if added.is_empty() => format!("it lacks `{}`", missing.escape_debug()),
+        Some((added, missing, _)) => {
+            format!("it has `{}` instead of `{}`", added.escape_debug(), missing.escape_debug())
+        }
+        None => "none is allowed".to_owned(),
+    }
+}
+
+/// Where GRUB measures what it runs.
+const COMMANDS_PCR: u8 = 8;
+/// Where GRUB measures what it reads, and the kernel what it was given.
+const FILES_PCR: u8 = 9;
+/// GRUB's commands that start nothing, write to no memory and change no table, and the functions of distributions' menus,
+/// of which GRUB measures each command inside. Its `linux` only passes what shim verifies where Secure Boot is on.
+const COMMANDS: [&str; 46] = [
+    "[",
+    "background_color",
+    "background_image",
+    "blscfg",
+    "clear",
+    "configfile",
+    "echo",
+    "export",
+    "false",
+    "gfxmode",
+    "hwmatch",
+    "if",
+    "increment",
+    "initrd",
+    "initrd16",
+    "initrdefi",
+    "initrdfail",
+    "insmod",
+    "keymap",
+    "load_env",
+    "load_video",
+    "loadfont",
+    "menuentry",
+    "normal",
+    "play",
+    "probe",
+    "recordfail",
+    "regexp",
+    "save_env",
+    "savedefault",
+    "search",
+    "search.file",
+    "search.fs_label",
+    "search.fs_uuid",
+    "serial",
+    "set",
+    "setparams",
+    "sleep",
+    "smbios",
+    "source",
+    "submenu",
+    "terminal_input",
+    "terminal_output",
+    "test",
+    "true",
+    "unset",
+];
+/// A menu entry is a page of text.
+const TEXT_CHARACTERS_SHOWN: usize = 200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(line: &str, allowed: &[&str], expected: &str) {
+        let allowed: Vec<String> = allowed.iter().map(|text| (*text).to_owned()).collect();
+        assert_eq!(words_apart(line, &allowed), expected);
+    }
+
+    #[test]
+    fn only_what_loads_the_kernel_is_harmless() {
+        let check = |text: &str, expected: bool| assert_eq!(is_harmless(text), expected, "{text:?}");
+        for text in [
+            "linux /vmlinuz-6.1 ro",
+            "/vmlinuz-6.1 ro",
+            "(hd0,gpt2)/vmlinuz-6.1 ro",
+            "initrd /initrd.img-6.1",
+            "set timeout=0",
+            "menuentry Debian {\n  chainloader /evil\n}",
+            "[ -e (hd0,gpt1)/grub.cfg ]",
+            "defaultA=2",
+            "menuentry_id_option=--id",
+            "fwsetup --is-supported",
+        ] {
+            check(text, true);
+        }
+        for text in [
+            "chainloader /vmlinuz init=/bin/sh",
+            "kernel /vmlinuz",
+            "multiboot /xen",
+            "multiboot2 /xen",
+            "xen_hypervisor /xen",
+            "devicetree /evil.dtb",
+            "acpi /evil.aml",
+            "Linux /vmlinuz",
+            " linux /vmlinuz",
+            "LINUX",
+            "linux",
+            "linux\t/vmlinuz",
+            "exit",
+            "fwsetup",
+            "write_dword 0 1",
+            "cutmem 1 2",
+            "",
+            "=x",
+            "a b=c",
+        ] {
+            check(text, false);
+        }
+    }
+
+    #[test]
+    fn the_difference_is_told_in_words() {
+        check("/k ro quiet audit=1", &["/other", "/k ro quiet"], "it adds `audit=1`");
+        check("/k ro", &["/k ro quiet"], "it lacks `quiet`");
+        check("/k2 ro", &["/k1 ro"], "it has `/k2` instead of `/k1`");
+        check("/k quiet ro", &["/k ro quiet"], "its words are in another order");
+    }
+}

@@ -1,0 +1,80 @@
+//! Secure Boot as a conclusion: what the firmware was set to, that it stayed so, that shim checked as well, and that
+//! nothing in PCR 7 is unaccounted for.
+
+use assay_evidence::boot_log::BootFacts;
+
+use super::Report;
+use crate::policy::BootSection;
+
+impl Report<'_> {
+    pub(super) fn judge_secure_boot(&mut self, facts: Option<&BootFacts>) {
+        let citation = self.policy.citation();
+        let has_signers = self.policy.boot.signers.is_some();
+        let mut refuse = |found: &str, what: String| {
+            let message = format!(
+                "{what}, and policy {citation} requires Secure Boot: turn it on in the firmware set-up, or set \
+                 boot.secure_boot = \"optional\"."
+            );
+            self.refuse("Secure Boot", "on", found, message);
+        };
+        let Some(facts) = facts else {
+            return refuse(
+                "unknown",
+                "Without a boot log nothing shows whether Secure Boot was on".to_owned(),
+            );
+        };
+        match &facts.secure_boot {
+            Some(variables) if variables.is_enabled => {}
+            Some(_) => return refuse("off", "Secure Boot is off".to_owned()),
+            None => {
+                let what = "The boot log does not show in PCR 7 whether Secure Boot was on";
+                return refuse("unknown", what.to_owned());
+            }
+        }
+        if facts.is_shim_validation_off {
+            let what = "shim's own checks of boot loader and kernel are switched off (MokSBState)";
+            refuse("switched off in shim", what.to_owned());
+        }
+        if !facts.remeasured.is_empty() {
+            let names = facts.remeasured.join(", ");
+            refuse("changed", format!("The Secure Boot variables {names} were measured more than once"));
+        }
+        // Whom images were trusted by is the signers' rule, which says more of each.
+        if !has_signers {
+            for event in &facts.unexplained_in_pcr7 {
+                let what = format!(
+                    "Event {event} of the boot log changed PCR 7 and does not say what it is, so that Secure Boot may have been \
+                     changed by it"
+                );
+                refuse(&format!("event {event}"), what);
+            }
+        }
+    }
+
+    /// Firmware says in words where it left a protection off; each that nobody accepted counts, wherever it stands.
+    pub(super) fn judge_statements(&mut self, facts: Option<&BootFacts>, boot: &BootSection) {
+        let statements = facts.map(|facts| facts.statements.as_slice()).unwrap_or_default();
+        let is_accepted = |text: &str| boot.firmware_statements.iter().any(|accepted| accepted == text);
+        let citation = self.policy.citation();
+        for statement in statements.iter().filter(|statement| !is_accepted(&statement.text)) {
+            let text = statement.text.escape_debug();
+            let message = format!(
+                "The firmware says `{text}` in PCR 7 (event {}), which policy {citation} does not accept: turn the protection on \
+                 in the firmware set-up, or list the words under boot.firmware_statements.",
+                statement.event
+            );
+            self.refuse("firmware protection", "nothing said", text.to_string(), message);
+        }
+    }
+
+    /// A separator of the number 1 reports an error of the firmware (Platform Firmware Profile, 10.4.1).
+    pub(super) fn judge_errors(&mut self, facts: Option<&BootFacts>) {
+        for index in facts.map(|facts| facts.error_separators.as_slice()).unwrap_or_default() {
+            let message = format!(
+                "The firmware reports an error where it ends PCR {index}, so that nothing it measured there counts: see what \
+                 its own log says."
+            );
+            self.refuse("firmware", format!("a separator in PCR {index}"), "an error", message);
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What was measured into each PCR that a policy lists whole, event by event.
+
+use assay_evidence::boot_log::{BootClaims, EventSummary, load_options};
+use assay_evidence::verify::Claims;
+use assay_evidence::{Check, Digest, PcrIndex};
+
+use super::Report;
+use crate::appraisal::meaning;
+use crate::finding::{Finding, Tier};
+use crate::policy::{BootSection, Pcr, Sequence, Slot};
+
+impl Report<'_> {
+    /// Each listed PCR was quoted, the log explains it, and its events are those of one of its sequences.
+    pub(super) fn judge_sequences(&mut self, claims: &Claims, boot: &BootSection) {
+        for (Pcr(index), sequences) in &boot.sequence {
+            let Some(measured) = Measured::of(claims, *index) else {
+                let message = format!(
+                    "The evidence does not show what was measured into PCR {index} ({}), and policy {} lists it event by event: \
+                     nothing is known of a PCR that is not quoted, or that holds more than the boot log tells.",
+                    meaning(*index),
+                    self.policy.citation()
+                );
+                self.refuse(&format!("PCR {index} events"), "events that replay to it", "unknown", message);
+                continue;
+            };
+            let digests = measured.digests();
+            let lines = measured.kernel_lines();
+            let is_line = |digest: &Digest| lines.contains(digest);
+            let is_file = |digest: &Digest| boot.files.contains(digest);
+            let places = sequences
+                .iter()
+                .map(|sequence| sequence.mismatch(&digests, is_file, is_line).map(|place| (place, sequence)));
+            // The sequence that holds longest is the one that was meant.
+            let nearest = places.max_by_key(|place| place.map_or(usize::MAX, |(place, _)| place)).flatten();
+            if let Some((_, sequence)) = nearest {
+                self.differs(&measured, sequence, |slot, digest| match slot {
+                    Slot::Digest(expected) => expected == digest,
+                    Slot::Any(_) => true,
+                    Slot::File => is_file(digest),
+                    Slot::KernelLine => is_line(digest),
+                });
+            }
+        }
+    }
+
+    /// Says of each event that does not fit its place, or what there is too much or too little.
+    fn differs(
+        &mut self,
+        measured: &Measured<'_>,
+        sequence: &Sequence,
+        fits: impl Fn(&Slot, &Digest) -> bool,
+    ) {
+        let unlike =
+            sequence.0.iter().zip(&measured.events).filter(|(slot, event)| !fits(slot, &event.digest));
+        let mut said = 0;
+        for (slot, event) in unlike.take(EVENTS_SAID_MAX) {
+            said += 1;
+            self.other_event(measured, event, &slot.to_string());
+        }
+        for event in measured.events.iter().skip(sequence.0.len()).take(EVENTS_SAID_MAX) {
+            said += 1;
+            self.other_event(measured, event, "nothing more");
+        }
+        if let Some(missing) = sequence.0.get(measured.events.len()) {
+            let found = format!("{} events", measured.events.len());
+            self.other(measured, format!("{missing} as event {}", measured.events.len() + 1), found, || {
+                format!("only {} of {} events were measured", measured.events.len(), sequence.0.len())
+            });
+        } else if said == 0 {
+            // Each fits alone, and two that had to be the same are not.
+            self.other(measured, sequence.to_string(), "other repetitions".to_owned(), || {
+                "events that are the same in every boot that the policy knows differ in this one".to_owned()
+            });
+        }
+    }
+
+    fn other_event(&mut self, measured: &Measured<'_>, event: &EventSummary, expected: &str) {
+        let what = format!(
+            "event {} of the boot log, `{}` ({}), is there instead of {}",
+            event.number,
+            event.remark,
+            event.digest,
+            self.known(measured.index, expected)
+        );
+        self.other(measured, expected.to_owned(), event.digest.to_string(), || what);
+    }
+
+    fn other(
+        &mut self,
+        measured: &Measured<'_>,
+        expected: String,
+        found: String,
+        what: impl FnOnce() -> String,
+    ) {
+        let index = measured.index;
+        self.findings.push(Finding {
+            check: Check::BootPolicy,
+            tier: Tier::Contraindicated,
+            claim: format!("PCR {index} events"),
+            expected,
+            found,
+            message: format!(
+                "PCR {index} ({}) was extended otherwise than policy {} lists: {}. If this is an update of yours, add its files \
+                 to boot.files, or learn again from a device that has it.",
+                meaning(index),
+                self.policy.citation(),
+                what()
+            ),
+        });
+    }
+
+    /// What a good boot calls the event.
+    fn known(&self, index: PcrIndex, expected: &str) -> String {
+        let digest = Digest::from_text(expected);
+        let remark = digest.and_then(|digest| self.policy.boot.events.get(&Pcr(index))?.get(&digest));
+        remark
+            .map_or_else(|| expected.to_owned(), |remark| format!("`{}` ({expected})", remark.escape_debug()))
+    }
+}
+
+/// The events of one PCR, attested from the first to the last.
+struct Measured<'a> {
+    index: PcrIndex,
+    boot: &'a BootClaims,
+    events: Vec<&'a EventSummary>,
+}
+
+impl<'a> Measured<'a> {
+    /// `None` where the quote does not have the PCR in the log's bank, or the log does not explain it.
+    fn of(claims: &'a Claims, index: PcrIndex) -> Option<Self> {
+        let boot = claims.boot()?;
+        let facts = boot.facts();
+        claims.pcrs().get(facts.bank, index)?;
+        if facts.unexplained_pcrs.contains(&index) {
+            return None;
+        }
+        let events = boot.events().iter().filter(|event| event.pcr == index).collect();
+        Some(Measured { index, boot, events })
+    }
+
+    fn digests(&self) -> Vec<Digest> {
+        self.events.iter().map(|event| event.digest).collect()
+    }
+
+    /// What the stub of a kernel measures that was given the line that the log tells.
+    fn kernel_lines(&self) -> Vec<Digest> {
+        let facts = self.boot.facts();
+        let lines = facts.kernel_lines().unwrap_or_default();
+        lines.iter().flat_map(|line| load_options(facts.bank, line)).collect()
+    }
+}
+
+/// Events that findings name one by one; an update changes a handful.
+const EVENTS_SAID_MAX: usize = 8;
