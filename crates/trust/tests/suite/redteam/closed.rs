@@ -1,6 +1,7 @@
 //! What each kind of policy closes: the property holds for these changes, whatever is said about them.
 
 use assay_testkit::redteam::{BootPath, Deviation, Installation};
+use assay_trust::policy::{Cover, Coverage, Row};
 
 use super::fleet::PolicyKind;
 
@@ -46,5 +47,41 @@ fn is_closed_by_images(good: &Installation, deviation: Deviation) -> bool {
         // Without Secure Boot, GRUB 2.12 measures the kernel as a file alone.
         Deviation::Kernel => good.secure_boot || good.path != BootPath::Grub212,
         _ => false,
+    }
+}
+
+/// The row of the coverage table that a change is about; `None` where a rule of its own speaks of it.
+pub fn row_of(deviation: Deviation) -> Option<Row> {
+    Some(match deviation {
+        Deviation::FirmwareCode | Deviation::OptionRom => Row::FirmwareCode,
+        Deviation::PlatformKeys | Deviation::TrustedKey => Row::Keys,
+        Deviation::RevocationsReplaced | Deviation::RevocationTakenOut | Deviation::SbatLevel => {
+            Row::Revocations
+        }
+        Deviation::BootLoader | Deviation::ImageInserted => Row::BootLoader,
+        Deviation::ShimOfOtherSigner => Row::SignerChain,
+        Deviation::Kernel | Deviation::KernelOfMachineOwner => Row::Kernel,
+        Deviation::CommandLine | Deviation::CommandLineByOtherCommand | Deviation::Chainloaded => {
+            Row::CommandLine
+        }
+        Deviation::Initrd => Row::Initrd,
+        Deviation::MokListed => Row::MachineOwnerKeys,
+        Deviation::Addon | Deviation::Credential | Deviation::Extension => Row::RuntimePcrs,
+        Deviation::UnknownProgram | Deviation::AlteredProgram => Row::Files,
+        Deviation::FirmwareVersion
+        | Deviation::ProtectionOff
+        | Deviation::SecureBootOff
+        | Deviation::MokInsecure
+        | Deviation::AcpiTable => return None,
+    })
+}
+
+/// Whether the coverage table says that the change cannot pass. A kernel by the same signer and another SBAT level are
+/// within what a rule of their row says.
+pub fn is_claimed(coverage: &Coverage, deviation: Deviation) -> bool {
+    let cover = row_of(deviation).map_or(Cover::Open, |row| coverage.cover(row));
+    match deviation {
+        Deviation::Kernel | Deviation::SbatLevel => cover == Cover::Pinned,
+        _ => cover > Cover::Open,
     }
 }

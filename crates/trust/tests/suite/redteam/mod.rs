@@ -13,7 +13,7 @@ use std::fmt;
 use assay_testkit::redteam::{Blindness, Deviation, Installation, Random, Scene, Step};
 use assay_trust::Tier;
 
-use closed::is_closed;
+use closed::{is_claimed, is_closed};
 use fleet::{FLEET, GoodMachine, PolicyKind};
 
 /// One attack: what was changed on which machine, and what was said about it.
@@ -124,6 +124,24 @@ fn what_a_policy_closes_is_never_affirmed_once_it_was_changed() {
     }
     let told: Vec<&str> = holes.values().map(String::as_str).collect();
     assert!(holes.is_empty(), "{} of {count} kinds:\n{}", holes.len(), told.join("\n"));
+}
+
+/// What a policy says of itself is what holds: each row that its table calls closed is closed against these attacks.
+#[test]
+fn the_coverage_table_claims_no_more_than_holds() {
+    let mut claimed = 0;
+    for GoodMachine { installation, policies } in &FLEET.machines {
+        for (kind, policy) in policies {
+            for deviation in Deviation::ALL.into_iter().filter(|one| one.applies_to(installation)) {
+                if is_claimed(policy.coverage(), deviation) {
+                    claimed += 1;
+                    let what = (kind, installation.path, installation.secure_boot, deviation);
+                    assert!(is_closed(*kind, installation, deviation), "{what:?}");
+                }
+            }
+        }
+    }
+    assert!(claimed > 500, "{claimed}");
 }
 
 #[test]
