@@ -1,10 +1,10 @@
 //! Reference values: a policy made ready for fast look-ups, shared by every device that it judges.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use assay_evidence::Digest;
 use assay_evidence::ima::{self, FileSignature, MeasuredKey, SignatureFault, SigningKey, SigningKeys};
+use assay_evidence::{Digest, HashAlgorithm, PcrIndex};
 
 use crate::path;
 use crate::pattern::Pattern;
@@ -112,6 +112,15 @@ impl CompiledPolicy {
     pub fn demands_endorsement(&self) -> bool {
         self.endorsement.required != EndorsementKind::DangerousNone
             || !self.endorsement.manufacturers.is_empty()
+    }
+
+    /// The PCRs that a quote for it has to cover, and no others: all of SHA-256, and of each bank that it pins.
+    pub fn selection(&self) -> Vec<(HashAlgorithm, PcrIndex)> {
+        let pinned = self.boots.iter().flat_map(|boot| boot.pcr.iter()).map(|(bank, ..)| bank);
+        let banks: BTreeSet<HashAlgorithm> =
+            pinned.filter(|bank| *bank != HashAlgorithm::Sha1).chain([HashAlgorithm::Sha256]).collect();
+        let indexes = || (0..u32::from(PcrIndex::COUNT)).filter_map(PcrIndex::new);
+        banks.into_iter().flat_map(|bank| indexes().map(move |index| (bank, index))).collect()
     }
 
     /// Identifies its exact meaning.

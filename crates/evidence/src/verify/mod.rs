@@ -72,7 +72,7 @@ impl ImaLog<'_> {
 /// What the verifier knows of the device and asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Expectation<'a> {
-    /// PCRs that the first quote has to cover, whatever logs there are.
+    /// PCRs that the first quote has to cover, whatever logs there are, and no others. Empty: any.
     pub required_selection: Vec<(HashAlgorithm, PcrIndex)>,
     /// The TPM's counters when it was last seen.
     pub last_counters: Option<BootCounters>,
@@ -245,6 +245,15 @@ impl Report {
         for (bank, index) in missing {
             let claim = format!("{} {bank} PCR {index}", first.label);
             self.fail(Check::QuoteSelection, claim, "covered", "not covered".to_owned());
+        }
+        let is_asked = |bank: HashAlgorithm, index: PcrIndex| {
+            expectation.required_selection.is_empty()
+                || expectation.required_selection.contains(&(bank, index))
+        };
+        // Who answers more than was asked chooses what is looked at.
+        if let Some((bank, index, _)) = pcrs.iter().find(|(bank, index, _)| !is_asked(*bank, *index)) {
+            let claim = format!("{} {bank} PCR {index}", first.label);
+            self.fail(Check::QuoteSelection, claim, "not covered", "covered".to_owned());
         }
         if has_ima {
             log_pcrs.extend(PcrIndex::new(crate::ima::PCR.into()));

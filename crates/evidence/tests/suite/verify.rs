@@ -153,13 +153,14 @@ fn values_beside_the_selection_are_no_claims() {
 }
 
 #[test]
-fn the_first_quote_covers_what_was_asked_for() {
+fn the_first_quote_covers_what_was_asked_for_and_nothing_else() {
     let mut case = Case::vector("sb-good-1").quote_only();
-    let expectation = |index| Expectation {
-        required_selection: vec![(HashAlgorithm::Sha256, pcr(index))],
+    let expectation = |last| Expectation {
+        required_selection: (0..=last).map(|index| (HashAlgorithm::Sha256, pcr(index))).collect(),
         ..Expectation::default()
     };
     assert_eq!(failing(&case.verify(&expectation(15))), []);
+    assert_eq!(failing(&case.verify(&expectation(14))), [Check::QuoteSelection]);
     assert_eq!(failing(&case.verify(&expectation(16))), [Check::QuoteSelection]);
     // A value that is told but not quoted covers nothing.
     case.quote().pcrs.insert(pcr(16), HashAlgorithm::Sha256.zero());

@@ -10,18 +10,19 @@
 //! and is refused without a trace in the trust state. A device that answers so is one that does not answer. What it holds
 //! stands until its evidence is too old for the policy, and no longer.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use assay_evidence::request::{self, Evidence, NONCE_BYTES, Quote};
 use assay_evidence::time::UnixTime;
 use assay_evidence::tpm::endorsement::Endorsement;
 use assay_evidence::verify::Baseline;
-use assay_evidence::{Check, HashAlgorithm};
+use assay_evidence::{Check, HashAlgorithm, PcrIndex};
 use assay_trust::{AttestationResult, CompiledPolicy, Event, Finding, Status, Tier, reappraise_endorsement};
 use bytes::Bytes;
 
 use super::AttestError;
-use super::judge::{Job, Judged, quoted_pcrs};
+use super::judge::{Job, Judged, selection};
 use crate::archive::keeper::{Draft, JudgedEvidence, Keeper, Progress, clock};
 use crate::device::{Device, DeviceError, columns};
 use crate::fate::{change, findings_json, vector_json};
@@ -231,7 +232,7 @@ impl Attester {
         };
         let challenge = request::Challenge {
             nonce,
-            selection: vec![(HashAlgorithm::Sha256, quoted_pcrs().collect())],
+            selection: by_bank(selection(policy.compiled.as_deref())),
             boot_log_wanted: known.boot_log_wanted(),
             ima_from_entry: known.ima_entries(),
         };
@@ -522,6 +523,15 @@ const OF_THE_QUOTE: [Check; 10] = [
     Check::QuoteNonce,
     Check::QuotePcrDigest,
 ];
+
+/// PCRs as a challenge names them.
+fn by_bank(selection: Vec<(HashAlgorithm, PcrIndex)>) -> Vec<(HashAlgorithm, Vec<PcrIndex>)> {
+    let mut banks: BTreeMap<HashAlgorithm, Vec<PcrIndex>> = BTreeMap::new();
+    for (bank, index) in selection {
+        banks.entry(bank).or_default().push(index);
+    }
+    banks.into_iter().collect()
+}
 
 /// The checks that bind the logs to the quote, the most telling first. What the AK signed and a policy refuses is not
 /// among them.

@@ -138,7 +138,7 @@ impl Job {
             ima_from_entry: self.evidence.ima_from_entry,
         };
         let expectation = Expectation {
-            required_selection: quoted_pcrs().map(|index| (HashAlgorithm::Sha256, index)).collect(),
+            required_selection: selection(self.policy.as_deref()),
             last_counters: self.last_counters,
             baseline: self.baseline.as_ref(),
             known_boot_log: boot_log
@@ -148,9 +148,14 @@ impl Job {
     }
 }
 
-/// Firmware, boot loader, IMA and everything between, in one quote.
-pub(crate) fn quoted_pcrs() -> impl Iterator<Item = PcrIndex> {
-    (0..u32::from(PcrIndex::COUNT)).filter_map(PcrIndex::new)
+/// What a quote has to cover: all that the policy looks at, and without one firmware, boot loader, IMA and everything
+/// between.
+pub(crate) fn selection(policy: Option<&CompiledPolicy>) -> Vec<(HashAlgorithm, PcrIndex)> {
+    let all = || (0..u32::from(PcrIndex::COUNT)).filter_map(PcrIndex::new);
+    policy.map_or_else(
+        || all().map(|index| (HashAlgorithm::Sha256, index)).collect(),
+        CompiledPolicy::selection,
+    )
 }
 
 /// Some 300 IMA entries, about as long as a quote's signature takes.

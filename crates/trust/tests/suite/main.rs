@@ -144,6 +144,23 @@ fn each_demand_is_judged() {
     );
 }
 
+/// What is asked of a device comes from its policy: each bank that it pins, and SHA-256 always; SHA-1 proves nothing.
+#[test]
+fn a_quote_covers_the_banks_that_the_policy_pins() {
+    let banks = |banks: &[HashAlgorithm]| {
+        let mut policy = learned();
+        banks.iter().for_each(|bank| policy.allow_pcr(PcrIndex::new(4).unwrap(), bank.hash(&[b"x"])));
+        let selection = CompiledPolicy::new(policy).unwrap().selection();
+        let mut banks: Vec<HashAlgorithm> = selection.iter().map(|(bank, _)| *bank).collect();
+        banks.dedup();
+        assert_eq!(selection.len(), banks.len() * 24);
+        banks
+    };
+    assert_eq!(banks(&[]), [HashAlgorithm::Sha256]);
+    assert_eq!(banks(&[HashAlgorithm::Sha1]), [HashAlgorithm::Sha256]);
+    assert_eq!(banks(&[HashAlgorithm::Sha384]), [HashAlgorithm::Sha256, HashAlgorithm::Sha384]);
+}
+
 #[test]
 fn every_started_image_can_be_listed() {
     let claims = claims("sb-good-1");
