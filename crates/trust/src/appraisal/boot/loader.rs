@@ -23,7 +23,11 @@ impl Report<'_> {
             if is_harmless(text) || is_named(text) || !said.insert(text) {
                 continue;
             }
-            let shown: String = text.escape_debug().take(TEXT_CHARACTERS_SHOWN).collect();
+            // How many there are the sender chooses; a few say it.
+            if said.len() > TEXTS_SAID_MAX {
+                break;
+            }
+            let shown = shown(text);
             let message = format!(
                 "The boot loader ran `{shown}`, which can start something other than the kernel that policy {citation} \
                  speaks of, or change what it finds: if this is meant, add it to boot.grub_commands."
@@ -32,7 +36,8 @@ impl Report<'_> {
         }
         let lines = facts.kernel_lines().unwrap_or_default();
         if lines.len() > 1 {
-            let shown = lines.iter().map(|line| format!("`{}`", line.escape_debug())).collect::<Vec<_>>();
+            let shown: Vec<String> =
+                lines.iter().take(TEXTS_SAID_MAX).map(|line| format!("`{}`", shown(line))).collect();
             let message = format!(
                 "The boot log has {} command lines of kernels ({}), and which of them the kernel that runs was given cannot be \
                  known.",
@@ -99,6 +104,11 @@ impl Report<'_> {
             self.refuse("kernel", format!("{least} or newer"), found.escape_debug().to_string(), message);
         }
     }
+}
+
+/// As much of a text as a sentence can bear.
+fn shown(text: &str) -> String {
+    text.escape_debug().take(TEXT_CHARACTERS_SHOWN).collect()
 }
 
 /// The lines that a policy allows.
@@ -246,6 +256,8 @@ const COMMANDS: [&str; 46] = [
     "true",
     "unset",
 ];
+/// Texts that findings name one by one.
+const TEXTS_SAID_MAX: usize = 8;
 /// A menu entry is a page of text.
 const TEXT_CHARACTERS_SHOWN: usize = 200;
 

@@ -56,7 +56,8 @@ impl Report<'_> {
         let statements = facts.map(|facts| facts.statements.as_slice()).unwrap_or_default();
         let is_accepted = |text: &str| boot.firmware_statements.iter().any(|accepted| accepted == text);
         let citation = self.policy.citation();
-        for statement in statements.iter().filter(|statement| !is_accepted(&statement.text)) {
+        let unaccepted = statements.iter().filter(|statement| !is_accepted(&statement.text));
+        for statement in unaccepted.take(STATEMENTS_SAID_MAX) {
             let text = statement.text.escape_debug();
             let message = format!(
                 "The firmware says `{text}` in PCR 7 (event {}), which policy {citation} does not accept: turn the protection on \
@@ -78,3 +79,6 @@ impl Report<'_> {
         }
     }
 }
+
+/// How many there are the sender chooses; real firmware says one or two.
+const STATEMENTS_SAID_MAX: usize = 8;
