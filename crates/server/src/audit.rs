@@ -37,6 +37,8 @@ kinds! {
     DeviceEnrolled => "device.enrolled",
     /// An attestation result that changed something.
     DeviceAppraised => "device.appraised",
+    /// A device did not answer for itself while it was attached.
+    DeviceUnanswered => "device.unanswered",
     /// Evidence grew stale.
     DeviceExpired => "device.expired",
     /// An operator ended a device.

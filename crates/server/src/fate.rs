@@ -16,7 +16,8 @@ use crate::in_force::policies::PolicyLoadError;
 use crate::outcome::{Kind, Outcome};
 use crate::policy::{Planning, PolicyChangeError, RefusedFile};
 use crate::store::{
-    ApproveDevice, Change, ExpireDevice, Moved, ReadmitDevice, RevokeDevice, Store, StoreError, Transaction,
+    ApproveDevice, Change, ExpireDevice, Moved, NoteUnanswered, ReadmitDevice, RevokeDevice, Store,
+    StoreError, Transaction,
 };
 
 /// What an operator accepts: files that a result refused, as it named them. Nothing that came after is meant.
@@ -73,6 +74,22 @@ pub(crate) async fn readmit(store: &Store, id: &SpiffeId, now: UnixTime) -> Resu
         tracing::warn!(device = %id, "device readmitted");
     }
     enrolled(store, id).await
+}
+
+/// Notes that an attached device did not answer for itself, where that shortens what stands: it is on record, so that
+/// neither a restart nor a new connection wins back the time.
+pub(crate) async fn unanswered(
+    store: &Store,
+    id: &SpiffeId,
+    unanswered_max_seconds: u64,
+    reason: &str,
+    now: UnixTime,
+) -> Result<(), FateError> {
+    let event = Event::unanswered(now, unanswered_max_seconds, reason);
+    if change_fate(store, id, &event, SERVER, now, NoteUnanswered).await?.is_some() {
+        tracing::warn!(device = %id, reason, "device did not answer for itself");
+    }
+    Ok(())
 }
 
 /// Notes that a device's evidence is too old, if it still is.

@@ -79,6 +79,7 @@ impl Running {
         tasks.spawn(door::listen::serve(edge.1, edge_tls, edge_api, limits, shutdown.clone()));
         tasks.spawn(door::listen::serve(console.1, console_tls, console_api, limits, shutdown));
         tasks.spawn(maintenance::run(server.clone()));
+        tasks.spawn(maintenance::expiry::run(server.clone()));
         tasks.spawn(door::edge::announce::run(server.clone()));
         // It ends after the doors: what they commit last is followed as well.
         let following = tokio::spawn(server.following().run(follower));

@@ -25,6 +25,7 @@ pub struct CompiledPolicy {
     citation: String,
     digest: Digest,
     evidence_age_max_seconds: u64,
+    unanswered_max_seconds: u64,
     recovery: Recovery,
     location: Option<RegionList>,
     coverage: Coverage,
@@ -83,6 +84,7 @@ impl CompiledPolicy {
             name: policy.name,
             version: policy.version,
             evidence_age_max_seconds: policy.freshness.evidence_age_max_seconds,
+            unanswered_max_seconds: policy.freshness.unanswered_max_seconds,
             recovery: policy.recovery.mode,
             location: policy.location,
             ima: policy.ima.map(FileReference::new).transpose()?,
@@ -136,6 +138,11 @@ impl CompiledPolicy {
     /// Seconds for which an affirming result carries trust.
     pub fn evidence_age_max_seconds(&self) -> u64 {
         self.evidence_age_max_seconds
+    }
+
+    /// Seconds for which it does once the device, attached, did not answer for itself.
+    pub fn unanswered_max_seconds(&self) -> u64 {
+        self.unanswered_max_seconds
     }
 
     /// How trust comes back.

@@ -7,8 +7,8 @@
 //! **Whose word it is.** Whoever carries evidence may change it, so that only what the bound AK signed for this challenge
 //! counts as the device's word: the quote, and a log that replays to it. A quote that is another's, PCR values that do not
 //! hash to it, a log that does not parse or replay, a log that was asked for and left out: each may be the carrier's doing
-//! and is refused without a trace in the trust state. A device that answers so is one that does not answer. What it holds
-//! stands until its evidence is too old for the policy, and no longer.
+//! and is refused without a trace in the status. A device that answers so is one that does not answer: what it holds stands for
+//! as long as its policy gives to silence, and no longer.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -59,6 +59,13 @@ pub(crate) struct Asked {
     revision: u64,
     /// The endorsers it was made under.
     endorsed: u64,
+}
+
+impl Asked {
+    /// What the answer has to bear.
+    pub(crate) fn nonce(&self) -> [u8; NONCE_BYTES] {
+        self.nonce
+    }
 }
 
 /// What evidence has to add to.

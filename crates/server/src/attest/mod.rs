@@ -10,7 +10,7 @@ pub(crate) mod table;
 use std::sync::Arc;
 
 use assay_evidence::Check;
-use assay_evidence::request::{Challenge, Evidence};
+use assay_evidence::request::{Challenge, Evidence, NONCE_BYTES};
 use assay_evidence::time::UnixTime;
 use assay_identity::SpiffeId;
 use assay_trust::Finding;
@@ -23,6 +23,7 @@ use self::judge::Verifier;
 use self::table::Registry;
 use crate::archive::keeper::Keeper;
 use crate::device::{Device, DeviceError};
+use crate::fate::{self, FateError};
 use crate::in_force::boot_logs::BootLogs;
 use crate::in_force::endorsers::EndorsersInForce;
 use crate::in_force::policies::Policies;
@@ -61,6 +62,13 @@ pub(crate) enum Judgement {
     Verdict(Verdict),
     /// Nothing was judged: challenge again at once.
     AskAgain,
+}
+
+impl Open {
+    /// What an answer has to bear.
+    pub(crate) fn nonce(&self) -> [u8; NONCE_BYTES] {
+        self.asked.nonce()
+    }
 }
 
 impl Attesting {
@@ -138,6 +146,23 @@ impl Attesting {
             self.record(attester, finished).await?;
         }
         Ok(is_other)
+    }
+
+    /// Notes that the device did not answer for itself on a stream that has proven to be its own.
+    pub(crate) async fn unanswered(
+        &self,
+        attester: &Attester,
+        reason: &str,
+        now: UnixTime,
+    ) -> Result<(), FateError> {
+        let Device { id, .. } = &attester.device;
+        match self.policies.of(&attester.device).compiled {
+            Some(policy) => {
+                fate::unanswered(&self.store, id, policy.unanswered_max_seconds(), reason, now).await
+            }
+            // Nothing stands that could be shortened.
+            None => Ok(()),
+        }
     }
 
     /// Looks at the device again.
@@ -240,6 +265,24 @@ pub(crate) enum AttestError {
     Keys(#[from] KeysError),
 }
 
+impl AttestError {
+    /// What the device, or whoever speaks for it, left undone; `None`: it is not its doing.
+    pub(crate) fn unanswered(&self) -> Option<&'static str> {
+        match self {
+            AttestError::NotAnAnswer | AttestError::NotTheDevice(_) | AttestError::LogsUnbound(_) => {
+                Some(NOT_ITS_EVIDENCE)
+            }
+            AttestError::Panicked(_) => Some("what came in the device's name could not be judged"),
+            AttestError::Unknown
+            | AttestError::Revoked
+            | AttestError::Rebound
+            | AttestError::Stopping
+            | AttestError::Store(_)
+            | AttestError::Keys(_) => None,
+        }
+    }
+}
+
 impl Outcome for AttestError {
     fn told(&self) -> (Kind, &'static str) {
         match self {
@@ -265,6 +308,9 @@ impl From<DeviceError> for AttestError {
         AttestError::Store(error.0)
     }
 }
+
+/// A log that was stripped, a quote of another, something that is no evidence at all.
+pub(crate) const NOT_ITS_EVIDENCE: &str = "what came in the device's name was not its evidence";
 
 /// How often a result is recorded anew when the device moves on meanwhile.
 const ATTEMPTS_MAX: usize = 3;

@@ -16,6 +16,7 @@ pub(super) fn changes_plan(committed: &Committed) -> bool {
         Some(
             Kind::DeviceEnrolled
             | Kind::DeviceAppraised
+            | Kind::DeviceUnanswered
             | Kind::DeviceExpired
             | Kind::DeviceRevoked
             | Kind::DeviceApproved

@@ -20,6 +20,7 @@ fn is_about_a_device(kind: Option<Kind>) -> bool {
         None | Some(
             Kind::DeviceEnrolled
                 | Kind::DeviceAppraised
+                | Kind::DeviceUnanswered
                 | Kind::DeviceExpired
                 | Kind::DeviceRevoked
                 | Kind::DeviceApproved

@@ -43,8 +43,8 @@ pub(crate) use audit::{Standing, highest_named_leaf, leaf, trail};
 pub use blobs::{BlobHash, NewBlob, blob_hash};
 pub use device::{
     ApproveDevice, Change, DeviceRecord, EnrollDevice, ExpireDevice, ExpireUnreadable, IdentityRecord,
-    LabelDevice, LabelledDevice, Moved, ReadmitDevice, RecordAppraisal, Recorded, RenewTrust, RevokeDevice,
-    TrustColumns,
+    LabelDevice, LabelledDevice, Moved, NoteUnanswered, ReadmitDevice, RecordAppraisal, Recorded, RenewTrust,
+    RevokeDevice, TrustColumns,
 };
 pub use entries::{CreateEntry, EntryRecord, RemoveEntry, SelectorRecord};
 pub use evidence::{

@@ -358,7 +358,8 @@ async fn what_the_ak_did_not_sign_ends_the_stream_and_moves_no_state() {
         let name = format!("{lie:?}");
         let mut device: SoftwareDevice = fixture.known_device(&edge, &name, "").await;
         let (mut stream, _) = attach_trusted(&edge, &mut device).await;
-        let leaves = fixture.get("/v1/audit?limit=1000").await["leaves"].as_array().unwrap().len();
+        let held = fixture.status(&name).await;
+        let before = fixture.get("/v1/audit?limit=1000").await["leaves"].as_array().unwrap().len();
         // A new boot, so that the whole evidence is there to lie about.
         device.boot(&System::default());
         stream.changed().await.unwrap();
@@ -366,9 +367,14 @@ async fn what_the_ak_did_not_sign_ends_the_stream_and_moves_no_state() {
         stream.answer(device.evidence(&challenge).unwrap()).await.unwrap();
         let refusal = code(stream.lie(&mut device, lie).await.unwrap_err());
         assert_eq!(refusal, (Code::Unauthenticated, lie.caught_by().to_owned()), "{lie:?}");
-        assert_eq!(fixture.status(&name).await["status"], "trusted", "{lie:?}");
-        let after = fixture.get("/v1/audit?limit=1000").await["leaves"].as_array().unwrap().len();
-        assert_eq!(after, leaves, "{lie:?}: nothing happened to the device");
+        let told = fixture.status(&name).await;
+        for word in ["status", "tier", "since", "evidence_at", "svids", "policy"] {
+            assert_eq!(told[word], held[word], "{lie:?}");
+        }
+        assert!(told["valid_until"].as_u64() < held["valid_until"].as_u64(), "{lie:?}: it was not heard");
+        let leaves = fixture.get("/v1/audit?limit=1000").await["leaves"].as_array().unwrap().clone();
+        let new: Vec<&str> = leaves[before..].iter().map(|leaf| leaf["kind"].as_str().unwrap()).collect();
+        assert_eq!(new, ["device.unanswered"], "{lie:?}: nothing else happened to the device");
         // And the device goes on as soon as nobody is in the way.
         let mut stream = edge.attach(&device).await.unwrap();
         assert_eq!(stream.attest(&mut device).await.unwrap().state, "trusted", "{lie:?}");

@@ -16,6 +16,7 @@ mod fixture;
 mod ledger;
 mod rollout;
 mod signed;
+mod silence;
 mod storage;
 mod telemetry;
 mod workloads;

@@ -262,6 +262,15 @@ mod tests {
     }
 
     #[test]
+    fn finding_13_a_longer_silence_is_looser() {
+        let silence = |seconds: u64| {
+            format!("{A}[freshness]\nevidence_age_max_seconds = 300\nunanswered_max_seconds = {seconds}\n")
+        };
+        check(&silence(90), &[("freshness.unanswered_max_seconds", Effect::Looser, "60 → 90")]);
+        check(&silence(30), &[("freshness.unanswered_max_seconds", Effect::Stricter, "60 → 30")]);
+    }
+
+    #[test]
     fn a_row_that_opens_is_looser() {
         let pins = "[pcr.sha256]\n\"4\" = [\"AA\"]\n\"8\" = [\"AA\"]\n";
         let (closed, open) =

@@ -109,7 +109,20 @@ mod tests {
         );
         check(
             |policy| policy.freshness.evidence_age_max_seconds = 0,
-            PolicyError::EvidenceAge { seconds: 0, max: EVIDENCE_AGE_MAX_SECONDS },
+            PolicyError::EvidenceAge {
+                field: "evidence_age_max_seconds",
+                seconds: 0,
+                max: EVIDENCE_AGE_MAX_SECONDS,
+            },
+        );
+        let seconds = EVIDENCE_AGE_MAX_SECONDS + 1;
+        check(
+            |policy| policy.freshness.unanswered_max_seconds = seconds,
+            PolicyError::EvidenceAge {
+                field: "unanswered_max_seconds",
+                seconds,
+                max: EVIDENCE_AGE_MAX_SECONDS,
+            },
         );
     }
 }

@@ -181,8 +181,10 @@ pub enum PolicyError {
     )]
     RegoUnsupported,
     /// An evidence age that is nonsense.
-    #[error("freshness.evidence_age_max_seconds: {seconds} is out of range: 1 to {max}")]
+    #[error("freshness.{field}: {seconds} is out of range: 1 to {max}")]
     EvidenceAge {
+        /// Which.
+        field: &'static str,
         /// The value.
         seconds: u64,
         /// The largest.

@@ -37,6 +37,15 @@ pub enum EventRecord {
     },
     /// Evidence was appraised.
     Appraised(Appraised),
+    /// The device did not answer for itself while it was attached: evidence stands no longer than this.
+    Unanswered {
+        /// When.
+        at: UnixTime,
+        /// Until when the last evidence carries trust at most.
+        until: UnixTime,
+        /// What happened, in a sentence.
+        reason: String,
+    },
     /// Evidence became too old.
     Expired {
         /// When.
@@ -107,6 +116,13 @@ impl Event {
         }))
     }
 
+    /// The device did not answer for itself while it was attached: what was good before it stands for
+    /// `unanswered_max_seconds` more, if it would have stood longer.
+    pub fn unanswered(at: UnixTime, unanswered_max_seconds: u64, reason: impl Into<String>) -> Self {
+        let until = at.plus(unanswered_max_seconds);
+        Event(EventRecord::Unanswered { at, until, reason: reason.into() })
+    }
+
     /// The clock says that evidence may be too old; a state with fresh evidence does not move.
     pub fn expired(at: UnixTime) -> Self {
         Event(EventRecord::Expired { at })
@@ -135,6 +151,7 @@ impl EventRecord {
             EventRecord::Enrolled { .. } => "enrolled",
             EventRecord::Readmitted { .. } => "readmitted",
             EventRecord::Appraised(_) => "appraised",
+            EventRecord::Unanswered { .. } => "unanswered",
             EventRecord::Expired { .. } => "expired",
             EventRecord::Revoked { .. } => "revoked",
             EventRecord::Approved { .. } => "approved",
@@ -147,6 +164,7 @@ impl EventRecord {
             EventRecord::Appraised(appraised) => appraised.at,
             EventRecord::Enrolled { at, .. }
             | EventRecord::Readmitted { at, .. }
+            | EventRecord::Unanswered { at, .. }
             | EventRecord::Expired { at }
             | EventRecord::Revoked { at, .. }
             | EventRecord::Approved { at, .. } => *at,

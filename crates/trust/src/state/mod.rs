@@ -186,6 +186,7 @@ impl TrustRecord {
             EventRecord::Enrolled { at, device_key } => self.enrolled(*at, device_key),
             EventRecord::Readmitted { at, by } => self.readmitted(*at, by),
             EventRecord::Appraised(appraised) => self.appraised(appraised),
+            EventRecord::Unanswered { at: _, until, reason } => self.unanswered(*until, reason),
             EventRecord::Expired { at } => self.expired(*at),
             EventRecord::Revoked { at, by, reason } => self.revoked(*at, by, reason),
             EventRecord::Approved { at, by } => self.approved(*at, by),
@@ -266,6 +267,23 @@ impl TrustRecord {
             result.at,
             good,
         )
+    }
+
+    /// Silence is no evidence, for or against: no status moves by it, and nothing stands longer for it. Good evidence that
+    /// comes in time makes up for it.
+    fn unanswered(&self, until: UnixTime, reason: &str) -> TrustRecord {
+        if self.valid_until.is_none_or(|stands| stands <= until) {
+            return self.clone();
+        }
+        let shortened = TrustRecord { valid_until: Some(until), ..self.clone() };
+        match self.status {
+            Status::Trusted => {
+                TrustRecord { reason: format!("{reason}; trusted until {until}"), ..shortened }
+            }
+            Status::Pending | Status::Enrolled | Status::Suspect | Status::Expired | Status::Revoked => {
+                shortened
+            }
+        }
     }
 
     fn expired(&self, at: UnixTime) -> TrustRecord {

@@ -43,6 +43,11 @@ fn readmitted(at: u64) -> EventRecord {
     EventRecord::Readmitted { at: UnixTime(at), by: "op".to_owned() }
 }
 
+fn unanswered(at: u64) -> EventRecord {
+    let (at, until) = (UnixTime(at), UnixTime(at + UNANSWERED));
+    EventRecord::Unanswered { at, until, reason: "a challenge was not answered".to_owned() }
+}
+
 fn check(events: &[EventRecord], expected: Status) -> TrustState {
     let state = TrustState::fold(device(), events);
     assert_eq!(state.status(), expected, "{events:?}");
@@ -80,6 +85,30 @@ fn expiry_needs_stale_evidence() {
     check(&history, Status::Expired);
     let back = [history.as_slice(), &[appraised(3 + AGE, Tier::Affirming)]].concat();
     check(&back, Status::Trusted);
+}
+
+#[test]
+fn finding_13_silence_shortens_what_stands_and_good_evidence_makes_up_for_it() {
+    let good = |at| appraised(at, Tier::Affirming);
+    let silent = check(&[enrolled(1), good(2), unanswered(3)], Status::Trusted);
+    assert_eq!(silent.valid_until(), Some(UnixTime(3 + UNANSWERED)));
+    assert_eq!(silent.version(), 2, "no grant falls yet");
+    // Repeated, it wins nothing; nor does it take more.
+    let still = check(&[enrolled(1), good(2), unanswered(3), unanswered(5)], Status::Trusted);
+    assert_eq!(still.valid_until(), silent.valid_until());
+    let too_late = UnixTime(3 + UNANSWERED);
+    assert_eq!(silent.status_at(too_late), Status::Expired);
+    check(&[enrolled(1), good(2), unanswered(3), EventRecord::Expired { at: too_late }], Status::Expired);
+    let heard = check(&[enrolled(1), good(2), unanswered(3), good(4)], Status::Trusted);
+    assert_eq!(heard.valid_until(), Some(UnixTime(4 + AGE)));
+    // Evidence that ends sooner than the bound ends when it does.
+    let old = check(&[enrolled(1), good(2), unanswered(2 + AGE - 1)], Status::Trusted);
+    assert_eq!(old.valid_until(), Some(UnixTime(2 + AGE)));
+    // Good evidence that waits for an operator waits no longer either.
+    let bad = appraised_under(2, Tier::Contraindicated, Recovery::Approve);
+    let waiting = appraised_under(3, Tier::Affirming, Recovery::Approve);
+    let late = approved(4 + UNANSWERED);
+    check(&[enrolled(1), bad, waiting, unanswered(4), late], Status::Suspect);
 }
 
 #[test]
@@ -169,6 +198,7 @@ fn any_event() -> impl Strategy<Value = EventRecord> {
         2 => at.clone().prop_map(enrolled),
         6 => (at.clone(), tier, recovery).prop_map(|(at, tier, recovery)| appraised_under(at, tier, recovery)),
         1 => at.clone().prop_map(|at| EventRecord::Expired { at: UnixTime(at) }),
+        2 => at.clone().prop_map(unanswered),
         1 => at.clone().prop_map(revoked),
         1 => at.clone().prop_map(readmitted),
         2 => at.prop_map(approved),
@@ -200,6 +230,21 @@ proptest! {
             let carried = history.iter().any(|event| matches!(event, EventRecord::Appraised(result)
                 if result.tier == Tier::Affirming && now < result.valid_until.0));
             prop_assert!(carried);
+        }
+    }
+
+    #[test]
+    fn finding_13_nothing_but_later_good_evidence_outlasts_silence(
+        history in any_history(), at in 0..HORIZON, later in any_history(), now in 0..2 * HORIZON
+    ) {
+        let before = TrustState::fold(device(), &history);
+        let silent = TrustState { record: before.record.after(&unanswered(at)), ..before.clone() };
+        prop_assert!(silent.valid_until() <= before.valid_until(), "never longer");
+        prop_assert_eq!((silent.status(), silent.version()), (before.status(), before.version()));
+        let reconnects = later.iter().filter(|event| !matches!(event, EventRecord::Appraised(_)));
+        let all: Vec<_> = history.iter().chain([&unanswered(at)]).chain(reconnects).cloned().collect();
+        if now >= at + UNANSWERED {
+            prop_assert!(TrustState::fold(device(), &all).status_at(UnixTime(now)) != Status::Trusted);
         }
     }
 
@@ -247,4 +292,5 @@ proptest! {
 }
 
 const AGE: u64 = 10;
+const UNANSWERED: u64 = 4;
 const HORIZON: u64 = 60;

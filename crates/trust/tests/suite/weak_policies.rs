@@ -50,6 +50,7 @@ fn each_weakness_is_named_in_a_policy_that_is_good_but_for_it() {
         |policy| policy.freshness.evidence_age_max_seconds = 86_400,
         "minutes after its last good evidence",
     );
+    check(|policy| policy.freshness.unanswered_max_seconds = 86_400, "stops answering");
     check(|policy| policy.boot.secure_boot = Demand::Optional, "Secure Boot is off");
     check(|policy| policy.boot.event_log = Demand::Optional, "no boot log");
     check(|policy| policy.ima.as_mut().unwrap().list = Demand::Optional, "sends no list");

@@ -36,6 +36,18 @@ pub struct Moved {
     pub withdrawn: Withdrawn,
 }
 
+/// Notes that a device did not answer for itself, which shortens what stands.
+#[derive(Clone, Debug)]
+pub struct NoteUnanswered(pub Change);
+
+impl Transaction for NoteUnanswered {
+    type Output = Moved;
+
+    async fn apply(self, unit: &mut Unit) -> Result<Moved, StoreError> {
+        change(unit, Kind::DeviceUnanswered, self.0).await
+    }
+}
+
 /// Notes that evidence grew stale.
 #[derive(Clone, Debug)]
 pub struct ExpireDevice(pub Change);

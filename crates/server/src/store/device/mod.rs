@@ -12,6 +12,8 @@ mod record;
 
 pub use appraise::{RecordAppraisal, Recorded, RenewTrust};
 pub use enroll::EnrollDevice;
-pub use fate::{ApproveDevice, Change, ExpireDevice, ExpireUnreadable, Moved, ReadmitDevice, RevokeDevice};
+pub use fate::{
+    ApproveDevice, Change, ExpireDevice, ExpireUnreadable, Moved, NoteUnanswered, ReadmitDevice, RevokeDevice,
+};
 pub use label::{LabelDevice, LabelledDevice};
 pub use record::{DeviceRecord, IdentityRecord, TrustColumns};

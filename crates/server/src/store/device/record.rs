@@ -109,11 +109,13 @@ impl Store {
     pub async fn devices_to_expire(
         &self,
         now: UnixTime,
-        limit: u32,
+        limit: usize,
     ) -> Result<Vec<DeviceRecord>, StoreError> {
-        let rows = query("SELECT * FROM devices WHERE status = 'trusted' AND valid_until <= $1 LIMIT $2")
+        let rows = query(
+            "SELECT * FROM devices WHERE status = 'trusted' AND valid_until <= $1 ORDER BY valid_until LIMIT $2",
+        )
             .bind(stored(now.0))
-            .bind(i64::from(limit))
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
             .fetch_all(&self.readers)
             .await?;
         rows.iter().map(device).collect()

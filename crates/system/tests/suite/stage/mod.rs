@@ -177,6 +177,25 @@ impl Stage {
         }))
     }
 
+    /// That since `before` nothing happened but that one device was not heard: its evidence stands for less, and no state
+    /// moved.
+    pub async fn is_unheard(&self, before: &Value) -> Result<()> {
+        let (mut before, mut now) = (before.clone(), self.everything().await?);
+        let leaves = |of: &Value| of.pointer("/audit/leaves").and_then(Value::as_array).cloned();
+        let (old, new) = (leaves(&before).context("leaves")?, leaves(&now).context("leaves")?);
+        let kinds: Vec<_> = new.iter().skip(old.len()).filter_map(|leaf| leaf.get("kind")).collect();
+        ensure!(new.starts_with(&old) && kinds == ["device.unanswered"], "{kinds:?}");
+        for all in [&mut before, &mut now] {
+            all.as_object_mut().context("everything")?.remove("audit");
+            let devices = all.pointer_mut("/devices/devices").and_then(Value::as_array_mut);
+            for device in devices.context("devices")?.iter_mut().filter_map(Value::as_object_mut) {
+                device.retain(|key, _| key != "valid_until" && key != "reason");
+            }
+        }
+        ensure!(now == before, "{now}");
+        Ok(())
+    }
+
     /// What the console says of one device.
     pub async fn explain(&self, device: &SoftwareDevice) -> Result<Value> {
         self.console()?.get(&format!("/v1/devices/{}", device.name)).await

@@ -12,13 +12,28 @@ use crate::policy::{Field, PcrSection, PolicyError};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FreshnessSection {
-    /// Seconds for which an affirming result carries trust.
+    /// Seconds for which an affirming result carries trust. This is the grace of a device that is offline as well: one
+    /// whose connection merely ended is trusted for as long.
     pub evidence_age_max_seconds: u64,
+    /// Seconds for which it carries trust at most once the device, attached, did not answer a challenge in time, or what
+    /// came in its name was not its evidence. Never longer than the evidence would have stood anyway.
+    #[serde(default = "unanswered_default")]
+    pub unanswered_max_seconds: u64,
+}
+
+impl FreshnessSection {
+    /// A bound past the end of the evidence bounds nothing.
+    fn unanswered_seconds(&self) -> u64 {
+        self.unanswered_max_seconds.min(self.evidence_age_max_seconds)
+    }
 }
 
 impl Default for FreshnessSection {
     fn default() -> Self {
-        FreshnessSection { evidence_age_max_seconds: EVIDENCE_AGE_DEFAULT_SECONDS }
+        FreshnessSection {
+            evidence_age_max_seconds: EVIDENCE_AGE_DEFAULT_SECONDS,
+            unanswered_max_seconds: UNANSWERED_DEFAULT_SECONDS,
+        }
     }
 }
 
@@ -28,14 +43,19 @@ impl Section for FreshnessSection {
     }
 
     fn lint(&self, errors: &mut Vec<PolicyError>) {
-        let FreshnessSection { evidence_age_max_seconds: seconds } = *self;
-        if seconds == 0 || seconds > EVIDENCE_AGE_MAX_SECONDS {
-            errors.push(PolicyError::EvidenceAge { seconds, max: EVIDENCE_AGE_MAX_SECONDS });
+        let FreshnessSection { evidence_age_max_seconds, unanswered_max_seconds } = *self;
+        for (field, seconds) in [
+            ("evidence_age_max_seconds", evidence_age_max_seconds),
+            ("unanswered_max_seconds", unanswered_max_seconds),
+        ] {
+            if !(1..=EVIDENCE_AGE_MAX_SECONDS).contains(&seconds) {
+                errors.push(PolicyError::EvidenceAge { field, seconds, max: EVIDENCE_AGE_MAX_SECONDS });
+            }
         }
     }
 
     fn review(&self, _pcr: &PcrSection, notes: &mut Notes<'_>) {
-        let FreshnessSection { evidence_age_max_seconds: seconds } = *self;
+        let FreshnessSection { evidence_age_max_seconds: seconds, unanswered_max_seconds } = *self;
         if seconds > EVIDENCE_AGE_USUAL_SECONDS {
             notes.warn(
                 Field::of(["freshness", "evidence_age_max_seconds"]),
@@ -46,6 +66,16 @@ impl Section for FreshnessSection {
                 ),
             );
         }
+        if unanswered_max_seconds > UNANSWERED_USUAL_SECONDS {
+            notes.warn(
+                Field::of(["freshness", "unanswered_max_seconds"]),
+                format!(
+                    "an attached device that stops answering is trusted for {} seconds more: use \
+                     {UNANSWERED_DEFAULT_SECONDS}, or {UNANSWERED_USUAL_SECONDS} at most",
+                    self.unanswered_seconds()
+                ),
+            );
+        }
     }
 
     fn measures(&self) -> bool {
@@ -53,12 +83,13 @@ impl Section for FreshnessSection {
     }
 
     fn demands(&self, _manufacturers: &[&str]) -> Vec<Demanded> {
-        let FreshnessSection { evidence_age_max_seconds: seconds } = *self;
-        vec![Demanded::least(
-            Field::of(["freshness", "evidence_age_max_seconds"]),
-            seconds,
-            u64::MAX - seconds,
-        )]
+        let FreshnessSection { evidence_age_max_seconds: age, unanswered_max_seconds: _ } = *self;
+        let unanswered = self.unanswered_seconds();
+        [("evidence_age_max_seconds", age), ("unanswered_max_seconds", unanswered)]
+            .map(|(field, seconds)| {
+                Demanded::least(Field::of(["freshness", field]), seconds, u64::MAX - seconds)
+            })
+            .into()
     }
 
     fn lists(&self) -> Lists {
@@ -68,11 +99,16 @@ impl Section for FreshnessSection {
 
 impl Join for FreshnessSection {
     fn join(&mut self, other: &Self) {
-        let FreshnessSection { evidence_age_max_seconds } = self;
+        let FreshnessSection { evidence_age_max_seconds, unanswered_max_seconds } = self;
         *evidence_age_max_seconds = (*evidence_age_max_seconds).min(other.evidence_age_max_seconds);
+        *unanswered_max_seconds = (*unanswered_max_seconds).min(other.unanswered_max_seconds);
     }
 
     fn sort(&mut self) {}
+}
+
+fn unanswered_default() -> u64 {
+    UNANSWERED_DEFAULT_SECONDS
 }
 
 /// Five missed attestations at one a minute.
@@ -81,3 +117,8 @@ const EVIDENCE_AGE_DEFAULT_SECONDS: u64 = 300;
 const EVIDENCE_AGE_USUAL_SECONDS: u64 = 3600;
 /// A week: longer is no freshness.
 pub(in crate::policy) const EVIDENCE_AGE_MAX_SECONDS: u64 = 7 * 24 * 3600;
+/// Two further challenges at half a minute each: a bad link or a slow TPM makes up for one that was lost, and whoever
+/// took the device over has a fifth of the evidence's age.
+const UNANSWERED_DEFAULT_SECONDS: u64 = 60;
+/// As long as evidence stands by default.
+const UNANSWERED_USUAL_SECONDS: u64 = EVIDENCE_AGE_DEFAULT_SECONDS;

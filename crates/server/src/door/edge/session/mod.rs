@@ -10,6 +10,7 @@ mod say;
 use std::sync::Arc;
 use std::time::Duration;
 
+use assay_evidence::request::NONCE_BYTES;
 use assay_evidence::time::UnixTime;
 use assay_identity::SpiffeId;
 use assay_trust::Status as TrustStatus;
@@ -24,8 +25,9 @@ use tokio_stream::{Stream, StreamExt};
 use super::announce::Announcement;
 use super::convert::{self, NotEvidence};
 use crate::attest::table::{NoRoom, Seat, Signal};
-use crate::attest::{AttestError, Attester, Judgement, Open};
+use crate::attest::{AttestError, Attester, Judgement, NOT_ITS_EVIDENCE, Open};
 use crate::clock;
+use crate::fate::FateError;
 use crate::grant::svid::{SvidError, WorkloadRequest};
 use crate::in_force::endorsers::Endorsing;
 use crate::in_force::policies::PlanInForce;
@@ -70,7 +72,11 @@ where
     };
     let mut session = Session::new(server, attester, permit, voice, outbound)?;
     Box::pin(session.challenge()).await?;
-    session.serve(inbound).await
+    let ended = session.serve(inbound).await;
+    if let Some(reason) = ended.as_ref().err().and_then(SessionEnd::unanswered) {
+        Box::pin(session.unanswered(reason)).await?;
+    }
+    ended
 }
 
 /// A message on its way out. A queue has room for dozens from the start, so that each stream pays for their size.
@@ -82,6 +88,10 @@ struct Session {
     standing: Standing,
     /// A challenge that waits for its evidence, and until when.
     outstanding: Option<(Open, Instant)>,
+    /// The challenge before it, which was not answered in time: what comes for it still is no evidence, and no offence.
+    missed: Option<[u8; NONCE_BYTES]>,
+    /// When the first challenge went out that no verdict came of yet.
+    unheard_since: Option<Instant>,
     pace: Pace,
     svid_requests: Allowance,
     held: Option<Held>,
@@ -137,6 +147,8 @@ impl Session {
             entries: 0,
             standing: Standing::Unproven { _permit: permit },
             outstanding: None,
+            missed: None,
+            unheard_since: None,
             svid_requests: Allowance::new(Instant::now()),
             held: None,
             told: false,
@@ -161,7 +173,7 @@ impl Session {
                 () = woken(&mut self.standing) => Box::pin(self.look_again()).await?,
                 Ok(()) = shutdown.changed() => return Err(SessionEnd::ShuttingDown),
                 () = sleep_until(due) => match self.outstanding {
-                    Some(_) => return Err(SessionEnd::Silent),
+                    Some(_) => Box::pin(self.miss()).await?,
                     None => Box::pin(self.challenge()).await?,
                 },
                 Ok(()) = self.announced.changed(), if self.told => self.announce().await?,
@@ -197,19 +209,55 @@ impl Session {
         };
         let now = Instant::now();
         self.outstanding = Some((open, now + self.server.config.challenge_ttl()));
+        self.unheard_since.get_or_insert(now);
         self.pace.challenged(now);
         let message = convert::challenge(challenge, &self.stream, self.server.config.challenge_ttl_seconds);
         self.send(server_message::Message::Challenge(message)).await
     }
 
+    /// A challenge was not answered in time. A message that was lost, a slow TPM or a bad link makes up for it with the
+    /// next one; what the device holds does not wait for that.
+    async fn miss(&mut self) -> Result<(), SessionEnd> {
+        let missed = self.outstanding.take().map(|(open, _)| open.nonce());
+        if matches!(self.standing, Standing::Unproven { .. }) || self.missed.is_some() {
+            return Err(SessionEnd::Silent);
+        }
+        self.missed = missed;
+        self.unanswered(MISSED).await?;
+        self.challenge().await
+    }
+
+    /// Shortens what stands, if the stream is the device's own: anybody can open one and say nothing.
+    async fn unanswered(&mut self, reason: &str) -> Result<(), SessionEnd> {
+        match self.standing {
+            Standing::Unproven { .. } => Ok(()),
+            Standing::Proven(_) => {
+                Ok(self.server.attesting.unanswered(&self.attester, reason, clock::now()).await?)
+            }
+        }
+    }
+
+    /// Asks again for what did not come whole. Who lets that take longer than an answer may has not answered.
+    async fn ask_again(&mut self) -> Result<(), SessionEnd> {
+        let ttl = self.server.config.challenge_ttl();
+        if self.unheard_since.is_some_and(|since| since + ttl <= Instant::now()) {
+            self.unanswered(MISSED).await?;
+        }
+        self.challenge().await
+    }
+
     async fn judge(&mut self, evidence: edge::Evidence) -> Result<(), SessionEnd> {
-        let (open, _) = self.outstanding.take().ok_or(AttestError::NotAnAnswer)?;
         let evidence = convert::evidence(evidence)?;
+        if self.missed.is_some_and(|nonce| evidence.nonce == nonce.as_slice()) {
+            return Ok(());
+        }
+        let (open, _) = self.outstanding.take().ok_or(AttestError::NotAnAnswer)?;
         let proven = matches!(self.standing, Standing::Proven(_));
         let attesting = &self.server.attesting;
         match attesting.judge(&mut self.attester, open, evidence, clock::now()).await {
-            Ok(Judgement::AskAgain) => self.challenge().await,
+            Ok(Judgement::AskAgain) => Box::pin(self.ask_again()).await,
             Ok(Judgement::Verdict(verdict)) => {
+                (self.missed, self.unheard_since) = (None, None);
                 if !proven {
                     let seat = self.server.registry.seat(&self.attester.device.id)?;
                     self.standing = Standing::Proven(seat);
@@ -406,7 +454,8 @@ impl Session {
 fn broken(status: &tonic::Status) -> Result<(), SessionEnd> {
     match status.code() {
         tonic::Code::OutOfRange => Err(SessionEnd::TooLarge),
-        tonic::Code::Internal => Err(SessionEnd::Malformed),
+        // What has a cause is the transport's.
+        tonic::Code::Internal if std::error::Error::source(status).is_none() => Err(SessionEnd::Malformed),
         _ => Ok(()),
     }
 }
@@ -468,6 +517,32 @@ pub(crate) enum SessionEnd {
     /// The device's SVID could not be made.
     #[error(transparent)]
     Svid(#[from] SvidError),
+    /// The device's fate could not be recorded.
+    #[error(transparent)]
+    Fate(#[from] FateError),
+}
+
+impl SessionEnd {
+    /// What a device left undone whose stream ends so; `None`: it is merely offline, or it was not its doing.
+    fn unanswered(&self) -> Option<&'static str> {
+        match self {
+            SessionEnd::Silent => Some(MISSED),
+            SessionEnd::OutOfTurn
+            | SessionEnd::TooLarge
+            | SessionEnd::Malformed
+            | SessionEnd::NotAnId
+            | SessionEnd::NoStream
+            | SessionEnd::NotEvidence(_) => Some(NOT_ITS_EVIDENCE),
+            SessionEnd::Attest(error) => error.unanswered(),
+            SessionEnd::Gone
+            | SessionEnd::Keys(_)
+            | SessionEnd::Replaced
+            | SessionEnd::ShuttingDown
+            | SessionEnd::NoRoom(_)
+            | SessionEnd::Svid(_)
+            | SessionEnd::Fate(_) => None,
+        }
+    }
 }
 
 impl Outcome for SessionEnd {
@@ -476,6 +551,7 @@ impl Outcome for SessionEnd {
             SessionEnd::NotEvidence(error) => error.told(),
             SessionEnd::Attest(error) => error.told(),
             SessionEnd::Svid(error) => error.told(),
+            SessionEnd::Fate(error) => error.told(),
             SessionEnd::NoRoom(error) => error.told(),
             SessionEnd::Silent => (Kind::Late, "silent"),
             SessionEnd::Gone => (Kind::Late, "gone"),
@@ -490,6 +566,8 @@ impl Outcome for SessionEnd {
         }
     }
 }
+
+const MISSED: &str = "a challenge was not answered in time";
 
 /// How long a message may wait for a device to read the ones before it.
 const SEND_WAIT_MAX: Duration = Duration::from_secs(10);

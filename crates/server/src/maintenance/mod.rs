@@ -1,4 +1,7 @@
-//! What has to happen by the clock: stale trust expires, lists and certificates are renewed, history is forgotten.
+//! What has to happen by the clock: stale trust expires ([`expiry`]), lists and certificates are renewed, history is
+//! forgotten.
+
+pub(crate) mod expiry;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,13 +10,11 @@ use assay_evidence::time::UnixTime;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::clock;
-use crate::device::Device;
-use crate::fate::{self, FateError};
 use crate::in_force::endorsers::EndorsersError;
 use crate::keys::{KeysError, ServerCertificate};
 use crate::outcome::{chain, fault};
 use crate::parts::Server;
-use crate::store::{ExpireUnreadable, PruneHistory, StoreError};
+use crate::store::{PruneHistory, StoreError};
 use crate::thread::{aside, caught};
 
 /// Runs until the server stops. What fails is tried again at the next turn.
@@ -41,7 +42,6 @@ async fn turns(server: &Arc<Server>) {
             _ = shutdown.changed() => return,
         }
         let now = clock::now();
-        report("expiry", expire(server, now).await);
         report("trust anchors and revocation lists", read_endorsers(server).await);
         if now >= due.storage {
             due.storage = now.plus(STORAGE_EVERY_SECONDS);
@@ -68,26 +68,6 @@ struct Due {
     certificate: UnixTime,
     pruning: UnixTime,
     storage: UnixTime,
-}
-
-/// A device whose evidence is too old loses what it holds, attached or not.
-async fn expire(server: &Server, now: UnixTime) -> Result<(), FateError> {
-    for record in server.store.devices_to_expire(now, EXPIRE_AT_ONCE_MAX).await? {
-        let id = record.id.clone();
-        let expired = match Device::of(record) {
-            Ok(device) => fate::expire(&server.store, &device.id, now).await,
-            Err(error) => {
-                // Nobody knows what it holds by right, so it holds nothing; and the others are not kept waiting for it.
-                fault("store", &error);
-                let expire = ExpireUnreadable { device_id: id.clone(), at: now };
-                server.store.commit(expire).await.map(|_| ()).map_err(FateError::from)
-            }
-        };
-        if let Err(error) = expired {
-            tracing::error!(device = id, error = %chain(&error), "a device was not expired");
-        }
-    }
-    Ok(())
 }
 
 /// Looks whether a trust anchor or revocation list is another than before; attached streams hear of it.
@@ -165,10 +145,8 @@ fn report<E: std::error::Error>(chore: &str, outcome: Result<(), E>) {
     }
 }
 
-/// Trust that ran out grants nothing from the first moment; this is how long its certificates stand.
+/// How often it is looked what is due.
 const TICK: Duration = Duration::from_secs(1);
-/// Expiries of one turn.
-const EXPIRE_AT_ONCE_MAX: u32 = 500;
 const RETRY_SECONDS: u64 = 5;
 const PRUNE_EVERY_SECONDS: u64 = 600;
 const STORAGE_EVERY_SECONDS: u64 = 15;
