@@ -1,5 +1,7 @@
 //! Software devices that attest as fast as they are answered, over a few connections as a gateway holds them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -137,19 +139,33 @@ impl Fleet {
         self.devices.first()
     }
 
-    /// Lets every device attest again and again until the time is over.
-    pub async fn attest(&mut self, scenario: Scenario, lasting: Duration) -> Result<Measured> {
+    /// Takes one device out, for policies that are made while the others are away.
+    pub fn take_specimen(&mut self) -> Option<SoftwareDevice> {
+        self.devices.pop()
+    }
+
+    /// Attaches every device, and lets each attest once.
+    pub async fn attach(&mut self, scenario: Scenario) -> Result<Kept> {
         let mut attached = JoinSet::new();
         for (device, edge) in self.devices.drain(..).zip(self.edges.iter().cycle().cloned()) {
             attached.spawn(attach(edge, device, scenario));
         }
-        let attached = attached.join_all().await.into_iter().collect::<Result<Vec<_>>>()?;
+        attached.join_all().await.into_iter().collect()
+    }
 
+    /// Lets the devices attest again and again until the time is over; `done` counts with them.
+    pub async fn attest(
+        &mut self,
+        attached: Kept,
+        scenario: Scenario,
+        lasting: Duration,
+        done: &Arc<AtomicU64>,
+    ) -> Result<Measured> {
         let start = Instant::now();
         let until = start + lasting;
         let mut running = JoinSet::new();
         for (device, attachment) in attached {
-            running.spawn(attest(device, attachment, scenario, until));
+            running.spawn(attest(device, attachment, scenario, until, done.clone()));
         }
         let mut round_trips = Vec::new();
         for outcome in running.join_all().await {
@@ -233,12 +249,14 @@ async fn attest(
     mut attachment: Attachment,
     scenario: Scenario,
     until: Instant,
+    done: Arc<AtomicU64>,
 ) -> Result<(SoftwareDevice, Vec<Duration>)> {
     let mut round_trips = Vec::new();
     while Instant::now() < until {
         scenario.happens_to(&mut device);
         attachment.changed().await?;
         round_trips.push(answer(&mut device, &mut attachment, scenario).await?);
+        done.fetch_add(1, Ordering::Relaxed);
     }
     Ok((device, round_trips))
 }

@@ -2,7 +2,7 @@
 //!
 //! [`appraise`] measures the pure core over a folder of evidence; [`attest`] drives a real server process with
 //! software devices; [`trial`] tries a policy on what such a server keeps. [`limit`] is the bound they print: what the
-//! cryptography alone takes. [`aims`] is what was to be reached.
+//! cryptography alone takes, [`sig`] the unit. [`aims`] is what was to be reached.
 
 mod aims;
 mod appraise;
@@ -13,6 +13,7 @@ mod load;
 mod memory;
 mod policy;
 mod server;
+mod sig;
 mod trial;
 
 use std::process::ExitCode;
@@ -34,6 +35,8 @@ enum Verb {
     Appraise(appraise::Args),
     /// A real server over real TLS, driven by software devices.
     Attest(attest::Args),
+    /// What a long policy takes of a real server's memory, set once and again.
+    Policy(memory::Args),
     /// A policy tried on results of software devices that a real server keeps.
     Try(trial::Args),
 }
@@ -43,6 +46,7 @@ pub fn run(args: Args) -> ExitCode {
     output::exit(match args.verb {
         Verb::Appraise(args) => appraise::run(&args),
         Verb::Attest(args) => attest::run(&args),
+        Verb::Policy(args) => memory::run(&args),
         Verb::Try(args) => trial::run(&args),
     })
 }

@@ -13,6 +13,7 @@ use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::sig::ProcessClock;
 use crate::console::{Client, Console};
 
 /// A running server. It ends, and its folder goes, when this is dropped.
@@ -80,23 +81,27 @@ impl Server {
 
     /// Processor time it has used.
     pub fn cpu(&self) -> Result<Duration> {
-        let stat = self.proc("stat")?;
-        // proc(5): the name is in parentheses and may hold anything; utime and stime are fields 14 and 15.
-        let after_name = stat.rsplit_once(')').context("stat of the server")?.1;
-        let ticks: u64 = after_name
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .map(|field| field.parse::<u64>().unwrap_or_default())
-            .sum();
-        Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+        ProcessClock::of(self.number())?.now()
+    }
+
+    /// The number of its process.
+    pub fn number(&self) -> u32 {
+        self.process.id()
     }
 
     /// Memory it occupies, in bytes.
     pub fn resident_bytes(&self) -> Result<u64> {
+        self.status_bytes("VmRSS:")
+    }
+
+    /// The most memory it ever occupied, in bytes.
+    pub fn peak_bytes(&self) -> Result<u64> {
+        self.status_bytes("VmHWM:")
+    }
+
+    fn status_bytes(&self, name: &'static str) -> Result<u64> {
         let status = self.proc("status")?;
-        let line =
-            status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS of the server")?;
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).context(name)?;
         let kibibytes: u64 = line.split_whitespace().next().unwrap_or_default().parse()?;
         Ok(kibibytes * 1024)
     }

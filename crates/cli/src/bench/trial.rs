@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::limit::Limit;
 use super::load::{Fleet, Scenario};
 use super::server::Server;
+use super::sig::{Cost, Signature};
 use crate::output;
 
 /// Arguments of `assay bench try`.
@@ -33,6 +34,8 @@ struct Report {
     devices: usize,
     results: u64,
     per_second_and_core: f64,
+    /// Processor time of the server for each.
+    each: Cost,
     per_second: f64,
     stored_bytes_per_result: f64,
     resident_mib: f64,
@@ -46,13 +49,15 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let Limit { p256, .. } = report.limit_per_second_and_core;
     output::out!(
-        "{} results of {} devices judged again under another policy: {:.0} a second and core, {:.0} a second.\n\
+        "{} results of {} devices judged again under another policy: {:.0} a second and core, {:.0} a second; {:.2} sig \
+         each.\n\
          One core verifies {p256:.0} P-256 signatures a second, one of them for each result.\n\
          The database grew by {:.0} bytes a result; the server had {:.1} MiB resident.",
         report.results,
         report.devices,
         report.per_second_and_core,
         report.per_second,
+        report.each.sig,
         report.stored_bytes_per_result,
         report.resident_mib,
     );
@@ -88,6 +93,7 @@ fn measure(args: &Args) -> Result<Report> {
         Ok(())
     })?;
     let (took, cpu) = (start.elapsed(), server.cpu()?.saturating_sub(cpu));
+    let sig = Signature::new()?.time()?;
     let results = judged.context("the trial came to no report")?;
     ensure!(results > 0, "nothing was kept to try the policy on");
     let per = |time: Duration| results as f64 / time.as_secs_f64().max(1e-3);
@@ -97,6 +103,7 @@ fn measure(args: &Args) -> Result<Report> {
         results,
         per_second_and_core: per(cpu),
         per_second: per(took),
+        each: Cost::new(cpu.div_f64(results as f64), sig),
         stored_bytes_per_result: grown as f64 / results as f64,
         resident_mib: server.resident_bytes()? as f64 / f64::from(1 << 20),
     })
