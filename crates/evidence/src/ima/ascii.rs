@@ -6,7 +6,7 @@
 
 use data_encoding::HEXLOWER_PERMISSIVE;
 
-use super::binary::entry_starts;
+use super::binary::read_entries;
 use super::template::Field;
 use super::{
     ENTRIES_MAX, ImaError, ImaErrorKind, LIST_BYTES_MAX, List, TEMPLATE_DATA_BYTES_MAX,
@@ -48,8 +48,8 @@ pub fn parse_ascii(text: &[u8]) -> Result<List, ImaError> {
     }
     let template_hash = template_hash.unwrap_or(HashAlgorithm::Sha1);
     // The offset of this error is in the binary form; the entry's number is the same.
-    let starts = entry_starts(&bytes, template_hash)?;
-    Ok(List { bytes, starts, template_hash })
+    let entries = read_entries(&bytes, template_hash)?;
+    Ok(List { bytes, entries, template_hash })
 }
 
 /// Bytes that the first `entries` entries of a list in the ASCII form take; `None` if it has fewer.

@@ -1,9 +1,10 @@
 //! The binary form: `binary_runtime_measurements`, little endian.
 
+use super::layout::Layout;
 use super::template::Field;
 use super::{
-    ENTRIES_MAX, Entry, FieldDigest, ImaError, ImaErrorKind, LIST_BYTES_MAX, List, PATH_BYTES_MAX, PCR,
-    SHORT_NAME_BYTES_MAX, TEMPLATE_DATA_BYTES_MAX, TEMPLATE_NAME_BYTES_MAX, Template,
+    Algorithm, ENTRIES_MAX, Entry, FieldDigest, ImaError, ImaErrorKind, LIST_BYTES_MAX, List, PATH_BYTES_MAX,
+    PCR, SHORT_NAME_BYTES_MAX, TEMPLATE_DATA_BYTES_MAX, TEMPLATE_NAME_BYTES_MAX, Template,
 };
 use crate::HashAlgorithm;
 use crate::read::Reader;
@@ -13,24 +14,25 @@ pub fn parse_binary(bytes: &[u8]) -> Result<List, ImaError> {
     if bytes.len() > LIST_BYTES_MAX {
         return Err(ImaError { entry: 0, offset: 0, kind: ImaErrorKind::ListTooLong });
     }
-    let starts = entry_starts(bytes, HashAlgorithm::Sha1)?;
-    Ok(List { bytes: bytes.to_vec(), starts, template_hash: HashAlgorithm::Sha1 })
+    let entries = read_entries(bytes, HashAlgorithm::Sha1)?;
+    Ok(List { bytes: bytes.to_vec(), entries, template_hash: HashAlgorithm::Sha1 })
 }
 
-/// Reads every entry once, so that what a [`List`] holds is known to be readable.
-pub(super) fn entry_starts(bytes: &[u8], template_hash: HashAlgorithm) -> Result<Vec<u32>, ImaError> {
-    let mut starts = Vec::with_capacity((bytes.len() / ENTRY_BYTES_COMMON).min(ENTRIES_MAX));
+/// Reads every entry, once and for all.
+pub(super) fn read_entries(bytes: &[u8], template_hash: HashAlgorithm) -> Result<Vec<Layout>, ImaError> {
+    let mut entries = Vec::with_capacity((bytes.len() / ENTRY_BYTES_COMMON).min(ENTRIES_MAX));
     let mut reader = Reader::new(bytes);
     while !reader.is_empty() {
         let offset = reader.offset();
-        let at = |kind| ImaError { entry: starts.len(), offset, kind };
-        if starts.len() >= ENTRIES_MAX {
+        let at = |kind| ImaError { entry: entries.len(), offset, kind };
+        if entries.len() >= ENTRIES_MAX {
             return Err(at(ImaErrorKind::TooManyEntries));
         }
-        Entry::read(&mut reader, template_hash).map_err(at)?;
-        starts.push(u32::try_from(offset).map_err(|_| at(ImaErrorKind::ListTooLong))?);
+        let entry = Entry::read(&mut reader, template_hash).map_err(at)?;
+        let layout = Layout::of(&entry, bytes).ok_or(ImaErrorKind::ListTooLong).map_err(at)?;
+        entries.push(layout);
     }
-    Ok(starts)
+    Ok(entries)
 }
 
 /// Bytes that the first `entries` entries of a list in the binary form take; `None` if it has fewer.
@@ -69,7 +71,7 @@ impl<'a> Entry<'a> {
             // This template's data has no length of its own, nor has its digest.
             let before = reader.rest();
             entry.digest = FieldDigest {
-                algorithm: HashAlgorithm::Sha1.name(),
+                algorithm: Algorithm::Known(HashAlgorithm::Sha1),
                 bytes: reader.bytes(HashAlgorithm::Sha1.len())?,
                 is_verity: false,
             };
@@ -94,7 +96,8 @@ impl<'a> Entry<'a> {
     fn set(&mut self, field: Field, value: &'a [u8]) -> Result<(), ImaErrorKind> {
         match field {
             Field::Digest => {
-                self.digest = FieldDigest { algorithm: "sha1", bytes: value, is_verity: false };
+                let algorithm = Algorithm::Known(HashAlgorithm::Sha1);
+                self.digest = FieldDigest { algorithm, bytes: value, is_verity: false };
             }
             Field::DigestNg | Field::DigestNgV2 => {
                 self.digest = FieldDigest::parse(value, field == Field::DigestNgV2)?;
@@ -135,6 +138,7 @@ impl<'a> FieldDigest<'a> {
             "verity" => true,
             _ => return Err(malformed),
         };
+        let algorithm = Algorithm::from_name(algorithm);
         Ok(FieldDigest { algorithm, bytes: bytes.get(1..).unwrap_or_default(), is_verity })
     }
 }

@@ -9,6 +9,7 @@ mod ascii;
 mod binary;
 mod boot_aggregate;
 mod device_mapper;
+mod layout;
 mod measured_key;
 mod replay;
 mod signature;
@@ -24,6 +25,7 @@ pub use self::ascii::{ascii_offset, parse_ascii};
 pub use self::binary::{binary_offset, parse_binary};
 pub use self::boot_aggregate::{BOOT_AGGREGATE, expected_boot_aggregate};
 pub use self::device_mapper::{DmChange, DmDevice, DmError, DmEvent, DmNumbers, DmTarget};
+use self::layout::Layout;
 pub use self::measured_key::{MEASURED_KEYS_MAX, MeasuredKey, learned_keys};
 pub use self::replay::{Chain, Extension, Prefix, Replay, attested_prefix};
 pub use self::signature::{
@@ -31,7 +33,7 @@ pub use self::signature::{
 };
 pub use self::stream::{EntryStream, ListForm};
 pub use self::template::Template;
-use crate::read::{Reader, Truncated};
+use crate::read::Truncated;
 use crate::text::escaped;
 use crate::{Digest, HashAlgorithm};
 
@@ -44,26 +46,24 @@ pub const PCR: u8 = 10;
 #[derive(Clone, Debug)]
 pub struct List {
     bytes: Vec<u8>,
-    /// Where each entry starts; entries are read again when asked for, which costs nanoseconds.
-    starts: Vec<u32>,
+    entries: Vec<Layout>,
     template_hash: HashAlgorithm,
 }
 
 impl List {
     /// Entries in it.
     pub fn len(&self) -> usize {
-        self.starts.len()
+        self.entries.len()
     }
 
     /// Whether it has no entry.
     pub fn is_empty(&self) -> bool {
-        self.starts.is_empty()
+        self.entries.is_empty()
     }
 
     /// The entry at `index`, counted from the start of this list.
     pub fn entry(&self, index: usize) -> Option<Entry<'_>> {
-        let start = usize::try_from(*self.starts.get(index)?).ok()?;
-        Entry::read(&mut Reader::new(self.bytes.get(start..)?), self.template_hash).ok()
+        self.entries.get(index)?.entry(&self.bytes, self.template_hash)
     }
 
     /// Every entry, in order.
@@ -74,7 +74,8 @@ impl List {
     /// The entries of `range`, in order; what lies past the end is left out.
     pub fn range(&self, range: Range<usize>) -> impl DoubleEndedIterator<Item = Entry<'_>> + '_ {
         let end = range.end.min(self.len());
-        (range.start.min(end)..end).filter_map(|index| self.entry(index))
+        let layouts = self.entries.get(range.start.min(end)..end).unwrap_or_default();
+        layouts.iter().filter_map(|layout| layout.entry(&self.bytes, self.template_hash))
     }
 }
 
@@ -142,7 +143,7 @@ impl<'a> Entry<'a> {
 
     /// The digest as the list states it, known algorithm or not: name and bytes.
     pub fn stated_digest(&self) -> (&'a str, &'a [u8]) {
-        (self.digest.algorithm, self.digest.bytes)
+        (self.digest.algorithm.name(), self.digest.bytes)
     }
 
     /// The file signature attribute, if the template carries one that parses.
@@ -156,17 +157,46 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// A digest field: the algorithm by name, since lists may name some that we do not know.
-#[derive(Clone, Copy, Debug, Default)]
+/// A digest field.
+#[derive(Clone, Copy, Debug)]
 struct FieldDigest<'a> {
-    algorithm: &'a str,
+    algorithm: Algorithm<'a>,
     bytes: &'a [u8],
     is_verity: bool,
 }
 
+/// The algorithm of a digest field: lists may name some that we do not know.
+#[derive(Clone, Copy, Debug)]
+enum Algorithm<'a> {
+    Known(HashAlgorithm),
+    Other(&'a str),
+}
+
 impl FieldDigest<'_> {
     fn known(&self) -> Option<Digest> {
-        Digest::new(HashAlgorithm::from_name(self.algorithm)?, self.bytes)
+        match self.algorithm {
+            Algorithm::Known(algorithm) => Digest::new(algorithm, self.bytes),
+            Algorithm::Other(_) => None,
+        }
+    }
+}
+
+impl<'a> Algorithm<'a> {
+    fn from_name(name: &'a str) -> Self {
+        HashAlgorithm::from_name(name).map_or(Algorithm::Other(name), Algorithm::Known)
+    }
+
+    fn name(self) -> &'a str {
+        match self {
+            Algorithm::Known(algorithm) => algorithm.name(),
+            Algorithm::Other(name) => name,
+        }
+    }
+}
+
+impl Default for FieldDigest<'_> {
+    fn default() -> Self {
+        FieldDigest { algorithm: Algorithm::Other(""), bytes: &[], is_verity: false }
     }
 }
 

@@ -163,7 +163,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ima::{parse_ascii, parse_binary};
+    use crate::ima::{binary_offset, parse_ascii, parse_binary};
 
     /// Every entry's path and digest, pushed in pieces of `piece` bytes.
     fn read(form: ListForm, bytes: &[u8], piece: usize) -> Result<Vec<[Vec<u8>; 2]>, ImaError> {
@@ -213,7 +213,7 @@ mod tests {
         let whole = parse_ascii(&ascii_list()).unwrap();
         let cut = whole.bytes.get(..whole.bytes.len() - 3).unwrap();
         let error = read(ListForm::Binary(HashAlgorithm::Sha1), cut, 50).unwrap_err();
-        assert_eq!((error.entry, error.offset), (4, usize::try_from(*whole.starts.last().unwrap()).unwrap()));
+        assert_eq!((error.entry, error.offset), (4, binary_offset(&whole.bytes, 4).unwrap()));
         assert!(matches!(error.kind, ImaErrorKind::Truncated(_)));
     }
 

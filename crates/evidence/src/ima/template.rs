@@ -80,6 +80,11 @@ macro_rules! templates {
                 match self { $(Template::$variant => $name,)* Template::Format(format) => format }
             }
 
+            /// The template, unless the list states a format of its own.
+            pub(super) fn known(&self) -> Option<Template<'static>> {
+                match self { $(Template::$variant => Some(Template::$variant),)* Template::Format(_) => None }
+            }
+
             /// Its fields, in order.
             pub(super) fn fields(&self) -> Fields {
                 match self {
