@@ -32,7 +32,7 @@ fuzz_target!(|data: &[u8]| {
         ima_from_entry: 0,
     };
     let verification = verify(&evidence, &Expectation::default());
-    let known_boot_log = KnownBootLog::find(boot_log, |_| Some(KNOWN.clone()));
+    let known_boot_log = Some(KnownBootLog::find(boot_log, |_| Some(KNOWN.clone())));
     let aided = verify(&evidence, &Expectation { known_boot_log, ..Expectation::default() });
     assert_eq!((aided.failures, aided.notes), (verification.failures.clone(), verification.notes));
     assert!(verification.claims.is_none(), "the quote answers another nonce");

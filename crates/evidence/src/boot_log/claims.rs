@@ -2,7 +2,7 @@
 
 use super::facts::extends;
 use super::remark::remark;
-use super::{BootFacts, BootLog, EventType, facts, replay};
+use super::{BootFacts, BootLog, EventType, facts};
 use crate::tpm::pcr::PcrValues;
 use crate::{Digest, HashAlgorithm, PcrIndex};
 
@@ -53,8 +53,14 @@ impl BootClaims {
     }
 }
 
-/// Makes claims of a log that verification has found to replay to the quoted PCRs of `bank`.
-pub(crate) fn claims(log: &BootLog<'_>, bank: HashAlgorithm) -> BootClaims {
+/// Makes claims of a log with this SHA-256 that replays to these values, which verification has found to be the quoted
+/// PCRs of `bank`.
+pub(crate) fn claims(
+    log: &BootLog<'_>,
+    log_sha256: Digest,
+    replayed: PcrValues,
+    bank: HashAlgorithm,
+) -> BootClaims {
     let events = extends(log, bank).map(|(event, pcr, digest)| EventSummary {
         number: event.number(),
         pcr,
@@ -62,9 +68,8 @@ pub(crate) fn claims(log: &BootLog<'_>, bank: HashAlgorithm) -> BootClaims {
         digest,
         remark: remark(event),
     });
-    let replayed = replay(log);
     BootClaims {
-        log_sha256: HashAlgorithm::Sha256.hash(&[log.bytes()]),
+        log_sha256,
         logged: replayed.clone(),
         replayed,
         facts: facts(log, bank),

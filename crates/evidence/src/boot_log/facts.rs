@@ -7,7 +7,7 @@
 
 use super::coverage::GRUB_COMMAND_PCR;
 use super::remark::{image_path, remark};
-use super::secure_boot::{self, is_separator};
+use super::secure_boot::{self, separators};
 use super::unified_kernel::{Section, sections};
 use super::variable::utf16;
 use super::{BootLog, Coverage, Event, EventType, Guid, Signature, SignatureKind};
@@ -137,6 +137,7 @@ pub struct MeasuredItem {
 /// What the log says, by the digests of `bank`. Worth what the replay in that bank is worth.
 pub fn facts(log: &BootLog<'_>, bank: HashAlgorithm) -> BootFacts {
     let mut facts = BootFacts::new(bank);
+    let closes = separators(bank);
     let mut pcr11 = Vec::new();
     for (event, pcr, digest) in extends(log, bank) {
         let covered = match event.coverage(bank) {
@@ -144,7 +145,7 @@ pub fn facts(log: &BootLog<'_>, bank: HashAlgorithm) -> BootFacts {
             Coverage::Elsewhere | Coverage::Broken => None,
         };
         if pcr.get() == FIRMWARE_PCR {
-            facts.is_firmware_done |= is_separator(&digest);
+            facts.is_firmware_done |= closes.contains(&digest);
         }
         if pcr.get() == SECTIONS_PCR {
             pcr11.push((event, digest));

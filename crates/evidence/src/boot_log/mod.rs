@@ -43,6 +43,8 @@ pub use self::replay::replay;
 pub use self::unified_kernel::Section;
 pub(crate) use self::user_space::stages;
 pub use self::variable::{Signature, SignatureKind, Variable, signature_lists};
+use std::cell::OnceCell;
+
 use crate::{Digest, HashAlgorithm, PcrIndex};
 
 /// A parsed log: views into its bytes.
@@ -78,6 +80,8 @@ pub struct Event<'a> {
     event_type: EventType,
     digests: [Option<&'a [u8]>; HashAlgorithm::ALL.len()],
     data: &'a [u8],
+    /// Whether the data hashes to each digest, once somebody asked: it is hashed once in a bank, however often that is.
+    is_hash_of_data: [OnceCell<bool>; HashAlgorithm::ALL.len()],
 }
 
 impl<'a> Event<'a> {
@@ -103,12 +107,16 @@ impl<'a> Event<'a> {
 
     /// What it extends the PCR of `bank` with.
     pub fn digest(&self, bank: HashAlgorithm) -> Option<Digest> {
-        let position = HashAlgorithm::ALL.iter().position(|algorithm| *algorithm == bank)?;
-        Digest::new(bank, (*self.digests.get(position)?)?)
+        Digest::new(bank, (*self.digests.get(position(bank))?)?)
     }
 
     /// Its data as logged. Authenticated only as far as [`Event::coverage`] says.
     pub fn data(&self) -> &'a [u8] {
         self.data
     }
+}
+
+/// The place of a bank among all.
+fn position(bank: HashAlgorithm) -> usize {
+    HashAlgorithm::ALL.iter().position(|algorithm| *algorithm == bank).unwrap_or(usize::MAX)
 }

@@ -134,7 +134,7 @@ fn read_event<'a>(
         return Err(BootLogErrorKind::EventTooLong(size));
     }
     let data = reader.bytes(size)?;
-    Ok(Event { number, pcr, event_type, digests, data })
+    Ok(Event { number, pcr, event_type, digests, data, is_hash_of_data: Default::default() })
 }
 
 /// TPML_DIGEST_VALUES: exactly one digest of each of the header's algorithms, or an event could be

@@ -1,24 +1,25 @@
 //! Replay: the PCR values that a log's digests make, in every bank it has.
 
+use super::facts::extends;
 use super::{BootLog, Event, EventType};
 use crate::tpm::pcr::PcrValues;
 use crate::{Digest, HashAlgorithm, PcrIndex};
 
 /// The values of the PCRs that the log extends, per bank. PCRs it does not touch are not in it.
 pub fn replay(log: &BootLog<'_>) -> PcrValues {
-    let mut values = PcrValues::new();
     let locality = startup_locality(log);
-    for event in log.events() {
-        let Some(pcr) = event.extends() else { continue };
-        for bank in log.banks() {
-            let Some(digest) = event.digest(*bank) else { continue };
-            let before = values.get(*bank, pcr).copied().or_else(|| start(pcr, *bank, locality));
-            if let Some(before) = before {
-                values.insert(pcr, before.extend(digest.as_bytes()));
+    let of_bank = |bank: &HashAlgorithm| {
+        let mut values = [None; PcrIndex::COUNT as usize];
+        for (_, pcr, digest) in extends(log, *bank) {
+            if let Some(value) = values.get_mut(usize::from(pcr.get())) {
+                let before = value.or_else(|| start(pcr, *bank, locality));
+                *value = before.map(|before| before.extend(digest.as_bytes()));
             }
         }
-    }
-    values
+        values
+    };
+    let values = log.banks().iter().flat_map(|bank| (0..).zip(of_bank(bank)));
+    values.filter_map(|(index, value)| Some((PcrIndex::new(index)?, value?))).collect()
 }
 
 /// The values that a PCR goes through as the log is replayed, from its start on.

@@ -31,11 +31,12 @@ pub(super) fn read<'a>(log: &BootLog<'a>, bank: HashAlgorithm) -> SecureBootReco
     let mut record = SecureBootRecord::default();
     let mut configuration: Vec<Variable<'a>> = Vec::new();
     let (mut is_open, mut is_readable) = (true, true);
+    let closes = separators(bank);
     for (event, pcr, digest) in super::facts::extends(log, bank) {
         if pcr.get() != SECURE_BOOT_PCR {
             continue;
         }
-        if is_open && is_separator(&digest) {
+        if is_open && closes.contains(&digest) {
             is_open = false;
             continue;
         }
@@ -157,10 +158,9 @@ fn authority_signature(data: &[u8]) -> Option<SignatureKind> {
     }
 }
 
-/// Whether it is what a separator extends when nothing went wrong: Platform Firmware Profile, 3.3.2.2 and 10.4.1, zeros
-/// or ones.
-pub(super) fn is_separator(digest: &Digest) -> bool {
-    SEPARATORS.iter().any(|data| digest.algorithm().hash(&[data]) == *digest)
+/// What a separator extends when nothing went wrong: Platform Firmware Profile, 3.3.2.2 and 10.4.1, zeros or ones.
+pub(super) fn separators(bank: HashAlgorithm) -> [Digest; 2] {
+    SEPARATORS.map(|data| bank.hash(&[&data]))
 }
 
 const SEPARATORS: [[u8; 4]; 2] = [[0; 4], [0xff; 4]];

@@ -20,6 +20,9 @@ pub struct Section {
 /// well have used a section's name: root can extend PCR 11 with the sections of an image that never ran, all of them
 /// where no image was measured. So the sections say what an image holds of which PCR 4 says that it was started.
 pub(super) fn sections(events: &[(&Event<'_>, Digest)], bank: HashAlgorithm) -> Vec<Section> {
+    if events.is_empty() {
+        return Vec::new();
+    }
     let names = SECTIONS.map(|name| (name, bank.hash(&[name.as_bytes(), &[0]])));
     let mut sections = Vec::new();
     let mut events = events.iter();

@@ -16,7 +16,8 @@ pub(crate) fn stages(index: PcrIndex, logged: &Digest, quoted: &Digest) -> Optio
     match index.get() {
         PHASES_PCR => is_reached_by_phases(logged, quoted).then(|| vec![*logged, *quoted]),
         pcr if SEPARATED_PCRS.contains(&pcr) => {
-            let next = |value: &Digest| Some(extended(value, OS_SEPARATOR));
+            let separator = logged.algorithm().hash(&[OS_SEPARATOR.as_bytes()]);
+            let next = |value: &Digest| Some(value.extend(separator.as_bytes()));
             let values: Vec<Digest> = successors(Some(*logged), next).take(STARTS_MAX + 1).collect();
             let end = values.iter().position(|value| value == quoted)?;
             Some(values.into_iter().take(end + 1).collect())
@@ -28,24 +29,25 @@ pub(crate) fn stages(index: PcrIndex, logged: &Digest, quoted: &Digest) -> Optio
 /// Whether `quoted` is `logged` and then the names of phases in their order, each at most once, and after that all of
 /// them but those of the initrd for each further start of user space.
 fn is_reached_by_phases(logged: &Digest, quoted: &Digest) -> bool {
+    let hash = |word: &str| logged.algorithm().hash(&[word.as_bytes()]);
     let mut values = vec![*logged];
-    for phase in PHASES {
-        let after: Vec<Digest> = values.iter().map(|value| extended(value, phase)).collect();
+    for phase in PHASES.map(hash) {
+        let after: Vec<Digest> = values.iter().map(|value| value.extend(phase.as_bytes())).collect();
         values.extend(after);
     }
-    let again = || PHASES_OF_A_START.iter().cycle().take(PHASES_OF_A_START.len() * STARTS_MAX);
+    // Nearly every machine started user space once, so that the long way is gone only where that is not it.
+    if values.contains(quoted) {
+        return true;
+    }
+    let again = PHASES_OF_A_START.map(hash);
     values.iter().any(|value| {
         // A start follows the end of the one before.
-        let starts = again().scan(*value, |value, phase| {
-            *value = extended(value, phase);
+        let starts = again.iter().cycle().take(again.len() * STARTS_MAX).scan(*value, |value, phase| {
+            *value = value.extend(phase.as_bytes());
             Some(*value)
         });
-        value == quoted || starts.into_iter().any(|value| value == *quoted)
+        starts.into_iter().any(|value| value == *quoted)
     })
-}
-
-fn extended(value: &Digest, word: &str) -> Digest {
-    value.extend(value.algorithm().hash(&[word.as_bytes()]).as_bytes())
 }
 
 /// systemd-pcrosseparator.service(8): what firmware, boot loaders and systemd-stub extend, but for GRUB's PCR 8.
@@ -64,6 +66,10 @@ const STARTS_MAX: usize = 16;
 mod tests {
     use super::*;
     use crate::HashAlgorithm;
+
+    fn extended(value: &Digest, word: &str) -> Digest {
+        value.extend(value.algorithm().hash(&[word.as_bytes()]).as_bytes())
+    }
 
     fn check(index: u32, words: &[&str], expected: Option<usize>) {
         let start = HashAlgorithm::Sha256.hash(&[b"the log's value"]);

@@ -45,12 +45,13 @@ impl Boot {
     }
 }
 
-/// A boot log, and what verification made of the very same bytes before: of this device, or of another that booted
-/// alike. It spares reading them again, never holding them against the quotes.
+/// A boot log, and what verification made of the very same bytes before, if it did: of this device, or of another that
+/// booted alike. It spares reading them again, never holding them against the quotes.
 #[derive(Clone, Debug)]
 pub struct KnownBootLog<'a> {
     log: &'a [u8],
-    claims: Arc<BootClaims>,
+    sha256: Digest,
+    claims: Option<Arc<BootClaims>>,
 }
 
 impl<'a> KnownBootLog<'a> {
@@ -58,16 +59,16 @@ impl<'a> KnownBootLog<'a> {
     pub fn find(
         log: &'a [u8],
         by_sha256: impl FnOnce(&Digest) -> Option<Arc<BootClaims>>,
-    ) -> Option<KnownBootLog<'a>> {
+    ) -> KnownBootLog<'a> {
         let sha256 = HashAlgorithm::Sha256.hash(&[log]);
         // Whoever looks up is not believed: claims say themselves what log they were made of.
-        let claims = by_sha256(&sha256).filter(|claims| *claims.log_sha256() == sha256)?;
-        Some(KnownBootLog { log, claims })
+        let claims = by_sha256(&sha256).filter(|claims| *claims.log_sha256() == sha256);
+        KnownBootLog { log, sha256, claims }
     }
 
-    /// The claims, if they were made of this log.
-    fn claims_of(&self, log: &[u8]) -> Option<&Arc<BootClaims>> {
-        (self.log == log).then_some(&self.claims)
+    /// Whether anything was made of it before.
+    pub fn is_known(&self) -> bool {
+        self.claims.is_some()
     }
 }
 
@@ -82,9 +83,11 @@ pub(super) fn verify(
     let known = baseline.and_then(Baseline::boot_claims);
     match (log.filter(|log| !log.is_empty()), known) {
         (Some(log), _) => {
-            let seen = seen.and_then(|seen| seen.claims_of(log));
-            let same = seen.and_then(|seen| verify_seen(seen, quotes, report));
-            same.unwrap_or_else(|| verify_unread(log, quotes, report))
+            // What is known of another log says nothing of this one.
+            let seen = seen.filter(|seen| seen.log == log);
+            let claims = seen.and_then(|seen| seen.claims.as_ref());
+            let same = claims.and_then(|claims| verify_seen(claims, quotes, report));
+            same.unwrap_or_else(|| verify_unread(log, seen.map(|seen| seen.sha256), quotes, report))
         }
         (None, Some(known)) => verify_known(known, quotes, report),
         (None, None) => note_missing(quotes, report),
@@ -107,9 +110,14 @@ fn verify_seen(seen: &Arc<BootClaims>, quotes: &[QuoteOutcome<'_>], report: &mut
     Some(Boot { claims: Some(Arc::clone(seen)), log_missing: false, log_pcrs, history })
 }
 
-fn verify_unread(log: &[u8], quotes: &[QuoteOutcome<'_>], report: &mut Report) -> Boot {
+fn verify_unread(
+    log: &[u8],
+    sha256: Option<Digest>,
+    quotes: &[QuoteOutcome<'_>],
+    report: &mut Report,
+) -> Boot {
     match boot_log::parse(log) {
-        Ok(log) => verify_log(&log, quotes, report),
+        Ok(log) => verify_log(&log, sha256, quotes, report),
         Err(error) => {
             let expected = "a TCG PC Client boot log";
             let failure = Failure::new(Check::EventLogParse, "boot log", expected, error.to_string());
@@ -122,7 +130,12 @@ fn verify_unread(log: &[u8], quotes: &[QuoteOutcome<'_>], report: &mut Report) -
     }
 }
 
-fn verify_log(log: &BootLog<'_>, quotes: &[QuoteOutcome<'_>], report: &mut Report) -> Boot {
+fn verify_log(
+    log: &BootLog<'_>,
+    sha256: Option<Digest>,
+    quotes: &[QuoteOutcome<'_>],
+    report: &mut Report,
+) -> Boot {
     report.failures.extend(boot_log::data_digest_failures(log));
     let replayed = boot_log::replay(log);
     let log_pcrs = pcrs_of(&replayed);
@@ -133,7 +146,10 @@ fn verify_log(log: &BootLog<'_>, quotes: &[QuoteOutcome<'_>], report: &mut Repor
         report.failures.iter_mut().skip(before).for_each(|failure| failure.mismatch = Some(cause));
     }
     let bank = common_banks(&replayed, &log_pcrs, quotes, report).into_iter().max();
-    let claims = bank.map(|bank| Arc::new(boot_log::claims(log, bank).without(&unexplained)));
+    let claims = bank.map(|bank| {
+        let sha256 = sha256.unwrap_or_else(|| HashAlgorithm::Sha256.hash(&[log.bytes()]));
+        Arc::new(boot_log::claims(log, sha256, replayed, bank).without(&unexplained))
+    });
     Boot { claims, log_missing: false, log_pcrs, history }
 }
 

@@ -78,7 +78,7 @@ pub struct Expectation<'a> {
     pub last_counters: Option<BootCounters>,
     /// What was judged before of this boot. Applies while the reset counter stands.
     pub baseline: Option<&'a Baseline>,
-    /// What was made of the same boot log before, by whatever device.
+    /// The boot log's hash, and what was made of the same log before, by whatever device.
     pub known_boot_log: Option<KnownBootLog<'a>>,
 }
 

@@ -41,7 +41,7 @@ impl Booted {
     }
 
     fn verify(&mut self, log: &[u8], banks: &[Bank], known: Option<&Arc<BootClaims>>) -> Verification {
-        let known_boot_log = known.and_then(|known| KnownBootLog::find(log, |_| Some(known.clone())));
+        let known_boot_log = known.map(|known| KnownBootLog::find(log, |_| Some(known.clone())));
         let expectation = Expectation { known_boot_log, ..Expectation::default() };
         quoted_as(&mut self.device, banks, Some(log), false, &expectation)
     }
@@ -85,14 +85,14 @@ fn claims_are_found_for_the_bytes_they_were_made_of_alone() {
     let known = booted.claims(&BANKS);
     let mut log = booted.log.clone();
     assert!(
-        KnownBootLog::find(&log, |sha256| (sha256 == known.log_sha256()).then(|| known.clone())).is_some()
+        KnownBootLog::find(&log, |sha256| (sha256 == known.log_sha256()).then(|| known.clone())).is_known()
     );
-    assert!(KnownBootLog::find(&log, |_| None).is_none());
+    assert!(!KnownBootLog::find(&log, |_| None).is_known());
     flip_bit(&mut log, 4000);
-    assert!(KnownBootLog::find(&log, |_| Some(known.clone())).is_none());
+    assert!(!KnownBootLog::find(&log, |_| Some(known.clone())).is_known());
     // Found for one log, and given with another.
     let honest = booted.log.clone();
-    let known_boot_log = KnownBootLog::find(&honest, |_| Some(known.clone()));
+    let known_boot_log = Some(KnownBootLog::find(&honest, |_| Some(known.clone())));
     let expectation = Expectation { known_boot_log, ..Expectation::default() };
     alter_event_data(&mut log, 3);
     let verification = quoted_as(&mut booted.device, &BANKS, Some(&log), false, &expectation);

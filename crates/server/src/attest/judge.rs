@@ -141,8 +141,7 @@ impl Job {
             required_selection: selection(self.policy.as_deref()),
             last_counters: self.last_counters,
             baseline: self.baseline.as_ref(),
-            known_boot_log: boot_log
-                .and_then(|log| KnownBootLog::find(log, |sha256| self.boot_logs.find(sha256))),
+            known_boot_log: boot_log.map(|log| KnownBootLog::find(log, |sha256| self.boot_logs.find(sha256))),
         };
         verify::verify(&evidence, &expectation)
     }
