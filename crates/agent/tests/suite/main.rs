@@ -7,6 +7,7 @@ mod bench;
 mod collect;
 mod counterpart;
 mod grants;
+mod grpc_core;
 mod identity;
 mod run;
 mod tpm;

@@ -18,14 +18,14 @@ use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Streaming};
 
-struct Api {
-    held: watch::Sender<Holding>,
-    socket: PathBuf,
+pub struct Api {
+    pub held: watch::Sender<Holding>,
+    pub socket: PathBuf,
     _folder: tempfile::TempDir,
 }
 
 impl Api {
-    fn serve() -> Self {
+    pub fn serve() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("workload.sock");
         let (held, holding) = watch::channel(Holding::default());
@@ -60,7 +60,7 @@ pub fn with_header<T>(message: T) -> Request<T> {
     request
 }
 
-fn workload(id: &str, selectors: &str, svid: Option<u8>) -> Workload {
+pub fn workload(id: &str, selectors: &str, svid: Option<u8>) -> Workload {
     let selector = |value: &str| Selector { kind: "unix".into(), value: value.into() };
     let selectors = selectors.split(' ').map(selector).collect();
     let spiffe_id = format!("spiffe://example.org/{id}");
@@ -80,11 +80,11 @@ pub fn mine() -> String {
     format!("uid:{} path:{}", uid(), std::env::current_exe().unwrap().display())
 }
 
-fn uid() -> u32 {
+pub fn uid() -> u32 {
     std::fs::metadata("/proc/self").unwrap().uid()
 }
 
-fn holding(workloads: Vec<Workload>) -> Holding {
+pub fn holding(workloads: Vec<Workload>) -> Holding {
     Holding { ready: true, bundle: vec![7], crl: vec![8], workloads, ..Holding::default() }
 }
 

@@ -1,6 +1,7 @@
 //! The accept loop under the doors on unix sockets: who connects is found out at once and held to limits of its own.
 
 mod admission;
+mod authority;
 mod socket;
 
 use std::convert::Infallible;
@@ -23,6 +24,7 @@ pub use socket::{Socket, SocketError};
 
 use crate::workload::peer::{Peer, PeerError};
 use admission::{Admission, Permit};
+use authority::Readdressed;
 
 /// Serves a socket with a service made for each connection until dropped. `is_named` says of a user whether an entry
 /// names it: for those there is room that nobody else can take.
@@ -105,7 +107,7 @@ where
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .keep_alive_interval(KEEP_ALIVE_EVERY)
         .keep_alive_timeout(KEEP_ALIVE_WITHIN);
-    let serving = builder.serve_connection(TokioIo::new(stream), counted);
+    let serving = builder.serve_connection(TokioIo::new(Readdressed::new(stream)), counted);
     tokio::pin!(serving);
     tokio::select! {
         ended = serving.as_mut() => {
