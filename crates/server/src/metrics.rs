@@ -9,6 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::in_force::endorsers::ListInForce;
 use crate::outcome::faults;
 use crate::store::Storage;
 
@@ -25,6 +26,8 @@ pub(crate) struct Metrics {
     devices: Family<StatusLabel, Gauge>,
     storage: Family<StoredLabel, Gauge>,
     revocation_list_bytes: Gauge,
+    endorsers_failing_seconds: Gauge,
+    makers_lists: Family<IssuerLabel, Gauge>,
     faults: Counter,
     mended: Counter,
 }
@@ -42,6 +45,11 @@ struct VerdictLabel {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StatusLabel {
     status: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct IssuerLabel {
+    issuer: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -63,6 +71,8 @@ impl Metrics {
             devices: Family::default(),
             storage: Family::default(),
             revocation_list_bytes: Gauge::default(),
+            endorsers_failing_seconds: Gauge::default(),
+            makers_lists: Family::default(),
             faults: Counter::default(),
             mended: Counter::default(),
             registry: Registry::default(),
@@ -89,6 +99,16 @@ impl Metrics {
             metrics.revocation_list_bytes.clone(),
         );
         registry.register(
+            "endorsers_failing_seconds",
+            "For how long trust anchors or makers' revocation lists cannot be read; 0: they can",
+            metrics.endorsers_failing_seconds.clone(),
+        );
+        registry.register(
+            "makers_revocation_list_end_seconds",
+            "When a newer revocation list of a maker of TPMs was promised, in seconds since 1970, by issuer",
+            metrics.makers_lists.clone(),
+        );
+        registry.register(
             "faults",
             "Requests the server itself failed at: its log says why",
             metrics.faults.clone(),
@@ -112,6 +132,18 @@ impl Metrics {
             self.storage.get_or_create(&StoredLabel { what, unit }).set(gauge(number));
         }
         self.revocation_list_bytes.set(gauge(list_bytes));
+    }
+
+    /// How long endorsers could not be read, and the lists in force.
+    pub(crate) fn endorsers(&self, failing_seconds: u64, lists: &[ListInForce]) {
+        let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.endorsers_failing_seconds.set(gauge(failing_seconds));
+        self.makers_lists.clear();
+        for ListInForce { issuer, next_update } in lists {
+            self.makers_lists
+                .get_or_create(&IssuerLabel { issuer: issuer.clone() })
+                .set(gauge(next_update.0));
+        }
     }
 
     pub(crate) fn mended(&self) {

@@ -78,7 +78,7 @@ impl Server {
         let statements = StatementKey::issue(&authority, &store, config.server_svid_ttl_seconds, now).await?;
         let announcer = Announcer::new(&authority, &revocations.current(), Arc::new(statements))?;
         let tls = DoorTls::new(revocations.trust(), &certificate)?;
-        let (policies, endorsers) = in_force(&store, &config).await?;
+        let (policies, endorsers) = in_force(&store, &config, now).await?;
         let key = LedgerKey::open(&config.data, &folder, &config.trust_domain)?;
         let ledger_head = Arc::new(LedgerHead::open(&store, key, &config.data, now).await?);
         let limits = &config.limits;
@@ -169,12 +169,13 @@ impl Server {
 async fn in_force(
     store: &Store,
     config: &Config,
+    now: UnixTime,
 ) -> Result<(Arc<Policies>, Arc<EndorsersInForce>), StartError> {
     let policies = Policies::open(store, load_signers(&config.policy_signers)?).await?;
     if policies.current().plan.assignments().is_empty() {
         tracing::warn!("no policy is set, so no device will be trusted: assay policy set FILE");
     }
-    let endorsers = EndorsersInForce::open(config)?;
+    let endorsers = EndorsersInForce::open(config, now)?;
     if endorsers.current().eks.is_empty() {
         tracing::warn!("ek_anchors names no certificate, so only devices that a policy lists can enroll");
     }

@@ -5,7 +5,7 @@
 
 use super::certificate::Certificate;
 pub use super::certificate::CertificateError;
-pub use super::endorsers::{Endorsers, RevocationDoubt, TrustAnchor};
+pub use super::endorsers::{Endorsers, IssuerList, ListStanding, TrustAnchor};
 use super::path::{PathChecks, verify_path};
 use super::public_area::PublicArea;
 use super::public_key::PublicKey;
@@ -21,7 +21,7 @@ pub struct EkCertificate {
     spki: Vec<u8>,
     anchor: String,
     valid_until: UnixTime,
-    doubts: Vec<RevocationDoubt>,
+    lists: Vec<IssuerList>,
 }
 
 impl EkCertificate {
@@ -65,9 +65,9 @@ impl EkCertificate {
         self.valid_until
     }
 
-    /// What may not be known of the revocation of its path; a policy weighs it.
-    pub fn revocation_doubts(&self) -> &[RevocationDoubt] {
-        &self.doubts
+    /// What is known of the revocation of its path, by the authorities in it; a policy weighs it.
+    pub fn revocation_lists(&self) -> &[IssuerList] {
+        &self.lists
     }
 
     /// Checks that `ek` is the key it endorses.
@@ -100,7 +100,7 @@ pub fn verify_ek_certificate(
             key,
             anchor: path.anchor,
             valid_until: path.valid_until,
-            doubts: path.doubts,
+            lists: path.lists,
             certificate,
         }),
         (path, _) => {

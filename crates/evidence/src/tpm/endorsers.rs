@@ -50,28 +50,29 @@ pub struct Endorsers {
 
 /// What is known of one certificate's revocation.
 pub(super) enum Standing {
-    /// No list of its issuer names it.
-    Good,
     Revoked(Revocation),
-    /// No list of its issuer names it, and there may be one that does.
-    Doubtful(RevocationDoubt),
+    /// Nobody named it, as far as this list goes.
+    NotNamed(ListStanding),
 }
 
-/// Why revocation of a path's certificates may not be known in full.
+/// What an authority above a key has taken back, as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RevocationDoubt {
-    /// The authority's newest list at hand is past its next update.
-    Stale {
-        /// The authority.
-        issuer: String,
-        /// When it promised a newer list.
-        next_update: UnixTime,
-    },
-    /// A list in the authority's name, and no other, that it did not sign: damaged, or put there by somebody else.
-    NotSigned {
-        /// The authority.
-        issuer: String,
-    },
+pub struct IssuerList {
+    /// The authority: its name as certificates write it, for people and policies.
+    pub issuer: String,
+    /// What is at hand of it.
+    pub list: ListStanding,
+}
+
+/// What is at hand of an authority's revocation lists. Whether that is enough is for whoever reads it, at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListStanding {
+    /// Nothing.
+    Missing,
+    /// A list in its name, and no other, that it did not sign: damaged, or put there by somebody else.
+    NotSigned,
+    /// Its newest list promised a newer one by then.
+    Until(UnixTime),
 }
 
 impl Endorsers {
@@ -91,32 +92,20 @@ impl Endorsers {
         self.anchors.is_empty()
     }
 
-    /// Whether there is any list at all.
-    pub fn know_revocations(&self) -> bool {
-        !self.revocations.is_empty()
-    }
-
     /// What the lists that `issuer` signed say of `certificate`, which it issued.
     ///
     /// The newest list speaks. One from the future speaks too, and a revocation counts from whenever it is known: to
     /// believe a key before its compromise was dated would need a trusted time of signing.
-    pub(super) fn standing(&self, certificate: &Certificate, issuer: &Certificate, at: UnixTime) -> Standing {
+    pub(super) fn standing(&self, certificate: &Certificate, issuer: &Certificate) -> Standing {
         let mut named = self.revocations.iter().filter(|list| list.names(issuer)).peekable();
         if named.peek().is_none() {
-            return Standing::Good;
+            return Standing::NotNamed(ListStanding::Missing);
         }
-        let issuer_title = || issuer.title();
         let newest = named.filter(|list| list.is_signed_by(issuer)).max_by_key(|list| list.this_update());
-        match newest {
-            None => Standing::Doubtful(RevocationDoubt::NotSigned { issuer: issuer_title() }),
-            Some(list) => match list.revocation(&certificate.serial) {
-                Some(revocation) => Standing::Revoked(revocation),
-                None if list.next_update() < at => {
-                    let next_update = list.next_update();
-                    Standing::Doubtful(RevocationDoubt::Stale { issuer: issuer_title(), next_update })
-                }
-                None => Standing::Good,
-            },
+        let Some(list) = newest else { return Standing::NotNamed(ListStanding::NotSigned) };
+        match list.revocation(&certificate.serial) {
+            Some(revocation) => Standing::Revoked(revocation),
+            None => Standing::NotNamed(ListStanding::Until(list.next_update())),
         }
     }
 }

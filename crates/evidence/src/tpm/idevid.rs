@@ -6,7 +6,7 @@
 
 use super::certificate::{Certificate, HardwareModule};
 use super::certify::check_certification;
-use super::endorsers::{Endorsers, RevocationDoubt};
+use super::endorsers::{Endorsers, IssuerList};
 use super::path::{PathChecks, verify_path};
 use super::public_area::PublicArea;
 use crate::check::{Check, Failure};
@@ -36,7 +36,7 @@ pub struct DeviceIdentity {
     iak_sha256: Digest,
     idevid_sha256: Digest,
     valid_until: UnixTime,
-    doubts: Vec<RevocationDoubt>,
+    lists: Vec<IssuerList>,
 }
 
 impl DeviceIdentity {
@@ -65,9 +65,9 @@ impl DeviceIdentity {
         self.valid_until
     }
 
-    /// What may not be known of the revocation of their paths; a policy weighs it.
-    pub fn revocation_doubts(&self) -> &[RevocationDoubt] {
-        &self.doubts
+    /// What is known of the revocation of their paths, by the authorities in them; a policy weighs it.
+    pub fn revocation_lists(&self) -> &[IssuerList] {
+        &self.lists
     }
 }
 
@@ -97,7 +97,7 @@ pub fn verify_device_identity(
         iak_sha256: iak.sha256,
         idevid_sha256: idevid.sha256,
         valid_until: iak.valid_until.min(idevid.valid_until),
-        doubts: [iak.doubts, idevid.doubts].concat(),
+        lists: [iak.lists, idevid.lists].concat(),
     })
 }
 
@@ -132,7 +132,7 @@ struct Verified {
     issuer: String,
     sha256: Digest,
     valid_until: UnixTime,
-    doubts: Vec<RevocationDoubt>,
+    lists: Vec<IssuerList>,
 }
 
 impl Shown<'_> {
@@ -163,7 +163,7 @@ impl Shown<'_> {
                 issuer: certificate.issuer_text,
                 sha256: certificate.sha256,
                 valid_until: path.valid_until,
-                doubts: path.doubts,
+                lists: path.lists,
             }),
             (path, _) => {
                 failures.extend(path.err().unwrap_or_default());

@@ -4,7 +4,7 @@
 //! at hand and no fetching. Every check is made and reported on its own.
 
 use super::certificate::Certificate;
-use super::endorsers::{Endorsers, RevocationDoubt, Standing, TrustAnchor};
+use super::endorsers::{Endorsers, IssuerList, Standing, TrustAnchor};
 use crate::check::{Check, Failure};
 use crate::time::UnixTime;
 
@@ -24,8 +24,8 @@ pub(super) struct Path {
     pub(super) anchor: String,
     /// When the first of its certificates expires.
     pub(super) valid_until: UnixTime,
-    /// What may not be known of its certificates' revocation.
-    pub(super) doubts: Vec<RevocationDoubt>,
+    /// What is known of its certificates' revocation, by who issued them.
+    pub(super) lists: Vec<IssuerList>,
 }
 
 /// Finds a path from `leaf` through `intermediates` to an anchor, one that holds at `at` if there is one.
@@ -46,7 +46,7 @@ pub(super) fn verify_path(
         return Ok(Path {
             anchor: issuers.last().map(|anchor| anchor.title()).unwrap_or_default(),
             valid_until: path().map(|certificate| certificate.not_after).min().unwrap_or(at),
-            doubts: search.doubts,
+            lists: search.lists,
         });
     }
     match search.flaws.take() {
@@ -79,7 +79,7 @@ struct Search<'a> {
     /// What is wrong with the first path that holds but for dates or revocation: what to report if none is better.
     flaws: Option<Vec<Failure>>,
     /// Of the last path that was looked at.
-    doubts: Vec<RevocationDoubt>,
+    lists: Vec<IssuerList>,
     /// Why the last candidate was not an issuer.
     obstacle: Option<String>,
     /// Whether that was a signature which nobody should rely on.
@@ -94,7 +94,7 @@ impl<'a> Search<'a> {
         checks: PathChecks,
     ) -> Self {
         let signatures_left = SIGNATURES_MAX;
-        let (flaws, doubts, obstacle) = (None, Vec::new(), None);
+        let (flaws, lists, obstacle) = (None, Vec::new(), None);
         Search {
             intermediates,
             endorsers,
@@ -102,7 +102,7 @@ impl<'a> Search<'a> {
             checks,
             signatures_left,
             flaws,
-            doubts,
+            lists,
             obstacle,
             is_weak: false,
         }
@@ -149,15 +149,11 @@ impl<'a> Search<'a> {
         let mut path: Vec<&Certificate> = std::iter::once(leaf).chain(issuers.iter().copied()).collect();
         let dates = path.iter().filter_map(|certificate| check_validity(certificate, self.at, self.checks));
         let mut flaws: Vec<Failure> = dates.collect();
-        self.doubts.clear();
-        if !self.endorsers.know_revocations() {
-            return flaws;
-        }
+        self.lists.clear();
         self.add_anchors_above(&mut path);
         for (certificate, issuer) in path.iter().zip(path.iter().skip(1)) {
-            match self.endorsers.standing(certificate, issuer, self.at) {
-                Standing::Good => {}
-                Standing::Doubtful(doubt) => self.doubts.push(doubt),
+            match self.endorsers.standing(certificate, issuer) {
+                Standing::NotNamed(list) => self.lists.push(IssuerList { issuer: issuer.title(), list }),
                 Standing::Revoked(revocation) => {
                     let serial = data_encoding::HEXLOWER.encode(&certificate.serial);
                     let claim = format!("{}, serial number {serial}", certificate.title());

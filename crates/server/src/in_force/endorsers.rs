@@ -1,13 +1,15 @@
 //! The endorsers in force: the trust anchors and revocation lists that the configuration names, read again when a file
 //! changes.
 //!
-//! What cannot be read stops the server from starting. Later it changes nothing: what was in force stays, and the log
-//! says what is wrong, so that a half-written file neither admits nor refuses anybody.
+//! What cannot be read stops the server from starting. Later it changes nothing: what was in force stays, so that a
+//! half-written file neither admits nor refuses anybody. It is tried again and again, with the log and a metric saying what
+//! is wrong, and meanwhile the lists in force grow old: what that means for whom is a policy's to say
+//! (`endorsement.crl_required`).
 
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use assay_evidence::Failure;
@@ -31,10 +33,34 @@ pub(crate) struct EndorsersInForce {
     ek_anchors: Vec<PathBuf>,
     idevid_anchors: Vec<PathBuf>,
     lists: Vec<PathBuf>,
-    /// The files as they were when they were last looked at, whatever came of it; `None` before. Held while they are
-    /// read.
-    seen: Mutex<Option<Vec<Seen>>>,
+    /// Held while files are read.
+    reading: Mutex<Reading>,
     current: watch::Sender<Endorsing>,
+}
+
+/// How far reading has come.
+#[derive(Debug, Default)]
+struct Reading {
+    /// The files as they were when they were last looked at, whatever came of it; `None` before, and where that failed.
+    seen: Option<Vec<Seen>>,
+    failing: Option<Failing>,
+}
+
+/// They could not be read.
+#[derive(Clone, Copy, Debug)]
+struct Failing {
+    since: UnixTime,
+    attempts: u32,
+    retry_at: UnixTime,
+}
+
+/// A revocation list in force, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ListInForce {
+    /// Whose it says it is.
+    pub issuer: String,
+    /// When a newer one was promised.
+    pub next_update: UnixTime,
 }
 
 /// Who may vouch for what.
@@ -44,6 +70,8 @@ pub(crate) struct Endorsing {
     pub eks: Endorsers,
     /// For IDevIDs and IAKs.
     pub identities: Endorsers,
+    /// What there is of revocation lists.
+    pub lists: Arc<[ListInForce]>,
     /// The files they were read from, as evidence is kept with.
     pub kept: Bytes,
     /// Counts how often they changed.
@@ -60,15 +88,15 @@ struct Seen {
 
 impl EndorsersInForce {
     /// Reads everything that the configuration names.
-    pub(crate) fn open(config: &Config) -> Result<EndorsersInForce, EndorsersError> {
+    pub(crate) fn open(config: &Config, now: UnixTime) -> Result<EndorsersInForce, EndorsersError> {
         let in_force = EndorsersInForce {
             ek_anchors: config.ek_anchors.clone(),
             idevid_anchors: config.idevid_anchors.clone(),
             lists: config.ek_crls.clone(),
-            seen: Mutex::default(),
+            reading: Mutex::default(),
             current: watch::Sender::new(Endorsing::default()),
         };
-        in_force.read_again()?;
+        in_force.read_again(now)?;
         Ok(in_force)
     }
 
@@ -82,37 +110,86 @@ impl EndorsersInForce {
         self.current.subscribe()
     }
 
-    /// Reads the files if one of them is new, gone or another than before; whether that changed anything.
-    pub(crate) fn read_again(&self) -> Result<bool, EndorsersError> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let [eks, identities, lists] =
-            [&self.ek_anchors, &self.idevid_anchors, &self.lists].map(|paths| files(paths));
-        let (eks, identities, lists) = (eks?, identities?, lists?);
-        let found = [eks.as_slice(), &identities, &lists].concat();
-        if seen.as_ref() == Some(&found) {
+    /// Since when the files cannot be read, if they cannot.
+    pub(crate) fn failing_since(&self) -> Option<UnixTime> {
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner).failing.map(|failing| failing.since)
+    }
+
+    /// Reads the files if one of them is new, gone or another than before, and after a failure again when it is time;
+    /// whether that changed anything.
+    pub(crate) fn read_again(&self, now: UnixTime) -> Result<bool, EndorsersError> {
+        let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = self.files();
+        let seen = found.as_ref().ok().map(Found::all);
+        let is_due = reading.failing.is_some_and(|failing| failing.retry_at <= now);
+        // A folder that cannot be listed has nothing to compare.
+        let is_new = if seen.is_some() { reading.seen != seen } else { reading.failing.is_none() };
+        if !is_new && !is_due {
             return Ok(false);
         }
-        *seen = Some(found);
+        reading.seen = seen;
+        match found.and_then(Found::read) {
+            Ok(new) => {
+                if let Some(failing) = reading.failing.take() {
+                    tracing::info!(since = %failing.since, "trust anchors and revocation lists can be read again");
+                }
+                self.current.send_modify(|current| {
+                    *current = Endorsing { version: current.version.saturating_add(1), ..new };
+                });
+                Ok(true)
+            }
+            Err(error) => {
+                reading.failing = Some(Failing::again(reading.failing, now));
+                Err(error)
+            }
+        }
+    }
+
+    fn files(&self) -> Result<Found, EndorsersError> {
+        let [eks, identities, lists] =
+            [&self.ek_anchors, &self.idevid_anchors, &self.lists].map(|paths| files(paths));
+        Ok(Found { eks: eks?, identities: identities?, lists: lists? })
+    }
+}
+
+impl Failing {
+    /// After one more failure: soon at first, and never at rest.
+    fn again(before: Option<Failing>, now: UnixTime) -> Failing {
+        let attempts = before.map_or(0, |failing| failing.attempts.saturating_add(1));
+        let wait = 1_u64.checked_shl(attempts).unwrap_or(RETRY_SECONDS_MAX).min(RETRY_SECONDS_MAX);
+        Failing { since: before.map_or(now, |failing| failing.since), attempts, retry_at: now.plus(wait) }
+    }
+}
+
+/// The files that the configuration names.
+struct Found {
+    eks: Vec<Seen>,
+    identities: Vec<Seen>,
+    lists: Vec<Seen>,
+}
+
+impl Found {
+    fn all(&self) -> Vec<Seen> {
+        [self.eks.as_slice(), &self.identities, &self.lists].concat()
+    }
+
+    fn read(self) -> Result<Endorsing, EndorsersError> {
         let contents = |files: &[Seen]| -> Result<Vec<Vec<u8>>, EndorsersError> {
             files.iter().map(|Seen { path, .. }| read(path)).collect()
         };
         let files = EndorserFiles {
-            ek_anchors: contents(&eks)?,
-            idevid_anchors: contents(&identities)?,
-            lists: contents(&lists)?,
+            ek_anchors: contents(&self.eks)?,
+            idevid_anchors: contents(&self.identities)?,
+            lists: contents(&self.lists)?,
         };
-        let ek_anchors = parse_anchors(&files.ek_anchors, &eks)?;
-        let idevid_anchors = parse_anchors(&files.idevid_anchors, &identities)?;
-        let lists = parse_lists(&files.lists, &lists)?;
+        let ek_anchors = parse_anchors(&files.ek_anchors, &self.eks)?;
+        let idevid_anchors = parse_anchors(&files.idevid_anchors, &self.identities)?;
+        let lists = parse_lists(&files.lists, &self.lists)?;
         for list in &lists {
             let (issuer, next_update) = (list.issuer(), list.next_update());
             tracing::info!(issuer, revoked = list.revoked_count(), %next_update, "revocation list in force");
         }
-        let new = Endorsing::new(ek_anchors, idevid_anchors, lists, &files);
-        self.current.send_modify(|current| {
-            *current = Endorsing { version: current.version.saturating_add(1), ..new };
-        });
-        Ok(true)
+        Ok(Endorsing::new(ek_anchors, idevid_anchors, lists, &files))
     }
 }
 
@@ -123,8 +200,13 @@ impl Endorsing {
         lists: Vec<RevocationList>,
         files: &EndorserFiles,
     ) -> Endorsing {
+        let in_force = lists
+            .iter()
+            .map(|list| ListInForce { issuer: list.issuer().to_owned(), next_update: list.next_update() });
+        let in_force = in_force.collect();
         let eks = Endorsers::new(ek_anchors, lists);
         Endorsing {
+            lists: in_force,
             identities: eks.with_anchors(idevid_anchors),
             eks,
             kept: write_endorsers(files).into(),
@@ -239,6 +321,9 @@ fn read(path: &Path) -> Result<Vec<u8>, EndorsersError> {
     Ok(bytes)
 }
 
+/// Between two attempts to read what could not be read.
+const RETRY_SECONDS_MAX: u64 = 60;
+
 /// Why endorsers could not be read.
 #[derive(Debug, Error)]
 pub enum EndorsersError {
@@ -274,6 +359,8 @@ mod tests {
 
     use super::*;
 
+    const NOW: UnixTime = UnixTime(1_800_000_000);
+
     #[test]
     fn files_are_read_again_when_they_change_and_only_then() {
         let (folder, maker) = (tempfile::tempdir().unwrap(), EkMaker::new().unwrap());
@@ -282,27 +369,54 @@ mod tests {
         let config =
             Config { ek_anchors: vec![root.clone()], ek_crls: vec![list.clone()], ..Config::default() };
         // Without a list that is named: it may be the one that revokes everything.
-        let missing = EndorsersInForce::open(&config);
+        let missing = EndorsersInForce::open(&config, NOW);
         assert!(matches!(missing, Err(EndorsersError::File { path, .. }) if path == list));
         std::fs::write(&list, maker.revoke(&[]).unwrap()).unwrap();
-        let in_force = EndorsersInForce::open(&config).unwrap();
+        let in_force = EndorsersInForce::open(&config, NOW).unwrap();
         let mut changes = in_force.watch();
-        assert!(!in_force.read_again().unwrap() && !changes.has_changed().unwrap());
+        assert!(!in_force.read_again(NOW).unwrap() && !changes.has_changed().unwrap());
         std::fs::write(&list, maker.revoke(&[&[7; 9]]).unwrap()).unwrap();
-        assert!(in_force.read_again().unwrap() && changes.has_changed().unwrap());
+        assert!(in_force.read_again(NOW).unwrap() && changes.has_changed().unwrap());
         changes.mark_unchanged();
-        // Gone, said once, and nothing is forgotten.
+        // Gone, said once at a time, and nothing is forgotten.
         std::fs::remove_file(&root).unwrap();
-        assert!(matches!(in_force.read_again(), Err(EndorsersError::File { path, .. }) if path == root));
-        assert!(!in_force.read_again().unwrap() && !changes.has_changed().unwrap());
+        assert!(matches!(in_force.read_again(NOW), Err(EndorsersError::File { path, .. }) if path == root));
+        assert!(!in_force.read_again(NOW).unwrap() && !changes.has_changed().unwrap());
         assert!(!in_force.current().eks.is_empty());
     }
 
     #[test]
+    fn finding_14_what_cannot_be_read_is_tried_again_ever_more_slowly_and_heals_by_itself() {
+        let (folder, maker) = (tempfile::tempdir().unwrap(), EkMaker::new().unwrap());
+        let (lists, list) = (folder.path().join("lists"), folder.path().join("lists/maker.crl"));
+        std::fs::create_dir(&lists).unwrap();
+        std::fs::write(&list, maker.revoke(&[]).unwrap()).unwrap();
+        let config = Config { ek_crls: vec![lists.clone()], ..Config::default() };
+        let in_force = EndorsersInForce::open(&config, NOW).unwrap();
+        assert_eq!((in_force.failing_since(), in_force.current().lists.len()), (None, 1));
+        // A link to nowhere: what is seen of it stays the same, so that only trying again can show that it is good.
+        std::os::unix::fs::symlink(folder.path().join("elsewhere"), folder.path().join("link.crl")).unwrap();
+        let config = Config { ek_crls: vec![lists, folder.path().join("link.crl")], ..config };
+        let in_force = EndorsersInForce { lists: config.ek_crls, ..in_force };
+        let mut attempts = Vec::new();
+        for second in 0..200 {
+            match in_force.read_again(NOW.plus(second)) {
+                Ok(changed) => assert!(!changed),
+                Err(_) => attempts.push(second),
+            }
+        }
+        assert_eq!(attempts, [0, 1, 3, 7, 15, 31, 63, 123, 183]);
+        assert_eq!((in_force.failing_since(), in_force.current().lists.len()), (Some(NOW), 1));
+        std::fs::write(folder.path().join("elsewhere"), maker.revoke(&[&[7]]).unwrap()).unwrap();
+        assert!(in_force.read_again(NOW.plus(200)).unwrap());
+        assert_eq!((in_force.failing_since(), in_force.current().lists.len()), (None, 2));
+    }
+
+    #[test]
     fn nothing_to_read_never_changes() {
-        let in_force = EndorsersInForce::open(&Config::default()).unwrap();
+        let in_force = EndorsersInForce::open(&Config::default(), NOW).unwrap();
         assert!(in_force.current().eks.is_empty());
-        assert!(!in_force.read_again().unwrap() && !in_force.watch().has_changed().unwrap());
+        assert!(!in_force.read_again(NOW).unwrap() && !in_force.watch().has_changed().unwrap());
     }
 
     #[test]
@@ -321,9 +435,9 @@ mod tests {
             ..DeviceIdentity::default()
         };
         for (config, revoked) in [(config, false), (revoking, true)] {
-            let current = EndorsersInForce::open(&config).unwrap().current();
+            let current = EndorsersInForce::open(&config, NOW).unwrap().current();
             let again = Endorsing::of_kept(&current.kept).unwrap();
-            let by = |endorsing: &Endorsing| endorsing.endorsement(&shown, UnixTime(1_800_000_000)).unwrap();
+            let by = |endorsing: &Endorsing| endorsing.endorsement(&shown, NOW).unwrap();
             assert_eq!(by(&again), by(&current));
             assert_eq!(by(&again).is_revoked(), revoked);
         }

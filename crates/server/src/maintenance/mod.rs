@@ -10,7 +10,7 @@ use assay_evidence::time::UnixTime;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::clock;
-use crate::in_force::endorsers::EndorsersError;
+use crate::in_force::endorsers::{EndorsersError, ListInForce};
 use crate::keys::{KeysError, ServerCertificate};
 use crate::outcome::{chain, fault};
 use crate::parts::Server;
@@ -35,6 +35,7 @@ async fn turns(server: &Arc<Server>) {
         certificate: now.plus(server.config.server_svid_ttl_seconds / 2),
         pruning: now.plus(PRUNE_EVERY_SECONDS),
         storage: now,
+        reminder: now,
     };
     loop {
         tokio::select! {
@@ -42,10 +43,15 @@ async fn turns(server: &Arc<Server>) {
             _ = shutdown.changed() => return,
         }
         let now = clock::now();
-        report("trust anchors and revocation lists", read_endorsers(server).await);
+        report("trust anchors and revocation lists", read_endorsers(server, now).await);
+        measure_endorsers(server, now);
         if now >= due.storage {
             due.storage = now.plus(STORAGE_EVERY_SECONDS);
             report("storage", measure(server).await);
+        }
+        if now >= due.reminder {
+            due.reminder = now.plus(REMIND_EVERY_SECONDS);
+            remind(server, now);
         }
         if now >= due.crl {
             due.crl = now.plus(retry_or(
@@ -68,12 +74,13 @@ struct Due {
     certificate: UnixTime,
     pruning: UnixTime,
     storage: UnixTime,
+    reminder: UnixTime,
 }
 
 /// Looks whether a trust anchor or revocation list is another than before; attached streams hear of it.
-async fn read_endorsers(server: &Arc<Server>) -> Result<(), EndorsersError> {
+async fn read_endorsers(server: &Arc<Server>, now: UnixTime) -> Result<(), EndorsersError> {
     let endorsers = server.endorsers.clone();
-    match aside(move || endorsers.read_again()).await {
+    match aside(move || endorsers.read_again(now)).await {
         Ok(outcome) => outcome.map(|_| ()),
         Err(panicked) => {
             fault("panic", &panicked);
@@ -88,6 +95,25 @@ async fn measure(server: &Server) -> Result<(), StoreError> {
     let bytes = aside(move || std::fs::metadata(file).map_or(0, |file| file.len())).await.unwrap_or(0);
     server.metrics.stored(&server.store.storage().await?, bytes, server.revocations.bytes());
     Ok(())
+}
+
+/// Shows which makers' lists grow old, and whether they can be read at all.
+fn measure_endorsers(server: &Server, now: UnixTime) {
+    let failing = server.endorsers.failing_since().map(|since| now.0.saturating_sub(since.0));
+    server.metrics.endorsers(failing.unwrap_or(0), &server.endorsers.current().lists);
+}
+
+/// Says again what an operator has to do something about, for as long as nobody did.
+fn remind(server: &Server, now: UnixTime) {
+    for ListInForce { issuer, next_update } in server.endorsers.current().lists.iter() {
+        if *next_update < now {
+            tracing::error!(
+                issuer,
+                %next_update,
+                "the revocation list of a maker of TPMs is past its time: fetch its newest into ek_crls"
+            );
+        }
+    }
 }
 
 async fn renew_certificate(server: &Server, now: UnixTime) -> UnixTime {
@@ -150,5 +176,6 @@ const TICK: Duration = Duration::from_secs(1);
 const RETRY_SECONDS: u64 = 5;
 const PRUNE_EVERY_SECONDS: u64 = 600;
 const STORAGE_EVERY_SECONDS: u64 = 15;
+const REMIND_EVERY_SECONDS: u64 = 3600;
 /// So that an operator can look at what was.
 const ENDED_SVIDS_KEPT_SECONDS: u64 = 7 * 24 * 3600;

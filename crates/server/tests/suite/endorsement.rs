@@ -243,3 +243,53 @@ async fn certificates_without_end_are_not_kept() {
 
 /// Longer than any of this takes, so that a test that fails ends.
 const WITHIN: Duration = Duration::from_secs(10);
+
+#[tokio::test]
+async fn finding_14_a_device_whose_makers_required_list_is_bad_falls_and_comes_back_when_it_is_good() {
+    let lists = tempfile::tempdir().unwrap();
+    let file = lists.path().join("maker.crl");
+    let fixture = Fixture::with(|config| config.ek_crls = vec![lists.path().to_owned()]).await;
+    let edge = fixture.edge().await;
+    let required = "[endorsement]\ncrl_required = [\"CN=Example TPM EK CA\"]\ncrl_grace_seconds = 0";
+    let mut device = fixture.known_device(&edge, "press-1", required).await;
+    // Without any list of the maker's nothing is granted, as nobody knows what it took back.
+    let mut stream = edge.attach(&device).await.unwrap();
+    assert_eq!(stream.attest(&mut device).await.unwrap().tier, "contraindicated");
+    assert_eq!(checks(&fixture, "press-1").await, ["endorsement-policy"]);
+    let trusted_by = async |list: &[u8], stream: &mut Attachment, device: &mut SoftwareDevice| {
+        std::fs::write(&file, list).unwrap();
+        // What was asked before it was read is judged without it.
+        let trusted = async { while stream.attest(device).await.unwrap().state != "trusted" {} };
+        timeout(WITHIN, trusted).await.unwrap();
+    };
+    // Each is taken up while the server runs and the device is attached.
+    let good = fixture.maker.revoke(&[&[7]]).unwrap();
+    trusted_by(&good, &mut stream, &mut device).await;
+    let stale = fixture.maker.stale_revocation_list(&[&[7]]).unwrap();
+    std::fs::write(&file, stale).unwrap();
+    assert!(withdrawn(&mut stream).await.contains("past its time and its grace"));
+    trusted_by(&good, &mut stream, &mut device).await;
+
+    // What cannot be read leaves the good one in force, is told in numbers, and heals without a restart.
+    std::fs::write(&file, &good[..good.len() / 2]).unwrap();
+    let failing = async || {
+        let metrics = fixture.call(hyper::Method::GET, "/metrics", &[], String::new()).await;
+        let text = String::from_utf8(metrics.body().to_vec()).unwrap();
+        let line = text.lines().find(|line| line.starts_with("assay_endorsers_failing_seconds ")).unwrap();
+        line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    let told = async {
+        while failing().await == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(60), told).await.unwrap();
+    assert_eq!(fixture.status("press-1").await["status"], "trusted");
+    std::fs::write(&file, &good).unwrap();
+    let healed = async {
+        while failing().await != 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(60), healed).await.unwrap();
+}

@@ -1,6 +1,7 @@
 //! Who vouches for the TPM.
 
-use assay_evidence::tpm::ek_certificate::{EkCertificate, RevocationDoubt};
+use assay_evidence::time::UnixTime;
+use assay_evidence::tpm::ek_certificate::{EkCertificate, IssuerList, ListStanding};
 use assay_evidence::tpm::endorsement::Endorsement;
 use assay_evidence::verify::Claims;
 use assay_evidence::{Check, Failure};
@@ -43,6 +44,7 @@ pub(super) fn judge(
     policy: &CompiledPolicy,
     endorsement: Option<&Endorsement>,
     claims: Option<&Claims>,
+    at: UnixTime,
     findings: &mut Vec<Finding>,
 ) {
     let certificate = endorsement.and_then(Endorsement::certificate);
@@ -55,9 +57,9 @@ pub(super) fn judge(
     }
     if let Some(certificate) = certificate {
         judge_manufacturer(policy, certificate, findings);
-        judge_revocation(policy, certificate.revocation_doubts(), findings);
+        judge_revocation(policy, certificate.revocation_lists(), at, findings);
     }
-    judge_identity(policy, endorsement, findings);
+    judge_identity(policy, endorsement, at, findings);
     if let (Some(least), Some(claims)) = (rule.firmware_version_min, claims) {
         let found = FirmwareVersion(claims.firmware_version());
         judge_firmware(policy, manufacturer.unwrap_or_default(), least, found, findings);
@@ -125,9 +127,14 @@ fn judge_manufacturer(policy: &CompiledPolicy, certificate: &EkCertificate, find
 }
 
 /// An identity that was shown has to hold, asked for or not: enrollment took it up as good.
-fn judge_identity(policy: &CompiledPolicy, endorsement: Option<&Endorsement>, findings: &mut Vec<Finding>) {
+fn judge_identity(
+    policy: &CompiledPolicy,
+    endorsement: Option<&Endorsement>,
+    at: UnixTime,
+    findings: &mut Vec<Finding>,
+) {
     if let Some(identity) = endorsement.and_then(Endorsement::identity) {
-        judge_revocation(policy, identity.revocation_doubts(), findings);
+        judge_revocation(policy, identity.revocation_lists(), at, findings);
         return;
     }
     let failures = endorsement.map_or(&[][..], Endorsement::identity_failures);
@@ -147,20 +154,20 @@ fn judge_identity(policy: &CompiledPolicy, endorsement: Option<&Endorsement>, fi
     }
 }
 
-fn judge_revocation(policy: &CompiledPolicy, doubts: &[RevocationDoubt], findings: &mut Vec<Finding>) {
-    let Some(tier) = policy.endorsement.stale_crl.tier() else { return };
-    for doubt in doubts {
-        let (issuer, found, what) = match doubt {
-            RevocationDoubt::Stale { issuer, next_update } => {
-                (issuer, format!("one that ended {next_update}"), "is past its time")
-            }
-            RevocationDoubt::NotSigned { issuer } => {
-                (issuer, "one that it did not sign".to_owned(), "is not signed by it")
-            }
-        };
+/// What authorities took back is known only as far as their lists go. One that the policy names has to have a list that it
+/// signed, and that did not end longer ago than the policy bears; of others a bad list is weighed, and none is missed.
+fn judge_revocation(
+    policy: &CompiledPolicy,
+    lists: &[IssuerList],
+    at: UnixTime,
+    findings: &mut Vec<Finding>,
+) {
+    for IssuerList { issuer, list } in lists {
+        let Some((tier, found, what)) = weigh(&policy.endorsement, issuer, *list, at) else { continue };
         let message = format!(
             "The revocation list of {issuer} {what}, so that a certificate revoked lately may pass: fetch the \
-             authority's newest list into ek_crls. Policy {} weighs this by endorsement.stale_crl.",
+             authority's newest list into ek_crls. Policy {} weighs this by endorsement.stale_crl, and for the \
+             authorities of endorsement.crl_required refuses it.",
             policy.citation()
         );
         let finding = Finding {
@@ -176,6 +183,42 @@ fn judge_revocation(policy: &CompiledPolicy, doubts: &[RevocationDoubt], finding
             findings.push(finding);
         }
     }
+}
+
+/// What it weighs, what was found and what is wrong with it; `None`: nothing is.
+fn weigh(
+    section: &EndorsementSection,
+    issuer: &str,
+    list: ListStanding,
+    at: UnixTime,
+) -> Option<(Tier, String, String)> {
+    let required = section.requires_list_of(issuer);
+    let other = section.stale_crl.tier();
+    let (tier, found, what) = match list {
+        ListStanding::Missing if required => {
+            (Some(Tier::Contraindicated), "none".to_owned(), "is not there".to_owned())
+        }
+        ListStanding::Missing => return None,
+        ListStanding::NotSigned => {
+            let tier = if required { Some(Tier::Contraindicated) } else { other };
+            (tier, "one that it did not sign".to_owned(), "is not signed by it".to_owned())
+        }
+        ListStanding::Until(next_update) if at <= next_update => return None,
+        ListStanding::Until(next_update) => {
+            let grace_until = next_update.plus(section.crl_grace_seconds);
+            let (tier, what) = match (required, at > grace_until) {
+                (true, true) => (Some(Tier::Contraindicated), "is past its time and its grace".to_owned()),
+                // That the grace runs is never left unsaid.
+                (true, false) => (
+                    other.or(Some(Tier::Affirming)),
+                    format!("is past its time, and from {grace_until} on its devices are refused"),
+                ),
+                (false, _) => (other, "is past its time".to_owned()),
+            };
+            (tier, format!("one that ended {next_update}"), what)
+        }
+    };
+    tier.map(|tier| (tier, found, what))
 }
 
 fn judge_firmware(

@@ -128,7 +128,7 @@ pub fn appraise(
 ) -> AttestationResult {
     let Some(policy) = policy else { return unjudged(claims, at) };
     let mut findings = Vec::new();
-    endorsement::judge(policy, endorsement, Some(claims), &mut findings);
+    endorsement::judge(policy, endorsement, Some(claims), at, &mut findings);
     clock::judge(policy, claims, &mut findings);
     findings.append(&mut judge_boots(policy, claims));
     let good_ima_entries = files::judge(policy, claims, &mut findings);
@@ -249,7 +249,7 @@ pub fn reappraise_endorsement(
     at: UnixTime,
 ) -> Option<AttestationResult> {
     let mut findings = Vec::new();
-    endorsement::judge(policy, Some(endorsement), None, &mut findings);
+    endorsement::judge(policy, Some(endorsement), None, at, &mut findings);
     findings.retain(|finding| finding.tier == Tier::Contraindicated);
     let judged = Judged { hardware: true, ..Judged::default() };
     (!findings.is_empty()).then(|| AttestationResult {

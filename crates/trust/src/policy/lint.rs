@@ -82,6 +82,10 @@ mod tests {
             },
             PolicyError::EmptyList { field: "endorsement.vendor.\"id:49465800\"".into() },
         );
+        check(
+            |policy| policy.endorsement.crl_grace_seconds = 1 << 40,
+            PolicyError::CrlGrace { seconds: 1 << 40, max: 365 * 24 * 3600 },
+        );
         check(|policy| policy.version = 0, PolicyError::Version { version: 0 });
         check(|policy| policy.ima = None, PolicyError::MeasuresNothing);
         check(

@@ -142,6 +142,7 @@ impl From<&PolicyError> for Remark {
             | PolicyError::RegoAmbiguous { index, .. }
             | PolicyError::RegoBuiltin { index, .. } => Field::of(["rego", "modules"]).at(*index),
             PolicyError::RegoUnsupported => Field::of(["rego"]),
+            PolicyError::CrlGrace { .. } => Field::of(["endorsement", "crl_grace_seconds"]),
             PolicyError::EvidenceAge { field, .. } => Field::of(["freshness", field]),
         };
         // The place of an error of the text is in its words already.

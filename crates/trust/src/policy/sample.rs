@@ -34,14 +34,19 @@ fn endorsements() -> impl Strategy<Value = EndorsementSection> {
         firmware_version_min: least.map(FirmwareVersion),
     });
     let vendor = proptest::collection::btree_map("id:4946580[0-2]", rule, 0..2);
-    (endorsement_kinds(), manufacturers, eks, weights(), demands(), vendor).prop_map(
-        |(required, manufacturers, eks, stale_crl, idevid, vendor)| EndorsementSection {
-            required,
-            manufacturers: manufacturers.into_iter().map(str::to_owned).collect(),
-            ek_sha256: eks.into_iter().map(ek).collect(),
-            stale_crl,
-            idevid,
-            vendor,
+    let lists = (vec(prop_oneof![Just("CN=A"), Just("*")], 0..2), 0u64..3);
+    (endorsement_kinds(), manufacturers, eks, weights(), demands(), vendor, lists).prop_map(
+        |(required, manufacturers, eks, stale_crl, idevid, vendor, (crl_required, crl_grace_seconds))| {
+            EndorsementSection {
+                required,
+                manufacturers: manufacturers.into_iter().map(str::to_owned).collect(),
+                ek_sha256: eks.into_iter().map(ek).collect(),
+                stale_crl,
+                crl_required: crl_required.into_iter().map(str::to_owned).collect(),
+                crl_grace_seconds,
+                idevid,
+                vendor,
+            }
         },
     )
 }

@@ -180,6 +180,14 @@ pub enum PolicyError {
         "rego: this program was built without Rego, and rules that are not judged would be no rules: leave the section out"
     )]
     RegoUnsupported,
+    /// A grace that is none.
+    #[error("endorsement.crl_grace_seconds: {seconds} is out of range: 0 to {max}")]
+    CrlGrace {
+        /// The value.
+        seconds: u64,
+        /// The largest.
+        max: u64,
+    },
     /// An evidence age that is nonsense.
     #[error("freshness.{field}: {seconds} is out of range: 1 to {max}")]
     EvidenceAge {

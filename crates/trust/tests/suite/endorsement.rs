@@ -1,6 +1,7 @@
 //! Who vouches for the TPM: each rule of a policy on each side of it.
 
 use assay_evidence::Check;
+use assay_evidence::time::UnixTime;
 use assay_evidence::tpm::ek_certificate::{Endorsers, TrustAnchor};
 use assay_evidence::tpm::endorsement::Endorsement;
 use assay_evidence::tpm::public_area::PublicArea;
@@ -48,7 +49,7 @@ impl Stage {
 
 /// A policy with this `[endorsement]`; `EK` stands for the hash of this one's key.
 fn policy(section: &str, endorsement: &Endorsement) -> CompiledPolicy {
-    let section = section.replace("EK", &format!("\"{}\"", endorsement.ek_sha256().to_hex()));
+    let section = section.replace("[EK]", &format!("[\"{}\"]", endorsement.ek_sha256().to_hex()));
     let text = learned().to_toml().replace("[endorsement]\n", "[was-endorsement]\n");
     let mut table: toml::Table = text.parse().unwrap();
     table.remove("was-endorsement");
@@ -144,6 +145,48 @@ fn an_old_revocation_list_is_weighed() {
     assert!(
         result("stale_crl = \"ignore\"", &endorsement).findings().iter().all(|other| other.claim != claim)
     );
+}
+
+#[test]
+fn finding_14_a_required_list_refuses_once_it_is_missing_bad_or_past_its_grace() {
+    const CA: &str = "CN=Example TPM EK CA";
+    let named = |more: &str| format!("crl_required = [\"{CA}\"]\n{more}");
+    let claim = format!("revocation list of {CA}");
+    let refused = [(Check::EndorsementPolicy, claim.as_str())];
+    let without = Stage::new().certified();
+    check(&named(""), &without, &refused);
+    check("crl_required = [\"CN=Another\"]", &without, &[]);
+    let current = Stage::with_list(|maker, _| maker.revoke(&[&[7]]).unwrap()).certified();
+    check(&named(""), &current, &[]);
+    // Every authority: the root has no list either.
+    let root = "revocation list of CN=Example TPM Root CA";
+    check("crl_required = [\"*\"]", &current, &[(Check::EndorsementPolicy, root)]);
+    let forged = Stage::with_list(|maker, _| {
+        let mut list = maker.revoke(&[&[0x55; 16]]).unwrap();
+        let at = list.windows(16).position(|window| window == [0x55; 16]).unwrap();
+        list[at] = 0x56;
+        list
+    });
+    check(&named(""), &forged.certified(), &refused);
+    check("", &forged.certified(), &[]);
+
+    // It ended at the start of 2021. Within the grace it is said, however little such lists weigh.
+    let stale = Stage::with_list(|maker, _| maker.stale_revocation_list(&[&[7]]).unwrap()).certified();
+    check(&named("stale_crl = \"ignore\""), &stale, &refused);
+    let ended = UnixTime::from_rfc3339("2021-01-01T00:00:00Z").unwrap();
+    for (grace, at, tier) in
+        [(60, 60, Tier::Affirming), (60, 61, Tier::Contraindicated), (0, 1, Tier::Contraindicated)]
+    {
+        let section = named(&format!("stale_crl = \"ignore\"\ncrl_grace_seconds = {grace}"));
+        let result = reappraise_endorsement(&policy(&section, &stale), &stale, ended.plus(at));
+        let found = result.map_or(Tier::Affirming, |result| result.tier());
+        assert_eq!(found, tier, "{grace} {at}");
+    }
+    let within = named("stale_crl = \"ignore\"\ncrl_grace_seconds = 31536000");
+    let said = appraise(&claims("sb-good-1"), Some(&policy(&within, &stale)), Some(&stale), ended.plus(1));
+    let finding = said.findings().iter().find(|finding| finding.claim == claim).unwrap();
+    assert_eq!(finding.tier, Tier::Affirming);
+    assert!(finding.message.contains("from 2022-01-01T00:00:00Z on"), "{finding:?}");
 }
 
 #[test]

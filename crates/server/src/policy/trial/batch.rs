@@ -175,10 +175,10 @@ impl Endorsed {
         last.insert(known).endorsement.clone()
     }
 
-    /// Whether it is the same at a later time: certificates expire, and revocation lists grow old.
+    /// Whether it is the same at a later time: certificates expire. That lists grow old is for the policy to see.
     fn holds_at(&self, at: UnixTime) -> bool {
         let until = self.endorsement.as_ref().and_then(|endorsement| endorsement.valid_until());
-        !self.by.eks.know_revocations() && until.is_some_and(|until| (self.at..=until).contains(&at))
+        until.is_some_and(|until| (self.at..=until).contains(&at))
     }
 }
 

@@ -29,6 +29,13 @@ pub struct EndorsementSection {
     /// What a revocation list weighs that is past its next update, or that its authority did not sign.
     #[serde(default = "report")]
     pub stale_crl: Weight,
+    /// Authorities whose revocation list there has to be, by their names as findings and certificates write them; `*` is
+    /// every authority above a device's keys. Without a list that such an authority signed its devices are refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub crl_required: Vec<String>,
+    /// Seconds past its next update for which a required list still does.
+    #[serde(default = "crl_grace", skip_serializing_if = "is_crl_grace")]
+    pub crl_grace_seconds: u64,
     /// Whether the device must have shown an IDevID and an IAK when it enrolled.
     #[serde(default = "optional")]
     pub idevid: Demand,
@@ -82,6 +89,8 @@ impl Default for EndorsementSection {
             manufacturers: Vec::new(),
             ek_sha256: Vec::new(),
             stale_crl: report(),
+            crl_required: Vec::new(),
+            crl_grace_seconds: CRL_GRACE_SECONDS,
             idevid: optional(),
             vendor: BTreeMap::new(),
         }
@@ -95,6 +104,11 @@ impl EndorsementSection {
             |(name, _): &(&String, _)| manufacturer.is_some_and(|found| name.eq_ignore_ascii_case(found));
         let rule = self.vendor.iter().find(named).map(|(_, rule)| rule.clone()).unwrap_or_default();
         VendorRule { required: Some(rule.required.unwrap_or(self.required)), ..rule }
+    }
+
+    /// Whether there has to be a revocation list of this authority.
+    pub(crate) fn requires_list_of(&self, issuer: &str) -> bool {
+        self.crl_required.iter().any(|required| required == ANY_AUTHORITY || required == issuer)
     }
 
     /// Whether the operator vouches for this EK.
@@ -187,8 +201,23 @@ impl Section for EndorsementSection {
     }
 
     fn lint(&self, errors: &mut Vec<PolicyError>) {
-        let EndorsementSection { required, manufacturers: _, ek_sha256, stale_crl: _, idevid: _, vendor } =
-            self;
+        let EndorsementSection {
+            required,
+            manufacturers: _,
+            ek_sha256,
+            stale_crl: _,
+            crl_required,
+            crl_grace_seconds,
+            idevid: _,
+            vendor,
+        } = self;
+        if *crl_grace_seconds > CRL_GRACE_MAX_SECONDS {
+            errors.push(PolicyError::CrlGrace { seconds: *crl_grace_seconds, max: CRL_GRACE_MAX_SECONDS });
+        }
+        if crl_required.len() > CRL_REQUIRED_MAX {
+            let (field, count) = ("endorsement.crl_required", crl_required.len());
+            errors.push(PolicyError::TooMany { field, count, max: CRL_REQUIRED_MAX });
+        }
         let only_list = matches!(required, EndorsementKind::Allowlist | EndorsementKind::Both);
         if only_list && ek_sha256.is_empty() {
             errors.push(PolicyError::EmptyList { field: "endorsement.ek_sha256".to_owned() });
@@ -212,8 +241,24 @@ impl Section for EndorsementSection {
     }
 
     fn review(&self, _pcr: &PcrSection, notes: &mut Notes<'_>) {
-        let EndorsementSection { required, manufacturers, ek_sha256, stale_crl, idevid: _, vendor } = self;
+        let EndorsementSection {
+            required,
+            manufacturers,
+            ek_sha256,
+            stale_crl,
+            crl_required,
+            crl_grace_seconds,
+            idevid: _,
+            vendor,
+        } = self;
         notes.repeated(Field::of(["endorsement", "manufacturers"]), manufacturers);
+        notes.repeated(Field::of(["endorsement", "crl_required"]), crl_required);
+        if *crl_grace_seconds != CRL_GRACE_SECONDS && crl_required.is_empty() {
+            notes.warn(
+                Field::of(["endorsement", "crl_grace_seconds"]),
+                "nobody's list is required: name authorities in endorsement.crl_required",
+            );
+        }
         let list = Field::of(["endorsement", "ek_sha256"]);
         notes.repeated(list.clone(), ek_sha256);
         if !ek_sha256.is_empty() && !self.uses_list() {
@@ -252,9 +297,18 @@ impl Section for EndorsementSection {
     }
 
     fn demands(&self, manufacturers: &[&str]) -> Vec<Demanded> {
-        let EndorsementSection { required, manufacturers: _, ek_sha256: _, stale_crl, idevid, vendor: _ } =
-            self;
+        let EndorsementSection {
+            required,
+            manufacturers: _,
+            ek_sha256: _,
+            stale_crl,
+            crl_required: _,
+            crl_grace_seconds: grace,
+            idevid,
+            vendor: _,
+        } = self;
         let mut demands = vec![
+            Demanded::least(Field::of(["endorsement", "crl_grace_seconds"]), *grace, u64::MAX - grace),
             required.demanded(Field::of(["endorsement", "required"])),
             Demanded::ranked(["endorsement", "stale_crl"], *stale_crl),
             Demanded::ranked(["endorsement", "idevid"], *idevid),
@@ -270,12 +324,21 @@ impl Section for EndorsementSection {
     }
 
     fn lists(&self) -> Lists {
-        let EndorsementSection { required: _, manufacturers, ek_sha256, stale_crl: _, idevid: _, vendor: _ } =
-            self;
+        let EndorsementSection {
+            required: _,
+            manufacturers,
+            ek_sha256,
+            stale_crl: _,
+            crl_required,
+            crl_grace_seconds: _,
+            idevid: _,
+            vendor: _,
+        } = self;
         let mut lists = Lists::default();
         let named = Some(manufacturers).filter(|list| !list.is_empty()).map(texts);
         lists.restricts(Field::of(["endorsement", "manufacturers"]), named);
         lists.accepts(Field::of(["endorsement", "ek_sha256"]), ek_sha256);
+        lists.demands(Field::of(["endorsement", "crl_required"]), crl_required);
         lists
     }
 }
@@ -313,8 +376,19 @@ impl Join for EndorsementSection {
             };
             self.vendor.insert(name, rule);
         }
-        let EndorsementSection { required, manufacturers, ek_sha256, stale_crl, idevid, vendor: _ } = self;
+        let EndorsementSection {
+            required,
+            manufacturers,
+            ek_sha256,
+            stale_crl,
+            crl_required,
+            crl_grace_seconds,
+            idevid,
+            vendor: _,
+        } = self;
         *required = required.and(other.required);
+        crl_required.extend_from_slice(&other.crl_required);
+        *crl_grace_seconds = (*crl_grace_seconds).min(other.crl_grace_seconds);
         stale_crl.tighten(other.stale_crl);
         idevid.tighten(other.idevid);
         manufacturers.extend_from_slice(&other.manufacturers);
@@ -322,8 +396,17 @@ impl Join for EndorsementSection {
     }
 
     fn sort(&mut self) {
-        let EndorsementSection { required: _, manufacturers, ek_sha256, stale_crl: _, idevid: _, vendor: _ } =
-            self;
+        let EndorsementSection {
+            required: _,
+            manufacturers,
+            ek_sha256,
+            stale_crl: _,
+            crl_required,
+            crl_grace_seconds: _,
+            idevid: _,
+            vendor: _,
+        } = self;
+        sorted(crl_required);
         sorted(manufacturers);
         sorted(ek_sha256);
     }
@@ -333,6 +416,14 @@ impl Join for EndorsementSection {
 /// said with every result, and a stricter policy may refuse.
 fn report() -> Weight {
     Weight::Report
+}
+
+fn crl_grace() -> u64 {
+    CRL_GRACE_SECONDS
+}
+
+fn is_crl_grace(seconds: &u64) -> bool {
+    *seconds == CRL_GRACE_SECONDS
 }
 
 /// Most devices in the field have neither.
@@ -389,6 +480,14 @@ impl<'de> Deserialize<'de> for FirmwareVersion {
     }
 }
 
+/// In `crl_required`: whoever it is.
+const ANY_AUTHORITY: &str = "*";
+/// A list is fetched anew long before; three days outlast a weekend in which nobody looks.
+const CRL_GRACE_SECONDS: u64 = 3 * 24 * 3600;
+/// A year: longer is no grace but another way not to require a list.
+const CRL_GRACE_MAX_SECONDS: u64 = 365 * 24 * 3600;
+/// More authorities than all makers of TPMs have.
+const CRL_REQUIRED_MAX: usize = 1000;
 /// A version with fewer would be read as a much lower one than was meant.
 const FIRMWARE_VERSION_DIGITS: usize = 16;
 /// As many devices as one server may have attached.
