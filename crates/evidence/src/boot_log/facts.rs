@@ -75,6 +75,8 @@ pub struct SecureBootVariables {
     pub db: Vec<Signature>,
     /// What is forbidden.
     pub dbx: Vec<Signature>,
+    /// The event that measured what is forbidden.
+    pub dbx_event: usize,
 }
 
 /// A text that a boot loader measured.
@@ -268,20 +270,28 @@ impl BootFacts {
                 digest,
                 remark: image_path(event.data()).unwrap_or_else(|| remark(event)),
             }),
-            (GRUB_COMMAND_PCR, Some(text)) => {
-                let text = String::from_utf8_lossy(text).into_owned();
-                self.loader_texts.push(LoaderText { event: event.number(), pcr, text });
-            }
-            // systemd-boot and systemd-stub measure the command line as UTF-16 with its NUL.
-            (CREDENTIALS_PCR, Some(text)) => {
-                let text = utf16(text).trim_end_matches('\0').to_owned();
-                self.loader_texts.push(LoaderText { event: event.number(), pcr, text });
-            }
+            (GRUB_COMMAND_PCR | CREDENTIALS_PCR, Some(data)) => match loader_text(pcr, data) {
+                Some(text) => self.loader_texts.push(LoaderText { event: event.number(), pcr, text }),
+                None => self.loaded.push(item()),
+            },
             (8 | 9 | 11 | 12 | 13, _) => self.loaded.push(item()),
             (14, _) => self.mok.push(item()),
             _ => {}
         }
     }
+}
+
+/// What GRUB measures as UTF-8, and systemd-boot and systemd-stub as UTF-16 with its NUL. A text that is neither could be
+/// shown in one way alone, and two that the kernel tells apart would be the same: it is none.
+fn loader_text(pcr: PcrIndex, data: &[u8]) -> Option<String> {
+    if pcr.get() == GRUB_COMMAND_PCR {
+        return String::from_utf8(data.to_vec()).ok();
+    }
+    let (units, rest) = data.as_chunks();
+    let text: String = char::decode_utf16(units.iter().map(|unit| u16::from_le_bytes(*unit)))
+        .collect::<Result<_, _>>()
+        .ok()?;
+    rest.is_empty().then(|| text.strip_suffix('\0').unwrap_or(&text).to_owned())
 }
 
 /// UTF-16 or ASCII text where that is what it is, else hex.

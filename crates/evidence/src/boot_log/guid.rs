@@ -16,6 +16,25 @@ impl Guid {
     /// SHIM_LOCK: the vendor of shim's variables.
     pub const SHIM_LOCK: Guid = Guid::new(0x605d_ab50, 0xe046, 0x4300, 0xabb6_3dd8_10dd_8b23);
 
+    /// EFI_CERT_X509_GUID: a certificate in a signature database.
+    pub const CERT_X509: Guid = Guid::new(0xa5c0_59a1, 0x94e4, 0x4aa7, 0x87b5_ab15_5c2b_f072);
+
+    /// Reads what [`Guid`] displays: five groups of hex digits in lower case.
+    pub fn from_text(text: &str) -> Option<Guid> {
+        let group = |digits: &str| u64::from_str_radix(digits, 16).ok();
+        let mut groups = text.split('-');
+        let mut next = || groups.next().and_then(group);
+        let (first, second, third, fourth, last) = (next()?, next()?, next()?, next()?, next()?);
+        let guid = Guid::new(
+            u32::try_from(first).ok()?,
+            u16::try_from(second).ok()?,
+            u16::try_from(third).ok()?,
+            u64::from(u16::try_from(fourth).ok()?) << 48 | last & 0xffff_ffff_ffff,
+        );
+        // Written as it is read: no signs, no lengths but these.
+        Some(guid).filter(|guid| guid.to_string() == text)
+    }
+
     pub(super) const fn new(first: u32, second: u16, third: u16, last: u64) -> Self {
         let value = (first as u128) << 96 | (second as u128) << 80 | (third as u128) << 64 | last as u128;
         let [a, b, c, d, e, f, g, h, rest @ ..] = value.to_be_bytes();
@@ -39,5 +58,24 @@ impl fmt::Display for Guid {
 impl fmt::Debug for Guid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guids_are_read_as_they_are_written() {
+        let check =
+            |text: &str, expected: Option<Guid>| assert_eq!(Guid::from_text(text), expected, "{text}");
+        for guid in [Guid::GLOBAL_VARIABLE, Guid::SHIM_LOCK, Guid::CERT_X509] {
+            check(&guid.to_string(), Some(guid));
+        }
+        check("605DAB50-e046-4300-abb6-3dd810dd8b23", None);
+        check("605dab50-e046-4300-abb6-13dd810dd8b23", None);
+        check("605dab50-e046-4300-abb6", None);
+        check("605dab50-e046-4300-abb6-3dd810dd8b23-1", None);
+        check("+05dab50-e046-4300-abb6-3dd810dd8b23", None);
     }
 }

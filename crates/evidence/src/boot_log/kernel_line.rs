@@ -73,6 +73,11 @@ pub fn loaded_line(text: &str) -> Option<&str> {
     load.or_else(|| text.starts_with(['/', '(']).then_some(text))
 }
 
+/// Whether a text of PCR 8 is a command that loads a kernel, and not the line that one was given.
+pub fn is_load_command(text: &str) -> bool {
+    loaded_line(text).is_some() && !text.starts_with(['/', '('])
+}
+
 /// GRUB's commands that load a kernel.
 const LOAD_COMMANDS: [&str; 3] = ["linux", "linuxefi", "linux16"];
 /// Where GRUB measures what it runs.

@@ -32,7 +32,7 @@ pub use self::facts::{
     Authority, BootFacts, Image, LoaderText, MeasuredItem, SecureBootVariables, Statement, facts,
 };
 pub use self::guid::Guid;
-pub use self::kernel_line::{KernelLine, loaded_line};
+pub use self::kernel_line::{KernelLine, is_load_command, loaded_line};
 pub use self::load_options::{LOAD_OPTIONS_REMARK, load_options};
 pub use self::meaning::summaries;
 pub use self::parse::{

@@ -29,7 +29,7 @@ pub(super) struct SecureBootRecord {
 /// Reads the events of PCR 7 by the digests of `bank`.
 pub(super) fn read<'a>(log: &BootLog<'a>, bank: HashAlgorithm) -> SecureBootRecord {
     let mut record = SecureBootRecord::default();
-    let mut configuration: Vec<Variable<'a>> = Vec::new();
+    let mut configuration: Vec<(usize, Variable<'a>)> = Vec::new();
     let (mut is_open, mut is_readable) = (true, true);
     let closes = separators(bank);
     for (event, pcr, digest) in super::facts::extends(log, bank) {
@@ -41,7 +41,7 @@ pub(super) fn read<'a>(log: &BootLog<'a>, bank: HashAlgorithm) -> SecureBootReco
             continue;
         }
         match meaning(event, bank) {
-            Meaning::Configuration(variable) if is_open => configuration.push(variable),
+            Meaning::Configuration(variable) if is_open => configuration.push((event.number(), variable)),
             Meaning::Configuration(variable) => record.remeasured.push(escaped(&variable.name).into_owned()),
             Meaning::Authority(variable) => record.add_authority(event.number(), &variable),
             Meaning::Statement(text) => record.statements.push(Statement { event: event.number(), text }),
@@ -53,7 +53,7 @@ pub(super) fn read<'a>(log: &BootLog<'a>, bank: HashAlgorithm) -> SecureBootReco
         }
     }
     for (vendor, name) in SETTINGS {
-        if configuration.iter().filter(|variable| variable.is(vendor, name)).count() > 1 {
+        if configuration.iter().filter(|(_, variable)| variable.is(vendor, name)).count() > 1 {
             record.remeasured.push(name.to_owned());
         }
     }
@@ -125,25 +125,27 @@ impl SecureBootRecord {
 }
 
 /// SecureBoot comes first, and of all that it stands on each is there exactly once.
-fn variables(configuration: &[Variable<'_>]) -> Option<SecureBootVariables> {
+fn variables(configuration: &[(usize, Variable<'_>)]) -> Option<SecureBootVariables> {
     let once = |vendor, name| {
-        let mut named = configuration.iter().filter(|variable| variable.is(vendor, name));
+        let mut named = configuration.iter().filter(|(_, variable)| variable.is(vendor, name));
         named.next().filter(|_| named.next().is_none())
     };
-    let database = |vendor, name| signature_lists(once(vendor, name)?.data).ok();
-    let secure_boot = once(Guid::GLOBAL_VARIABLE, "SecureBoot")?;
+    let database = |vendor, name| signature_lists(once(vendor, name)?.1.data).ok();
+    let (_, secure_boot) = once(Guid::GLOBAL_VARIABLE, "SecureBoot")?;
+    let (dbx_event, _) = once(Guid::IMAGE_SECURITY_DATABASE, "dbx")?;
     let is_enabled = match secure_boot.data {
         [1] => true,
         [0] | [] => false,
         _ => return None,
     };
-    configuration.first().filter(|first| *first == secure_boot)?;
+    configuration.first().filter(|(_, first)| first == secure_boot)?;
     Some(SecureBootVariables {
         is_enabled,
         pk: database(Guid::GLOBAL_VARIABLE, "PK")?,
         kek: database(Guid::GLOBAL_VARIABLE, "KEK")?,
         db: database(Guid::IMAGE_SECURITY_DATABASE, "db")?,
         dbx: database(Guid::IMAGE_SECURITY_DATABASE, "dbx")?,
+        dbx_event: *dbx_event,
     })
 }
 

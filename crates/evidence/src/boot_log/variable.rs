@@ -107,7 +107,7 @@ pub fn signature_lists(data: &[u8]) -> Result<Vec<Signature>, Truncated> {
 fn kind(signature_type: Guid, data: &[u8]) -> SignatureKind {
     let image = |algorithm| Digest::new(algorithm, data).map(SignatureKind::ImageDigest);
     let known = match signature_type {
-        EFI_CERT_X509 => Some(SignatureKind::certificate(data)),
+        Guid::CERT_X509 => Some(SignatureKind::certificate(data)),
         EFI_CERT_SHA1 => image(HashAlgorithm::Sha1),
         EFI_CERT_SHA256 => image(HashAlgorithm::Sha256),
         EFI_CERT_SHA384 => image(HashAlgorithm::Sha384),
@@ -126,7 +126,6 @@ pub(super) fn utf16(bytes: &[u8]) -> String {
     char::decode_utf16(units).map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
 }
 
-const EFI_CERT_X509: Guid = Guid::new(0xa5c0_59a1, 0x94e4, 0x4aa7, 0x87b5_ab15_5c2b_f072);
 const EFI_CERT_SHA1: Guid = Guid::new(0x826c_a512, 0xcf10, 0x4ac9, 0xb187_be01_4966_31bd);
 const EFI_CERT_SHA256: Guid = Guid::new(0xc1c4_1626, 0x504c, 0x4092, 0xaca9_41f9_3693_4328);
 const EFI_CERT_SHA384: Guid = Guid::new(0xff3e_5307, 0x9fd0, 0x48c9, 0x85f1_8ad5_6c70_1e01);

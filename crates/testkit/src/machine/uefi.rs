@@ -109,6 +109,8 @@ pub(crate) static DISTRIBUTION_CA: LazyLock<Vec<u8>> =
 
 /// Another vendor's CA, which firmware trusts as well: it signs what is not the distribution's.
 pub(crate) static OTHER_CA: LazyLock<Vec<u8>> = LazyLock::new(|| certificate("Example Other UEFI CA", 3));
+/// A certificate that the firmware no longer trusts.
+pub(crate) static REVOKED_CA: LazyLock<Vec<u8>> = LazyLock::new(|| certificate("Example Revoked CA", 4));
 /// A CA of whoever took the machine over.
 pub(crate) static INTRUDER_CA: LazyLock<Vec<u8>> = LazyLock::new(|| certificate("Example Intruder CA", 4));
 

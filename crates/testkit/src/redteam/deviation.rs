@@ -1,6 +1,6 @@
 //! What somebody really changed on a machine. The change is measured: honest hardware saw it before it could lie.
 
-use super::installation::{BootPath, Installation, program};
+use super::installation::{BootPath, GrubStep, Installation, program};
 use crate::Program;
 use crate::machine::uefi::{self, INTRUDER_CA, OTHER_CA};
 
@@ -25,6 +25,8 @@ pub enum Deviation {
     RevocationsReplaced,
     /// A revocation less.
     RevocationTakenOut,
+    /// A signer that was revoked is no longer.
+    RevokedSignerTakenOut,
     /// A boot loader by the same signer.
     BootLoader,
     /// A shim by another signer that the firmware trusts.
@@ -35,6 +37,8 @@ pub enum Deviation {
     ImageInserted,
     /// A kernel by the same signer, with a known hole.
     Kernel,
+    /// The same, read where a menu is usually read, and the good one afterwards for nothing.
+    KernelInMenusPlace,
     /// A kernel signed by the intruder, whose certificate is a machine-owner key.
     KernelOfMachineOwner,
     /// shim told to check nothing.
@@ -47,10 +51,16 @@ pub enum Deviation {
     CommandLineByOtherCommand,
     /// The allowed line loaded, and then the kernel's stub started with another one.
     Chainloaded,
+    /// The kernel started without a boot loader, with another line.
+    StartedDirectly,
+    /// A module of GRUB's, which does as if nothing had happened.
+    GrubModule,
     /// A table that GRUB hands to the kernel, which runs code in it.
     AcpiTable,
     /// Another initial ramdisk.
     Initrd,
+    /// The same, read where a menu is usually read, and the good one afterwards for nothing.
+    InitrdInMenusPlace,
     /// An add-on to the unified kernel, with a line of its own.
     Addon,
     /// A credential.
@@ -65,7 +75,7 @@ pub enum Deviation {
 
 impl Deviation {
     /// Every change.
-    pub const ALL: [Deviation; 27] = [
+    pub const ALL: [Deviation; 32] = [
         Deviation::FirmwareCode,
         Deviation::OptionRom,
         Deviation::FirmwareVersion,
@@ -75,19 +85,24 @@ impl Deviation {
         Deviation::TrustedKey,
         Deviation::RevocationsReplaced,
         Deviation::RevocationTakenOut,
+        Deviation::RevokedSignerTakenOut,
         Deviation::BootLoader,
         Deviation::ShimOfOtherSigner,
         Deviation::SbatLevel,
         Deviation::ImageInserted,
         Deviation::Kernel,
+        Deviation::KernelInMenusPlace,
         Deviation::KernelOfMachineOwner,
         Deviation::MokInsecure,
         Deviation::MokListed,
         Deviation::CommandLine,
         Deviation::CommandLineByOtherCommand,
         Deviation::Chainloaded,
+        Deviation::StartedDirectly,
+        Deviation::GrubModule,
         Deviation::AcpiTable,
         Deviation::Initrd,
+        Deviation::InitrdInMenusPlace,
         Deviation::Addon,
         Deviation::Credential,
         Deviation::Extension,
@@ -104,6 +119,7 @@ impl Deviation {
             | Deviation::PlatformKeys
             | Deviation::RevocationsReplaced
             | Deviation::RevocationTakenOut
+            | Deviation::RevokedSignerTakenOut
             | Deviation::ShimOfOtherSigner
             | Deviation::KernelOfMachineOwner
             | Deviation::MokInsecure => good.secure_boot,
@@ -111,7 +127,14 @@ impl Deviation {
                 matches!(good.path, BootPath::Grub206 | BootPath::Grub212 | BootPath::SystemdBoot)
             }
             Deviation::CommandLine => good.path != BootPath::UnifiedKernel,
-            Deviation::CommandLineByOtherCommand | Deviation::Chainloaded | Deviation::AcpiTable => is_grub,
+            Deviation::CommandLineByOtherCommand
+            | Deviation::Chainloaded
+            | Deviation::AcpiTable
+            | Deviation::KernelInMenusPlace
+            | Deviation::InitrdInMenusPlace => is_grub,
+            // Secure Boot has GRUB load none.
+            Deviation::GrubModule => is_grub && !good.secure_boot,
+            Deviation::StartedDirectly => is_grub || good.path == BootPath::SystemdBoot,
             Deviation::Addon | Deviation::Credential | Deviation::Extension => {
                 good.path == BootPath::UnifiedKernel
             }
@@ -126,8 +149,10 @@ impl Deviation {
             Deviation::FirmwareVersion
                 | Deviation::ProtectionOff
                 | Deviation::RevocationTakenOut
+                | Deviation::RevokedSignerTakenOut
                 | Deviation::MokListed
                 | Deviation::Initrd
+                | Deviation::InitrdInMenusPlace
                 | Deviation::Credential
                 | Deviation::Extension
                 | Deviation::UnknownProgram
@@ -152,6 +177,7 @@ impl Deviation {
                 machine.dbx.iter_mut().for_each(|image| image.insert_str(0, "not "));
             }
             Deviation::RevocationTakenOut => drop(machine.dbx.pop()),
+            Deviation::RevokedSignerTakenOut => machine.dbx_certificates.clear(),
             Deviation::BootLoader => machine.loader.extend_from_slice(b" with a hole"),
             Deviation::ShimOfOtherSigner => {
                 machine.shim.extend_from_slice(b" of another");
@@ -160,6 +186,12 @@ impl Deviation {
             Deviation::SbatLevel => machine.sbat_level = "sbat,1,2021030218\n".into(),
             Deviation::ImageInserted => machine.first_image = Some(program("a shell that may do anything")),
             Deviation::Kernel => machine.kernel.extend_from_slice(b" with a hole"),
+            Deviation::KernelInMenusPlace => {
+                let search =
+                    GrubStep::Search(format!("/vmlinuz-{}", machine.release), machine.kernel.clone());
+                machine.kernel.extend_from_slice(b" with a hole");
+                machine.grub = vec![MENU, GrubStep::Kernel, search.clone(), search, GrubStep::Ramdisk];
+            }
             Deviation::KernelOfMachineOwner => {
                 machine.kernel.extend_from_slice(b" of the intruder");
                 machine.mok_list.extend(uefi::certificate_list(&INTRUDER_CA));
@@ -173,10 +205,27 @@ impl Deviation {
                 machine.load_command = "linuxefi";
             }
             Deviation::Chainloaded => machine.chainloaded = Some(EVIL_LINE.into()),
+            Deviation::StartedDirectly => {
+                machine.line = EVIL_LINE.into();
+                machine.is_started_directly = true;
+            }
+            Deviation::GrubModule => {
+                machine.grub.insert(1, GrubStep::Module(program("a module that starts what it likes")));
+            }
             Deviation::AcpiTable => {
-                machine.commands.push(("acpi /evil.aml".into(), b"a table with code".to_vec()));
+                let table = GrubStep::Command("acpi /evil.aml".into(), b"a table with code".to_vec());
+                machine.grub.insert(2, table);
             }
             Deviation::Initrd => machine.initrd.extend_from_slice(b" with an implant"),
+            Deviation::InitrdInMenusPlace => {
+                let search = |path: &str, contents: &[u8]| {
+                    GrubStep::Search(format!("/{path}-{}", machine.release), contents.to_vec())
+                };
+                let kernel = search("vmlinuz", &machine.kernel);
+                let initrd = search("initrd.img", &machine.initrd);
+                machine.initrd.extend_from_slice(b" with an implant");
+                machine.grub = vec![GrubStep::Kernel, GrubStep::Ramdisk, kernel.clone(), kernel, initrd];
+            }
             Deviation::Addon => machine.addons.push("init=/bin/sh".into()),
             Deviation::Credential => machine.credentials.push(b"a unit that runs a shell".to_vec()),
             Deviation::Extension => machine.extensions.push(b"evil.raw".to_vec()),
@@ -193,3 +242,4 @@ impl Deviation {
 
 /// Another init, and a kernel that does not measure.
 const EVIL_LINE: &str = "root=/dev/vda2 ro init=/bin/sh initcall_blacklist=init_ima";
+const MENU: GrubStep = GrubStep::Menu("(hd0,gpt1)/EFI/debian/grub.cfg");

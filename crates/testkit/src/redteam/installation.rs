@@ -1,6 +1,6 @@
 //! What is installed on a machine, and so what each part of it measures of the next.
 
-use crate::machine::uefi::{self, DISTRIBUTION_CA, OTHER_CA, PLATFORM_CA};
+use crate::machine::uefi::{self, DISTRIBUTION_CA, OTHER_CA, PLATFORM_CA, REVOKED_CA};
 use crate::{Bank, Program};
 
 /// How a machine gets from its firmware to its kernel.
@@ -27,6 +27,23 @@ pub enum FirmwareStyle {
     Server,
     /// A firmware that says nothing about what it does, only what it measures.
     Terse,
+}
+
+/// What GRUB does, one after the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GrubStep {
+    /// Reads a menu, and runs what is in it.
+    Menu(&'static str),
+    /// Looks on which disk a file is, and reads it for that.
+    Search(String, Vec<u8>),
+    /// Runs a command that reads a file.
+    Command(String, Vec<u8>),
+    /// Loads a module of its own from the disk, without a command.
+    Module(Vec<u8>),
+    /// Loads the kernel.
+    Kernel,
+    /// Loads the initial ramdisk.
+    Ramdisk,
 }
 
 /// A machine as it is installed. Every field is something that is measured when it boots.
@@ -58,6 +75,8 @@ pub struct Installation {
     pub db: Vec<u8>,
     /// What is forbidden, by what is in it.
     pub dbx: Vec<String>,
+    /// By whom nothing may be signed, as signature lists.
+    pub dbx_certificates: Vec<u8>,
     /// The certificate by which the firmware trusts shim.
     pub shim_signer: Vec<u8>,
     /// shim.
@@ -74,8 +93,8 @@ pub struct Installation {
     pub loader: Vec<u8>,
     /// The boot loader's configuration.
     pub loader_config: Vec<u8>,
-    /// Further commands that GRUB runs before it loads the kernel, each with a file that it reads.
-    pub commands: Vec<(String, Vec<u8>)>,
+    /// What GRUB does.
+    pub grub: Vec<GrubStep>,
     /// The command that loads the kernel.
     pub load_command: &'static str,
     /// The certificate by which shim trusts boot loader and kernel.
@@ -88,6 +107,10 @@ pub struct Installation {
     pub line: String,
     /// What GRUB starts after it loaded that kernel: the same image by its stub, with this line.
     pub chainloaded: Option<String>,
+    /// Whether shim starts the kernel itself, without a boot loader.
+    pub is_started_directly: bool,
+    /// Whether the kernel's stub measures what it was given, as it does since Linux 5.18.
+    pub is_stub_measuring: bool,
     /// The initial ramdisk.
     pub initrd: Vec<u8>,
     /// Command lines of add-ons to a unified kernel.
@@ -104,6 +127,7 @@ impl Installation {
     /// A good machine.
     pub fn new(path: BootPath, style: FirmwareStyle, secure_boot: bool) -> Installation {
         let release = "6.1.0-55-amd64";
+        let kernel = program(&format!("Linux {release}"));
         Installation {
             path,
             style,
@@ -121,6 +145,7 @@ impl Installation {
             kek: uefi::certificate_list(&PLATFORM_CA),
             db: [uefi::certificate_list(&PLATFORM_CA), uefi::certificate_list(&OTHER_CA)].concat(),
             dbx: vec!["a boot loader with a known hole".into(), "another".into(), "a third".into()],
+            dbx_certificates: uefi::certificate_list(&REVOKED_CA),
             shim_signer: PLATFORM_CA.clone(),
             shim: program("shim 15.8"),
             sbat_level: "sbat,1,2025021800\nshim,4\ngrub,5\n".into(),
@@ -129,13 +154,21 @@ impl Installation {
             first_image: None,
             loader: program(&format!("boot loader of {path:?}")),
             loader_config: b"set timeout=0".to_vec(),
-            commands: Vec::new(),
+            grub: vec![
+                GrubStep::Menu("(hd0,gpt1)/EFI/debian/grub.cfg"),
+                GrubStep::Menu("(hd0,gpt2)/boot/grub/grub.cfg"),
+                GrubStep::Search(format!("/vmlinuz-{release}"), kernel.clone()),
+                GrubStep::Kernel,
+                GrubStep::Ramdisk,
+            ],
             load_command: "linux",
             kernel_signer: DISTRIBUTION_CA.clone(),
             release: release.into(),
-            kernel: program(&format!("Linux {release}")),
+            kernel,
             line: "root=/dev/vda2 ro quiet ima_policy=tcb ima_template=ima-sig ima_hash=sha256".into(),
             chainloaded: None,
+            is_started_directly: false,
+            is_stub_measuring: true,
             initrd: program(&format!("initrd of {release}")),
             addons: Vec::new(),
             credentials: Vec::new(),

@@ -4,7 +4,7 @@
 //! Linux 6.1.
 
 use super::event::BootEvent;
-use super::installation::{BootPath, FirmwareStyle, Installation};
+use super::installation::{BootPath, FirmwareStyle, GrubStep, Installation};
 use crate::machine::EventType;
 use crate::machine::uefi::{self, GLOBAL_VARIABLE, IMAGE_SECURITY, SHIM};
 
@@ -21,6 +21,7 @@ impl Installation {
             events.push(load("\\EFI\\tools\\shell.efi", image));
         }
         match self.path {
+            _ if self.is_started_directly => self.stub(&mut events),
             BootPath::Grub206 | BootPath::Grub212 => self.grub(&mut events),
             BootPath::SystemdBoot => self.systemd_boot(&mut events),
             BootPath::Stub => self.stub(&mut events),
@@ -72,7 +73,7 @@ impl Installation {
             (GLOBAL_VARIABLE, "PK", self.pk.clone()),
             (GLOBAL_VARIABLE, "KEK", self.kek.clone()),
             (IMAGE_SECURITY, "db", self.db.clone()),
-            (IMAGE_SECURITY, "dbx", uefi::digest_list(&digests)),
+            (IMAGE_SECURITY, "dbx", [uefi::digest_list(&digests), self.dbx_certificates.clone()].concat()),
         ];
         for (vendor, name, data) in variables {
             let data = uefi::variable(vendor, name, &data);
@@ -126,15 +127,50 @@ impl Installation {
 
     fn grub(&self, events: &mut Vec<BootEvent>) {
         events.push(load("\\EFI\\debian\\grubx64.efi", &self.loader));
-        let config = "(hd0,gpt1)/EFI/debian/grub.cfg";
-        events.push(command(&format!("source {config}")));
-        events.push(file(config, &self.loader_config));
-        events.push(command("set timeout=0"));
-        for (text, contents) in &self.commands {
-            events.push(command(text));
-            events.push(file(text.rsplit(' ').next().unwrap_or_default(), contents));
+        for step in &self.grub {
+            self.grub_step(step, events);
         }
-        let (image, initrd) = (format!("/vmlinuz-{}", self.release), format!("/initrd.img-{}", self.release));
+        let image = format!("/vmlinuz-{}", self.release);
+        if let Some(other) = &self.chainloaded {
+            events.push(command(&format!("chainloader {image} {other}")));
+            events.push(file(&image, &self.kernel));
+            events.push(load("", &self.kernel));
+            events.push(load(&image, &self.kernel));
+            self.started(other, events);
+        } else if self.path == BootPath::Grub212 {
+            self.started(&format!("{image} {}", self.line), events);
+        }
+    }
+
+    fn grub_step(&self, step: &GrubStep, events: &mut Vec<BootEvent>) {
+        match step {
+            GrubStep::Menu(path) => {
+                events.push(command(&format!("source {path}")));
+                events.push(file(path, &[path.as_bytes(), &self.loader_config].concat()));
+                events.push(command("set timeout=0"));
+            }
+            GrubStep::Search(path, contents) => {
+                events.push(command(&format!("search --no-floppy --set=root --file {path}")));
+                events.push(file(&format!("(hd0,gpt2){path}"), contents));
+            }
+            GrubStep::Command(text, contents) => {
+                events.push(command(text));
+                events.push(file(text.rsplit(' ').next().unwrap_or_default(), contents));
+            }
+            GrubStep::Module(contents) => {
+                events.push(file("(hd0,gpt2)/boot/grub/x86_64-efi/linux.mod", contents));
+            }
+            GrubStep::Kernel => self.grub_kernel(events),
+            GrubStep::Ramdisk => {
+                let path = format!("/initrd.img-{}", self.release);
+                events.push(command(&format!("initrd {path}")));
+                events.push(file(&path, &self.initrd));
+            }
+        }
+    }
+
+    fn grub_kernel(&self, events: &mut Vec<BootEvent>) {
+        let image = format!("/vmlinuz-{}", self.release);
         let line = format!("{image} {}", self.line);
         events.push(command(&format!("{} {line}", self.load_command)));
         events.push(file(&image, &self.kernel));
@@ -144,16 +180,12 @@ impl Installation {
             events.push(load("", &self.kernel));
         }
         events.push(grub_text("kernel_cmdline", &line));
-        events.push(command(&format!("initrd {initrd}")));
-        events.push(file(&initrd, &self.initrd));
-        if let Some(other) = &self.chainloaded {
-            events.push(command(&format!("chainloader {image} {other}")));
-            events.push(file(&image, &self.kernel));
-            events.push(load("", &self.kernel));
-            events.push(load(&image, &self.kernel));
-            events.push(load_options(other));
-        } else if self.path == BootPath::Grub212 {
-            events.push(load_options(&line));
+    }
+
+    /// What the kernel's stub measures of what it was given.
+    fn started(&self, line: &str, events: &mut Vec<BootEvent>) {
+        if self.is_stub_measuring {
+            events.push(load_options(line));
             events.push(stub_initrd(&self.initrd));
         }
     }
@@ -163,15 +195,13 @@ impl Installation {
         events.push(load("\\linux", &self.kernel));
         let line = wide(&self.line);
         events.push(BootEvent::new(12, EventType::Ipl, &line));
-        events.push(load_options(&self.line));
-        events.push(stub_initrd(&self.initrd));
+        self.started(&self.line, events);
     }
 
     fn stub(&self, events: &mut Vec<BootEvent>) {
         events.push(load("\\linux", &self.kernel));
         events.push(load("\\linux", &self.kernel));
-        events.push(load_options(&self.line));
-        events.push(stub_initrd(&self.initrd));
+        self.started(&self.line, events);
     }
 
     fn unified_kernel(&self, events: &mut Vec<BootEvent>) {
@@ -202,8 +232,7 @@ impl Installation {
         }
         events.push(load("", &self.kernel));
         let line: Vec<&str> = std::iter::once(&self.line).chain(&self.addons).map(String::as_str).collect();
-        events.push(load_options(&line.join(" ")));
-        events.push(stub_initrd(&self.initrd));
+        self.started(&line.join(" "), events);
     }
 }
 

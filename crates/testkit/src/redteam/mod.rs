@@ -18,7 +18,7 @@ mod step;
 pub use blindness::Blindness;
 pub use deviation::Deviation;
 pub use event::BootEvent;
-pub use installation::{BootPath, FirmwareStyle, Installation};
+pub use installation::{BootPath, FirmwareStyle, GrubStep, Installation};
 pub use random::Random;
 pub use scene::{Scene, Submission};
 pub use step::{Step, Words};

@@ -12,7 +12,7 @@ use assay_evidence::{Digest, PcrIndex};
 use super::{LearnError, learn, sequences};
 use crate::appraisal::{is_older, signers_of};
 use crate::pattern::LinePattern;
-use crate::policy::{BootSection, PcrSection, Policy};
+use crate::policy::{BootSection, PcrSection, Policy, Revocation};
 
 /// Like [`learn`], with rules about the boot in the place of its PCR values.
 pub fn learn_rules(name: &str, signing_keys: &[String], cases: &[&Claims]) -> Result<Policy, LearnError> {
@@ -33,7 +33,8 @@ pub fn learn_rules(name: &str, signing_keys: &[String], cases: &[&Claims]) -> Re
         .map(|facts| facts.firmware_version.clone())
         .collect::<Option<BTreeSet<_>>>()
         .map(|versions| versions.into_iter().collect());
-    boot.dbx_contains = revoked_everywhere(&facts);
+    boot.dbx_contains = revoked_everywhere(&facts, image);
+    boot.dbx_also_contains = revoked_everywhere(&facts, Revocation::of);
     let statements: BTreeSet<&str> =
         facts.iter().flat_map(|facts| &facts.statements).map(|statement| statement.text.as_str()).collect();
     boot.firmware_statements = statements.into_iter().map(str::to_owned).collect();
@@ -55,18 +56,24 @@ pub fn learn_rules(name: &str, signing_keys: &[String], cases: &[&Claims]) -> Re
     }
 }
 
-/// The image digests that dbx holds in every case.
-fn revoked_everywhere(facts: &[&BootFacts]) -> Vec<Digest> {
-    let of_case = |facts: &&BootFacts| -> BTreeSet<Digest> {
+/// What `of` makes of the entries that dbx holds in every case.
+fn revoked_everywhere<T: Ord + Clone>(
+    facts: &[&BootFacts],
+    of: impl Fn(&SignatureKind) -> Option<T>,
+) -> Vec<T> {
+    let of_case = |facts: &&BootFacts| -> BTreeSet<T> {
         let entries = facts.secure_boot.iter().flat_map(|variables| &variables.dbx);
-        let digests = entries.filter_map(|entry| match &entry.kind {
-            SignatureKind::ImageDigest(digest) => Some(*digest),
-            SignatureKind::Certificate { .. } | SignatureKind::Other { .. } => None,
-        });
-        digests.collect()
+        entries.filter_map(|entry| of(&entry.kind)).collect()
     };
     let common = facts.iter().map(of_case).reduce(|one, other| &one & &other);
     common.unwrap_or_default().into_iter().collect()
+}
+
+fn image(kind: &SignatureKind) -> Option<Digest> {
+    match kind {
+        SignatureKind::ImageDigest(digest) => Some(*digest),
+        SignatureKind::Certificate { .. } | SignatureKind::Other { .. } => None,
+    }
 }
 
 /// The oldest version of a kernel, where each line names one.

@@ -9,6 +9,7 @@ use assay_evidence::boot_log::{BootClaims, EventSummary, KernelLine, LOAD_OPTION
 use assay_evidence::verify::Claims;
 use assay_evidence::{Digest, PcrIndex};
 
+use crate::appraisal::CHANGED_SECTIONS;
 use crate::policy::{BootSection, Pcr, Sequence, Slot};
 
 /// Adds the sequences of this boot, and the files that it read, to what a policy lists.
@@ -119,7 +120,5 @@ const IMAGES_PCR: u8 = 4;
 const SECURE_BOOT_PCR: u8 = 7;
 /// Where systemd-stub measures the sections of a unified kernel image.
 const SECTIONS_PCR: u8 = 11;
-/// The sections that every other kernel changes. The command line and the initial ramdisk are not among them.
-const CHANGED_SECTIONS: [&str; 4] = [".linux", ".osrel", ".sbat", ".uname"];
 /// Where GRUB measures the files that it reads, and the kernel's stub what it was given.
 const FILES_PCR: u8 = 9;

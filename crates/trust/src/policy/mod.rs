@@ -17,6 +17,7 @@ mod merge;
 mod open_rows;
 mod remark;
 mod review;
+mod revocation;
 #[cfg(test)]
 pub(crate) mod sample;
 mod section;
@@ -39,6 +40,7 @@ pub use keys::{Bank, Pcr};
 pub use merge::{Merged, merge};
 pub use remark::{Field, Remark, Severity};
 pub use review::review;
+pub use revocation::{Revocation, RevocationError};
 pub use section::boot::BootSection;
 pub use section::clock::ClockSection;
 pub use section::endorsement::{EkSha256, EndorsementKind, EndorsementSection, FirmwareVersion, VendorRule};

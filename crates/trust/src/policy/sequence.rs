@@ -40,21 +40,22 @@ pub struct SlotError(String);
 impl Sequence {
     /// The first place at which the events are others; `None` where they are what the sequence says.
     ///
-    /// `is_file` and `is_kernel_line` say of a digest whether it is one.
+    /// `fits` says of a place, its slot and the digest there whether they go together, but for the repetitions of what is
+    /// left open.
     pub(crate) fn mismatch(
         &self,
         events: &[Digest],
-        is_file: impl Fn(&Digest) -> bool,
-        is_kernel_line: impl Fn(&Digest) -> bool,
+        fits: impl Fn(usize, &Slot, &Digest) -> bool,
     ) -> Option<usize> {
         let mut seen: BTreeMap<u8, Digest> = BTreeMap::new();
-        let mut fits = |slot: &Slot, event: &Digest| match slot {
-            Slot::Digest(digest) => digest == event,
+        let mut repeats = |slot: &Slot, event: &Digest| match slot {
             Slot::Any(number) => seen.entry(*number).or_insert(*event) == event,
-            Slot::File => is_file(event),
-            Slot::KernelLine => is_kernel_line(event),
+            Slot::Digest(_) | Slot::File | Slot::KernelLine => true,
         };
-        let place = self.0.iter().zip(events).position(|(slot, event)| !fits(slot, event));
+        let mut places = self.0.iter().zip(events).enumerate();
+        let place = places
+            .find(|(place, (slot, event))| !(fits(*place, slot, event) && repeats(slot, event)))
+            .map(|(place, _)| place);
         place.or_else(|| (self.0.len() != events.len()).then(|| self.0.len().min(events.len())))
     }
 
@@ -138,7 +139,13 @@ mod tests {
         let is = |letters: &'static str| {
             move |event: &Digest| letters.chars().any(|letter| digest(letter) == *event)
         };
-        let found = Sequence(slots.collect()).mismatch(&events, is("fg"), is("l"));
+        let fits = |_, slot: &Slot, event: &Digest| match slot {
+            Slot::Digest(digest) => digest == event,
+            Slot::Any(_) => true,
+            Slot::File => is("fg")(event),
+            Slot::KernelLine => is("l")(event),
+        };
+        let found = Sequence(slots.collect()).mismatch(&events, fits);
         assert_eq!(found, expected, "{sequence}");
     }
 

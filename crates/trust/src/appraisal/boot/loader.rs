@@ -34,7 +34,10 @@ impl Report<'_> {
             );
             self.refuse("boot loader command", "commands that load a kernel", shown, message);
         }
-        let lines = facts.kernel_lines().unwrap_or_default();
+        let mut lines = facts.kernel_lines().unwrap_or_default();
+        // GRUB quotes arguments with spaces in the line, and not in the command that gives it.
+        lines.sort_unstable_by_key(|line| unquoted(line));
+        lines.dedup_by_key(|line| unquoted(line));
         if lines.len() > 1 {
             let shown: Vec<String> =
                 lines.iter().take(TEXTS_SAID_MAX).map(|line| format!("`{}`", shown(line))).collect();
@@ -60,7 +63,11 @@ impl Report<'_> {
         let lines = readable.clone().unwrap_or_default();
         let told = facts.and_then(|facts| load_options_of(facts, &lines, &allowed.lines));
         let is_told = readable.is_some() && told == Some(LoadOptions::Known);
-        if lines.is_empty() && !is_told {
+        // What PCR 12 alone says can be said after the boot, by whoever started the kernel in another way: that all images are
+        // listed does not say that each of them was started. Where none is, no boot loader is known anyway.
+        let is_known_loader = boot.applications.is_none() || self.closes(IMAGES_PCR);
+        let is_said_late = !is_known_loader && !facts.is_some_and(BootFacts::has_loader_texts);
+        if !is_told && (lines.is_empty() || (is_said_late && told.is_none())) {
             let message = format!(
                 "The boot log does not show the kernel command line in a way that can be believed, and policy {citation} \
                  lists allowed ones."
@@ -104,6 +111,10 @@ impl Report<'_> {
             self.refuse("kernel", format!("{least} or newer"), found.escape_debug().to_string(), message);
         }
     }
+}
+
+fn unquoted(line: &str) -> String {
+    line.chars().filter(|c| !matches!(c, '"' | '\'' | '\\')).collect()
 }
 
 /// As much of a text as a sentence can bear.
@@ -202,6 +213,8 @@ fn words_apart(line: &str, allowed: &[String]) -> String {
     }
 }
 
+/// Where the firmware measures what it starts.
+const IMAGES_PCR: u8 = 4;
 /// Where GRUB measures what it runs.
 const COMMANDS_PCR: u8 = 8;
 /// Where GRUB measures what it reads, and the kernel what it was given.

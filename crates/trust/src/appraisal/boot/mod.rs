@@ -1,21 +1,25 @@
-//! What the boot log shows: that there is one, the firmware's version and dbx; in `secure_boot.rs` whether Secure Boot
-//! was on and stayed so, in `images.rs` the images that were started and who vouched for them, in `loader.rs` what the
-//! boot loader ran and what the kernel was told, in `sequences.rs` whole PCRs, event by event.
+//! What the boot log shows: that there is one, and the firmware's version; in `secure_boot.rs` whether Secure Boot
+//! was on and stayed so, in `revocations.rs` what dbx holds, in `images.rs` the images that were started and who vouched for them, in `loader.rs` what the
+//! boot loader ran and what the kernel was told, in `sequences.rs` whole PCRs, event by event, and in `openings.rs` what may
+//! stand where those leave one open.
 //!
 //! Only facts that a digest covers are judged. A label in the log is the sender's word, so nothing is accepted for it:
 //! see [`BootFacts::kernel_lines`]. The order of the log across PCRs is the sender's as well; within one it is the TPM's.
 
 mod images;
 mod loader;
+mod openings;
+mod revocations;
 mod secure_boot;
 mod sequences;
 mod version;
 
-use assay_evidence::boot_log::{BootFacts, SignatureKind};
+use assay_evidence::boot_log::BootFacts;
 use assay_evidence::verify::Claims;
-use assay_evidence::{Check, Digest, HashAlgorithm};
+use assay_evidence::{Check, HashAlgorithm};
 
 pub(crate) use images::signers_of;
+pub(crate) use openings::CHANGED_SECTIONS;
 pub(crate) use version::is_older;
 
 use crate::finding::{Finding, Tier};
@@ -138,37 +142,5 @@ impl Report<'_> {
         };
         let found = found.map_or_else(|| "unknown".to_owned(), |found| found.escape_debug().to_string());
         self.refuse("firmware", allowed.join(" or "), found, message);
-    }
-
-    fn judge_dbx(&mut self, facts: Option<&BootFacts>, boot: &BootSection) {
-        if boot.dbx_contains.is_empty() && boot.dbx_entries_min.is_none() {
-            return;
-        }
-        let citation = self.policy.citation();
-        let update = "install the firmware's Secure Boot database update (fwupdmgr update)";
-        let Some(variables) = facts.and_then(|facts| facts.secure_boot.as_ref()) else {
-            let message =
-                format!("The boot log does not show dbx, and policy {citation} makes demands on it.");
-            return self.refuse("dbx", "a revocation list", "unknown", message);
-        };
-        let has = |digest: &Digest| {
-            variables
-                .dbx
-                .iter()
-                .any(|entry| matches!(&entry.kind, SignatureKind::ImageDigest(found) if found == digest))
-        };
-        for digest in boot.dbx_contains.iter().filter(|digest| !has(digest)) {
-            let message = format!(
-                "Secure Boot's revocation list dbx lacks {digest}, which policy {citation} wants in it: {update}."
-            );
-            self.refuse("dbx", digest.to_string(), "not in dbx", message);
-        }
-        let entries = u32::try_from(variables.dbx.len()).unwrap_or(u32::MAX);
-        if let Some(min) = boot.dbx_entries_min.filter(|min| entries < *min) {
-            let message = format!(
-                "Secure Boot's revocation list dbx has {entries} entries, and policy {citation} wants {min}: {update}."
-            );
-            self.refuse("dbx", format!("{min} entries or more"), entries.to_string(), message);
-        }
     }
 }

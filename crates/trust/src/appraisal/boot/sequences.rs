@@ -4,7 +4,7 @@ use assay_evidence::boot_log::{BootClaims, EventSummary, load_options};
 use assay_evidence::verify::Claims;
 use assay_evidence::{Check, Digest, PcrIndex};
 
-use super::Report;
+use super::{Report, openings};
 use crate::appraisal::meaning;
 use crate::finding::{Finding, Tier};
 use crate::policy::{BootSection, Pcr, Sequence, Slot};
@@ -23,22 +23,22 @@ impl Report<'_> {
                 self.refuse(&format!("PCR {index} events"), "events that replay to it", "unknown", message);
                 continue;
             };
-            let digests = measured.digests();
             let lines = measured.kernel_lines();
-            let is_line = |digest: &Digest| lines.contains(digest);
-            let is_file = |digest: &Digest| boot.files.contains(digest);
-            let places = sequences
-                .iter()
-                .map(|sequence| sequence.mismatch(&digests, is_file, is_line).map(|place| (place, sequence)));
+            let fits = |sequence: &Sequence, place: usize, slot: &Slot, digest: &Digest| match slot {
+                Slot::Digest(expected) => expected == digest,
+                Slot::Any(_) => measured.admits(sequence, place),
+                Slot::File => boot.files.contains(digest),
+                Slot::KernelLine => lines.contains(digest),
+            };
+            let digests = measured.digests();
+            let places = sequences.iter().map(|sequence| {
+                let fits = |place, slot: &Slot, digest: &Digest| fits(sequence, place, slot, digest);
+                sequence.mismatch(&digests, fits).map(|place| (place, sequence))
+            });
             // The sequence that holds longest is the one that was meant.
             let nearest = places.max_by_key(|place| place.map_or(usize::MAX, |(place, _)| place)).flatten();
             if let Some((_, sequence)) = nearest {
-                self.differs(&measured, sequence, |slot, digest| match slot {
-                    Slot::Digest(expected) => expected == digest,
-                    Slot::Any(_) => true,
-                    Slot::File => is_file(digest),
-                    Slot::KernelLine => is_line(digest),
-                });
+                self.differs(&measured, sequence, |place, slot, digest| fits(sequence, place, slot, digest));
             }
         }
     }
@@ -48,14 +48,17 @@ impl Report<'_> {
         &mut self,
         measured: &Measured<'_>,
         sequence: &Sequence,
-        fits: impl Fn(&Slot, &Digest) -> bool,
+        fits: impl Fn(usize, &Slot, &Digest) -> bool,
     ) {
-        let unlike =
-            sequence.0.iter().zip(&measured.events).filter(|(slot, event)| !fits(slot, &event.digest));
+        let places = sequence.0.iter().zip(&measured.events).enumerate();
+        let unlike = places.filter(|(place, (slot, event))| !fits(*place, slot, &event.digest));
         let mut said = 0;
-        for (slot, event) in unlike.take(EVENTS_SAID_MAX) {
+        for (_, (slot, event)) in unlike.take(EVENTS_SAID_MAX) {
             said += 1;
-            self.other_event(measured, event, &slot.to_string());
+            match slot {
+                Slot::Any(_) => self.other_event(measured, event, openings::words(measured.index.get())),
+                slot => self.other_event(measured, event, &slot.to_string()),
+            }
         }
         for event in measured.events.iter().skip(sequence.0.len()).take(EVENTS_SAID_MAX) {
             said += 1;
@@ -136,6 +139,12 @@ impl<'a> Measured<'a> {
         }
         let events = boot.events().iter().filter(|event| event.pcr == index).collect();
         Some(Measured { index, boot, events })
+    }
+
+    /// Whether the event at a place that a sequence leaves open may stand there.
+    fn admits(&self, sequence: &Sequence, place: usize) -> bool {
+        let facts = self.boot.facts();
+        self.events.get(place).is_some_and(|event| openings::admits(facts, sequence, place, event))
     }
 
     fn digests(&self) -> Vec<Digest> {

@@ -3,14 +3,28 @@
 use assay_testkit::redteam::{BootPath, Deviation, Installation};
 use assay_trust::policy::{Cover, Coverage, Row};
 
-use super::fleet::PolicyKind;
+use super::fleet::{PolicyKind, shows_line};
 
 /// Whether a machine on which somebody made this change must never be affirmed under such a policy.
 pub fn is_closed(kind: PolicyKind, good: &Installation, deviation: Deviation) -> bool {
     match kind {
+        // No event tells of a ramdisk where neither GRUB nor the kernel's stub measures.
+        PolicyKind::Values | PolicyKind::Rules
+            if !measures_initrd(good) && deviation == Deviation::Initrd =>
+        {
+            false
+        }
         PolicyKind::Values => true,
-        // A kernel by the same signer is an update, where nothing else of it is listed.
-        PolicyKind::Rules => deviation != Deviation::Kernel,
+        // A kernel by the same signer is an update, where nothing else of it is listed, as its file is that GRUB reads.
+        PolicyKind::Rules => {
+            deviation != Deviation::Kernel || matches!(good.path, BootPath::Grub206 | BootPath::Grub212)
+        }
+        PolicyKind::Kernels => {
+            // Without Secure Boot, GRUB loads its own modules from wherever it is told to.
+            is_closed(PolicyKind::Typed, good, deviation)
+                || deviation == Deviation::Kernel
+                || (deviation == Deviation::StartedDirectly && shows_line(good))
+        }
         PolicyKind::Typed => is_closed_by_signers(good, deviation) || is_closed_by_images(good, deviation),
         PolicyKind::Signers => is_closed_by_signers(good, deviation),
     }
@@ -24,6 +38,7 @@ fn is_closed_by_signers(good: &Installation, deviation: Deviation) -> bool {
         | Deviation::SecureBootOff
         | Deviation::RevocationsReplaced
         | Deviation::RevocationTakenOut
+        | Deviation::RevokedSignerTakenOut
         | Deviation::ShimOfOtherSigner
         | Deviation::KernelOfMachineOwner
         | Deviation::MokInsecure
@@ -33,7 +48,7 @@ fn is_closed_by_signers(good: &Installation, deviation: Deviation) -> bool {
         | Deviation::UnknownProgram
         | Deviation::AlteredProgram => true,
         // Of the stub's line only the digest is measured, for which there is no typed line.
-        Deviation::CommandLine => good.path != BootPath::Stub,
+        Deviation::CommandLine => good.path != BootPath::Stub && shows_line(good),
         _ => false,
     }
 }
@@ -45,9 +60,16 @@ fn is_closed_by_images(good: &Installation, deviation: Deviation) -> bool {
         // A unified kernel's ramdisk is in the image that is listed.
         Deviation::Initrd => good.path == BootPath::UnifiedKernel,
         // Without Secure Boot, GRUB 2.12 measures the kernel as a file alone.
-        Deviation::Kernel => good.secure_boot || good.path != BootPath::Grub212,
+        Deviation::Kernel | Deviation::KernelInMenusPlace => {
+            good.secure_boot || good.path != BootPath::Grub212
+        }
         _ => false,
     }
+}
+
+fn measures_initrd(good: &Installation) -> bool {
+    good.is_stub_measuring
+        || matches!(good.path, BootPath::Grub206 | BootPath::Grub212 | BootPath::UnifiedKernel)
 }
 
 /// The row of the coverage table that a change is about; `None` where a rule of its own speaks of it.
@@ -55,16 +77,18 @@ pub fn row_of(deviation: Deviation) -> Option<Row> {
     Some(match deviation {
         Deviation::FirmwareCode | Deviation::OptionRom => Row::FirmwareCode,
         Deviation::PlatformKeys | Deviation::TrustedKey => Row::Keys,
-        Deviation::RevocationsReplaced | Deviation::RevocationTakenOut | Deviation::SbatLevel => {
-            Row::Revocations
-        }
-        Deviation::BootLoader | Deviation::ImageInserted => Row::BootLoader,
+        Deviation::RevocationsReplaced
+        | Deviation::RevocationTakenOut
+        | Deviation::RevokedSignerTakenOut
+        | Deviation::SbatLevel => Row::Revocations,
+        Deviation::BootLoader | Deviation::ImageInserted | Deviation::GrubModule => Row::BootLoader,
         Deviation::ShimOfOtherSigner => Row::SignerChain,
-        Deviation::Kernel | Deviation::KernelOfMachineOwner => Row::Kernel,
-        Deviation::CommandLine | Deviation::CommandLineByOtherCommand | Deviation::Chainloaded => {
-            Row::CommandLine
-        }
-        Deviation::Initrd => Row::Initrd,
+        Deviation::Kernel | Deviation::KernelInMenusPlace | Deviation::KernelOfMachineOwner => Row::Kernel,
+        Deviation::CommandLine
+        | Deviation::CommandLineByOtherCommand
+        | Deviation::Chainloaded
+        | Deviation::StartedDirectly => Row::CommandLine,
+        Deviation::Initrd | Deviation::InitrdInMenusPlace => Row::Initrd,
         Deviation::MokListed => Row::MachineOwnerKeys,
         Deviation::Addon | Deviation::Credential | Deviation::Extension => Row::RuntimePcrs,
         Deviation::UnknownProgram | Deviation::AlteredProgram => Row::Files,

@@ -11,6 +11,7 @@ use assay_evidence::{Digest, HashAlgorithm, PcrIndex};
 use assay_testkit::redteam::{BootPath, FirmwareStyle, Installation, Scene, Submission};
 use assay_testkit::software_device::{EkKind, EndorsementKey, TpmKey, key};
 use assay_testkit::{Bank, EkMaker};
+use assay_trust::policy::Revocation;
 use assay_trust::{CompiledPolicy, Policy, Tier, appraise, learn, learn_rules};
 
 /// How a policy came about.
@@ -22,6 +23,8 @@ pub enum PolicyKind {
     Rules,
     /// Written by hand: every typed demand.
     Typed,
+    /// The same, with the kernel told apart from what starts it.
+    Kernels,
     /// Written by hand: signers, lines and files.
     Signers,
 }
@@ -50,7 +53,7 @@ impl Fleet {
         };
         for installation in installations() {
             let claims = fleet.claims(&fleet.submit(Scene::boot(&installation, &installation, false)));
-            let policies = policies(&claims.unwrap());
+            let policies = policies(&claims.unwrap(), shows_line(&installation));
             fleet.machines.push(GoodMachine { installation, policies });
         }
         fleet
@@ -122,6 +125,9 @@ fn installations() -> Vec<Installation> {
                     2 => good.with_banks(&[Bank::Sha256, Bank::Sha384]),
                     _ => Installation { banks: vec![Bank::Sha256, Bank::Sha384], ..good },
                 };
+                // Older kernels measure nothing themselves.
+                let is_stub_measuring = style != FirmwareStyle::Terse || path == BootPath::Stub;
+                let good = Installation { is_stub_measuring, ..good };
                 installations.push(good);
             }
         }
@@ -129,15 +135,19 @@ fn installations() -> Vec<Installation> {
     installations
 }
 
-fn policies(claims: &Claims) -> Vec<(PolicyKind, CompiledPolicy)> {
+/// Every kind of policy for a machine that shows this; `shows_line` says whether a list of lines is of use.
+pub fn policies(claims: &Claims, shows_line: bool) -> Vec<(PolicyKind, CompiledPolicy)> {
     let values = learn("values", &[], &[claims]).unwrap();
-    let typed = typed(claims, values.clone());
+    let mut typed = typed(claims, values.clone());
+    typed.boot.kernel_command_lines.take_if(|_| !shows_line);
     let signers = signers(typed.clone());
+    let kernels = kernels(typed.clone());
     let rules = learn_rules("rules", &[], &[claims]).ok();
     let policies = [
         (PolicyKind::Values, Some(values)),
         (PolicyKind::Rules, rules),
         (PolicyKind::Typed, Some(typed)),
+        (PolicyKind::Kernels, kernels),
         (PolicyKind::Signers, signers),
     ];
     let compiled = policies.into_iter().filter_map(|(kind, policy)| Some((kind, policy?)));
@@ -156,11 +166,28 @@ fn typed(claims: &Claims, learned: Policy) -> Policy {
         applications: Some(images.collect()),
         firmware_versions: facts.firmware_version.clone().map(|version| vec![version]),
         dbx_contains: dbx(claims),
+        dbx_also_contains: dbx_of_signers(claims),
         dbx_entries_min: Some(3),
         signers: learn_rules("signers", &[], &[claims]).ok().and_then(|rules| rules.boot.signers),
         ..assay_trust::policy::BootSection::default()
     };
     policy
+}
+
+/// Whether something shows the line that can be believed of a machine of which no order of images is known.
+pub fn shows_line(good: &Installation) -> bool {
+    good.path != BootPath::SystemdBoot || good.is_stub_measuring
+}
+
+/// The kernel is what was started last, but where GRUB 2.12 starts it without asking anybody.
+fn kernels(typed: Policy) -> Option<Policy> {
+    let mut policy = typed;
+    policy.name = "kernels".into();
+    let images = policy.boot.applications.as_mut()?;
+    let kernel = images.pop().filter(|_| images.len() > LOADERS)?;
+    images.retain(|image| *image != kernel);
+    policy.boot.kernels = Some(vec![kernel]);
+    Some(policy)
 }
 
 fn dbx(claims: &Claims) -> Vec<Digest> {
@@ -170,6 +197,15 @@ fn dbx(claims: &Claims) -> Vec<Digest> {
         _ => None,
     };
     variables.iter().flat_map(|variables| variables.dbx.iter().filter_map(digest)).collect()
+}
+
+fn dbx_of_signers(claims: &Claims) -> Vec<Revocation> {
+    let variables = claims.boot().and_then(|boot| boot.facts().secure_boot.as_ref());
+    variables
+        .iter()
+        .flat_map(|variables| &variables.dbx)
+        .filter_map(|one| Revocation::of(&one.kind))
+        .collect()
 }
 
 /// As the guide for Debian recommends where kernels change often.
@@ -195,3 +231,5 @@ fn algorithm(bank: Bank) -> HashAlgorithm {
 
 const AT: UnixTime = UnixTime(1_800_000_000);
 const NONCE: &[u8] = b"a nonce of the verifier's own";
+/// What every path starts before a kernel: shim, and perhaps one more.
+const LOADERS: usize = 1;

@@ -10,7 +10,7 @@ mod fleet;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use assay_testkit::redteam::{Blindness, Deviation, Installation, Random, Scene, Step};
+use assay_testkit::redteam::{Blindness, BootPath, Deviation, Installation, Random, Scene, Step};
 use assay_trust::Tier;
 
 use closed::{is_claimed, is_closed};
@@ -126,6 +126,51 @@ fn what_a_policy_closes_is_never_affirmed_once_it_was_changed() {
     assert!(holes.is_empty(), "{} of {count} kinds:\n{}", holes.len(), told.join("\n"));
 }
 
+/// Root appends what a good boot leaves in each PCR in turn, and in those together in which boot loaders measure: none of it
+/// counts for a boot that was over.
+#[test]
+fn what_is_appended_never_stands_for_the_boot() {
+    let together: [&[u32]; 6] = [&[], &[8], &[12], &[8, 9], &[4, 8], &[4, 8, 9, 12]];
+    let mut holes = Vec::new();
+    for (machine, GoodMachine { installation, .. }) in FLEET.machines.iter().enumerate() {
+        for deviation in Deviation::ALL.into_iter().filter(|one| one.applies_to(installation)) {
+            for pcrs in together {
+                let steps = pcrs.iter().map(|pcr| Step::AppendGoodBoot { pcr: *pcr }).collect();
+                let attack = Attack { machine, deviations: vec![deviation], steps, blindness: None };
+                let kinds = attack.affirmed_by();
+                holes.extend((!kinds.is_empty()).then(|| format!("{kinds:?}, {attack}")));
+            }
+        }
+    }
+    assert!(holes.is_empty(), "{} kinds:\n{}", holes.len(), holes.join("\n"));
+}
+
+/// systemd-boot tells a line in PCR 12, and so can root when the boot is over: where the kernel does not bear it out, and a set
+/// of images does not say that systemd-boot ran, it is no line.
+#[test]
+fn a_line_that_can_be_told_late_is_none() {
+    let is_silent = |machine: &&GoodMachine| {
+        let good = &machine.installation;
+        good.path == BootPath::SystemdBoot && !good.is_stub_measuring && good.secure_boot
+    };
+    let GoodMachine { installation, .. } = FLEET.machines.iter().find(is_silent).unwrap();
+    let good = FLEET.submit(Scene::boot(installation, installation, false));
+    let mut attacked = installation.clone();
+    Deviation::StartedDirectly.apply(&mut attacked);
+    let mut scene = Scene::boot(installation, &attacked, true);
+    Step::AppendGoodBoot { pcr: 12 }.apply(&mut scene);
+    let attack = FLEET.submit(scene);
+    let policies = fleet::policies(&FLEET.claims(&good).unwrap(), true);
+    // Signers alone leave the boot loader open, and their coverage table says so.
+    for (kind, policy) in policies.into_iter().filter(|(kind, _)| *kind != PolicyKind::Signers) {
+        let tier = |sent| FLEET.tier(FLEET.claims(sent).as_ref(), &policy);
+        assert_eq!(tier(&attack), Tier::Contraindicated, "{kind:?}");
+        // Where PCR 4 is known event by event, it is known that systemd-boot ran first.
+        let is_ordered = matches!(kind, PolicyKind::Values | PolicyKind::Rules);
+        assert_eq!(tier(&good) == Tier::Affirming, is_ordered, "{kind:?}");
+    }
+}
+
 /// What a policy says of itself is what holds: each row that its table calls closed is closed against these attacks.
 #[test]
 fn the_coverage_table_claims_no_more_than_holds() {
@@ -162,7 +207,7 @@ fn every_good_machine_is_affirmed_whatever_the_order_and_the_phase() {
                 booted.programs.swap(place, random.below(place + 1));
             }
             let mut scene = Scene::boot(installation, &booted, false);
-            if installation.path == assay_testkit::redteam::BootPath::UnifiedKernel {
+            if installation.path == BootPath::UnifiedKernel {
                 scene.reach_phases(phases);
             }
             let sent = FLEET.submit(scene);

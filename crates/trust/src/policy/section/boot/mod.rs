@@ -1,18 +1,22 @@
 //! What the boot log must show. The log is judged only after it replayed to the quoted PCRs.
 
+mod order;
+mod review;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use assay_evidence::{Digest, HashAlgorithm};
+use assay_evidence::Digest;
 use serde::{Deserialize, Serialize};
 
+pub(in crate::policy) use self::order::join_events;
 use super::Section;
 use super::pcr::IMA_PCR;
 use crate::pattern::LinePattern;
 use crate::policy::choice::Demanded;
-use crate::policy::list::{Lists, sorted, sorted_as_text, texts};
+use crate::policy::list::{Lists, texts};
 use crate::policy::remark::Notes;
+use crate::policy::revocation::Revocation;
 use crate::policy::sequence::{SEQUENCES_MAX, Sequence};
-use crate::policy::suspicion;
 use crate::policy::{Demand, Field, Pcr, PcrSection, PolicyError, unique};
 
 /// What the boot log must show.
@@ -62,6 +66,9 @@ pub struct BootSection {
     /// Image digests that the firmware's revocation list dbx must hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dbx_contains: Vec<Digest>,
+    /// What else dbx must hold: see [`Revocation`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dbx_also_contains: Vec<Revocation>,
     /// The least number of entries in dbx.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dbx_entries_min: Option<u32>,
@@ -109,6 +116,7 @@ impl Section for BootSection {
             sequence,
             firmware_versions,
             dbx_contains: _,
+            dbx_also_contains: _,
             dbx_entries_min: _,
             events: _,
         } = self;
@@ -152,70 +160,7 @@ impl Section for BootSection {
     }
 
     fn review(&self, pcrs: &PcrSection, notes: &mut Notes<'_>) {
-        let BootSection {
-            event_log,
-            secure_boot,
-            kernel_command_lines,
-            kernel_command_line_patterns,
-            applications,
-            kernels,
-            signers,
-            firmware_statements,
-            grub_commands: _,
-            kernel_version_min: _,
-            files,
-            sequence,
-            firmware_versions,
-            dbx_contains,
-            dbx_entries_min: _,
-            events,
-        } = self;
-        review_demands(*event_log, *secure_boot, notes);
-        let field = Field::of(["boot", "kernel_command_lines"]);
-        let lines = kernel_command_lines.as_deref().unwrap_or_default();
-        review_lines(&field, lines, notes);
-        for (index, line) in lines.iter().enumerate() {
-            if line.contains(['*', '^', '$']) {
-                notes.warn(
-                    field.clone().at(index),
-                    "a command line is compared as it is; patterns go into boot.kernel_command_line_patterns",
-                );
-            }
-        }
-        notes.repeated(field, lines);
-        notes.repeated(Field::of(["boot", "firmware_versions"]), firmware_versions.iter().flatten());
-        let patterns: Vec<String> = kernel_command_line_patterns.iter().map(ToString::to_string).collect();
-        let field = Field::of(["boot", "kernel_command_line_patterns"]);
-        review_lines(&field, &patterns, notes);
-        for (index, word) in kernel_command_line_patterns.iter().map(suspicion::of_pattern).enumerate() {
-            let Some(word) = word else { continue };
-            notes.warn(
-                field.clone().at(index),
-                format!("{word:?} may be any argument, init=/bin/sh or ima_appraise=off as well: name it, as in root=*"),
-            );
-        }
-        notes.repeated(field, &patterns);
-        notes.repeated(Field::of(["boot", "firmware_statements"]), firmware_statements);
-        for (name, digests) in [
-            ("files", files.as_slice()),
-            ("applications", applications.as_deref().unwrap_or_default()),
-            ("kernels", kernels.as_deref().unwrap_or_default()),
-            ("signers", signers.as_deref().unwrap_or_default()),
-            ("dbx_contains", dbx_contains),
-        ] {
-            review_digests(name, digests, notes);
-        }
-        let is_open =
-            |pcr: &&Pcr| !sequence.contains_key(*pcr) && pcrs.iter().all(|(_, index, _)| index != pcr.0);
-        for pcr in events.keys().filter(is_open) {
-            let pcr = pcr.0;
-            notes.warn(
-                Field::of(["boot", "events", &pcr.to_string()]),
-                format!(
-                    "PCR {pcr} is not pinned, so these descriptions are never used: pin it, or leave them out"
-                ),
-            );
-        }
+        review::review(self, pcrs, notes);
     }
 
     fn measures(&self) -> bool {
@@ -234,6 +179,7 @@ impl Section for BootSection {
             sequence,
             firmware_versions: _,
             dbx_contains: _,
+            dbx_also_contains: _,
             dbx_entries_min: _,
             events: _,
         } = self;
@@ -257,6 +203,7 @@ impl Section for BootSection {
             sequence: _,
             firmware_versions: _,
             dbx_contains: _,
+            dbx_also_contains: _,
             dbx_entries_min,
             events: _,
         } = self;
@@ -284,6 +231,7 @@ impl Section for BootSection {
             sequence,
             firmware_versions,
             dbx_contains,
+            dbx_also_contains,
             dbx_entries_min: _,
             events: _,
         } = self;
@@ -316,96 +264,8 @@ impl Section for BootSection {
         }
         lists.restricts(Field::of(["boot", "firmware_versions"]), firmware_versions.as_ref().map(texts));
         lists.demands(Field::of(["boot", "dbx_contains"]), dbx_contains);
+        lists.demands(Field::of(["boot", "dbx_also_contains"]), dbx_also_contains);
         lists
-    }
-}
-
-fn review_demands(event_log: Demand, secure_boot: Demand, notes: &mut Notes<'_>) {
-    if event_log == Demand::Optional {
-        notes.warn(
-            Field::of(["boot", "event_log"]),
-            "a device that sends no boot log passes, whatever it booted: use \"required\"",
-        );
-    }
-    if secure_boot == Demand::Optional {
-        notes.warn(
-            Field::of(["boot", "secure_boot"]),
-            "a device passes on which Secure Boot is off and nothing checks what starts: use \"required\"",
-        );
-    }
-}
-
-/// Lines, or patterns of lines, that let in whoever is at the device.
-fn review_lines(field: &Field, lines: &[String], notes: &mut Notes<'_>) {
-    for (index, line) in lines.iter().enumerate() {
-        if let Some((word, what)) = suspicion::of_line(line) {
-            notes.warn(field.clone().at(index), format!("{word:?} {what}: leave it out"));
-        }
-    }
-}
-
-fn review_digests(name: &str, digests: &[Digest], notes: &mut Notes<'_>) {
-    let field = Field::of(["boot", name]);
-    for (index, digest) in digests.iter().enumerate() {
-        if digest.algorithm() == HashAlgorithm::Sha1 {
-            notes.warn(field.clone().at(index), "images with the same SHA-1 digest can be made: use sha256");
-        }
-    }
-    notes.repeated(field, digests);
-}
-
-impl BootSection {
-    /// The section but for what accepts and refuses nothing.
-    pub(in crate::policy) fn without_events(&self) -> Self {
-        BootSection { events: BTreeMap::new(), ..self.clone() }
-    }
-
-    /// Puts every list in one order.
-    pub(in crate::policy) fn sort(&mut self) {
-        let BootSection {
-            event_log: _,
-            secure_boot: _,
-            kernel_command_lines,
-            kernel_command_line_patterns,
-            applications,
-            kernels,
-            signers,
-            firmware_statements,
-            grub_commands,
-            kernel_version_min: _,
-            files,
-            sequence,
-            firmware_versions,
-            dbx_contains,
-            dbx_entries_min: _,
-            events: _,
-        } = self;
-        kernel_command_lines.iter_mut().for_each(sorted);
-        sorted_as_text(kernel_command_line_patterns);
-        [applications, kernels, signers].into_iter().flatten().for_each(sorted);
-        firmware_versions.iter_mut().for_each(sorted);
-        sorted(firmware_statements);
-        sorted_as_text(grub_commands);
-        sorted(files);
-        sequence.values_mut().for_each(sorted);
-        sorted(dbx_contains);
-    }
-}
-
-/// Takes over descriptions of events that are not known yet.
-pub(in crate::policy) fn join_events(
-    mine: &mut BTreeMap<Pcr, BTreeMap<Digest, String>>,
-    other: &BTreeMap<Pcr, BTreeMap<Digest, String>>,
-) {
-    for (pcr, events) in other {
-        let known = mine.entry(*pcr).or_default();
-        for (digest, remark) in events {
-            // Of two descriptions one is as good as the other, but it has to be the same one in any order.
-            let description = known.entry(*digest).or_insert_with(|| remark.clone());
-            if remark < description {
-                description.clone_from(remark);
-            }
-        }
     }
 }
 
