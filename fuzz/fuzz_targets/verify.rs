@@ -28,6 +28,7 @@ fuzz_target!(|data: &[u8]| {
         ak_public,
         quotes: vec![quote],
         boot_log: Some(boot_log),
+        measure_log: None,
         ima_log: Some(ima_log),
         ima_from_entry: 0,
     };
@@ -59,6 +60,7 @@ static KNOWN: LazyLock<Arc<BootClaims>> = LazyLock::new(|| {
         ak_public: vector!("tpm/sb-good-1/ak.tpm2b_public"),
         quotes: vec![quote],
         boot_log: Some(vector!("tpm/sb-good-1/binary_bios_measurements")),
+        measure_log: None,
         ima_log: None,
         ima_from_entry: 0,
     };

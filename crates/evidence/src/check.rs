@@ -81,6 +81,8 @@ checks! {
     EventLogParse => "event-log-parse",
     /// The boot log replays to the quoted PCRs.
     EventLogReplay => "event-log-replay",
+    /// systemd's measurement log parses within its bounds.
+    MeasureLogParse => "measure-log-parse",
     /// Where the digest is the hash of the event data, they agree.
     EventDataDigest => "event-data-digest",
     /// The IMA list parses within its bounds.
@@ -89,6 +91,8 @@ checks! {
     ImaTemplateDigest => "ima-template-digest",
     /// A prefix of the IMA list replays to the quoted PCR 10.
     ImaReplay => "ima-replay",
+    /// Entries of the IMA list are in PCRs that attest them and that the policy names.
+    ImaPcr => "ima-pcr",
     /// `boot_aggregate` is the hash of the boot PCRs.
     BootAggregate => "boot-aggregate",
     /// ASCII and binary IMA list agree.
@@ -147,6 +151,8 @@ pub struct Failure {
 pub enum Mismatch {
     /// The log tells of another boot than the PCRs.
     OtherBoot,
+    /// The log begins after what was first extended.
+    StartMissing,
     /// The PCRs go on where the log ends.
     EndMissing,
     /// The copy of the log ends inside an event or entry.

@@ -209,6 +209,8 @@ pub struct PcrIndex(u8);
 impl PcrIndex {
     /// PCRs of a PC Client TPM.
     pub const COUNT: u8 = 24;
+    /// The PCR that Linux measures files into where nobody told it another.
+    pub const IMA: PcrIndex = PcrIndex(10);
 
     /// The index, if it is below [`PcrIndex::COUNT`].
     pub fn new(index: u32) -> Option<Self> {
@@ -216,7 +218,7 @@ impl PcrIndex {
     }
 
     /// The number.
-    pub fn get(self) -> u8 {
+    pub const fn get(self) -> u8 {
         self.0
     }
 }

@@ -9,6 +9,7 @@ pub mod check;
 pub(crate) mod der;
 pub mod digest;
 pub mod ima;
+pub mod measure_log;
 pub mod read;
 pub mod request;
 pub mod text;

@@ -4,6 +4,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use assay_evidence::ima::{self, FileSignature, MeasuredKey, SignatureFault, SigningKey, SigningKeys};
+use assay_evidence::tpm::pcr::PcrSet;
 use assay_evidence::{Digest, HashAlgorithm, PcrIndex};
 
 use crate::path;
@@ -49,6 +50,8 @@ pub(crate) struct BootReference {
 #[derive(Debug)]
 pub(crate) struct FileReference {
     pub(crate) list: Demand,
+    /// The PCRs that files may be measured into.
+    pub(crate) pcrs: PcrSet,
     /// Whether any file is accepted.
     pub(crate) lists_files: bool,
     pub(crate) violations: Weight,
@@ -171,6 +174,7 @@ impl FileReference {
         });
         Ok(FileReference {
             list: section.list,
+            pcrs: section.pcrs.iter().map(|pcr| pcr.index()).collect(),
             lists_files: !section.allow.is_empty()
                 || !section.signing_keys.is_empty()
                 || !section.keyrings.is_empty()

@@ -48,16 +48,40 @@ pub(crate) fn of_note(note: &Failure) -> String {
 
 /// What it means that a log is not the PCRs', and what to do.
 fn log_words(check: Check, mismatch: Mismatch) -> (&'static str, &'static str) {
+    let is_list = matches!(check, Check::ImaParse | Check::ImaReplay | Check::ImaTemplateDigest);
     match mismatch {
+        Mismatch::OtherBoot if is_list => (
+            "The IMA list and the TPM's PCRs are of different boots: its first entry, boot_aggregate, is of other boot PCRs",
+            "That is so where a machine came back from hibernation, or where list and quote were taken at different times: take \
+             both of one boot.",
+        ),
         Mismatch::OtherBoot => (
             "The log and the TPM's PCRs are of different boots",
             "That is so where a machine came back from hibernation, or from a sleep in which its TPM lost power: restart it, \
              and take log and quote of one boot.",
         ),
+        Mismatch::StartMissing => (
+            "Entries are missing at the start of the IMA list: it does not begin with boot_aggregate",
+            "Send the list from its first entry; the kernel's file has to be read from its first byte.",
+        ),
+        Mismatch::EndMissing if check == Check::BootAggregate => (
+            "The kernel hashed other boot PCRs than those quoted, and there is no boot log to say what they were",
+            "Send the boot log: user space may have extended these PCRs since, and the log decides it.",
+        ),
+        Mismatch::EndMissing if is_list => (
+            "The IMA list does not lead to PCR 10, although each of its entries is sound and of this boot: its end is missing, or \
+             an entry in it",
+            "Read the list after the quote and to its end, and send both again. If fresh evidence says the same, an entry was left \
+             out or exchanged: then treat the device as taken over.",
+        ),
         Mismatch::EndMissing => (
             "Events are missing at the end of the boot log: the TPM's PCRs go on where it stops",
             "The firmware's area for the log may be full, or the kernel got a part of it: update the firmware, or see that \
              less is measured. What is missing is unknown, so it is not judged.",
+        ),
+        Mismatch::CopyCutShort if is_list => (
+            "The copy of the IMA list was cut short: it ends inside an entry",
+            "Copy the file whole; the kernel states no size for it, so read it to its end (`cat`, not `dd` with a size).",
         ),
         Mismatch::CopyCutShort => (
             "The copy of the log was cut short: it ends inside an event",
@@ -144,12 +168,21 @@ fn words(check: Check) -> (&'static str, &'static str) {
         Check::EventLogReplay => {
             ("The boot log is not the one that the TPM's PCRs were extended with", TAMPERED)
         }
+        Check::MeasureLogParse => (
+            "systemd's measurement log cannot be read, so it explains nothing",
+            "What user space extended stays unknown; see what writes to /run/log/systemd/tpm2-measure.log besides systemd.",
+        ),
         Check::EventDataDigest => {
             ("An event of the boot log describes something else than what was measured", TAMPERED)
         }
         Check::ImaParse => ("The IMA list cannot be read", RESEND),
         Check::ImaTemplateDigest => ("An entry of the IMA list was changed after it was measured", TAMPERED),
-        Check::ImaReplay => ("The IMA list is not the one that PCR 10 was extended with", TAMPERED),
+        Check::ImaReplay => ("The IMA list is not the one that the TPM's PCRs were extended with", TAMPERED),
+        Check::ImaPcr => (
+            "Entries of the IMA list are measured into another PCR than 10 (`pcr=` in the kernel's IMA policy, or \
+             CONFIG_IMA_MEASURE_PCR_IDX), and nothing attests them",
+            "Quote that PCR and name it in ima.pcrs; where other programs extend it as well, have the kernel measure into PCR 10.",
+        ),
         Check::BootAggregate => ("The IMA list belongs to another boot", TAMPERED),
         Check::ImaForms => (
             "The ASCII and the binary form of the IMA list differ",
@@ -180,21 +213,29 @@ mod tests {
 
     #[test]
     fn a_device_is_taken_off_the_network_only_where_nothing_harmless_explains_it() {
-        let sentence = |mismatch| {
-            let failure = Failure::new(Check::EventLogReplay, "PCR 4", "aa", "bb");
-            of_failure(&failure.explained(mismatch))
-        };
-        let all = [
-            (Mismatch::OtherBoot, "different boots"),
-            (Mismatch::EndMissing, "missing at the end"),
-            (Mismatch::CopyCutShort, "cut short"),
-            (Mismatch::Contradiction, "take the device off the network"),
-        ];
-        for (mismatch, words) in all {
-            let told = sentence(mismatch);
+        let check = |check, mismatch, words: &str| {
+            let told = of_failure(&Failure::new(check, "PCR 4", "aa", "bb").explained(mismatch));
             assert!(told.contains(words), "{told}");
             assert_eq!(told.contains("off the network"), mismatch == Mismatch::Contradiction, "{told}");
+        };
+        for (mismatch, words) in [
+            (Mismatch::OtherBoot, "different boots"),
+            (Mismatch::EndMissing, "missing at the end"),
+            (Mismatch::CopyCutShort, "inside an event"),
+            (Mismatch::Contradiction, "take the device off the network"),
+        ] {
+            check(Check::EventLogReplay, mismatch, words);
         }
+        for (mismatch, words) in [
+            (Mismatch::OtherBoot, "boot_aggregate, is of other boot PCRs"),
+            (Mismatch::StartMissing, "missing at the start"),
+            (Mismatch::EndMissing, "its end is missing"),
+            (Mismatch::CopyCutShort, "inside an entry"),
+            (Mismatch::Contradiction, "take the device off the network"),
+        ] {
+            check(Check::ImaReplay, mismatch, words);
+        }
+        check(Check::BootAggregate, Mismatch::EndMissing, "Send the boot log");
     }
 
     #[test]

@@ -248,7 +248,7 @@ impl<'a> Bench<'a> {
         };
         let quoted = PcrIndex::new(PCR.into()).and_then(|index| self.claims.pcrs().get(BANK, index));
         if let (Ok(list), Some(quoted)) = (list, quoted) {
-            black_box(attested_prefix(&list, &Replay::new(&[BANK]), &[*quoted]));
+            black_box(attested_prefix(&list, &Replay::new(&[BANK]), &[(PcrIndex::IMA, *quoted)]));
         }
     }
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use assay_evidence::boot_log::LOG_BYTES_MAX;
 use assay_evidence::ima::{self, LIST_BYTES_MAX};
+use assay_evidence::measure_log;
 use assay_evidence::time::UnixTime;
 use assay_evidence::tpm::attest::BootCounters;
 use assay_evidence::tpm::ek_certificate::Endorsers;
@@ -33,6 +34,7 @@ pub struct Case {
     ek_certificates: Vec<(&'static str, Vec<u8>)>,
     authorities: Vec<(&'static str, Vec<u8>)>,
     boot_log: Option<Vec<u8>>,
+    measure_log: Option<Vec<u8>>,
     ima_binary: Option<Vec<u8>>,
     ima_ascii: Option<Vec<u8>>,
 }
@@ -194,6 +196,7 @@ impl Case {
             ek_certificates: files.present(EK_CERTIFICATES)?,
             authorities: files.present(EK_AUTHORITIES)?,
             boot_log: files.log("binary_bios_measurements", LOG_BYTES_MAX)?,
+            measure_log: files.log("tpm2-measure.log", measure_log::LOG_BYTES_MAX)?,
             ima_binary: files.log("binary_runtime_measurements", LIST_BYTES_MAX)?,
             ima_ascii: files.log("ascii_runtime_measurements", LIST_BYTES_MAX)?,
         })
@@ -210,6 +213,7 @@ impl Case {
             ak_public: &self.ak.public,
             quotes,
             boot_log: self.boot_log.as_deref(),
+            measure_log: self.measure_log.as_deref(),
             ima_log: self.ima_log(),
             ima_from_entry: 0,
         };
@@ -231,8 +235,14 @@ impl Case {
         for quote in self.quotes.iter().take(1) {
             quotes.push(self.quote_evidence(quote, expected, &mut failures)?);
         }
-        let (boot_log, ima_log) = (self.boot_log.as_deref(), self.ima_log());
-        Ok(Evidence { ak_public: &self.ak.public, quotes, boot_log, ima_log, ima_from_entry: 0 })
+        Ok(Evidence {
+            ak_public: &self.ak.public,
+            quotes,
+            boot_log: self.boot_log.as_deref(),
+            measure_log: self.measure_log.as_deref(),
+            ima_log: self.ima_log(),
+            ima_from_entry: 0,
+        })
     }
 
     fn quote_evidence<'a>(

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use assay_evidence::boot_log;
-use assay_evidence::ima::{self, List, ListForm, Replay, attested_prefix};
-use assay_evidence::{Digest, HashAlgorithm};
+use assay_evidence::ima::{self, List, ListForm, QuotedPcr, Replay, attested_prefix};
+use assay_evidence::{Digest, PcrIndex};
 use assay_trust::change::{describe_boot_logs, describe_ima_lists};
 use serde::Serialize;
 use serde_json::json;
@@ -147,22 +147,33 @@ fn compare_pcrs(pcrs: &Subject, log: &Subject) -> Vec<Difference> {
     flat(&pcrs.report, "pcrs").into_iter().filter_map(differs).collect()
 }
 
-/// The list against the values of PCR 10; a list may have gone on since they were read.
+/// The list against the values of the PCRs that it was measured into; a list may have gone on since they were read.
 fn compare_list_with_pcrs(pcrs: &Subject, list: &Subject) -> Result<Vec<Difference>> {
-    let ten = format!(".{}", ima::PCR);
-    let quoted: Vec<Digest> = flat(&pcrs.report, "pcrs")
-        .into_iter()
-        .filter_map(|(name, value)| Digest::from_text(&format!("{}:{value}", name.strip_suffix(&ten)?)))
-        .collect();
-    if quoted.is_empty() {
-        bail!("there is no PCR {} among the values, so nothing shows what the list leads to", ima::PCR);
-    }
     let list = parse_list(list)?;
-    let banks: Vec<HashAlgorithm> = quoted.iter().map(Digest::algorithm).collect();
-    let (prefix, _) = attested_prefix(&list, &Replay::new(&banks), &quoted);
+    let named = |(name, value): (String, String)| {
+        let (bank, index) = name.rsplit_once('.')?;
+        let index = PcrIndex::new(index.parse().ok()?).filter(|index| list.pcrs().contains(*index))?;
+        Some((index, Digest::from_text(&format!("{bank}:{value}"))?))
+    };
+    let quoted: Vec<QuotedPcr> = flat(&pcrs.report, "pcrs").into_iter().filter_map(named).collect();
+    let missing: Vec<String> = (list.pcrs().iter())
+        .filter(|index| quoted.iter().all(|(of, _)| of != index))
+        .map(|index| index.to_string())
+        .collect();
+    if !missing.is_empty() || quoted.is_empty() {
+        bail!(
+            "there is no PCR {} among the values, so nothing shows what the list leads to",
+            missing.join(", ")
+        );
+    }
+    let mut start = Replay::new(&[]);
+    quoted.iter().for_each(|(index, value)| start.begin(*index, value.algorithm().zero()));
+    let (prefix, _) = attested_prefix(&list, &start, &quoted);
+    let mut indexes: Vec<String> = quoted.iter().map(|(index, _)| index.to_string()).collect();
+    indexes.dedup();
     let difference = |after: &str, message: &str| Difference {
-        what: format!("PCR {}", ima::PCR),
-        before: Some(quoted.iter().map(Digest::to_string).collect::<Vec<_>>().join(", ")),
+        what: format!("PCR {}", indexes.join(", ")),
+        before: Some(quoted.iter().map(|(_, value)| value.to_string()).collect::<Vec<_>>().join(", ")),
         after: Some(after.to_owned()),
         message: Some(message.to_owned()),
     };

@@ -41,7 +41,7 @@ pub use self::parse::{
 pub(crate) use self::replay::course;
 pub use self::replay::replay;
 pub use self::unified_kernel::Section;
-pub(crate) use self::user_space::stages;
+pub(crate) use self::user_space::{separated, stages};
 pub use self::variable::{Signature, SignatureKind, Variable, signature_lists};
 use std::cell::OnceCell;
 

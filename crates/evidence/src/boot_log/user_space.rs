@@ -26,6 +26,12 @@ pub(crate) fn stages(index: PcrIndex, logged: &Digest, quoted: &Digest) -> Optio
     }
 }
 
+/// The value of a PCR that user space closes, once it has; `None` for others.
+pub(crate) fn separated(index: PcrIndex, logged: &Digest) -> Option<Digest> {
+    let separator = || logged.algorithm().hash(&[OS_SEPARATOR.as_bytes()]);
+    SEPARATED_PCRS.contains(&index.get()).then(|| logged.extend(separator().as_bytes()))
+}
+
 /// Whether `quoted` is `logged` and then the names of phases in their order, each at most once, and after that all of
 /// them but those of the initrd for each further start of user space.
 fn is_reached_by_phases(logged: &Digest, quoted: &Digest) -> bool {

@@ -48,8 +48,8 @@ pub fn parse_ascii(text: &[u8]) -> Result<List, ImaError> {
     }
     let template_hash = template_hash.unwrap_or(HashAlgorithm::Sha1);
     // The offset of this error is in the binary form; the entry's number is the same.
-    let entries = read_entries(&bytes, template_hash)?;
-    Ok(List { bytes, entries, template_hash })
+    let (entries, pcrs) = read_entries(&bytes, template_hash)?;
+    Ok(List { bytes, entries, template_hash, pcrs })
 }
 
 /// Bytes that the first `entries` entries of a list in the ASCII form take; `None` if it has fewer.

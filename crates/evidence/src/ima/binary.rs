@@ -4,23 +4,28 @@ use super::layout::Layout;
 use super::template::Field;
 use super::{
     Algorithm, ENTRIES_MAX, Entry, FieldDigest, ImaError, ImaErrorKind, LIST_BYTES_MAX, List, PATH_BYTES_MAX,
-    PCR, SHORT_NAME_BYTES_MAX, TEMPLATE_DATA_BYTES_MAX, TEMPLATE_NAME_BYTES_MAX, Template,
+    SHORT_NAME_BYTES_MAX, TEMPLATE_DATA_BYTES_MAX, TEMPLATE_NAME_BYTES_MAX, Template,
 };
-use crate::HashAlgorithm;
 use crate::read::Reader;
+use crate::tpm::pcr::PcrSet;
+use crate::{HashAlgorithm, PcrIndex};
 
 /// Parses a list, or a suffix of one, in the kernel's binary form with its SHA-1 template digests.
 pub fn parse_binary(bytes: &[u8]) -> Result<List, ImaError> {
     if bytes.len() > LIST_BYTES_MAX {
         return Err(ImaError { entry: 0, offset: 0, kind: ImaErrorKind::ListTooLong });
     }
-    let entries = read_entries(bytes, HashAlgorithm::Sha1)?;
-    Ok(List { bytes: bytes.to_vec(), entries, template_hash: HashAlgorithm::Sha1 })
+    let (entries, pcrs) = read_entries(bytes, HashAlgorithm::Sha1)?;
+    Ok(List { bytes: bytes.to_vec(), entries, template_hash: HashAlgorithm::Sha1, pcrs })
 }
 
-/// Reads every entry, once and for all.
-pub(super) fn read_entries(bytes: &[u8], template_hash: HashAlgorithm) -> Result<Vec<Layout>, ImaError> {
+/// Reads every entry, once and for all, and says into which PCRs they were measured.
+pub(super) fn read_entries(
+    bytes: &[u8],
+    template_hash: HashAlgorithm,
+) -> Result<(Vec<Layout>, PcrSet), ImaError> {
     let mut entries = Vec::with_capacity((bytes.len() / ENTRY_BYTES_COMMON).min(ENTRIES_MAX));
+    let mut pcrs = PcrSet::default();
     let mut reader = Reader::new(bytes);
     while !reader.is_empty() {
         let offset = reader.offset();
@@ -30,9 +35,10 @@ pub(super) fn read_entries(bytes: &[u8], template_hash: HashAlgorithm) -> Result
         }
         let entry = Entry::read(&mut reader, template_hash).map_err(at)?;
         let layout = Layout::of(&entry, bytes).ok_or(ImaErrorKind::ListTooLong).map_err(at)?;
+        pcrs.insert(entry.pcr);
         entries.push(layout);
     }
-    Ok(entries)
+    Ok((entries, pcrs))
 }
 
 /// Bytes that the first `entries` entries of a list in the binary form take; `None` if it has fewer.
@@ -51,13 +57,12 @@ impl<'a> Entry<'a> {
         template_hash: HashAlgorithm,
     ) -> Result<Entry<'a>, ImaErrorKind> {
         let pcr = reader.u32_le()?;
-        if pcr != u32::from(PCR) {
-            return Err(ImaErrorKind::OtherPcr(pcr));
-        }
+        let pcr = PcrIndex::new(pcr).ok_or(ImaErrorKind::NoSuchPcr(pcr))?;
         let template_digest = reader.bytes(template_hash.len())?;
         let name = bounded(reader, TEMPLATE_NAME_BYTES_MAX, ImaErrorKind::TemplateNameTooLong)?;
         let template = Template::from_name(name)?;
         let mut entry = Entry {
+            pcr,
             template_digest,
             template_hash,
             template,

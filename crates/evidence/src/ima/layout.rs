@@ -2,11 +2,12 @@
 //! several times (replayed, appraised, kept), and then an entry is put together from these places.
 
 use super::{Algorithm, Entry, FieldDigest, Template};
-use crate::HashAlgorithm;
+use crate::{HashAlgorithm, PcrIndex};
 
 /// The places of one entry's parts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
+    pcr: PcrIndex,
     template_digest: Place,
     template: TemplateAt,
     data: Place,
@@ -42,6 +43,7 @@ impl Layout {
     pub(super) fn of(entry: &Entry<'_>, list: &[u8]) -> Option<Self> {
         let place = |part: &[u8]| Place::of(part, list);
         Some(Layout {
+            pcr: entry.pcr,
             template_digest: place(entry.template_digest)?,
             template: match entry.template.known() {
                 Some(known) => TemplateAt::Known(known),
@@ -63,6 +65,7 @@ impl Layout {
     /// The entry, as it was read from `list`.
     pub(super) fn entry<'a>(&self, list: &'a [u8], template_hash: HashAlgorithm) -> Option<Entry<'a>> {
         Some(Entry {
+            pcr: self.pcr,
             template_digest: self.template_digest.of_list(list)?,
             template_hash,
             template: match self.template {

@@ -27,7 +27,8 @@ pub use self::boot_aggregate::{BOOT_AGGREGATE, expected_boot_aggregate};
 pub use self::device_mapper::{DmChange, DmDevice, DmError, DmEvent, DmNumbers, DmTarget};
 use self::layout::Layout;
 pub use self::measured_key::{MEASURED_KEYS_MAX, MeasuredKey, learned_keys};
-pub use self::replay::{Chain, Extension, Prefix, Replay, attested_prefix};
+pub(crate) use self::replay::reached_pcrs;
+pub use self::replay::{Chain, Extension, Prefix, QuotedPcr, Replay, attested_prefix};
 pub use self::signature::{
     FileSignature, SignatureFault, SignatureForm, SigningKey, SigningKeyError, SigningKeys,
 };
@@ -35,10 +36,12 @@ pub use self::stream::{EntryStream, ListForm};
 pub use self::template::Template;
 use crate::read::Truncated;
 use crate::text::escaped;
-use crate::{Digest, HashAlgorithm};
+use crate::tpm::pcr::PcrSet;
+use crate::{Digest, HashAlgorithm, PcrIndex};
 
-/// The PCR that the kernel measures into; entries for another are refused.
-pub const PCR: u8 = 10;
+/// The PCR that the kernel measures into where nobody told it another (`CONFIG_IMA_MEASURE_PCR_IDX`, or `pcr=` in a rule of
+/// its IMA policy).
+pub const PCR: u8 = PcrIndex::IMA.get();
 
 /// A parsed measurement list, or a suffix of one, in the kernel's binary form.
 ///
@@ -48,9 +51,15 @@ pub struct List {
     bytes: Vec<u8>,
     entries: Vec<Layout>,
     template_hash: HashAlgorithm,
+    pcrs: PcrSet,
 }
 
 impl List {
+    /// The PCRs that its entries were measured into.
+    pub fn pcrs(&self) -> PcrSet {
+        self.pcrs
+    }
+
     /// Entries in it.
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -89,6 +98,7 @@ impl PartialEq for List {
 /// One entry: views into the list.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry<'a> {
+    pcr: PcrIndex,
     template_digest: &'a [u8],
     template_hash: HashAlgorithm,
     template: Template<'a>,
@@ -100,6 +110,11 @@ pub struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
+    /// The PCR that the kernel says it extended with the entry. A wrong one does not replay.
+    pub fn pcr(&self) -> PcrIndex {
+        self.pcr
+    }
+
     /// The template digest the list states: the hash of the template data, or zeros for a violation.
     pub fn template_digest(&self) -> &'a [u8] {
         self.template_digest
@@ -224,9 +239,9 @@ pub enum ImaErrorKind {
     /// The list has more entries than [`ENTRIES_MAX`].
     #[error("the list has more than {ENTRIES_MAX} entries")]
     TooManyEntries,
-    /// The entry is not for PCR 10.
-    #[error("it is for PCR {0}, not {PCR}")]
-    OtherPcr(u32),
+    /// The entry is for a PCR that no TPM has.
+    #[error("it is for PCR {0}, and a TPM has {count} of them", count = PcrIndex::COUNT)]
+    NoSuchPcr(u32),
     /// The template name is longer than [`TEMPLATE_NAME_BYTES_MAX`].
     #[error("its template name has {0} bytes, more than {TEMPLATE_NAME_BYTES_MAX}")]
     TemplateNameTooLong(usize),

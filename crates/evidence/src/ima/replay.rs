@@ -1,11 +1,11 @@
-//! Replay: what PCR 10 becomes, entry by entry, until it is what the TPM quoted.
+//! Replay: what PCRs become, entry by entry, until they are what the TPM quoted.
 
 use super::{Entry, List, SHORT_NAME_BYTES_MAX, Template};
-use crate::{Digest, HashAlgorithm};
+use crate::tpm::pcr::PcrSet;
+use crate::{Digest, HashAlgorithm, PcrIndex};
 
 /// How the kernel extends a bank.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Extension {
     /// With the hash of the template data by the bank's own algorithm.
     Native,
@@ -13,33 +13,38 @@ pub enum Extension {
     Sha1Padded,
 }
 
-/// One running value of PCR 10: a bank, extended in one of the ways.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+/// One running value of a PCR: a bank, extended in one of the ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chain {
+    /// The PCR.
+    pub pcr: PcrIndex,
     /// How it is extended.
     pub extension: Extension,
     /// Its value after the entries so far; its algorithm is the bank.
     pub value: Digest,
 }
 
-/// The running values of PCR 10 after some number of entries. Plain data: it proves nothing by itself.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+/// The running values of PCRs after some number of entries. Plain data: it proves nothing by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replay {
     entries: u64,
     chains: Vec<Chain>,
 }
 
 impl Replay {
-    /// A freshly booted machine: every bank zero, and open which way it is extended.
+    /// A freshly booted machine: PCR 10 of every bank zero, and open which way it is extended.
     pub fn new(banks: &[HashAlgorithm]) -> Self {
-        let mut chains = Vec::with_capacity(banks.len() * 2);
-        for bank in banks {
-            chains.push(Chain { extension: Extension::Native, value: bank.zero() });
-            if *bank != HashAlgorithm::Sha1 {
-                chains.push(Chain { extension: Extension::Sha1Padded, value: bank.zero() });
-            }
+        let mut replay = Replay { entries: 0, chains: Vec::with_capacity(banks.len() * 2) };
+        banks.iter().for_each(|bank| replay.begin(PcrIndex::IMA, bank.zero()));
+        replay
+    }
+
+    /// The same with a PCR that has this value, in its bank, before the entries that come now.
+    pub fn begin(&mut self, pcr: PcrIndex, value: Digest) {
+        self.chains.push(Chain { pcr, extension: Extension::Native, value });
+        if value.algorithm() != HashAlgorithm::Sha1 {
+            self.chains.push(Chain { pcr, extension: Extension::Sha1Padded, value });
         }
-        Replay { entries: 0, chains }
     }
 
     /// Goes on from values kept of an earlier replay.
@@ -57,14 +62,15 @@ impl Replay {
         &self.chains
     }
 
-    /// Extends every chain with `entry`; says whether its stated template digest is the hash of its
+    /// Extends every chain of the entry's PCR with it; says whether its stated template digest is the hash of its
     /// template data. What is extended is always computed from the data, never what is stated.
     #[must_use = "a template digest that does not hold is a finding"]
     pub fn extend(&mut self, entry: &Entry<'_>) -> bool {
         self.entries = self.entries.saturating_add(1);
+        let of_entry = self.chains.iter_mut().filter(|chain| chain.pcr == entry.pcr);
         if entry.is_violation() {
             // The kernel invalidates the PCR: the list has zeros, the TPM got ones.
-            for chain in &mut self.chains {
+            for chain in of_entry {
                 let ones = Digest::filled(chain.value.algorithm(), 0xff);
                 chain.value = chain.value.extend(ones.as_bytes());
             }
@@ -77,7 +83,7 @@ impl Replay {
             HashAlgorithm::Sha1 => stated,
             _ => HashAlgorithm::Sha1.hash(&[data]),
         };
-        for chain in &mut self.chains {
+        for chain in of_entry {
             let bank = chain.value.algorithm();
             let measured = match chain.extension {
                 Extension::Native if bank == HashAlgorithm::Sha1 => Some(sha1),
@@ -92,48 +98,52 @@ impl Replay {
         stated.as_bytes() == entry.template_digest
     }
 
-    /// Which way the bank of `quoted` arrives at that value now, if any does.
-    pub fn matches(&self, quoted: &Digest) -> Option<Extension> {
-        self.chains.iter().find(|chain| chain.value == *quoted).map(|chain| chain.extension)
+    /// Which way the PCR arrives at a quoted value now, if any does.
+    pub fn matches(&self, quoted: &QuotedPcr) -> Option<Extension> {
+        let arrived = self.chains.iter().find(|chain| (chain.pcr, chain.value) == *quoted);
+        arrived.map(|chain| chain.extension)
     }
 
-    /// The same with the native chains alone.
-    fn natively(&self) -> Self {
-        let is_native = |chain: &&Chain| chain.extension == Extension::Native;
-        Replay { entries: self.entries, chains: self.chains.iter().filter(is_native).copied().collect() }
-    }
-
-    /// Forgets the chains of each quoted bank that did not arrive, and banks that were not quoted.
-    fn settle(&mut self, quoted: &[Digest]) {
-        self.chains.retain(|chain| quoted.contains(&chain.value));
+    /// The same with the chains that `keep` says.
+    pub(crate) fn only(&self, keep: impl Fn(&Chain) -> bool) -> Self {
+        Replay { entries: self.entries, chains: self.chains.iter().filter(|c| keep(c)).copied().collect() }
     }
 }
+
+/// A PCR and its value in a quoted bank.
+pub type QuotedPcr = (PcrIndex, Digest);
 
 /// How much of a list a quote covers.
 #[derive(Clone, Debug)]
 pub struct Prefix {
     /// Entries of the list that are covered: after this many, every quoted value is reached.
     pub entries: usize,
-    /// The running values there, with only the chains that arrived.
+    /// The running values before the first entry, of the chains that arrived.
+    pub start: Replay,
+    /// The running values after the last that is covered, of the same chains.
     pub replay: Replay,
 }
 
-/// Replays `list` from `start` until every value of `quoted` (PCR 10 of each quoted bank) is reached.
+/// Replays `list` from `start` until every value of `quoted` is reached: the PCRs that the list was measured into, in each
+/// quoted bank. Entries for other PCRs are passed over, and nothing is said of them.
 ///
 /// The first result is `None` where no prefix, not even the empty one, reaches them. The second lists
 /// the entries, by their index in the list, whose template digest does not hold; where the prefix is
 /// known, only those inside it, and at most [`BAD_TEMPLATE_DIGESTS_MAX`] of them.
-pub fn attested_prefix(list: &List, start: &Replay, quoted: &[Digest]) -> (Option<Prefix>, Vec<usize>) {
+pub fn attested_prefix(list: &List, start: &Replay, quoted: &[QuotedPcr]) -> (Option<Prefix>, Vec<usize>) {
     // Nearly every kernel extends natively; the padded chains are run only where that does not arrive.
-    match replay_until(list, start.natively(), quoted) {
+    let natively = start.only(|chain| chain.extension == Extension::Native);
+    match replay_until(list, natively, quoted) {
         (None, _) => replay_until(list, start.clone(), quoted),
         arrived => arrived,
     }
 }
 
-fn replay_until(list: &List, mut replay: Replay, quoted: &[Digest]) -> (Option<Prefix>, Vec<usize>) {
-    // PCR values never repeat along a chain, so that the first match is the only one.
+fn replay_until(list: &List, start: Replay, quoted: &[QuotedPcr]) -> (Option<Prefix>, Vec<usize>) {
+    // PCR values never repeat along a chain, so that the first place at which all match is the only one, but for entries of
+    // other PCRs that follow it.
     let arrived = |replay: &Replay| !quoted.is_empty() && quoted.iter().all(|q| replay.matches(q).is_some());
+    let mut replay = start.clone();
     let mut bad = Vec::new();
     let mut entries = 0;
     for (index, entry) in list.iter().enumerate() {
@@ -148,8 +158,30 @@ fn replay_until(list: &List, mut replay: Replay, quoted: &[Digest]) -> (Option<P
     if !arrived(&replay) {
         return (None, bad);
     }
-    replay.settle(quoted);
-    (Some(Prefix { entries, replay }), bad)
+    // The chains that did not arrive were guesses.
+    let pairs = start.chains.iter().zip(&replay.chains);
+    let pairs = pairs.filter(|(_, end)| quoted.contains(&(end.pcr, end.value)));
+    let (first, last): (Vec<Chain>, Vec<Chain>) = pairs.unzip();
+    let start = Replay { entries: start.entries, chains: first };
+    (Some(Prefix { entries, start, replay: Replay { entries: replay.entries, chains: last } }), bad)
+}
+
+/// The PCRs of which every quoted value is reached somewhere in the list, each looked at for itself.
+pub(crate) fn reached_pcrs(list: &List, start: &Replay, quoted: &[QuotedPcr]) -> PcrSet {
+    let mut replay = start.clone();
+    let is_reached = |replay: &Replay, pcr: PcrIndex| {
+        quoted.iter().filter(|(of, _)| *of == pcr).all(|quoted| replay.matches(quoted).is_some())
+    };
+    let pcrs: PcrSet = quoted.iter().map(|(pcr, _)| *pcr).collect();
+    let mut reached: PcrSet = pcrs.iter().filter(|pcr| is_reached(&replay, *pcr)).collect();
+    for entry in list.iter() {
+        // Whether its template digest holds is said where the list is judged.
+        let _ = replay.extend(&entry);
+        if pcrs.contains(entry.pcr) && !reached.contains(entry.pcr) && is_reached(&replay, entry.pcr) {
+            reached.insert(entry.pcr);
+        }
+    }
+    reached
 }
 
 /// What the kernel hashes: the template data, but for the `ima` template, whose name is filled up with

@@ -14,8 +14,8 @@ pub struct PcrValues(BTreeMap<(HashAlgorithm, PcrIndex), Digest>);
 
 impl PcrValues {
     /// No values.
-    pub fn new() -> Self {
-        Self::default()
+    pub const fn new() -> Self {
+        PcrValues(BTreeMap::new())
     }
 
     /// Sets the value of a PCR in the digest's own bank; returns what was there before.
@@ -93,6 +93,11 @@ impl PcrSet {
     /// Whether there is no PCR in it.
     pub fn is_empty(self) -> bool {
         self.0 == 0
+    }
+
+    /// Adds a PCR.
+    pub fn insert(&mut self, index: PcrIndex) {
+        self.0 |= Self::bit(index);
     }
 
     fn bit(index: PcrIndex) -> u32 {

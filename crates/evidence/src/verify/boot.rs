@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::mismatch::{Misfit, mismatch};
+use super::runtime::{Course, Runtime};
 use super::{Baseline, QuoteOutcome, Report};
-use crate::boot_log::{self, BootClaims, BootLog, BootLogErrorKind, stages};
+use crate::boot_log::{self, BootClaims, BootLog, BootLogErrorKind};
 use crate::check::{Check, Failure, Mismatch};
 use crate::digest::{Digest, HashAlgorithm, PcrIndex};
 use crate::tpm::pcr::PcrValues;
@@ -18,6 +19,7 @@ pub(super) struct Boot {
     pub(super) log_missing: bool,
     log_pcrs: Vec<PcrIndex>,
     history: History,
+    explained: PcrValues,
 }
 
 /// The values that PCRs went through since the log ended, where that is known and more than one.
@@ -29,6 +31,8 @@ struct Comparison {
     /// PCRs that hold more than the log tells and may.
     unexplained: Vec<PcrIndex>,
     history: History,
+    /// Quoted values that the measurement log explains.
+    explained: PcrValues,
     /// PCRs that contradict the log.
     misfits: Vec<Misfit>,
 }
@@ -39,9 +43,19 @@ impl Boot {
         self.log_pcrs.clone()
     }
 
+    /// What the log replays to; nothing where there is none.
+    pub(super) fn logged(&self) -> &PcrValues {
+        self.claims.as_ref().map_or(&NO_VALUES, |claims| claims.logged())
+    }
+
     /// What PCRs went through after the log ended.
     pub(super) fn history(&self) -> &History {
         &self.history
+    }
+
+    /// Quoted values that the measurement log explained, now or before in the same boot.
+    pub(super) fn explained(&self) -> &PcrValues {
+        &self.explained
     }
 }
 
@@ -78,46 +92,55 @@ pub(super) fn verify(
     seen: Option<&KnownBootLog<'_>>,
     baseline: Option<&Baseline>,
     quotes: &[QuoteOutcome<'_>],
+    runtime: &Runtime<'_>,
     report: &mut Report,
 ) -> Boot {
     let known = baseline.and_then(Baseline::boot_claims);
-    match (log.filter(|log| !log.is_empty()), known) {
+    match (log, known) {
         (Some(log), _) => {
             // What is known of another log says nothing of this one.
             let seen = seen.filter(|seen| seen.log == log);
             let claims = seen.and_then(|seen| seen.claims.as_ref());
-            let same = claims.and_then(|claims| verify_seen(claims, quotes, report));
-            same.unwrap_or_else(|| verify_unread(log, seen.map(|seen| seen.sha256), quotes, report))
+            let same = claims.and_then(|claims| verify_seen(claims, quotes, runtime, report));
+            let sha256 = || seen.map(|seen| seen.sha256);
+            same.unwrap_or_else(|| verify_unread(log, sha256(), quotes, runtime, report))
         }
-        (None, Some(known)) => verify_known(known, quotes, report),
+        (None, Some(known)) => verify_known(known, quotes, runtime, report),
         (None, None) => note_missing(quotes, report),
     }
 }
 
 /// Claims that were made of this log before, in one bank and without the PCRs that the quotes did not bear out then.
 /// Where these quotes say otherwise about either, the log has to be read for them.
-fn verify_seen(seen: &Arc<BootClaims>, quotes: &[QuoteOutcome<'_>], report: &mut Report) -> Option<Boot> {
+fn verify_seen(
+    seen: &Arc<BootClaims>,
+    quotes: &[QuoteOutcome<'_>],
+    runtime: &Runtime<'_>,
+    report: &mut Report,
+) -> Option<Boot> {
     let mut found = Report::default();
-    let log_pcrs = pcrs_of(seen.logged());
-    let Comparison { unexplained, history, misfits } = compare(seen.logged(), quotes, &mut found);
-    let bank = common_banks(seen.logged(), &log_pcrs, quotes, &mut found).into_iter().max()?;
+    let (logged, log_pcrs) = (seen.logged(), pcrs_of(seen.logged()));
+    let Comparison { unexplained, history, explained, misfits } =
+        compare(logged, quotes, runtime, &mut found);
+    let bank = common_banks(logged, &log_pcrs, quotes, &mut found).into_iter().max()?;
     // Where it is not the PCRs', it has to be read as well to tell why.
     if bank != seen.facts().bank || unexplained != seen.facts().unexplained_pcrs || !misfits.is_empty() {
         return None;
     }
     report.failures.append(&mut found.failures);
     report.notes.append(&mut found.notes);
-    Some(Boot { claims: Some(Arc::clone(seen)), log_missing: false, log_pcrs, history })
+    Some(Boot { claims: Some(Arc::clone(seen)), log_missing: false, log_pcrs, history, explained })
 }
 
 fn verify_unread(
     log: &[u8],
     sha256: Option<Digest>,
     quotes: &[QuoteOutcome<'_>],
+    runtime: &Runtime<'_>,
     report: &mut Report,
 ) -> Boot {
     match boot_log::parse(log) {
-        Ok(log) => verify_log(&log, sha256, quotes, report),
+        Ok(log) => verify_log(&log, sha256, quotes, runtime, report),
         Err(error) => {
             let expected = "a TCG PC Client boot log";
             let failure = Failure::new(Check::EventLogParse, "boot log", expected, error.to_string());
@@ -134,38 +157,43 @@ fn verify_log(
     log: &BootLog<'_>,
     sha256: Option<Digest>,
     quotes: &[QuoteOutcome<'_>],
+    runtime: &Runtime<'_>,
     report: &mut Report,
 ) -> Boot {
     report.failures.extend(boot_log::data_digest_failures(log));
-    let replayed = boot_log::replay(log);
-    let log_pcrs = pcrs_of(&replayed);
+    let logged = boot_log::replay(log);
+    let log_pcrs = pcrs_of(&logged);
     let before = report.failures.len();
-    let Comparison { unexplained, history, misfits } = compare(&replayed, quotes, report);
+    let Comparison { unexplained, history, explained, misfits } = compare(&logged, quotes, runtime, report);
     if !misfits.is_empty() {
         let cause = mismatch(log, &misfits);
         report.failures.iter_mut().skip(before).for_each(|failure| failure.mismatch = Some(cause));
     }
-    let bank = common_banks(&replayed, &log_pcrs, quotes, report).into_iter().max();
+    let bank = common_banks(&logged, &log_pcrs, quotes, report).into_iter().max();
     let claims = bank.map(|bank| {
         let sha256 = sha256.unwrap_or_else(|| HashAlgorithm::Sha256.hash(&[log.bytes()]));
-        Arc::new(boot_log::claims(log, sha256, replayed, bank).without(&unexplained))
+        Arc::new(boot_log::claims(log, sha256, logged, bank).without(&unexplained))
     });
-    Boot { claims, log_missing: false, log_pcrs, history }
+    Boot { claims, log_missing: false, log_pcrs, history, explained }
 }
 
 /// The log was judged before; that the PCRs are still what it replays to has to be seen each time.
-fn verify_known(known: &Arc<BootClaims>, quotes: &[QuoteOutcome<'_>], report: &mut Report) -> Boot {
-    let replayed = known.replayed();
-    let log_pcrs = pcrs_of(replayed);
-    let Comparison { unexplained, history, .. } = compare(replayed, quotes, report);
-    let banks = common_banks(replayed, &log_pcrs, quotes, report);
+fn verify_known(
+    known: &Arc<BootClaims>,
+    quotes: &[QuoteOutcome<'_>],
+    runtime: &Runtime<'_>,
+    report: &mut Report,
+) -> Boot {
+    let (logged, log_pcrs) = (known.replayed(), pcrs_of(known.replayed()));
+    let Comparison { unexplained, history, explained, .. } = compare(logged, quotes, runtime, report);
+    let banks = common_banks(logged, &log_pcrs, quotes, report);
     if !banks.is_empty() && !banks.contains(&known.facts().bank) {
         fail_no_bank(known.facts().bank.name(), report);
     }
     let is_known = unexplained.iter().all(|index| known.facts().unexplained_pcrs.contains(index));
     let claims =
         if is_known { Arc::clone(known) } else { Arc::new(BootClaims::clone(known).without(&unexplained)) };
-    Boot { claims: Some(claims), log_missing: false, log_pcrs, history }
+    Boot { claims: Some(claims), log_missing: false, log_pcrs, history, explained }
 }
 
 fn note_missing(quotes: &[QuoteOutcome<'_>], report: &mut Report) -> Boot {
@@ -182,22 +210,41 @@ fn note_missing(quotes: &[QuoteOutcome<'_>], report: &mut Report) -> Boot {
 
 /// Each quoted value is what the log makes of that PCR, in each bank the log has, and what user space is known to add.
 ///
-/// Once the boot log has ended, systemd goes on to extend some PCRs, with words that everybody knows ([`stages`]) or
-/// with others ([`RUNTIME_PCRS`]), so that a machine is not refused for a difference there. But root can extend them as
+/// Once the boot log has ended, systemd goes on to extend some PCRs, with words that everybody knows or that its own log
+/// tells ([`Runtime`]), or with others ([`is_runtime`]), so that a machine is not refused for a difference there. But root can extend them as
 /// well, to hide behind: having booted with another command line, extend PCR 12 once more, and send a log in which that
 /// PCR's events are the expected ones. So an unknown difference takes every word about that PCR out of the claims,
 /// instead of leaving some of them. What a policy demands of it is then not there, and its pinned value does not match
 /// either. Every other PCR is strict: after the firmware and the boot loader nothing else honest extends it but IMA,
 /// whose own list explains PCR 10.
-fn compare(replayed: &PcrValues, quotes: &[QuoteOutcome<'_>], report: &mut Report) -> Comparison {
+fn compare(
+    replayed: &PcrValues,
+    quotes: &[QuoteOutcome<'_>],
+    runtime: &Runtime<'_>,
+    report: &mut Report,
+) -> Comparison {
     let banks: Vec<HashAlgorithm> = replayed.banks().collect();
     let mut comparison = Comparison::default();
     for quote in quotes {
         for bank in quote.pcrs().banks().filter(|bank| !banks.contains(bank)) {
             unlogged_bank(quote, bank, report);
         }
+        let reached = runtime.reached(quote.pcrs(), replayed);
         for (bank, index, quoted) in quote.pcrs().iter().filter(|(bank, ..)| banks.contains(bank)) {
-            compare_one(quote, replayed.get(bank, index), (bank, index, quoted), &mut comparison, report);
+            let before = replayed.get(bank, index).copied().unwrap_or(bank.zero());
+            if before == *quoted {
+                continue;
+            }
+            if let Some(Course { values, is_logged }) = runtime.course(index, &before, quoted) {
+                if is_logged {
+                    comparison.explained.insert(index, *quoted);
+                }
+                comparison.history.insert((bank, index), values);
+            } else if reached.contains(index) {
+                comparison.history.insert((bank, index), vec![before, *quoted]);
+            } else {
+                unexplained(quote, replayed, (bank, index, quoted), &mut comparison, report);
+            }
         }
     }
     comparison.unexplained.sort_unstable();
@@ -205,28 +252,24 @@ fn compare(replayed: &PcrValues, quotes: &[QuoteOutcome<'_>], report: &mut Repor
     comparison
 }
 
-fn compare_one(
+/// What follows from a value that nothing explains.
+fn unexplained(
     quote: &QuoteOutcome<'_>,
-    logged: Option<&Digest>,
+    replayed: &PcrValues,
     (bank, index, quoted): (HashAlgorithm, PcrIndex, &Digest),
     comparison: &mut Comparison,
     report: &mut Report,
 ) {
-    let before = logged.copied().unwrap_or(bank.zero());
-    if before == *quoted {
-        return;
-    }
-    if let Some(values) = stages(index, &before, quoted) {
-        comparison.history.insert((bank, index), values);
-        return;
-    }
+    let logged = replayed.get(bank, index);
     let found = match logged {
         Some(value) => format!("the log replays to {value}"),
         None => "the log does not extend it".to_owned(),
     };
     let claim = format!("{} {bank} PCR {index}", quote.label);
-    if RUNTIME_PCRS.contains(&index.get()) {
+    if is_runtime(index, bank, replayed) {
         comparison.unexplained.push(index);
+        // A kernel that found the log's value has said so in its boot_aggregate.
+        comparison.history.insert((bank, index), logged.into_iter().chain([quoted]).copied().collect());
         report.note(Check::EventLogReplay, claim, quoted.to_string(), found);
     } else if logged.is_some() || index.get() <= FIRMWARE_PCR_LAST {
         // A log from which every event of a PCR was cut would still replay in the others.
@@ -236,6 +279,13 @@ fn compare_one(
         // A boot loader need not log what it measures; but then nobody may think that it measured nothing.
         comparison.unexplained.push(index);
     }
+}
+
+/// Whether honest user space may have extended the PCR with words that nobody knows beforehand. It extends PCR 9, the boot
+/// loader's and the kernel's own, on machines that systemd-stub started alone, which is to be seen in PCR 11.
+fn is_runtime(index: PcrIndex, bank: HashAlgorithm, replayed: &PcrValues) -> bool {
+    let is_by_stub = || PcrIndex::new(STUB_PCR).is_some_and(|stub| replayed.get(bank, stub).is_some());
+    RUNTIME_PCRS.contains(&index.get()) || (index.get() == NV_PCR && is_by_stub())
 }
 
 /// A bank that firmware extended and the log leaves out: the log could be of another boot, replaying in a bank that
@@ -289,6 +339,8 @@ fn pcrs_of(values: &PcrValues) -> Vec<PcrIndex> {
     indexes
 }
 
+/// Of a device without a boot log.
+static NO_VALUES: PcrValues = PcrValues::new();
 /// The highest locality.
 const LOCALITY_LAST: u8 = 4;
 /// TCG PC Client Platform Firmware Profile, 3.3: PCRs 0 to 7 are the firmware's.
@@ -298,3 +350,7 @@ const BOOT_LOADER_PCRS: [u8; 3] = [8, 9, 14];
 /// The UAPI group's Linux TPM PCR registry: systemd extends these at run time, 11 with its phases, 12 and 13 with
 /// credentials and extensions, 15 with the machine's identity and its file systems.
 const RUNTIME_PCRS: [u8; 4] = [11, 12, 13, 15];
+/// The same registry: systemd 259 and later say here what they made NV indexes of (`nvpcr-init`).
+const NV_PCR: u8 = 9;
+/// systemd-stub measures the sections of its image here.
+const STUB_PCR: u32 = 11;

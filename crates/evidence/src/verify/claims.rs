@@ -2,16 +2,18 @@
 //!
 //! Proof values: their fields are private and only [`verify`](super::verify) makes them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::boot::Boot;
+use super::ima::Attested;
 use crate::boot_log::BootClaims;
 use crate::check::Failure;
 use crate::digest::{Digest, HashAlgorithm, PcrIndex};
 use crate::ima::{Entry, Extension, List, MEASURED_KEYS_MAX, MeasuredKey, Replay};
 use crate::tpm::attest::ClockInfo;
 use crate::tpm::name::Name;
-use crate::tpm::pcr::PcrValues;
+use crate::tpm::pcr::{PcrSet, PcrValues};
 use crate::tpm::public_area::PublicArea;
 use crate::tpm::public_key::SignatureAlgorithm;
 use crate::tpm::quote::VerifiedQuote;
@@ -26,6 +28,7 @@ pub struct Claims {
     pcrs: PcrValues,
     boot: Option<Arc<BootClaims>>,
     boot_log_missing: bool,
+    explained: PcrValues,
     ima: Option<ImaClaims>,
     notes: Arc<[Failure]>,
 }
@@ -51,8 +54,9 @@ impl Claims {
             firmware_version: first.firmware_version(),
             algorithm: first.algorithm(),
             pcrs,
-            boot: boot.claims,
             boot_log_missing: boot.log_missing,
+            explained: boot.explained().clone(),
+            boot: boot.claims,
             ima,
             notes: notes.into(),
         })
@@ -128,6 +132,7 @@ impl Claims {
             reset_count: self.clock.reset_count,
             restart_count: self.clock.restart_count,
             boot: self.boot.clone(),
+            explained: self.explained.clone(),
             ima: self.ima.as_ref().map(|ima| ima.replay_at(judged_entries)),
             keys: self.ima.as_ref().map(|ima| ima.keys_at(judged_entries)).unwrap_or_default(),
         }
@@ -140,25 +145,46 @@ pub struct ImaClaims {
     list: List,
     start: Replay,
     end: Replay,
-    attested: usize,
+    covered: usize,
+    attesting: PcrSet,
+    explained: PcrSet,
     /// Keys measured before the first entry.
     known_keys: Arc<[MeasuredKey]>,
 }
 
 impl ImaClaims {
-    pub(super) fn new(
-        list: List,
-        start: Replay,
-        end: Replay,
-        attested: usize,
-        known_keys: Arc<[MeasuredKey]>,
-    ) -> Self {
-        ImaClaims { list, start, end, attested, known_keys }
+    pub(super) fn new(list: List, attested: Attested, known_keys: Arc<[MeasuredKey]>) -> Self {
+        let Attested { start, end, entries, attesting, explained } = attested;
+        ImaClaims { list, start, end, covered: entries, attesting, explained, known_keys }
     }
 
     /// The attested entries, in order.
     pub fn entries(&self) -> impl DoubleEndedIterator<Item = Entry<'_>> + '_ {
-        self.list.range(0..self.attested)
+        self.list.range(0..self.covered).filter(|entry| self.attesting.contains(entry.pcr()))
+    }
+
+    /// The entries among these that nothing attests, since the quote does not have their PCR or it holds something else as
+    /// well: how many there are of each PCR.
+    pub fn unattested(&self) -> BTreeMap<PcrIndex, usize> {
+        let mut of_pcr = BTreeMap::new();
+        if self.list.pcrs().iter().all(|pcr| self.attesting.contains(pcr)) {
+            return of_pcr;
+        }
+        for entry in self.list.iter().filter(|entry| !self.attesting.contains(entry.pcr())) {
+            *of_pcr.entry(entry.pcr()).or_default() += 1;
+        }
+        of_pcr
+    }
+
+    /// Where the first entry is that nothing attests, counted from boot.
+    pub fn first_unattested(&self) -> Option<u64> {
+        let mut entries = (self.start.entries()..).zip(self.list.range(0..self.covered));
+        entries.find(|(_, entry)| !self.attesting.contains(entry.pcr())).map(|(number, _)| number)
+    }
+
+    /// Whether a quoted PCR holds nothing but what the logs tell, so that no entry was kept from the list.
+    pub fn explains(&self, pcr: PcrIndex) -> bool {
+        self.explained.contains(pcr)
     }
 
     /// Entries since boot that come before the first of [`ImaClaims::entries`], judged earlier.
@@ -166,14 +192,14 @@ impl ImaClaims {
         self.start.entries()
     }
 
-    /// Entries since boot that the quote attests.
+    /// Entries since boot that the quote covers.
     pub fn attested_total(&self) -> u64 {
         self.end.entries()
     }
 
     /// Entries past the quoted prefix, of which nothing is known yet.
     pub fn undecided(&self) -> usize {
-        self.list.len().saturating_sub(self.attested)
+        self.list.len().saturating_sub(self.covered)
     }
 
     /// Keys that were measured in this boot before the first of [`ImaClaims::entries`].
@@ -181,21 +207,27 @@ impl ImaClaims {
         &self.known_keys
     }
 
-    /// How the kernel extends a quoted bank; `None` for one that was not quoted.
+    /// How the kernel extends a quoted bank, the weakest way of those PCRs; `None` for one that was not quoted.
     pub fn extension(&self, bank: HashAlgorithm) -> Option<Extension> {
-        self.end.chains().iter().find(|chain| chain.value.algorithm() == bank).map(|chain| chain.extension)
+        let of_pcr = |pcr: PcrIndex| {
+            let mut chains = self.end.chains().iter().filter(|chain| chain.pcr == pcr);
+            chains.find(|chain| chain.value.algorithm() == bank).map(|chain| chain.extension)
+        };
+        let ways: Option<Vec<Extension>> = self.attesting.iter().map(of_pcr).collect();
+        ways?.into_iter().max_by_key(|way| *way == Extension::Sha1Padded)
     }
 
-    /// How many of the attested entries come before the one at `judged`, counted from boot.
+    /// How many of the covered entries come before the one at `judged`, counted from boot.
     fn new_until(&self, judged: u64) -> usize {
         let new = judged.saturating_sub(self.start.entries());
-        usize::try_from(new).unwrap_or(usize::MAX).min(self.attested)
+        usize::try_from(new).unwrap_or(usize::MAX).min(self.covered)
     }
 
     /// The keys measured in the first `judged` entries since boot.
     fn keys_at(&self, judged: u64) -> Arc<[MeasuredKey]> {
         let entries = self.list.range(0..self.new_until(judged));
-        let mut new = entries.filter_map(|entry| entry.measured_key()).peekable();
+        let attested = entries.filter(|entry| self.attesting.contains(entry.pcr()));
+        let mut new = attested.filter_map(|entry| entry.measured_key()).peekable();
         if new.peek().is_none() {
             return Arc::clone(&self.known_keys);
         }
@@ -212,10 +244,7 @@ impl ImaClaims {
             // The stated template digests were checked when the prefix was found.
             let _ = replay.extend(&entry);
         }
-        // Only the ways of extending that arrived at the quoted values are the kernel's.
-        let arrived = |bank, extension| self.extension(bank) == Some(extension);
-        let chains = replay.chains().iter().filter(|chain| arrived(chain.value.algorithm(), chain.extension));
-        Replay::resume(replay.entries(), chains.copied().collect())
+        replay
     }
 }
 
@@ -227,6 +256,7 @@ pub struct Baseline {
     reset_count: u32,
     restart_count: u32,
     boot: Option<Arc<BootClaims>>,
+    explained: PcrValues,
     ima: Option<Replay>,
     keys: Arc<[MeasuredKey]>,
 }
@@ -257,6 +287,11 @@ impl Baseline {
         self.boot.as_ref()
     }
 
+    /// Quoted values that the measurement log explained: it need not be sent again for them.
+    pub(super) fn explained(&self) -> &PcrValues {
+        &self.explained
+    }
+
     /// Keys measured before the next list's first entry.
     pub(super) fn keys(&self) -> Arc<[MeasuredKey]> {
         Arc::clone(&self.keys)
@@ -270,7 +305,7 @@ impl Baseline {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ima::{attested_prefix, parse_binary};
+    use crate::ima::{Prefix, attested_prefix, parse_binary};
 
     #[test]
     fn keys_are_remembered_with_the_entries_that_were_judged() {
@@ -282,13 +317,21 @@ mod tests {
             replay
         });
         let value = all.chains().first().unwrap().value;
-        let prefix = attested_prefix(&list, &start, &[value]).0.unwrap();
-        let claims = ImaClaims::new(list, start, prefix.replay, prefix.entries, Arc::default());
+        let prefix = attested_prefix(&list, &start, &[(PcrIndex::IMA, value)]).0.unwrap();
+        let attested = |prefix: &Prefix| Attested {
+            start: prefix.start.clone(),
+            end: prefix.replay.clone(),
+            entries: prefix.entries,
+            attesting: [PcrIndex::IMA].into_iter().collect(),
+            explained: PcrSet::default(),
+        };
+        let claims = ImaClaims::new(list, attested(&prefix), Arc::default());
         let known = |judged| claims.keys_at(judged).len();
         assert_eq!([known(0), known(2), known(3), known(7), known(99)], [0, 0, 1, 1, 1]);
         // The next list starts behind the key's entry, and still knows it.
         let nothing = parse_binary(&[]).unwrap();
-        let next = ImaClaims::new(nothing, claims.end.clone(), claims.end.clone(), 0, claims.keys_at(7));
+        let at_end = Prefix { entries: 0, start: prefix.replay.clone(), replay: prefix.replay };
+        let next = ImaClaims::new(nothing, attested(&at_end), claims.keys_at(7));
         assert_eq!((next.known_keys().len(), next.keys_at(7).len()), (1, 1));
     }
 }

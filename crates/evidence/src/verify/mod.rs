@@ -8,6 +8,7 @@ mod boot;
 mod claims;
 mod ima;
 mod mismatch;
+mod runtime;
 
 pub use self::boot::KnownBootLog;
 pub use self::claims::{Baseline, Claims, ImaClaims};
@@ -17,6 +18,7 @@ use crate::tpm::attest::BootCounters;
 use crate::tpm::pcr::PcrValues;
 use crate::tpm::public_area::PublicArea;
 use crate::tpm::quote::{Quote, VerifiedQuote, verify_quote};
+use runtime::Runtime;
 
 /// What a device sent, believed by nobody yet.
 #[derive(Clone, Debug)]
@@ -27,6 +29,8 @@ pub struct Evidence<'a> {
     pub quotes: Vec<QuoteEvidence<'a>>,
     /// The TCG boot log, if it was sent. Empty counts as absent.
     pub boot_log: Option<&'a [u8]>,
+    /// systemd's measurement log, if it was sent: what user space extended after the boot log had ended.
+    pub measure_log: Option<&'a [u8]>,
     /// The IMA list, if it was sent.
     pub ima_log: Option<ImaLog<'a>>,
     /// Index of the list's first entry: zero, or as many as the baseline has.
@@ -110,9 +114,20 @@ pub fn verify(evidence: &Evidence<'_>, expectation: &Expectation<'_>) -> Verific
         reset_count.is_none_or(|reset_count| reset_count == baseline.reset_count())
     });
 
-    let boot =
-        boot::verify(evidence.boot_log, expectation.known_boot_log.as_ref(), baseline, &quotes, &mut report);
-    let ima = ima::verify(evidence, baseline, &quotes, boot.history(), &mut report);
+    let list = evidence.ima_log.and_then(|log| ima::parse(log, &mut report));
+    let known = ima::known_start(list.as_ref(), evidence.ima_from_entry, baseline, &mut report);
+    let (list, known) = known.map_or((None, None), |known| (list, known));
+    let explained = baseline.map(Baseline::explained);
+    let runtime = Runtime::new(evidence.measure_log, list.as_ref(), known, explained, &mut report);
+    let boot_log = evidence.boot_log.filter(|log| !log.is_empty());
+    let seen = expectation.known_boot_log.as_ref();
+    let boot = boot::verify(boot_log, seen, baseline, &quotes, &runtime, &mut report);
+    let ima = list.as_ref().and_then(|list| {
+        let earlier = baseline.filter(|_| known.is_none());
+        let attested = ima::verify(list, &runtime, &quotes, &boot, earlier, &mut report)?;
+        Some((attested, known.and(baseline).map(Baseline::keys).unwrap_or_default()))
+    });
+    let ima = ima.zip(list).map(|((attested, keys), list)| ImaClaims::new(list, attested, keys));
     let covered = report.selection(first, boot.log_pcrs(), ima.is_some(), expectation);
     if covered.iter().all(|bank| *bank == HashAlgorithm::Sha1) && !covered.is_empty() {
         let found = "SHA-1 alone".to_owned();

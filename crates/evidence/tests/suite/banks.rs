@@ -5,7 +5,7 @@ use assay_evidence::tpm::pcr::PcrValues;
 use assay_evidence::verify::{Evidence, Expectation, ImaLog, QuoteEvidence, Verification, verify};
 use assay_evidence::{Check, Digest, Failure, HashAlgorithm, PcrIndex};
 use assay_testkit::edge::protocol::{Challenge, PcrSelection};
-use assay_testkit::machine::ImaEntry;
+use assay_testkit::machine::{ImaEntry, measure_record};
 use assay_testkit::pcrs::{Measurement, Pcrs};
 use assay_testkit::software_device::Quoting;
 use assay_testkit::{Bank, EkMaker, SoftwareDevice};
@@ -29,32 +29,58 @@ pub fn quoted_as(
     ima: bool,
     expectation: &Expectation<'_>,
 ) -> Verification {
-    let selection =
-        banks.iter().map(|bank| PcrSelection { bank: bank.name().into(), pcrs: (0..16).collect() });
-    let challenge =
-        Challenge { nonce: NONCE.to_vec(), selection: selection.collect(), ..Challenge::default() };
-    let quote = Quoting::honest(device, &challenge).sign(&device.ak).unwrap();
-    let mut pcrs = PcrValues::new();
-    for value in &quote.pcrs {
-        let bank = HashAlgorithm::from_name(&value.bank).unwrap();
-        pcrs.insert(PcrIndex::new(value.index).unwrap(), Digest::new(bank, &value.digest).unwrap());
-    }
     let ima = ima.then(|| device.ima.binary_from(0).to_vec());
-    let evidence = Evidence {
-        ak_public: &device.ak.public_area(),
-        quotes: vec![QuoteEvidence {
-            label: "quote",
-            message: &quote.message,
-            signature: &quote.signature,
-            pcrs,
-            nonce: &NONCE,
-            ak_public: None,
-        }],
-        boot_log,
-        ima_log: ima.as_deref().map(ImaLog::Binary),
-        ima_from_entry: 0,
-    };
-    verify(&evidence, expectation)
+    Told { boot_log, measure_log: None, ima: ima.as_deref(), from: 0 }.by(device, banks, expectation)
+}
+
+/// The IMA list from an entry on, and no boot log: the verifier knows it.
+pub fn quoted_from(device: &mut SoftwareDevice, from: u64, expectation: &Expectation<'_>) -> Verification {
+    let ima = device.ima.binary_from(usize::try_from(from).unwrap()).to_vec();
+    Told { boot_log: None, measure_log: None, ima: Some(&ima), from }.by(device, &[Bank::Sha256], expectation)
+}
+
+/// What a device tells beside its quote of PCRs 0 to 15.
+pub struct Told<'a> {
+    pub boot_log: Option<&'a [u8]>,
+    pub measure_log: Option<&'a [u8]>,
+    pub ima: Option<&'a [u8]>,
+    pub from: u64,
+}
+
+impl Told<'_> {
+    pub fn by(
+        &self,
+        device: &mut SoftwareDevice,
+        banks: &[Bank],
+        expectation: &Expectation<'_>,
+    ) -> Verification {
+        let selection =
+            banks.iter().map(|bank| PcrSelection { bank: bank.name().into(), pcrs: (0..16).collect() });
+        let challenge =
+            Challenge { nonce: NONCE.to_vec(), selection: selection.collect(), ..Challenge::default() };
+        let quote = Quoting::honest(device, &challenge).sign(&device.ak).unwrap();
+        let mut pcrs = PcrValues::new();
+        for value in &quote.pcrs {
+            let bank = HashAlgorithm::from_name(&value.bank).unwrap();
+            pcrs.insert(PcrIndex::new(value.index).unwrap(), Digest::new(bank, &value.digest).unwrap());
+        }
+        let evidence = Evidence {
+            ak_public: &device.ak.public_area(),
+            quotes: vec![QuoteEvidence {
+                label: "quote",
+                message: &quote.message,
+                signature: &quote.signature,
+                pcrs,
+                nonce: &NONCE,
+                ak_public: None,
+            }],
+            boot_log: self.boot_log,
+            measure_log: self.measure_log,
+            ima_log: self.ima.map(ImaLog::Binary),
+            ima_from_entry: self.from,
+        };
+        verify(&evidence, expectation)
+    }
 }
 
 pub fn checks(failures: &[Failure]) -> Vec<Check> {
@@ -99,6 +125,42 @@ fn boot_aggregate_is_over_the_pcrs_as_the_kernel_found_them() {
     let [failure] = verification.failures.as_slice() else { panic!("{:?}", verification.failures) };
     assert_eq!(failure.check, Check::BootAggregate);
     assert!(failure.claim.starts_with("boot_aggregate of IMA entry "), "{}", failure.claim);
+}
+
+/// User space extended PCR 9 with words of its own, and each kernel looked at another moment.
+#[test]
+fn boot_aggregate_is_over_the_values_between_the_measurements_too() {
+    let stub = |device: &mut SoftwareDevice, log: &mut Vec<u8>| {
+        for (pcr, data) in [(11u32, b".linux\0".as_slice()), (9, b"an initrd")] {
+            device.pcrs.extend(&Measurement::of(&[Bank::Sha256], pcr, data));
+            log.extend([pcr, 0x0d, 1].iter().flat_map(|word| word.to_le_bytes()));
+            log.extend([[0x0b, 0].as_slice(), &Bank::Sha256.hash(data), &[0; 4]].concat());
+        }
+    };
+    for is_told in [true, false] {
+        let mut device = device();
+        let (mut log, mut measured) = (device.boot_log.clone(), Vec::new());
+        stub(&mut device, &mut log);
+        device.pcrs.reset(10);
+        device.ima = assay_testkit::machine::ImaList::default();
+        device.measure(ImaEntry::boot_aggregate(&device.pcrs));
+        for words in ["nvpcr-init:hardware", "nvpcr-separator"] {
+            device.pcrs.extend(&Measurement::of(&[Bank::Sha256], 9, words.as_bytes()));
+            measured.extend(measure_record(&[Bank::Sha256], 9, "nvpcr-init", words));
+            if is_told {
+                device.measure(ImaEntry::boot_aggregate(&device.pcrs));
+            }
+        }
+        for index in (0..8).chain([9]) {
+            device.pcrs.extend(&Measurement::of(&[Bank::Sha256], index, b"os-separator"));
+            measured.extend(measure_record(&[Bank::Sha256], index, "os-separator", "os-separator"));
+        }
+        let ima = device.ima.binary_from(0).to_vec();
+        let measure_log = is_told.then_some(measured.as_slice());
+        let told = Told { boot_log: Some(&log), measure_log, ima: Some(&ima), from: 0 };
+        let verification = told.by(&mut device, &[Bank::Sha256], &Expectation::default());
+        assert_eq!(checks(&verification.failures), [], "told: {is_told}");
+    }
 }
 
 #[test]

@@ -78,6 +78,7 @@ impl Case {
             ak_public: &self.ak_public,
             quotes: quotes.collect(),
             boot_log: self.boot_log.as_deref(),
+            measure_log: None,
             ima_log: self.ima_log.as_deref().map(ImaLog::Binary),
             ima_from_entry: self.ima_from_entry,
         }

@@ -3,9 +3,10 @@
 use std::fs;
 
 use assay_evidence::ima::{
-    ENTRIES_MAX, Extension, ImaErrorKind, List, Replay, SigningKey, Template, attested_prefix,
+    ENTRIES_MAX, Extension, ImaErrorKind, List, QuotedPcr, Replay, SigningKey, Template, attested_prefix,
     expected_boot_aggregate, parse_ascii, parse_binary,
 };
+use assay_evidence::tpm::pcr::PcrValues;
 use assay_evidence::verify::ImaLog;
 use assay_evidence::{Digest, HashAlgorithm, PcrIndex};
 use proptest::prelude::*;
@@ -23,9 +24,12 @@ fn ascii_of(name: &str) -> Vec<u8> {
     vector(&format!("ima/{name}/ascii_runtime_measurements"))
 }
 
-fn quoted_of(name: &str) -> Vec<Digest> {
-    let pcrs = Expected::of(&format!("ima/{name}")).pcrs();
-    BANKS.iter().filter_map(|bank| pcrs.get(*bank, PcrIndex::new(10)?).copied()).collect()
+fn quoted_of(name: &str) -> Vec<QuotedPcr> {
+    own_pcr(&Expected::of(&format!("ima/{name}")).pcrs())
+}
+
+fn own_pcr(pcrs: &PcrValues) -> Vec<QuotedPcr> {
+    BANKS.iter().filter_map(|bank| Some((PcrIndex::IMA, *pcrs.get(*bank, PcrIndex::IMA)?))).collect()
 }
 
 #[test]
@@ -88,9 +92,7 @@ fn recorded_cases_replay() {
         let list = parse_binary(&fs::read(case.join("binary_runtime_measurements")).unwrap()).unwrap();
         let ascii = parse_ascii(&fs::read(case.join("ascii_runtime_measurements")).unwrap()).unwrap();
         assert!(list == ascii, "{case:?}: the forms differ");
-        let pcrs = recorded_pcrs(&case);
-        let quoted: Vec<Digest> =
-            BANKS.iter().filter_map(|bank| pcrs.get(*bank, PcrIndex::new(10)?).copied()).collect();
+        let quoted = own_pcr(&recorded_pcrs(&case));
         let (prefix, bad) = attested_prefix(&list, &Replay::new(&BANKS), &quoted);
         let longer = usize::from(case.ends_with("sb-ima-list-longer-than-quote"));
         let prefix = prefix.unwrap_or_else(|| panic!("{case:?} does not replay"));
@@ -192,9 +194,12 @@ fn an_entry_made_a_violation_breaks_the_replay() {
 }
 
 #[test]
-fn an_entry_of_another_pcr_is_refused() {
-    let list = changed("ima-ng", |lines| lines.get_mut(20).unwrap().replace_range(0..2, "11"));
-    assert_eq!(list.unwrap_err(), ImaErrorKind::OtherPcr(11));
+fn an_entry_of_another_pcr_is_not_this_ones() {
+    let list = changed("ima-ng", |lines| lines.get_mut(20).unwrap().replace_range(0..2, "11")).unwrap();
+    assert_eq!(verdict("ima-ng", &list).0, None);
+    assert_eq!(list.pcrs().iter().map(PcrIndex::get).collect::<Vec<_>>(), [10, 11]);
+    let list = changed("ima-ng", |lines| lines.get_mut(20).unwrap().replace_range(0..2, "24"));
+    assert_eq!(list.unwrap_err(), ImaErrorKind::NoSuchPcr(24));
 }
 
 #[test]
@@ -253,7 +258,7 @@ fn check_replay(entry: &[u8], line: &[u8], hashed: &[u8]) {
     let text = parse_ascii(&[line, line, &violation_line].concat()).unwrap();
     for bank in [BANKS.as_slice(), &[HashAlgorithm::Sha512]].concat() {
         for way in [Extension::Native, Extension::Sha1Padded] {
-            let quoted = [extended(bank, way, hashed)];
+            let quoted = [(PcrIndex::IMA, extended(bank, way, hashed))];
             for list in [&binary, &text] {
                 let (prefix, bad) = attested_prefix(list, &Replay::new(&[bank]), &quoted);
                 let prefix = prefix.unwrap_or_else(|| panic!("{bank} {way:?} does not replay"));

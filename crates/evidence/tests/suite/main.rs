@@ -10,6 +10,7 @@ mod ek_certificate;
 mod files;
 mod idevid;
 mod ima;
+mod ima_pcrs;
 mod keys;
 mod known_boot_log;
 mod lies;

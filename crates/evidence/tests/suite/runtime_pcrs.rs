@@ -3,21 +3,23 @@
 use assay_evidence::boot_log::{BootClaims, EventType};
 use assay_evidence::verify::{Baseline, Expectation, Verification};
 use assay_evidence::{Check, HashAlgorithm, PcrIndex};
+use assay_testkit::machine::measure_record;
 use assay_testkit::pcrs::Measurement;
 use assay_testkit::{Bank, SoftwareDevice};
 
-use crate::banks::{checks, device, quoted_as};
+use crate::banks::{Told, checks, device};
 
 /// A device whose boot log goes on with what a test measures.
 pub struct Booted {
     device: SoftwareDevice,
     log: Vec<u8>,
+    measured: Vec<u8>,
 }
 
 impl Booted {
     pub fn new() -> Self {
         let device = device();
-        Booted { log: device.boot_log.clone(), device }
+        Booted { log: device.boot_log.clone(), measured: Vec::new(), device }
     }
 
     /// Measures `measured` and logs it as an event with `data`.
@@ -42,13 +44,26 @@ impl Booted {
         self.device.pcrs.extend(&Measurement::of(&[Bank::Sha256], pcr, data));
     }
 
+    /// Extends a PCR as systemd does, and logs it as systemd does.
+    fn say(&mut self, pcr: u32, kind: &str, words: &str) {
+        self.extend(pcr, words.as_bytes());
+        self.measured.extend(measure_record(&[Bank::Sha1, Bank::Sha256], pcr, kind, words));
+    }
+
     pub fn verify(&mut self) -> Verification {
-        quoted_as(&mut self.device, &[Bank::Sha256], Some(&self.log), false, &Expectation::default())
+        self.verify_as(true, &Expectation::default())
     }
 
     fn verify_again(&mut self, baseline: &Baseline) -> Verification {
-        let expectation = Expectation { baseline: Some(baseline), ..Expectation::default() };
-        quoted_as(&mut self.device, &[Bank::Sha256], None, false, &expectation)
+        self.verify_as(false, &Expectation { baseline: Some(baseline), ..Expectation::default() })
+    }
+
+    /// With its logs, or as one that the verifier knows.
+    fn verify_as(&mut self, with_logs: bool, expectation: &Expectation<'_>) -> Verification {
+        let measured = Some(self.measured.as_slice()).filter(|log| with_logs && !log.is_empty());
+        let boot_log = with_logs.then_some(self.log.as_slice());
+        let told = Told { boot_log, measure_log: measured, ima: None, from: 0 };
+        told.by(&mut self.device, &[Bank::Sha256], expectation)
     }
 }
 
@@ -205,7 +220,7 @@ fn the_separator_of_user_space_leaves_the_log_believed() {
     assert_eq!(boot(&verification), &before);
     // Where it does not belong, or with anything else, it is unknown.
     for (index, word) in [(8, "os-separator"), (4, "another")] {
-        let mut other = Booted { device: device(), log: booted.log.clone() };
+        let mut other = Booted { device: device(), log: booted.log.clone(), measured: Vec::new() };
         other.device.pcrs.clone_from(&booted.device.pcrs);
         other.extend(index, word.as_bytes());
         assert_eq!(checks(&other.verify().failures), [Check::EventLogReplay], "PCR {index}");
@@ -214,7 +229,7 @@ fn the_separator_of_user_space_leaves_the_log_believed() {
 
 #[test]
 fn every_other_pcr_is_strict() {
-    for index in (0..10).chain([14]) {
+    for index in (0..9).chain([14]) {
         let mut booted = unified();
         booted.measure(14, EventType::IPL, b"MokList\0", b"a list");
         assert_eq!(booted.verify().failures, []);
@@ -252,4 +267,120 @@ fn a_remembered_log_is_compared_each_time() {
         checks(&booted.verify_again(&last.claims.unwrap().baseline(0)).failures),
         [Check::EventLogReplay]
     );
+}
+
+/// What current systemd says of a machine on its way up; the kinds are its own words.
+const SAID: [(u32, &str, &str); 9] = [
+    (11, "phase", "enter-initrd"),
+    (9, "nvpcr-init", "nvpcr-init:hardware:0x1d10200:sha256:de3857f637c61e82"),
+    (9, "nvpcr-separator", "nvpcr-separator"),
+    (12, "os-separator", "os-separator"),
+    (11, "phase", "leave-initrd"),
+    (15, "volume-key", "cryptsetup:root:1e023a55"),
+    (15, "machine-id", "machine-id:4691595be6a345f1833cc75fab63e475"),
+    (15, "filesystem", "file-system:/:ext4:61b9::root:4f68bce3:"),
+    (11, "phase", "a phase of the administrator's own"),
+];
+
+#[test]
+fn what_user_space_logs_is_replayed_after_the_boot_log() {
+    let mut booted = unified();
+    let line = wide("quiet");
+    booted.measure(9, EventType::EVENT_TAG, &line, &line);
+    let before = boot(&booted.verify()).clone();
+    for (index, kind, words) in SAID {
+        booted.say(index, kind, words);
+        let verification = booted.verify();
+        assert_eq!(verification.notes, [], "{words}");
+        assert_eq!(boot(&verification), &before, "{words}");
+    }
+    // It is ahead of the quote where something was measured between the two.
+    booted.measured.extend(measure_record(&[Bank::Sha256], 15, "filesystem", "file-system:/var"));
+    assert_eq!(booted.verify().notes, []);
+}
+
+#[test]
+fn without_that_log_the_pcrs_lose_what_they_said_and_nothing_else_does() {
+    let mut booted = unified();
+    for (index, kind, words) in SAID {
+        booted.say(index, kind, words);
+    }
+    booted.measured.clear();
+    let verification = booted.verify();
+    let told = boot(&verification);
+    // PCR 12 has a word that everybody knows, and 9 no event of this log to lose.
+    assert_eq!(told.facts().unexplained_pcrs, [9, 11, 15].map(pcr));
+    assert!([7, 12, 13].iter().all(|index| held(told, *index) > 0));
+}
+
+/// systemd measures into PCR 9 on machines that its stub started alone.
+#[test]
+fn pcr_9_is_strict_where_no_stub_was_measured() {
+    let strict = |with_stub: bool| {
+        let mut booted = if with_stub { unified() } else { Booted::new() };
+        booted.measure(9, EventType::IPL, b"/vmlinuz", b"a kernel");
+        booted.extend(9, b"nvpcr-init:hardware");
+        checks(&booted.verify().failures)
+    };
+    assert_eq!((strict(false), strict(true)), (vec![Check::EventLogReplay], Vec::new()));
+}
+
+#[test]
+fn a_measurement_log_that_lies_explains_nothing() {
+    let mut booted = unified();
+    booted.say(12, "phase", "one");
+    // A word left out, one too many in between, one exchanged, and bytes that are no log.
+    let whole = booted.measured.clone();
+    booted.say(12, "phase", "two");
+    let two = booted.measured.split_off(whole.len());
+    let other = measure_record(&[Bank::Sha256], 12, "phase", "other");
+    let without_bank = measure_record(&[Bank::Sha1], 12, "phase", "one");
+    for lie in [
+        two.clone(),
+        whole.clone(),
+        [&whole[..], &other, &two].concat(),
+        [&other[..], &two].concat(),
+        [&without_bank[..], &two].concat(),
+        [&whole[..], &two[1..]].concat(),
+    ] {
+        booted.measured = lie;
+        let verification = booted.verify();
+        assert_eq!(boot(&verification).facts().unexplained_pcrs, [pcr(12)]);
+        assert!(checks(&verification.notes).contains(&Check::EventLogReplay));
+    }
+    booted.measured = [whole, two].concat();
+    assert_eq!(booted.verify().notes, []);
+}
+
+#[test]
+fn a_measurement_log_that_was_seen_is_not_asked_for_again() {
+    let mut booted = unified();
+    booted.say(15, "machine-id", "machine-id:1");
+    booted.say(11, "phase", "a phase of one's own");
+    let first = booted.verify().claims.unwrap().baseline(0);
+    let again = booted.verify_again(&first);
+    assert_eq!(
+        (again.notes.as_slice(), boot(&again).facts().unexplained_pcrs.as_slice()),
+        (&[][..], &[][..])
+    );
+    // A known word may follow, an unknown one may not.
+    booted.extend(11, b"ready");
+    let again = booted.verify_again(&again.claims.unwrap().baseline(0));
+    assert_eq!(boot(&again).facts().unexplained_pcrs, []);
+    booted.extend(15, b"file-system:/var");
+    let again = booted.verify_again(&again.claims.unwrap().baseline(0));
+    assert_eq!(boot(&again).facts().unexplained_pcrs, [pcr(15)]);
+}
+
+/// After a soft reboot user space goes through its phases again, and the log of the first start is still there.
+#[test]
+fn phases_come_again_after_a_soft_reboot() {
+    let mut booted = unified();
+    for _ in 0..3 {
+        for phase in ["sysinit", "ready", "shutdown", "final"] {
+            booted.extend(11, phase.as_bytes());
+        }
+    }
+    booted.extend(11, b"sysinit");
+    assert_eq!(booted.verify().notes, []);
 }

@@ -246,7 +246,7 @@ fn logs_that_do_not_parse_fail_as_such() {
     let mut case = Case::vector("sb-good-1");
     case.boot_log.as_mut().unwrap().truncate(1000);
     case.ima_log.as_mut().unwrap().truncate(1000);
-    assert_eq!(case.failing(), [Check::EventLogParse, Check::ImaParse]);
+    assert_eq!(case.failing(), [Check::ImaParse, Check::EventLogParse]);
 }
 
 #[test]

@@ -134,6 +134,7 @@ impl Job {
                 ak_public: None,
             }],
             boot_log,
+            measure_log: None,
             ima_log: self.evidence.ima_log(),
             ima_from_entry: self.evidence.ima_from_entry,
         };

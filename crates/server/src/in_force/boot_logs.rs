@@ -104,6 +104,7 @@ mod tests {
                 ak_public: None,
             }],
             boot_log: Some(&device.boot_log),
+            measure_log: None,
             ima_log: None,
             ima_from_entry: 0,
         };

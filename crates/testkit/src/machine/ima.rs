@@ -8,6 +8,7 @@ use crate::pcrs::{Measurement, Pcrs};
 /// One line of an IMA list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImaEntry {
+    pcr: u32,
     path: String,
     digest: Vec<u8>,
     violation: bool,
@@ -24,19 +25,29 @@ pub struct ImaList {
 impl ImaEntry {
     /// A file that was run or read.
     pub fn file(path: &str, contents: &[u8]) -> ImaEntry {
-        ImaEntry { path: kernel_path(path), digest: Bank::Sha256.hash(contents), violation: false }
+        ImaEntry { pcr: PCR, path: kernel_path(path), digest: Bank::Sha256.hash(contents), violation: false }
     }
 
     /// The first entry: what the PCRs said when the kernel took over.
     pub fn boot_aggregate(pcrs: &Pcrs) -> ImaEntry {
         // Kernel 5.10 and later: PCRs 0 to 9, in the bank of IMA's own hash.
         let values: Vec<_> = (0..=9).flat_map(|pcr| pcrs.value(Bank::Sha256, pcr).to_vec()).collect();
-        ImaEntry { path: "boot_aggregate".into(), digest: Bank::Sha256.hash(&values), violation: false }
+        ImaEntry {
+            pcr: PCR,
+            path: "boot_aggregate".into(),
+            digest: Bank::Sha256.hash(&values),
+            violation: false,
+        }
     }
 
     /// A file that was written while it was measured, so that no digest can be told.
     pub fn violation(path: &str) -> ImaEntry {
-        ImaEntry { path: kernel_path(path), digest: vec![0; Bank::Sha256.size()], violation: true }
+        ImaEntry { pcr: PCR, path: kernel_path(path), digest: vec![0; Bank::Sha256.size()], violation: true }
+    }
+
+    /// The same measured into another PCR, as a rule with `pcr=` of the kernel's IMA policy has it.
+    pub fn into_pcr(self, pcr: u32) -> ImaEntry {
+        ImaEntry { pcr, ..self }
     }
 
     /// The file's path, as the kernel writes it.
@@ -51,7 +62,7 @@ impl ImaEntry {
 
     /// The entry as it stands in `binary_runtime_measurements`.
     pub fn binary(&self) -> Vec<u8> {
-        let mut entry = PCR.to_le_bytes().to_vec();
+        let mut entry = self.pcr.to_le_bytes().to_vec();
         entry.extend_from_slice(&self.template_digest());
         field(&mut entry, TEMPLATE.as_bytes());
         field(&mut entry, &self.template_data());
@@ -63,16 +74,16 @@ impl ImaEntry {
         let template_digest = HEXLOWER.encode(&self.template_digest());
         let digest = HEXLOWER.encode(&self.digest);
         // The last field, the signature, is empty; the kernel still writes the space before it.
-        format!("{PCR} {template_digest} {TEMPLATE} sha256:{digest} {} \n", self.path)
+        format!("{} {template_digest} {TEMPLATE} sha256:{digest} {} \n", self.pcr, self.path)
     }
 
     /// What the kernel extends for it.
     pub fn measurement(&self, banks: &[Bank]) -> Measurement {
         if self.violation {
             let ones = banks.iter().map(|bank| (*bank, vec![0xff; bank.size()]));
-            return Measurement { pcr: PCR, digests: ones.collect() };
+            return Measurement { pcr: self.pcr, digests: ones.collect() };
         }
-        Measurement::of(banks, PCR, &self.template_data())
+        Measurement::of(banks, self.pcr, &self.template_data())
     }
 
     fn template_digest(&self) -> Vec<u8> {

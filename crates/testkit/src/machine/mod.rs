@@ -6,6 +6,7 @@
 
 pub(crate) mod boot_log;
 mod ima;
+mod measure_log;
 mod system;
 pub(crate) mod uefi;
 
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 pub use boot_log::{BootLog, EventType};
 pub use ima::{ImaEntry, ImaList};
+pub use measure_log::measure_record;
 pub use system::{Program, System};
 
 use crate::pcrs::{Measurement, Pcrs};

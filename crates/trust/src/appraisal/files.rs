@@ -1,15 +1,15 @@
 //! The files that were measured. Only entries that the quote covers are judged; the rest is decided next time.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use assay_evidence::ima::{Entry, Extension, SignatureFault};
 use assay_evidence::verify::{Claims, ImaClaims};
-use assay_evidence::{Check, Digest, HashAlgorithm};
+use assay_evidence::{Check, Digest, HashAlgorithm, PcrIndex};
 
 use super::demand::{AttestedFiles, Stand};
 use crate::finding::{Finding, Tier};
 use crate::path;
-use crate::policy::{Demand, Weight};
+use crate::policy::{Demand, ImaPcr, Weight};
 use crate::reference::{CompiledPolicy, FileReference, Signers};
 use crate::sentence::quoted;
 
@@ -33,18 +33,20 @@ pub(super) fn judge(policy: &CompiledPolicy, claims: &Claims, findings: &mut Vec
     if !is_strongly_attested(ima) {
         findings.push(weakly_attested(policy));
     }
+    findings.extend(unattested(policy, ima));
+    findings.extend(kept_from(policy, reference, ima));
     let signers = Signers::new(reference, ima.known_keys());
     let mut report = Report::new(policy, reference, signers, findings);
     let mut good = ima.first_index();
     let mut gap = false;
     for entry in ima.entries() {
-        // Verification compared each of them with the boot PCRs.
-        let is_good = entry.is_boot_aggregate() || report.judge(&entry);
+        // Verification compared each boot_aggregate with the boot PCRs.
+        let is_good = report.is_named(&entry) && (entry.is_boot_aggregate() || report.judge(&entry));
         gap |= !is_good;
         good += u64::from(!gap);
     }
     report.finish();
-    good
+    good.min(ima.first_unattested().unwrap_or(u64::MAX))
 }
 
 struct Report<'a> {
@@ -56,6 +58,8 @@ struct Report<'a> {
     said: HashSet<(Vec<u8>, Option<Digest>)>,
     unsaid: u64,
     weak: u64,
+    /// Entries in PCRs that the policy does not name.
+    unnamed: BTreeMap<PcrIndex, usize>,
 }
 
 impl<'a> Report<'a> {
@@ -65,7 +69,25 @@ impl<'a> Report<'a> {
         signers: Signers<'a>,
         findings: &'a mut Vec<Finding>,
     ) -> Self {
-        Report { policy, reference, signers, findings, said: HashSet::new(), unsaid: 0, weak: 0 }
+        Report {
+            policy,
+            reference,
+            signers,
+            findings,
+            said: HashSet::new(),
+            unsaid: 0,
+            weak: 0,
+            unnamed: BTreeMap::new(),
+        }
+    }
+
+    /// Whether the policy names the PCR that the entry was measured into. Of one that it does not, nothing counts.
+    fn is_named(&mut self, entry: &Entry<'_>) -> bool {
+        let is_named = self.reference.pcrs.contains(entry.pcr());
+        if !is_named {
+            *self.unnamed.entry(entry.pcr()).or_default() += 1;
+        }
+        is_named
     }
 
     /// Whether the entry may stay; if not, says why.
@@ -185,6 +207,23 @@ impl<'a> Report<'a> {
 
     fn finish(self) {
         let policy = self.policy.citation();
+        for (pcr, entries) in self.unnamed {
+            self.findings.push(Finding {
+                check: Check::ImaPcr,
+                tier: Tier::Contraindicated,
+                claim: format!("IMA entries in PCR {pcr}"),
+                expected: format!("entries in PCRs that policy {policy} names"),
+                found: format!("{entries} in PCR {pcr}"),
+                message: format!(
+                    "{entries} entries of the IMA list are measured into PCR {pcr} (`pcr=` in the kernel's IMA policy, or \
+                     CONFIG_IMA_MEASURE_PCR_IDX), which policy {policy} does not name, so they were not judged: {}.",
+                    match ImaPcr::new(pcr) {
+                        Some(_) => format!("add {pcr} to ima.pcrs if that is meant"),
+                        None => "have the kernel measure into PCR 10, as this one cannot vouch for files".to_owned(),
+                    }
+                ),
+            });
+        }
         if self.unsaid > 0 {
             self.findings.push(Finding {
                 check: Check::ImaPolicy,
@@ -282,6 +321,45 @@ fn missing_list(policy: &CompiledPolicy, ima: Option<&ImaClaims>) -> Finding {
             policy.citation()
         ),
     }
+}
+
+/// Entries that no quoted PCR attests are not judged, and nobody may think that they were.
+fn unattested(policy: &CompiledPolicy, ima: &ImaClaims) -> Vec<Finding> {
+    let finding = |(pcr, entries): (PcrIndex, usize)| Finding {
+        check: Check::ImaPcr,
+        tier: Tier::Contraindicated,
+        claim: format!("IMA entries in PCR {pcr}"),
+        expected: "entries that a quoted PCR attests".to_owned(),
+        found: format!("{entries} for PCR {pcr}, which does not attest them"),
+        message: format!(
+            "{entries} entries of the IMA list are measured into PCR {pcr} (`pcr=` in the kernel's IMA policy, or \
+             CONFIG_IMA_MEASURE_PCR_IDX), and nothing attests them: PCR {pcr} is not in the quote, or something else extends it \
+             as well. Quote it and name it in ima.pcrs of policy {}; if other programs extend it, have the kernel measure into \
+             PCR 10.",
+            policy.citation()
+        ),
+    };
+    ima.unattested().into_iter().map(finding).collect()
+}
+
+/// PCRs that the policy names and that hold something that nobody tells: entries may have been left out of the list.
+fn kept_from(policy: &CompiledPolicy, reference: &FileReference, ima: &ImaClaims) -> Vec<Finding> {
+    let said = ima.unattested();
+    let is_open = |pcr: &PcrIndex| !ima.explains(*pcr) && !said.contains_key(pcr);
+    let finding = |pcr: PcrIndex| Finding {
+        check: Check::ImaPcr,
+        tier: Tier::Contraindicated,
+        claim: format!("PCR {pcr}"),
+        expected: "a quoted value that the IMA list leads to".to_owned(),
+        found: "another, or none".to_owned(),
+        message: format!(
+            "Policy {} names PCR {pcr} in ima.pcrs, and it holds something that neither the IMA list nor another log tells, or it \
+             was not quoted: entries may be missing in the list. Quote it, send the whole list, or take {pcr} out of ima.pcrs if \
+             the kernel does not measure into it.",
+            policy.citation()
+        ),
+    };
+    reference.pcrs.iter().filter(is_open).map(finding).collect()
 }
 
 /// What was measured between the quote and the reading of the list.

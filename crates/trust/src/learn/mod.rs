@@ -7,6 +7,8 @@
 mod rules;
 mod sequences;
 
+use std::collections::BTreeSet;
+
 use assay_evidence::verify::Claims;
 use assay_evidence::{HashAlgorithm, PcrIndex};
 use thiserror::Error;
@@ -14,7 +16,7 @@ use thiserror::Error;
 pub use rules::learn_rules;
 
 use crate::appraisal::signers_of;
-use crate::policy::{Demand, ImaSection, Pcr, Policy, PolicyError};
+use crate::policy::{Demand, ImaPcr, ImaSection, Pcr, Policy, PolicyError};
 use crate::reference::{FileReference, Signers};
 
 /// Why nothing was learned.
@@ -129,6 +131,8 @@ fn widen_files(policy: &mut Policy, claims: &Claims) -> Result<(), PolicyError> 
         section.list = Demand::Optional;
         return Ok(());
     };
+    let measured_into: BTreeSet<PcrIndex> = ima.entries().map(|entry| entry.pcr()).collect();
+    extend(&mut section.pcrs, measured_into.into_iter().filter_map(ImaPcr::new));
     let reference = FileReference::new(section.without_files())?;
     let mut signers = Signers::new(&reference, ima.known_keys());
     for entry in ima.entries() {

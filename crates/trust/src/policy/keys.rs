@@ -1,5 +1,7 @@
 //! PCR banks and indexes as policies write them.
 
+use std::fmt;
+
 use assay_evidence::{HashAlgorithm, PcrIndex};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -17,6 +19,55 @@ impl Default for Bank {
 /// A PCR by its number, written as text because keys are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pcr(pub PcrIndex);
+
+/// A PCR that the kernel may measure files into, as a number: 8 to 15. Those before are the firmware's, and those after can be
+/// reset by programs or are a dynamic launch's, so that they vouch for no list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ImaPcr(PcrIndex);
+
+impl ImaPcr {
+    /// The PCR, if files may be measured into it.
+    pub fn new(index: PcrIndex) -> Option<Self> {
+        IMA_PCRS.contains(&index.get()).then_some(ImaPcr(index))
+    }
+
+    /// The PCR.
+    pub fn index(self) -> PcrIndex {
+        self.0
+    }
+}
+
+/// Where the kernel measures unless it is told another.
+impl Default for ImaPcr {
+    fn default() -> Self {
+        ImaPcr(PcrIndex::IMA)
+    }
+}
+
+impl fmt::Display for ImaPcr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Serialize for ImaPcr {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u8(self.0.get())
+    }
+}
+
+impl<'de> Deserialize<'de> for ImaPcr {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = u32::deserialize(deserializer)?;
+        PcrIndex::new(number).and_then(ImaPcr::new).ok_or_else(|| {
+            serde::de::Error::custom(format_args!(
+                "files cannot be measured into PCR {number}: write 8 to 15"
+            ))
+        })
+    }
+}
+
+const IMA_PCRS: std::ops::RangeInclusive<u8> = 8..=15;
 
 impl Serialize for Bank {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -36,7 +36,7 @@ pub use choice::{Demand, Weight};
 pub use coverage::{Cover, Coverage, Covered, Row};
 pub use diff::{Change, Effect, diff};
 pub use import::{Import, ImportError};
-pub use keys::{Bank, Pcr};
+pub use keys::{Bank, ImaPcr, Pcr};
 pub use merge::{Merged, merge};
 pub use remark::{Field, Remark, Severity};
 pub use review::review;

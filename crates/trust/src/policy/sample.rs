@@ -5,8 +5,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::{
-    Alternative, Bank, Demand, EkSha256, EndorsementKind, EndorsementSection, FirmwareVersion, ImaSection,
-    Policy, Recovery, VendorRule, Weight,
+    Alternative, Bank, Demand, EkSha256, EndorsementKind, EndorsementSection, FirmwareVersion, ImaPcr,
+    ImaSection, Policy, Recovery, VendorRule, Weight,
 };
 
 fn digests() -> impl Strategy<Value = Digest> {
@@ -61,9 +61,11 @@ fn files() -> impl Strategy<Value = ImaSection> {
     let allow = proptest::collection::btree_map("/[a-c]", vec(digests(), 1..3), 0..3);
     let keyrings = proptest::collection::btree_map("\\.(ima|fs)", vec(digests(), 1..3), 0..2);
     let keys = vec(prop_oneof![Just("key 1".to_owned()), Just("key 2".to_owned())], 0..2);
-    (demands(), weights(), banks, patterns, allow, keyrings, keys).prop_map(
-        |(list, violations, weakest_digest, exclude, allow, keyrings, signing_keys)| ImaSection {
+    let pcrs = vec((8u32..12).prop_map(|index| ImaPcr::new(PcrIndex::new(index).unwrap()).unwrap()), 1..3);
+    (demands(), pcrs, weights(), banks, patterns, allow, keyrings, keys).prop_map(
+        |(list, pcrs, violations, weakest_digest, exclude, allow, keyrings, signing_keys)| ImaSection {
             list,
+            pcrs,
             violations,
             weakest_digest,
             exclude: exclude.into_iter().map(|text| text.parse().unwrap()).collect(),

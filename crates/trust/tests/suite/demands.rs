@@ -25,6 +25,7 @@ fn before_the_tpm(list: &[u8]) -> Claims {
             ak_public: None,
         }],
         boot_log: None,
+        measure_log: None,
         ima_log: Some(ImaLog::Binary(list)),
         ima_from_entry: 0,
     };

@@ -49,6 +49,7 @@ fn claims_from(case: &str, baseline: Option<&Baseline>) -> Claims {
             ak_public: None,
         }],
         boot_log: baseline.is_none().then_some(&boot_log),
+        measure_log: None,
         ima_log: Some(ImaLog::Binary(ima.get(skip..).unwrap())),
         ima_from_entry: known,
     };

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use assay_evidence::HashAlgorithm;
 use assay_evidence::ima::{Entry, EntryStream, Extension, ListForm, PCR, Replay};
+use assay_evidence::tpm::pcr::PcrSet;
+use assay_evidence::{HashAlgorithm, PcrIndex};
 
 use super::report::{Report, Severity, Value};
 use super::{EachEntry, Fault, malformed};
@@ -39,6 +40,8 @@ pub(super) fn read(head: Vec<u8>, rest: &mut dyn Read, each: EachEntry<'_>) -> R
 /// What was seen of a list.
 struct Seen {
     entries: usize,
+    /// The PCRs that entries were measured into.
+    pcrs: PcrSet,
     replay: Replay,
     templates: BTreeMap<String, usize>,
     algorithms: BTreeMap<String, usize>,
@@ -79,6 +82,7 @@ impl Seen {
     fn new() -> Self {
         Seen {
             entries: 0,
+            pcrs: PcrSet::default(),
             replay: Replay::new(&HashAlgorithm::ALL),
             templates: BTreeMap::new(),
             algorithms: BTreeMap::new(),
@@ -95,6 +99,12 @@ impl Seen {
 
     fn take(&mut self, entry: &Entry<'_>) {
         let number = self.entries;
+        if !self.pcrs.contains(entry.pcr()) {
+            self.pcrs.insert(entry.pcr());
+            if entry.pcr() != PcrIndex::IMA {
+                HashAlgorithm::ALL.iter().for_each(|bank| self.replay.begin(entry.pcr(), bank.zero()));
+            }
+        }
         self.entries += 1;
         let name = entry.path_text();
         if !self.replay.extend(entry) {
@@ -149,14 +159,17 @@ impl Seen {
             .with("fs_verity", self.verity)
             .with("measured_keys", self.keys.value())
             .with("measured_data", self.buffers.value())
-            .with("pcr10", self.pcr10());
+            .with("pcr10", self.led_to(PcrIndex::IMA));
+        for pcr in self.pcrs.iter().filter(|pcr| *pcr != PcrIndex::IMA) {
+            report = report.with(format!("pcr{pcr}"), self.led_to(pcr));
+        }
         self.remarks(&mut report);
         report
     }
 
-    /// PCR 10 of each bank, extended as kernels do.
-    fn pcr10(&self) -> Value {
-        Value::group(self.replay.chains().iter().map(|chain| {
+    /// A PCR of each bank, extended as kernels do.
+    fn led_to(&self, pcr: PcrIndex) -> Value {
+        Value::group(self.replay.chains().iter().filter(|chain| chain.pcr == pcr).map(|chain| {
             let bank = chain.value.algorithm().name();
             let name = match chain.extension {
                 Extension::Native => bank.to_owned(),
@@ -174,6 +187,18 @@ impl Seen {
                  (assay appraise)"
             ),
         );
+        let others: Vec<String> =
+            self.pcrs.iter().filter(|p| *p != PcrIndex::IMA).map(|p| p.to_string()).collect();
+        if !others.is_empty() {
+            report.remark(
+                Severity::Warning,
+                format!(
+                    "entries are measured into PCR {} (`pcr=` in the kernel's IMA policy, or CONFIG_IMA_MEASURE_PCR_IDX): \
+                     a policy has to name it in ima.pcrs, and what else extended it before is not in the value here",
+                    others.join(", ")
+                ),
+            );
+        }
         if self.wrong_digests.count > 0 {
             report.remark(
                 Severity::Error,

@@ -184,7 +184,7 @@ const CASES: &[Case] = &[
         });
     }),
     (Check::ImaParse, |check| told(check, |told| truncate(&mut told.ima, 3))),
-    (Check::ImaParse, |check| told(check, |told| told.entry(2, |list, start| list[start] = 11))),
+    (Check::ImaParse, |check| told(check, |told| told.entry(2, |list, start| list[start] = 99))),
     (Check::ImaTemplateDigest, |check| {
         told(check, |told| told.entry(2, |list, start| flip_bit(list, (start + DIGEST_AT) * 8)));
     }),
@@ -211,6 +211,33 @@ const CASES: &[Case] = &[
             device.pcrs.extend(&Measurement::of(&[Bank::Sha256], 4, b"after the kernel looked"));
         };
         told_after(check, extend, |told| told.boot_log = None);
+    }),
+    (Check::MeasureLogParse, |check| told(check, |told| told.measure_log = Some(b"\x1e{".to_vec()))),
+    (Check::ImaPcr, |check| {
+        // Measured into a PCR that the policy does not name.
+        told_after(check, |device| measure_again(device, 12), |_| {});
+    }),
+    (Check::ImaPcr, |check| {
+        // Into one that is not quoted.
+        told_after(
+            check,
+            |device| measure_again(device, 15),
+            |told| {
+                told.name_pcrs("10, 15");
+                told.quoting.select(&told.device, vec![(Bank::Sha256, (0..15).collect())]);
+            },
+        );
+    }),
+    (Check::ImaPcr, |check| {
+        // Into one that is named, and from which the list lacks an entry.
+        told_after(
+            check,
+            |device| {
+                let kept = ImaEntry::file("/tmp/implant", b"evil").into_pcr(12);
+                device.pcrs.extend(&kept.measurement(&[Bank::Sha256]));
+            },
+            |told| told.name_pcrs("10, 12"),
+        );
     }),
     (Check::ImaForms, |check| {
         let (copy, folder) = (Copy::new(), tempdir().unwrap());
@@ -332,6 +359,12 @@ fn told_after(check: Check, happens: impl FnOnce(&mut SoftwareDevice), lie: impl
     lie(&mut told);
     let findings = told.findings();
     assert_eq!(of_findings(&findings), only(check), "{findings:#?}");
+}
+
+/// The kernel measures a file that the policy lists into another PCR.
+fn measure_again(device: &mut SoftwareDevice, pcr: u32) {
+    let file = device.ima.entries()[1].clone();
+    device.measure(file.into_pcr(pcr));
 }
 
 /// A rule of the boot section that the default system does not keep.

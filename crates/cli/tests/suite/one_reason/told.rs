@@ -32,6 +32,7 @@ pub struct Told {
     pub quoting: Quoting,
     pub after_signing: AfterSigning,
     pub boot_log: Option<Vec<u8>>,
+    pub measure_log: Option<Vec<u8>>,
     pub ima: Vec<u8>,
     pub last_counters: Option<BootCounters>,
     pub policy: Option<String>,
@@ -51,6 +52,7 @@ impl Told {
             ak_public: device.ak.public_area(),
             after_signing: |_, _| {},
             boot_log: Some(device.boot_log.clone()),
+            measure_log: None,
             ima: device.ima.binary_from(0).to_vec(),
             last_counters: Some(BootCounters {
                 reset_count: device.clock.reset_count,
@@ -65,6 +67,11 @@ impl Told {
     /// Puts other lines in place of what the policy says of the boot.
     pub fn boot(&mut self, lines: &str) {
         self.replace("event_log = \"optional\"\nsecure_boot = \"optional\"\n", lines);
+    }
+
+    /// Names the PCRs that files may be measured into.
+    pub fn name_pcrs(&mut self, pcrs: &str) {
+        self.replace("[ima]\n", &format!("[ima]\npcrs = [{pcrs}]\n"));
     }
 
     /// Makes the policy one for the device as it has booted.
@@ -117,6 +124,7 @@ impl Told {
                 ak_public: None,
             }],
             boot_log: self.boot_log.as_deref(),
+            measure_log: self.measure_log.as_deref(),
             ima_log: Some(ImaLog::Binary(&self.ima)),
             ima_from_entry: 0,
         };

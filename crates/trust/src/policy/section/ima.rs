@@ -13,7 +13,7 @@ use crate::policy::choice::{Demanded, Ranked};
 use crate::policy::list::{Lists, join_option, sorted, sorted_as_text};
 use crate::policy::remark::Notes;
 use crate::policy::suspicion;
-use crate::policy::{Bank, Demand, Field, PcrSection, PolicyError, Weight, unique};
+use crate::policy::{Bank, Demand, Field, ImaPcr, PcrSection, PolicyError, Weight, unique};
 
 /// What may have been measured at run time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +22,10 @@ pub struct ImaSection {
     /// Whether there must be an IMA list.
     #[serde(default)]
     pub list: Demand,
+    /// The PCRs that the kernel measures files into: 10, and others that its own IMA policy (`pcr=`) or its configuration
+    /// (CONFIG_IMA_MEASURE_PCR_IDX) names. Nothing else may be in these, or an entry could be kept from the list.
+    #[serde(default = "own_pcr", skip_serializing_if = "is_own_pcr")]
+    pub pcrs: Vec<ImaPcr>,
     /// What a violation weighs: a file changed while it was measured, so its content is unknown.
     #[serde(default)]
     pub violations: Weight,
@@ -47,6 +51,7 @@ impl Default for ImaSection {
     fn default() -> Self {
         ImaSection {
             list: Demand::Required,
+            pcrs: own_pcr(),
             violations: Weight::Refuse,
             weakest_digest: Bank::default(),
             exclude: Vec::new(),
@@ -57,12 +62,22 @@ impl Default for ImaSection {
     }
 }
 
+fn own_pcr() -> Vec<ImaPcr> {
+    vec![ImaPcr::default()]
+}
+
+fn is_own_pcr(pcrs: &[ImaPcr]) -> bool {
+    pcrs == own_pcr()
+}
+
 impl ImaSection {
     /// The section but for its list of files, which may be long.
     pub(crate) fn without_files(&self) -> Self {
-        let ImaSection { list, violations, weakest_digest, exclude, signing_keys, keyrings, allow: _ } = self;
+        let ImaSection { list, pcrs, violations, weakest_digest, exclude, signing_keys, keyrings, allow: _ } =
+            self;
         ImaSection {
             list: *list,
+            pcrs: pcrs.clone(),
             violations: *violations,
             weakest_digest: *weakest_digest,
             exclude: exclude.clone(),
@@ -80,8 +95,19 @@ impl Section for Option<ImaSection> {
 
     fn lint(&self, errors: &mut Vec<PolicyError>) {
         let Some(ima) = self else { return };
-        let ImaSection { list: _, violations: _, weakest_digest: _, exclude, signing_keys, keyrings, allow } =
-            ima;
+        let ImaSection {
+            list: _,
+            pcrs,
+            violations: _,
+            weakest_digest: _,
+            exclude,
+            signing_keys,
+            keyrings,
+            allow,
+        } = ima;
+        if pcrs.is_empty() {
+            errors.push(PolicyError::EmptyList { field: "ima.pcrs".to_owned() });
+        }
         if allow.contains_key(BOOT_AGGREGATE) {
             errors.push(PolicyError::BootAggregateListed);
         }
@@ -107,7 +133,9 @@ impl Section for Option<ImaSection> {
 
     fn review(&self, _pcr: &PcrSection, notes: &mut Notes<'_>) {
         let Some(ima) = self else { return };
-        let ImaSection { list, violations, weakest_digest, exclude, signing_keys, keyrings, allow } = ima;
+        let ImaSection { list, pcrs, violations, weakest_digest, exclude, signing_keys, keyrings, allow } =
+            ima;
+        notes.repeated(Field::of(["ima", "pcrs"]), pcrs);
         if *violations == Weight::Ignore {
             notes.warn(
                 Field::of(["ima", "violations"]),
@@ -141,6 +169,7 @@ impl Section for Option<ImaSection> {
         let Some(ima) = self else { return false };
         let ImaSection {
             list: _,
+            pcrs: _,
             violations: _,
             weakest_digest: _,
             exclude: _,
@@ -155,6 +184,7 @@ impl Section for Option<ImaSection> {
         let Some(ima) = self else { return Vec::new() };
         let ImaSection {
             list,
+            pcrs: _,
             violations,
             weakest_digest,
             exclude: _,
@@ -173,8 +203,19 @@ impl Section for Option<ImaSection> {
     fn lists(&self) -> Lists {
         let mut lists = Lists::default();
         let Some(ima) = self else { return lists };
-        let ImaSection { list: _, violations: _, weakest_digest: _, exclude, signing_keys, keyrings, allow } =
-            ima;
+        let ImaSection {
+            list: _,
+            pcrs,
+            violations: _,
+            weakest_digest: _,
+            exclude,
+            signing_keys,
+            keyrings,
+            allow,
+        } = ima;
+        lists.accepts(Field::of(["ima", "pcrs"]), pcrs);
+        // Of each that is named, nothing else may be in it.
+        lists.demands(Field::of(["ima", "pcrs", "explained"]), pcrs);
         lists.accepts(Field::of(["ima", "exclude"]), exclude);
         lists.accepts(Field::of(["ima", "signing_keys"]), signing_keys);
         for (keyring, digests) in keyrings {
@@ -326,7 +367,9 @@ fn review_signing_keys(signing_keys: &[String], notes: &mut Notes<'_>) {
 impl Join for Option<ImaSection> {
     fn join(&mut self, other: &Self) {
         join_option(self, other, |ima, other| {
-            let ImaSection { list, violations, weakest_digest, exclude, signing_keys, keyrings, allow } = ima;
+            let ImaSection { list, pcrs, violations, weakest_digest, exclude, signing_keys, keyrings, allow } =
+                ima;
+            pcrs.extend_from_slice(&other.pcrs);
             list.tighten(other.list);
             violations.tighten(other.violations);
             *weakest_digest = (*weakest_digest).max(other.weakest_digest);
@@ -339,8 +382,17 @@ impl Join for Option<ImaSection> {
 
     fn sort(&mut self) {
         let Some(ima) = self else { return };
-        let ImaSection { list: _, violations: _, weakest_digest: _, exclude, signing_keys, keyrings, allow } =
-            ima;
+        let ImaSection {
+            list: _,
+            pcrs,
+            violations: _,
+            weakest_digest: _,
+            exclude,
+            signing_keys,
+            keyrings,
+            allow,
+        } = ima;
+        sorted(pcrs);
         sorted_as_text(exclude);
         sorted(signing_keys);
         keyrings.values_mut().chain(allow.values_mut()).for_each(sorted);

@@ -80,6 +80,7 @@ impl Fleet {
                 ak_public: None,
             }],
             boot_log: sent.boot_log.as_deref(),
+            measure_log: None,
             ima_log: sent.ima_log.as_deref().map(ImaLog::Binary),
             ima_from_entry: 0,
         };
