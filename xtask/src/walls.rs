@@ -10,21 +10,22 @@ use anyhow::{Context, Result, bail};
 
 /// Crate, the crates of ours it may use in its product code.
 const WALLS: &[(&str, &[&str])] = &[
+    ("admission", &["identity"]),
     ("evidence", &[]),
     ("identity", &[]),
     ("telemetry", &["identity"]),
     ("trust", &["evidence", "identity", "telemetry"]),
     ("wire", &["evidence"]),
-    ("server", &["evidence", "identity", "telemetry", "trust", "wire"]),
+    ("server", &["admission", "evidence", "identity", "telemetry", "trust", "wire"]),
     ("agent", &["evidence", "identity", "telemetry", "wire"]),
-    ("gateway", &["identity"]),
+    ("gateway", &["admission", "identity"]),
     ("testkit", &[]),
     ("cli", &["evidence", "identity", "telemetry", "trust", "wire", "server", "gateway", "testkit"]),
     ("system", &["server", "agent", "gateway", "wire", "testkit"]),
 ];
 
 /// Crates that are pure: no runtime, socket or file reaches them, so none of these libraries may either.
-const PURE: &[&str] = &["evidence", "identity", "telemetry", "trust"];
+const PURE: &[&str] = &["admission", "evidence", "identity", "telemetry", "trust"];
 const IMPURE_LIBRARIES: &[&str] = &["tokio", "hyper", "axum", "tonic", "sqlx", "procfs", "rand", "tempfile"];
 
 /// What a pure crate's source may not name outside its tests.

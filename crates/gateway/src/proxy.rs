@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use assay_admission::{ADDRESS_HEADER, IDENTITY_HEADER};
 use assay_identity::SpiffeId;
 use http::uri::{Authority, Scheme};
-use http::{Method, Request, Response, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -102,7 +103,7 @@ impl Proxy {
         }
         match route::find(request.uri().path()) {
             Some(route) if grpc && request.method() == Method::POST => {
-                self.pass_on(route, request, held).await
+                self.pass_on(route, peer, request, held).await
             }
             _ => Err(Refusal::Unknown),
         }
@@ -111,6 +112,7 @@ impl Proxy {
     async fn pass_on<H: Send + Unpin + 'static>(
         &self,
         route: Route,
+        peer: &Peer,
         request: Request<Incoming>,
         held: H,
     ) -> Result<Response<AnswerBody>, Refusal> {
@@ -120,7 +122,7 @@ impl Proxy {
         }
         let deadline = (!route.standing).then(|| Box::pin(tokio::time::sleep(self.request_time)));
         let exceeded = Exceeded::default();
-        let sending = self.servers.send(towards_server(request, route, bytes_max, exceeded.clone()));
+        let sending = self.servers.send(towards_server(request, peer, route, bytes_max, exceeded.clone()));
         let (sent, deadline) = match deadline {
             None => (sending.await, None),
             Some(mut deadline) => tokio::select! {
@@ -159,9 +161,10 @@ fn is_grpc(request: &Request<Incoming>) -> bool {
     content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// The request as the server gets it: same headers, our own authority.
+/// The request as the server gets it: same headers but those that say who asks, and our own authority.
 fn towards_server(
     request: Request<Incoming>,
+    peer: &Peer,
     route: Route,
     bytes_max: Option<u64>,
     exceeded: Exceeded,
@@ -173,5 +176,41 @@ fn towards_server(
     uri.path_and_query = Some(http::uri::PathAndQuery::from_static(route.path));
     parts.uri = Uri::from_parts(uri).unwrap_or_default();
     parts.headers.remove("host");
+    say_who_asks(&mut parts.headers, peer);
     Request::from_parts(parts, RequestBody::new(body, bytes_max, exceeded))
+}
+
+/// The server shares its places out by these headers, so that nobody's own go through.
+fn say_who_asks(headers: &mut HeaderMap, peer: &Peer) {
+    headers.remove(IDENTITY_HEADER);
+    headers.remove(ADDRESS_HEADER);
+    if let Ok(address) = HeaderValue::try_from(peer.address.to_string()) {
+        headers.insert(ADDRESS_HEADER, address);
+    }
+    if let Some(id) = peer.id.as_ref().and_then(|id| HeaderValue::try_from(id.as_str()).ok()) {
+        headers.insert(IDENTITY_HEADER, id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finding_7_a_device_cannot_say_itself_who_it_is() {
+        let mut headers = HeaderMap::new();
+        for _ in 0..2 {
+            headers.append(ADDRESS_HEADER, HeaderValue::from_static("203.0.113.9"));
+            headers.append(IDENTITY_HEADER, HeaderValue::from_static("spiffe://example.org/other"));
+        }
+        let stranger = Peer { address: IpAddr::from([192, 0, 2, 1]), id: None };
+        say_who_asks(&mut headers, &stranger);
+        assert_eq!(headers.get_all(ADDRESS_HEADER).iter().collect::<Vec<_>>(), ["192.0.2.1"]);
+        assert!(!headers.contains_key(IDENTITY_HEADER));
+
+        let id = SpiffeId::parse("spiffe://example.org/device").unwrap();
+        say_who_asks(&mut headers, &Peer { id: Some(id), ..stranger });
+        let told: Vec<_> = headers.get_all(IDENTITY_HEADER).iter().collect();
+        assert_eq!(told, ["spiffe://example.org/device"]);
+    }
 }

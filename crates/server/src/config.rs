@@ -65,10 +65,14 @@ pub struct Config {
 pub struct Limits {
     /// Devices attached at once; an idle one holds some 20 KiB.
     pub attached_devices_max: usize,
-    /// Streams that have not shown any evidence yet.
+    /// Streams that have not shown any evidence yet. Half of them are for devices that show an SVID.
     pub unproven_streams_max: usize,
-    /// Enrollments under way at once; each costs some RSA and certificate work.
+    /// Such streams of one address (IPv6: one /64) whose devices show no SVID.
+    pub unproven_streams_per_address_max: usize,
+    /// Enrollments under way at once; each costs some RSA and certificate work. One address has half of them at most.
     pub enrollments_max: usize,
+    /// Bytes of messages that are not whole yet, of all. One eighth is for devices that have not proven themselves.
+    pub bytes_in_flight_max: usize,
     /// Connections to each door.
     pub connections_max: usize,
     /// Streams in one gateway's connection.
@@ -113,7 +117,9 @@ impl Default for Limits {
         Limits {
             attached_devices_max: 100_000,
             unproven_streams_max: 1024,
+            unproven_streams_per_address_max: 64,
             enrollments_max: 64,
+            bytes_in_flight_max: 512 << 20,
             connections_max: 1024,
             streams_per_connection_max: 20_000,
             full_challenges_max: 128,

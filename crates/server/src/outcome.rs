@@ -65,6 +65,11 @@ impl Kind {
 pub trait Outcome: Error {
     /// Its kind, and its code: stable, kebab-case, what programs go by.
     fn told(&self) -> (Kind, &'static str);
+
+    /// When it is worth trying again; where the error knows better than its kind, it says so.
+    fn retry_after(&self) -> Option<Duration> {
+        self.told().0.retry_after()
+    }
 }
 
 /// An outcome that is not the one asked for, ready to be told.
@@ -76,12 +81,14 @@ pub(crate) struct Refusal {
     pub code: &'static str,
     /// For people who may know.
     pub message: String,
+    /// When it is worth trying again.
+    pub retry_after: Option<Duration>,
 }
 
 impl Refusal {
     /// A door's own refusal, with a message for people.
     pub(crate) fn new(kind: Kind, code: &'static str, message: impl Into<String>) -> Refusal {
-        Refusal { kind, code, message: message.into() }
+        Refusal { kind, code, message: message.into(), retry_after: kind.retry_after() }
     }
 
     /// The reason code.
@@ -96,7 +103,7 @@ impl<E: Outcome + 'static> From<E> for Refusal {
         if kind == Kind::Fault {
             fault(code, &error);
         }
-        Refusal::new(kind, code, chain(&error))
+        Refusal { retry_after: error.retry_after(), ..Refusal::new(kind, code, chain(&error)) }
     }
 }
 

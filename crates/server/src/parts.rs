@@ -11,6 +11,7 @@ use crate::attest::judge::Verifier;
 use crate::attest::table::Registry;
 use crate::clock;
 use crate::config::Config;
+use crate::door::admission::EdgeAdmission;
 use crate::door::console::SignIns;
 use crate::door::edge::announce::Announcer;
 use crate::door::tls::DoorTls;
@@ -49,7 +50,7 @@ pub(crate) struct Server {
     pub operator: OperatorToken,
     pub result_key: ResultKey,
     pub sign_ins: SignIns,
-    pub enrollments: Arc<Semaphore>,
+    pub edge: EdgeAdmission,
     /// One policy is tried at a time.
     pub trials: Arc<Semaphore>,
     pub tls: DoorTls,
@@ -101,7 +102,7 @@ impl Server {
             device_ttl_seconds: config.device_svid_ttl_seconds,
         };
         Ok(Server {
-            enrollments: Arc::new(Semaphore::new(limits.enrollments_max)),
+            edge: EdgeAdmission::new(limits),
             trials: Arc::new(Semaphore::new(1)),
             sign_ins: SignIns::default(),
             entries,

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use crate::clock;
 use crate::config::Config;
 use crate::door;
-use crate::door::listen::Limits;
+use crate::door::listen::{Door, Limits};
 use crate::in_force::endorsers::EndorsersError;
 use crate::in_force::policies::PolicyLoadError;
 use crate::keys::{self, FileError, KeysError};
@@ -71,13 +71,8 @@ impl Running {
         keys::write_public(&server.config.data.join("addresses.json"), &json)?;
 
         let mut tasks = JoinSet::new();
-        let limits = Limits::of(&server.config.limits);
-        let (at_edge, at_console) = (server.clone(), server.clone());
-        let edge_tls = move || at_edge.tls.edge();
-        let console_tls = move || at_console.tls.console();
-        let (edge_api, console_api) = (door::edge::router(&server), door::console::router(&server));
-        tasks.spawn(door::listen::serve(edge.1, edge_tls, edge_api, limits, shutdown.clone()));
-        tasks.spawn(door::listen::serve(console.1, console_tls, console_api, limits, shutdown));
+        tasks.spawn(door::listen::serve(edge.1, edge_door(&server), shutdown.clone()));
+        tasks.spawn(door::listen::serve(console.1, console_door(&server), shutdown));
         tasks.spawn(maintenance::run(server.clone()));
         tasks.spawn(maintenance::expiry::run(server.clone()));
         tasks.spawn(door::edge::announce::run(server.clone()));
@@ -111,6 +106,30 @@ impl Running {
         }
         self.server.store.clone().close().await;
         tracing::info!("server stopped");
+    }
+}
+
+/// For gateways, which show who they are.
+fn edge_door(server: &Arc<Server>) -> Door {
+    let (limits, at_edge) = (Limits::edge(&server.config.limits), server.clone());
+    Door {
+        tls: Box::new(move || at_edge.tls.edge()),
+        peers: Some(server.revocations.trust()),
+        router: door::edge::router(server),
+        limits,
+        admission: limits.admission(),
+    }
+}
+
+/// For operators, browsers and relying parties.
+fn console_door(server: &Arc<Server>) -> Door {
+    let (limits, at_console) = (Limits::console(&server.config.limits), server.clone());
+    Door {
+        tls: Box::new(move || at_console.tls.console()),
+        peers: None,
+        router: door::console::router(server),
+        limits,
+        admission: limits.admission(),
     }
 }
 

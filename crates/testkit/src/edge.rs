@@ -48,6 +48,8 @@ pub struct Door {
 #[derive(Clone, Debug)]
 pub struct Edge {
     client: EdgeClient<Channel>,
+    /// For whom this gateway speaks: an address, and the SPIFFE ID that was shown.
+    peer: Option<(String, Option<String>)>,
 }
 
 /// An enrollment under way.
@@ -174,7 +176,26 @@ impl Edge {
         let endpoint = Endpoint::from_static("http://edge.assay");
         let channel = endpoint.connect_with_connector(dial).await?;
         let client = EdgeClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        Ok(Edge { client })
+        Ok(Edge { client, peer: None })
+    }
+
+    /// The same connection, as the gateway that it is speaks for a peer at this address with this SVID.
+    pub fn on_behalf_of(&self, address: &str, identity: Option<&str>) -> Edge {
+        let peer = Some((address.to_owned(), identity.map(str::to_owned)));
+        Edge { client: self.client.clone(), peer }
+    }
+
+    fn request<T>(&self, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        if let Some((address, identity)) = &self.peer {
+            let said = [("assay-peer-address", Some(address)), ("assay-peer-identity", identity.as_ref())];
+            for (name, value) in said {
+                if let Some(value) = value.and_then(|value| value.parse().ok()) {
+                    request.metadata_mut().insert(name, value);
+                }
+            }
+        }
+        request
     }
 
     /// Enrolls honestly, from beginning to end.
@@ -189,7 +210,8 @@ impl Edge {
     /// Opens an enrollment without saying anything yet.
     pub async fn open_enrollment(&self) -> Result<Enrollment, EdgeError> {
         let (requests, receiver) = mpsc::channel(STREAM_MESSAGES);
-        let responses = self.client.clone().enroll(ReceiverStream::new(receiver)).await?.into_inner();
+        let responses =
+            self.client.clone().enroll(self.request(ReceiverStream::new(receiver))).await?.into_inner();
         Ok(Enrollment { requests, responses })
     }
 
@@ -218,14 +240,15 @@ impl Edge {
             stream: stream.clone(),
         };
         let _ = messages.try_send(DeviceMessage { message: Some(device_message::Message::Hello(hello)) });
-        let answers = self.client.clone().attach(ReceiverStream::new(receiver)).await?.into_inner();
+        let answers =
+            self.client.clone().attach(self.request(ReceiverStream::new(receiver))).await?.into_inner();
         let (asks_on, trust, grants) = (Vec::new(), protocol::TrustStatement::default(), None);
         Ok(Attachment { messages, answers, stream, heard: 0, asks_on, asked: 0, trust, grants })
     }
 
     /// Hands in telemetry.
     pub async fn submit(&self, request: SubmitRequest) -> Result<SubmitResponse, EdgeError> {
-        Ok(self.client.clone().submit(request).await?.into_inner())
+        Ok(self.client.clone().submit(self.request(request)).await?.into_inner())
     }
 }
 

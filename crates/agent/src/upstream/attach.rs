@@ -7,13 +7,13 @@ use assay_identity::tls::TrustSource;
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::sleep;
-use tonic::Code;
+use tonic::{Code, Status};
 
 use super::connection::{Connection, ConnectionError, Credential};
 use super::enroll::{EnrollError, Enrollment, enroll};
 use super::memory::Memory;
 use super::session::{Session, SessionError};
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, jitter};
 use crate::config::Config;
 use crate::device::Device;
 use crate::holding::Grants;
@@ -51,12 +51,16 @@ enum Interruption {
 
 impl Interruption {
     /// The server's own word, if it is one.
-    fn code(&self) -> Option<Code> {
+    fn status(&self) -> Option<&Status> {
         match self {
             Interruption::Session(SessionError::Server(status))
-            | Interruption::Enroll(EnrollError::Server(status)) => Some(status.code()),
+            | Interruption::Enroll(EnrollError::Server(status)) => Some(status),
             _ => None,
         }
+    }
+
+    fn code(&self) -> Option<Code> {
+        self.status().map(Status::code)
     }
 
     /// TLS 1.3 tells a client that its certificate is refused only after the handshake, as a connection that breaks.
@@ -166,13 +170,42 @@ impl Upstream {
                 self.unknown = true;
                 Duration::ZERO
             }
-            Some(Code::ResourceExhausted) => BUSY_WAIT,
+            Some(Code::ResourceExhausted) => jitter(told_to_wait(interruption.status())),
             _ => Duration::ZERO,
         }
     }
+}
+
+/// As long as whoever is busy says, within reason.
+fn told_to_wait(status: Option<&Status>) -> Duration {
+    let said = status.and_then(|status| status.metadata().get("grpc-retry-pushback-ms"));
+    let milliseconds = said.and_then(|value| value.to_str().ok()?.parse().ok());
+    milliseconds.map_or(BUSY_WAIT, Duration::from_millis).clamp(BUSY_WAIT_MIN, BUSY_WAIT_MAX)
 }
 
 /// A revoked device asks again at leisure.
 const REFUSED_WAIT: Duration = Duration::from_secs(30);
 /// A busy server is left alone for a moment.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
+const BUSY_WAIT_MIN: Duration = Duration::from_secs(1);
+/// It is not signed, so that nobody on the way may say how long a device is away.
+const BUSY_WAIT_MAX: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finding_7_a_busy_server_is_left_alone_for_as_long_as_it_says_within_reason() {
+        let status = |said: &str| {
+            let mut status = Status::resource_exhausted("");
+            status.metadata_mut().insert("grpc-retry-pushback-ms", said.parse().unwrap());
+            status
+        };
+        assert_eq!(told_to_wait(Some(&status("2500"))), Duration::from_millis(2500));
+        assert_eq!(told_to_wait(Some(&status("0"))), BUSY_WAIT_MIN);
+        assert_eq!(told_to_wait(Some(&status("86400000"))), BUSY_WAIT_MAX);
+        assert_eq!(told_to_wait(Some(&status("soon"))), BUSY_WAIT);
+        assert_eq!(told_to_wait(Some(&Status::resource_exhausted(""))), BUSY_WAIT);
+    }
+}

@@ -16,6 +16,8 @@ use std::sync::Arc;
 use assay_evidence::request::{self, Evidence, NONCE_BYTES, Quote};
 use assay_evidence::time::UnixTime;
 use assay_evidence::tpm::endorsement::Endorsement;
+use assay_evidence::tpm::public_area::PublicArea;
+use assay_evidence::tpm::{self, quote::verify_quote};
 use assay_evidence::verify::Baseline;
 use assay_evidence::{Check, HashAlgorithm, PcrIndex};
 use assay_trust::{AttestationResult, CompiledPolicy, Event, Finding, Status, Tier, reappraise_endorsement};
@@ -244,6 +246,25 @@ impl Attester {
             ima_from_entry: known.ima_entries(),
         };
         (Asked { nonce, known, revision: policy.revision, endorsed: self.endorsed_by.1 }, challenge)
+    }
+
+    /// Whether a quote is the device's own answer to the challenge; its logs may not have come yet.
+    pub(crate) fn signed(&self, asked: &Asked, nonce: &[u8], quote: &Quote) -> Result<(), AttestError> {
+        if nonce != asked.nonce {
+            return Err(AttestError::NotAnAnswer);
+        }
+        let quote = tpm::quote::Quote {
+            label: "quote",
+            message: &quote.message,
+            signature: &quote.signature,
+            pcrs: &quote.pcrs,
+            nonce,
+        };
+        let ak = PublicArea::parse_tpm2b(&self.device.record.ak_public).ok();
+        match ak.and_then(|ak| verify_quote(&quote, &ak).0) {
+            Some(_) => Ok(()),
+            None => Err(AttestError::NotTheDevice(Vec::new())),
+        }
     }
 
     /// Takes evidence up. The challenge is spent, whatever comes of it.

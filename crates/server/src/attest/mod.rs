@@ -50,7 +50,7 @@ pub(crate) struct Attesting {
 /// A challenge that went out.
 #[derive(Debug)]
 pub(crate) struct Open {
-    asked: Asked,
+    pub asked: Asked,
     /// Held while whole logs may be on their way or in memory.
     _logs: Option<OwnedSemaphorePermit>,
 }
@@ -81,10 +81,15 @@ impl Attesting {
         Attester::new(device, recorded, keeper, &endorsing, now)
     }
 
-    /// Asks for fresh evidence. `None`: too many devices were asked for whole logs just now.
-    pub(crate) fn challenge(&self, attester: &Attester) -> Result<Option<(Open, Challenge)>, AttestError> {
+    /// Asks for fresh evidence. `None`: too many devices were asked for whole logs just now. Who has not proven to be the
+    /// device takes no turn of those who have.
+    pub(crate) fn challenge(
+        &self,
+        attester: &Attester,
+        is_proven: bool,
+    ) -> Result<Option<(Open, Challenge)>, AttestError> {
         let policy = self.policies.of(&attester.device);
-        let logs = match attester.needs_logs(&policy) {
+        let logs = match is_proven && attester.needs_logs(&policy) {
             false => None,
             true => match self.registry.full_challenge() {
                 Some(permit) => Some(permit),

@@ -17,7 +17,6 @@ use crate::outcome::{Kind, Outcome};
 pub(crate) struct Registry {
     seats: Mutex<HashMap<SpiffeId, watch::Sender<Signal>>>,
     seats_max: usize,
-    unproven: Arc<Semaphore>,
     full_challenges: Arc<Semaphore>,
 }
 
@@ -42,13 +41,11 @@ pub(crate) struct Seat {
 }
 
 impl Registry {
-    /// With room for so many devices, so many streams that have not shown who they are, and so many that were asked
-    /// for everything.
+    /// With room for so many devices, and so many that were asked for everything.
     pub(crate) fn new(limits: &Limits) -> Registry {
         Registry {
             seats: Mutex::default(),
             seats_max: limits.attached_devices_max,
-            unproven: Arc::new(Semaphore::new(limits.unproven_streams_max)),
             full_challenges: Arc::new(Semaphore::new(limits.full_challenges_max)),
         }
     }
@@ -56,11 +53,6 @@ impl Registry {
     /// Leave to ask a device for whole logs, if not too many are on their way already.
     pub(crate) fn full_challenge(&self) -> Option<OwnedSemaphorePermit> {
         self.full_challenges.clone().try_acquire_owned().ok()
-    }
-
-    /// Lets a stream in that has yet to show evidence.
-    pub(crate) fn admit(&self) -> Result<OwnedSemaphorePermit, NoRoom> {
-        self.unproven.clone().try_acquire_owned().map_err(|_| NoRoom)
     }
 
     /// Gives a device that has proven itself its seat; whoever had it before is told to go.
@@ -127,7 +119,7 @@ mod tests {
     use super::*;
 
     fn registry(attached_devices_max: usize) -> Arc<Registry> {
-        let limits = Limits { attached_devices_max, unproven_streams_max: 1, ..Limits::default() };
+        let limits = Limits { attached_devices_max, ..Limits::default() };
         Arc::new(Registry::new(&limits))
     }
 
@@ -159,14 +151,5 @@ mod tests {
         assert!(seat.signal.has_changed().unwrap());
         seat.signal.borrow_and_update();
         assert!(!seat.signal.has_changed().unwrap());
-    }
-
-    #[test]
-    fn unproven_streams_are_bounded() {
-        let registry = registry(1);
-        let permit = registry.admit().unwrap();
-        assert!(registry.admit().is_err());
-        drop(permit);
-        assert!(registry.admit().is_ok());
     }
 }

@@ -1,18 +1,43 @@
 //! The accept loop of both doors: TLS within a time, HTTP/1.1 or HTTP/2, so many connections, a clean end.
+//!
+//! A connection is a stranger's until it has shown who it is: at the edge in the handshake, at the console by the
+//! operator's token. Strangers have places of their own, lose them when idle, and make room for each other, the longest
+//! idle first; nothing they do keeps a gateway or an operator out.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use axum::Router;
+use assay_admission::{Peer, Room};
+use assay_identity::VerifiedPeer;
+use assay_identity::tls::TrustSource;
+use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
+use tower::Layer;
+
+use super::admission::{Admission, Admitted, NoPlace};
+use crate::clock::{self, certificate_time};
+
+/// One door: whom it lets in, and what it shows them.
+pub(crate) struct Door {
+    /// What TLS shows and asks.
+    pub tls: Box<dyn Fn() -> Arc<ServerConfig> + Send + Sync>,
+    /// What verifies the certificates that are shown, where any is asked for.
+    pub peers: Option<Arc<TrustSource>>,
+    pub router: Router,
+    pub limits: Limits,
+    pub admission: Arc<Admission>,
+}
 
 /// What one door takes.
 #[derive(Clone, Copy, Debug)]
@@ -22,81 +47,185 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    pub(crate) fn of(limits: &crate::config::Limits) -> Limits {
+    /// Of the door for gateways, which carry many devices in one connection.
+    pub(crate) fn edge(limits: &crate::config::Limits) -> Limits {
         Limits { connections_max: limits.connections_max, streams_max: limits.streams_per_connection_max }
+    }
+
+    /// Of the door for operators and the public.
+    pub(crate) fn console(limits: &crate::config::Limits) -> Limits {
+        Limits { connections_max: limits.connections_max, streams_max: CONSOLE_STREAMS_MAX }
+    }
+
+    /// Half of the places are for those who have shown who they are.
+    pub(crate) fn admission(self) -> Arc<Admission> {
+        let room = |total: usize, of_a_key| Room { total, of_a_key, safe_for: Duration::ZERO };
+        let strangers = self.connections_max.div_ceil(2);
+        let known = self.connections_max - strangers;
+        Arc::new(Admission::apart(room(strangers, strangers.div_ceil(4)), room(known, known)))
+    }
+}
+
+/// Who is at the other end of a connection, and how it is let in. In the extensions of every request.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller(Arc<Connection>);
+
+#[derive(Debug)]
+struct Connection {
+    address: IpAddr,
+    /// Whom the certificate names that was shown.
+    peer: Option<VerifiedPeer>,
+    admission: Arc<Admission>,
+    place: Admitted,
+    is_known: AtomicBool,
+    /// Requests under way, and those begun since somebody last looked.
+    busy: AtomicUsize,
+    begun: AtomicUsize,
+}
+
+/// A request under way.
+#[derive(Debug)]
+pub(crate) struct Busy(Caller);
+
+impl Caller {
+    /// Where it comes from.
+    pub(crate) fn address(&self) -> IpAddr {
+        self.0.address
+    }
+
+    /// The certificate it showed, if one is asked for.
+    pub(crate) fn certificate(&self) -> Option<&VerifiedPeer> {
+        self.0.peer.as_ref()
+    }
+
+    /// It has shown who it is: it gets a place among those who have.
+    pub(crate) fn is_known(&self) -> Result<(), NoPlace> {
+        let peer = match &self.0.peer {
+            Some(peer) => Peer::Known(peer.spiffe_id().clone()),
+            None => Peer::at(self.0.address),
+        };
+        self.0.admission.promote(&self.0.place, &peer)?;
+        self.0.is_known.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// A request has begun.
+    pub(crate) fn begin(&self) -> Busy {
+        self.0.place.renew();
+        self.0.busy.fetch_add(1, Ordering::Relaxed);
+        self.0.begun.fetch_add(1, Ordering::Relaxed);
+        Busy(self.clone())
+    }
+
+    /// Completes when a stranger has asked for nothing during a whole period.
+    async fn idle(&self) {
+        loop {
+            sleep(STRANGER_IDLE_MAX).await;
+            let begun = self.0.begun.swap(0, Ordering::Relaxed);
+            let is_quiet = begun == 0 && self.0.busy.load(Ordering::Relaxed) == 0;
+            if is_quiet && !self.0.is_known.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.0.busy.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// Accepts until the server stops, then lets what is under way end.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    tls: impl Fn() -> Arc<ServerConfig> + Send + 'static,
-    router: Router,
-    limits: Limits,
-    mut shutdown: watch::Receiver<bool>,
-) {
-    let permits = Arc::new(Semaphore::new(limits.connections_max));
+pub(crate) async fn serve(listener: TcpListener, door: Door, mut shutdown: watch::Receiver<bool>) {
+    let door = Arc::new(door);
     let mut connections = JoinSet::new();
     loop {
-        // A full door leaves the next one waiting in the kernel's queue, where the kernel bounds it.
         let accepted = tokio::select! {
-            accepted = accept(&listener, &permits) => accepted,
+            accepted = listener.accept() => accepted,
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
             _ = shutdown.changed() => break,
         };
-        let Some((stream, permit)) = accepted else { continue };
-        let (acceptor, router, shutdown) = (TlsAcceptor::from(tls()), router.clone(), shutdown.clone());
-        connections.spawn(async move {
-            connection(stream, acceptor, router, limits, shutdown).await;
-            drop(permit);
-        });
+        match accepted {
+            Ok((stream, address)) => {
+                // Before TLS there is nobody to tell: a connection too many is closed.
+                let Ok(place) = door.admission.admit(&Peer::at(address.ip())) else { continue };
+                let (door, shutdown) = (door.clone(), shutdown.clone());
+                connections.spawn(async move { door.connection(stream, address, place, shutdown).await });
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely: trying again at once would only spin.
+                tracing::warn!(%error, "a connection could not be accepted");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
 }
 
-async fn accept(
-    listener: &TcpListener,
-    permits: &Arc<Semaphore>,
-) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = permits.clone().acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((stream, _)) => Some((stream, permit)),
-        Err(error) => {
-            // Out of file descriptors, most likely: trying again at once would only spin.
-            tracing::warn!(%error, "a connection could not be accepted");
-            sleep(ACCEPT_PAUSE).await;
-            None
+impl Door {
+    async fn connection(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+        place: Admitted,
+        shutdown: watch::Receiver<bool>,
+    ) {
+        stream.set_nodelay(true).ok();
+        let shaken = tokio::select! {
+            shaken = timeout(HANDSHAKE_WITHIN, TlsAcceptor::from((self.tls)()).accept(stream)) => shaken,
+            () = place.leave() => return tracing::debug!(%address, "a handshake made room for another"),
+        };
+        let stream = match shaken {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return tracing::debug!(%address, %error, "a handshake failed"),
+            Err(_) => return tracing::debug!(%address, "a handshake took too long"),
+        };
+        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let now = certificate_time(clock::now());
+        // The handshake verified it; this reads the name.
+        let peer = self.peers.as_ref().map(|peers| peers.verify(chain, now)).transpose();
+        let Ok(peer) = peer else { return };
+        let caller = Caller(Arc::new(Connection {
+            address: address.ip(),
+            peer,
+            admission: self.admission.clone(),
+            place,
+            is_known: AtomicBool::new(false),
+            busy: AtomicUsize::new(0),
+            begun: AtomicUsize::new(0),
+        }));
+        if caller.certificate().is_some() && caller.is_known().is_err() {
+            return tracing::warn!(%address, "as many gateways are connected as there may be");
         }
+        self.converse(stream, caller, shutdown).await;
     }
-}
 
-async fn connection(
-    stream: TcpStream,
-    acceptor: TlsAcceptor,
-    router: Router,
-    limits: Limits,
-    mut shutdown: watch::Receiver<bool>,
-) {
-    stream.set_nodelay(true).ok();
-    let stream = match timeout(HANDSHAKE_WITHIN, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(%error, "a handshake failed"),
-        Err(_) => return tracing::debug!("a handshake took too long"),
-    };
-    let builder = builder(limits);
-    let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let mut serving = std::pin::pin!(serving);
-    tokio::select! {
-        ended = serving.as_mut() => {
-            if let Err(error) = ended {
-                tracing::debug!(%error, "a connection ended early");
+    async fn converse(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        caller: Caller,
+        mut shutdown: watch::Receiver<bool>,
+    ) {
+        let service = Extension(caller.clone()).layer(self.router.clone());
+        let builder = builder(self.limits);
+        let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        let mut serving = std::pin::pin!(serving);
+        tokio::select! {
+            ended = serving.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection ended early");
+                }
+                return;
             }
-            return;
+            () = caller.0.place.leave() => {}
+            () = caller.idle() => {}
+            _ = shutdown.changed() => {}
         }
-        _ = shutdown.changed() => serving.as_mut().graceful_shutdown(),
+        serving.as_mut().graceful_shutdown();
+        timeout(LAST_WORDS_WITHIN, serving).await.ok();
     }
-    timeout(LAST_WORDS_WITHIN, serving).await.ok();
 }
 
 fn builder(limits: Limits) -> auto::Builder<TokioExecutor> {
@@ -116,10 +245,14 @@ fn builder(limits: Limits) -> auto::Builder<TokioExecutor> {
 }
 
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
+/// The page looks for news every few seconds, and programs ask when they connect.
+const STRANGER_IDLE_MAX: Duration = Duration::from_secs(30);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_WITHIN: Duration = Duration::from_secs(10);
 const HEADER_BYTES_MAX: u32 = 16 * 1024;
+/// What a browser opens at once.
+const CONSOLE_STREAMS_MAX: u32 = 100;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 const STREAM_WINDOW_BYTES: u32 = 256 << 10;

@@ -1,8 +1,10 @@
 //! The doors, a folder each: decode, call a use case, encode.
 //!
 //! Nothing is decided here, and no message of a protocol goes further in. Each door has one file that turns an outcome
-//! into what its protocol says (`status.rs`). Both are served by [`listen`], with the certificate in [`tls`].
+//! into what its protocol says (`status.rs`). Both are served by [`listen`], with the certificate in [`tls`], and let in by
+//! [`admission`].
 
+pub(crate) mod admission;
 pub mod console;
 pub(crate) mod edge;
 pub(crate) mod listen;

@@ -256,7 +256,7 @@ async fn so_many_enrollments_at_once_and_no_more() {
     let device = fixture.device("press-1");
     let mut first = edge.begin_enrollment(device.enroll_begin()).await.unwrap();
     first.challenge().await.unwrap();
-    let mut second = edge.open_enrollment().await.unwrap();
+    let mut second = edge.begin_enrollment(fixture.device("press-2").enroll_begin()).await.unwrap();
     let refusal = code(second.challenge().await.unwrap_err());
     assert_eq!(refusal, (Code::ResourceExhausted, "no-room".to_owned()));
 }

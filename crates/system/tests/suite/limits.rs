@@ -46,7 +46,7 @@ async fn an_oversized_message_is_refused() -> Result<()> {
 
 #[tokio::test]
 async fn a_half_open_connection_is_let_go_and_stops_nobody() -> Result<()> {
-    let stage = Stage::start_with("challenge_ttl_seconds = 1\n[limits]\nunproven_streams_max = 4").await?;
+    let stage = Stage::start_with("challenge_ttl_seconds = 1\n[limits]\nunproven_streams_max = 8").await?;
     let edge = stage.edge().await?;
     let (device, _attachment) = stage.trusted(&edge, "busy").await?;
 
@@ -60,7 +60,7 @@ async fn a_half_open_connection_is_let_go_and_stops_nobody() -> Result<()> {
     halfway.write_all(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01]).await?;
     silent.push(halfway);
 
-    // Streams that are challenged and do not answer take the places there are, for a time.
+    // Streams that are challenged and do not answer take the places there are for strangers, for a time.
     let mut waiting = Vec::new();
     for _ in 0..4 {
         let mut attachment = edge.attach(&device).await?;

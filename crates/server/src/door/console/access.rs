@@ -16,6 +16,7 @@ use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE};
 
 use crate::clock;
+use crate::door::listen::Caller;
 use crate::keys::{KeysError, random};
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
@@ -26,7 +27,11 @@ pub(super) async fn operator(
     request: Request,
     next: Next,
 ) -> Result<Response, Refusal> {
-    if has_token(&server, request.headers()) { Ok(next.run(request).await) } else { Err(unauthenticated()) }
+    if !has_token(&server, request.headers()) {
+        return Err(unauthenticated());
+    }
+    known(&request)?;
+    Ok(next.run(request).await)
 }
 
 /// Lets through who shows the token or has signed in.
@@ -35,7 +40,19 @@ pub(super) async fn viewer(
     request: Request,
     next: Next,
 ) -> Result<Response, Refusal> {
-    if may_view(&server, request.headers()) { Ok(next.run(request).await) } else { Err(unauthenticated()) }
+    if !may_view(&server, request.headers()) {
+        return Err(unauthenticated());
+    }
+    known(&request)?;
+    Ok(next.run(request).await)
+}
+
+/// The connection is nobody's whom strangers could push out.
+fn known(request: &Request) -> Result<(), Refusal> {
+    match request.extensions().get::<Caller>() {
+        Some(caller) => Ok(caller.is_known()?),
+        None => Ok(()),
+    }
 }
 
 pub(super) fn may_view(server: &Server, headers: &HeaderMap) -> bool {

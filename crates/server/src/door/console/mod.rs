@@ -34,6 +34,7 @@ use tokio::time::timeout;
 
 pub(crate) use access::SignIns;
 
+use crate::door::listen::Caller;
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
 use crate::thread::caught;
@@ -159,6 +160,7 @@ async fn nothing_here() -> Refusal {
 }
 
 async fn within_time_and_safely(State(_): State<Arc<Server>>, request: Request, next: Next) -> Response {
+    let _busy = request.extensions().get::<Caller>().map(Caller::begin);
     let mut response = match timeout(REQUEST_WITHIN, caught(next.run(request))).await {
         Ok(Ok(response)) => response,
         Ok(Err(panicked)) => Refusal::from(panicked).into_response(),

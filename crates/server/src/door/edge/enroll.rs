@@ -2,35 +2,41 @@
 
 use std::time::Duration;
 
+use assay_admission::Peer;
 use assay_wire::edge::{
     EnrollBegin, EnrollChallenge, EnrollProof, EnrollRequest, EnrollResponse, EnrollResult, enroll_request,
     enroll_response,
 };
 use tokio::sync::mpsc::Sender;
 use tokio::time::timeout;
-use tonic::{Code, Status, Streaming};
+use tonic::Status;
 
 use super::convert;
+use super::messages::{Heard, MessageError, Messages};
 use crate::clock;
+use crate::door::admission::NoPlace;
 use crate::enroll::{Enrollment, Presented, Proof};
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
 
 pub(super) async fn converse(
     server: &Server,
-    mut inbound: Streaming<EnrollRequest>,
+    peer: &Peer,
+    mut inbound: Messages<EnrollRequest>,
     answers: &Sender<Result<EnrollResponse, Status>>,
 ) -> Result<(), Refusal> {
-    let permit = server
-        .enrollments
-        .clone()
-        .try_acquire_owned()
-        .map_err(|_| Refusal::new(Kind::Exhausted, "no-room", "too many enrollments are under way"))?;
     let mut shutdown = server.shutdown.clone();
+    // Who says nothing holds what a stream holds, and no place of an enrollment.
+    let place = server.edge.streams.admit(peer)?;
+    let begin = tokio::select! {
+        begin = timeout(BEGIN_WITHIN, next(&mut inbound)) => begin.unwrap_or_else(|_| Err(late()))?,
+        () = place.leave() => return Err(NoPlace::made_room().into()),
+        _ = shutdown.changed() => return Err(shutting_down()),
+    };
+    let Some(enroll_request::Step::Begin(begin)) = begin else { return Err(out_of_turn()) };
+    let enrolling = server.edge.enrollments.admit(peer)?;
+    drop(place);
     let conversation = async {
-        let Some(enroll_request::Step::Begin(begin)) = next(&mut inbound).await? else {
-            return Err(out_of_turn());
-        };
         let (enrollment, challenge) =
             Enrollment::begin(server.enrolling(), presented(begin), clock::now()).await?;
         let challenge = EnrollChallenge {
@@ -46,20 +52,18 @@ pub(super) async fn converse(
         let bundle = server.authority.bundle().to_der().into();
         let result = EnrollResult { device_id: device.to_string(), bundle };
         say(answers, enroll_response::Step::Result(result)).await;
-        drop(permit);
-        // A second activation would be another step; the challenge is spent.
-        match timeout(LAST_WORD_WITHIN, inbound.message()).await {
-            Ok(Ok(Some(_))) => Err(out_of_turn()),
-            _ => Ok(()),
-        }
+        Ok(())
     };
     tokio::select! {
-        ended = timeout(ENROLL_WITHIN, conversation) => {
-            ended.unwrap_or_else(|_| Err(Refusal::new(Kind::Late, "deadline", "the enrollment took too long")))
-        }
-        _ = shutdown.changed() => {
-            Err(Refusal::new(Kind::Unavailable, "shutting-down", "the server is shutting down"))
-        }
+        ended = timeout(ENROLL_WITHIN, conversation) => ended.unwrap_or_else(|_| Err(late()))?,
+        () = enrolling.leave() => return Err(NoPlace::made_room().into()),
+        _ = shutdown.changed() => return Err(shutting_down()),
+    }
+    drop(enrolling);
+    // A second activation would be another step; the challenge is spent.
+    match timeout(LAST_WORD_WITHIN, inbound.next()).await {
+        Ok(Ok(Some(_))) => Err(out_of_turn()),
+        _ => Ok(()),
     }
 }
 
@@ -82,14 +86,12 @@ fn proved(proof: EnrollProof) -> Proof {
     }
 }
 
-async fn next(inbound: &mut Streaming<EnrollRequest>) -> Result<Option<enroll_request::Step>, Refusal> {
-    match inbound.message().await {
-        Ok(Some(request)) => Ok(request.step),
-        Ok(None) => Ok(None),
-        Err(status) if status.code() == Code::OutOfRange => {
-            Err(Refusal::new(Kind::Exhausted, "size", "the message is too large"))
-        }
-        Err(status) => Err(Refusal::new(Kind::Malformed, "message", status.message())),
+async fn next(inbound: &mut Messages<EnrollRequest>) -> Result<Option<enroll_request::Step>, Refusal> {
+    match inbound.next().await? {
+        Some(Heard::Message(request)) => Ok(request.step),
+        // Nobody has proven anything before the end of an enrollment.
+        Some(Heard::Beginning(_)) => Err(MessageError::TooLarge.into()),
+        None => Ok(None),
     }
 }
 
@@ -98,10 +100,20 @@ async fn say(answers: &Sender<Result<EnrollResponse, Status>>, step: enroll_resp
     answers.send(Ok(EnrollResponse { step: Some(step) })).await.ok();
 }
 
+fn late() -> Refusal {
+    Refusal::new(Kind::Late, "deadline", "the enrollment took too long")
+}
+
+fn shutting_down() -> Refusal {
+    Refusal::new(Kind::Unavailable, "shutting-down", "the server is shutting down")
+}
+
 fn out_of_turn() -> Refusal {
     Refusal::new(Kind::OutOfTurn, "out-of-turn", "the message does not belong here")
 }
 
+/// The first message is there when the stream is.
+const BEGIN_WITHIN: Duration = Duration::from_secs(10);
 /// A discrete TPM takes some seconds to make a key and to activate a credential.
 const ENROLL_WITHIN: Duration = Duration::from_secs(60);
 /// How long a device that has its result may take to close the stream.

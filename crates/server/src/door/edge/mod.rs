@@ -1,24 +1,30 @@
 //! `assay.edge.v1` over gRPC: messages in, use cases, messages out.
 
 pub(crate) mod announce;
+mod beginning;
 mod convert;
 mod enroll;
 mod messages;
+mod peer;
 pub(crate) mod session;
 mod status;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use assay_admission::Peer;
 use assay_wire::edge::edge_server::{Edge, EdgeServer};
 use assay_wire::edge::{
     DeviceMessage, EnrollRequest, EnrollResponse, ServerMessage, SubmitRequest, SubmitResponse,
 };
 use assay_wire::{EDGE_MESSAGE_BYTES_MAX, SUBMIT_BYTES_MAX};
 use axum::Router;
-use axum::extract::Request as HttpRequest;
+use axum::body::Body;
+use axum::extract::{Request as HttpRequest, State};
 use axum::middleware::{self, Next};
 use axum::response::Response as HttpResponse;
+use http::Extensions;
+use prost::Message;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::StreamExt;
@@ -27,7 +33,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
-use self::messages::Messages;
+use self::messages::{Counted, Messages};
 use self::session::Answer;
 use crate::clock;
 use crate::grant::telemetry::{self, Batch};
@@ -41,14 +47,20 @@ pub(crate) fn router(server: &Arc<Server>) -> Router {
         .max_decoding_message_size(EDGE_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(EDGE_MESSAGE_BYTES_MAX);
     let router = Routes::new(service).into_axum_router();
-    router.layer(middleware::from_fn(in_time)).layer(middleware::from_fn(messages::keep_body))
+    router
+        .layer(middleware::from_fn_with_state(server.clone(), in_time))
+        .layer(middleware::from_fn(messages::keep_body))
+        .layer(middleware::from_fn_with_state(server.clone(), peer::read))
 }
 
-/// A request that is sent drop by drop does not hold its place for ever; streams look after themselves.
-async fn in_time(request: HttpRequest, next: Next) -> HttpResponse {
+/// A request that is sent drop by drop does not hold its place for ever, and its bytes are counted; streams look after
+/// themselves.
+async fn in_time(State(server): State<Arc<Server>>, request: HttpRequest, next: Next) -> HttpResponse {
     if !request.uri().path().ends_with("/Submit") {
         return next.run(request).await;
     }
+    let in_flight = server.edge.bytes.of(peer::of(request.extensions()));
+    let request = request.map(|body| Body::new(Counted::new(body, in_flight)));
     match timeout(SUBMIT_WITHIN, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
@@ -60,6 +72,15 @@ async fn in_time(request: HttpRequest, next: Next) -> HttpResponse {
 
 struct EdgeService(Arc<Server>);
 
+impl EdgeService {
+    /// Who speaks, and their messages.
+    fn inbound<M: Message + Default>(&self, extensions: &Extensions) -> Result<(Peer, Messages<M>), Status> {
+        let peer = peer::of(extensions);
+        let inbound = Messages::of(extensions, self.0.edge.bytes.of(peer.clone()));
+        Ok((peer, inbound.map_err(Refusal::from)?))
+    }
+}
+
 #[tonic::async_trait]
 impl Edge for EdgeService {
     type EnrollStream = ReceiverStream<Result<EnrollResponse, Status>>;
@@ -70,9 +91,9 @@ impl Edge for EdgeService {
         request: Request<Streaming<EnrollRequest>>,
     ) -> Result<Response<Self::EnrollStream>, Status> {
         let (answers, stream) = mpsc::channel(ANSWERS_WAITING_MAX);
-        let (server, inbound) = (self.0.clone(), request.into_inner());
+        let (server, (peer, inbound)) = (self.0.clone(), self.inbound(request.extensions())?);
         tokio::spawn(async move {
-            let converse = caught(enroll::converse(&server, inbound, &answers)).await;
+            let converse = caught(enroll::converse(&server, &peer, inbound, &answers)).await;
             if let Err(refusal) = converse.unwrap_or_else(|panicked| Err(panicked.into())) {
                 tracing::info!(code = refusal.code(), refusal = ?refusal, "enrollment refused");
                 answers.send(Err(refusal.into())).await.ok();
@@ -86,9 +107,9 @@ impl Edge for EdgeService {
         request: Request<Streaming<DeviceMessage>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
         let (answers, stream) = mpsc::channel(ANSWERS_WAITING_MAX);
-        let (server, inbound) = (self.0.clone(), Messages::of(request.extensions())?);
+        let (server, (peer, inbound)) = (self.0.clone(), self.inbound(request.extensions())?);
         tokio::spawn(async move {
-            let attached = caught(session::attach(server, inbound, answers.clone())).await;
+            let attached = caught(session::attach(server, &peer, inbound, answers.clone())).await;
             let ended =
                 attached.map_or_else(|panicked| Err(panicked.into()), |ended| ended.map_err(Refusal::from));
             if let Err(refusal) = ended {

@@ -11,8 +11,8 @@ use crate::outcome::{Kind, Refusal};
 /// To devices: family and code.
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
-        let Refusal { kind, code, .. } = refusal;
-        status(grpc(kind), &format!("{}: {code}", kind.family()), code, kind.retry_after())
+        let Refusal { kind, code, retry_after, .. } = refusal;
+        status(grpc(kind), &format!("{}: {code}", kind.family()), code, retry_after)
     }
 }
 
@@ -36,12 +36,18 @@ fn grpc(kind: Kind) -> Code {
 fn status(code: Code, message: &str, reason: &'static str, retry_after: Option<Duration>) -> Status {
     let mut metadata = MetadataMap::new();
     metadata.insert("assay-reason", MetadataValue::from_static(reason));
+    if let Some(after) = retry_after {
+        // As gRPC clients are told when to retry, for those that do not read details.
+        metadata
+            .insert("grpc-retry-pushback-ms", u64::try_from(after.as_millis()).unwrap_or(u64::MAX).into());
+    }
     let details = retry_after.map(|after| details(code, message, after)).unwrap_or_default();
     Status::with_details_and_metadata(code, message, details.into(), metadata)
 }
 
 fn details(code: Code, message: &str, after: Duration) -> Vec<u8> {
-    let delay = Delay { seconds: i64::try_from(after.as_secs()).unwrap_or(i64::MAX), nanos: 0 };
+    let seconds = i64::try_from(after.as_secs()).unwrap_or(i64::MAX);
+    let delay = Delay { seconds, nanos: after.subsec_nanos().try_into().unwrap_or_default() };
     let info = RetryInfo { retry_delay: Some(delay) };
     let detail = Detail {
         type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(),

@@ -10,6 +10,7 @@ mod say;
 use std::sync::Arc;
 use std::time::Duration;
 
+use assay_admission::Peer;
 use assay_evidence::request::NONCE_BYTES;
 use assay_evidence::time::UnixTime;
 use assay_identity::SpiffeId;
@@ -18,15 +19,17 @@ use assay_wire::binding::STREAM_BYTES;
 use assay_wire::edge::{self, device_message, device_statement, server_message};
 use bytes::Bytes;
 use thiserror::Error;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_stream::{Stream, StreamExt};
 
 use super::announce::Announcement;
+use super::beginning;
 use super::convert::{self, NotEvidence};
+use super::messages::{Heard, MessageError, Messages};
 use crate::attest::table::{NoRoom, Seat, Signal};
 use crate::attest::{AttestError, Attester, Judgement, NOT_ITS_EVIDENCE, Open};
 use crate::clock;
+use crate::door::admission::{Admitted, NoPlace};
 use crate::fate::FateError;
 use crate::grant::svid::{SvidError, WorkloadRequest};
 use crate::in_force::endorsers::Endorsing;
@@ -39,22 +42,26 @@ use pace::{Allowance, Pace};
 use say::{Voice, refuse_revoked};
 
 /// Serves one stream until it ends.
-pub(crate) async fn attach<S>(
+pub(super) async fn attach(
     server: Arc<Server>,
-    mut inbound: S,
+    peer: &Peer,
+    mut inbound: Messages<edge::DeviceMessage>,
     outbound: mpsc::Sender<Answer>,
-) -> Result<(), SessionEnd>
-where
-    S: Stream<Item = Result<edge::DeviceMessage, tonic::Status>> + Unpin,
-{
-    let permit = server.registry.admit()?;
-    let hello =
-        timeout(server.config.challenge_ttl(), inbound.next()).await.map_err(|_| SessionEnd::Silent)?;
+) -> Result<(), SessionEnd> {
+    let place = server.edge.streams.admit(peer)?;
+    let hello = tokio::select! {
+        hello = timeout(server.config.challenge_ttl().min(HELLO_WITHIN), inbound.next()) => {
+            hello.map_err(|_| SessionEnd::Silent)?
+        }
+        () = place.leave() => return Err(NoPlace::made_room().into()),
+    };
     let hello = match hello {
-        Some(Ok(edge::DeviceMessage { message: Some(device_message::Message::Hello(hello)) })) => hello,
-        Some(Ok(_)) => return Err(SessionEnd::OutOfTurn),
-        Some(Err(status)) => return broken(&status),
-        None => return Ok(()),
+        Ok(Some(Heard::Message(edge::DeviceMessage {
+            message: Some(device_message::Message::Hello(hello)),
+        }))) => hello,
+        Ok(Some(_)) => return Err(SessionEnd::OutOfTurn),
+        Err(error) => return broken(error),
+        Ok(None) => return Ok(()),
     };
     let id = SpiffeId::parse(&hello.device_id).map_err(|_| SessionEnd::NotAnId)?;
     if hello.stream.len() != STREAM_BYTES {
@@ -70,7 +77,7 @@ where
         }
         Err(error) => return Err(error.into()),
     };
-    let mut session = Session::new(server, attester, permit, voice, outbound)?;
+    let mut session = Session::new(server, attester, place, voice, outbound)?;
     Box::pin(session.challenge()).await?;
     let ended = session.serve(inbound).await;
     if let Some(reason) = ended.as_ref().err().and_then(SessionEnd::unanswered) {
@@ -115,7 +122,7 @@ struct Session {
 /// Whether the stream has shown to be the device's.
 enum Standing {
     /// Not yet; it holds one of few places.
-    Unproven { _permit: OwnedSemaphorePermit },
+    Unproven(Admitted),
     /// Yes, and it has the device's seat.
     Proven(Seat),
 }
@@ -131,7 +138,7 @@ impl Session {
     fn new(
         server: Arc<Server>,
         attester: Attester,
-        permit: OwnedSemaphorePermit,
+        place: Admitted,
         voice: Voice,
         outbound: mpsc::Sender<Answer>,
     ) -> Result<Session, KeysError> {
@@ -145,7 +152,7 @@ impl Session {
             requested: 0,
             endorsers: server.endorsers.watch(),
             entries: 0,
-            standing: Standing::Unproven { _permit: permit },
+            standing: Standing::Unproven(place),
             outstanding: None,
             missed: None,
             unheard_since: None,
@@ -160,17 +167,18 @@ impl Session {
         })
     }
 
-    async fn serve<S>(&mut self, mut inbound: S) -> Result<(), SessionEnd>
-    where
-        S: Stream<Item = Result<edge::DeviceMessage, tonic::Status>> + Unpin,
-    {
+    async fn serve(&mut self, mut inbound: Messages<edge::DeviceMessage>) -> Result<(), SessionEnd> {
+        let mut believed = false;
         let mut shutdown = self.server.shutdown.clone();
         loop {
             let due = self.outstanding.as_ref().map_or(self.pace.next(), |(_, expires_at)| *expires_at);
             tokio::select! {
                 // What was withdrawn is told before anything else is.
                 biased;
-                () = woken(&mut self.standing) => Box::pin(self.look_again()).await?,
+                woken = woken(&mut self.standing) => {
+                    woken?;
+                    Box::pin(self.look_again()).await?;
+                }
                 Ok(()) = shutdown.changed() => return Err(SessionEnd::ShuttingDown),
                 () = sleep_until(due) => match self.outstanding {
                     Some(_) => Box::pin(self.miss()).await?,
@@ -180,10 +188,18 @@ impl Session {
                 Ok(()) = self.endorsers.changed() => Box::pin(self.endorse_again()).await?,
                 Ok(()) = self.plan.changed() => self.heed_plan(),
                 message = inbound.next() => match message {
-                    Some(Ok(message)) => Box::pin(self.hear(message)).await?,
-                    Some(Err(status)) => return broken(&status),
-                    None => return Ok(()),
+                    Ok(Some(Heard::Message(message))) => Box::pin(self.hear(message)).await?,
+                    Ok(Some(Heard::Beginning(beginning))) => {
+                        self.prove(beginning)?;
+                        inbound.believe(self.peer())?;
+                    }
+                    Err(error) => return broken(error),
+                    Ok(None) => return Ok(()),
                 },
+            }
+            if !believed && matches!(self.standing, Standing::Proven(_)) {
+                inbound.believe(self.peer())?;
+                believed = true;
             }
         }
     }
@@ -202,8 +218,25 @@ impl Session {
         }
     }
 
+    /// Whom its bytes count against once it is proven.
+    fn peer(&self) -> Peer {
+        Peer::Known(self.attester.device.id.clone())
+    }
+
+    /// Proves the stream by the beginning of evidence whose logs are long.
+    fn prove(&self, beginning: Bytes) -> Result<(), SessionEnd> {
+        let (nonce, quote) = beginning::quote(beginning).ok_or(MessageError::TooLarge)?;
+        let (open, _) = self.outstanding.as_ref().ok_or(AttestError::NotAnAnswer)?;
+        self.attester.signed(&open.asked, &nonce, &quote)?;
+        if let Standing::Unproven(place) = &self.standing {
+            self.server.edge.streams.promote(place, &self.peer())?;
+        }
+        Ok(())
+    }
+
     async fn challenge(&mut self) -> Result<(), SessionEnd> {
-        let Some((open, challenge)) = self.server.attesting.challenge(&self.attester)? else {
+        let is_proven = matches!(self.standing, Standing::Proven(_));
+        let Some((open, challenge)) = self.server.attesting.challenge(&self.attester, is_proven)? else {
             self.pace.postpone(Instant::now());
             return Ok(());
         };
@@ -219,7 +252,7 @@ impl Session {
     /// next one; what the device holds does not wait for that.
     async fn miss(&mut self) -> Result<(), SessionEnd> {
         let missed = self.outstanding.take().map(|(open, _)| open.nonce());
-        if matches!(self.standing, Standing::Unproven { .. }) || self.missed.is_some() {
+        if matches!(self.standing, Standing::Unproven(_)) || self.missed.is_some() {
             return Err(SessionEnd::Silent);
         }
         self.missed = missed;
@@ -230,7 +263,7 @@ impl Session {
     /// Shortens what stands, if the stream is the device's own: anybody can open one and say nothing.
     async fn unanswered(&mut self, reason: &str) -> Result<(), SessionEnd> {
         match self.standing {
-            Standing::Unproven { .. } => Ok(()),
+            Standing::Unproven(_) => Ok(()),
             Standing::Proven(_) => {
                 Ok(self.server.attesting.unanswered(&self.attester, reason, clock::now()).await?)
             }
@@ -278,7 +311,7 @@ impl Session {
     async fn look_again(&mut self) -> Result<(), SessionEnd> {
         let signal = match &mut self.standing {
             Standing::Proven(seat) => *seat.signal.borrow_and_update(),
-            Standing::Unproven { .. } => Signal::default(),
+            Standing::Unproven(_) => Signal::default(),
         };
         if signal.replaced {
             return Err(SessionEnd::Replaced);
@@ -310,7 +343,7 @@ impl Session {
     /// Whoever vouches for the device may have taken that back, or come by it.
     async fn endorse_again(&mut self) -> Result<(), SessionEnd> {
         // What an impostor's stream is about is not told it; the next to prove itself is judged by what holds then.
-        if matches!(self.standing, Standing::Unproven { .. }) {
+        if matches!(self.standing, Standing::Unproven(_)) {
             return Ok(());
         }
         match self.server.attesting.endorse_again(&mut self.attester, clock::now()).await {
@@ -451,24 +484,26 @@ impl Session {
 }
 
 /// A message that cannot be read ends the stream with the reason; a connection that is gone ends it as it is.
-fn broken(status: &tonic::Status) -> Result<(), SessionEnd> {
-    match status.code() {
-        tonic::Code::OutOfRange => Err(SessionEnd::TooLarge),
-        // What has a cause is the transport's.
-        tonic::Code::Internal if std::error::Error::source(status).is_none() => Err(SessionEnd::Malformed),
-        _ => Ok(()),
+fn broken(error: MessageError) -> Result<(), SessionEnd> {
+    match error {
+        MessageError::Gone => Ok(()),
+        error => Err(error.into()),
     }
 }
 
-async fn woken(standing: &mut Standing) {
+async fn woken(standing: &mut Standing) -> Result<(), NoPlace> {
     match standing {
         Standing::Proven(seat) => {
             // The registry keeps the sender for as long as the seat is there; a replaced one has been told first.
             if seat.signal.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
+            Ok(())
         }
-        Standing::Unproven { .. } => std::future::pending().await,
+        Standing::Unproven(place) => {
+            place.leave().await;
+            Err(NoPlace::made_room())
+        }
     }
 }
 
@@ -484,12 +519,12 @@ pub(crate) enum SessionEnd {
     /// A message that does not belong here.
     #[error("the message does not belong here")]
     OutOfTurn,
-    /// A message over the limit.
-    #[error("the message is too large")]
-    TooLarge,
-    /// A message that does not decode.
-    #[error("the message does not decode")]
-    Malformed,
+    /// What came is no message, or too much of one.
+    #[error(transparent)]
+    Message(#[from] MessageError),
+    /// Others need its place more.
+    #[error(transparent)]
+    NoPlace(#[from] NoPlace),
     /// Not a SPIFFE ID.
     #[error("the device id is not a SPIFFE ID")]
     NotAnId,
@@ -527,14 +562,16 @@ impl SessionEnd {
     fn unanswered(&self) -> Option<&'static str> {
         match self {
             SessionEnd::Silent => Some(MISSED),
+            SessionEnd::Message(MessageError::Late) => Some(MISSED),
             SessionEnd::OutOfTurn
-            | SessionEnd::TooLarge
-            | SessionEnd::Malformed
+            | SessionEnd::Message(MessageError::TooLarge | MessageError::Malformed)
             | SessionEnd::NotAnId
             | SessionEnd::NoStream
             | SessionEnd::NotEvidence(_) => Some(NOT_ITS_EVIDENCE),
             SessionEnd::Attest(error) => error.unanswered(),
             SessionEnd::Gone
+            | SessionEnd::Message(MessageError::Gone | MessageError::Spent(_) | MessageError::NoBody)
+            | SessionEnd::NoPlace(_)
             | SessionEnd::Keys(_)
             | SessionEnd::Replaced
             | SessionEnd::ShuttingDown
@@ -556,13 +593,20 @@ impl Outcome for SessionEnd {
             SessionEnd::Silent => (Kind::Late, "silent"),
             SessionEnd::Gone => (Kind::Late, "gone"),
             SessionEnd::OutOfTurn => (Kind::OutOfTurn, "out-of-turn"),
-            SessionEnd::TooLarge => (Kind::Exhausted, "size"),
-            SessionEnd::Malformed => (Kind::Malformed, "message"),
+            SessionEnd::Message(error) => error.told(),
+            SessionEnd::NoPlace(error) => error.told(),
             SessionEnd::NotAnId => (Kind::Malformed, "device-id"),
             SessionEnd::NoStream => (Kind::Malformed, "stream"),
             SessionEnd::Keys(error) => error.told(),
             SessionEnd::Replaced => (Kind::Overtaken, "replaced"),
             SessionEnd::ShuttingDown => (Kind::Unavailable, "shutting-down"),
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            SessionEnd::NoPlace(error) => error.retry_after(),
+            error => error.told().0.retry_after(),
         }
     }
 }
@@ -571,3 +615,5 @@ const MISSED: &str = "a challenge was not answered in time";
 
 /// How long a message may wait for a device to read the ones before it.
 const SEND_WAIT_MAX: Duration = Duration::from_secs(10);
+/// The first message is there when the stream is.
+const HELLO_WITHIN: Duration = Duration::from_secs(10);

@@ -1,0 +1,166 @@
+//! Whoever asks for much takes it from themselves: streams, enrollments, bytes, connections.
+
+use std::convert::Infallible;
+
+use assay_testkit::edge::protocol::{DeviceMessage, Hello, device_message};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Bytes, Frame};
+use hyper::{Request, header};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::Message as _;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
+
+use crate::fixture::{Fixture, attach_trusted, code, learned};
+
+const HERE: &str = "198.51.100.7";
+const ATTACKER: &str = "203.0.113.9";
+
+#[tokio::test]
+async fn finding_7_silent_streams_of_one_address_keep_nobody_else_out() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let mut device = fixture.known_device(&edge, "press-1", "").await;
+    let id = device.device_id.clone().unwrap();
+    let attacker = edge.on_behalf_of(ATTACKER, None);
+    let mut silent = Vec::new();
+    for _ in 0..1100 {
+        silent.push(attacker.attach_as(&id).await.unwrap());
+    }
+    let (_stream, grants) = attach_trusted(&edge.on_behalf_of(HERE, None), &mut device).await;
+    // Where the attacker is as well, a device is known by the SVID that it shows.
+    let mut other = fixture.device("press-2");
+    edge.on_behalf_of(HERE, None).enroll(&mut other).await.unwrap();
+    assert!(!grants.device_svid.is_empty());
+    attach_trusted(&edge.on_behalf_of(ATTACKER, Some(&id)), &mut device).await;
+    // The last of the attacker's were told when to come again.
+    let (refused, reason) = loop {
+        match silent.pop().unwrap().next().await {
+            Ok(_) => {}
+            Err(error) => break code(error),
+        }
+    };
+    assert_eq!((refused, reason.as_str()), (Code::ResourceExhausted, "no-room"));
+}
+
+#[tokio::test]
+async fn finding_7_whoever_begins_no_enrollment_takes_no_place_of_one() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let attacker = edge.on_behalf_of(ATTACKER, None);
+    let mut held = Vec::new();
+    for _ in 0..60 {
+        held.push(attacker.open_enrollment().await.unwrap());
+    }
+    // Not even at the same address.
+    attacker.enroll(&mut fixture.device("press-1")).await.unwrap();
+    // Enrollments that were begun and are not proven take what is one address's, and no more.
+    for number in 0..70 {
+        let begin = fixture.device(&format!("none-{number}")).enroll_begin();
+        let mut begun = attacker.begin_enrollment(begin).await.unwrap();
+        let _ = begun.challenge().await;
+        held.push(begun);
+    }
+    edge.on_behalf_of(HERE, None).enroll(&mut fixture.device("press-2")).await.unwrap();
+}
+
+#[tokio::test]
+async fn finding_7_long_evidence_is_taken_in_once_its_quote_has_shown_whose_it_is() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let mut device = fixture.device("press-1");
+    edge.enroll(&mut device).await.unwrap();
+    for number in 0..4000 {
+        device.run_program(&format!("/usr/lib/program-with-a-long-name-{number}"), b"program");
+    }
+    fixture.put("/v1/policy", &learned(&mut device, "")).await;
+    let mut stream = edge.attach(&device).await.unwrap();
+    let challenge = stream.challenge().await.unwrap();
+    let mut evidence = device.evidence(&challenge).unwrap();
+    assert!(evidence.encoded_len() > 256 << 10);
+    let mut quote = evidence.quote.take().unwrap();
+    *quote.signature.last_mut().unwrap() ^= 1;
+    evidence.quote = Some(quote);
+    stream.answer(evidence).await.unwrap();
+    let refused = code(stream.verdict().await.unwrap_err());
+    assert_eq!(refused, (Code::Unauthenticated, "quote-signature".to_owned()));
+
+    attach_trusted(&edge, &mut device).await;
+}
+
+/// A request to the edge that is never whole: what was sent of it, and how it was answered.
+async fn unfinished(fixture: &Fixture, method: &str, sent: Vec<Bytes>) -> (String, String) {
+    let stream = fixture.door("edge-2").await.dial("h2").await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let (body, receiver) = mpsc::channel::<Result<Frame<Bytes>, Infallible>>(1);
+    let request = Request::post(format!("https://edge/assay.edge.v1.Edge/{method}"))
+        .header(header::CONTENT_TYPE, "application/grpc")
+        .header("te", "trailers")
+        .header("assay-peer-address", ATTACKER)
+        .body(StreamBody::new(ReceiverStream::new(receiver)))
+        .unwrap();
+    let sending = tokio::spawn(async move {
+        for bytes in sent {
+            if body.send(Ok(Frame::data(bytes))).await.is_err() {
+                return;
+            }
+        }
+        // The rest does not come, and the request does not end.
+        std::future::pending::<()>().await;
+    });
+    let answer = sender.send_request(request).await.unwrap();
+    let headers = answer.headers().clone();
+    let trailers = answer.into_body().collect().await.unwrap().trailers().cloned().unwrap_or_default();
+    sending.abort();
+    let told = |name: &str| {
+        let value = trailers.get(name).or(headers.get(name));
+        value.map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
+    };
+    (told("grpc-status"), told("assay-reason"))
+}
+
+/// The start of a message of so many bytes: its header, and some mebibytes of it.
+fn begun(bytes: u32, mebibytes: usize) -> Vec<Bytes> {
+    let header = [&[0], &bytes.to_be_bytes()[..]].concat();
+    let part = Bytes::from(vec![0; 1 << 20]);
+    std::iter::once(header.into()).chain(std::iter::repeat_n(part, mebibytes)).collect()
+}
+
+const EXHAUSTED: &str = "8";
+
+#[tokio::test]
+async fn finding_7_nobody_has_megabytes_kept_who_has_proven_nothing() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let device = fixture.known_device(&edge, "press-1", "").await;
+    let hello = Hello {
+        device_id: device.device_id.clone().unwrap(),
+        agent_version: String::new(),
+        stream: vec![7; 32],
+    };
+    let hello = DeviceMessage { message: Some(device_message::Message::Hello(hello)) }.encode_to_vec();
+    let framed = [&[0], &u32::try_from(hello.len()).unwrap().to_be_bytes()[..], &hello].concat();
+    let sent: Vec<Bytes> = std::iter::once(framed.into()).chain(begun(31 << 20, 31)).collect();
+    let refused = (EXHAUSTED.to_owned(), "size".to_owned());
+    assert_eq!(unfinished(&fixture, "Attach", sent).await, refused);
+    assert_eq!(unfinished(&fixture, "Enroll", begun(31 << 20, 31)).await, refused);
+}
+
+#[tokio::test]
+async fn finding_7_bytes_that_wait_are_counted_against_whoever_sends_them() {
+    // One mebibyte for strangers, a quarter of it for each.
+    let fixture = Fixture::with(|config| config.limits.bytes_in_flight_max = 8 << 20).await;
+    let edge = fixture.edge().await;
+    let (mut device, _stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
+    let refused = (EXHAUSTED.to_owned(), "bytes".to_owned());
+    assert_eq!(unfinished(&fixture, "Submit", begun(4 << 20, 1)).await, refused);
+    let id = device.device_id.clone().unwrap();
+    let payload = vec![0; 1 << 20];
+    let statement = device.statement(&payload, None);
+    let submission = device.submit(&statement, &payload).unwrap();
+    let accepted = edge.on_behalf_of(ATTACKER, Some(&id)).submit(submission).await.unwrap();
+    assert!(accepted.accepted, "{accepted:?}");
+}
