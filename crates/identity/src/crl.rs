@@ -205,6 +205,16 @@ impl CrlSet {
         CrlSet { lists: Vec::new(), bootstrapping: true }
     }
 
+    /// The same, of one that has had lists before: they may be out of date, but what they name is revoked.
+    pub fn bootstrapping_with(lists: Vec<Crl>) -> Self {
+        CrlSet { lists, bootstrapping: true }
+    }
+
+    /// Whether a list names this serial, for verifiers of certificates of one authority whose path was verified before.
+    pub fn names(&self, serial: &Serial) -> bool {
+        self.lists.iter().any(|list| list.revokes(serial))
+    }
+
     /// What the newest list of the issuer with this name and key says about `serial`.
     pub(crate) fn look_up(
         &self,
@@ -219,7 +229,7 @@ impl CrlSet {
             None if self.bootstrapping => Revocation::NotListed,
             None => Revocation::Unknown,
             Some(crl) if crl.revokes(serial) => Revocation::Revoked,
-            Some(crl) if crl.next_update <= now => Revocation::Unknown,
+            Some(crl) if crl.next_update <= now && !self.bootstrapping => Revocation::Unknown,
             Some(_) => Revocation::NotListed,
         }
     }

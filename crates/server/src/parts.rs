@@ -12,7 +12,7 @@ use crate::attest::table::Registry;
 use crate::clock;
 use crate::config::Config;
 use crate::door::admission::EdgeAdmission;
-use crate::door::console::SignIns;
+use crate::door::console::{Public, SignIns};
 use crate::door::edge::announce::Announcer;
 use crate::door::tls::DoorTls;
 use crate::enroll::Enrolling;
@@ -50,6 +50,7 @@ pub(crate) struct Server {
     pub operator: OperatorToken,
     pub result_key: ResultKey,
     pub sign_ins: SignIns,
+    pub public: Public,
     pub edge: EdgeAdmission,
     /// One policy is tried at a time.
     pub trials: Arc<Semaphore>,
@@ -105,6 +106,7 @@ impl Server {
             edge: EdgeAdmission::new(limits),
             trials: Arc::new(Semaphore::new(1)),
             sign_ins: SignIns::default(),
+            public: Public::default(),
             entries,
             ledger_head,
             registry,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use assay_evidence::ima::{SigningKey, SigningKeyError};
 use assay_identity::tls;
 use assay_trust::policy::{PolicySigners, SIGNERS_MAX};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -55,6 +56,7 @@ impl Running {
     pub async fn start(config: Config) -> Result<Running, StartError> {
         tls::install_crypto_provider();
         let lock = take_data_folder(&config.data)?;
+        raise_descriptors(&config.limits);
         let (stopping, shutdown) = watch::channel(false);
         let store = Store::open(&config.database()).await?;
         // Before anything is loaded, so that nothing that is committed meanwhile is missed.
@@ -62,6 +64,8 @@ impl Running {
         let server = Arc::new(Server::open(store, config, shutdown.clone()).await?);
         let edge = bind(server.config.edge).await?;
         let console = bind(server.config.console).await?;
+        let path = server.config.data.join(door::local::SOCKET);
+        let operator = door::local::bind(&path).map_err(|source| StartError::File { path, source })?;
         let addresses = Addresses {
             edge: edge.0,
             console: console.0,
@@ -72,7 +76,8 @@ impl Running {
 
         let mut tasks = JoinSet::new();
         tasks.spawn(door::listen::serve(edge.1, edge_door(&server), shutdown.clone()));
-        tasks.spawn(door::listen::serve(console.1, console_door(&server), shutdown));
+        tasks.spawn(door::listen::serve(console.1, console_door(&server), shutdown.clone()));
+        tasks.spawn(door::local::serve(operator, door::console::router(&server), shutdown));
         tasks.spawn(maintenance::run(server.clone()));
         tasks.spawn(maintenance::expiry::run(server.clone()));
         tasks.spawn(door::edge::announce::run(server.clone()));
@@ -106,6 +111,20 @@ impl Running {
         }
         self.server.store.clone().close().await;
         tracing::info!("server stopped");
+    }
+}
+
+/// Takes as many descriptors as the system lets this process have: connections that are let in need one each.
+fn raise_descriptors(limits: &crate::config::Limits) {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        // A kernel that does not let us leaves the number we have.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    }
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let needed = 2 * u64::try_from(limits.connections_max).unwrap_or(u64::MAX / 2) + DESCRIPTORS_RESERVED;
+    if descriptors < needed {
+        tracing::warn!(descriptors, needed, "fewer file descriptors than connections may be let in");
     }
 }
 
@@ -246,5 +265,7 @@ pub enum StartError {
     Policy(#[from] PolicyLoadError),
 }
 
+/// Database, files, the operator's socket, the runtime's own.
+const DESCRIPTORS_RESERVED: u64 = 256;
 /// Streams are told to end at once; what is left is dropped.
 const STOP_WITHIN: Duration = Duration::from_millis(1500);

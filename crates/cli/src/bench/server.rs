@@ -34,7 +34,9 @@ impl Server {
         fs::write(at("maker.pem"), maker_root_pem)?;
         let config = format!(
             "trust_domain = \"{TRUST_DOMAIN}\"\ndata = \"data\"\nedge = \"127.0.0.1:0\"\nconsole = \"127.0.0.1:0\"\n\
-             ek_anchors = [\"maker.pem\"]\nattest_interval_seconds = {ATTEST_INTERVAL_SECONDS}\n"
+             ek_anchors = [\"maker.pem\"]\nattest_interval_seconds = {ATTEST_INTERVAL_SECONDS}\n\
+             [limits]\nunproven_streams_max = {STREAMS_MAX}\nunproven_streams_per_address_max = {STREAMS_MAX}\n\
+             bytes_in_flight_max = {BYTES_IN_FLIGHT_MAX}\n"
         );
         fs::write(at("server.toml"), config)?;
         let start = Instant::now();
@@ -153,3 +155,6 @@ const TRUST_DOMAIN: &str = "bench.assay.example";
 const ATTEST_INTERVAL_SECONDS: u64 = 3600;
 const START_WITHIN: Duration = Duration::from_secs(15);
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(2);
+/// The whole fleet comes from one address, and shows no SVID there.
+const STREAMS_MAX: usize = 200_000;
+const BYTES_IN_FLIGHT_MAX: u64 = 32 << 30;

@@ -1,23 +1,40 @@
-//! The console's client: one TLS connection and one HTTP/1.1 request per call, the server checked by its SPIFFE ID.
+//! The console's client: one connection and one HTTP/1.1 request per call. Over TLS the server is checked by its SPIFFE ID,
+//! and by its authority's revocation list before it is told the token; over the operator's socket it is whoever has the
+//! data folder.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
+use assay_identity::crl::CRL_BYTES_MAX;
 use assay_identity::tls::{self, Trust, TrustSource};
-use assay_identity::{Bundle, CrlSet, SpiffeId, TrustDomain};
+use assay_identity::{Bundle, CrlSet, SpiffeId, TrustDomain, UnixTime, verify_svid};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// A console that answers.
 pub struct Client {
+    way: Way,
+    /// For people, and the request's host.
     address: String,
     token: String,
-    tls: tokio_rustls::TlsConnector,
     runtime: tokio::runtime::Runtime,
 }
+
+/// How the console is reached.
+enum Way {
+    /// The operator's socket in the server's data folder.
+    Socket(PathBuf),
+    /// TLS, and what verifies who is there.
+    Tls { bundle: Arc<Bundle>, connector: tokio_rustls::TlsConnector },
+}
+
+type Sender = http1::SendRequest<Full<Bytes>>;
 
 impl Client {
     /// A client for the console at `address`, whose certificate must chain to `bundle_pem`.
@@ -25,11 +42,23 @@ impl Client {
         let trust_domain = TrustDomain::parse(trust_domain).context("trust domain")?;
         let server = SpiffeId::server(&trust_domain);
         let bundle = Bundle::from_pem(trust_domain, bundle_pem.as_bytes()).context("trust bundle")?;
-        let trust = TrustSource::new(Trust { bundle, crls: CrlSet::bootstrapping() });
+        // The list comes over the connection itself: see `check`.
+        let trust = TrustSource::new(Trust { bundle: bundle.clone(), crls: CrlSet::bootstrapping() });
         let mut config = tls::client_config(None, trust, Arc::new(move |id| *id == server))?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Client { address, token, tls: tokio_rustls::TlsConnector::from(Arc::new(config)), runtime })
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        Ok(Client {
+            way: Way::Tls { bundle: Arc::new(bundle), connector },
+            address,
+            token,
+            runtime: runtime()?,
+        })
+    }
+
+    /// A client for the console behind the operator's socket.
+    pub fn local(socket: PathBuf, token: String) -> Result<Self> {
+        let address = "operator.invalid".to_owned();
+        Ok(Client { way: Way::Socket(socket), address, token, runtime: runtime()? })
     }
 
     /// GETs JSON.
@@ -137,12 +166,7 @@ impl Client {
         body: Vec<u8>,
     ) -> Result<Response<Incoming>> {
         let unreachable = || format!("console at {}: is the server running?", self.address);
-        let tcp = tokio::net::TcpStream::connect(&self.address).await.with_context(unreachable)?;
-        // The name is of no account: the server is known by its SPIFFE ID.
-        let name = "assay.invalid".try_into()?;
-        let tls = self.tls.connect(name, tcp).await.with_context(unreachable)?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await?;
-        tokio::spawn(connection);
+        let mut sender = self.connect().await.with_context(unreachable)?;
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -152,6 +176,54 @@ impl Client {
             .body(Full::new(Bytes::from(body)))?;
         sender.send_request(request).await.with_context(unreachable)
     }
+}
+
+impl Client {
+    async fn connect(&self) -> Result<Sender> {
+        match &self.way {
+            Way::Socket(path) => {
+                let stream = tokio::net::UnixStream::connect(path)
+                    .await
+                    .with_context(|| path.display().to_string())?;
+                Ok(speak(stream).await?)
+            }
+            Way::Tls { bundle, connector } => {
+                let tcp = tokio::net::TcpStream::connect(&self.address).await?;
+                // The name is of no account: the server is known by its SPIFFE ID.
+                let tls = connector.connect("assay.invalid".try_into()?, tcp).await?;
+                let shown = tls.get_ref().1.peer_certificates().unwrap_or_default();
+                let chain: Vec<Vec<u8>> = shown.iter().map(|der| der.to_vec()).collect();
+                let mut sender = speak(tls).await?;
+                self.check(&mut sender, &chain, bundle).await?;
+                Ok(sender)
+            }
+        }
+    }
+
+    /// Looks the server's certificate up in its authority's list, which anyone may carry: here, the server itself.
+    async fn check(&self, sender: &mut Sender, chain: &[Vec<u8>], bundle: &Bundle) -> Result<()> {
+        let request =
+            Request::get("/crl").header(header::HOST, &self.address).body(Full::new(Bytes::new()))?;
+        let answer = sender.send_request(request).await?;
+        let list = Limited::new(answer.into_body(), CRL_BYTES_MAX)
+            .collect()
+            .await
+            .map_err(|error| anyhow!("the revocation list broke off: {error}"))?
+            .to_bytes();
+        let lists = CrlSet::from_der([&list]).context("the revocation list")?;
+        verify_svid(chain, bundle, &lists, UnixTime::now()).context("the server's certificate")?;
+        sender.ready().await.context("the console closed the connection")
+    }
+}
+
+async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<Sender> {
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
 async fn within<T>(answer: impl Future<Output = Result<T>>, address: &str) -> Result<T> {

@@ -1,7 +1,7 @@
 //! The operator's way to the console: where it is and who asks, for every verb that asks it.
 //!
-//! Where the server is and who the operator is come from the server's data folder unless they are given; `client.rs`
-//! holds the connection.
+//! Where the server is and who the operator is come from the server's data folder unless they are given: on the server's
+//! own machine it is the operator's socket. `client.rs` holds the connection.
 
 mod client;
 
@@ -45,6 +45,11 @@ pub struct Asking {
 impl Console {
     /// Reads address, bundle and token, and makes a client of them.
     pub fn client(&self) -> Result<Client> {
+        // On the server's own machine there is a door that the public does not reach.
+        let socket = self.data.join("operator.sock");
+        if self.console.is_none() && std::os::unix::net::UnixStream::connect(&socket).is_ok() {
+            return Client::local(socket, self.token()?);
+        }
         let addresses = self.addresses();
         let address = match (&self.console, &addresses) {
             (Some(address), _) => address.trim_start_matches("https://").trim_end_matches('/').to_owned(),
@@ -70,12 +75,14 @@ impl Console {
                 bail!("which trust domain? say --trust-domain, or --data with the server's folder")
             }
         };
+        Client::new(address, &trust_domain, &pem, self.token()?)
+    }
+
+    fn token(&self) -> Result<String> {
         let token_file = self.token_file.clone().unwrap_or_else(|| self.data.join("operator.token"));
         let token = std::fs::read_to_string(&token_file)
-            .with_context(|| format!("{}: no operator token", token_file.display()))?
-            .trim()
-            .to_owned();
-        Client::new(address, &trust_domain, &pem, token)
+            .with_context(|| format!("{}: no operator token", token_file.display()))?;
+        Ok(token.trim().to_owned())
     }
 
     fn addresses(&self) -> Option<Value> {

@@ -8,6 +8,7 @@ pub(crate) mod admission;
 pub mod console;
 pub(crate) mod edge;
 pub(crate) mod listen;
+pub(crate) mod local;
 pub(crate) mod tls;
 
 #[cfg(test)]

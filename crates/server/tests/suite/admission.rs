@@ -1,13 +1,18 @@
 //! Whoever asks for much takes it from themselves: streams, enrollments, bytes, connections.
 
 use std::convert::Infallible;
+use std::os::unix::fs::PermissionsExt;
 
+use assay_identity::Crl;
+use assay_testkit::edge::Door;
 use assay_testkit::edge::protocol::{DeviceMessage, Hello, device_message};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Bytes, Frame};
-use hyper::{Request, header};
+use hyper::{Method, Request, header};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message as _;
+use serde_json::json;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
@@ -163,4 +168,99 @@ async fn finding_7_bytes_that_wait_are_counted_against_whoever_sends_them() {
     let submission = device.submit(&statement, &payload).unwrap();
     let accepted = edge.on_behalf_of(ATTACKER, Some(&id)).submit(submission).await.unwrap();
     assert!(accepted.accepted, "{accepted:?}");
+}
+
+/// Connections to the console that say nothing, some before TLS and some after it; as many again as there may be.
+async fn idle_at_the_console(fixture: &Fixture) -> Vec<Box<dyn Send>> {
+    let address = fixture.running().addresses().console;
+    let door = Door { address: address.to_string(), ..fixture.door_showing(None) };
+    let mut idle: Vec<Box<dyn Send>> = Vec::new();
+    for _ in 0..2 * CONNECTIONS_MAX {
+        idle.push(Box::new(TcpStream::connect(address).await.unwrap()));
+        // One that is told to make room before its handshake is over has made it.
+        if let Ok(stream) = door.dial("http/1.1").await {
+            idle.push(Box::new(stream));
+        }
+    }
+    idle
+}
+
+const CONNECTIONS_MAX: usize = 32;
+
+async fn with_few_connections() -> Fixture {
+    Fixture::with(|config| config.limits.connections_max = CONNECTIONS_MAX).await
+}
+
+#[tokio::test]
+async fn finding_8_idle_connections_keep_nobody_from_revoking_or_from_the_list() {
+    let fixture = with_few_connections().await;
+    let edge = fixture.edge().await;
+    let (_device, mut stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
+    let idle = idle_at_the_console(&fixture).await;
+    assert!(idle.len() > 2 * CONNECTIONS_MAX);
+    // From the same address, which is where an operator's programs are, too.
+    fixture.post("/v1/devices/press-1/revoke", &json!({ "reason": "stolen" })).await;
+    assert!(stream.grants().await.unwrap().withdrawn);
+    let crl = fixture.call(Method::GET, "/crl", &[], String::new()).await;
+    assert!(Crl::parse(crl.body()).is_ok());
+    drop(idle);
+}
+
+#[tokio::test]
+async fn finding_8_an_operators_connection_is_not_among_those_that_make_room() {
+    let fixture = with_few_connections().await;
+    let door =
+        Door { address: fixture.running().addresses().console.to_string(), ..fixture.door_showing(None) };
+    let stream = door.dial("http/1.1").await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let token = fixture.token();
+    let ask = || {
+        Request::get("/v1/devices")
+            .header(header::HOST, "console")
+            .header(header::AUTHORIZATION, format!("Bearer {token}"))
+            .body(String::new())
+            .unwrap()
+    };
+    assert_eq!(sender.send_request(ask()).await.unwrap().status(), 200);
+    let idle = idle_at_the_console(&fixture).await;
+    sender.ready().await.unwrap();
+    assert_eq!(sender.send_request(ask()).await.unwrap().status(), 200);
+    drop(idle);
+}
+
+#[tokio::test]
+async fn finding_8_the_operator_has_a_door_that_the_public_does_not_reach() {
+    let fixture = with_few_connections().await;
+    let socket = fixture.data().join("operator.sock");
+    assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    let idle = idle_at_the_console(&fixture).await;
+    let stream = UnixStream::connect(&socket).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let ask = |bearer: String| {
+        Request::get("/v1/devices")
+            .header(header::HOST, "operator")
+            .header(header::AUTHORIZATION, bearer)
+            .body(String::new())
+            .unwrap()
+    };
+    assert_eq!(sender.send_request(ask("Bearer wrong".to_owned())).await.unwrap().status(), 401);
+    let answer = sender.send_request(ask(format!("Bearer {}", fixture.token()))).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    drop(idle);
+}
+
+#[tokio::test]
+async fn finding_7_connections_that_show_no_gateway_keep_no_gateway_out() {
+    let fixture = with_few_connections().await;
+    let edge = fixture.edge().await;
+    let address = fixture.running().addresses().edge;
+    let mut silent = Vec::new();
+    for _ in 0..4 * CONNECTIONS_MAX {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    // The gateway that is connected stays, and another gets in.
+    edge.enroll(&mut fixture.device("press-1")).await.unwrap();
+    fixture.edge().await.enroll(&mut fixture.device("press-2")).await.unwrap();
 }

@@ -48,7 +48,7 @@ pub(super) async fn viewer(
 }
 
 /// The connection is nobody's whom strangers could push out.
-fn known(request: &Request) -> Result<(), Refusal> {
+pub(super) fn known(request: &Request) -> Result<(), Refusal> {
     match request.extensions().get::<Caller>() {
         Some(caller) => Ok(caller.is_known()?),
         None => Ok(()),
@@ -59,7 +59,7 @@ pub(super) fn may_view(server: &Server, headers: &HeaderMap) -> bool {
     has_token(server, headers) || server.sign_ins.knows(headers, clock::now())
 }
 
-fn has_token(server: &Server, headers: &HeaderMap) -> bool {
+pub(super) fn has_token(server: &Server, headers: &HeaderMap) -> bool {
     let value = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let token = value.and_then(|value| value.strip_prefix("Bearer "));
     token.is_some_and(|token| server.operator.is(token.trim()))

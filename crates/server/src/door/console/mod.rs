@@ -33,6 +33,7 @@ use http::{HeaderMap, HeaderValue};
 use tokio::time::timeout;
 
 pub(crate) use access::SignIns;
+pub(crate) use public::Public;
 
 use crate::door::listen::Caller;
 use crate::outcome::{Kind, Refusal};

@@ -1,16 +1,21 @@
 //! What anyone may fetch: health, metrics, revocation list, bundle, keys, and who is trusted right now.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use assay_identity::SpiffeId;
 use assay_trust::labels::Selector;
 use axum::Json;
 use axum::extract::{Query, State};
 use axum::response::IntoResponse;
+use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
 
+use super::access::has_token;
 use crate::clock;
 use crate::fate::{self, FateError};
 use crate::outcome::{Kind, Refusal};
@@ -20,8 +25,11 @@ pub(super) async fn health() -> Json<Value> {
     Json(json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") }))
 }
 
-pub(super) async fn metrics(State(server): State<Arc<Server>>) -> Result<impl IntoResponse, Refusal> {
-    let devices = server.store.device_counts().await?;
+pub(super) async fn metrics(
+    State(server): State<Arc<Server>>,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse, Refusal> {
+    let devices = device_counts(&server, &headers).await?;
     let text = server.metrics.render(server.registry.attached(), devices);
     Ok(([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text))
 }
@@ -58,18 +66,72 @@ pub(super) struct About {
 /// The fleet in numbers, or one identity: a device by its state, a workload by the device that carries it.
 pub(super) async fn trust_status(
     State(server): State<Arc<Server>>,
+    headers: HeaderMap,
     Query(about): Query<About>,
 ) -> Result<Json<Value>, Refusal> {
     match about.id {
-        Some(id) => identity_status(&server, &id).await.map(Json),
-        None => fleet_status(&server).await.map(Json),
+        Some(id) => {
+            let _turn = turn(&server, &headers).await?;
+            identity_status(&server, &id).await.map(Json)
+        }
+        None => fleet_status(&server, &headers).await.map(Json),
     }
 }
 
-async fn fleet_status(server: &Server) -> Result<Value, Refusal> {
-    let counts: Map<String, Value> = server
-        .store
-        .device_counts()
+/// Leave for the public to read the database: one at a time, so that the other readers are the fleet's and the operator's.
+async fn turn(server: &Server, headers: &HeaderMap) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
+    if has_token(server, headers) {
+        return Ok(None);
+    }
+    let waiting = timeout(TURN_WITHIN, server.public.turns.clone().acquire_owned()).await;
+    let busy = || Refusal::new(Kind::Exhausted, "busy", "too many ask at once, try again in a moment");
+    waiting.ok().and_then(Result::ok).map(Some).ok_or_else(busy)
+}
+
+/// How many devices there are of each status; for the public as they were counted last.
+async fn device_counts(server: &Server, headers: &HeaderMap) -> Result<Counts, Refusal> {
+    if let Some(counts) = server.public.counted().filter(|_| !has_token(server, headers)) {
+        return Ok(counts);
+    }
+    let turn = turn(server, headers).await?;
+    // Whoever had the turn before has counted.
+    if let Some(counts) = server.public.counted().filter(|_| turn.is_some()) {
+        return Ok(counts);
+    }
+    let counts = server.store.device_counts().await?;
+    server.public.count(counts.clone());
+    Ok(counts)
+}
+
+/// How many devices there are of each status.
+type Counts = Vec<(String, u64)>;
+
+/// What the public takes of the server, and gets from memory.
+#[derive(Debug)]
+pub(crate) struct Public {
+    turns: Arc<Semaphore>,
+    counted: Mutex<Option<(Instant, Counts)>>,
+}
+
+impl Default for Public {
+    fn default() -> Self {
+        Public { turns: Arc::new(Semaphore::new(1)), counted: Mutex::default() }
+    }
+}
+
+impl Public {
+    fn counted(&self) -> Option<Counts> {
+        let counts = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.as_ref().filter(|(at, _)| at.elapsed() < COUNTS_FOR).map(|(_, counts)| counts.clone())
+    }
+
+    fn count(&self, counts: Counts) {
+        *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), counts));
+    }
+}
+
+async fn fleet_status(server: &Server, headers: &HeaderMap) -> Result<Value, Refusal> {
+    let counts: Map<String, Value> = device_counts(server, headers)
         .await?
         .into_iter()
         .map(|(status, count)| (status, count.into()))
@@ -106,3 +168,8 @@ async fn identity_status(server: &Server, text: &str) -> Result<Value, Refusal> 
         "valid_until": device.state.valid_until(),
     }))
 }
+
+/// How long anyone waits for their turn.
+const TURN_WITHIN: Duration = Duration::from_secs(2);
+/// How old the numbers may be that the public gets.
+const COUNTS_FOR: Duration = Duration::from_secs(1);
