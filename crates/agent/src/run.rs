@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::interval;
 
+use crate::ask::Asker;
 use crate::config::Config;
 use crate::door::local::{Socket, SocketError};
 use crate::door::workload_api;
@@ -103,10 +104,11 @@ fn parts(config: Config) -> Result<Vec<Part>, RunError> {
     );
     let (held, holding) = watch::channel(Holding::default());
     let (link, linked) = watch::channel(None);
+    let (asker, asks) = Asker::new();
     let domain = config.trust_domain.clone();
 
     let mut parts: Vec<Part> = vec![
-        ("workload API", Box::pin(workload_api::serve(socket, holding.clone(), domain.clone()))),
+        ("workload API", Box::pin(workload_api::serve(socket, holding.clone(), asker, domain.clone()))),
         ("janitor", Box::pin(expire(held.clone()))),
     ];
     if let Some(interval) = config.telemetry_interval {
@@ -114,7 +116,7 @@ fn parts(config: Config) -> Result<Vec<Part>, RunError> {
         parts.push(("telemetry", Box::pin(telemetry.run(linked, holding))));
     }
     let grants = Grants::new(held, trust.clone(), domain, memory.remembered().clone());
-    parts.push(("device", Box::pin(Upstream::new(config, state, trust, grants, memory, link).run())));
+    parts.push(("device", Box::pin(Upstream::new(config, state, trust, grants, memory, (link, asks)).run())));
     Ok(parts)
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use assay_evidence::time::UnixTime;
-use assay_identity::jws::JwkSet;
+use assay_identity::jws::{JwkSet, Usage};
 use assay_trust::ear::{Appraisal, Details, EarClaims, TOKEN_TYPE};
 use clap::Subcommand;
 use serde_json::{Value, json};
@@ -64,7 +64,8 @@ pub fn run(args: Args) -> Result<()> {
 
 fn verify(args: &Verify) -> Result<()> {
     let keys = read_text(&args.jwks, FILE_BYTES_MAX)?;
-    let keys = JwkSet::from_json(keys.as_bytes()).with_context(|| args.jwks.display().to_string())?;
+    let keys = JwkSet::from_json(keys.as_bytes(), Usage::Signature)
+        .with_context(|| args.jwks.display().to_string())?;
     let token = read_token(&args.token)?;
     let payload = keys.verify(token.trim(), TOKEN_TYPE).context("the token is refused")?;
     let claims = EarClaims::read(&payload, time(args.at.as_deref())?).context("the token is refused")?;

@@ -58,14 +58,14 @@ impl VerifyingKey {
     }
 
     /// The key as a JWK.
-    pub fn to_jwk(&self) -> Value {
+    pub fn to_jwk(&self, usage: Usage) -> Value {
         json!({
             "kty": "EC",
             "crv": P256,
             "x": BASE64URL_NOPAD.encode(&self.x),
             "y": BASE64URL_NOPAD.encode(&self.y),
             "kid": self.kid(),
-            "use": "sig",
+            "use": usage.name(),
             "alg": ES256,
         })
     }
@@ -73,6 +73,28 @@ impl VerifyingKey {
     fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         let point = [&[0x04], self.x.as_slice(), &self.y].concat();
         UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).verify(message, signature).is_ok()
+    }
+}
+
+/// What a key is for (RFC 7517 §4.2): a set may hold keys of both kinds, and each is good for its own alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usage {
+    /// Signatures of any kind; also of a key that does not say.
+    Signature,
+    /// JWT-SVIDs (SPIFFE trust domain and bundle §4.2.2); the key has to say so.
+    JwtSvid,
+}
+
+impl Usage {
+    fn name(self) -> &'static str {
+        match self {
+            Usage::Signature => "sig",
+            Usage::JwtSvid => "jwt-svid",
+        }
+    }
+
+    fn is(self, stated: Option<&str>) -> bool {
+        stated.map_or(self == Usage::Signature, |stated| stated == self.name())
     }
 }
 
@@ -87,18 +109,18 @@ impl JwkSet {
     }
 
     /// Reads a JWK set. Keys of other kinds and for other uses are passed over (RFC 7517 §5).
-    pub fn from_json(json: &[u8]) -> Result<Self, JwsError> {
+    pub fn from_json(json: &[u8], usage: Usage) -> Result<Self, JwsError> {
         let document: Document = serde_json::from_slice(json).map_err(|_| JwsError::KeySet)?;
         if document.keys.len() > KEYS_MAX {
             return Err(JwsError::KeySet);
         }
-        let keys: Vec<_> = document.keys.iter().filter_map(named_key).collect();
+        let keys: Vec<_> = document.keys.iter().filter_map(|key| named_key(key, usage)).collect();
         if keys.is_empty() { Err(JwsError::NoKey) } else { Ok(JwkSet(keys)) }
     }
 
     /// The set as a JSON document.
-    pub fn to_json(&self) -> Value {
-        json!({ "keys": self.0.iter().map(|(_, key)| key.to_jwk()).collect::<Vec<_>>() })
+    pub fn to_json(&self, usage: Usage) -> Value {
+        json!({ "keys": self.0.iter().map(|(_, key)| key.to_jwk(usage)).collect::<Vec<_>>() })
     }
 
     /// The payload of a token of this type that one of these keys signed.
@@ -187,11 +209,11 @@ struct Jwk {
     alg: Option<String>,
 }
 
-fn named_key(value: &Value) -> Option<(String, VerifyingKey)> {
+fn named_key(value: &Value, usage: Usage) -> Option<(String, VerifyingKey)> {
     let jwk = Jwk::deserialize(value).ok()?;
     let fits = jwk.kty == "EC"
         && jwk.crv == P256
-        && jwk.usage.is_none_or(|usage| usage == "sig")
+        && usage.is(jwk.usage.as_deref())
         && jwk.alg.is_none_or(|alg| alg == ES256);
     let coordinate = |text: &str| BASE64URL_NOPAD.decode(text.as_bytes()).ok()?.try_into().ok();
     let key = VerifyingKey { x: coordinate(&jwk.x)?, y: coordinate(&jwk.y)? };
@@ -256,16 +278,24 @@ mod tests {
     #[test]
     fn a_key_set_survives_its_document_and_strange_neighbours() {
         let keys = JwkSet::new([VerifyingKey::of(&PrivateKey::generate().unwrap())]);
-        assert_eq!(JwkSet::from_json(keys.to_json().to_string().as_bytes()), Ok(keys.clone()));
-        let mut document = keys.to_json();
+        assert_eq!(
+            JwkSet::from_json(keys.to_json(Usage::Signature).to_string().as_bytes(), Usage::Signature),
+            Ok(keys.clone())
+        );
+        let mut document = keys.to_json(Usage::Signature);
         let mut encryption = document["keys"][0].clone();
         encryption["use"] = json!("enc");
         let neighbours = document["keys"].as_array_mut().unwrap();
         neighbours.extend([json!({ "kty": "RSA", "n": "AQ", "e": "AQAB" }), encryption.clone(), json!(7)]);
-        assert_eq!(JwkSet::from_json(document.to_string().as_bytes()), Ok(keys));
+        assert_eq!(JwkSet::from_json(document.to_string().as_bytes(), Usage::Signature), Ok(keys.clone()));
+        // A key for one use is none for another.
+        let for_svids = keys.to_json(Usage::JwtSvid).to_string();
+        assert_eq!(JwkSet::from_json(for_svids.as_bytes(), Usage::Signature), Err(JwsError::NoKey));
+        assert_eq!(JwkSet::from_json(for_svids.as_bytes(), Usage::JwtSvid), Ok(keys.clone()));
+        assert_eq!(JwkSet::from_json(document.to_string().as_bytes(), Usage::JwtSvid), Err(JwsError::NoKey));
         let none = json!({ "keys": [encryption] }).to_string();
-        assert_eq!(JwkSet::from_json(none.as_bytes()), Err(JwsError::NoKey));
-        assert_eq!(JwkSet::from_json(b"[]"), Err(JwsError::KeySet));
+        assert_eq!(JwkSet::from_json(none.as_bytes(), Usage::Signature), Err(JwsError::NoKey));
+        assert_eq!(JwkSet::from_json(b"[]", Usage::Signature), Err(JwsError::KeySet));
     }
 
     /// RFC 7515, appendix A.3: somebody else's ES256 signature.
@@ -276,7 +306,7 @@ mod tests {
             "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
             "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
         });
-        let (_, key) = named_key(&jwk).unwrap();
+        let (_, key) = named_key(&jwk, Usage::Signature).unwrap();
         let signed = "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFt\
                       cGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
         let signature =
@@ -305,7 +335,7 @@ mod tests {
         #[test]
         fn no_text_makes_it_panic(token in "[A-Za-z0-9_.=-]{0,80}|.{0,40}", json in ".{0,60}") {
             prop_assert!(JwkSet::default().verify(&token, TYPE).is_err());
-            prop_assert!(JwkSet::from_json(json.as_bytes()).is_err());
+            prop_assert!(JwkSet::from_json(json.as_bytes(), Usage::Signature).is_err());
         }
     }
 }

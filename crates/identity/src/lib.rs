@@ -3,13 +3,14 @@
 //! Pure: times are arguments, nothing here opens a file or a socket. Three things draw randomness inside the
 //! cryptography library: [`PrivateKey::generate`], [`signed_note::NoteSigner::generate`] and ECDSA signing.
 //! Start at `spiffe_id.rs`; `x509_svid/` issues, `verify.rs` verifies, `tls.rs` puts verification into rustls; signed
-//! tokens are in `jws.rs`, signed notes in `signed_note.rs`.
+//! tokens are in `jws.rs`, JWT-SVIDs in `jwt_svid.rs`, signed notes in `signed_note.rs`.
 
 pub mod authority;
 pub mod bundle;
 pub mod crl;
 pub mod csr;
 pub mod jws;
+pub mod jwt_svid;
 pub mod key;
 mod serial;
 mod signature;

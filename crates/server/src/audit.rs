@@ -51,6 +51,8 @@ kinds! {
     DeviceLabelled => "device.labelled",
     /// A certificate is about to be signed.
     SvidIssued => "svid.issued",
+    /// A token is about to be signed.
+    JwtIssued => "jwt.issued",
     /// A telemetry batch was taken in.
     TelemetryAccepted => "telemetry.accepted",
     /// A policy came into force.

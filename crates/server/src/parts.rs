@@ -24,7 +24,9 @@ use crate::in_force::entries::Entries;
 use crate::in_force::ledger_head::LedgerHead;
 use crate::in_force::policies::Policies;
 use crate::in_force::revocations::RevocationList;
-use crate::keys::{self, Authority, LedgerKey, OperatorToken, ResultKey, ServerCertificate, StatementKey};
+use crate::keys::{
+    self, Authority, JwtKey, LedgerKey, OperatorToken, ResultKey, ServerCertificate, StatementKey,
+};
 use crate::metrics::Metrics;
 use crate::policy::Planning;
 use crate::policy::trial::Trying;
@@ -78,7 +80,8 @@ impl Server {
             ServerCertificate::issue(&authority, &store, &config.names, config.server_svid_ttl_seconds, now)
                 .await?;
         let statements = StatementKey::issue(&authority, &store, config.server_svid_ttl_seconds, now).await?;
-        let announcer = Announcer::new(&authority, &revocations.current(), Arc::new(statements))?;
+        let jwt_key = Arc::new(JwtKey::open(&folder, &config.trust_domain)?);
+        let announcer = Announcer::new((&authority, &jwt_key), &revocations.current(), Arc::new(statements))?;
         let tls = DoorTls::new(revocations.trust(), &certificate)?;
         let (policies, endorsers) = in_force(&store, &config, now).await?;
         let key = LedgerKey::open(&config.data, &folder, &config.trust_domain)?;
@@ -99,6 +102,7 @@ impl Server {
         let granting = Granting {
             store: store.clone(),
             authority: authority.clone(),
+            jwt_key,
             entries: entries.clone(),
             device_ttl_seconds: config.device_svid_ttl_seconds,
         };

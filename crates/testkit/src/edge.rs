@@ -21,8 +21,8 @@ use crate::spiffe_server::SpiffeServer;
 use protocol::edge_client::EdgeClient;
 use protocol::{
     Challenge, DeviceMessage, EnrollBegin, EnrollProof, EnrollRequest, EnrollResponse, EnrollResult,
-    Evidence, EvidenceChanged, Hello, ServerMessage, SubmitRequest, SubmitResponse, WorkloadSvidRequest,
-    device_message, device_statement, enroll_request, enroll_response, server_message,
+    Evidence, EvidenceChanged, Hello, JwtSvidRequest, ServerMessage, SubmitRequest, SubmitResponse,
+    WorkloadSvidRequest, device_message, device_statement, enroll_request, enroll_response, server_message,
 };
 
 /// The messages of `assay.edge.v1`.
@@ -85,6 +85,8 @@ pub enum Message {
     Grants(Grants),
     /// Answers a request for an SVID.
     WorkloadSvid(protocol::WorkloadSvidResponse),
+    /// Answers a request for a token.
+    JwtSvid(protocol::JwtSvidResponse),
 }
 
 /// What the device holds, and whom it believes.
@@ -314,6 +316,7 @@ impl Attachment {
         match statement.body.ok_or(EdgeError::Unexpected)? {
             device_statement::Body::Verdict(verdict) => Ok(Message::Verdict(verdict)),
             device_statement::Body::WorkloadSvid(answer) => Ok(Message::WorkloadSvid(answer)),
+            device_statement::Body::JwtSvid(answer) => Ok(Message::JwtSvid(answer)),
             device_statement::Body::Grants(grants) => {
                 self.grants = Some(grants.clone());
                 Ok(Message::Grants(self.with_trust(grants)))
@@ -397,6 +400,16 @@ impl Attachment {
     /// Asks for a workload's SVID.
     pub async fn request_svid(&mut self, request: WorkloadSvidRequest) -> Result<(), EdgeError> {
         self.send(device_message::Message::WorkloadSvid(request)).await
+    }
+
+    /// Asks for a workload's token.
+    pub async fn request_token(&mut self, request: JwtSvidRequest) -> Result<(), EdgeError> {
+        self.send(device_message::Message::JwtSvid(request)).await
+    }
+
+    /// The JWK set that was announced last.
+    pub fn jwt_keys(&self) -> &[u8] {
+        &self.trust.jwt_keys
     }
 
     async fn send(&mut self, message: device_message::Message) -> Result<(), EdgeError> {

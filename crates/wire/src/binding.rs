@@ -4,6 +4,9 @@
 /// DSSE payload type of a workload's request for an SVID, signed by the device key.
 pub const WORKLOAD_SVID_TYPE: &str = "application/vnd.assay.workload-svid.v2";
 
+/// DSSE payload type of a request for a workload's token, signed by the device key.
+pub const JWT_SVID_TYPE: &str = "application/vnd.assay.jwt-svid.v1";
+
 /// DSSE payload type of what the server says to one device.
 pub const DEVICE_STATEMENT_TYPE: &str = "application/vnd.assay.device-statement.v1";
 
@@ -34,6 +37,14 @@ pub fn workload_svid_body(stream: &[u8], number: u64, entry_id: &str, csr: &[u8]
     framed(&[stream, &number.to_be_bytes(), entry_id.as_bytes(), csr])
 }
 
+/// What the device key signs, as the body of a DSSE envelope of [`JWT_SVID_TYPE`], when it asks for a workload's token;
+/// as [`workload_svid_body`].
+pub fn jwt_svid_body(stream: &[u8], number: u64, entry_id: &str, audience: &[String]) -> Vec<u8> {
+    let number = number.to_be_bytes();
+    let fixed = [stream, &number, entry_id.as_bytes()];
+    framed(&fixed.into_iter().chain(audience.iter().map(String::as_bytes)).collect::<Vec<_>>())
+}
+
 fn framed(parts: &[&[u8]]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(parts.iter().map(|part| part.len() + 4).sum());
     for part in parts {
@@ -62,6 +73,10 @@ mod tests {
         );
         assert_ne!(workload_svid_body(b"s", 1, "a", b"bc"), workload_svid_body(b"s", 1, "ab", b"c"));
         assert_ne!(workload_svid_body(b"s", 1, "a", b"b"), workload_svid_body(b"s", 2, "a", b"b"));
+        let audience = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let token = |names: &[&str]| jwt_svid_body(b"s", 1, "a", &audience(names));
+        assert_ne!(token(&["b", "c"]), token(&["bc"]));
+        assert_ne!(token(&["b"]), token(&["b", ""]));
     }
 
     #[test]

@@ -9,12 +9,13 @@ use std::time::{Duration, SystemTime};
 
 use assay_identity::bundle::BundleError;
 use assay_identity::crl::CrlError;
+use assay_identity::jws::JwsError;
 use assay_identity::tls::{Trust, TrustSource};
 use assay_identity::{Bundle, CrlSet, SpiffeId, SvidError, TrustDomain, UnixTime, verify_svid};
 use assay_telemetry::{BadSignature, verify_device_signature};
 use thiserror::Error;
 
-use super::Svid;
+use super::{JwtKeys, Svid};
 
 /// Bytes that somebody signed, and who, as they came.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +37,8 @@ pub struct Announced {
     pub bundle: Vec<u8>,
     /// The revocation list, DER.
     pub crl: Vec<u8>,
+    /// What verifies tokens, a JWK set; empty: nothing does.
+    pub jwt_keys: Vec<u8>,
 }
 
 /// What the device knows of its server over restarts, so that nobody can show it an older state as the newest.
@@ -61,6 +64,9 @@ pub enum TrustError {
     /// The revocation list does not parse.
     #[error("the revocation list cannot be read")]
     Crl(#[from] CrlError),
+    /// The keys for tokens do not parse.
+    #[error("the keys for tokens cannot be read")]
+    JwtKeys(#[from] JwsError),
     /// The signer's certificate does not hold.
     #[error("the signer's certificate does not verify")]
     Signer(#[from] SvidError),
@@ -96,13 +102,21 @@ pub(super) struct Authorities {
     remembered: Remembered,
     /// The list in force, DER.
     crl: Vec<u8>,
+    jwt_keys: JwtKeys,
     /// The key that speaks for them, SubjectPublicKeyInfo DER.
     voice: Option<Vec<u8>>,
 }
 
 impl Authorities {
     pub(super) fn new(source: Arc<TrustSource>, trust_domain: TrustDomain, remembered: Remembered) -> Self {
-        Authorities { source, trust_domain, remembered, crl: Vec::new(), voice: None }
+        Authorities {
+            source,
+            trust_domain,
+            remembered,
+            crl: Vec::new(),
+            jwt_keys: JwtKeys::default(),
+            voice: None,
+        }
     }
 
     pub(super) fn source(&self) -> &TrustSource {
@@ -117,6 +131,11 @@ impl Authorities {
     /// The revocation list, DER; empty if there is none yet.
     pub(super) fn crl(&self) -> &[u8] {
         &self.crl
+    }
+
+    /// What verifies tokens, and whose they are.
+    pub(super) fn jwt_keys(&self) -> (&TrustDomain, &JwtKeys) {
+        (&self.trust_domain, &self.jwt_keys)
     }
 
     pub(super) fn remembered(&self) -> &Remembered {
@@ -147,7 +166,9 @@ impl Authorities {
         if bundle.authorities().next().is_none() {
             return Err(TrustError::Nobody);
         }
+        let jwt_keys = JwtKeys::parse(&announced.jwt_keys)?;
         self.source.replace(Trust { bundle, crls });
+        self.jwt_keys = jwt_keys;
         self.remembered.number = announced.number;
         self.remembered.bundle = announced.bundle;
         self.crl = announced.crl;

@@ -9,7 +9,7 @@ use assay_identity::tls::TrustSource;
 
 use super::bundle::{Announced, Authorities, Remembered, Signed, TrustError, verifies};
 use super::svid::{Answer, AnswerError, Due, Requests};
-use super::{Entry, Held, Holding, Workload};
+use super::{Entry, Held, Holding, Token, TokenError, Workload};
 
 /// Everything that the server grants the device at one moment.
 #[derive(Clone, Debug, Default)]
@@ -73,13 +73,20 @@ impl Grants {
         self.authorities.take(signed, kind, announced, now)?;
         let trust = self.authorities.source().current();
         let (bundle, crl) = (self.authorities.bundle(), self.authorities.crl().to_vec());
+        let (_, jwt_keys) = self.authorities.jwt_keys();
         self.held.send_modify(|holding| {
             holding.crl = crl;
+            // Tokens of keys that are gone are no good to anybody.
+            let others = holding.jwt_keys.json() != jwt_keys.json();
             if holding.ready && holding.withdrawn.is_none() {
                 holding.bundle = bundle;
+                holding.jwt_keys = jwt_keys.clone();
             }
             for workload in &mut holding.workloads {
                 workload.svid.take_if(|svid| !verifies(svid, &trust, now));
+                if others {
+                    workload.tokens.clear();
+                }
             }
         });
         Ok(())
@@ -107,7 +114,8 @@ impl Grants {
                 let old = before.workloads.iter().find(|old| old.entry.is_same_identity(&entry));
                 // What was withdrawn while we were away is on the list now.
                 let svid = old.and_then(|old| old.svid.clone()).filter(|svid| verifies(svid, &trust, now));
-                Workload { entry: Arc::new(entry), svid }
+                let tokens = old.map(|old| old.tokens.clone()).unwrap_or_default();
+                Workload { entry: Arc::new(entry), svid, tokens }
             })
             .collect();
         self.requests.keep(&workloads);
@@ -120,6 +128,7 @@ impl Grants {
             device_svid: granted.device_svid,
             bundle: self.authorities.bundle(),
             crl: self.authorities.crl().to_vec(),
+            jwt_keys: self.authorities.jwt_keys().1.clone(),
             policy: granted.policy,
             workloads,
         });
@@ -153,7 +162,38 @@ impl Grants {
         });
         Ok(())
     }
+    /// Takes a token that was asked for, if it is one for this entry and audience.
+    pub fn token(
+        &mut self,
+        entry_id: &str,
+        audience: &[String],
+        compact: &str,
+        now: SystemTime,
+    ) -> Result<Token, TokenError> {
+        let entry = {
+            let holding = self.held.borrow();
+            let mut workloads = holding.workloads.iter();
+            workloads.find(|workload| workload.entry.id == entry_id).map(|workload| workload.entry.clone())
+        };
+        let entry = entry.ok_or(TokenError::NoEntry)?;
+        let token = Token::inspect(compact, (&entry, audience), self.authorities.jwt_keys(), now)?;
+        self.held.send_if_modified(|holding| {
+            let mut workloads = holding.workloads.iter_mut();
+            if let Some(workload) = workloads.find(|workload| workload.entry.id == entry_id) {
+                workload.tokens.retain(|old| *old.audience != *audience);
+                if workload.tokens.len() >= TOKENS_PER_ENTRY_MAX {
+                    workload.tokens.remove(0);
+                }
+                workload.tokens.push(token.clone());
+            }
+            // Nobody waits for a token by watching.
+            false
+        });
+        Ok(token)
+    }
 }
 
+/// Audiences of one workload; of more, each is asked for anew.
+const TOKENS_PER_ENTRY_MAX: usize = 64;
 /// Entries of one device.
 const ENTRIES_MAX: usize = 1000;

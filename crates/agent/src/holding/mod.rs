@@ -7,6 +7,7 @@ mod bundle;
 mod entry;
 mod grants;
 mod svid;
+mod token;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -17,6 +18,7 @@ pub use bundle::{Announced, Remembered, Signed, TrustError};
 pub use entry::{Entry, Selector};
 pub use grants::{Granted, Grants};
 pub use svid::{Answer, AnswerError, Due, Svid};
+pub use token::{JwtKeys, Token, TokenError};
 
 /// The holding of this moment.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +33,8 @@ pub struct Holding {
     pub bundle: Vec<u8>,
     /// The revocation list, DER; may be empty.
     pub crl: Vec<u8>,
+    /// What verifies the tokens of the trust domain.
+    pub jwt_keys: JwtKeys,
     /// The policy the device was last judged by.
     pub policy: String,
     /// One for each entry the device is entitled to, in the server's order.
@@ -38,12 +42,14 @@ pub struct Holding {
 }
 
 /// An entry and the SVID for it, once it is there.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Workload {
     /// Who gets it.
     pub entry: Arc<Entry>,
     /// What they get.
     pub svid: Option<Svid>,
+    /// The tokens that were asked for, the newest last.
+    pub tokens: Vec<Token>,
 }
 
 impl Holding {
@@ -60,10 +66,17 @@ impl Holding {
         self.workloads.iter().any(|workload| workload.entry.selectors.iter().any(names))
     }
 
+    /// A token for an entry and an audience that is good for a while.
+    pub(crate) fn token(&self, entry_id: &str, audience: &[String], now: SystemTime) -> Option<Token> {
+        let workload = self.workloads.iter().find(|workload| workload.entry.id == entry_id)?;
+        workload.tokens.iter().rfind(|token| token.serves(audience, now)).cloned()
+    }
+
     /// Drops every SVID that has expired; true if there was one.
     pub fn expire(&mut self, now: SystemTime) -> bool {
         let mut expired = false;
         for workload in &mut self.workloads {
+            workload.tokens.retain(|token| token.not_after > now);
             if workload.svid.take_if(|svid| svid.not_after <= now).is_some() {
                 tracing::warn!(spiffe_id = %workload.entry.spiffe_id, "svid expired before it could be renewed");
                 expired = true;

@@ -13,6 +13,7 @@ use super::connection::{Connection, ConnectionError, Credential};
 use super::enroll::{EnrollError, Enrollment, enroll};
 use super::memory::Memory;
 use super::session::{Session, SessionError};
+use crate::ask::Asks;
 use crate::backoff::{Backoff, jitter};
 use crate::config::Config;
 use crate::device::Device;
@@ -30,6 +31,7 @@ pub struct Upstream {
     grants: Grants,
     link: watch::Sender<Option<Link>>,
     memory: Memory,
+    asks: Asks,
     /// The server does not know the device, or not by these keys: it has to show again which TPM it is.
     unknown: bool,
 }
@@ -82,17 +84,18 @@ impl Interruption {
 }
 
 impl Upstream {
-    /// Speaks with the gateway of `config`, recognised with `trust`; `grants` gets what comes of it.
+    /// Speaks with the gateway of `config`, recognised with `trust`; `grants` gets what comes of it, and `asks` is
+    /// answered.
     pub fn new(
         config: Config,
         state: StateDir,
         trust: Arc<TrustSource>,
         grants: Grants,
         memory: Memory,
-        link: watch::Sender<Option<Link>>,
+        (link, asks): (watch::Sender<Option<Link>>, Asks),
     ) -> Self {
         let connection = Connection::new(config.gateway.clone(), config.trust_domain.clone(), trust);
-        Upstream { config, state, connection, grants, link, memory, unknown: false }
+        Upstream { config, state, connection, grants, link, memory, asks, unknown: false }
     }
 
     /// Keeps the device attached for as long as the agent runs.
@@ -146,6 +149,7 @@ impl Upstream {
             device_id: &device_id,
             connection: &self.connection,
             memory: &mut self.memory,
+            asks: &mut self.asks,
         };
         let attached = || {
             tracing::info!(%device_id, "attached");

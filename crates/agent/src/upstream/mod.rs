@@ -9,6 +9,7 @@ pub mod connection;
 pub mod enroll;
 mod memory;
 mod message;
+mod request;
 pub mod session;
 mod statement;
 

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use assay_identity::SvidError;
 use assay_wire::edge::{
-    Challenge, DeviceMessage, Finding, Hello, ServerMessage, Signed, Verdict, device_message,
+    self, Challenge, DeviceMessage, Finding, Hello, ServerMessage, Signed, Verdict, device_message,
     device_statement, server_message,
 };
 use thiserror::Error;
@@ -16,12 +16,14 @@ use tonic::{Status, Streaming};
 
 use super::connection::{Client, Connection};
 use super::memory::Memory;
+use super::request::{self, Waiting, Wanted};
 use super::statement::{self, Hearing, StatementError};
 use super::{attest, message};
 use crate::VERSION;
+use crate::ask::{Ask, Asks, NoToken};
 use crate::config::Sources;
 use crate::device::Device;
-use crate::holding::{Due, Grants};
+use crate::holding::Grants;
 use crate::tpm::TpmError;
 
 /// Why a stream ended.
@@ -59,6 +61,8 @@ pub struct Session<'a> {
     pub connection: &'a Connection,
     /// What has to be known over restarts.
     pub memory: &'a mut Memory,
+    /// What doors ask for.
+    pub asks: &'a mut Asks,
 }
 
 impl Session<'_> {
@@ -87,17 +91,19 @@ impl Session<'_> {
         // Dropped with the session, which ends what runs in it.
         let mut tasks = JoinSet::new();
         tasks.spawn(attest::answer(self.device.clone(), self.sources.clone(), challenges, outbox.clone()));
+        let (wanted, requests) = mpsc::channel(WANTED_MAX);
+        tasks.spawn(request::sign(self.device.clone(), requests, outbox));
         let mut stream = Stream {
-            device: self.device,
             connection: self.connection,
             memory: self.memory,
+            asks: self.asks,
             inbox,
-            outbox,
             challenge,
             grants,
             hearing,
             asks_on: Vec::new(),
-            asked: 0,
+            wanted,
+            waiting: Waiting::default(),
             said: String::new(),
         };
         tokio::select! {
@@ -111,17 +117,18 @@ impl Session<'_> {
 }
 
 struct Stream<'a> {
-    device: &'a Device,
     inbox: Streaming<ServerMessage>,
-    outbox: mpsc::Sender<DeviceMessage>,
     challenge: watch::Sender<Option<Challenge>>,
     grants: &'a mut Grants,
     connection: &'a Connection,
     memory: &'a mut Memory,
     hearing: Hearing,
-    /// The server's name of the stream, and how many SVIDs were asked for on it.
+    asks: &'a mut Asks,
+    /// The server's name of the stream; empty until its first challenge, and nothing can be asked for before.
     asks_on: Vec<u8>,
-    asked: u64,
+    /// What is to be asked for on it.
+    wanted: mpsc::Sender<(Vec<u8>, Wanted)>,
+    waiting: Waiting,
     /// The last verdict, so that only a change is logged.
     said: String,
 }
@@ -139,6 +146,7 @@ impl Stream<'_> {
                     None => return Err(SessionError::Closed),
                 },
                 _ = tick.tick() => self.ask(),
+                Some(ask) = self.asks.recv(), if !self.asks_on.is_empty() => self.ask_for_token(ask),
             }
         }
     }
@@ -175,29 +183,51 @@ impl Stream<'_> {
                 report(taken, "workload svid could not be used");
                 self.ask();
             }
+            Some(device_statement::Body::JwtSvid(answer)) => self.take_token(&answer, now),
             None => {}
         }
         Ok(())
     }
 
-    /// Has every request that is due signed and sent. Signing takes the TPM a while, and a withdrawal must not wait.
-    fn ask(&mut self) {
-        let due = match self.grants.due(SystemTime::now()) {
-            Ok(due) => due,
-            Err(error) => return report(Err(error), "workload svid could not be asked for"),
-        };
-        if due.is_empty() {
-            return;
+    /// A door asks: what another caller was just given serves this one too.
+    fn ask_for_token(&mut self, ask: Ask) {
+        if let Some(token) =
+            self.grants.held().borrow().token(&ask.entry_id, &ask.audience, SystemTime::now())
+        {
+            let _ = ask.answer.send(Ok(token));
+        } else if let Some(wanted) = self.waiting.take(ask) {
+            self.want(wanted);
         }
-        // One after the other, so that they arrive in the order of their numbers.
-        let (device, outbox, stream) = (self.device.clone(), self.outbox.clone(), self.asks_on.clone());
-        let first = self.asked + 1;
-        self.asked += u64::try_from(due.len()).unwrap_or(u64::MAX);
-        tokio::task::spawn_blocking(move || {
-            for (one, number) in due.iter().zip(first..) {
-                send_request(one, &stream, number, &device, &outbox);
-            }
-        });
+    }
+
+    fn take_token(&mut self, answer: &edge::JwtSvidResponse, now: SystemTime) {
+        let Some(asked) = self.waiting.answered(&answer.request_id) else { return };
+        let told = if answer.token.is_empty() {
+            let (entry, reason) = (&asked.entry_id, &answer.denied);
+            tracing::warn!(%entry, %reason, "token denied");
+            // A code that the server shares with whoever else has to tell a denial from a fault.
+            Err(if reason.starts_with("unavailable") { NoToken::Unavailable } else { NoToken::Denied })
+        } else {
+            self.grants.token(&asked.entry_id, &asked.audience, &answer.token, now).map_err(|error| {
+                report(Err(error), "token could not be used");
+                NoToken::Unavailable
+            })
+        };
+        asked.tell(&told);
+    }
+
+    fn want(&mut self, wanted: Wanted) {
+        if self.wanted.try_send((self.asks_on.clone(), wanted)).is_err() {
+            tracing::error!("too much is asked for at once");
+        }
+    }
+
+    /// Has every request that is due signed and sent.
+    fn ask(&mut self) {
+        match self.grants.due(SystemTime::now()) {
+            Ok(due) => due.into_iter().for_each(|one| self.want(Wanted::Svid(one))),
+            Err(error) => report(Err(error), "workload svid could not be asked for"),
+        }
     }
 
     fn log_verdict(&mut self, verdict: &Verdict) {
@@ -213,23 +243,6 @@ impl Stream<'_> {
         for Finding { check, tier, claim, message, .. } in findings.iter().take(FINDINGS_LOGGED) {
             tracing::info!(%check, %tier, %claim, "{message}");
         }
-    }
-}
-
-fn send_request(
-    due: &Due,
-    stream: &[u8],
-    number: u64,
-    device: &Device,
-    outbox: &mpsc::Sender<DeviceMessage>,
-) {
-    match message::svid_request(due, stream, number, device) {
-        Ok(request) => {
-            let message = Some(device_message::Message::WorkloadSvid(request));
-            // The stream may be gone by now, and the request with it.
-            let _ = outbox.blocking_send(DeviceMessage { message });
-        }
-        Err(error) => report(Err(error), "workload svid could not be asked for"),
     }
 }
 
@@ -251,6 +264,8 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Requests that wait to be signed: more than may be on their way of both kinds.
+const WANTED_MAX: usize = 64;
 /// Evidence and requests that wait for the connection.
 const OUTBOX_MESSAGES: usize = 16;
 /// The first answer: the server has only to look the device up.

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use assay_identity::authority::{AuthorityTemplate, sign_root};
 use assay_identity::crl::{self, RevocationReason, RevokedSerial};
+use assay_identity::jws::{JwkSet, Usage, VerifyingKey};
+use assay_identity::jwt_svid::JwtSvid;
 use assay_identity::x509_svid::{SvidTemplate, issue};
 use assay_identity::{Bundle, Issuer, PrivateKey, Serial, SpiffeId, TrustDomain, UnixTime};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -62,7 +64,25 @@ impl Authority {
     /// What is announced with these serials revoked, and its bytes, which here are the list's.
     pub fn announced(&self, revoked: &[Serial], number: u64) -> (Signed, Announced) {
         let crl = self.crl(revoked, number);
-        (self.signed(KIND, &crl), Announced { number, bundle: self.bundle().to_der(), crl })
+        (
+            self.signed(KIND, &crl),
+            Announced { number, bundle: self.bundle().to_der(), crl, jwt_keys: self.jwt_keys() },
+        )
+    }
+
+    /// The JWK set of the key that signs tokens.
+    pub fn jwt_keys(&self) -> Vec<u8> {
+        let keys = JwkSet::new([VerifyingKey::of(&self.voice.0)]);
+        keys.to_json(Usage::JwtSvid).to_string().into_bytes()
+    }
+
+    /// A token for this identity and audience that lives for so many seconds.
+    pub fn token(&self, path: &str, audience: &[&str], seconds: u64) -> String {
+        let spiffe_id = SpiffeId::parse(&format!("spiffe://example.org{path}")).unwrap();
+        let audience = audience.iter().map(|one| (*one).to_owned()).collect();
+        let issued_at = UnixTime::now().as_secs();
+        let svid = JwtSvid { spiffe_id, audience, issued_at, expires_at: issued_at + seconds };
+        svid.sign(&self.voice.0).unwrap()
     }
 
     pub fn bundle(&self) -> Bundle {

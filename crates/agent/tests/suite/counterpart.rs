@@ -13,7 +13,8 @@ use assay_identity::tls::{self, ClientIdentity, Trust, TrustSource};
 use assay_identity::{CrlSet, Csr, PrivateKey, SpiffeId};
 use assay_telemetry::verify_device_signature;
 use assay_wire::binding::{
-    DEVICE_STATEMENT_TYPE, TRUST_STATEMENT_TYPE, WORKLOAD_SVID_TYPE, enroll_proof_body, workload_svid_body,
+    DEVICE_STATEMENT_TYPE, JWT_SVID_TYPE, TRUST_STATEMENT_TYPE, WORKLOAD_SVID_TYPE, enroll_proof_body,
+    jwt_svid_body, workload_svid_body,
 };
 use assay_wire::edge::edge_server::{Edge, EdgeServer};
 use assay_wire::edge::{
@@ -46,6 +47,8 @@ pub enum Seen {
     Changed,
     /// A workload's request, signed by the device.
     SvidAsked,
+    /// A workload's request for a token, signed by the device.
+    TokenAsked,
     /// A batch, signed by the device.
     Batch { sequence: u64 },
 }
@@ -262,6 +265,9 @@ impl Server {
                 device_message::Message::WorkloadSvid(request) => {
                     self.say(&device, &stream, &mut said, self.svid(&device, request))
                 }
+                device_message::Message::JwtSvid(request) => {
+                    self.say(&device, &stream, &mut said, self.token(&device, request))
+                }
                 other @ device_message::Message::Hello(_) => panic!("{other:?}"),
             };
             let _ = answers.send(answer).await;
@@ -298,6 +304,7 @@ impl Server {
             number: 1,
             bundle: self.authority.bundle().to_der().into(),
             crl: self.authority.crl(&[], 1).into(),
+            jwt_keys: self.authority.jwt_keys().into(),
         };
         server_message::Message::Trust(self.signed(TRUST_STATEMENT_TYPE, &statement.encode_to_vec()))
     }
@@ -364,6 +371,17 @@ impl Server {
             svid: vec![self.authority.svid("/web", csr.spki_der(), 3600).0.into()],
             ..edge::WorkloadSvidResponse::default()
         })
+    }
+
+    fn token(&self, device: &Device, request: edge::JwtSvidRequest) -> device_statement::Body {
+        let edge::JwtSvidRequest { request_id, entry_id, audience, device_signature, number } = request;
+        let body = jwt_svid_body(&[6; 32], number, &entry_id, &audience);
+        verify_device_signature(&device.spki, JWT_SVID_TYPE, &body, &device_signature).unwrap();
+        self.tell(Seen::TokenAsked);
+        let audience: Vec<&str> = audience.iter().map(String::as_str).collect();
+        let token = self.authority.token("/web", &audience, 300);
+        let denied = String::new();
+        device_statement::Body::JwtSvid(edge::JwtSvidResponse { request_id, entry_id, token, denied })
     }
 }
 

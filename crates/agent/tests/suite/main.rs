@@ -9,6 +9,7 @@ mod counterpart;
 mod grants;
 mod grpc_core;
 mod identity;
+mod jwt;
 mod run;
 mod tpm;
 mod workload_api;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use assay_agent::config::{Config, LocationConfig, Sources};
 use assay_testkit::Machine;
-use assay_wire::workload::X509svidRequest;
+use assay_wire::workload::{JwtsvidRequest, X509svidRequest};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -82,6 +82,13 @@ async fn swtpm_device_enrolls_attests_serves_loses_and_recovers() {
     let svids = timeout(Duration::from_secs(10), stream.message()).await.unwrap().unwrap().unwrap();
     assert_eq!(svids.svids[0].spiffe_id, "spiffe://example.org/web");
     counterpart.sees(|seen| *seen == Seen::Batch { sequence: 1 }).await;
+
+    // A token is asked for when one is, and once for its audience.
+    let asked = JwtsvidRequest { audience: vec!["db".into()], spiffe_id: String::new() };
+    let first = client.fetch_jwtsvid(with_header(asked.clone())).await.unwrap().into_inner();
+    counterpart.sees(|seen| *seen == Seen::TokenAsked).await;
+    assert_eq!(client.fetch_jwtsvid(with_header(asked)).await.unwrap().into_inner(), first);
+    assert_eq!(first.svids[0].spiffe_id, "spiffe://example.org/web");
 
     // A program runs: told of by itself, and only what is new is sent.
     machine.run_program("/usr/bin/new", b"program").unwrap();

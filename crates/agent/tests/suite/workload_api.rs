@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use assay_agent::ask::{Asker, Asks};
 use assay_agent::door::local::Socket;
 use assay_agent::door::workload_api;
 use assay_agent::holding::{Entry, Holding, Selector, Svid, Workload};
@@ -20,6 +21,7 @@ use tonic::{Code, Request, Streaming};
 
 pub struct Api {
     pub held: watch::Sender<Holding>,
+    pub asks: Asks,
     pub socket: PathBuf,
     _folder: tempfile::TempDir,
 }
@@ -30,8 +32,9 @@ impl Api {
         let socket = folder.path().join("workload.sock");
         let (held, holding) = watch::channel(Holding::default());
         let bound = Socket::bind(&socket).unwrap();
-        tokio::spawn(workload_api::serve(bound, holding, TrustDomain::parse("example.org").unwrap()));
-        Api { held, socket, _folder: folder }
+        let (asker, asks) = Asker::new();
+        tokio::spawn(workload_api::serve(bound, holding, asker, TrustDomain::parse("example.org").unwrap()));
+        Api { held, asks, socket, _folder: folder }
     }
 
     async fn svids(&self) -> Result<Streaming<X509svidResponse>, tonic::Status> {
@@ -72,7 +75,7 @@ pub fn workload(id: &str, selectors: &str, svid: Option<u8>) -> Workload {
         renew_at: later,
         not_after: later,
     });
-    Workload { entry, svid }
+    Workload { entry, svid, ..Workload::default() }
 }
 
 /// Selectors of this test program, with spaces between them.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use assay_identity::PrivateKey;
-use assay_identity::jws::{self, JwkSet, VerifyingKey};
+use assay_identity::jws::{self, JwkSet, Usage, VerifyingKey};
 use assay_trust::ear::{PROFILE, TOKEN_TYPE};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -42,7 +42,7 @@ impl Token {
     }
 
     fn save_keys(&self, key: &PrivateKey) {
-        let keys = JwkSet::new([VerifyingKey::of(key)]).to_json().to_string();
+        let keys = JwkSet::new([VerifyingKey::of(key)]).to_json(Usage::Signature).to_string();
         std::fs::write(self.path("jwks.json"), keys).unwrap();
     }
 

@@ -23,6 +23,7 @@ pub(super) fn changes_plan(committed: &Committed) -> bool {
             | Kind::DeviceReadmitted
             | Kind::DeviceLabelled
             | Kind::SvidIssued
+            | Kind::JwtIssued
             | Kind::TelemetryAccepted
             | Kind::EntryCreated
             | Kind::EntryRemoved,

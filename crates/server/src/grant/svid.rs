@@ -6,15 +6,15 @@ use assay_evidence::time::UnixTime;
 use assay_identity::Csr;
 use assay_identity::csr::CsrError;
 use assay_telemetry::{BadSignature, verify_device_signature};
-use assay_trust::grant::Denied;
 use assay_trust::grant::svid::{SvidRequest, decide};
+use assay_trust::grant::{Denied, Entitlement};
 use assay_wire::binding::{WORKLOAD_SVID_TYPE, workload_svid_body};
 use bytes::Bytes;
 use thiserror::Error;
 
 use crate::device::Device;
 use crate::in_force::entries::{Entries, entitlement};
-use crate::keys::{Authority, Chain, KeysError};
+use crate::keys::{Authority, Chain, JwtKey, KeysError};
 use crate::outcome::{Kind, Outcome};
 use crate::store::{Store, StoreError};
 
@@ -23,6 +23,7 @@ use crate::store::{Store, StoreError};
 pub(crate) struct Granting {
     pub store: Store,
     pub authority: Arc<Authority>,
+    pub jwt_key: Arc<JwtKey>,
     pub entries: Arc<Entries>,
     /// How long a device's own SVID lives.
     pub device_ttl_seconds: u64,
@@ -66,12 +67,18 @@ impl Granting {
         now: UnixTime,
     ) -> Result<Chain, SvidError> {
         let csr = Csr::parse(&request.csr)?;
-        let entries = self.entries.of(&device.id);
-        let entry = entries.iter().find(|entry| entry.id == request.entry_id).ok_or(SvidError::NoEntry)?;
-        let entitlement = entitlement(entry).ok_or(StoreError::Corrupt { column: "entries.spiffe_id" })?;
-        let request = SvidRequest::Workload { entitlement: &entitlement, csr: &csr };
+        let entitlement = self.entitlement(device, &request.entry_id)?;
+        let (entry_id, request) =
+            (&request.entry_id, SvidRequest::Workload { entitlement: &entitlement, csr: &csr });
         let grant = decide(&device.state, request, now)?;
-        Ok(self.authority.sign_svid(&self.store, grant, &device.id, Some(&entry.id), now).await?)
+        Ok(self.authority.sign_svid(&self.store, grant, &device.id, Some(entry_id), now).await?)
+    }
+
+    /// What an entry of a device entitles to.
+    pub(super) fn entitlement(&self, device: &Device, entry_id: &str) -> Result<Entitlement, SvidError> {
+        let entries = self.entries.of(&device.id);
+        let entry = entries.iter().find(|entry| entry.id == entry_id).ok_or(SvidError::NoEntry)?;
+        Ok(entitlement(entry).ok_or(StoreError::Corrupt { column: "entries.spiffe_id" })?)
     }
 }
 

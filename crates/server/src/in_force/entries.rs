@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use assay_identity::SpiffeId;
-use assay_trust::grant::svid::Entitlement;
+use assay_trust::grant::Entitlement;
 
 use crate::store::{EntryRecord, Store, StoreError};
 

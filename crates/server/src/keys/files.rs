@@ -12,6 +12,8 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use thiserror::Error;
 
+use super::KeysError;
+
 /// What went wrong with which file.
 #[derive(Debug, Error)]
 pub enum FileError {
@@ -90,6 +92,18 @@ pub(super) fn load(folder: &Path, name: &str) -> Result<Option<(PrivateKey, Vec<
     let certificate = CertificateDer::from_pem_slice(&certificate)
         .map_err(|_| FileError::Certificate { path: certificate_path })?;
     Ok(Some((key, certificate.to_vec())))
+}
+
+/// Loads a key that has no certificate, or makes it; deleting its file makes another.
+pub(super) fn signing_key(folder: &Path, name: &str) -> Result<PrivateKey, KeysError> {
+    private_folder(folder)?;
+    let path = folder.join(name);
+    if let Some(pem) = read(&path)? {
+        return Ok(PrivateKey::from_pem(&pem).map_err(|source| FileError::Key { path, source })?);
+    }
+    let key = PrivateKey::generate()?;
+    write_private(&path, key.to_pem().as_bytes())?;
+    Ok(key)
 }
 
 /// To the disk under another name, then renamed: a crash leaves the old file or the new one.

@@ -2,9 +2,11 @@
 //!
 //! A root and an issuing CA are made on first start and kept in files only the server's user can read. Every leaf is
 //! put on record, then signed, then inspected. A device's or workload's certificate needs an [`SvidGrant`], by value:
-//! one decision, one certificate. Attestation results have a key of their own, `result_key.rs`.
+//! one decision, one certificate. Tokens and attestation results have keys of their own,
+//! `jwt_key.rs` and `result_key.rs`.
 
 mod files;
+mod jwt_key;
 mod ledger_key;
 mod result_key;
 mod server_certificate;
@@ -17,6 +19,7 @@ use assay_evidence::time::UnixTime;
 use assay_identity::authority::{AuthorityTemplate, IssueError, sign_issuing, sign_root};
 use assay_identity::bundle::BundleError;
 use assay_identity::crl::{self, CrlError, RevokedSerial};
+use assay_identity::jwt_svid::JwtSvidError;
 use assay_identity::key::KeyError;
 use assay_identity::signed_note::NoteError;
 use assay_identity::x509_svid::{self, IssuedSvid, NOT_BEFORE_LEEWAY, SvidTemplate};
@@ -28,6 +31,7 @@ use thiserror::Error;
 
 pub use files::FileError;
 pub(crate) use files::{private_folder, read, write_public};
+pub(crate) use jwt_key::JwtKey;
 pub(crate) use ledger_key::{LedgerKey, VERIFIER_FILE};
 pub(crate) use result_key::ResultKey;
 pub(crate) use server_certificate::ServerCertificate;
@@ -215,6 +219,9 @@ pub enum KeysError {
     /// A head could not be signed.
     #[error("the ledger's head cannot be signed")]
     Note(#[from] NoteError),
+    /// The token that was signed is one that nobody can use.
+    #[error("the token cannot be used by those who verify it")]
+    Token(#[from] JwtSvidError),
     /// Claims that do not go into a token.
     #[error("the claims cannot be written as JSON")]
     Claims,

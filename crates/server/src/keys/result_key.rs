@@ -3,12 +3,11 @@
 use std::path::Path;
 
 use assay_identity::PrivateKey;
-use assay_identity::jws::{self, JwkSet, VerifyingKey};
+use assay_identity::jws::{self, JwkSet, Usage, VerifyingKey};
 use assay_trust::ear::{Ear, TOKEN_TYPE};
 use serde_json::Value;
 
-use super::files::{self, FileError};
-use super::{KeysError, private_folder};
+use super::{KeysError, files};
 
 /// Signs what is said about devices to whoever relies on them.
 #[derive(Debug)]
@@ -17,15 +16,7 @@ pub(crate) struct ResultKey(PrivateKey);
 impl ResultKey {
     /// Loads the key from `folder`, or makes it.
     pub(crate) fn open(folder: &Path) -> Result<ResultKey, KeysError> {
-        private_folder(folder)?;
-        let path = folder.join("results.key");
-        if let Some(pem) = files::read(&path)? {
-            let key = PrivateKey::from_pem(&pem).map_err(|source| FileError::Key { path, source })?;
-            return Ok(ResultKey(key));
-        }
-        let key = PrivateKey::generate()?;
-        files::write_private(&path, key.to_pem().as_bytes())?;
-        Ok(ResultKey(key))
+        Ok(ResultKey(files::signing_key(folder, "results.key")?))
     }
 
     /// The token.
@@ -36,7 +27,7 @@ impl ResultKey {
 
     /// What verifies its tokens, as a JWK set.
     pub(crate) fn jwks(&self) -> Value {
-        JwkSet::new([VerifyingKey::of(&self.0)]).to_json()
+        JwkSet::new([VerifyingKey::of(&self.0)]).to_json(Usage::Signature)
     }
 }
 
@@ -45,6 +36,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::keys::FileError;
 
     #[test]
     fn the_key_is_made_once_and_is_for_its_owner_alone() {

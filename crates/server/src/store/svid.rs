@@ -160,7 +160,12 @@ impl Store {
 }
 
 /// Refuses unless the device's state is still the one the grant was decided on, and the entry still stands.
-async fn carried(unit: &mut Unit, id: &str, version: u64, entry_id: Option<&str>) -> Result<(), StoreError> {
+pub(super) async fn carried(
+    unit: &mut Unit,
+    id: &str,
+    version: u64,
+    entry_id: Option<&str>,
+) -> Result<(), StoreError> {
     query("SELECT 1 FROM devices WHERE id = $1 AND state_version = $2 AND status = 'trusted'")
         .bind(id)
         .bind(stored(version))

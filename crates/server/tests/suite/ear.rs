@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use assay_evidence::time::UnixTime;
-use assay_identity::jws::{JwkSet, JwsError};
+use assay_identity::jws::{JwkSet, JwsError, Usage};
 use assay_trust::ear::{Appraisal, EarClaims, SUBMODULE, TOKEN_TYPE};
 use assay_trust::{Status, Tier};
 use data_encoding::{BASE64, BASE64URL_NOPAD};
@@ -28,7 +28,7 @@ async fn token(fixture: &Fixture, path: &str) -> String {
 
 /// Fetches, verifies and reads a token.
 async fn claims(fixture: &Fixture, path: &str) -> EarClaims {
-    let keys = JwkSet::from_json(jwks(fixture).await.to_string().as_bytes()).unwrap();
+    let keys = JwkSet::from_json(jwks(fixture).await.to_string().as_bytes(), Usage::Signature).unwrap();
     let payload = keys.verify(&token(fixture, path).await, TOKEN_TYPE).unwrap();
     EarClaims::read(&payload, now()).unwrap()
 }
@@ -71,7 +71,7 @@ async fn a_relying_party_learns_what_was_judged_and_nobody_can_change_it() {
     let (before, keys) = (token(&fixture, PATH).await, jwks(&fixture).await);
     fixture.restart().await;
     assert_eq!(jwks(&fixture).await, keys);
-    let keys = JwkSet::from_json(keys.to_string().as_bytes()).unwrap();
+    let keys = JwkSet::from_json(keys.to_string().as_bytes(), Usage::Signature).unwrap();
     keys.verify(&before, TOKEN_TYPE).unwrap();
     let [header, payload, signature] = before.split('.').collect::<Vec<_>>()[..] else { panic!("{before}") };
     let payload = String::from_utf8(BASE64URL_NOPAD.decode(payload.as_bytes()).unwrap()).unwrap();

@@ -1,7 +1,10 @@
 //! Workload SVIDs: what an entry entitles to, and who may not have it.
 
-use assay_identity::{Crl, CrlSet, verify_svid};
-use assay_testkit::edge::protocol::{WorkloadSvidRequest, WorkloadSvidResponse};
+use assay_identity::jws::{JwkSet, Usage};
+use assay_identity::{Crl, CrlSet, TrustDomain, jwt_svid, verify_svid};
+use assay_testkit::edge::protocol::{
+    JwtSvidRequest, JwtSvidResponse, WorkloadSvidRequest, WorkloadSvidResponse,
+};
 use assay_testkit::edge::{Attachment, Message};
 use hyper::Method;
 use serde_json::{Value, json};
@@ -12,6 +15,15 @@ async fn ask(stream: &mut Attachment, request: WorkloadSvidRequest) -> WorkloadS
     stream.request_svid(request).await.unwrap();
     loop {
         if let Message::WorkloadSvid(response) = stream.next().await.unwrap() {
+            return response;
+        }
+    }
+}
+
+async fn ask_token(stream: &mut Attachment, request: JwtSvidRequest) -> JwtSvidResponse {
+    stream.request_token(request).await.unwrap();
+    loop {
+        if let Message::JwtSvid(response) = stream.next().await.unwrap() {
             return response;
         }
     }
@@ -79,6 +91,45 @@ async fn only_the_device_itself_may_ask_and_only_for_its_own() {
     let request = other.workload_request(other_stream.place(), id).unwrap();
     let response = ask(&mut other_stream, request).await;
     assert!(response.svid.is_empty() && response.denied.contains("no such entry"));
+}
+
+#[tokio::test]
+async fn an_entry_gives_its_workload_tokens_that_the_announced_keys_verify() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let (mut device, mut stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
+    let created = fixture.post("/v1/entries", &entry(device.device_id.as_ref().unwrap())).await;
+    let id = created["id"].as_str().unwrap();
+    let request = device.token_request(stream.place(), id, &["db", "cache"]).unwrap();
+    let answer = ask_token(&mut stream, request.clone()).await;
+    assert_eq!(answer.denied, "");
+    let keys = JwkSet::from_json(stream.jwt_keys(), Usage::JwtSvid).unwrap();
+    let domain = TrustDomain::parse("test.assay.example").unwrap();
+    let now = assay_identity::UnixTime::now();
+    let svid = jwt_svid::verify(&answer.token, (&domain, &keys), Some("cache"), now).unwrap().svid;
+    assert_eq!(svid.spiffe_id.as_str(), "spiffe://test.assay.example/web");
+    assert!(svid.expires_at - now.as_secs() <= 300, "a bearer token lives for minutes");
+    let trail = fixture.get("/v1/audit?limit=1000").await.to_string();
+    assert!(trail.contains("jwt.issued"), "{trail}");
+
+    // One signature, one token; another audience is another request; nobody is no audience.
+    let again = ask_token(&mut stream, request.clone()).await;
+    assert!(again.token.is_empty() && again.denied.contains("not newer"), "{}", again.denied);
+    let JwtSvidRequest { number, .. } = request;
+    let widened = JwtSvidRequest { audience: vec!["admin".into()], number: number + 1, ..request };
+    assert!(ask_token(&mut stream, widened).await.denied.contains("not signed by the device key"));
+    for nobody in [&[][..], &[""]] {
+        let request = device.token_request(stream.place(), id, nobody).unwrap();
+        assert!(ask_token(&mut stream, request).await.denied.starts_with("no-audience"));
+    }
+    let request = device.token_request(stream.place(), "other", &["db"]).unwrap();
+    assert!(ask_token(&mut stream, request).await.denied.contains("no such entry"));
+
+    device.run_program("/tmp/implant", b"evil");
+    assert_eq!(attest_again(&mut stream, &mut device).await.state, "suspect");
+    let request = device.token_request(stream.place(), id, &["db"]).unwrap();
+    let answer = ask_token(&mut stream, request).await;
+    assert!(answer.token.is_empty() && answer.denied.starts_with("not-trusted"), "{}", answer.denied);
 }
 
 #[tokio::test]

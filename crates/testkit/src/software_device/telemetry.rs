@@ -9,7 +9,7 @@ use super::tpm_bytes::framed;
 use super::{DeviceError, SoftwareDevice};
 use crate::Bank;
 use crate::edge::RequestPlace;
-use crate::edge::protocol::{SubmitRequest, WorkloadSvidRequest};
+use crate::edge::protocol::{JwtSvidRequest, SubmitRequest, WorkloadSvidRequest};
 
 /// A telemetry statement, as it is encoded and signed; every field may be altered first.
 #[derive(Clone, PartialEq, Message)]
@@ -157,6 +157,23 @@ impl SoftwareDevice {
         let (request_id, entry_id) = ("1".into(), entry_id.into());
         Ok(WorkloadSvidRequest { request_id, entry_id, csr, device_signature, number })
     }
+
+    /// Asks for the token of a workload.
+    pub fn token_request(
+        &self,
+        place: RequestPlace,
+        entry_id: &str,
+        audience: &[&str],
+    ) -> Result<JwtSvidRequest, DeviceError> {
+        let RequestPlace { stream, number } = place;
+        let count = number.to_be_bytes();
+        let fixed = [stream.as_slice(), &count, entry_id.as_bytes()];
+        let parts: Vec<&[u8]> = fixed.into_iter().chain(audience.iter().map(|one| one.as_bytes())).collect();
+        let device_signature = self.device_key.sign_der(&envelope(JWT_SVID_TYPE, &framed(&parts)))?;
+        let audience = audience.iter().map(|one| (*one).to_owned()).collect();
+        let (request_id, entry_id) = ("1".into(), entry_id.into());
+        Ok(JwtSvidRequest { request_id, entry_id, audience, device_signature, number })
+    }
 }
 
 /// DSSE's pre-authentication encoding.
@@ -166,5 +183,6 @@ fn envelope(kind: &str, body: &[u8]) -> Vec<u8> {
 
 const STATEMENT_TYPE: &str = "application/vnd.assay.telemetry-statement.v1";
 const WORKLOAD_SVID_TYPE: &str = "application/vnd.assay.workload-svid.v2";
+const JWT_SVID_TYPE: &str = "application/vnd.assay.jwt-svid.v1";
 const OTLP_METRICS: &str =
     "application/x-protobuf; proto=opentelemetry.proto.collector.metrics.v1.ExportMetricsServiceRequest";

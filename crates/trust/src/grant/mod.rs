@@ -1,6 +1,8 @@
 //! Grants: what a trust state entitles to. Each kind has a request, `decide`, a grant and a denial; a grant can be
 //! made nowhere else, and remembers the state's version, so that it falls with the state.
 
+mod entitlement;
+pub mod jwt;
 pub mod svid;
 pub mod telemetry;
 
@@ -8,9 +10,11 @@ pub mod telemetry;
 mod tests;
 
 use assay_evidence::time::UnixTime;
+pub use entitlement::Entitlement;
 use thiserror::Error;
 
 use crate::state::{Status, TrustState};
+use jwt::{AUDIENCE_BYTES_MAX, AUDIENCES_MAX};
 
 /// Why nothing is granted. A denial is an answer, not a fault.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -42,6 +46,9 @@ pub enum Denied {
         /// The device's trust domain.
         trust_domain: String,
     },
+    /// A token for nobody, or for more than one is for.
+    #[error("a token is for 1 to {AUDIENCES_MAX} audiences, each of 1 to {AUDIENCE_BYTES_MAX} bytes")]
+    NoAudience,
     /// The statement was signed for another device.
     #[error("the statement is about {stated}, and this device is {device}")]
     WrongDevice {
@@ -80,6 +87,7 @@ impl Denied {
             Denied::KeyNotBound => "key-not-bound",
             Denied::WrongParent { .. } => "wrong-parent",
             Denied::NotAWorkload { .. } => "not-a-workload",
+            Denied::NoAudience => "no-audience",
             Denied::WrongDevice { .. } => "wrong-device",
             Denied::BootNotAttested { .. } => "boot-not-attested",
             Denied::LocationRefused { .. } => "location-refused",

@@ -4,7 +4,7 @@ use assay_evidence::time::UnixTime;
 use assay_identity::SpiffeId;
 use assay_identity::csr::Csr;
 
-use super::{Denied, require_trust};
+use super::{Denied, Entitlement, require_trust};
 use crate::state::{TrustState, key_fingerprint};
 
 /// Who asks for an SVID, and for which key.
@@ -24,19 +24,6 @@ pub enum SvidRequest<'a> {
         /// The workload's request, its self-signature verified.
         csr: &'a Csr,
     },
-}
-
-/// A registration entry's part in the decision: what an operator entitled a workload on one device to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entitlement {
-    /// The identity it gets.
-    pub spiffe_id: SpiffeId,
-    /// The device it runs on.
-    pub parent: SpiffeId,
-    /// How long each SVID lives.
-    pub ttl_seconds: u64,
-    /// DNS names in the SVID.
-    pub dns_names: Vec<String>,
 }
 
 /// The right to one X.509-SVID, to be signed once.
@@ -93,7 +80,7 @@ pub fn decide(state: &TrustState, request: SvidRequest<'_>, now: UnixTime) -> Re
             (state.device().clone(), key, ttl_seconds, Vec::new())
         }
         SvidRequest::Workload { entitlement, csr } => {
-            require_own_workload(state.device(), entitlement)?;
+            entitlement.require_own(state.device())?;
             let Entitlement { spiffe_id, ttl_seconds, dns_names, .. } = entitlement;
             (spiffe_id.clone(), csr.spki_der(), *ttl_seconds, dns_names.clone())
         }
@@ -108,25 +95,6 @@ pub fn decide(state: &TrustState, request: SvidRequest<'_>, now: UnixTime) -> Re
     })
 }
 
-/// An entry of another device, or one that names a server, a gateway or a device, gives nothing here: whoever may
-/// write entries must not become an authority by it.
-fn require_own_workload(device: &SpiffeId, entitlement: &Entitlement) -> Result<(), Denied> {
-    let Entitlement { spiffe_id, parent, .. } = entitlement;
-    if parent != device {
-        return Err(Denied::WrongParent { parent: parent.to_string(), device: device.to_string() });
-    }
-    let reserved = [ASSAY_PATH, SPIRE_PATH].iter().any(|path| spiffe_id.path().starts_with(path));
-    if reserved || spiffe_id.path().is_empty() || spiffe_id.trust_domain() != device.trust_domain() {
-        let trust_domain = device.trust_domain().as_str().to_owned();
-        return Err(Denied::NotAWorkload { spiffe_id: spiffe_id.to_string(), trust_domain });
-    }
-    Ok(())
-}
-
-/// Servers and gateways live here.
-const ASSAY_PATH: &str = "/assay/";
-/// Devices live here, and SPIRE's own parts.
-const SPIRE_PATH: &str = "/spire/";
 /// A withdrawn SVID stays on the CRL until it ends, so a day bounds the CRL.
 const TTL_MAX_SECONDS: u64 = 24 * 3600;
 /// How far behind a peer's clock may be.

@@ -10,7 +10,8 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 use proptest::prelude::*;
 
-use super::svid::{Entitlement, SvidRequest};
+use super::jwt::JwtRequest;
+use super::svid::SvidRequest;
 use super::telemetry::TelemetryRequest;
 use super::*;
 use crate::finding::Tier;
@@ -255,3 +256,31 @@ const NOW: UnixTime = UnixTime(5);
 const AGE: u64 = 10;
 const BOOT: u32 = 3;
 const HORIZON: u64 = 40;
+
+#[test]
+fn a_token_is_for_an_entitled_workload_and_an_audience_and_ends_with_the_evidence() {
+    let device = Device::new();
+    let entitlement = Entitlement { ttl_seconds: 5, ..device.entitlement("spiffe://example.org/web") };
+    let audience = ["db".to_owned()];
+    let decide = |state: &TrustState, audience: &[String], now| {
+        jwt::decide(state, JwtRequest { entitlement: &entitlement, audience }, UnixTime(now))
+    };
+    let trusted = device.trusted();
+    let grant = decide(&trusted, &audience, 3).unwrap();
+    assert_eq!(grant.svid().spiffe_id, entitlement.spiffe_id);
+    assert_eq!((grant.svid().issued_at, grant.svid().expires_at), (3, 8));
+    assert_eq!(grant.state_version(), trusted.version());
+    let until = trusted.valid_until().unwrap().0;
+    assert_eq!(decide(&trusted, &audience, until - 2).unwrap().svid().expires_at, until);
+    assert!(matches!(decide(&trusted, &audience, until), Err(Denied::NotTrusted { .. })));
+    let fallen = device.state(&[appraised(2, Tier::Affirming), appraised(3, Tier::Contraindicated)]);
+    assert!(matches!(decide(&fallen, &audience, 3), Err(Denied::NotTrusted { .. })));
+    for nobody in [vec![], vec![String::new()], vec!["a".repeat(2049)], vec!["a".to_owned(); 17]] {
+        assert_eq!(decide(&trusted, &nobody, 3), Err(Denied::NoAudience));
+    }
+    let others =
+        Entitlement { parent: SpiffeId::parse("spiffe://example.org/other").unwrap(), ..entitlement };
+    let request = JwtRequest { entitlement: &others, audience: &audience };
+    let denied = jwt::decide(&trusted, request, UnixTime(3));
+    assert!(matches!(denied, Err(Denied::WrongParent { .. })), "{denied:?}");
+}

@@ -2,8 +2,9 @@
 //! else.
 //!
 //! Who calls is found out by [`crate::workload`]; nothing a caller says counts. Every message is the complete state, sent
-//! at once and after every change.
+//! at once and after every change; a token is asked of the server when one is asked for, unless there is a fresh one.
 
+mod jwt;
 mod stream;
 
 use std::pin::Pin;
@@ -11,24 +12,33 @@ use std::pin::Pin;
 use assay_identity::TrustDomain;
 use assay_wire::WORKLOAD_API_HEADER;
 use assay_wire::workload::spiffe_workload_api_server::{SpiffeWorkloadApi, SpiffeWorkloadApiServer};
-use assay_wire::workload::{X509BundlesRequest, X509BundlesResponse, X509svidRequest, X509svidResponse};
+use assay_wire::workload::{
+    JwtBundlesRequest, JwtBundlesResponse, JwtsvidRequest, JwtsvidResponse, ValidateJwtsvidRequest,
+    ValidateJwtsvidResponse, X509BundlesRequest, X509BundlesResponse, X509svidRequest, X509svidResponse,
+};
 use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use super::local::{self, Socket};
+use crate::ask::Asker;
 use crate::holding::Holding;
 use crate::workload::{Attestor, Caller};
 
 /// Serves until dropped.
-pub async fn serve(socket: Socket, holding: watch::Receiver<Holding>, trust_domain: TrustDomain) {
+pub async fn serve(
+    socket: Socket,
+    holding: watch::Receiver<Holding>,
+    asker: Asker,
+    trust_domain: TrustDomain,
+) {
     let attestor = Attestor::new();
     let named = holding.clone();
     let is_named = move |uid: u32| named.borrow().names_user(uid);
     local::serve(socket, is_named, move |peer| {
-        let (holding, trust_domain) = (holding.clone(), trust_domain.clone());
+        let (holding, asker, trust_domain) = (holding.clone(), asker.clone(), trust_domain.clone());
         let caller = attestor.caller(peer);
-        SpiffeWorkloadApiServer::new(WorkloadApi { holding, trust_domain, caller })
+        SpiffeWorkloadApiServer::new(WorkloadApi { holding, asker, trust_domain, caller })
             .max_decoding_message_size(REQUEST_BYTES_MAX)
     })
     .await;
@@ -37,8 +47,15 @@ pub async fn serve(socket: Socket, holding: watch::Receiver<Holding>, trust_doma
 /// The service for one connection, over what the device holds.
 struct WorkloadApi {
     holding: watch::Receiver<Holding>,
+    asker: Asker,
     trust_domain: TrustDomain,
     caller: Caller,
+}
+
+impl WorkloadApi {
+    fn now(&self) -> Holding {
+        self.holding.borrow().clone()
+    }
 }
 
 type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -47,6 +64,7 @@ type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl SpiffeWorkloadApi for WorkloadApi {
     type FetchX509SVIDStream = Messages<X509svidResponse>;
     type FetchX509BundlesStream = Messages<X509BundlesResponse>;
+    type FetchJWTBundlesStream = Messages<JwtBundlesResponse>;
 
     async fn fetch_x509svid(
         &self,
@@ -67,6 +85,36 @@ impl SpiffeWorkloadApi for WorkloadApi {
             move |holding: &Holding, mine: &[usize]| stream::x509_bundles(holding, mine, &trust_domain);
         Ok(Response::new(Box::pin(stream::messages(self.holding.clone(), self.caller.clone(), bundles))))
     }
+
+    async fn fetch_jwtsvid(
+        &self,
+        request: Request<JwtsvidRequest>,
+    ) -> Result<Response<JwtsvidResponse>, Status> {
+        check_header(&request)?;
+        let answer = jwt::tokens(self.now(), &self.caller, &self.asker, request.into_inner()).await?;
+        Ok(Response::new(answer))
+    }
+
+    async fn fetch_jwt_bundles(
+        &self,
+        request: Request<JwtBundlesRequest>,
+    ) -> Result<Response<Self::FetchJWTBundlesStream>, Status> {
+        check_header(&request)?;
+        let trust_domain = self.trust_domain.clone();
+        let bundles = move |holding: &Holding, _: &[usize]| jwt::bundles(holding, &trust_domain);
+        Ok(Response::new(Box::pin(stream::messages(self.holding.clone(), self.caller.clone(), bundles))))
+    }
+
+    async fn validate_jwtsvid(
+        &self,
+        request: Request<ValidateJwtsvidRequest>,
+    ) -> Result<Response<ValidateJwtsvidResponse>, Status> {
+        check_header(&request)?;
+        let holding = self.now();
+        stream::entitled(&holding, &self.caller).await?;
+        let ValidateJwtsvidRequest { audience, svid } = request.into_inner();
+        jwt::validated(&holding, &self.trust_domain, (&audience, &svid)).map(Response::new)
+    }
 }
 
 /// The header comes first: without it the request may be a forged one.
@@ -78,5 +126,5 @@ fn check_header<T>(request: &Request<T>) -> Result<(), Status> {
     }
 }
 
-/// Requests of this API are empty.
-const REQUEST_BYTES_MAX: usize = 4096;
+/// A token to be validated is the longest thing that is asked about.
+const REQUEST_BYTES_MAX: usize = 40 << 10;

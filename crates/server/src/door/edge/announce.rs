@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::clock;
-use crate::keys::{Authority, KeysError, StatementKey};
+use crate::keys::{Authority, JwtKey, KeysError, StatementKey};
 use crate::outcome::chain;
 use crate::parts::Server;
 
@@ -48,11 +48,11 @@ pub(crate) enum AnnounceError {
 impl Announcer {
     /// Announces authorities and list for the first time.
     pub(crate) fn new(
-        authority: &Authority,
+        authorities: (&Authority, &JwtKey),
         list: &Bytes,
         key: Arc<StatementKey>,
     ) -> Result<Announcer, KeysError> {
-        let announcement = announcement(authority, list, key).map_err(|error| match error {
+        let announcement = announcement(authorities, list, key).map_err(|error| match error {
             AnnounceError::Keys(error) => error,
             AnnounceError::List(error) => KeysError::List(error),
         })?;
@@ -71,7 +71,7 @@ impl Announcer {
 }
 
 fn announcement(
-    authority: &Authority,
+    (authority, jwt_key): (&Authority, &JwtKey),
     list: &Bytes,
     key: Arc<StatementKey>,
 ) -> Result<Announcement, AnnounceError> {
@@ -79,6 +79,7 @@ fn announcement(
         number: Crl::parse(list)?.number(),
         bundle: authority.bundle().to_der().into(),
         crl: list.clone(),
+        jwt_keys: jwt_key.jwks().into(),
     };
     let statement = statement.encode_to_vec();
     let signature = key.sign(TRUST_STATEMENT_TYPE, &statement)?;
@@ -110,7 +111,8 @@ pub(crate) async fn run(server: Arc<Server>) {
             _ = shutdown.changed() => return,
         }
         let list = lists.borrow_and_update().clone();
-        match announcement(&server.authority, &list, key.clone()) {
+        let authorities = (server.authority.as_ref(), server.granting.jwt_key.as_ref());
+        match announcement(authorities, &list, key.clone()) {
             Ok(announcement) => drop(server.announcer.0.send_replace(Arc::new(announcement))),
             Err(error) => {
                 tracing::error!(error = %chain(&error), "what was withdrawn could not be announced")

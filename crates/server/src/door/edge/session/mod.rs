@@ -5,6 +5,7 @@
 //! [`attach`].
 
 mod pace;
+mod request;
 mod say;
 
 use std::sync::Arc;
@@ -31,7 +32,7 @@ use crate::attest::{AttestError, Attester, Judgement, NOT_ITS_EVIDENCE, Open};
 use crate::clock;
 use crate::door::admission::{Admitted, NoPlace};
 use crate::fate::FateError;
-use crate::grant::svid::{SvidError, WorkloadRequest};
+use crate::grant::svid::SvidError;
 use crate::in_force::endorsers::Endorsing;
 use crate::in_force::policies::PlanInForce;
 use crate::keys::{Chain, KeysError, random};
@@ -100,7 +101,7 @@ struct Session {
     /// When the first challenge went out that no verdict came of yet.
     unheard_since: Option<Instant>,
     pace: Pace,
-    svid_requests: Allowance,
+    requests: Allowance,
     held: Option<Held>,
     /// Whether the device has heard what it holds.
     told: bool,
@@ -156,7 +157,7 @@ impl Session {
             outstanding: None,
             missed: None,
             unheard_since: None,
-            svid_requests: Allowance::new(Instant::now()),
+            requests: Allowance::new(Instant::now()),
             held: None,
             told: false,
             plan,
@@ -212,6 +213,7 @@ impl Session {
                 Ok(())
             }
             Some(device_message::Message::WorkloadSvid(request)) => self.workload_svid(request).await,
+            Some(device_message::Message::JwtSvid(request)) => self.jwt_svid(request).await,
             Some(device_message::Message::Hello(_)) => Err(SessionEnd::OutOfTurn),
             // A message of a later version: what we do not know we need not answer.
             None => Ok(()),
@@ -433,43 +435,6 @@ impl Session {
     async fn say(&mut self, body: device_statement::Body) -> Result<(), SessionEnd> {
         let signed = self.voice.say(self.attester.device.state.version(), body)?;
         self.send(server_message::Message::Statement(signed)).await
-    }
-
-    async fn workload_svid(&mut self, request: edge::WorkloadSvidRequest) -> Result<(), SessionEnd> {
-        if !matches!(self.standing, Standing::Proven(_)) {
-            return Err(SessionEnd::OutOfTurn);
-        }
-        let edge::WorkloadSvidRequest { request_id, entry_id, csr, device_signature, number } = request;
-        let request = WorkloadRequest { number, entry_id, csr, device_signature };
-        let (svid, denied) = match self.svid_requests.take(Instant::now()) {
-            false => (Vec::new(), "unavailable: too many requests, try again in a moment".to_owned()),
-            true => self.granted(&request).await,
-        };
-        let response = edge::WorkloadSvidResponse { request_id, entry_id: request.entry_id, svid, denied };
-        self.say(device_statement::Body::WorkloadSvid(response)).await
-    }
-
-    /// One signature of the device gives one SVID: it names this stream, and a number that was not used on it.
-    async fn ask(&mut self, request: &WorkloadRequest) -> Result<Chain, SvidError> {
-        let device = &self.attester.device;
-        request.authentic(device, &self.stream)?;
-        if request.number <= self.requested {
-            return Err(SvidError::Replayed);
-        }
-        self.requested = request.number;
-        self.server.granting.workload_svid(device, request, clock::now()).await
-    }
-
-    /// The chain, or why there is none.
-    async fn granted(&mut self, request: &WorkloadRequest) -> (Vec<Bytes>, String) {
-        match self.ask(request).await {
-            Ok(chain) => (chain.certificates.into_iter().map(Into::into).collect(), String::new()),
-            Err(error) => {
-                let (device, entry) = (&self.attester.device.id, request.entry_id.as_str());
-                tracing::info!(%device, entry, reason = %error, "workload svid denied");
-                (Vec::new(), error.sentence())
-            }
-        }
     }
 
     /// A device that does not read is as good as gone.

@@ -1,0 +1,88 @@
+//! What a device asks for on behalf of its workloads: certificates and tokens.
+//!
+//! One signature of the device gives one of them: it names this stream, and a number that was not used on it.
+
+use assay_wire::edge::{self, device_statement};
+use tokio::time::Instant;
+
+use super::{Session, SessionEnd, Standing};
+use crate::clock;
+use crate::grant::jwt::TokenRequest;
+use crate::grant::svid::{SvidError, WorkloadRequest};
+use crate::keys::Chain;
+
+impl Session {
+    pub(super) async fn workload_svid(
+        &mut self,
+        request: edge::WorkloadSvidRequest,
+    ) -> Result<(), SessionEnd> {
+        let may_ask = self.may_ask()?;
+        let edge::WorkloadSvidRequest { request_id, entry_id, csr, device_signature, number } = request;
+        let request = WorkloadRequest { number, entry_id, csr, device_signature };
+        let granted = match may_ask {
+            true => self.sign_svid(&request).await.map_err(|error| self.denied(&request.entry_id, &error)),
+            false => Err(TOO_MANY.to_owned()),
+        };
+        let (chain, denied) = apart(granted.map(|chain| chain.certificates));
+        let svid = chain.into_iter().map(Into::into).collect();
+        let response = edge::WorkloadSvidResponse { request_id, entry_id: request.entry_id, svid, denied };
+        self.say(device_statement::Body::WorkloadSvid(response)).await
+    }
+
+    pub(super) async fn jwt_svid(&mut self, request: edge::JwtSvidRequest) -> Result<(), SessionEnd> {
+        let may_ask = self.may_ask()?;
+        let edge::JwtSvidRequest { request_id, entry_id, audience, device_signature, number } = request;
+        let request = TokenRequest { number, entry_id, audience, device_signature };
+        let granted = match may_ask {
+            true => self.sign_token(&request).await.map_err(|error| self.denied(&request.entry_id, &error)),
+            false => Err(TOO_MANY.to_owned()),
+        };
+        let (token, denied) = apart(granted);
+        let response = edge::JwtSvidResponse { request_id, entry_id: request.entry_id, token, denied };
+        self.say(device_statement::Body::JwtSvid(response)).await
+    }
+
+    /// Whether there is room for one more request; a stream that has not proven to be the device's asks for nothing.
+    fn may_ask(&mut self) -> Result<bool, SessionEnd> {
+        match self.standing {
+            Standing::Proven(_) => Ok(self.requests.take(Instant::now())),
+            Standing::Unproven { .. } => Err(SessionEnd::OutOfTurn),
+        }
+    }
+
+    async fn sign_svid(&mut self, request: &WorkloadRequest) -> Result<Chain, SvidError> {
+        request.authentic(&self.attester.device, &self.stream)?;
+        self.count(request.number)?;
+        self.server.granting.workload_svid(&self.attester.device, request, clock::now()).await
+    }
+
+    async fn sign_token(&mut self, request: &TokenRequest) -> Result<String, SvidError> {
+        request.authentic(&self.attester.device, &self.stream)?;
+        self.count(request.number)?;
+        self.server.granting.token(&self.attester.device, request, clock::now()).await
+    }
+
+    fn count(&mut self, number: u64) -> Result<(), SvidError> {
+        if number <= self.requested {
+            return Err(SvidError::Replayed);
+        }
+        self.requested = number;
+        Ok(())
+    }
+
+    /// What the device is told.
+    fn denied(&self, entry: &str, error: &SvidError) -> String {
+        tracing::info!(device = %self.attester.device.id, entry, reason = %error, "workload svid denied");
+        error.sentence()
+    }
+}
+
+/// What was granted, and why not.
+fn apart<T: Default>(granted: Result<T, String>) -> (T, String) {
+    match granted {
+        Ok(granted) => (granted, String::new()),
+        Err(denied) => (T::default(), denied),
+    }
+}
+
+const TOO_MANY: &str = "unavailable: too many requests, try again in a moment";

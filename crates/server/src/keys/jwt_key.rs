@@ -1,0 +1,57 @@
+//! The key that signs JWT-SVIDs: no certificate, known by its thumbprint. Deleting its file makes another.
+
+use std::path::Path;
+
+use assay_evidence::time::UnixTime;
+use assay_identity::jws::{JwkSet, Usage, VerifyingKey};
+use assay_identity::{PrivateKey, SpiffeId, TrustDomain, jwt_svid};
+use assay_trust::grant::jwt::JwtGrant;
+
+use super::{KeysError, files};
+use crate::clock::certificate_time;
+use crate::store::{RecordJwt, Store};
+
+/// Signs the tokens of workloads.
+#[derive(Debug)]
+pub(crate) struct JwtKey {
+    key: PrivateKey,
+    trust_domain: TrustDomain,
+    authorities: JwkSet,
+}
+
+impl JwtKey {
+    /// Loads the key from `folder`, or makes it.
+    pub(crate) fn open(folder: &Path, trust_domain: &TrustDomain) -> Result<JwtKey, KeysError> {
+        let key = files::signing_key(folder, "jwt.key")?;
+        let authorities = JwkSet::new([VerifyingKey::of(&key)]);
+        Ok(JwtKey { key, trust_domain: trust_domain.clone(), authorities })
+    }
+
+    /// Records, signs and inspects the token that was granted.
+    pub(crate) async fn sign(
+        &self,
+        store: &Store,
+        grant: JwtGrant,
+        (device, entry_id): (&SpiffeId, &str),
+        now: UnixTime,
+    ) -> Result<String, KeysError> {
+        store
+            .commit(RecordJwt {
+                svid: grant.svid().clone(),
+                device_id: device.to_string(),
+                state_version: grant.state_version(),
+                entry_id: entry_id.to_owned(),
+                at: now,
+            })
+            .await?;
+        let token = grant.svid().sign(&self.key)?;
+        let ours = (&self.trust_domain, &self.authorities);
+        jwt_svid::verify(&token, ours, None, certificate_time(now))?;
+        Ok(token)
+    }
+
+    /// What verifies its tokens, as a JWK set.
+    pub(crate) fn jwks(&self) -> String {
+        self.authorities.to_json(Usage::JwtSvid).to_string()
+    }
+}
