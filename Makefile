@@ -2,7 +2,7 @@
 CARGO ?= cargo
 BIN = $(or $(CARGO_TARGET_DIR),target)/debug
 
-.PHONY: help setup build demo demo-json test check bench fuzz sim release
+.PHONY: help setup build demo demo-json test check bench fuzz interop sim release
 
 help: ## list the tasks
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,10 @@ bench: setup ## figures of BENCHMARKS.md on this machine (release build)
 
 fuzz: ## every fuzz target for a minute (FUZZ_SECONDS=60)
 	$(CARGO) xtask fuzz $(or $(FUZZ_SECONDS),60)
+
+interop: setup ## other people's clients against the whole system; gets them from their registries
+	@./scripts/interop
+	ASSAY_INTEROP=$(CURDIR)/target/interop $(CARGO) test -p assay-system --test suite interop
 
 sim: ## the red team against the verifier, at length (SEEDS=200000, SEED=first)
 	SEEDS=$(or $(SEEDS),200000) SEED=$(or $(SEED),5000) $(CARGO) test -p assay-trust --test suite redteam

@@ -323,7 +323,8 @@ impl Stranger {
     fn trust(&self) -> Signed {
         let crl = crl::sign(&[], u64::MAX, from_now(-60), from_now(3600), &self.issuer).unwrap();
         let bundle = self.issuer.certificate().to_vec().into();
-        let statement = edge::TrustStatement { number: u64::MAX, bundle, crl: crl.into() };
+        let statement =
+            edge::TrustStatement { number: u64::MAX, bundle, crl: crl.into(), ..Default::default() };
         self.signed(TRUST_STATEMENT_TYPE, statement.encode_to_vec())
     }
 

@@ -8,6 +8,7 @@ mod attestation;
 mod crash;
 mod enrollment;
 mod hostile;
+mod interop;
 mod lifecycle;
 mod limits;
 mod rollout;
