@@ -1,6 +1,7 @@
 //! What appraisal says: tiers and findings.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use assay_evidence::text::escaped;
 use assay_evidence::{Check, Failure};
@@ -74,6 +75,54 @@ impl Finding {
         }
     }
 
+    /// All of a result: the gravest first, within a tier in their order, fit to show, and of each kind no more than a few.
+    /// Every list of findings that leaves this crate goes through here: how many there are of a kind the sender of the
+    /// evidence chooses, and how many kinds there are the checks and the policy do.
+    pub(crate) fn of_a_result(mut findings: Vec<Finding>) -> Vec<Finding> {
+        findings.sort_by_key(|finding| std::cmp::Reverse(finding.tier));
+        let mut kinds: HashMap<(Check, Tier, String), usize> = HashMap::new();
+        let mut said = Vec::new();
+        let mut unsaid: Vec<(Check, Tier, String)> = Vec::new();
+        for finding in findings {
+            let kind = (finding.check, finding.tier, finding.kind());
+            let count = kinds.entry(kind.clone()).or_default();
+            *count += 1;
+            match *count {
+                count if count <= said_max(finding.check) => said.push(finding.fit_to_show()),
+                count if count == said_max(finding.check) + 1 => unsaid.push(kind),
+                _ => {}
+            }
+        }
+        said.truncate(FINDINGS_MAX);
+        for kind in unsaid.into_iter().take(FINDINGS_MAX) {
+            let more = kinds.get(&kind).map_or(0, |count| count - said_max(kind.0));
+            said.push(Finding::and_more(&kind, more).fit_to_show());
+        }
+        said.sort_by_key(|finding| std::cmp::Reverse(finding.tier));
+        said
+    }
+
+    /// What findings of one kind have in common besides check and tier: what is wanted, and what it is about as far as no
+    /// name is in it.
+    fn kind(&self) -> String {
+        let about = self.claim.split(['/', ' ', '"', '`']).next().unwrap_or_default();
+        let kind: String = about.chars().chain(self.expected.chars()).take(KIND_CHARACTERS).collect();
+        kind
+    }
+
+    fn and_more((check, tier, _): &(Check, Tier, String), more: usize) -> Finding {
+        Finding {
+            check: *check,
+            tier: *tier,
+            claim: format!("{more} more"),
+            expected: "as above".to_owned(),
+            found: format!("{more} more of the kind"),
+            message: format!(
+                "{more} more findings of this kind are not shown one by one: what made one made them all."
+            ),
+        }
+    }
+
     /// The finding with nothing in it that does not print: what it is about, and what was found, are an attacker's words.
     pub(crate) fn fit_to_show(mut self) -> Self {
         let Finding { check: _, tier: _, claim, expected, found, message } = &mut self;
@@ -91,6 +140,66 @@ impl Finding {
     }
 }
 
+/// Files and rules of an operator's own bound themselves, and name what is to be approved.
+fn said_max(check: Check) -> usize {
+    let name = check.name();
+    if name.starts_with("ima-") || name.starts_with("rego") { NAMED_MAX } else { SAID_MAX }
+}
+
+/// Of files, each named, and the one that says how many more there are.
+const NAMED_MAX: usize = 101;
+/// Of everything else: what comes after says nothing new.
+const SAID_MAX: usize = 8;
+/// Of all kinds together.
+const FINDINGS_MAX: usize = 500;
+/// Enough to tell kinds apart.
+const KIND_CHARACTERS: usize = 64;
+
 fn check_name<S: Serializer>(check: &Check, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(check.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(check: Check, tier: Tier, claim: &str, found: String) -> Finding {
+        let (claim, expected, message) =
+            (claim.to_owned(), "what the policy wants".to_owned(), found.clone());
+        Finding { check, tier, claim, expected, found, message }
+    }
+
+    #[test]
+    fn of_each_kind_a_few_are_said_and_how_many_more_there_are() {
+        let flood = |claim: &'static str, tier| {
+            (0..10_000).map(move |i| finding(Check::BootPolicy, tier, claim, format!("line {i}")))
+        };
+        let files = (0..101).map(|i| finding(Check::ImaPolicy, Tier::Contraindicated, "/a", i.to_string()));
+        let last = finding(Check::PcrPolicy, Tier::Contraindicated, "PCR 7", "other".to_owned());
+        let all = flood("kernel command line", Tier::Contraindicated)
+            .chain(flood("signer", Tier::Contraindicated))
+            .chain(flood("signer", Tier::Warning))
+            .chain(files)
+            .chain([last.clone()]);
+        let said = Finding::of_a_result(all.collect());
+        let of = |claim: &str, tier| said.iter().filter(|one| one.claim == claim && one.tier == tier).count();
+        assert_eq!(of("kernel command line", Tier::Contraindicated), SAID_MAX);
+        assert_eq!((of("signer", Tier::Contraindicated), of("signer", Tier::Warning)), (SAID_MAX, SAID_MAX));
+        assert_eq!(of("9992 more", Tier::Contraindicated) + of("9992 more", Tier::Warning), 3);
+        // Nothing of another kind is pushed out, and files that are to be approved are all named.
+        assert!(said.contains(&last));
+        assert_eq!(of("/a", Tier::Contraindicated), 101);
+        assert!(said.is_sorted_by_key(|finding| std::cmp::Reverse(finding.tier)));
+        assert_eq!(Finding::of_a_result(said.clone()), said, "bounding again changes nothing");
+    }
+
+    #[test]
+    fn kinds_without_number_are_bounded_together() {
+        let each = |i: u32| {
+            let kind = format!("wanted {i}");
+            Finding { expected: kind, ..finding(Check::BootPolicy, Tier::Warning, "x", i.to_string()) }
+        };
+        let said = Finding::of_a_result((0..10_000).map(each).collect());
+        assert_eq!(said.len(), FINDINGS_MAX);
+    }
 }

@@ -103,7 +103,7 @@ impl AttestationResult {
             let worst = self.findings.iter().map(|finding| finding.tier).max().unwrap_or_default();
             self.tier = self.tier.max(worst);
         }
-        self.findings.sort_by_key(|finding| std::cmp::Reverse(finding.tier));
+        self.findings = Finding::of_a_result(self.findings);
         self
     }
 
@@ -156,7 +156,7 @@ pub fn appraise(
         good_ima_entries,
         vector: TrustVector::of_claims(judged, &findings),
         open: policy.coverage().open().copied().collect(),
-        findings: findings.into_iter().map(Finding::fit_to_show).collect(),
+        findings: Finding::of_a_result(findings),
     }
 }
 
@@ -230,7 +230,7 @@ fn unjudged(claims: &Claims, at: UnixTime) -> AttestationResult {
     AttestationResult {
         at,
         tier: Tier::None,
-        findings: std::iter::once(finding).chain(undecided).map(Finding::fit_to_show).collect(),
+        findings: Finding::of_a_result(std::iter::once(finding).chain(undecided).collect()),
         policy: None,
         evidence_age_max_seconds: 0,
         recovery: Recovery::Automatic,
@@ -262,7 +262,7 @@ pub fn reappraise_endorsement(
         good_ima_entries: 0,
         vector: TrustVector::of_claims(judged, &findings),
         open: Vec::new(),
-        findings: findings.into_iter().map(Finding::fit_to_show).collect(),
+        findings: Finding::of_a_result(findings),
     })
 }
 
@@ -272,10 +272,9 @@ pub fn refuse(failures: &[Failure], policy: Option<&CompiledPolicy>, at: UnixTim
     AttestationResult {
         at,
         tier: Tier::Contraindicated,
-        findings: failures
-            .iter()
-            .map(|failure| Finding::from_failure(failure, Tier::Contraindicated).fit_to_show())
-            .collect(),
+        findings: Finding::of_a_result(
+            failures.iter().map(|failure| Finding::from_failure(failure, Tier::Contraindicated)).collect(),
+        ),
         policy: policy.map(|policy| (policy.name().to_owned(), policy.version())),
         evidence_age_max_seconds: 0,
         recovery: policy.map_or(Recovery::Automatic, CompiledPolicy::recovery),
