@@ -153,12 +153,13 @@ fn words(check: Check) -> (&'static str, &'static str) {
         Check::QuotePcrDigest => ("The PCR values are not those that the TPM quoted", TAMPERED),
         Check::ResetCounter => (
             "The TPM's reset counter went back",
-            "Either the TPM was cleared or replaced, or old evidence is played again: enroll the device again.",
+            "Either the TPM was cleared, or it was set back to an earlier state, or old evidence is played again: if you cleared \
+             it, `assay device revoke` and `assay device readmit` let it begin anew.",
         ),
         Check::RestartCounter => (
             "The TPM's restart counter went back within one boot",
-            "An earlier state of the TPM was brought back, or old evidence is played again: find out who could, and enroll \
-             the device again.",
+            "An earlier state of the TPM was brought back, or old evidence is played again: find out who could. \
+             `assay device revoke` and `assay device readmit` let the device begin anew.",
         ),
         Check::EventLogPresent => (
             "PCRs of the boot were extended, but there is no boot log to explain them",

@@ -51,7 +51,7 @@ async fn an_approval_is_of_what_the_operator_saw() {
 }
 
 #[tokio::test]
-async fn a_cleared_tpm_that_enrolled_again_need_not_catch_up_its_reset_count() {
+async fn a_tpm_whose_counters_went_back_is_not_believed_for_enrolling_again_but_for_an_operators_word() {
     let fixture = Fixture::start().await;
     let edge = fixture.edge().await;
     let (mut device, stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
@@ -62,6 +62,15 @@ async fn a_cleared_tpm_that_enrolled_again_need_not_catch_up_its_reset_count() {
     attach_trusted(&edge, &mut device).await;
     // TPM2_Clear: the counters begin anew, and every key below the EK is another.
     device.clear_tpm().unwrap();
+    edge.enroll(&mut device).await.unwrap();
+    // That alone does not let it pass: a TPM that was set back to an earlier state can enroll as well.
+    let mut stream = edge.attach(&device).await.unwrap();
+    let verdict = stream.attest(&mut device).await.unwrap();
+    assert_eq!((verdict.state.as_str(), verdict.findings[0].check.as_str()), ("suspect", "reset-counter"));
+    assert!(verdict.findings[0].message.contains("assay device readmit"), "{:?}", verdict.findings);
+    // Who cleared it says so.
+    fixture.post("/v1/devices/press-1/revoke", &json!({ "reason": "TPM cleared" })).await;
+    fixture.post("/v1/devices/press-1/readmit", &json!({})).await;
     edge.enroll(&mut device).await.unwrap();
     let (_stream, grants) = attach_trusted(&edge, &mut device).await;
     assert!(!grants.device_svid.is_empty());

@@ -194,19 +194,21 @@ impl TrustRecord {
     }
 
     /// A new binding starts over; what the old keys were granted falls. A revoked device must be readmitted first,
-    /// and a suspect one stays suspect: enrolling again is no way around an operator's approval.
+    /// and a suspect one stays suspect: enrolling again is no way around an operator's approval. Nor is it a way to take a
+    /// TPM back to an earlier state: its counters are known still. TPM2_Clear takes them back to zero as well, so that a TPM
+    /// that was cleared has to be readmitted.
     fn enrolled(&self, at: UnixTime, device_key: &str) -> TrustRecord {
         let (version, device_key) = (self.version, Some(device_key.to_owned()));
-        // TPM2_Clear takes the reset counter back to zero, so a new binding starts without one.
-        let unbound = TrustRecord { device_key, reset_count: None, restart_count: None, ..self.clone() };
+        let (reset_count, restart_count) = (self.reset_count, self.restart_count);
         match self.status {
             Status::Revoked => self.clone(),
-            Status::Suspect => TrustRecord { approved: false, awaiting_approval: false, ..unbound },
-            _ => TrustRecord { version, device_key: unbound.device_key, ..TrustRecord::default() }.moved(
-                Status::Enrolled,
-                at,
-                "enrolled; no evidence was appraised yet".to_owned(),
-            ),
+            Status::Suspect => {
+                TrustRecord { approved: false, awaiting_approval: false, device_key, ..self.clone() }
+            }
+            Status::Pending | Status::Enrolled | Status::Trusted | Status::Expired => {
+                TrustRecord { version, device_key, reset_count, restart_count, ..TrustRecord::default() }
+                    .moved(Status::Enrolled, at, "enrolled; no evidence was appraised yet".to_owned())
+            }
         }
     }
 

@@ -133,8 +133,16 @@ fn a_counter_that_goes_back_is_suspect() {
     check(&[enrolled(1), counted(2, 5, 2), counted(3, 6, 0)], Status::Trusted);
     check(&[enrolled(1), of_boot(2, 5), of_boot(3, 6)], Status::Trusted);
     check(&[enrolled(1), of_boot(2, 5), of_boot(3, 4)], Status::Suspect);
-    // A cleared TPM counts from zero; its keys are gone, so it has to enroll again.
-    check(&[enrolled(1), of_boot(2, 5), enrolled(3), of_boot(4, 1)], Status::Trusted);
+    // Enrolling again is no way around it.
+    check(&[enrolled(1), of_boot(2, 5), enrolled(3), of_boot(4, 4)], Status::Suspect);
+    check(&[enrolled(1), counted(2, 5, 2), enrolled(3), enrolled(4), counted(5, 5, 1)], Status::Suspect);
+    check(&[enrolled(1), of_boot(2, 5), enrolled(3), of_boot(4, 6)], Status::Trusted);
+    // A cleared TPM counts from zero: whoever cleared it says so.
+    check(&[enrolled(1), of_boot(2, 5), enrolled(3), of_boot(4, 1)], Status::Suspect);
+    check(
+        &[enrolled(1), of_boot(2, 5), revoked(3), readmitted(3), enrolled(3), of_boot(4, 1)],
+        Status::Trusted,
+    );
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::fate::Moved;
 use super::record::{DeviceRecord, update_trust};
 use crate::audit::{Kind, Line};
+use crate::store::budget::Spending;
 use crate::store::sql::query;
 use crate::store::{StoreError, Transaction, Unit, audit, stored, withdraw};
 
@@ -22,6 +23,7 @@ impl Transaction for EnrollDevice {
 
     async fn apply(self, unit: &mut Unit) -> Result<Moved, StoreError> {
         let mut device = self.device;
+        unit.spend(&device.id, Spending::Fate, device.enrolled_at)?;
         device.name = own_name(unit, &device.id, device.name).await?;
         let device = &device;
         match self.replaces {
@@ -97,13 +99,13 @@ async fn insert(unit: &mut Unit, device: &DeviceRecord) -> Result<(), StoreError
     if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Conflict) }
 }
 
-/// The TPM and its labels stay; every key below the EK is new, and so is the chain of telemetry it signs. Its reset counter
-/// is taken anew as well, since TPM2_Clear takes it back to zero. A TPM that was set back to an earlier state thus shows by
-/// having to enroll again, which is on record.
+/// The TPM and its labels stay; every key below the EK is new, and so is the chain of telemetry it signs. Its counters stay
+/// as well: a TPM that was set back to an earlier state does not pass by enrolling again. One that was cleared counts from
+/// zero, and is readmitted by an operator who knows of it.
 async fn rebind(unit: &mut Unit, device: &DeviceRecord, from_version: u64) -> Result<(), StoreError> {
     update_trust(unit, &device.id, from_version, &device.trust).await?;
     query(
-        "UPDATE devices SET reset_count = -1, name = $2, ek_public = $3, ek_certificate = $4, ek_intermediates = $5, ak_public = $6,
+        "UPDATE devices SET name = $2, ek_public = $3, ek_certificate = $4, ek_intermediates = $5, ak_public = $6,
              device_key_public = $7, device_key_spki = $8, agent_version = $9, enrolled_at = $10, iak_public = $11,
              iak_certificate = $12, idevid_public = $13, idevid_certificate = $14, idevid_intermediates = $15
          WHERE id = $1",
