@@ -241,6 +241,13 @@ impl From<Vec<Crl>> for CrlSet {
     }
 }
 
-// An entry is about 40 bytes: room for 200,000 revoked certificates.
-/// Bytes of a list that is read; some 200,000 certificates.
-pub const CRL_BYTES_MAX: usize = 8 << 20;
+/// Bytes of a list that is read.
+pub const CRL_BYTES_MAX: usize = 16 << 20;
+
+/// Certificates that a list of ours may name so that it is read, whatever their serial numbers: 299,574.
+pub const CRL_SERIALS_MAX: usize = (CRL_BYTES_MAX - CRL_FRAME_BYTES) / CRL_ENTRY_BYTES;
+
+/// A SEQUENCE (2) of an INTEGER of 20 bytes (22), a time (17), and extensions with a reason (14); and one to spare.
+const CRL_ENTRY_BYTES: usize = 56;
+/// Names, times, number, key identifier and signature of a list.
+const CRL_FRAME_BYTES: usize = 1024;

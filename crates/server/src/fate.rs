@@ -16,8 +16,8 @@ use crate::in_force::policies::PolicyLoadError;
 use crate::outcome::{Kind, Outcome};
 use crate::policy::{Planning, PolicyChangeError, RefusedFile};
 use crate::store::{
-    ApproveDevice, Change, ExpireDevice, Moved, NoteUnanswered, ReadmitDevice, RevokeDevice, Store,
-    StoreError, Transaction,
+    ApproveDevice, Change, ExpireDevice, NoteUnanswered, ReadmitDevice, RevokeDevice, Store, StoreError,
+    Transaction,
 };
 
 /// What an operator accepts: files that a result refused, as it named them. Nothing that came after is meant.
@@ -86,7 +86,7 @@ pub(crate) async fn unanswered(
     now: UnixTime,
 ) -> Result<(), FateError> {
     let event = Event::unanswered(now, unanswered_max_seconds, reason);
-    if change_fate(store, id, &event, SERVER, now, NoteUnanswered).await?.is_some() {
+    if change_fate(store, id, &event, SERVER, now, NoteUnanswered).await?.flatten().is_some() {
         tracing::warn!(device = %id, reason, "device did not answer for itself");
     }
     Ok(())
@@ -154,14 +154,14 @@ pub(crate) async fn enrolled(store: &Store, id: &SpiffeId) -> Result<Device, Fat
     Device::load(store, id).await?.ok_or(FateError::Unknown)
 }
 
-async fn change_fate<T: Transaction<Output = Moved>>(
+async fn change_fate<T: Transaction>(
     store: &Store,
     id: &SpiffeId,
     event: &Event,
     actor: &str,
     now: UnixTime,
     transaction: impl Fn(Change) -> T,
-) -> Result<Option<Moved>, FateError> {
+) -> Result<Option<T::Output>, FateError> {
     for _ in 0..ATTEMPTS_MAX {
         let device = enrolled(store, id).await?;
         let next = device.state.apply(event);

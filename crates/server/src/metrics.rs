@@ -28,6 +28,7 @@ pub(crate) struct Metrics {
     revocation_list_bytes: Gauge,
     endorsers_failing_seconds: Gauge,
     makers_lists: Family<IssuerLabel, Gauge>,
+    coalesced: Counter,
     faults: Counter,
     mended: Counter,
 }
@@ -73,6 +74,7 @@ impl Metrics {
             revocation_list_bytes: Gauge::default(),
             endorsers_failing_seconds: Gauge::default(),
             makers_lists: Family::default(),
+            coalesced: Counter::default(),
             faults: Counter::default(),
             mended: Counter::default(),
             registry: Registry::default(),
@@ -95,7 +97,7 @@ impl Metrics {
         registry.register("storage", "What the database takes, by what and unit", metrics.storage.clone());
         registry.register(
             "revocation_list_bytes",
-            "Bytes of the last revocation list signed; at 8 MiB verifiers refuse it",
+            "Bytes of the last revocation list signed; at 16 MiB verifiers refuse it",
             metrics.revocation_list_bytes.clone(),
         );
         registry.register(
@@ -107,6 +109,11 @@ impl Metrics {
             "makers_revocation_list_end_seconds",
             "When a newer revocation list of a maker of TPMs was promised, in seconds since 1970, by issuer",
             metrics.makers_lists.clone(),
+        );
+        registry.register(
+            "results_coalesced",
+            "Results that have no place of their own on record: their device's differ too often",
+            metrics.coalesced.clone(),
         );
         registry.register(
             "faults",
@@ -127,6 +134,7 @@ impl Metrics {
             ("telemetry", "rows", storage.telemetry_rows),
             ("results", "rows", storage.result_rows),
             ("audit", "rows", storage.leaves),
+            ("certificates", "rows", storage.certificates),
             ("database", "bytes", database_bytes),
         ] {
             self.storage.get_or_create(&StoredLabel { what, unit }).set(gauge(number));
@@ -156,6 +164,10 @@ impl Metrics {
 
     pub(crate) fn attested(&self, tier: Tier) {
         self.attestations.get_or_create(&TierLabel { tier: tier.name() }).inc();
+    }
+
+    pub(crate) fn coalesced(&self) {
+        self.coalesced.inc();
     }
 
     pub(crate) fn svid_issued(&self) {

@@ -1,6 +1,6 @@
 //! What a revocation list changes.
 
-use assay_identity::crl::CrlError;
+use assay_identity::crl::{CRL_BYTES_MAX, CRL_SERIALS_MAX, CrlError};
 use assay_identity::{Crl, CrlSet, PrivateKey, Serial, SvidError, UnixTime, verify_svid};
 
 use crate::authority::{Domain, NOW, at};
@@ -78,4 +78,16 @@ fn a_changed_list_is_not_its_authoritys() {
         let holds = Crl::parse(&changed).and_then(|list| list.verify(domain.issuing.certificate()));
         assert!(holds.is_err(), "byte {index}");
     }
+}
+
+#[test]
+fn finding_11_a_list_of_all_that_may_be_issued_is_read() {
+    let domain = Domain::new("example.org");
+    // The longest serial numbers there are: none of ours is as long.
+    let serials: Vec<Serial> =
+        (0..CRL_SERIALS_MAX).map(|i| Serial::from_hex(&format!("ff{i:038x}")).unwrap()).collect();
+    let list = domain.crl(1, &serials.iter().collect::<Vec<_>>());
+    assert!(list.len() <= CRL_BYTES_MAX, "{}", list.len());
+    assert!(list.len() > CRL_BYTES_MAX / 16 * 14, "{}: and little room is wasted", list.len());
+    Crl::parse(&list).unwrap();
 }

@@ -142,6 +142,15 @@ pub(crate) enum StateChange {
     Renews(RenewTrust),
 }
 
+/// What the store made of a result.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    /// Whether the last result on record says the same; else the device's results differ too often for each to be there.
+    pub on_record: bool,
+    /// Where its evidence was put, if it was.
+    pub kept: Option<Kept>,
+}
+
 /// What a device is told.
 #[derive(Clone, Debug)]
 pub(crate) struct Verdict {
@@ -432,15 +441,18 @@ impl Attester {
         Attempt { change, draft, next }
     }
 
-    /// The result is on record, and its evidence was put there, if it was.
-    pub(crate) fn recorded(&mut self, finished: Finished, attempt: Attempt, kept: Option<Kept>) {
+    /// The result was taken.
+    pub(crate) fn recorded(&mut self, finished: Finished, attempt: Attempt, taken: Taken) {
         let Finished { appraisal, judged, .. } = finished;
+        let Taken { on_record, kept } = taken;
         if let (Some(draft), Some((judged, _))) = (&attempt.draft, &judged) {
             self.keeper.kept(draft, judged, kept);
         }
         self.device.record.trust = columns(&attempt.next);
         self.device.state = attempt.next;
-        self.recorded = Some(appraisal);
+        if on_record {
+            self.recorded = Some(appraisal);
+        }
         if let Some((judged, baseline)) = judged {
             self.remember(baseline, &judged);
         }

@@ -17,6 +17,7 @@ use assay_trust::Finding;
 use thiserror::Error;
 use tokio::sync::OwnedSemaphorePermit;
 
+use self::attester::Taken;
 use self::attester::{Asked, Attempt, Finished, StateChange, Step};
 pub(crate) use self::attester::{Attester, Binding, Verdict};
 use self::judge::Verifier;
@@ -30,7 +31,7 @@ use crate::in_force::policies::Policies;
 use crate::keys::{KeysError, random};
 use crate::metrics::Metrics;
 use crate::outcome::{Kind, Outcome};
-use crate::store::{KeepEvidence, Kept, NewEvidence, RecordAppraisal, Recorded, Store, StoreError};
+use crate::store::{KeepEvidence, NewEvidence, RecordAppraisal, Recorded, Store, StoreError};
 use crate::thread::Panicked;
 
 /// What attestation needs.
@@ -188,11 +189,12 @@ impl Attesting {
             };
             let has_evidence = evidence.is_some();
             match self.commit(&attempt, evidence).await {
-                Ok(kept) => {
-                    attester.recorded(finished, attempt, kept);
+                Ok(taken) => {
+                    attester.recorded(finished, attempt, taken);
                     return Ok(());
                 }
                 Err(StoreError::Conflict) => self.look_again(attester).await?,
+                Err(error @ StoreError::TooOften { .. }) => return Err(error.into()),
                 Err(error) if has_evidence => {
                     tracing::warn!(device = %attester.device.id, %error, "evidence cannot be kept");
                     keeps = false;
@@ -204,11 +206,7 @@ impl Attesting {
     }
 
     /// Whoever hears of a fall hears of the list with what fell.
-    async fn commit(
-        &self,
-        attempt: &Attempt,
-        evidence: Option<NewEvidence>,
-    ) -> Result<Option<Kept>, StoreError> {
+    async fn commit(&self, attempt: &Attempt, evidence: Option<NewEvidence>) -> Result<Taken, StoreError> {
         match (&attempt.change, evidence) {
             (StateChange::Moves(change), evidence) => {
                 let (change, appraisal) = (**change).clone();
@@ -218,6 +216,10 @@ impl Attesting {
                     true => self.store.commit_and_follow(record).await?,
                     false => self.store.commit(record).await?,
                 };
+                let Some(moved) = moved else {
+                    self.metrics.coalesced();
+                    return Ok(Taken { on_record: false, kept: None });
+                };
                 tracing::info!(
                     device = moved.leaf.subject,
                     leaf = moved.leaf.index,
@@ -225,11 +227,15 @@ impl Attesting {
                     svids_withdrawn = moved.withdrawn.serials.len(),
                     "device appraised"
                 );
-                Ok(evidence)
+                Ok(Taken { on_record: true, kept: evidence })
             }
-            (StateChange::Renews(renew), None) => self.store.commit(renew.clone()).await.map(|()| None),
+            (StateChange::Renews(renew), None) => {
+                self.store.commit(renew.clone()).await?;
+                Ok(Taken { on_record: true, kept: None })
+            }
             (StateChange::Renews(renew), Some(evidence)) => {
-                self.store.commit(KeepEvidence { renew: renew.clone(), evidence }).await
+                let kept = self.store.commit(KeepEvidence { renew: renew.clone(), evidence }).await?;
+                Ok(Taken { on_record: true, kept })
             }
         }
     }

@@ -47,7 +47,7 @@ async fn turns(server: &Arc<Server>) {
         measure_endorsers(server, now);
         if now >= due.storage {
             due.storage = now.plus(STORAGE_EVERY_SECONDS);
-            report("storage", measure(server).await);
+            report("storage", measure(server, now).await);
         }
         if now >= due.reminder {
             due.reminder = now.plus(REMIND_EVERY_SECONDS);
@@ -90,10 +90,10 @@ async fn read_endorsers(server: &Arc<Server>, now: UnixTime) -> Result<(), Endor
 }
 
 /// Counts what the database takes.
-async fn measure(server: &Server) -> Result<(), StoreError> {
+async fn measure(server: &Server, now: UnixTime) -> Result<(), StoreError> {
     let file = server.config.database();
     let bytes = aside(move || std::fs::metadata(file).map_or(0, |file| file.len())).await.unwrap_or(0);
-    server.metrics.stored(&server.store.storage().await?, bytes, server.revocations.bytes());
+    server.metrics.stored(&server.store.storage(now).await?, bytes, server.revocations.bytes());
     Ok(())
 }
 

@@ -9,6 +9,7 @@ mod appraisals;
 mod assignments;
 mod audit;
 mod blobs;
+mod budget;
 mod device;
 mod entries;
 mod evidence;
@@ -76,9 +77,8 @@ pub struct Store {
 impl Store {
     /// Opens the database in `file`, making or upgrading it.
     pub async fn open(file: &Path) -> Result<Store, StoreError> {
-        let connection = sql::open(file).await?;
+        let (writer, feed) = writer::start(file).await?;
         let readers = sql::readers(file);
-        let (writer, feed) = writer::start(connection).await?;
         Ok(Store { writer, feed, readers })
     }
 
@@ -146,12 +146,28 @@ pub enum StoreError {
         /// How many there may be.
         limit: u64,
     },
+    /// A device brings more than the trail takes of one.
+    #[error("{noun} come too often: {at_once} at once are taken, and then one each {seconds} s")]
+    TooOften {
+        /// Of what.
+        noun: &'static str,
+        /// How many.
+        at_once: u64,
+        /// How long each further one takes.
+        seconds: u64,
+    },
     /// More writes are waiting than there may be.
     #[error("too many writes are waiting")]
     Busy,
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
+    /// The transaction failed by a fault of ours.
+    #[error("the server failed while it wrote this; its log says where")]
+    Panicked,
+    /// The writer failed beside it: unlike with every other error, it may have been done.
+    #[error("the server failed while it wrote; whether this was done is in the trail")]
+    Interrupted,
     /// It was done and is on record, unlike every other error says.
     #[error("it is done and on record, but what follows from it is not yet: the server's log says why")]
     Unsettled,
@@ -163,6 +179,7 @@ impl Outcome for StoreError {
             StoreError::Conflict => (Kind::Overtaken, "conflict"),
             StoreError::Unknown(_) => (Kind::NotFound, "unknown"),
             StoreError::Full { .. } => (Kind::Exhausted, "full"),
+            StoreError::TooOften { .. } => (Kind::Exhausted, "too-often"),
             StoreError::Busy => (Kind::Exhausted, "busy"),
             StoreError::Closed => (Kind::Unavailable, "store"),
             StoreError::Unsettled => (Kind::Fault, "unsettled"),
@@ -170,7 +187,9 @@ impl Outcome for StoreError {
             | StoreError::Migrate(_)
             | StoreError::Database(_)
             | StoreError::Corrupt { .. }
-            | StoreError::Unwritable => (Kind::Fault, "store"),
+            | StoreError::Unwritable
+            | StoreError::Panicked
+            | StoreError::Interrupted => (Kind::Fault, "store"),
         }
     }
 }

@@ -2,6 +2,9 @@
 
 use assay_evidence::time::UnixTime;
 
+use assay_identity::crl::CRL_SERIALS_MAX;
+
+use super::budget::Spending;
 use super::withdraw::superseded;
 use super::{Store, StoreError, Transaction, Unit, loaded, stored};
 use crate::audit::{Kind, Line};
@@ -61,6 +64,8 @@ impl Transaction for RecordSvid {
             Carrier::Device { id, state_version, entry_id } => {
                 carried(unit, id, *state_version, entry_id.as_deref()).await?;
                 bounded(unit, id, entry_id.is_some(), svid.issued_at).await?;
+                listable(unit, entry_id.is_some(), svid.issued_at).await?;
+                unit.spend(id, Spending::Certificates, svid.issued_at)?;
                 (id.as_str(), *state_version, entry_id.as_deref().unwrap_or(""))
             }
         };
@@ -200,7 +205,49 @@ async fn bounded(unit: &mut Unit, id: &str, is_workload: bool, at: UnixTime) -> 
     }
 }
 
-/// A list of 8 MiB names some 200,000 certificates: those of hundreds of devices that ask for all they may at once.
+/// How many certificates there are that have not ended, of everybody: counted now and then, and in between only upwards.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    count: u64,
+    count_again_at: Option<UnixTime>,
+}
+
+/// Refuses to issue what a revocation list could not name if everything fell at once: a list that nobody can read withdraws
+/// nothing. The last part is for devices alone, so that those with many workloads do not keep others out.
+async fn listable(unit: &mut Unit, is_workload: bool, at: UnixTime) -> Result<(), StoreError> {
+    if unit.standing().count_again_at.is_none_or(|again_at| again_at <= at) {
+        let row = query("SELECT COUNT(*) AS standing FROM svids WHERE not_after > $1")
+            .bind(stored(at.0))
+            .fetch_one(unit.connection())
+            .await?;
+        let count = loaded(row.try_get("standing")?, "count")?;
+        if count > WORKLOAD_SVIDS_MAX {
+            tracing::error!(
+                count,
+                at_most = SVIDS_MAX,
+                "certificates are refused, as a revocation list could not name more: shorten their life, or end what asks \
+                 for many"
+            );
+        }
+        *unit.standing() = Standing { count, count_again_at: Some(at.plus(COUNT_EVERY_SECONDS)) };
+    }
+    let limit = if is_workload { WORKLOAD_SVIDS_MAX } else { SVIDS_MAX };
+    let standing = unit.standing();
+    if standing.count >= limit {
+        let noun = "certificates of all devices that have not ended, as many as a revocation list can name,";
+        return Err(StoreError::Full { noun, limit });
+    }
+    standing.count = standing.count.saturating_add(1);
+    Ok(())
+}
+
+/// A sixteenth is left for what ended a moment ago and stays listed for clocks that are behind.
+const SVIDS_MAX: u64 = CRL_SERIALS_MAX as u64 / 16 * 15;
+const WORKLOAD_SVIDS_MAX: u64 = CRL_SERIALS_MAX as u64 / 4 * 3;
+/// Counting takes some milliseconds; a second's certificates are few beside what is left.
+const COUNT_EVERY_SECONDS: u64 = 10;
+
+/// Of which a list names hundreds of devices' that ask for all they may at once.
 const WORKLOAD_SVIDS_PER_DEVICE_MAX: u64 = 512;
 /// A device's own: renewed at half of their life, and when its state rises.
 const DEVICE_SVIDS_MAX: u64 = 128;

@@ -2,6 +2,7 @@
 
 use assay_evidence::time::UnixTime;
 
+use super::budget::Spending;
 use super::{Store, StoreError, Transaction, Unit, loaded, stored, usage};
 use crate::audit::{Kind, Leaf, Line};
 use crate::store::sql::{Row, query};
@@ -75,6 +76,7 @@ impl Transaction for AcceptTelemetry {
             .fetch_optional(unit.connection())
             .await?
             .ok_or(StoreError::Conflict)?;
+        unit.spend(&self.device_id, Spending::Telemetry, self.received_at)?;
         self.move_on(unit).await?;
         let leaf = unit
             .audit(Line {

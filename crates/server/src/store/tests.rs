@@ -228,8 +228,9 @@ async fn record_appraisal_moves_the_state_and_withdraws_in_one_step() {
     fixture.store.commit(svid("02", 1, None)).await.unwrap();
     assert!(is_conflict(fixture.store.commit(appraise(0, trust("suspect", 2), true)).await));
     let moved = fixture.store.commit(appraise(1, trust("suspect", 2), true)).await.unwrap().moved;
-    assert_eq!(moved.withdrawn.serials.len(), 2);
-    assert_eq!(moved.withdrawn.list_number, Some(1));
+    let withdrawn = moved.unwrap().withdrawn;
+    assert_eq!(withdrawn.serials.len(), 2);
+    assert_eq!(withdrawn.list_number, Some(1));
     let (withdrawn, number) = fixture.store.withdrawn_svids(NOW).await.unwrap();
     assert_eq!((withdrawn.len(), number), (2, 1));
     assert_eq!(fixture.store.device(DEVICE).await.unwrap().unwrap().trust, trust("suspect", 2));
@@ -575,4 +576,51 @@ async fn in_a_database_from_before_assignments_the_last_policy_stays_in_force_fo
         assert_eq!((plan.version, plan.plan.assignments()), (1, expected.as_slice()));
         store.close().await;
     }
+}
+
+/// A transaction that leaves something behind and then fails as no transaction should.
+struct Failing<const ALONE: bool>;
+
+impl<const ALONE: bool> Transaction for Failing<ALONE> {
+    type Output = ();
+
+    const SINGLE_STATEMENT: bool = ALONE;
+
+    async fn apply(self, unit: &mut Unit) -> Result<(), StoreError> {
+        crate::store::sql::query("UPDATE devices SET name = 'broken'").execute(unit.connection()).await?;
+        panic!("a fault of ours")
+    }
+}
+
+#[tokio::test]
+async fn a_panic_in_a_transaction_takes_back_that_one_alone() {
+    let fixture = Fixture::trusted().await;
+    let (before, faults) = (fixture.leaves().await, crate::outcome::faults());
+    let (first, failed, last) = tokio::join!(
+        fixture.store.commit(svid("01", 1, None)),
+        fixture.store.commit(Failing::<false>),
+        fixture.store.commit(svid("02", 1, None)),
+    );
+    assert!(first.is_ok() && last.is_ok() && matches!(failed, Err(StoreError::Panicked)), "{failed:?}");
+    assert!(crate::outcome::faults() > faults);
+    assert_eq!(fixture.store.device(DEVICE).await.unwrap().unwrap().name, "press-1");
+    assert_eq!(fixture.leaves().await, before + 2);
+    fixture.verify().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_writer_that_fails_begins_anew_from_what_is_on_disk() {
+    let fixture = Fixture::trusted().await;
+    let before = fixture.leaves().await;
+    let (first, failed) =
+        tokio::join!(fixture.store.commit(svid("01", 1, None)), fixture.store.commit(Failing::<true>));
+    // Nobody is told that it was done who cannot rely on it.
+    assert!(matches!(first, Err(StoreError::Interrupted)), "{first:?}");
+    assert!(matches!(failed, Err(StoreError::Interrupted)), "{failed:?}");
+    assert_eq!(fixture.store.device(DEVICE).await.unwrap().unwrap().name, "press-1");
+    assert_eq!(fixture.leaves().await, before);
+    fixture.store.commit(svid("02", 1, None)).await.unwrap();
+    assert_eq!(fixture.leaves().await, before + 1);
+    fixture.verify().await.unwrap();
+    fixture.reopen().await.store.commit(svid("03", 1, None)).await.unwrap();
 }

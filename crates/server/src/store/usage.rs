@@ -1,6 +1,8 @@
 //! What each device takes of the database. A device that sends much makes room with what is its own: nobody else's goes
 //! for it.
 
+use assay_evidence::time::UnixTime;
+
 use super::{Store, StoreError, Unit, loaded, stored};
 use crate::store::sql::query;
 
@@ -39,6 +41,8 @@ pub struct Storage {
     pub result_rows: u64,
     /// Leaves of the trail.
     pub leaves: u64,
+    /// Certificates that have not ended.
+    pub certificates: u64,
 }
 
 /// Notes a change, and says what the device takes then.
@@ -79,15 +83,17 @@ pub(super) fn signed(bytes: u64) -> i64 {
 
 impl Store {
     /// What everything takes.
-    pub async fn storage(&self) -> Result<Storage, StoreError> {
+    pub async fn storage(&self, now: UnixTime) -> Result<Storage, StoreError> {
         let row = query(
             "SELECT (SELECT bytes FROM evidence_usage WHERE id = 1) AS evidence_bytes,
                  COALESCE(SUM(evidence_rows), 0) AS evidence_rows,
                  COALESCE(SUM(telemetry_bytes), 0) AS telemetry_bytes,
                  COALESCE(SUM(telemetry_rows), 0) AS telemetry_rows, COALESCE(SUM(result_rows), 0) AS result_rows,
-                 (SELECT COALESCE(MAX(leaf) + 1, 0) FROM audit) AS leaves
+                 (SELECT COALESCE(MAX(leaf) + 1, 0) FROM audit) AS leaves,
+                 (SELECT COUNT(*) FROM svids WHERE not_after > $1) AS certificates
              FROM device_usage",
         )
+        .bind(stored(now.0))
         .fetch_one(&self.readers)
         .await?;
         let number = |column| -> Result<u64, StoreError> { loaded(row.try_get(column)?, column) };
@@ -98,6 +104,7 @@ impl Store {
             telemetry_rows: number("telemetry_rows")?,
             result_rows: number("result_rows")?,
             leaves: number("leaves")?,
+            certificates: number("certificates")?,
         })
     }
 }

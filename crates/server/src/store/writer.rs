@@ -3,18 +3,29 @@
 //! A transaction that is refused leaves no trace and does not disturb its neighbours. Nobody hears of success before
 //! the commit is on disk. The head of the audit trail lives here and nowhere else. After each commit its leaves are
 //! published to the feed, whether or not their callers are still there.
+//!
+//! A panic in a transaction is that transaction's fault and takes back what it did. One anywhere else leaves nobody knowing
+//! how far it came: the batch is lost, its callers are told so, and the writer begins anew from what is on disk.
 
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use assay_evidence::time::UnixTime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 
 use super::StoreError;
+use super::budget::{Budgets, Spending};
 use super::feed::{Committed, Feed};
+use super::svid::Standing;
 use super::withdraw::Withdrawn;
 use crate::audit::{Head, Leaf, Line};
+use crate::outcome::fault;
 use crate::store::sql::{self, Connection};
+use crate::thread::caught;
 
 /// A named change of state.
 pub trait Transaction: Send + 'static {
@@ -36,6 +47,9 @@ pub struct Unit {
     /// What this batch brought so far.
     brought: Vec<Committed>,
     feed: Feed,
+    /// What each device has spent of its share of the trail.
+    budgets: Budgets,
+    standing: Standing,
 }
 
 impl Unit {
@@ -58,6 +72,16 @@ impl Unit {
         Ok(leaf)
     }
 
+    /// Spends a leaf of what a device may bring, or refuses.
+    pub(super) fn spend(&mut self, device: &str, spending: Spending, at: UnixTime) -> Result<(), StoreError> {
+        self.budgets.spend(device, spending, at)
+    }
+
+    /// The count of certificates that have not ended.
+    pub(super) fn standing(&mut self) -> &mut Standing {
+        &mut self.standing
+    }
+
     /// The leaf of the transaction that is being applied, once it has one.
     pub(super) fn last_leaf(&self) -> Option<u64> {
         self.brought.last().map(|last| last.leaf)
@@ -73,6 +97,31 @@ impl Unit {
 
     async fn statement(&mut self, statement: &'static str) -> Result<(), StoreError> {
         sql::run(&mut self.connection, statement).await
+    }
+
+    /// The same on a new connection, from what is on disk; nothing is written before that is known. Leaves that were committed
+    /// and not published are found missing by whoever follows.
+    async fn anew(self, file: PathBuf) -> Unit {
+        let Unit { connection, head: _, brought: _, feed, budgets, standing: _ } = self;
+        drop(connection);
+        loop {
+            let begun = match sql::open_again(file.clone()).await {
+                Ok(connection) => Unit::begin(connection).await,
+                Err(error) => Err(error),
+            };
+            match begun {
+                Ok(unit) => return Unit { budgets, feed, ..unit },
+                Err(error) => fault("store", &error),
+            }
+            sleep(OPEN_AGAIN_AFTER).await;
+        }
+    }
+
+    /// With a connection that nothing was written on yet.
+    async fn begin(mut connection: Connection) -> Result<Unit, StoreError> {
+        let head = super::audit::head(&mut connection).await?;
+        let (feed, budgets, standing) = (Feed::new(head.leaves), Budgets::default(), Standing::default());
+        Ok(Unit { connection, head, brought: Vec::new(), feed, budgets, standing })
     }
 
     /// Applies a whole batch in one commit and then, whatever came of it, answers everyone.
@@ -107,7 +156,10 @@ impl Unit {
         }
         let (before, brought) = (self.head, self.brought.len());
         self.statement("SAVEPOINT attempt").await?;
-        let outcome = transaction.apply(self).await;
+        let outcome = caught(transaction.apply(self)).await.unwrap_or_else(|panicked| {
+            fault("panic", &panicked);
+            Err(StoreError::Panicked)
+        });
         if outcome.is_err() {
             self.head = before;
             self.brought.truncate(brought);
@@ -136,7 +188,8 @@ impl Door {
             mpsc::error::TrySendError::Full(_) => StoreError::Busy,
             mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
         })?;
-        answered.await.unwrap_or(Err(StoreError::Closed))
+        let lost = || if self.queue.is_closed() { StoreError::Closed } else { StoreError::Interrupted };
+        answered.await.unwrap_or_else(|_| Err(lost()))
     }
 
     /// Waits for the writer's end; other doors find it closed.
@@ -153,22 +206,25 @@ impl Door {
 }
 
 /// Starts the writer on its connection.
-pub(super) async fn start(mut connection: Connection) -> Result<(Door, Feed), StoreError> {
-    let head = super::audit::head(&mut connection).await?;
-    let feed = Feed::new(head.leaves);
+pub(super) async fn start(file: &Path) -> Result<(Door, Feed), StoreError> {
+    let unit = Unit::begin(sql::open(file).await?).await?;
+    let feed = unit.feed.clone();
     let (queue, waiting) = mpsc::channel(QUEUE_MAX);
-    let unit = Unit { connection, head, brought: Vec::new(), feed: feed.clone() };
-    let task = tokio::spawn(run(unit, waiting));
+    let task = tokio::spawn(run(unit, waiting, file.to_owned()));
     Ok((Door { queue, task: Arc::new(Mutex::new(Some(task))) }, feed))
 }
 
-async fn run(mut unit: Unit, mut waiting: mpsc::Receiver<Box<dyn Queued>>) {
+async fn run(mut unit: Unit, mut waiting: mpsc::Receiver<Box<dyn Queued>>, file: PathBuf) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
     while waiting.recv_many(&mut batch, BATCH_MAX).await > 0 {
         if batch.iter().any(|queued| queued.is_last()) {
             waiting.close();
         }
-        unit.commit(&mut batch).await;
+        if let Err(panicked) = caught(unit.commit(&mut batch)).await {
+            fault("panic", &panicked);
+            batch.clear();
+            unit = unit.anew(file.clone()).await;
+        }
     }
     if let Err(error) = sql::close(unit.connection).await {
         tracing::warn!(%error, "the database did not close cleanly");
@@ -240,6 +296,9 @@ impl Queued for Closing {
         true
     }
 }
+
+/// A database that cannot be opened is looked at again.
+const OPEN_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Transactions that may wait; at 10,000 writes a second, less than a second's worth.
 const QUEUE_MAX: usize = 8192;

@@ -6,7 +6,7 @@ use assay_testkit::{SoftwareDevice, System};
 use hyper::Method;
 use serde_json::json;
 
-use crate::fixture::{Fixture, attach_trusted, attest_again, learned};
+use crate::fixture::{Fixture, attach_trusted, attest_again, code, learned};
 
 async fn submit(edge: &assay_testkit::edge::Edge, device: &mut SoftwareDevice, payload: &[u8]) -> bool {
     let place = Some(Place::configured("DE", "", ""));
@@ -150,4 +150,95 @@ async fn one_device_cannot_fill_the_revocation_list() {
     let metrics = String::from_utf8_lossy(metrics.body()).into_owned();
     assert!(metrics.contains("assay_storage{what=\"evidence\",unit=\"bytes\"}"), "{metrics}");
     assert!(metrics.contains("assay_revocation_list_bytes"), "{metrics}");
+}
+
+#[tokio::test]
+async fn finding_10_a_device_that_flaps_fills_the_trail_no_faster_than_its_share() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let (mut device, mut stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
+    let (mut falls, mut refused) = (0_u32, None);
+    while refused.is_none() && falls < 200 {
+        device.run_program("/tmp/implant", b"evil");
+        assert_eq!(attest_again(&mut stream, &mut device).await.state, "suspect");
+        falls += 1;
+        // A fresh boot is good again, each time.
+        device.boot(&System::default());
+        stream.changed().await.unwrap();
+        refused = stream.attest(&mut device).await.map(|verdict| assert_eq!(verdict.state, "trusted")).err();
+    }
+    let refused = code(refused.expect("its rises have a bound"));
+    assert_eq!(refused, (tonic::Code::ResourceExhausted, "too-often".to_owned()));
+    assert!((50..=61).contains(&falls), "{falls}");
+    // What fell stays fallen, and coming again changes nothing.
+    assert_eq!(fixture.status("press-1").await["status"], "suspect");
+    let leaves = "SELECT COUNT(*) AS n FROM audit WHERE kind LIKE 'device.%'";
+    let before = fixture.count(leaves).await;
+    assert!(before <= 122, "{before}");
+    for _ in 0..20 {
+        let mut stream = edge.attach(&device).await.unwrap();
+        assert_eq!(code(stream.attest(&mut device).await.unwrap_err()).1, "too-often");
+    }
+    assert_eq!(fixture.count(leaves).await, before);
+    // Nobody else's share is spent.
+    let mut other = fixture.device("press-2");
+    edge.enroll(&mut other).await.unwrap();
+    attach_trusted(&edge, &mut other).await;
+}
+
+#[tokio::test]
+async fn finding_10_results_that_differ_each_time_are_counted_and_the_last_one_holds() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let (mut device, mut stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
+    for number in 0..150_u32 {
+        device.run_program(&format!("/tmp/implant-{number}"), b"evil");
+        assert_eq!(attest_again(&mut stream, &mut device).await.state, "suspect");
+    }
+    let rows = fixture.count("SELECT COUNT(*) AS n FROM appraisals").await;
+    assert!((100..=121).contains(&rows), "{rows}");
+    let metrics = fixture.call(Method::GET, "/metrics", &[], String::new()).await;
+    let metrics = String::from_utf8_lossy(metrics.body()).into_owned();
+    let counted = metrics.lines().find(|line| line.starts_with("assay_results_coalesced_total ")).unwrap();
+    let counted: i64 = counted.rsplit(' ').next().unwrap().parse().unwrap();
+    assert_eq!(rows + counted, 151);
+    assert_eq!(fixture.status("press-1").await["status"], "suspect");
+}
+
+/// A server on which certificates of others stand, so many sixteenths of what a list can name.
+async fn crowded(sixteenths: u64) -> Fixture {
+    let fixture = Fixture::start().await;
+    let end = assay_identity::UnixTime::now().as_secs() + 600;
+    let count = assay_identity::crl::CRL_SERIALS_MAX as u64 / 16 * sixteenths;
+    let fill = format!(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})
+         INSERT INTO svids (serial, spiffe_id, device_id, entry_id, spki_sha256, state_version, issued_at, not_after,
+             withdrawn_at, leaf)
+         SELECT printf('%032x', i), 'spiffe://test.assay.example/web', 'spiffe://other', 'e', '00', 1, 1, {end}, 0, 0
+         FROM n"
+    );
+    fixture.tamper_running(fill).await;
+    fixture
+}
+
+#[tokio::test]
+async fn finding_11_no_more_is_issued_than_a_list_can_name_if_all_of_it_falls() {
+    let fixture = crowded(12).await;
+    let edge = fixture.edge().await;
+    // Devices have a part of their own; their workloads have to wait.
+    let (device, mut stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
+    let entry = json!({
+        "spiffe_id": "spiffe://test.assay.example/web", "parent": device.device_id.clone().unwrap(), "ttl_seconds": 600,
+        "selectors": [{ "type": "unix", "value": "uid:1000" }],
+    });
+    let entry = fixture.post("/v1/entries", &entry).await["id"].as_str().unwrap().to_owned();
+    let denied = ask(&mut stream, &device, &entry).await;
+    assert!(denied.starts_with("exhausted") && denied.contains("revocation list"), "{denied}");
+
+    let fixture = crowded(15).await;
+    let edge = fixture.edge().await;
+    let mut device = fixture.known_device(&edge, "press-1", "").await;
+    let mut stream = edge.attach(&device).await.unwrap();
+    stream.attest(&mut device).await.unwrap();
+    assert_eq!(code(stream.grants().await.unwrap_err()), (tonic::Code::ResourceExhausted, "full".to_owned()));
 }

@@ -4,6 +4,7 @@ use super::fate::{Change, Moved, change};
 use super::record::{TrustColumns, update_trust};
 use crate::audit::Kind;
 use crate::store::appraisals::{self, AppraisalRecord};
+use crate::store::budget::Spending;
 use crate::store::evidence::{self, Kept, NewEvidence};
 use crate::store::{StoreError, Transaction, Unit};
 
@@ -18,11 +19,11 @@ pub struct RecordAppraisal {
     pub evidence: Option<NewEvidence>,
 }
 
-/// A result on record.
+/// A result that was taken in.
 #[derive(Clone, Debug)]
 pub struct Recorded {
-    /// What it brought.
-    pub moved: Moved,
+    /// What it brought; `None`: the device's results differ too often, and this one has no place of its own on record.
+    pub moved: Option<Moved>,
     /// Where its evidence was put; `None`: it is not kept.
     pub evidence: Option<Kept>,
 }
@@ -32,6 +33,14 @@ impl Transaction for RecordAppraisal {
 
     async fn apply(self, unit: &mut Unit) -> Result<Recorded, StoreError> {
         let device_id = self.change.device_id.clone();
+        match self.worth(unit) {
+            Worth::Leaf => {}
+            Worth::Times => {
+                update_trust(unit, &device_id, self.change.from_version, &self.change.trust).await?;
+                return Ok(Recorded { moved: None, evidence: None });
+            }
+            Worth::Nothing(error) => return Err(error),
+        }
         let moved = change(unit, Kind::DeviceAppraised, self.change).await?;
         let leaf = moved.leaf.index;
         appraisals::insert(unit.connection(), &device_id, leaf, &self.appraisal).await?;
@@ -40,9 +49,35 @@ impl Transaction for RecordAppraisal {
             Some(evidence) => evidence::insert(unit, &device_id, Some(leaf), evidence).await?,
             None => None,
         };
-        Ok(Recorded { moved, evidence })
+        Ok(Recorded { moved: Some(moved), evidence })
     }
 }
+
+/// What a result is worth.
+enum Worth {
+    Leaf,
+    /// The new times of what stands.
+    Times,
+    /// It is not taken.
+    Nothing(StoreError),
+}
+
+impl RecordAppraisal {
+    /// What falls always has its leaf. It cannot fall again before it rose, so that it is enough to let what rises wait; and
+    /// of what moves nothing only the last counts.
+    fn worth(&self, unit: &mut Unit) -> Worth {
+        let Change { device_id, from_version, trust, withdraw, at, .. } = &self.change;
+        let moves = trust.version != *from_version;
+        match unit.spend(device_id, Spending::Fate, *at) {
+            Ok(()) => Worth::Leaf,
+            Err(error) if moves && trust.status == TRUSTED => Worth::Nothing(error),
+            Err(_) if moves || *withdraw => Worth::Leaf,
+            Err(_) => Worth::Times,
+        }
+    }
+}
+
+const TRUSTED: &str = "trusted";
 
 /// Extends what stands: fresh evidence with the same result.
 #[derive(Clone, Debug)]

@@ -5,6 +5,7 @@ use assay_evidence::time::UnixTime;
 use super::record::{TrustColumns, update_trust};
 use crate::audit::{Kind, Leaf, Line};
 use crate::store::assignments::RevisePolicies;
+use crate::store::budget::Spending;
 use crate::store::sql::query;
 use crate::store::{StoreError, Transaction, Unit, Withdrawn, appraisals, audit, withdraw};
 
@@ -41,10 +42,16 @@ pub struct Moved {
 pub struct NoteUnanswered(pub Change);
 
 impl Transaction for NoteUnanswered {
-    type Output = Moved;
+    /// `None`: it is done, and not worth a leaf.
+    type Output = Option<Moved>;
 
-    async fn apply(self, unit: &mut Unit) -> Result<Moved, StoreError> {
-        change(unit, Kind::DeviceUnanswered, self.0).await
+    async fn apply(self, unit: &mut Unit) -> Result<Option<Moved>, StoreError> {
+        let Change { device_id, from_version, trust, at, .. } = &self.0;
+        // A leaf more or less: what stands is shortened.
+        match unit.spend(device_id, Spending::Fate, *at) {
+            Ok(()) => change(unit, Kind::DeviceUnanswered, self.0).await.map(Some),
+            Err(_) => update_trust(unit, device_id, *from_version, trust).await.map(|()| None),
+        }
     }
 }
 
@@ -111,7 +118,14 @@ impl Transaction for ReadmitDevice {
     type Output = Moved;
 
     async fn apply(self, unit: &mut Unit) -> Result<Moved, StoreError> {
-        change(unit, Kind::DeviceReadmitted, self.0).await
+        let device_id = self.0.device_id.clone();
+        let moved = change(unit, Kind::DeviceReadmitted, self.0).await?;
+        // Nothing that was known of its TPM holds any more.
+        query("UPDATE devices SET reset_count = -1 WHERE id = $1")
+            .bind(&device_id)
+            .execute(unit.connection())
+            .await?;
+        Ok(moved)
     }
 }
 

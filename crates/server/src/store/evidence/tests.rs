@@ -154,7 +154,7 @@ async fn what_builds_on_what_is_gone_or_has_grown_is_not_kept() {
     let recorded = fixture.store.commit(record).await.unwrap();
     assert_eq!(recorded.evidence, None);
     assert_eq!(fixture.store.last_appraisal(DEVICE).await.unwrap().unwrap().1.tier, "affirming");
-    assert!(fixture.store.evidence_of_result(recorded.moved.leaf.index).await.unwrap().is_none());
+    assert!(fixture.store.evidence_of_result(recorded.moved.unwrap().leaf.index).await.unwrap().is_none());
 }
 
 #[tokio::test]

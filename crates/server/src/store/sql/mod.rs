@@ -12,7 +12,7 @@ use sqlx::{Decode, Encode, Executor, Row as _, SqlSafeStr, Type};
 use tokio_stream::{Stream, StreamExt};
 
 use super::StoreError;
-pub(super) use sqlite::{close, open, open_read_only, readers};
+pub(super) use sqlite::{close, open, open_again, open_read_only, readers};
 
 /// The writing connection, or one that reads.
 pub(crate) type Connection = sqlx::sqlite::SqliteConnection;

@@ -1,6 +1,6 @@
 //! SQLite: opening a file, its schema, and how it is tuned.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,12 @@ pub(in crate::store) async fn open(file: &Path) -> Result<Connection, StoreError
     let mut connection = options(file).create_if_missing(true).connect().await.map_err(opening)?;
     migrations().run(&mut connection).await.map_err(|source| StoreError::Migrate(Arc::new(source)))?;
     Ok(connection)
+}
+
+/// Opens a database to be written that is as this program has it.
+pub(in crate::store) async fn open_again(file: PathBuf) -> Result<Connection, StoreError> {
+    let connecting = options(&file).connect().await;
+    connecting.map_err(|source| StoreError::Open { path: file, source: Arc::new(source) })
 }
 
 /// Opens an existing database to be read and nothing else.
