@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Subcommand;
 use serde_json::json;
 
@@ -26,6 +26,10 @@ enum Verb {
         /// The key that signed, as /ledger/key of the console shows it; otherwise the one in the data folder.
         #[arg(long, value_name = "NAME+HASH+KEY")]
         key: Option<String>,
+        /// A head that was signed and kept elsewhere, which has to be one of this trail: `ledger.head` of a device's state
+        /// folder.
+        #[arg(long, value_name = "FILE")]
+        head: Option<PathBuf>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -34,9 +38,11 @@ enum Verb {
 
 /// Runs the verb.
 pub fn run(args: Args) -> Result<()> {
-    let Verb::Verify { data, key, json } = args.verb;
+    let Verb::Verify { data, key, head, json } = args.verb;
+    let shown = head.map(|file| std::fs::read_to_string(&file).with_context(|| file.display().to_string()));
+    let shown = shown.transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let head = runtime.block_on(assay_server::ledger::verify(&data, key.as_deref()))?;
+    let head = runtime.block_on(assay_server::ledger::verify(&data, key.as_deref(), shown.as_deref()))?;
     let hash = data_encoding::HEXLOWER.encode(&head.hash);
     if json {
         return output::json(&json!({

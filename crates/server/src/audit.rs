@@ -5,8 +5,8 @@
 //! name a leaf.
 
 use assay_evidence::time::UnixTime;
+use assay_wire::ledger::LedgerHead;
 use aws_lc_rs::digest::{Context, SHA256};
-use data_encoding::BASE64;
 use thiserror::Error;
 
 /// SHA-256 over a leaf and everything before it.
@@ -136,18 +136,14 @@ impl Head {
         leaf
     }
 
-    /// The head as a note's text: what it is of, how many leaves, and the hash in base64.
+    /// The head as a note's text.
     pub fn to_text(&self) -> String {
-        format!("{HEAD_ORIGIN}\n{}\n{}\n", self.leaves, BASE64.encode(&self.hash))
+        LedgerHead { leaves: self.leaves, hash: self.hash }.to_text()
     }
 
     /// Reads such a text.
     pub fn from_text(text: &str) -> Option<Head> {
-        let mut lines = text.lines();
-        let (origin, leaves, hash) = (lines.next()?, lines.next()?, lines.next()?);
-        let hash = BASE64.decode(hash.as_bytes()).ok()?.try_into().ok()?;
-        let head = Head { leaves: leaves.parse().ok()?, hash };
-        (origin == HEAD_ORIGIN && head.to_text() == text).then_some(head)
+        LedgerHead::from_text(text).map(|LedgerHead { leaves, hash }| Head { leaves, hash })
     }
 
     /// The head after `leaf`, if it is what comes next.
@@ -200,9 +196,6 @@ fn leaf_hash(previous: &Hash, leaf: &Leaf) -> Hash {
     hash.copy_from_slice(context.finish().as_ref());
     hash
 }
-
-/// What a signed head is of: the last hash of this chain, not the root of a tree.
-const HEAD_ORIGIN: &str = "assay-audit-chain-v1";
 
 /// Keeps a leaf hash from being a hash of anything else.
 const DOMAIN: &[u8] = b"assay-audit-leaf-v1";

@@ -28,8 +28,9 @@ pub struct Verified {
 }
 
 /// Reads every leaf in order, checks the chain, that every row that names a leaf still has it, and that every signed head
-/// is one of this chain. `key`: the key to verify with; else the one in the data folder.
-pub async fn verify(data: &Path, key: Option<&str>) -> Result<Verified, LedgerError> {
+/// is one of this chain. `key`: the key to verify with; else the one in the data folder. `shown`: a head that was signed
+/// and kept elsewhere, such as by a device.
+pub async fn verify(data: &Path, key: Option<&str>, shown: Option<&str>) -> Result<Verified, LedgerError> {
     let key = match key {
         Some(key) => Some(NoteVerifier::parse(key)?),
         None => match text(&data.join(VERIFIER_FILE))? {
@@ -43,6 +44,7 @@ pub async fn verify(data: &Path, key: Option<&str>) -> Result<Verified, LedgerEr
     let mut notes: Vec<String> =
         store::signed_heads(&mut connection).await?.into_iter().map(|(_, note)| note).collect();
     notes.extend(filed);
+    notes.extend(shown.map(str::to_owned));
     let mut signed = heads(&notes, key.as_ref())?;
     let named = store::highest_named_leaf(&mut connection).await?;
     let last = signed.last().map(|head| head.leaves);

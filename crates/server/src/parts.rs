@@ -81,11 +81,13 @@ impl Server {
                 .await?;
         let statements = StatementKey::issue(&authority, &store, config.server_svid_ttl_seconds, now).await?;
         let jwt_key = Arc::new(JwtKey::open(&folder, &config.trust_domain)?);
-        let announcer = Announcer::new((&authority, &jwt_key), &revocations.current(), Arc::new(statements))?;
-        let tls = DoorTls::new(revocations.trust(), &certificate)?;
-        let (policies, endorsers) = in_force(&store, &config, now).await?;
         let key = LedgerKey::open(&config.data, &folder, &config.trust_domain)?;
         let ledger_head = Arc::new(LedgerHead::open(&store, key, &config.data, now).await?);
+        let ledger_key = ledger_head.verifier().to_string();
+        let announcer =
+            Announcer::new((&authority, &jwt_key), &revocations.current(), Arc::new(statements), ledger_key)?;
+        let tls = DoorTls::new(revocations.trust(), &certificate)?;
+        let (policies, endorsers) = in_force(&store, &config, now).await?;
         let limits = &config.limits;
         let (entries, metrics) = (Arc::new(Entries::open(&store).await?), Arc::new(Metrics::new()));
         let registry = Arc::new(Registry::new(limits));

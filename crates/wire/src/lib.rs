@@ -1,11 +1,13 @@
 //! The wire formats: protobuf messages of the edge protocol and of the SPIFFE Workload API.
 //!
 //! Generated types live in [`edge`] and [`workload`]. What both ends must compute alike stands beside them:
-//! [`pcr`] converts PCR values, [`binding`] gives the exact bytes that proofs and signatures are over. Nothing here
+//! [`pcr`] converts PCR values, [`binding`] gives the exact bytes that proofs and signatures are over, [`ledger`] the text of a head of the
+//! ledger. Nothing here
 //! decides anything.
 
 pub mod binding;
 mod codec;
+pub mod ledger;
 pub mod pcr;
 
 /// The edge protocol, `assay.edge.v1`.

@@ -6,6 +6,7 @@ use assay_telemetry::sha256;
 use data_encoding::{BASE64, HEXLOWER};
 use serde::{Deserialize, Serialize};
 
+use super::ledger::LedgerMemory;
 use crate::holding::Remembered;
 use crate::state_dir::{StateDir, StateError};
 
@@ -17,6 +18,8 @@ pub struct Memory {
     installed: String,
     kept: Remembered,
     kept_at: Option<Instant>,
+    /// What the server showed of its ledger.
+    pub(super) ledger: LedgerMemory,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -44,7 +47,12 @@ impl Memory {
                 }
             }
         };
-        Ok(Memory { state: state.clone(), installed, kept, kept_at: None })
+        // Installed anew, the device begins anew with another server's ledger as well.
+        let ledger = match kept == Remembered::default() {
+            true => LedgerMemory::new(state),
+            false => LedgerMemory::load(state)?,
+        };
+        Ok(Memory { state: state.clone(), installed, kept, kept_at: None, ledger })
     }
 
     /// What is in it.

@@ -19,7 +19,7 @@ pub(super) fn signed(signed: edge::Signed) -> Signed {
 }
 
 pub(super) fn announced(statement: edge::TrustStatement) -> Announced {
-    let edge::TrustStatement { number, bundle, crl, jwt_keys } = statement;
+    let edge::TrustStatement { number, bundle, crl, jwt_keys, ledger_key: _ } = statement;
     Announced { number, bundle: bundle.to_vec(), crl: crl.to_vec(), jwt_keys: jwt_keys.to_vec() }
 }
 

@@ -7,6 +7,7 @@ pub mod attach;
 pub mod attest;
 pub mod connection;
 pub mod enroll;
+mod ledger;
 mod memory;
 mod message;
 mod request;

@@ -158,7 +158,8 @@ impl Stream<'_> {
                 self.challenge.send_replace(Some(challenge));
             }
             server_message::Message::Trust(signed) => {
-                statement::trust(signed, self.grants, SystemTime::now())?;
+                let ledger_key = statement::trust(signed, self.grants, SystemTime::now())?;
+                self.memory.ledger.key(&ledger_key);
                 self.connection.check_peer().map_err(SessionError::Gateway)?;
             }
             server_message::Message::Statement(signed) => self.hear(signed)?,
@@ -169,7 +170,9 @@ impl Stream<'_> {
 
     fn hear(&mut self, signed: Signed) -> Result<(), SessionError> {
         let now = SystemTime::now();
-        match self.hearing.statement(signed, self.grants, now)? {
+        let heard = self.hearing.statement(signed, self.grants, now)?;
+        self.memory.ledger.head(&heard.ledger_head);
+        match heard.body {
             Some(device_statement::Body::Verdict(verdict)) => self.log_verdict(&verdict),
             Some(device_statement::Body::Grants(grants)) => {
                 match message::grants(grants) {

@@ -42,6 +42,15 @@ pub enum StatementError {
     Random,
 }
 
+/// Something that the server said.
+#[derive(Debug)]
+pub(super) struct Heard {
+    /// What; `None`: something of a newer server.
+    pub(super) body: Option<device_statement::Body>,
+    /// The head of its ledger, as a signed note; empty: it said nothing of it.
+    pub(super) ledger_head: String,
+}
+
 /// The hearing of one stream.
 #[derive(Debug)]
 pub(super) struct Hearing {
@@ -63,13 +72,13 @@ impl Hearing {
         &self.stream
     }
 
-    /// What was said to this device. `None`: something of a newer server.
+    /// What was said to this device.
     pub(super) fn statement(
         &mut self,
         signed: edge::Signed,
         grants: &mut Grants,
         now: SystemTime,
-    ) -> Result<Option<device_statement::Body>, StatementError> {
+    ) -> Result<Heard, StatementError> {
         let signed = message::signed(signed);
         grants.hear(&signed, DEVICE_STATEMENT_TYPE, now)?;
         let statement = edge::DeviceStatement::decode(signed.statement.as_slice())
@@ -86,18 +95,20 @@ impl Hearing {
         }
         grants.note(statement.state_version)?;
         self.heard = expected;
-        Ok(statement.body)
+        Ok(Heard { body: statement.body, ledger_head: statement.ledger_head })
     }
 }
 
-/// Whom everybody is to believe.
+/// Whom everybody is to believe; gives what verifies the heads of the server's ledger.
 pub(super) fn trust(
     signed: edge::Signed,
     grants: &mut Grants,
     now: SystemTime,
-) -> Result<(), StatementError> {
+) -> Result<String, StatementError> {
     let signed = message::signed(signed);
     let statement =
         edge::TrustStatement::decode(signed.statement.as_slice()).map_err(|_| StatementError::Malformed)?;
-    Ok(grants.announced(&signed, TRUST_STATEMENT_TYPE, message::announced(statement), now)?)
+    let ledger_key = statement.ledger_key.clone();
+    grants.announced(&signed, TRUST_STATEMENT_TYPE, message::announced(statement), now)?;
+    Ok(ledger_key)
 }

@@ -305,6 +305,7 @@ impl Server {
             bundle: self.authority.bundle().to_der().into(),
             crl: self.authority.crl(&[], 1).into(),
             jwt_keys: self.authority.jwt_keys().into(),
+            ledger_key: String::new(),
         };
         server_message::Message::Trust(self.signed(TRUST_STATEMENT_TYPE, &statement.encode_to_vec()))
     }
@@ -323,6 +324,7 @@ impl Server {
             number: *said,
             state_version: 1,
             body: Some(body),
+            ledger_head: String::new(),
         };
         server_message::Message::Statement(self.signed(DEVICE_STATEMENT_TYPE, &statement.encode_to_vec()))
     }

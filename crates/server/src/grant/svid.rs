@@ -130,9 +130,9 @@ impl SvidError {
             SvidError::Keys(KeysError::Record(StoreError::Conflict)) => {
                 "not-trusted: the state has moved on".to_owned()
             }
-            SvidError::Keys(KeysError::Record(full @ StoreError::Full { .. })) => {
-                format!("exhausted: {full}")
-            }
+            SvidError::Keys(KeysError::Record(
+                full @ (StoreError::Full { .. } | StoreError::TooOften { .. }),
+            )) => format!("exhausted: {full}"),
             SvidError::Store(_) | SvidError::Keys(_) => "unavailable: try again".to_owned(),
             error => format!("refused: {error}"),
         }

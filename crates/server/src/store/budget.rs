@@ -16,6 +16,8 @@ pub(super) enum Spending {
     Fate,
     /// Certificates for it and its workloads.
     Certificates,
+    /// JWT-SVIDs for its workloads.
+    Tokens,
     /// Batches of telemetry.
     Telemetry,
 }
@@ -27,7 +29,7 @@ impl Spending {
             // A fall and a rise a minute, for ever.
             Spending::Fate => (120, 30),
             // More than may stand at a time.
-            Spending::Certificates => (1024, 1),
+            Spending::Certificates | Spending::Tokens => (1024, 1),
             Spending::Telemetry => (600, 1),
         }
     }
@@ -36,6 +38,7 @@ impl Spending {
         match self {
             Spending::Fate => "changes of this device's state",
             Spending::Certificates => "certificates of this device",
+            Spending::Tokens => "tokens of this device",
             Spending::Telemetry => "batches of this device",
         }
     }
@@ -45,7 +48,7 @@ impl Spending {
 #[derive(Debug, Default)]
 pub(super) struct Budgets {
     /// For each spending, when the device's allowance is full again.
-    full_at: HashMap<String, [u64; 3]>,
+    full_at: HashMap<String, [u64; 4]>,
     /// At so many devices those whose allowances are full are forgotten.
     sweep_at: usize,
 }
@@ -64,10 +67,11 @@ impl Budgets {
             Some(known) => known,
             None => self.full_at.entry(device.to_owned()).or_default(),
         };
-        let [fate, certificates, telemetry] = full_at;
+        let [fate, certificates, tokens, telemetry] = full_at;
         let full_at = match spending {
             Spending::Fate => fate,
             Spending::Certificates => certificates,
+            Spending::Tokens => tokens,
             Spending::Telemetry => telemetry,
         };
         let next = now.0.max(*full_at).saturating_add(seconds);

@@ -3,6 +3,7 @@
 use assay_evidence::time::UnixTime;
 use assay_identity::jwt_svid::JwtSvid;
 
+use super::budget::Spending;
 use super::svid::carried;
 use super::{StoreError, Transaction, Unit};
 use crate::audit::{Kind, Line};
@@ -28,6 +29,7 @@ impl Transaction for RecordJwt {
     async fn apply(self, unit: &mut Unit) -> Result<(), StoreError> {
         let RecordJwt { svid, device_id, state_version, entry_id, at } = self;
         carried(unit, &device_id, state_version, Some(&entry_id)).await?;
+        unit.spend(&device_id, Spending::Tokens, at)?;
         let detail = serde_json::json!({
             "audience": svid.audience, "entry": entry_id, "state_version": state_version,
             "not_after": svid.expires_at,

@@ -56,7 +56,7 @@ impl Fixture {
     }
 
     async fn verify(&self) -> Result<ledger::Verified, LedgerError> {
-        ledger::verify(self.folder.path(), None).await
+        ledger::verify(self.folder.path(), None, None).await
     }
 }
 
@@ -497,7 +497,7 @@ async fn a_crash_loses_nothing_that_was_answered() {
     }
     let store = Store::open(&after.path().join(FILE_NAME)).await.unwrap();
     assert_eq!(store.svids_of_device(DEVICE, NOW, 10).await.unwrap().len(), 1);
-    assert_eq!(ledger::verify(after.path(), None).await.unwrap(), fixture.verify().await.unwrap());
+    assert_eq!(ledger::verify(after.path(), None, None).await.unwrap(), fixture.verify().await.unwrap());
 }
 
 #[tokio::test]

@@ -41,23 +41,23 @@ async fn make_anew(fixture: &Fixture) {
 #[tokio::test]
 async fn a_ledger_made_anew_is_not_the_one_that_was_signed() {
     let fixture = recorded().await;
-    let honest = ledger::verify(fixture.data(), None).await.unwrap();
+    let honest = ledger::verify(fixture.data(), None, None).await.unwrap();
     assert_eq!(honest.signed, Some(honest.leaves), "a server that stops signs what it wrote last");
     make_anew(&fixture).await;
-    let found = ledger::verify(fixture.data(), None).await;
+    let found = ledger::verify(fixture.data(), None, None).await;
     assert!(matches!(found, Err(LedgerError::OtherHead { .. })), "{found:?}");
     // Nor does it help to take the signed heads away with it, ...
     fixture.tamper("DELETE FROM ledger_heads").await;
-    let found = ledger::verify(fixture.data(), None).await;
+    let found = ledger::verify(fixture.data(), None, None).await;
     assert!(matches!(found, Err(LedgerError::OtherHead { .. })), "{found:?}");
     // ... or to put one of another key in their place.
     std::fs::remove_file(fixture.data().join("ledger.head")).unwrap();
-    let found = ledger::verify(fixture.data(), None).await;
+    let found = ledger::verify(fixture.data(), None, None).await;
     assert!(matches!(found, Err(LedgerError::Unsigned)), "{found:?}");
     let other = assay_identity::signed_note::NoteSigner::generate("test.assay.example/ledger").unwrap();
     let note = other.sign(&Head { leaves: 1, hash: [0; 32] }.to_text()).unwrap();
     std::fs::write(fixture.data().join("ledger.head"), note).unwrap();
-    let found = ledger::verify(fixture.data(), None).await;
+    let found = ledger::verify(fixture.data(), None, None).await;
     assert!(matches!(found, Err(LedgerError::Note(_))), "{found:?}");
 }
 
@@ -67,7 +67,7 @@ async fn a_ledger_whose_end_was_cut_off_is_shorter_than_was_signed() {
     let last = fixture.count("SELECT MAX(leaf) AS n FROM audit").await;
     let cut = format!("DELETE FROM events WHERE leaf = {last}; DELETE FROM audit WHERE leaf = {last}");
     fixture.tamper_running(cut).await;
-    let found = ledger::verify(fixture.data(), None).await;
+    let found = ledger::verify(fixture.data(), None, None).await;
     assert!(matches!(found, Err(LedgerError::OtherHead { .. })), "{found:?}");
 }
 
@@ -81,9 +81,9 @@ async fn who_remembers_a_head_can_hold_the_ledger_to_it() {
     let key = text("/ledger/key").await;
     let note = text("/ledger/head").await;
     let head = Head::from_text(NoteVerifier::parse(&key).unwrap().open(&note).unwrap()).unwrap();
-    let verified = ledger::verify(fixture.data(), Some(key.trim())).await.unwrap();
+    let verified = ledger::verify(fixture.data(), Some(key.trim()), None).await.unwrap();
     assert!(verified.leaves >= head.leaves);
     let other = assay_identity::signed_note::NoteSigner::generate("test.assay.example/ledger").unwrap();
-    let found = ledger::verify(fixture.data(), Some(&other.verifier().to_string())).await;
+    let found = ledger::verify(fixture.data(), Some(&other.verifier().to_string()), None).await;
     assert!(matches!(found, Err(LedgerError::Note(_))), "{found:?}");
 }

@@ -33,7 +33,7 @@ async fn a_batch_is_stored_and_its_receipt_names_its_leaf() {
     let leaf = fixture.get(&path).await["leaves"][0].clone();
     assert_eq!(leaf["kind"], "telemetry.accepted");
     assert_eq!(leaf["hash"], data_encoding::HEXLOWER.encode(&receipt.ledger_hash));
-    let head = assay_server::ledger::verify(fixture.data(), None).await.unwrap();
+    let head = assay_server::ledger::verify(fixture.data(), None, None).await.unwrap();
     assert!(head.leaves > receipt.ledger_sequence);
 }
 

@@ -170,3 +170,54 @@ const SERIAL: &str = "id:00001014.7";
 fn boot(device: &Value) -> u64 {
     device.get("reset_count").and_then(Value::as_u64).unwrap_or_default()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn finding_16_swtpm_a_device_remembers_the_ledger_and_says_when_it_was_set_back() -> Result<()> {
+    let mut device = Device::on_a_stage().await?;
+    let trusted = device.is("trusted").await?;
+    let id = trusted.get("id").and_then(Value::as_str).context("id")?.to_owned();
+    let (data, database) = (device.stage.at("data"), device.stage.at("data/assay.db"));
+    let (head, count) =
+        (device.stage.at("agent/ledger.head"), device.stage.at("agent/ledger.contradictions"));
+    let leaves = |note: &str| note.lines().nth(1).and_then(|leaves| leaves.parse::<u64>().ok());
+
+    // A copy of the database as it is, and a trail that goes on.
+    within(10, device.stage.take_server()?.terminate()).await??;
+    std::fs::copy(&database, device.stage.at("earlier.db"))?;
+    device.stage.start_server()?;
+    for name in ["one", "two", "three"] {
+        let entry = json!({
+            "spiffe_id": format!("spiffe://{TRUST_DOMAIN}/{name}"), "parent": id, "ttl_seconds": 3600,
+            "selectors": [{ "type": "unix", "value": "uid:4711" }], "dns_names": [],
+        });
+        eventually(10, async || device.stage.console()?.post("/v1/entries", &entry).await).await?;
+    }
+    let grown = assay_server::ledger::verify(&data, None, None).await?.leaves;
+    let shown = eventually(30, async || {
+        let note = std::fs::read_to_string(&head)?;
+        ensure!(leaves(&note) >= Some(grown), "{note}");
+        Ok(note)
+    })
+    .await?;
+    assay_server::ledger::verify(&data, None, Some(&shown)).await?;
+    ensure!(!count.exists(), "{}", std::fs::read_to_string(&count)?);
+
+    // Whoever has the whole data folder sets all of it back but for the key, which signs as well as ever.
+    within(10, device.stage.take_server()?.terminate()).await??;
+    std::fs::copy(device.stage.at("earlier.db"), &database)?;
+    std::fs::remove_file(device.stage.at("data/ledger.head"))?;
+    // Each start makes the revocation list's number larger: lists are no older than those that were heard.
+    for _ in 0..2 {
+        device.stage.start_server()?;
+        eventually(10, async || device.stage.console()?.get("/v1/devices").await).await?;
+        within(10, device.stage.take_server()?.terminate()).await??;
+    }
+    assay_server::ledger::verify(&data, None, None).await.context("it is whole in itself")?;
+    device.stage.start_server()?;
+    let said = eventually(40, async || Ok(std::fs::read_to_string(&count)?)).await;
+    let said = said.with_context(|| device.agent.as_ref().map(Program::said).unwrap_or_default())?;
+    ensure!(said.contains("it was set back"), "{said}");
+    let found = assay_server::ledger::verify(&data, None, Some(&std::fs::read_to_string(&head)?)).await;
+    ensure!(matches!(found, Err(assay_server::ledger::LedgerError::OtherHead { .. })), "{found:?}");
+    Ok(())
+}

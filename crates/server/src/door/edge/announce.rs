@@ -23,7 +23,11 @@ use crate::parts::Server;
 
 /// The announcement in force, and word of every new one.
 #[derive(Debug)]
-pub(crate) struct Announcer(watch::Sender<Arc<Announcement>>);
+pub(crate) struct Announcer {
+    announced: watch::Sender<Arc<Announcement>>,
+    /// What verifies the heads of the ledger.
+    ledger_key: String,
+}
 
 /// One announcement.
 #[derive(Debug)]
@@ -51,22 +55,24 @@ impl Announcer {
         authorities: (&Authority, &JwtKey),
         list: &Bytes,
         key: Arc<StatementKey>,
+        ledger_key: String,
     ) -> Result<Announcer, KeysError> {
-        let announcement = announcement(authorities, list, key).map_err(|error| match error {
-            AnnounceError::Keys(error) => error,
-            AnnounceError::List(error) => KeysError::List(error),
-        })?;
-        Ok(Announcer(watch::Sender::new(Arc::new(announcement))))
+        let announcement =
+            announcement(authorities, list, key, &ledger_key).map_err(|error| match error {
+                AnnounceError::Keys(error) => error,
+                AnnounceError::List(error) => KeysError::List(error),
+            })?;
+        Ok(Announcer { announced: watch::Sender::new(Arc::new(announcement)), ledger_key })
     }
 
     /// The announcement in force, and word of every new one.
     pub(crate) fn watch(&self) -> watch::Receiver<Arc<Announcement>> {
-        self.0.subscribe()
+        self.announced.subscribe()
     }
 
     /// The key in force.
     pub(crate) fn key(&self) -> Arc<StatementKey> {
-        self.0.borrow().key.clone()
+        self.announced.borrow().key.clone()
     }
 }
 
@@ -74,12 +80,14 @@ fn announcement(
     (authority, jwt_key): (&Authority, &JwtKey),
     list: &Bytes,
     key: Arc<StatementKey>,
+    ledger_key: &str,
 ) -> Result<Announcement, AnnounceError> {
     let statement = edge::TrustStatement {
         number: Crl::parse(list)?.number(),
         bundle: authority.bundle().to_der().into(),
         crl: list.clone(),
         jwt_keys: jwt_key.jwks().into(),
+        ledger_key: ledger_key.to_owned(),
     };
     let statement = statement.encode_to_vec();
     let signature = key.sign(TRUST_STATEMENT_TYPE, &statement)?;
@@ -112,8 +120,8 @@ pub(crate) async fn run(server: Arc<Server>) {
         }
         let list = lists.borrow_and_update().clone();
         let authorities = (server.authority.as_ref(), server.granting.jwt_key.as_ref());
-        match announcement(authorities, &list, key.clone()) {
-            Ok(announcement) => drop(server.announcer.0.send_replace(Arc::new(announcement))),
+        match announcement(authorities, &list, key.clone(), &server.announcer.ledger_key) {
+            Ok(announcement) => drop(server.announcer.announced.send_replace(Arc::new(announcement))),
             Err(error) => {
                 tracing::error!(error = %chain(&error), "what was withdrawn could not be announced")
             }

@@ -433,7 +433,14 @@ impl Session {
 
     /// Says something to this device alone, signed.
     async fn say(&mut self, body: device_statement::Body) -> Result<(), SessionEnd> {
-        let signed = self.voice.say(self.attester.device.state.version(), body)?;
+        // With a verdict, since one comes now and then and to every device.
+        let ledger_head = match body {
+            device_statement::Body::Verdict(_) => self.server.ledger_head.note(),
+            device_statement::Body::Grants(_)
+            | device_statement::Body::WorkloadSvid(_)
+            | device_statement::Body::JwtSvid(_) => String::new(),
+        };
+        let signed = self.voice.say(self.attester.device.state.version(), body, ledger_head)?;
         self.send(server_message::Message::Statement(signed)).await
     }
 

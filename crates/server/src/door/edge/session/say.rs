@@ -39,6 +39,7 @@ impl Voice {
         &mut self,
         state_version: u64,
         body: device_statement::Body,
+        ledger_head: String,
     ) -> Result<edge::Signed, KeysError> {
         self.said += 1;
         let statement = edge::DeviceStatement {
@@ -47,6 +48,7 @@ impl Voice {
             number: self.said,
             state_version,
             body: Some(body),
+            ledger_head,
         };
         let statement = statement.encode_to_vec();
         let signature = self.key.sign(DEVICE_STATEMENT_TYPE, &statement)?;
@@ -67,7 +69,8 @@ pub(super) async fn refuse_revoked(
         reason: "the device is revoked".to_owned(),
         ..edge::Grants::default()
     };
-    let mut signed = voice.say(device.state.version(), device_statement::Body::Grants(grants))?;
+    let mut signed =
+        voice.say(device.state.version(), device_statement::Body::Grants(grants), String::new())?;
     // Nothing was announced on this stream.
     signed.signer = voice.key.chain().iter().cloned().map(Into::into).collect();
     let message = edge::ServerMessage { message: Some(server_message::Message::Statement(signed)) };
