@@ -91,16 +91,8 @@ impl Server {
         let limits = &config.limits;
         let (entries, metrics) = (Arc::new(Entries::open(&store).await?), Arc::new(Metrics::new()));
         let registry = Arc::new(Registry::new(limits));
-        let attesting = Attesting {
-            store: store.clone(),
-            policies: policies.clone(),
-            endorsers: endorsers.clone(),
-            registry: registry.clone(),
-            verifier: Arc::new(Verifier::new(limits.verifications_max)),
-            boot_logs: Arc::default(),
-            metrics: metrics.clone(),
-            evidence_bytes_max: (config.evidence_bytes_max, config.evidence_bytes_per_device_max),
-        };
+        let judges = (policies.clone(), endorsers.clone());
+        let attesting = attesting(&config, &store, judges, registry.clone(), metrics.clone());
         let granting = Granting {
             store: store.clone(),
             authority: authority.clone(),
@@ -171,6 +163,25 @@ impl Server {
             turns: self.trials.clone(),
             shutdown: self.shutdown.clone(),
         }
+    }
+}
+
+fn attesting(
+    config: &Config,
+    store: &Store,
+    (policies, endorsers): (Arc<Policies>, Arc<EndorsersInForce>),
+    registry: Arc<Registry>,
+    metrics: Arc<Metrics>,
+) -> Attesting {
+    Attesting {
+        store: store.clone(),
+        policies,
+        endorsers,
+        registry,
+        verifier: Arc::new(Verifier::new(config.limits.verifications_max)),
+        boot_logs: Arc::default(),
+        metrics,
+        evidence_bytes_max: (config.evidence_bytes_max, config.evidence_bytes_per_device_max),
     }
 }
 

@@ -59,6 +59,12 @@ fn set_up(stage: &mut Stage, report: &mut Report) -> Result<()> {
 
 fn trusted_fleet(stage: &mut Stage, report: &mut Report, client: &Client) -> Result<()> {
     report.chapter("Trust: evidence becomes grants");
+    attested(stage, report, client)?;
+    with_identities(stage, report, client)?;
+    with_a_voice(report, client)
+}
+
+fn attested(stage: &mut Stage, report: &mut Report, client: &Client) -> Result<()> {
     report.step("enroll", "EK certificate, credential activation, certified device key", || {
         stage.start_agents()?;
         let devices = until(TRUST_WITHIN, || {
@@ -84,7 +90,10 @@ fn trusted_fleet(stage: &mut Stage, report: &mut Report, client: &Client) -> Res
                 output::text(device, "policy")
             ),
         ))
-    })?;
+    })
+}
+
+fn with_identities(stage: &mut Stage, report: &mut Report, client: &Client) -> Result<()> {
     report.step("device-svid", "for a key that lives in the TPM", || {
         let mut serials = Vec::new();
         for device in &stage.devices {
@@ -117,7 +126,10 @@ fn trusted_fleet(stage: &mut Stage, report: &mut Report, client: &Client) -> Res
     report.step("mtls", "a workload calls a workload on another device", || {
         let peer = call(stage, VICTIM, WITNESS)?.map_err(anyhow::Error::msg)?;
         Ok(((), format!("{} ⇄ {peer}", workload_id(VICTIM))))
-    })?;
+    })
+}
+
+fn with_a_voice(report: &mut Report, client: &Client) -> Result<()> {
     report.step("telemetry", "host metrics, one TPM signature a batch", || {
         let mut batches = 0;
         for name in [WITNESS, VICTIM] {

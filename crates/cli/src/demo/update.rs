@@ -41,36 +41,14 @@ pub fn tell(stage: &mut Stage, report: &mut Report, client: &Client) -> Result<(
             ),
         ))
     })?;
-    let versions =
+    let status =
         report.step("update-staged", "old and new are good, for a share of the fleet at a time", || {
-            let mut updated_devices = Vec::new();
-            let mut told = Vec::new();
-            let mut status =
-                stage.ask(&["policy", "rollout", "start", &policy, "--percent", "34", "--json"])?;
-            for percent in ["34", "67", "100"] {
-                if percent != "34" {
-                    status =
-                        stage.ask(&["policy", "rollout", "widen", POLICY, "--percent", percent, "--json"])?;
-                }
-                let union = citation(&status, "union_version")?;
-                let ready = judged_by(client, &union, &status)?;
-                let next: Vec<&str> =
-                    ready.into_iter().filter(|name| !updated_devices.contains(name)).collect();
-                for name in &next {
-                    update(stage, client, name, &updated, &union)?;
-                }
-                told.push(format!(
-                    "{percent} %: {}",
-                    if next.is_empty() { "none".to_owned() } else { next.join(", ") }
-                ));
-                updated_devices.extend(next);
-            }
-            ensure!(updated_devices.len() == stage.devices.len(), "updated: {updated_devices:?}");
-            Ok((status, format!("finishing was refused before; {}", told.join("; "))))
+            let (status, told) = staged(stage, client, &policy, &updated)?;
+            Ok((status, format!("finishing was refused before; {told}")))
         })?;
     report.step("update-finished", "the new policy alone", || {
         stage.ask(&["policy", "rollout", "finish", POLICY, "--json"])?;
-        let alone = citation(&versions, "new_version")?;
+        let alone = citation(&status, "new_version")?;
         for device in &stage.devices {
             until(TRUST_WITHIN, || Ok(is_trusted_under(client, device.name, &alone)?.then_some(())))
                 .with_context(|| format!("{} under {alone}", device.name))?;
@@ -82,6 +60,30 @@ pub fn tell(stage: &mut Stage, report: &mut Report, client: &Client) -> Result<(
         ensure!(fallen.is_empty(), "not affirming: {fallen:?}");
         Ok(((), format!("{results} new results, every one affirming; no device fell")))
     })
+}
+
+/// Rolls the policy out by thirds, and updates the devices that each step reaches. The roll-out's last status, and who was
+/// updated when.
+fn staged(stage: &mut Stage, client: &Client, policy: &str, updated: &System) -> Result<(Value, String)> {
+    let mut updated_devices = Vec::new();
+    let mut told = Vec::new();
+    let mut status = stage.ask(&["policy", "rollout", "start", policy, "--percent", "34", "--json"])?;
+    for percent in ["34", "67", "100"] {
+        if percent != "34" {
+            status = stage.ask(&["policy", "rollout", "widen", POLICY, "--percent", percent, "--json"])?;
+        }
+        let union = citation(&status, "union_version")?;
+        let ready = judged_by(client, &union, &status)?;
+        let next: Vec<&str> = ready.into_iter().filter(|name| !updated_devices.contains(name)).collect();
+        for name in &next {
+            update(stage, client, name, updated, &union)?;
+        }
+        let names = if next.is_empty() { "none".to_owned() } else { next.join(", ") };
+        told.push(format!("{percent} %: {names}"));
+        updated_devices.extend(next);
+    }
+    ensure!(updated_devices.len() == stage.devices.len(), "updated: {updated_devices:?}");
+    Ok((status, told.join("; ")))
 }
 
 /// The devices that are judged by the union, once all that should be are.
