@@ -81,6 +81,9 @@ pub fn collect(sources: &Sources, out: &Path) -> Result<Vec<&'static str>, Colle
     if let Some(log) = logs::read_boot_log(&sources.boot_log)? {
         case.write("binary_bios_measurements", &log)?;
     }
+    if let Some(log) = logs::read_measure_log(&sources.measure_log)? {
+        case.write("tpm2-measure.log", &log)?;
+    }
     let list = ImaSource::new(&sources.ima_log).read_from(0)?;
     match list.bytes.is_empty() {
         true => {}

@@ -73,6 +73,8 @@ pub struct ConfigFile {
     pub boot_log: Option<PathBuf>,
     /// The IMA list in binary form.
     pub ima_log: Option<PathBuf>,
+    /// systemd's measurement log.
+    pub measure_log: Option<PathBuf>,
     /// The SPIFFE Workload API's socket.
     pub workload_api: Option<PathBuf>,
     /// Telemetry.
@@ -141,6 +143,9 @@ pub struct Options {
     /// IMA list, binary [default: the kernel's]
     #[arg(long, value_name = "FILE", env = "ASSAY_IMA_LOG")]
     pub ima_log: Option<PathBuf>,
+    /// systemd's measurement log [default: systemd's]
+    #[arg(long, value_name = "FILE", env = "ASSAY_MEASURE_LOG")]
+    pub measure_log: Option<PathBuf>,
     /// SPIFFE Workload API socket [default: /run/assay-agent/workload.sock]
     #[arg(long, value_name = "PATH", env = "ASSAY_WORKLOAD_API")]
     pub workload_api: Option<PathBuf>,
@@ -161,6 +166,7 @@ impl Options {
         over(self.state, &mut file.state);
         over(self.boot_log, &mut file.boot_log);
         over(self.ima_log, &mut file.ima_log);
+        over(self.measure_log, &mut file.measure_log);
         over(self.workload_api, &mut file.workload_api);
         let over = |flag: Option<String>, value: &mut Option<String>| *value = flag.or(value.take());
         over(self.name, &mut file.name);
@@ -186,6 +192,7 @@ impl ConfigFile {
             tpm: self.tpm.as_deref().unwrap_or(Target::DEFAULT).parse()?,
             boot_log: path(&self.boot_log, logs::BOOT_LOG),
             ima_log: path(&self.ima_log, logs::IMA_LOG),
+            measure_log: path(&self.measure_log, logs::MEASURE_LOG),
         })
     }
 
@@ -232,6 +239,8 @@ pub struct Sources {
     pub boot_log: PathBuf,
     /// The IMA list in binary form.
     pub ima_log: PathBuf,
+    /// systemd's measurement log.
+    pub measure_log: PathBuf,
 }
 
 /// The configuration `assay-agent run` needs, every value usable.

@@ -14,6 +14,8 @@ pub use ima_cursor::entry_offset;
 
 /// Where the kernel shows the boot log.
 pub const BOOT_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
+/// Where systemd logs what user space measured.
+pub const MEASURE_LOG: &str = "/run/log/systemd/tpm2-measure.log";
 /// Where the kernel shows the IMA list in binary form.
 pub const IMA_LOG: &str = "/sys/kernel/security/ima/binary_runtime_measurements";
 
@@ -28,6 +30,12 @@ pub struct LogError {
 /// Reads the whole boot log; `None` if the host has none.
 pub fn read_boot_log(path: &Path) -> Result<Option<Vec<u8>>, LogError> {
     read(path, BOOT_LOG_BYTES_MAX).map(|bytes| bytes.filter(|bytes| !bytes.is_empty()))
+}
+
+/// Reads systemd's measurement log; `None` if the host has none.
+pub fn read_measure_log(path: &Path) -> Result<Option<Vec<u8>>, LogError> {
+    let bytes_max = u64::try_from(assay_evidence::measure_log::LOG_BYTES_MAX).unwrap_or(u64::MAX);
+    read(path, bytes_max).map(|bytes| bytes.filter(|bytes| !bytes.is_empty()))
 }
 
 /// The IMA list from an entry on.

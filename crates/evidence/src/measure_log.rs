@@ -146,6 +146,21 @@ pub fn parse(bytes: &[u8]) -> Result<MeasureLog, MeasureLogError> {
     Ok(log)
 }
 
+/// The log with what replay needs and nothing else, as a log again; `None` where it is none.
+pub fn essential(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut essential = Vec::new();
+    for record in parse(bytes).ok()?.records {
+        let digests = record.digests.iter().map(
+            |digest| serde_json::json!({ "hashAlg": digest.algorithm().name(), "digest": digest.to_hex() }),
+        );
+        let record = serde_json::json!({ "pcr": record.pcr.get(), "digests": digests.collect::<Vec<_>>() });
+        essential.push(SEPARATOR);
+        essential.extend(record.to_string().into_bytes());
+        essential.push(b'\n');
+    }
+    Some(essential)
+}
+
 /// Whether bytes begin as a log of records does.
 pub fn begins(head: &[u8]) -> bool {
     head.strip_prefix(&[SEPARATOR]).is_some_and(|rest| rest.trim_ascii_start().starts_with(b"{"))
@@ -237,6 +252,19 @@ mod tests {
         assert_eq!(log.of_nv_indexes(), 1);
         assert!(log.records().iter().all(MeasureRecord::is_of_its_text));
         assert_eq!(parse(b"").unwrap(), MeasureLog::default());
+    }
+
+    #[test]
+    fn what_is_essential_replays_to_the_same() {
+        let (whole, short) = (parse(log().as_bytes()).unwrap(), essential(log().as_bytes()).unwrap());
+        let short = parse(&short).unwrap();
+        assert_eq!(short.records().len(), whole.records().len());
+        for record in whole.records() {
+            for bank in [HashAlgorithm::Sha1, HashAlgorithm::Sha256, HashAlgorithm::Sha384] {
+                assert_eq!(short.course(record.pcr, bank.zero()), whole.course(record.pcr, bank.zero()));
+            }
+        }
+        assert_eq!(essential(b"\x1e{"), None);
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub struct Evidence {
     pub quote: Quote,
     /// The TCG boot log; `None`: not wanted, or the host has none.
     pub boot_log: Option<Bytes>,
+    /// systemd's measurement log; `None`: the host has none, or it was told before.
+    pub measure_log: Option<Bytes>,
     /// The IMA list from `ima_from_entry` on.
     pub ima_log: Bytes,
     /// Its first entry, counted from boot.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use assay_evidence::{Digest, HashAlgorithm};
 use assay_wire::edge::{Challenge, DeviceMessage, Evidence, EvidenceChanged, Quote, device_message};
 use assay_wire::pcr::{PcrError, selection_from_wire, values_to_wire};
 use thiserror::Error;
@@ -38,6 +39,7 @@ pub async fn answer(
 ) -> Result<(), TpmError> {
     let ima = ImaSource::new(&sources.ima_log);
     let mut attested = ima.mark();
+    let mut told = Told::default();
     let mut tick = interval(WATCH_INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -50,8 +52,11 @@ pub async fn answer(
                 // Taken before the quote: what is measured in between is told of once more, never missed.
                 attested = ima.mark();
                 let sources = sources.clone();
-                match device.run(move |device| Ok(collect(device, &sources, &challenge))).await? {
-                    Ok(evidence) => device_message::Message::Evidence(evidence),
+                match device.run(move |device| Ok(collect(device, &sources, &challenge, told))).await? {
+                    Ok((evidence, telling)) => {
+                        told = telling;
+                        device_message::Message::Evidence(evidence)
+                    }
                     Err(AttestError::Tpm(error)) if error.is_lost() => return Err(error),
                     Err(error) => {
                         tracing::error!(%error, "challenge could not be answered");
@@ -74,8 +79,28 @@ pub async fn answer(
     }
 }
 
+/// What the server was told on this stream and keeps in mind.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    measure_log: Option<Digest>,
+}
+
+impl Told {
+    /// The log, if it is another than was told.
+    fn news(&mut self, log: Option<Vec<u8>>) -> Option<Vec<u8>> {
+        let log = log?;
+        let sha256 = HashAlgorithm::Sha256.hash(&[&log]);
+        (self.measure_log.replace(sha256) != Some(sha256)).then_some(log)
+    }
+}
+
 /// Collects the evidence a challenge asks for.
-pub fn collect(device: &Device, sources: &Sources, challenge: &Challenge) -> Result<Evidence, AttestError> {
+fn collect(
+    device: &Device,
+    sources: &Sources,
+    challenge: &Challenge,
+    mut told: Told,
+) -> Result<(Evidence, Told), AttestError> {
     let selection = selection_from_wire(&challenge.selection)?
         .into_iter()
         .map(|(bank, pcrs)| (bank, pcrs.into_iter().collect()))
@@ -85,9 +110,13 @@ pub fn collect(device: &Device, sources: &Sources, challenge: &Challenge) -> Res
         true => logs::read_boot_log(&sources.boot_log)?,
         false => None,
     };
+    if challenge.boot_log_wanted {
+        told = Told::default();
+    }
+    let measure_log = told.news(logs::read_measure_log(&sources.measure_log)?);
     // After the quote: the kernel lists an entry before it extends the PCR, so this list has all that is quoted.
     let list = ImaSource::new(&sources.ima_log).read_from(challenge.ima_from_entry)?;
-    Ok(Evidence {
+    let evidence = Evidence {
         nonce: challenge.nonce.clone(),
         quote: Some(Quote {
             message: quote.message.into(),
@@ -95,11 +124,28 @@ pub fn collect(device: &Device, sources: &Sources, challenge: &Challenge) -> Res
             pcrs: values_to_wire(&quote.values),
         }),
         boot_log: boot_log.map(Into::into),
+        measure_log: measure_log.map(Into::into),
         ima_log: list.bytes.into(),
         ima_from_entry: list.first,
         ima_ascii: list.ascii,
-    })
+    };
+    Ok((evidence, told))
 }
 
 /// How often the IMA list is looked at: a new program is told of well within the second in which it must be judged.
 const WATCH_INTERVAL: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_measurement_log_is_told_when_it_changed() {
+        let mut told = Told::default();
+        let mut is_told = |log: Option<&[u8]>| told.news(log.map(<[u8]>::to_vec)).is_some();
+        assert_eq!(
+            [None, Some(b"one".as_slice()), Some(b"one"), None, Some(b"one"), Some(b"two")].map(&mut is_told),
+            [false, true, false, false, false, true]
+        );
+    }
+}

@@ -9,7 +9,12 @@ use crate::bench::{Bench, tool};
 
 fn sources(bench: &Bench) -> Sources {
     let machine = Machine::boot(&bench.soft, &bench.path("machine")).unwrap();
-    Sources { tpm: bench.target(), boot_log: machine.boot_log_path(), ima_log: machine.ima_log_path() }
+    Sources {
+        tpm: bench.target(),
+        boot_log: machine.boot_log_path(),
+        ima_log: machine.ima_log_path(),
+        measure_log: "/none".into(),
+    }
 }
 
 #[test]
@@ -33,8 +38,12 @@ fn swtpm_is_detected_and_described() {
 #[test]
 fn what_is_missing_is_named_with_what_to_do() {
     let bench = Bench::with_banks(&[Bank::Sha1]);
-    let mut sources =
-        Sources { tpm: bench.target(), boot_log: bench.path("no boot log"), ima_log: bench.path("no list") };
+    let mut sources = Sources {
+        tpm: bench.target(),
+        boot_log: bench.path("no boot log"),
+        ima_log: bench.path("no list"),
+        measure_log: "/none".into(),
+    };
     let advised = |sources: &Sources, severity, what: &str, action: &str| {
         let report = detect(sources);
         let found = report.advice.iter().any(|advice| {
@@ -58,7 +67,12 @@ fn a_list_that_never_reached_the_tpm_is_told() {
     let list = bench.path("list");
     let entry = assay_testkit::machine::ImaEntry::file("/usr/bin/true", b"content");
     std::fs::write(&list, entry.binary()).unwrap();
-    let sources = Sources { tpm: bench.target(), boot_log: bench.path("no boot log"), ima_log: list };
+    let sources = Sources {
+        tpm: bench.target(),
+        boot_log: bench.path("no boot log"),
+        ima_log: list,
+        measure_log: "/none".into(),
+    };
     let report = detect(&sources);
     let told = |advice: &assay_agent::detect::Advice| {
         advice.severity == Severity::Problem

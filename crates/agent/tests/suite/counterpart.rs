@@ -287,7 +287,7 @@ impl Server {
                 ak_public: None,
             }],
             boot_log: evidence.boot_log.as_deref(),
-            measure_log: None,
+            measure_log: evidence.measure_log.as_deref(),
             ima_log: Some(ImaLog::Binary(&evidence.ima_log)),
             ima_from_entry: evidence.ima_from_entry,
         };

@@ -76,7 +76,7 @@ fn verified(device: &SoftwareDevice, challenge: &Challenge, told: &protocol::Evi
             ak_public: None,
         }],
         boot_log: told.boot_log.as_deref(),
-        measure_log: None,
+        measure_log: told.measure_log.as_deref(),
         ima_log: Some(ImaLog::Binary(&told.ima_log)),
         ima_from_entry: told.ima_from_entry,
     };

@@ -15,7 +15,8 @@ pub(crate) struct EndorserFiles {
     pub lists: Vec<Vec<u8>>,
 }
 
-pub(crate) fn write_quote(quote: &Quote) -> Vec<u8> {
+/// A quote, and where there is one the log of what user space measured.
+pub(crate) fn write_quote(quote: &Quote, measure_log: Option<&[u8]>) -> Vec<u8> {
     let mut form = Writer::new();
     form.field(&quote.message);
     form.field(&quote.signature);
@@ -24,13 +25,16 @@ pub(crate) fn write_quote(quote: &Quote) -> Vec<u8> {
         .iter()
         .map(|(bank, index, digest)| [&[bank_number(bank), index.get()], digest.as_bytes()].concat());
     form.list(values.collect::<Vec<_>>());
+    if let Some(log) = measure_log {
+        form.field(log);
+    }
     form.0
 }
 
-pub(crate) fn read_quote(form: &Bytes) -> Option<Quote> {
+pub(crate) fn read_quote(form: &Bytes) -> Option<(Quote, Option<Bytes>)> {
     let mut reader = match form.first()? {
         &VERSION => Reader(form.slice(1..)),
-        _ => return first::quote(form),
+        _ => return first::quote(form).map(|quote| (quote, None)),
     };
     let (message, signature) = (reader.field()?, reader.field()?);
     let mut pcrs = PcrValues::new();
@@ -39,8 +43,10 @@ pub(crate) fn read_quote(form: &Bytes) -> Option<Quote> {
         let bank = HashAlgorithm::ALL.into_iter().find(|known| bank_number(*known) == bank)?;
         insert(&mut pcrs, bank, index.into(), digest)?;
     }
+    // What was kept before such logs were told ends here.
+    let measure_log = if reader.0.is_empty() { None } else { Some(reader.field()?) };
     reader.end()?;
-    Some(Quote { message, signature, pcrs })
+    Some((Quote { message, signature, pcrs }, measure_log))
 }
 
 pub(crate) fn write_identity(shown: &DeviceIdentity) -> Vec<u8> {
@@ -283,17 +289,20 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_reads_back(
-            message in any::<Vec<u8>>(), digests in prop::collection::vec(any::<[u8; 32]>(), 0..24),
+            message in any::<Vec<u8>>(), log_bytes in any::<Vec<u8>>(), digests in prop::collection::vec(any::<[u8; 32]>(), 0..24),
         ) {
             let quote = quote(message, &digests);
-            prop_assert_eq!(read_quote(&write_quote(&quote).into()), Some(quote.clone()));
+            for log in [None, Some(log_bytes.clone())] {
+                let form = write_quote(&quote, log.as_deref()).into();
+                prop_assert_eq!(read_quote(&form), Some((quote.clone(), log.map(Bytes::from))));
+            }
             let first = edge::Quote {
                 message: quote.message.clone(),
                 signature: quote.signature.clone(),
                 pcrs: assay_wire::pcr::values_to_wire(&quote.pcrs),
             };
             prop_assume!(!quote.message.is_empty());
-            prop_assert_eq!(read_quote(&first.encode_to_vec().into()), Some(quote));
+            prop_assert_eq!(read_quote(&first.encode_to_vec().into()), Some((quote, None)));
         }
 
         #[test]

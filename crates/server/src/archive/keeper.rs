@@ -315,7 +315,7 @@ impl Draft {
                 policy_revision: judged.policy_revision,
                 last_counters: judged.last_counters,
                 nonce: judged.evidence.nonce.to_vec(),
-                quote: write_quote(&judged.evidence.quote),
+                quote: write_quote(&judged.evidence.quote, judged.evidence.measure_log.as_deref()),
                 boot_log_judged: matches!(boot_log, BootLog::Judged(_)),
                 known_entries: judged.known_entries,
                 ima_from: judged.evidence.ima_from_entry,
@@ -409,7 +409,7 @@ impl EvidenceRecord {
 
     /// The quote, if it reads.
     fn quote(&self) -> Option<Quote> {
-        read_quote(&Bytes::copy_from_slice(&self.judged.quote))
+        read_quote(&Bytes::copy_from_slice(&self.judged.quote)).map(|(quote, _)| quote)
     }
 }
 
@@ -418,7 +418,7 @@ fn fingerprint(quote: &Quote) -> BlobHash {
     let (reset_count, _) = clock(quote).unwrap_or_default();
     // Signature and message are of the moment.
     let values = Quote { pcrs: quote.pcrs.clone(), ..Quote::default() };
-    blob_hash(&[reset_count.to_be_bytes().as_slice(), &write_quote(&values)].concat())
+    blob_hash(&[reset_count.to_be_bytes().as_slice(), &write_quote(&values, None)].concat())
 }
 
 /// The reset and restart counters that a quote states.

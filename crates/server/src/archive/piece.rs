@@ -124,7 +124,7 @@ impl Piece {
         endorsement: Option<Arc<Endorsement>>,
         boot_logs: &Arc<BootLogs>,
     ) -> Result<Job, PieceError> {
-        let quote = read_quote(&self.quote).ok_or(PieceError::Quote)?;
+        let (quote, measure_log) = read_quote(&self.quote).ok_or(PieceError::Quote)?;
         let boot_log = Some(self.boot_log.clone()).filter(|log| self.boot_log_judged && !log.is_empty());
         Ok(Job {
             ak_public: self.ak_public.clone(),
@@ -132,6 +132,7 @@ impl Piece {
                 nonce: self.nonce.clone(),
                 quote,
                 boot_log,
+                measure_log,
                 ima_log: self.judged_list()?,
                 ima_from_entry: self.ima_from,
                 ima_ascii: self.ima_ascii,

@@ -25,6 +25,7 @@ use bytes::Bytes;
 
 use super::AttestError;
 use super::judge::{Job, Judged, selection};
+use super::measured::ToldMeasurements;
 use crate::archive::keeper::{Draft, JudgedEvidence, Keeper, Progress, clock};
 use crate::device::{Device, DeviceError, columns};
 use crate::fate::{change, findings_json, vector_json};
@@ -45,6 +46,8 @@ pub(crate) struct Attester {
     baseline: Option<(u64, Baseline)>,
     /// What need not be sent again.
     keeper: Keeper,
+    /// What its user space measured.
+    measured: ToldMeasurements,
     /// The result on record, so that the same one is not recorded twice.
     recorded: Option<AppraisalRecord>,
     restarts: u32,
@@ -181,6 +184,7 @@ impl Attester {
             device,
             baseline: None,
             keeper,
+            measured: ToldMeasurements::default(),
             recorded,
             restarts: 0,
             unbound: 0,
@@ -288,6 +292,7 @@ impl Attester {
         if evidence.nonce != asked.nonce.as_slice() {
             return Err(AttestError::NotAnAnswer);
         }
+        let evidence = self.measured.complete(evidence);
         self.endorse(endorsing, now)?;
         if self.is_overtaken(&asked, &evidence.quote, policy.revision) {
             return Ok(Step::AskAgain);

@@ -73,7 +73,8 @@ pub(crate) struct Judged {
 impl Job {
     /// Bytes of logs to read, which is what the work grows with.
     pub(crate) fn log_bytes(&self) -> usize {
-        self.evidence.ima_log.len() + self.evidence.boot_log.as_ref().map_or(0, Bytes::len)
+        let of = |log: &Option<Bytes>| log.as_ref().map_or(0, Bytes::len);
+        self.evidence.ima_log.len() + of(&self.evidence.boot_log) + of(&self.evidence.measure_log)
     }
 
     /// Verifies and appraises: pure.
@@ -134,7 +135,7 @@ impl Job {
                 ak_public: None,
             }],
             boot_log,
-            measure_log: None,
+            measure_log: self.evidence.measure_log.as_deref(),
             ima_log: self.evidence.ima_log(),
             ima_from_entry: self.evidence.ima_from_entry,
         };

@@ -5,6 +5,7 @@
 
 mod attester;
 pub(crate) mod judge;
+mod measured;
 pub(crate) mod table;
 
 use std::sync::Arc;

@@ -513,3 +513,31 @@ async fn results_are_recorded_though_no_evidence_can_be_kept_at_all() {
     assert_eq!(attest_again(&mut stream, &mut device).await.tier, "contraindicated");
     assert_eq!(fixture.status("press-1").await["status"], "suspect");
 }
+
+/// What systemd measured is told once on a stream and known from then on, by whatever is kept as well.
+#[tokio::test]
+async fn what_user_space_measured_is_explained_by_its_own_log() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let mut device = fixture.device("press-1");
+    edge.enroll(&mut device).await.unwrap();
+    device.say(15, "machine-id", "machine-id:4691595be6a345f1833cc75fab63e475");
+    fixture.put("/v1/policy", &learned(&mut device, "")).await;
+    let log = device.measure_log.clone();
+    let is_explained = |verdict: &assay_testkit::edge::protocol::Verdict| {
+        assert_eq!(verdict.state, "trusted", "{verdict:?}");
+        verdict.findings.iter().all(|finding| finding.check != "event-log-replay")
+    };
+    let mut stream = edge.attach(&device).await.unwrap();
+    assert!(is_explained(&stream.attest(&mut device).await.unwrap()));
+    // It is not sent again, until it has something new.
+    device.measure_log.clear();
+    assert!(is_explained(&attest_again(&mut stream, &mut device).await));
+    device.say(15, "filesystem", "file-system:/:ext4");
+    let new = std::mem::take(&mut device.measure_log);
+    assert!(!is_explained(&attest_again(&mut stream, &mut device).await));
+    device.measure_log = [log, new].concat();
+    assert!(is_explained(&attest_again(&mut stream, &mut device).await));
+    // What is kept says the same again.
+    all_judge_again(&fixture, "press-1").await;
+}

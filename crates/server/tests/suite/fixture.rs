@@ -317,7 +317,7 @@ pub fn learned(device: &mut SoftwareDevice, more: &str) -> String {
             ak_public: None,
         }],
         boot_log: sent.boot_log.as_deref(),
-        measure_log: None,
+        measure_log: sent.measure_log.as_deref(),
         ima_log: Some(ImaLog::Binary(&sent.ima_log)),
         ima_from_entry: 0,
     };

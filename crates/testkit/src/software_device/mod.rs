@@ -20,8 +20,8 @@ pub use key::TpmKey;
 pub use quote::{Clock, Quoting};
 
 use crate::edge::protocol::{Challenge, EnrollBegin, EnrollChallenge, EnrollProof, Evidence};
-use crate::machine::{ImaEntry, ImaList, System};
-use crate::pcrs::Pcrs;
+use crate::machine::{ImaEntry, ImaList, System, measure_record};
+use crate::pcrs::{Measurement, Pcrs};
 use crate::{Bank, Program};
 use tpm_bytes::framed;
 
@@ -46,6 +46,8 @@ pub struct SoftwareDevice {
     pub pcrs: Pcrs,
     /// Its boot log.
     pub boot_log: Vec<u8>,
+    /// What its user space wrote of its own measurements; empty: it has no such log.
+    pub measure_log: Vec<u8>,
     /// Its IMA list.
     pub ima: ImaList,
     /// Whether its host offers the list in the ASCII form alone.
@@ -93,6 +95,7 @@ impl SoftwareDevice {
             device_key: TpmKey::generate(key::DEVICE_KEY)?,
             pcrs: Pcrs::new(&[]),
             boot_log: Vec::new(),
+            measure_log: Vec::new(),
             ima: ImaList::default(),
             ima_ascii: false,
             clock: Clock::default(),
@@ -111,6 +114,7 @@ impl SoftwareDevice {
         self.boot_log = boot.bytes().to_vec();
         self.clock.reset_count += 1;
         self.ima = ImaList::default();
+        self.measure_log.clear();
         self.measure(ImaEntry::boot_aggregate(&self.pcrs));
         for Program { path, contents } in &system.programs {
             self.run_program(path, contents);
@@ -205,6 +209,7 @@ impl SoftwareDevice {
             nonce: challenge.nonce.clone(),
             quote: Some(quote),
             boot_log: challenge.boot_log_wanted.then(|| self.boot_log.clone()),
+            measure_log: Some(self.measure_log.clone()).filter(|log| !log.is_empty()),
             ima_log: match self.ima_ascii {
                 true => self.ima.ascii_from(first).into_bytes(),
                 false => self.ima.binary_from(first).to_vec(),
@@ -212,6 +217,12 @@ impl SoftwareDevice {
             ima_from_entry: challenge.ima_from_entry,
             ima_ascii: self.ima_ascii,
         })
+    }
+
+    /// Extends words of systemd's and writes them into its log.
+    pub fn say(&mut self, pcr: u32, kind: &str, words: &str) {
+        self.pcrs.extend(&Measurement::of(&BANKS, pcr, words.as_bytes()));
+        self.measure_log.extend(measure_record(&BANKS, pcr, kind, words));
     }
 
     /// Adds an entry to the IMA list and extends what the kernel extends for it.

@@ -41,7 +41,7 @@ fn proven(device: &mut SoftwareDevice, baseline: Option<&Baseline>) -> Claims {
             ak_public: None,
         }],
         boot_log: told.boot_log.as_deref(),
-        measure_log: None,
+        measure_log: told.measure_log.as_deref(),
         ima_log: Some(ImaLog::Binary(&told.ima_log)),
         ima_from_entry: challenge.ima_from_entry,
     };

@@ -13,10 +13,10 @@ use crate::store::EntryRecord;
 
 /// Reads what a device answers.
 pub(super) fn evidence(message: edge::Evidence) -> Result<Evidence, NotEvidence> {
-    let edge::Evidence { nonce, quote, boot_log, ima_log, ima_from_entry, ima_ascii } = message;
+    let edge::Evidence { nonce, quote, boot_log, measure_log, ima_log, ima_from_entry, ima_ascii } = message;
     let edge::Quote { message, signature, pcrs } = quote.ok_or(NotEvidence::NoQuote)?;
     let quote = Quote { message, signature, pcrs: values_from_wire(&pcrs)? };
-    Ok(Evidence { nonce, quote, boot_log, ima_log, ima_from_entry, ima_ascii })
+    Ok(Evidence { nonce, quote, boot_log, measure_log, ima_log, ima_from_entry, ima_ascii })
 }
 
 /// What of an enrollment's first message says which TPM it is.
