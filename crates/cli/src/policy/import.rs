@@ -16,6 +16,9 @@ pub struct Args {
     /// A runtime policy of any version, signed or not (its signature is not verified), or a plain allowlist.
     #[arg(long, value_name = "FILE", group = "source")]
     keylime_runtime_policy: Option<PathBuf>,
+    /// The excludes that a plain allowlist has beside it: a regular expression on each line.
+    #[arg(long, value_name = "FILE", group = "source")]
+    keylime_excludes: Option<PathBuf>,
     /// PCR values: JSON such as '{"7": ["<hex>"]}', or a file of it.
     #[arg(long, value_name = "JSON_OR_FILE", group = "source")]
     keylime_tpm_policy: Option<String>,
@@ -43,6 +46,9 @@ pub fn run(args: &Args) -> Result<()> {
             false => import.allowlist(&text),
         };
         taken.with_context(|| path.display().to_string())?;
+    }
+    if let Some(path) = &args.keylime_excludes {
+        import.excludes_file(&read(path)?);
     }
     if let Some(source) = &args.keylime_tpm_policy {
         let (name, json) = match source.trim_start().starts_with('{') {

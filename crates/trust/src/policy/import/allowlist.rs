@@ -27,7 +27,7 @@ impl Import {
         self.note(
             Field::default(),
             "this is a plain allowlist of Keylime's first years: it has no excludes, which were a file of their own \
-             (ima.exclude), and no keys",
+             (--keylime-excludes), and no keys",
         );
         self.take_runtime_policy(&serde_json::Map::from_iter([("digests".to_owned(), digests.into())]));
         Ok(())

@@ -108,29 +108,38 @@ impl Import {
         let excludes = policy.get("excludes").and_then(Value::as_array);
         for (index, regex) in excludes.into_iter().flatten().enumerate() {
             let field = Field::of(["excludes"]).at(index);
-            let Some(regex) = regex.as_str() else {
-                self.refuse(field, "not imported: it is no text");
-                continue;
-            };
-            let converted = match exclude::convert(regex) {
-                Ok(converted) => converted,
-                Err(why) => {
-                    self.refuse(
-                        field,
-                        format!("{regex:?} is not imported, so what it covers is judged: {why}"),
-                    );
-                    continue;
-                }
-            };
-            let written = converted.patterns.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            for difference in &converted.differences {
-                self.warn(field.clone(), format!("{regex:?} became {written}: {difference}"));
+            match regex.as_str() {
+                Some(regex) => self.exclude(field, regex),
+                None => self.refuse(field, "not imported: it is no text"),
             }
-            let section = self.policy.ima.get_or_insert_default();
-            for pattern in converted.patterns {
-                if !section.exclude.contains(&pattern) {
-                    section.exclude.push(pattern);
-                }
+        }
+    }
+
+    /// Takes over the file of excludes that allowlists had beside them: a regular expression on each line.
+    pub fn excludes_file(&mut self, text: &str) {
+        let lines = text.lines().map(|line| line.trim_end_matches('\r')).enumerate();
+        for (number, regex) in lines.filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#')) {
+            self.exclude(Field::of(["excludes"]).at(number), regex);
+        }
+    }
+
+    /// Takes over one regular expression.
+    fn exclude(&mut self, field: Field, regex: &str) {
+        let converted = match exclude::convert(regex) {
+            Ok(converted) => converted,
+            Err(why) => {
+                self.refuse(field, format!("{regex:?} is not imported, so what it covers is judged: {why}"));
+                return;
+            }
+        };
+        let written = converted.patterns.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        for difference in &converted.differences {
+            self.warn(field.clone(), format!("{regex:?} became {written}: {difference}"));
+        }
+        let section = self.policy.ima.get_or_insert_default();
+        for pattern in converted.patterns {
+            if !section.exclude.contains(&pattern) {
+                section.exclude.push(pattern);
             }
         }
     }

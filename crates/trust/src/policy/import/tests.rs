@@ -238,3 +238,25 @@ proptest! {
         prop_assert_eq!(converted.patterns.iter().any(|pattern| pattern.matches(path.as_bytes())), covered);
     }
 }
+
+/// Allowlists had their excludes in a file of their own.
+#[test]
+fn a_file_of_excludes_is_read_line_by_line() {
+    let mut import = Import::new("old");
+    import.allowlist(&format!("{}  /usr/bin/env\n", "ab".repeat(32))).unwrap();
+    import.excludes_file("# logs\n/var/log/\r\n\n/tmp/[0-9]{3}\n(?=a)/b\n");
+    let (policy, remarks) = import.finish();
+    let exclude = policy.unwrap().ima.unwrap().exclude;
+    let is_excluded = |path: &str| exclude.iter().any(|pattern| pattern.matches(path.as_bytes()));
+    assert_eq!(
+        ["/var/log/a", "/tmp/123", "/tmp/12", "/usr/bin/env", "/b"].map(is_excluded),
+        [true, true, false, false, false]
+    );
+    // What is not taken over is named by its line.
+    let refused: Vec<String> = remarks
+        .iter()
+        .filter(|remark| remark.severity == Severity::Error)
+        .map(|r| r.field.to_string())
+        .collect();
+    assert_eq!(refused, ["excludes[4]"]);
+}
