@@ -92,7 +92,8 @@ fn compare(before: &Subject, after: &Subject) -> Result<Vec<Difference>> {
     match (before.report.kind, after.report.kind) {
         ("boot-log", "boot-log") => compare_boot_logs(before, after),
         ("ima-list", "ima-list") => compare_ima_lists(before, after),
-        ("pcr-values", "boot-log") => Ok(compare_pcrs(before, after)),
+        ("pcr-values", "boot-log") => Ok(compare_values(before, after, "pcrs")),
+        ("tdx-quote", "cc-log") => Ok(compare_values(before, after, "registers")),
         ("pcr-values", "ima-list") => compare_list_with_pcrs(before, after),
         (old, new) if old == new => Ok(compare_reports(&before.report, &after.report)),
         (old, new) => bail!("these cannot be compared: before it is {old}, and now {new}"),
@@ -129,9 +130,9 @@ fn parse_list(subject: &Subject) -> Result<List> {
     })
 }
 
-/// The PCRs that a boot log leads to against those that were read or quoted; others are none of its business.
-fn compare_pcrs(pcrs: &Subject, log: &Subject) -> Vec<Difference> {
-    let logged = flat(&log.report, "pcrs");
+/// The PCRs or registers that a boot log leads to against those that were read or quoted; others are none of its business.
+fn compare_values(pcrs: &Subject, log: &Subject, member: &str) -> Vec<Difference> {
+    let logged = flat(&log.report, member);
     let differs = |(name, value): (String, String)| {
         let found = logged.get(&name).filter(|found| **found != value)?;
         Some(Difference {
@@ -139,12 +140,12 @@ fn compare_pcrs(pcrs: &Subject, log: &Subject) -> Vec<Difference> {
             before: Some(value),
             after: Some(found.clone()),
             message: Some(
-                "the log does not lead to this PCR: it is of another boot, or not whole, or altered"
+                "the log does not lead to this value: it is of another boot, or not whole, or altered"
                     .to_owned(),
             ),
         })
     };
-    flat(&pcrs.report, "pcrs").into_iter().filter_map(differs).collect()
+    flat(&pcrs.report, member).into_iter().filter_map(differs).collect()
 }
 
 /// The list against the values of the PCRs that it was measured into; a list may have gone on since they were read.

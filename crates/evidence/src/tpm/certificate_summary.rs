@@ -156,7 +156,7 @@ impl CertificateSummary {
                 self.names = names.general_names.iter().take(NAMES_MAX).map(general_name).collect();
                 for name in &names.general_names {
                     if let GeneralName::DirectoryName(name) = name {
-                        self.read_platform(name);
+                        self.platform.take(name);
                     }
                 }
             }
@@ -165,17 +165,6 @@ impl CertificateSummary {
                 self.authority_key_id = id.key_identifier.as_ref().map(|id| hex(id.0));
             }
             _ => {}
-        }
-    }
-
-    /// TCG Platform Certificate Profile 1.1, 3.2.4: attributes of the subjectAltName.
-    fn read_platform(&mut self, name: &X509Name<'_>) {
-        for attribute in name.iter_attributes() {
-            let oid = attribute.attr_type().to_id_string();
-            let slots = PLATFORM_OIDS.iter().zip(&mut self.platform);
-            if let Some((_, slot)) = slots.into_iter().find(|(known, _)| **known == oid) {
-                *slot = attribute.as_str().ok().map(|text| one_line(text.to_owned()));
-            }
         }
     }
 
@@ -210,6 +199,24 @@ impl CertificateSummary {
     }
 }
 
+/// What is said of a platform.
+pub(super) trait PlatformNames {
+    /// Takes what a directory name of the subjectAltName says (TCG Platform Certificate Profile 1.1, 3.2.4).
+    fn take(&mut self, name: &X509Name<'_>);
+}
+
+impl PlatformNames for [Option<String>; 4] {
+    fn take(&mut self, name: &X509Name<'_>) {
+        for attribute in name.iter_attributes() {
+            let oid = attribute.attr_type().to_id_string();
+            let slots = PLATFORM_OIDS.iter().zip(self.iter_mut());
+            if let Some((_, slot)) = slots.into_iter().find(|(known, _)| **known == oid) {
+                *slot = attribute.as_str().ok().map(|text| one_line(text.to_owned()));
+            }
+        }
+    }
+}
+
 fn version(version: X509Version) -> u32 {
     version.0.saturating_add(1)
 }
@@ -239,7 +246,7 @@ fn general_name(name: &GeneralName<'_>) -> String {
     })
 }
 
-fn one_line(text: String) -> String {
+pub(super) fn one_line(text: String) -> String {
     escaped(&text.chars().take(TEXT_CHARACTERS_MAX).collect::<String>()).into_owned()
 }
 

@@ -4,6 +4,7 @@
 //! checked over the bytes received, never over a re-encoding. Start reading at `quote.rs`.
 
 pub mod attest;
+mod attribute_certificate;
 mod certificate;
 mod certificate_summary;
 pub mod certify;
@@ -22,5 +23,6 @@ pub mod quote;
 pub mod revocation;
 pub mod signature;
 
+pub use attribute_certificate::{AttributeCertificate, AttributeCertificateError};
 pub use certificate_summary::CertificateSummary;
 pub use nv_certificate::NvCertificate;

@@ -1,6 +1,7 @@
 //! Certificates: of endorsement keys, of platforms, of workloads, of authorities.
 
-use assay_evidence::tpm::CertificateSummary;
+use assay_evidence::time::UnixTime;
+use assay_evidence::tpm::{AttributeCertificate, CertificateSummary};
 use assay_identity::x509_svid;
 
 use super::Context;
@@ -67,13 +68,54 @@ pub(super) fn describe(der: &[u8], summary: &CertificateSummary, context: &Conte
     report
 }
 
+/// Everything that an attribute certificate says.
+pub(super) fn describe_attributes(certificate: &AttributeCertificate, context: &Context) -> Report {
+    let (kind, title) = match certificate.is_of_platform() {
+        true => {
+            let [maker, model, ..] = &certificate.platform;
+            let words: Vec<&str> = [maker, model].into_iter().flatten().map(String::as_str).collect();
+            ("platform-attribute-certificate", format!("platform certificate, {}", words.join(" ")))
+        }
+        false => ("attribute-certificate", format!("attribute certificate of {}", certificate.issuer)),
+    };
+    let holder = certificate.holder.as_ref().map_or(Value::Absent, |(issuer, serial)| {
+        Value::group([("issuer", Value::from(issuer.as_str())), ("serial", serial.as_str().into())])
+    });
+    let names = ["manufacturer", "model", "version", "serial"];
+    let platform = names.into_iter().zip(&certificate.platform);
+    let extensions =
+        certificate.extensions.iter().map(|(name, critical)| vec![name.as_str().into(), (*critical).into()]);
+    let mut report = Report::new(kind, title)
+        .with("holder", holder)
+        .with("issuer", certificate.issuer.as_str())
+        .with("serial", certificate.serial.as_str())
+        .with("not_before", certificate.not_before.to_string())
+        .with("not_after", certificate.not_after.to_string())
+        .with("platform", Value::group(platform.map(|(name, value)| (name, Value::of(value.clone())))))
+        .with("attributes", Value::list(certificate.attributes.iter().map(String::as_str)))
+        .with("signature", certificate.signature.as_str())
+        .with("sha256", certificate.sha256.to_hex())
+        .with("extensions", Table { columns: EXTENSION_COLUMNS, rows: extensions.collect() });
+    of_time(certificate.not_before, certificate.not_after, context, &mut report);
+    report.remark(
+        Severity::Note,
+        "it has no key: it belongs to whoever has the certificate that it names as its holder, of a platform its TPM's EK",
+    );
+    report.remark(Severity::Note, "the signature was not looked at: its issuer's certificate decides");
+    report
+}
+
+fn of_time(not_before: UnixTime, not_after: UnixTime, context: &Context, report: &mut Report) {
+    if not_after < context.now {
+        report.remark(Severity::Warning, format!("it expired at {not_after}"));
+    }
+    if not_before > context.now {
+        report.remark(Severity::Warning, format!("it is not valid before {not_before}"));
+    }
+}
+
 fn remarks(der: &[u8], summary: &CertificateSummary, kind: &str, context: &Context, report: &mut Report) {
-    if summary.not_after < context.now {
-        report.remark(Severity::Warning, format!("it expired at {}", summary.not_after));
-    }
-    if summary.not_before > context.now {
-        report.remark(Severity::Warning, format!("it is not valid before {}", summary.not_before));
-    }
+    of_time(summary.not_before, summary.not_after, context, report);
     if summary.signature.ends_with("sha1") {
         report.remark(
             Severity::Warning,

@@ -3,7 +3,7 @@
 use assay_evidence::HashAlgorithm;
 use assay_evidence::ima::SigningKey;
 use assay_evidence::tpm::revocation::{RevocationList, RevocationListError};
-use assay_evidence::tpm::{CertificateSummary, NvCertificate};
+use assay_evidence::tpm::{AttributeCertificate, CertificateSummary, NvCertificate};
 
 use super::report::{Report, Severity, Value};
 use super::{Context, Fault, Looks, certificate, malformed};
@@ -22,6 +22,11 @@ pub(super) fn begins_nv(head: &[u8], is_all: bool) -> bool {
 pub(super) fn read(bytes: &[u8], context: &Context) -> Result<Report, Fault> {
     if let Ok(summary) = CertificateSummary::read(bytes) {
         return Ok(certificate::describe(bytes, &summary, context));
+    }
+    if AttributeCertificate::begins(bytes) {
+        let read = AttributeCertificate::read(bytes)
+            .map_err(|error| malformed("an attribute certificate", error))?;
+        return Ok(certificate::describe_attributes(&read, context));
     }
     match RevocationList::from_pem_or_der(bytes) {
         Ok(lists) => return Ok(describe_lists(&lists, context)),

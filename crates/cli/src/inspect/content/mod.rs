@@ -11,9 +11,11 @@ mod der;
 mod ima_list;
 mod json;
 mod keylime;
+mod measure_log;
 mod pem;
 mod policy;
 pub mod report;
+mod tee;
 mod text;
 mod token;
 mod tpm;
@@ -112,6 +114,26 @@ const KINDS: &[Kind] = &[
         name: "an empty file",
         begins: |head, _| head.is_empty(),
         reading: Reading::Whole(0, text::empty),
+    },
+    Kind {
+        name: "an SEV-SNP report",
+        begins: tee::begins_snp,
+        reading: Reading::Whole(SMALL_BYTES_MAX, tee::read_snp),
+    },
+    Kind {
+        name: "a TDX or SGX quote",
+        begins: tee::begins_dcap,
+        reading: Reading::Whole(SMALL_BYTES_MAX, tee::read_dcap),
+    },
+    Kind {
+        name: "a CCA token",
+        begins: tee::begins_cca,
+        reading: Reading::Whole(SMALL_BYTES_MAX, tee::read_cca),
+    },
+    Kind {
+        name: "systemd's measurement log",
+        begins: measure_log::begins,
+        reading: Reading::Whole(measure_log::BYTES_MAX, measure_log::read),
     },
     Kind { name: "PEM", begins: pem::begins, reading: Reading::Whole(PEM_BYTES_MAX, pem::read) },
     Kind {
@@ -235,3 +257,6 @@ const DER_BYTES_MAX: usize = assay_evidence::tpm::revocation::LIST_BYTES_MAX;
 const PEM_BYTES_MAX: usize = 2 * DER_BYTES_MAX;
 /// The longest policy in an envelope.
 const TEXT_BYTES_MAX: usize = assay_trust::policy::ENVELOPE_BYTES_MAX;
+
+#[cfg(test)]
+mod tests;
