@@ -23,6 +23,11 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+/// Reading a policy of tens of megabytes takes many times that for a moment. This one gives it back, that of the database
+/// library as well, where the C library's keeps what each thread once had.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Hardware-rooted trust for edge fleets.
 #[derive(Parser)]
 #[command(name = "assay", version, arg_required_else_help = true, max_term_width = 110)]

@@ -1,6 +1,6 @@
 //! Digests with their algorithm, and PCR indexes: the small values everything else is made of.
 
-use std::fmt;
+use std::{fmt, io};
 
 use aws_lc_rs::digest as lc;
 
@@ -85,9 +85,29 @@ impl HashAlgorithm {
         Digest::from_prefix(self, context.finish().as_ref())
     }
 
+    /// Hashes what is written, for what is too long to be held at once.
+    pub fn hash_of(self, write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> io::Result<Digest> {
+        let mut context = HashedWriter(lc::Context::new(self.lc()));
+        write(&mut context)?;
+        Ok(Digest::from_prefix(self, context.0.finish().as_ref()))
+    }
+
     /// The all-zero digest: a PCR before its first extend.
     pub fn zero(self) -> Digest {
         Digest { algorithm: self, bytes: [0; DIGEST_BYTES_MAX] }
+    }
+}
+
+struct HashedWriter(lc::Context);
+
+impl io::Write for HashedWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

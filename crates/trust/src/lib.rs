@@ -13,6 +13,7 @@ pub mod finding;
 pub mod grant;
 pub mod labels;
 pub mod learn;
+mod named_digests;
 pub mod path;
 pub mod pattern;
 pub mod policy;

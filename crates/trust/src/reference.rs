@@ -1,13 +1,12 @@
 //! Reference values: a policy made ready for fast look-ups, shared by every device that it judges.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use assay_evidence::ima::{self, FileSignature, MeasuredKey, SignatureFault, SigningKey, SigningKeys};
 use assay_evidence::tpm::pcr::PcrSet;
 use assay_evidence::{Digest, HashAlgorithm, PcrIndex};
 
-use crate::path;
+use crate::named_digests::NamedDigests;
 use crate::pattern::Pattern;
 #[cfg(feature = "rego")]
 use crate::policy::RegoSection;
@@ -18,7 +17,7 @@ use crate::policy::{
 use crate::region::RegionList;
 use crate::signature_memory::SignatureMemory;
 
-/// A policy that passed its lint, with its file list as a hash map. Share it by `Arc`.
+/// A policy that passed its lint, with its file list packed. Share it by `Arc`.
 #[derive(Debug)]
 pub struct CompiledPolicy {
     name: String,
@@ -59,8 +58,8 @@ pub(crate) struct FileReference {
     exclude: Vec<Pattern>,
     signing_keys: SigningKeys,
     verified: SignatureMemory,
-    keyrings: HashMap<Vec<u8>, Box<[Digest]>>,
-    allow: HashMap<Vec<u8>, Box<[Digest]>>,
+    keyrings: NamedDigests,
+    allow: NamedDigests,
 }
 
 impl CompiledPolicy {
@@ -184,14 +183,14 @@ impl FileReference {
             exclude: section.exclude,
             signing_keys: keys.collect::<Result<_, _>>()?,
             verified: SignatureMemory::default(),
-            keyrings: by_bytes(section.keyrings)?,
-            allow: by_bytes(section.allow)?,
+            keyrings: NamedDigests::pack(&section.keyrings)?,
+            allow: NamedDigests::pack(&section.allow)?,
         })
     }
 
-    /// The digests that a file may have; empty where the path is not listed.
-    pub(crate) fn digests_of(&self, path: &[u8]) -> &[Digest] {
-        self.allow.get(path).map_or(&[], |digests| digests)
+    /// The digests that a file may have; none where the path is not listed.
+    pub(crate) fn digests_of(&self, path: &[u8]) -> impl Iterator<Item = Digest> {
+        self.allow.of(path)
     }
 
     pub(crate) fn excludes(&self, path: &[u8]) -> bool {
@@ -200,26 +199,10 @@ impl FileReference {
 
     /// Whether the policy has this key for the keyring that it was put on.
     fn accepts(&self, key: &MeasuredKey) -> bool {
-        let strong = |digest: &&Digest| digest.algorithm() >= self.weakest_digest.0;
-        let digests = self.keyrings.get(key.keyring()).map_or(&[][..], |digests| digests);
-        digests.iter().filter(strong).any(|digest| key.digest(digest.algorithm()) == *digest)
+        let strong = |digest: &Digest| digest.algorithm() >= self.weakest_digest.0;
+        let mut digests = self.keyrings.of(key.keyring()).filter(strong);
+        digests.any(|digest| key.digest(digest.algorithm()) == digest)
     }
-}
-
-/// Lists of digests by the name that the kernel logs. A name that is written in two ways has both lists.
-fn by_bytes(lists: BTreeMap<String, Vec<Digest>>) -> Result<HashMap<Vec<u8>, Box<[Digest]>>, PolicyError> {
-    let mut named: HashMap<Vec<u8>, Box<[Digest]>> = HashMap::with_capacity(lists.len());
-    for (text, digests) in lists {
-        let Some(name) = path::from_text(&text) else { return Err(PolicyError::Path { path: text }) };
-        match named.entry(path::as_logged(&name).into_owned()) {
-            Entry::Vacant(free) => drop(free.insert(digests.into_boxed_slice())),
-            Entry::Occupied(mut known) => {
-                let both = [known.get(), digests.as_slice()].concat();
-                known.insert(both.into_boxed_slice());
-            }
-        }
-    }
-    Ok(named)
 }
 
 /// Whose file signatures count at one point of a list: the policy's keys, and those measured so far.

@@ -101,7 +101,7 @@ impl KeptResult {
             },
             policy_text: match record.judged.policy_revision {
                 0 => None,
-                revision => Some(store.policy(revision).await?.text),
+                revision => Some(store.policy(revision).await?.text.to_string()),
             },
             evidence: load(store, &record).await?,
             basis: match &basis {

@@ -17,7 +17,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::device::Device;
-use crate::store::{NewPolicy, PlanStep, PolicyRecord, Store, StoreError};
+use crate::store::{NewPolicy, PlanStep, PolicyKey, PolicyRecord, Store, StoreError};
 use crate::thread::{Panicked, aside};
 
 /// What a device is appraised under now.
@@ -44,7 +44,7 @@ pub(crate) struct PlanInForce {
 pub(crate) struct Policies {
     current: watch::Sender<Arc<PlanInForce>>,
     /// Policies about to be stored, the latest last. Locked for a moment at a time.
-    expected: Mutex<Vec<(Key, Arc<CompiledPolicy>)>>,
+    expected: Mutex<Vec<(PolicyKey, Arc<CompiledPolicy>)>>,
     /// Who has to have signed a policy; empty: nobody.
     signers: PolicySigners,
 }
@@ -111,10 +111,10 @@ impl Policies {
         assignment: &Assignment,
         revision: u64,
     ) -> Result<Option<Arc<CompiledPolicy>>, PolicyLoadError> {
-        let (record, signers) = (store.policy(revision).await?, self.signers.clone());
-        if let Some(expected) = self.expected(&record) {
+        if let Some(expected) = self.expected(&store.policy_key(revision).await?) {
             return Ok(Some(expected));
         }
+        let (record, signers) = (store.policy(revision).await?, self.signers.clone());
         let citation = format!("{} v{}", record.name, record.version);
         let union = assignment.rollout.filter(|rollout| rollout.union == revision);
         let policy = match union {
@@ -142,7 +142,7 @@ impl Policies {
         let excess = (expected.len() + published.len()).saturating_sub(EXPECTED_MAX);
         let gone = excess.min(expected.len());
         expected.drain(..gone);
-        expected.extend(published.iter().map(|one| (key(&one.record), one.compiled.clone())));
+        expected.extend(published.iter().map(|one| (one.record.key(), one.compiled.clone())));
     }
 
     /// Puts in force what the store has. What was expected and did not come is let go.
@@ -157,9 +157,9 @@ impl Policies {
         Ok(())
     }
 
-    fn expected(&self, record: &PolicyRecord) -> Option<Arc<CompiledPolicy>> {
+    fn expected(&self, key: &PolicyKey) -> Option<Arc<CompiledPolicy>> {
         let expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
-        expected.iter().find(|(of, _)| *of == key(record)).map(|(_, compiled)| compiled.clone())
+        expected.iter().find(|(of, _)| of == key).map(|(_, compiled)| compiled.clone())
     }
 }
 
@@ -201,13 +201,6 @@ impl PlanInForce {
 async fn compile(policy: Policy) -> Result<Arc<CompiledPolicy>, PolicyLoadError> {
     let compiled = aside(move || CompiledPolicy::new(policy)).await?;
     Ok(Arc::new(compiled?))
-}
-
-/// What tells a policy that is stored from one that was to be: another may have taken its revision.
-type Key = (u64, String, u64, String);
-
-fn key(record: &PolicyRecord) -> Key {
-    (record.revision, record.name.clone(), record.version, record.digest.clone())
 }
 
 /// Policies of one change.
@@ -266,7 +259,7 @@ pub(crate) fn vouched(record: &PolicyRecord, signers: &PolicySigners) -> Result<
     }
     let policy = signers.open(record.envelope.as_deref().ok_or(NotVouched::Unsigned)?)?;
     // The text is what operators are shown.
-    if policy.to_toml() == record.text { Ok(policy) } else { Err(NotVouched::Changed) }
+    if policy.to_toml() == *record.text { Ok(policy) } else { Err(NotVouched::Changed) }
 }
 
 /// The union of a roll-out, which has no signature: it has to be what the signed policies around it make.
@@ -283,7 +276,7 @@ async fn vouched_union(
         }
         let made = unite(&vouched(&old, &signers)?, &vouched(&new, &signers)?)?.policy;
         let made = Policy { version: union.version, ..made };
-        if made.to_toml() == union.text { Ok(made) } else { Err(NotVouched::NotTheUnion) }
+        if made.to_toml() == *union.text { Ok(made) } else { Err(NotVouched::NotTheUnion) }
     });
     Ok(vouched.await?)
 }
@@ -305,7 +298,7 @@ mod tests {
             revision,
             name: policy.name.clone(),
             version: revision,
-            text: policy.to_toml(),
+            text: policy.to_toml().into(),
             digest: policy.digest().to_hex(),
             set_at: UnixTime(0),
             set_by: String::new(),

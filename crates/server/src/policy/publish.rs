@@ -8,7 +8,7 @@ use assay_trust::{CompiledPolicy, Policy};
 
 use super::PolicyChangeError;
 use crate::in_force::policies::Published;
-use crate::store::{NewPolicy, Store, StoreError};
+use crate::store::{NewPolicy, PolicyRecord, Store, StoreError};
 use crate::thread::aside;
 
 /// Numbers policies that are published together.
@@ -30,18 +30,23 @@ pub(crate) struct Submitted {
     /// What it says.
     pub policy: Policy,
     /// What it came in, where it was signed.
-    pub envelope: Option<String>,
+    pub envelope: Option<Arc<str>>,
 }
 
 impl Submitted {
     /// Reads a text: a signed one where there are signers, and else either.
     pub(crate) fn read(text: String, signers: &PolicySigners) -> Result<Submitted, PolicyChangeError> {
         if !signers.is_empty() {
-            return Ok(Submitted { policy: signers.open(&text)?, envelope: Some(text) });
+            return Ok(Submitted { policy: signers.open(&text)?, envelope: Some(text.into()) });
         }
         let is_signed = Envelope::parse(&text).is_ok();
         let policy = Policy::from_text(&payload(&text)?)?;
-        Ok(Submitted { policy, envelope: is_signed.then_some(text) })
+        Ok(Submitted { policy, envelope: is_signed.then(|| text.into()) })
+    }
+
+    /// The policy of a record that could not be stored, once more.
+    pub(crate) fn again(record: &PolicyRecord) -> Result<Submitted, PolicyChangeError> {
+        Ok(Submitted { policy: Policy::from_toml(&record.text)?, envelope: record.envelope.clone() })
     }
 
     /// What the server made of policies that are in force.
@@ -98,7 +103,7 @@ impl Publisher {
                 revision,
                 name: policy.name.clone(),
                 version: policy.version,
-                text: policy.to_toml(),
+                text: policy.to_toml().into(),
                 digest: policy.digest().to_hex(),
                 set_at,
                 set_by,

@@ -2,8 +2,9 @@
 
 use assay_trust::labels::Selector;
 
-use super::{ATTEMPTS_MAX, Planning, PolicyChangeError, publish};
+use super::{ATTEMPTS_MAX, Planning, PolicyChangeError, Submitted, publish};
 use crate::store::{PolicyRecord, SetPolicy, StoreError, UnassignPolicy};
+use crate::thread::aside;
 
 impl Planning<'_> {
     /// Publishes a text as the next version of its name and puts it in force for whom the selector means; those of
@@ -13,12 +14,12 @@ impl Planning<'_> {
         text: String,
         selector: &Selector,
     ) -> Result<PolicyRecord, PolicyChangeError> {
-        let submitted = publish::read(text, self.policies.signers()).await?;
+        let mut submitted = publish::read(text, self.policies.signers()).await?;
         let name = submitted.policy.name.clone();
         for _ in 0..ATTEMPTS_MAX {
             let in_force = self.load().await?;
             let mut publisher = self.publisher(&name).await?;
-            let published = publisher.publish(submitted.clone()).await?;
+            let published = publisher.publish(submitted).await?;
             let plan = in_force.plan.assign(selector, &name, published.record.revision)?;
             let step = in_force.step(plan.assigned(selector)?, self.by, self.now);
             let record = published.record.clone();
@@ -28,6 +29,8 @@ impl Planning<'_> {
                 tracing::info!(policy = record.name, version = record.version, %selector, by, "policy in force");
                 return Ok(record);
             }
+            // A copy of every policy for the rare case that another came first would be a dear one.
+            submitted = aside(move || Submitted::again(&record)).await??;
         }
         Err(StoreError::Conflict.into())
     }

@@ -59,7 +59,7 @@ pub use heads::RecordHead;
 pub(crate) use heads::signed_heads;
 pub use history::PruneHistory;
 pub use jwt::RecordJwt;
-pub use policies::{NewPolicy, PolicyRecord};
+pub use policies::{NewPolicy, PolicyKey, PolicyRecord};
 pub use svid::{Carrier, RecordSvid, SvidRecord};
 pub use telemetry::{AcceptTelemetry, PositionRecord, RefuseTelemetry, TelemetryRecord};
 pub use usage::Storage;

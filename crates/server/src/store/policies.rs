@@ -1,5 +1,7 @@
 //! Policies: every version that was ever published. Which of them are in force is in `assignments.rs`.
 
+use std::sync::Arc;
+
 use assay_evidence::time::UnixTime;
 
 use super::{Store, StoreError, Unit, loaded, stored};
@@ -14,8 +16,8 @@ pub struct PolicyRecord {
     pub name: String,
     /// Counts up within the name.
     pub version: u64,
-    /// The text, TOML.
-    pub text: String,
+    /// The text, TOML. Shared, as it may have tens of megabytes.
+    pub text: Arc<str>,
     /// SHA-256 of its canonical form, hex.
     pub digest: String,
     /// Since when.
@@ -23,7 +25,28 @@ pub struct PolicyRecord {
     /// Who set it.
     pub set_by: String,
     /// The signed envelope that it came in, if it came in one.
-    pub envelope: Option<String>,
+    pub envelope: Option<Arc<str>>,
+}
+
+/// What tells a policy from every other, as another may have taken the revision that it was to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyKey {
+    /// Counts the policies published, whatever their names.
+    pub revision: u64,
+    /// Its name.
+    pub name: String,
+    /// Counts up within the name.
+    pub version: u64,
+    /// SHA-256 of its canonical form, hex.
+    pub digest: String,
+}
+
+impl PolicyRecord {
+    /// What tells it from every other.
+    pub fn key(&self) -> PolicyKey {
+        let PolicyRecord { revision, name, version, digest, .. } = self;
+        PolicyKey { revision: *revision, name: name.clone(), version: *version, digest: digest.clone() }
+    }
 }
 
 /// A policy about to be published; it must be the next revision.
@@ -37,6 +60,21 @@ impl Store {
             .fetch_optional(&self.readers)
             .await?;
         policy(&row.ok_or(StoreError::Unknown("policy"))?)
+    }
+
+    /// The same without its texts, which may be long.
+    pub async fn policy_key(&self, revision: u64) -> Result<PolicyKey, StoreError> {
+        let row = query("SELECT name, version, digest FROM policies WHERE revision = $1")
+            .bind(stored(revision))
+            .fetch_optional(&self.readers)
+            .await?
+            .ok_or(StoreError::Unknown("policy"))?;
+        Ok(PolicyKey {
+            revision,
+            name: row.try_get("name")?,
+            version: loaded(row.try_get("version")?, "policies.version")?,
+            digest: row.try_get("digest")?,
+        })
     }
 
     /// A version of a name, the latest if there are several.
@@ -83,11 +121,12 @@ pub(super) async fn insert(unit: &mut Unit, policy: &NewPolicy) -> Result<(), St
     .bind(stored(policy.revision))
     .bind(&policy.name)
     .bind(stored(policy.version))
-    .bind(&policy.text)
+    .bind(&*policy.text)
     .bind(&policy.digest)
     .bind(stored(policy.set_at.0))
     .bind(&policy.set_by)
-    .bind(&policy.envelope)
+    .bind(policy.envelope.as_deref())
+    .once()
     .execute(unit.connection())
     .await?;
     Ok(())
@@ -98,10 +137,10 @@ fn policy(row: &Row) -> Result<PolicyRecord, StoreError> {
         revision: loaded(row.try_get("revision")?, "policies.revision")?,
         name: row.try_get("name")?,
         version: loaded(row.try_get("version")?, "policies.version")?,
-        text: row.try_get("text")?,
+        text: row.try_get::<&str>("text")?.into(),
         digest: row.try_get("digest")?,
         set_at: UnixTime(loaded(row.try_get("set_at")?, "policies.set_at")?),
         set_by: row.try_get("set_by")?,
-        envelope: row.try_get("envelope")?,
+        envelope: row.try_get::<Option<&str>>("envelope")?.map(Arc::from),
     })
 }

@@ -170,7 +170,7 @@ fn policy(revision: u64) -> PolicyRecord {
         revision,
         name: "base".to_owned(),
         version: revision,
-        text: "name = 'base'".to_owned(),
+        text: "name = 'base'".into(),
         digest: "00".to_owned(),
         set_at: NOW,
         set_by: "operator".to_owned(),

@@ -106,7 +106,7 @@ impl<'a> Report<'a> {
                 || self.refuse(entry, None);
         };
         let strong = self.is_strong(&digest);
-        let listed = self.reference.digests_of(entry.path()).contains(&digest);
+        let listed = self.reference.digests_of(entry.path()).any(|listed| listed == digest);
         if strong && listed || self.reference.excludes(entry.path()) {
             return true;
         }
@@ -170,7 +170,7 @@ impl<'a> Report<'a> {
         // What starts with a dash would be another option.
         let argument = format!("{}{}", if file.starts_with('-') { '=' } else { ' ' }, quoted(&file));
         let found = digest.map_or_else(|| stated(entry), |digest| digest.to_string());
-        let known = self.reference.digests_of(entry.path());
+        let known: Vec<Digest> = self.reference.digests_of(entry.path()).collect();
         let signed = match self.signers.judge(entry) {
             Ok(()) | Err(SignatureFault::Absent) => String::new(),
             Err(fault) => format!(", and {fault}"),
@@ -188,7 +188,7 @@ impl<'a> Report<'a> {
             );
             (format!("a file of policy {policy}"), message)
         } else {
-            let known = list(known);
+            let known = list(&known);
             let message = format!(
                 "`{file}` ({found}) is not what policy {policy} lists for it ({known}){signed}. If it was updated, \
                  approve it with `assay device approve DEVICE --file{argument}`; if not, restore it and reboot the device."

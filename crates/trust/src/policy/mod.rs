@@ -27,6 +27,8 @@ mod suspicion;
 mod text;
 mod unique;
 
+use std::io;
+
 use assay_evidence::{Digest, HashAlgorithm, PcrIndex};
 use serde::{Deserialize, Serialize};
 
@@ -145,6 +147,7 @@ impl Policy {
 
     /// Identifies the policy's exact meaning: SHA-256 of its JSON, whose members are always in the same order.
     pub fn digest(&self) -> Digest {
-        HashAlgorithm::Sha256.hash(&[self.to_json().as_bytes()])
+        let write = |hashed: &mut dyn io::Write| Ok(serde_json::to_writer(hashed, self)?);
+        HashAlgorithm::Sha256.hash_of(write).expect("every key of a policy is text, and hashing takes it all")
     }
 }

@@ -42,7 +42,7 @@ pub(super) async fn show(
         || json!({ "name": null, "version": null, "text": null }),
         |policy| {
             json!({
-                "name": policy.name, "version": policy.version, "text": policy.text, "revision": policy.revision,
+                "name": policy.name, "version": policy.version, "text": &*policy.text, "revision": policy.revision,
                 "set_at": policy.set_at, "set_by": policy.set_by, "digest": policy.digest,
                 "signed": policy.envelope.is_some(), "coverage": coverage(&policy.text),
             })

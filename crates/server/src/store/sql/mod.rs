@@ -41,6 +41,11 @@ pub(in crate::store) async fn run(
 }
 
 impl<'q> Query<'q> {
+    /// Prepares it for this once, so that nothing of what is bound to it stays behind.
+    pub(in crate::store) fn once(self) -> Query<'q> {
+        Query(self.0.persistent(false))
+    }
+
     /// Binds the next parameter.
     pub(in crate::store) fn bind<T: 'q + Encode<'q, Sqlite> + Type<Sqlite>>(self, value: T) -> Query<'q> {
         Query(self.0.bind(value))
