@@ -231,7 +231,7 @@ impl Attesting {
                 Ok(Taken { on_record: true, kept: evidence })
             }
             (StateChange::Renews(renew), None) => {
-                self.store.commit(renew.clone()).await?;
+                self.store.renew(renew.clone()).await?;
                 Ok(Taken { on_record: true, kept: None })
             }
             (StateChange::Renews(renew), Some(evidence)) => {

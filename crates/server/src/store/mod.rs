@@ -92,7 +92,12 @@ impl Store {
         Ok(self.writer.commit(transaction).await?.0)
     }
 
-    /// The same, and waits until what follows from it is done: lists are signed, what is in force is loaded.
+    /// Extends what stands for a device; the same for whoever extends at the same time is one statement.
+    pub async fn renew(&self, renewal: RenewTrust) -> Result<(), StoreError> {
+        self.writer.renew(renewal).await
+    }
+
+    /// Hands a transaction to the writer, and waits until what follows from it is done: lists are signed, what is in force is loaded.
     pub async fn commit_and_follow<T: Transaction>(&self, transaction: T) -> Result<T::Output, StoreError> {
         let (output, leaves) = self.writer.commit(transaction).await?;
         self.feed.wait(leaves).await?;

@@ -246,18 +246,41 @@ async fn renew_trust_writes_times_and_nothing_else() {
     let leaves = fixture.leaves().await;
     let renewed = TrustColumns { valid_until: NOW.plus(500), ..trust("trusted", 1) };
     let renew = RenewTrust { device_id: DEVICE.to_owned(), trust: renewed.clone() };
-    fixture.store.commit(renew.clone()).await.unwrap();
+    fixture.store.renew(renew.clone()).await.unwrap();
     assert_eq!(fixture.store.device(DEVICE).await.unwrap().unwrap().trust, renewed);
     assert_eq!(fixture.leaves().await, leaves);
     fixture.store.commit(appraise(1, trust("suspect", 2), true)).await.unwrap();
-    assert!(is_conflict(fixture.store.commit(renew).await), "a renewal cannot undo a withdrawal");
+    assert!(is_conflict(fixture.store.renew(renew).await), "a renewal cannot undo a withdrawal");
+}
+
+#[tokio::test]
+async fn renewals_that_come_together_are_answered_each_for_itself() {
+    let fixture = Fixture::trusted().await;
+    let renew = |device: &str, version, seconds| {
+        let trust = TrustColumns { valid_until: NOW.plus(seconds), ..trust("trusted", version) };
+        fixture.store.renew(RenewTrust { device_id: device.to_owned(), trust })
+    };
+    let quoted = "spiffe://example/\"quoted\"";
+    let outcomes = tokio::join!(
+        renew(DEVICE, 1, 300),
+        renew(quoted, 1, 300),
+        renew(DEVICE, 9, 400),
+        fixture.store.commit(appraise(1, trust("suspect", 2), true)),
+        renew(DEVICE, 1, 500),
+        renew(DEVICE, 2, 600),
+    );
+    assert!(outcomes.0.is_ok() && outcomes.3.is_ok() && outcomes.5.is_ok(), "{outcomes:?}");
+    let refused = [outcomes.1, outcomes.2, outcomes.4];
+    assert!(refused.into_iter().all(is_conflict), "unknown, of no version that was, and behind a fall");
+    let kept = fixture.store.device(DEVICE).await.unwrap().unwrap().trust;
+    assert_eq!((kept.version, kept.valid_until), (2, NOW.plus(600)));
 }
 
 #[tokio::test]
 async fn the_reset_counter_kept_is_the_highest_seen() {
     let fixture = Fixture::trusted().await;
     let trust = TrustColumns { reset_count: Some(1), ..trust("trusted", 1) };
-    fixture.store.commit(RenewTrust { device_id: DEVICE.to_owned(), trust }).await.unwrap();
+    fixture.store.renew(RenewTrust { device_id: DEVICE.to_owned(), trust }).await.unwrap();
     assert_eq!(fixture.store.device(DEVICE).await.unwrap().unwrap().trust.reset_count, Some(3));
 }
 

@@ -7,6 +7,7 @@
 //! A panic in a transaction is that transaction's fault and takes back what it did. One anywhere else leaves nobody knowing
 //! how far it came: the batch is lost, its callers are told so, and the writer begins anew from what is on disk.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -19,6 +20,7 @@ use tokio::time::sleep;
 
 use super::StoreError;
 use super::budget::{Budgets, Spending};
+use super::device::{RenewTrust, renew_all};
 use super::feed::{Committed, Feed};
 use super::svid::Standing;
 use super::withdraw::Withdrawn;
@@ -125,14 +127,28 @@ impl Unit {
     }
 
     /// Applies a whole batch in one commit and then, whatever came of it, answers everyone.
-    async fn commit(&mut self, batch: &mut Vec<Box<dyn Queued>>) {
+    async fn commit(&mut self, batch: &mut Vec<Waiting>) {
         let before = self.head;
-        let mut answers = Vec::with_capacity(batch.len());
-        let mut outcome = self.statement("BEGIN IMMEDIATE").await;
-        for queued in batch.drain(..) {
-            answers.push(queued.apply(self, outcome.is_ok()).await);
+        let (mut answers, mut renewals) = (Vec::with_capacity(batch.len()), Renewals::default());
+        // A single statement is a transaction by itself.
+        let is_single = Renewals::are_all_of(batch);
+        let begun = if is_single { Ok(()) } else { self.statement("BEGIN IMMEDIATE").await };
+        let mut outcome = begun;
+        for waiting in batch.drain(..) {
+            match waiting {
+                Waiting::Renewal(renewal) if renewals.has_room_for(&renewal) => renewals.0.push(renewal),
+                Waiting::Renewal(renewal) => {
+                    answers.append(&mut renewals.apply(self, outcome.is_ok()).await);
+                    renewals.0.push(renewal);
+                }
+                Waiting::Transaction(queued) => {
+                    answers.append(&mut renewals.apply(self, outcome.is_ok()).await);
+                    answers.push(queued.apply(self, outcome.is_ok()).await);
+                }
+            }
         }
-        if outcome.is_ok() {
+        answers.append(&mut renewals.apply(self, outcome.is_ok()).await);
+        if outcome.is_ok() && !is_single {
             outcome = self.statement("COMMIT").await;
         }
         let brought = std::mem::take(&mut self.brought);
@@ -173,7 +189,7 @@ impl Unit {
 /// The way to the writer.
 #[derive(Clone, Debug)]
 pub(super) struct Door {
-    queue: mpsc::Sender<Box<dyn Queued>>,
+    queue: mpsc::Sender<Waiting>,
     task: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
@@ -184,18 +200,33 @@ impl Door {
         transaction: T,
     ) -> Result<(T::Output, u64), StoreError> {
         let (answer, answered) = oneshot::channel();
-        self.queue.try_send(Box::new(Pending { transaction, answer })).map_err(|error| match error {
+        self.queue(Waiting::Transaction(Box::new(Pending { transaction, answer })))?;
+        answered.await.unwrap_or_else(|_| Err(self.lost()))
+    }
+
+    /// Waits until the renewal is on disk or refused.
+    pub(super) async fn renew(&self, renew: RenewTrust) -> Result<(), StoreError> {
+        let (answer, answered) = oneshot::channel();
+        self.queue(Waiting::Renewal(Renewal { renew, answer }))?;
+        answered.await.unwrap_or_else(|_| Err(self.lost()))
+    }
+
+    /// Why there is no answer.
+    fn lost(&self) -> StoreError {
+        if self.queue.is_closed() { StoreError::Closed } else { StoreError::Interrupted }
+    }
+
+    fn queue(&self, waiting: Waiting) -> Result<(), StoreError> {
+        self.queue.try_send(waiting).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => StoreError::Busy,
             mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
-        })?;
-        let lost = || if self.queue.is_closed() { StoreError::Closed } else { StoreError::Interrupted };
-        answered.await.unwrap_or_else(|_| Err(lost()))
+        })
     }
 
     /// Waits for the writer's end; other doors find it closed.
     pub(super) async fn close(self) {
         let (closing, closed) = oneshot::channel();
-        if self.queue.send(Box::new(Closing(closing))).await.is_ok() {
+        if self.queue.send(Waiting::Transaction(Box::new(Closing(closing)))).await.is_ok() {
             closed.await.ok();
         }
         let task = self.task.lock().ok().and_then(|mut task| task.take());
@@ -214,10 +245,10 @@ pub(super) async fn start(file: &Path) -> Result<(Door, Feed), StoreError> {
     Ok((Door { queue, task: Arc::new(Mutex::new(Some(task))) }, feed))
 }
 
-async fn run(mut unit: Unit, mut waiting: mpsc::Receiver<Box<dyn Queued>>, file: PathBuf) {
+async fn run(mut unit: Unit, mut waiting: mpsc::Receiver<Waiting>, file: PathBuf) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
     while waiting.recv_many(&mut batch, BATCH_MAX).await > 0 {
-        if batch.iter().any(|queued| queued.is_last()) {
+        if batch.iter().any(Waiting::is_last) {
             waiting.close();
         }
         if let Err(panicked) = caught(unit.commit(&mut batch)).await {
@@ -228,6 +259,67 @@ async fn run(mut unit: Unit, mut waiting: mpsc::Receiver<Box<dyn Queued>>, file:
     }
     if let Err(error) = sql::close(unit.connection).await {
         tracing::warn!(%error, "the database did not close cleanly");
+    }
+}
+
+/// What is in the queue.
+enum Waiting {
+    Renewal(Renewal),
+    Transaction(Box<dyn Queued>),
+}
+
+impl Waiting {
+    /// Whether the writer stops after it.
+    fn is_last(&self) -> bool {
+        matches!(self, Waiting::Transaction(queued) if queued.is_last())
+    }
+}
+
+struct Renewal {
+    renew: RenewTrust,
+    answer: oneshot::Sender<Result<(), StoreError>>,
+}
+
+/// Renewals that came one after the other, each of another device.
+#[derive(Default)]
+struct Renewals(Vec<Renewal>);
+
+impl Renewals {
+    /// Whether the batch is nothing but renewals that go into one statement.
+    fn are_all_of(batch: &[Waiting]) -> bool {
+        let renewed = batch.iter().map(|waiting| match waiting {
+            Waiting::Renewal(renewal) => Some(renewal.renew.device_id.as_str()),
+            Waiting::Transaction(_) => None,
+        });
+        let renewed: Option<HashSet<&str>> = renewed.collect();
+        renewed.is_some_and(|devices| devices.len() == batch.len())
+    }
+
+    /// Whether it goes into one statement with these: of two of one device the second has to find what the first did.
+    fn has_room_for(&self, renewal: &Renewal) -> bool {
+        self.0.iter().all(|other| other.renew.device_id != renewal.renew.device_id)
+    }
+
+    /// Applies them, unless the batch is already lost.
+    async fn apply(&mut self, unit: &mut Unit, begun: bool) -> Vec<Answer> {
+        let (renewals, answers): (Vec<_>, Vec<_>) =
+            self.0.drain(..).map(|renewal| (renewal.renew, renewal.answer)).unzip();
+        let renewed = match (begun, renewals.is_empty()) {
+            (_, true) => return Vec::new(),
+            (true, _) => renew_all(unit, &renewals).await,
+            (false, _) => Err(StoreError::Busy),
+        };
+        let tell = |(renew, answer): (RenewTrust, oneshot::Sender<Result<(), StoreError>>)| {
+            let outcome = match &renewed {
+                Ok(renewed) if renewed.contains(&renew.device_id) => Ok(()),
+                Ok(_) => Err(StoreError::Conflict),
+                Err(error) => Err(error.clone()),
+            };
+            // A caller that is gone has lost only the news.
+            let tell: Answer = Box::new(move |committed| drop(answer.send(committed.and(outcome))));
+            tell
+        };
+        renewals.into_iter().zip(answers).map(tell).collect()
     }
 }
 

@@ -10,10 +10,12 @@ mod fate;
 mod label;
 mod record;
 
+pub(in crate::store) use appraise::renew_all;
 pub use appraise::{RecordAppraisal, Recorded, RenewTrust};
 pub use enroll::EnrollDevice;
 pub use fate::{
     ApproveDevice, Change, ExpireDevice, ExpireUnreadable, Moved, NoteUnanswered, ReadmitDevice, RevokeDevice,
 };
 pub use label::{LabelDevice, LabelledDevice};
+pub(in crate::store) use record::update_trust;
 pub use record::{DeviceRecord, IdentityRecord, TrustColumns};

@@ -123,7 +123,7 @@ impl Store {
 }
 
 /// The compare-and-set everything about trust goes through.
-pub(super) async fn update_trust(
+pub(in crate::store) async fn update_trust(
     unit: &mut Unit,
     id: &str,
     from_version: u64,

@@ -15,7 +15,7 @@ use assay_evidence::time::UnixTime;
 use assay_evidence::tpm::attest::BootCounters;
 
 use super::blobs::{self, BlobHash, NewBlob};
-use super::device::RenewTrust;
+use super::device::{RenewTrust, update_trust};
 use super::{Store, StoreError, Transaction, Unit, loaded, stored, usage};
 pub use list::PartedList;
 use room::{Usage, make_room, remove_failed, row_bytes};
@@ -167,7 +167,8 @@ impl Transaction for KeepEvidence {
 
     async fn apply(self, unit: &mut Unit) -> Result<Option<Kept>, StoreError> {
         let device_id = self.renew.device_id.clone();
-        self.renew.apply(unit).await?;
+        let RenewTrust { trust, .. } = &self.renew;
+        update_trust(unit, &device_id, trust.version, trust).await?;
         insert(unit, &device_id, None, self.evidence).await
     }
 }
