@@ -83,7 +83,7 @@ impl Evidence {
         match (self.ima_log.is_empty() && self.ima_from_entry == 0, self.ima_ascii) {
             (true, _) => None,
             (false, true) => Some(ImaLog::Ascii(&self.ima_log)),
-            (false, false) => Some(ImaLog::Binary(&self.ima_log)),
+            (false, false) => Some(ImaLog::Shared(&self.ima_log)),
         }
     }
 }

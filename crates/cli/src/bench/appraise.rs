@@ -243,6 +243,7 @@ impl<'a> Bench<'a> {
     fn ima_list(&self) {
         let list = match self.evidence.ima_log {
             Some(ImaLog::Binary(bytes)) => ima::parse_binary(bytes),
+            Some(ImaLog::Shared(bytes)) => ima::parse_shared(bytes.clone()),
             Some(ImaLog::Ascii(text)) => ima::parse_ascii(text),
             None => return,
         };

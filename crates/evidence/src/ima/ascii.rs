@@ -49,7 +49,7 @@ pub fn parse_ascii(text: &[u8]) -> Result<List, ImaError> {
     let template_hash = template_hash.unwrap_or(HashAlgorithm::Sha1);
     // The offset of this error is in the binary form; the entry's number is the same.
     let (entries, pcrs) = read_entries(&bytes, template_hash)?;
-    Ok(List { bytes, entries, template_hash, pcrs })
+    Ok(List { bytes: bytes.into(), entries, template_hash, pcrs })
 }
 
 /// Bytes that the first `entries` entries of a list in the ASCII form take; `None` if it has fewer.

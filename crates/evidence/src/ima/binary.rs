@@ -1,5 +1,7 @@
 //! The binary form: `binary_runtime_measurements`, little endian.
 
+use bytes::Bytes;
+
 use super::layout::Layout;
 use super::template::Field;
 use super::{
@@ -12,11 +14,17 @@ use crate::{HashAlgorithm, PcrIndex};
 
 /// Parses a list, or a suffix of one, in the kernel's binary form with its SHA-1 template digests.
 pub fn parse_binary(bytes: &[u8]) -> Result<List, ImaError> {
+    // One byte too many is as good as all of them.
+    parse_shared(Bytes::copy_from_slice(bytes.get(..=LIST_BYTES_MAX).unwrap_or(bytes)))
+}
+
+/// The same of bytes that are shared, which takes no copy of them.
+pub fn parse_shared(bytes: Bytes) -> Result<List, ImaError> {
     if bytes.len() > LIST_BYTES_MAX {
         return Err(ImaError { entry: 0, offset: 0, kind: ImaErrorKind::ListTooLong });
     }
-    let (entries, pcrs) = read_entries(bytes, HashAlgorithm::Sha1)?;
-    Ok(List { bytes: bytes.to_vec(), entries, template_hash: HashAlgorithm::Sha1, pcrs })
+    let (entries, pcrs) = read_entries(&bytes, HashAlgorithm::Sha1)?;
+    Ok(List { bytes, entries, template_hash: HashAlgorithm::Sha1, pcrs })
 }
 
 /// Reads every entry, once and for all, and says into which PCRs they were measured.

@@ -19,10 +19,11 @@ mod template;
 use std::borrow::Cow;
 use std::ops::Range;
 
+use bytes::Bytes;
 use thiserror::Error;
 
 pub use self::ascii::{ascii_offset, parse_ascii};
-pub use self::binary::{binary_offset, parse_binary};
+pub use self::binary::{binary_offset, parse_binary, parse_shared};
 pub use self::boot_aggregate::{BOOT_AGGREGATE, expected_boot_aggregate};
 pub use self::device_mapper::{DmChange, DmDevice, DmError, DmEvent, DmNumbers, DmTarget};
 use self::layout::Layout;
@@ -45,10 +46,10 @@ pub const PCR: u8 = PcrIndex::IMA.get();
 
 /// A parsed measurement list, or a suffix of one, in the kernel's binary form.
 ///
-/// It owns its bytes, so that claims outlive the message they came in.
+/// It owns its bytes or shares them, so that claims outlive the message they came in.
 #[derive(Clone, Debug)]
 pub struct List {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     entries: Vec<Layout>,
     template_hash: HashAlgorithm,
     pcrs: PcrSet,

@@ -30,6 +30,7 @@ pub(super) struct Attested {
 pub(super) fn parse(log: ImaLog<'_>, report: &mut Report) -> Option<List> {
     let parsed = match log {
         ImaLog::Binary(bytes) => ima::parse_binary(bytes),
+        ImaLog::Shared(bytes) => ima::parse_shared(bytes.clone()),
         ImaLog::Ascii(bytes) => ima::parse_ascii(bytes),
     };
     parsed

@@ -10,6 +10,8 @@ mod ima;
 mod mismatch;
 mod runtime;
 
+use bytes::Bytes;
+
 pub use self::boot::KnownBootLog;
 pub use self::claims::{Baseline, Claims, ImaClaims};
 use crate::check::{Check, Failure};
@@ -59,6 +61,8 @@ pub struct QuoteEvidence<'a> {
 pub enum ImaLog<'a> {
     /// `binary_runtime_measurements`.
     Binary(&'a [u8]),
+    /// The same, in bytes that claims share instead of copying them.
+    Shared(&'a Bytes),
     /// `ascii_runtime_measurements`.
     Ascii(&'a [u8]),
 }
@@ -68,6 +72,7 @@ impl ImaLog<'_> {
     pub fn offset(self, entries: u64) -> Option<usize> {
         match self {
             ImaLog::Binary(bytes) => crate::ima::binary_offset(bytes, entries),
+            ImaLog::Shared(bytes) => crate::ima::binary_offset(bytes, entries),
             ImaLog::Ascii(text) => crate::ima::ascii_offset(text, entries),
         }
     }

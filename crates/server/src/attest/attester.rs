@@ -425,10 +425,8 @@ impl Attester {
     pub(crate) fn attempt(&self, finished: &Finished, keeps: bool) -> Attempt {
         let now = finished.result.at();
         let next = self.device.state.apply(&finished.event);
-        let same_result = self
-            .recorded
-            .as_ref()
-            .is_some_and(|recorded| AppraisalRecord { at: now, ..recorded.clone() } == finished.appraisal);
+        let same_result =
+            self.recorded.as_ref().is_some_and(|recorded| recorded.says_the_same_as(&finished.appraisal));
         let moves = !same_result || next.version() != self.device.state.version();
         let judged = finished.judged.as_ref().map(|(judged, _)| judged);
         let new = judged.filter(|judged| keeps && (moves || self.keeper.wants(judged)));

@@ -20,6 +20,14 @@ pub struct AppraisalRecord {
     pub vector: String,
 }
 
+impl AppraisalRecord {
+    /// Whether it is the same result, whenever it was made.
+    pub fn says_the_same_as(&self, other: &AppraisalRecord) -> bool {
+        let AppraisalRecord { at: _, tier, policy, findings, vector } = self;
+        (tier, policy, findings, vector) == (&other.tier, &other.policy, &other.findings, &other.vector)
+    }
+}
+
 impl Store {
     /// The last recorded result of a device, and its leaf.
     pub async fn last_appraisal(
