@@ -12,6 +12,7 @@ mod demo;
 mod device;
 mod ear;
 mod entry;
+mod gateway;
 mod inspect;
 mod ledger;
 mod output;
@@ -40,7 +41,7 @@ struct Cli {
 enum Verb {
     /// Run the server: registrar, verifier, authority, collector and console.
     Server(service::ServerArgs),
-    /// Run the gateway, or get credentials for one.
+    /// Run the gateway, get credentials for one, list and revoke them.
     Gateway(service::GatewayArgs),
     /// Look at devices, explain, label, revoke and approve them.
     Device(device::Args),

@@ -12,7 +12,7 @@ use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
 use crate::console::Asking;
-use crate::output;
+use crate::{gateway, output};
 
 /// Arguments of `assay server`. What is given here wins over the file.
 #[derive(clap::Args)]
@@ -70,6 +70,21 @@ enum GatewayVerb {
         #[command(flatten)]
         asking: Asking,
     },
+    /// Every gateway with a certificate that has not ended.
+    List {
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// End a gateway: its certificates are revoked, the servers drop it, and nobody believes it any more.
+    Revoke {
+        /// Name of the gateway.
+        name: String,
+        /// Why; it goes on record.
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        asking: Asking,
+    },
 }
 
 #[derive(clap::Args)]
@@ -96,6 +111,8 @@ pub fn gateway(args: GatewayArgs) -> ExitCode {
             run_gateway(&config)
         }
         GatewayVerb::Enroll { name, out, asking } => enroll_gateway(&name, &out, &asking),
+        GatewayVerb::List { asking } => gateway::list(&asking),
+        GatewayVerb::Revoke { name, reason, asking } => gateway::revoke(&name, &reason, &asking),
     })
 }
 

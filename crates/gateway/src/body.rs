@@ -41,12 +41,17 @@ impl Exceeded {
     }
 }
 
-/// The body of a request, cut off where it grows too large.
-pub(crate) struct RequestBody {
-    incoming: Incoming,
-    /// Bytes that may still come; `None` for a standing stream.
-    left: Option<u64>,
-    exceeded: Exceeded,
+/// The body of a request to a server.
+pub(crate) enum RequestBody {
+    /// A device's, cut off where it grows too large.
+    Passing {
+        incoming: Incoming,
+        /// Bytes that may still come; `None` for a standing stream.
+        left: Option<u64>,
+        exceeded: Exceeded,
+    },
+    /// The gateway's own.
+    Own(Full<Bytes>),
 }
 
 /// Why a request body ended early.
@@ -60,22 +65,26 @@ pub(crate) enum RequestError {
 
 impl RequestBody {
     pub(crate) fn new(incoming: Incoming, left: Option<u64>, exceeded: Exceeded) -> Self {
-        RequestBody { incoming, left, exceeded }
+        RequestBody::Passing { incoming, left, exceeded }
     }
 
-    fn count(&mut self, bytes: usize) -> Result<(), RequestError> {
-        let Some(left) = &mut self.left else {
-            return Ok(());
-        };
-        match left.checked_sub(u64::try_from(bytes).unwrap_or(u64::MAX)) {
-            Some(rest) => *left = rest,
-            None => {
-                self.exceeded.set();
-                return Err(RequestError::TooLarge);
-            }
-        }
-        Ok(())
+    pub(crate) fn own(content: impl Into<Bytes>) -> Self {
+        RequestBody::Own(Full::new(content.into()))
     }
+}
+
+fn count(left: &mut Option<u64>, exceeded: &Exceeded, bytes: usize) -> Result<(), RequestError> {
+    let Some(left) = left else {
+        return Ok(());
+    };
+    match left.checked_sub(u64::try_from(bytes).unwrap_or(u64::MAX)) {
+        Some(rest) => *left = rest,
+        None => {
+            exceeded.set();
+            return Err(RequestError::TooLarge);
+        }
+    }
+    Ok(())
 }
 
 impl Body for RequestBody {
@@ -86,22 +95,35 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, RequestError>>> {
-        let Some(frame) = ready!(Pin::new(&mut self.incoming).poll_frame(context)) else {
-            return Poll::Ready(None);
-        };
-        let frame = frame?;
-        if let Some(data) = frame.data_ref() {
-            self.count(data.len())?;
+        match &mut *self {
+            RequestBody::Own(content) => {
+                Pin::new(content).poll_frame(context).map_err(|never| match never {})
+            }
+            RequestBody::Passing { incoming, left, exceeded } => {
+                let Some(frame) = ready!(Pin::new(incoming).poll_frame(context)) else {
+                    return Poll::Ready(None);
+                };
+                let frame = frame?;
+                if let Some(data) = frame.data_ref() {
+                    count(left, exceeded, data.len())?;
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
         }
-        Poll::Ready(Some(Ok(frame)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        match self {
+            RequestBody::Own(content) => content.is_end_stream(),
+            RequestBody::Passing { incoming, .. } => incoming.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match self {
+            RequestBody::Own(content) => content.size_hint(),
+            RequestBody::Passing { incoming, .. } => incoming.size_hint(),
+        }
     }
 }
 

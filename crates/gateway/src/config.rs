@@ -19,7 +19,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The edge doors of the servers, `host:port` each.
     pub servers: Vec<String>,
-    /// The folder with the gateway's `credentials.pem`, `key.pem` and `bundle.pem`; read again when they change.
+    /// The folder with the gateway's `credentials.pem`, `key.pem` and `bundle.pem`, read again when they change. It writes
+    /// what it renews to `renewed.pem` there.
     pub credentials: PathBuf,
     /// A file to write the address listened on to, as `{"gateway": "…"}`.
     #[serde(default)]

@@ -1,13 +1,23 @@
-//! The gateway's own SVID and bundle, read again when their files change.
+//! The gateway's own SVID, the bundle, and the revocation list: what it shows and what it trusts.
+//!
+//! Certificate, key and bundle come from files that are read again when they change; of the operator's pair and the one
+//! that the gateway renewed itself, the one that ends later counts. The list comes from a server and is kept in memory.
+//! Devices are verified by a fresh list or not at all. A server may be met before there is one, for asking it for the
+//! list: see `servers.rs`.
 
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
-use assay_identity::bundle::BundleError;
+use assay_identity::bundle::{BundleError, pem_certificates};
+use assay_identity::crl::CrlError;
 use assay_identity::key::KeyError;
 use assay_identity::tls::{self, ClientIdentity, Trust, TrustSource};
-use assay_identity::{Bundle, CrlSet, PrivateKey, SpiffeId, SvidError, TrustDomain, UnixTime};
+use assay_identity::{
+    Bundle, Crl, CrlSet, PrivateKey, SpiffeId, SvidError, TrustDomain, UnixTime, VerifiedPeer,
+};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, ServerConfig};
@@ -21,6 +31,14 @@ pub enum CredentialsError {
     /// A file cannot be read.
     #[error("{}", file.display())]
     Read {
+        /// The file.
+        file: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A file cannot be written.
+    #[error("{}: cannot be written", file.display())]
+    Write {
         /// The file.
         file: PathBuf,
         /// Why not.
@@ -49,15 +67,24 @@ pub enum CredentialsError {
     Tls(#[from] rustls::Error),
 }
 
-/// What the gateway shows and trusts, in both directions.
+/// What the gateway shows, in both directions.
 pub(crate) struct Credentials {
-    pub(crate) id: SpiffeId,
-    pub(crate) not_after: UnixTime,
+    /// Whose they are, and until when.
+    pub(crate) own: VerifiedPeer,
+    /// When this process began to use them.
+    pub(crate) taken_at: UnixTime,
     /// Towards devices.
     pub(crate) server: Arc<ServerConfig>,
     /// Towards servers.
     pub(crate) client: Arc<ClientConfig>,
-    pub(crate) trust: Arc<TrustSource>,
+    /// The authority that certified it, DER.
+    issuer: Vec<u8>,
+}
+
+/// A chain, leaf first, and its key.
+pub(crate) struct Pair {
+    pub(crate) chain: Vec<Vec<u8>>,
+    pub(crate) key: PrivateKey,
 }
 
 /// The current [`Credentials`]; connections made from now on use what is current then.
@@ -65,18 +92,56 @@ pub(crate) struct CredentialSource {
     folder: PathBuf,
     trust_domain: TrustDomain,
     current: RwLock<Arc<Credentials>>,
+    /// What devices are verified with, and servers before they carry anything.
+    trust: Arc<TrustSource>,
+    /// What servers are met with.
+    meeting: Arc<TrustSource>,
 }
 
 impl CredentialSource {
     pub(crate) fn load(config: &Config) -> Result<Arc<Self>, CredentialsError> {
-        let folder = config.credentials.clone();
-        let trust_domain = config.trust_domain.clone();
-        let current = RwLock::new(Arc::new(read(&folder, &trust_domain)?));
-        Ok(Arc::new(CredentialSource { folder, trust_domain, current }))
+        let (folder, trust_domain) = (config.credentials.clone(), config.trust_domain.clone());
+        let bundle = read_bundle(&folder, &trust_domain)?;
+        let trust = TrustSource::new(Trust { bundle: bundle.clone(), crls: CrlSet::default() });
+        let meeting = TrustSource::new(Trust { bundle, crls: CrlSet::bootstrapping() });
+        let current = RwLock::new(Arc::new(read(&folder, &trust, &meeting)?));
+        Ok(Arc::new(CredentialSource { folder, trust_domain, current, trust, meeting }))
     }
 
     pub(crate) fn current(&self) -> Arc<Credentials> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What devices are verified with.
+    pub(crate) fn trust(&self) -> &Arc<TrustSource> {
+        &self.trust
+    }
+
+    /// The number of the revocation list in force; 0: there is none yet.
+    pub(crate) fn list_number(&self) -> u64 {
+        self.trust.current().crls.number()
+    }
+
+    /// Takes a newer list that the authority signed; an older one changes nothing.
+    pub(crate) fn take_list(&self, der: &[u8]) -> Result<(), CrlError> {
+        let (list, same) = (Crl::parse(der)?, Crl::parse(der)?);
+        list.verify(&self.current().issuer)?;
+        if list.number() > self.list_number() {
+            let bundle = self.trust.current().bundle.clone();
+            tracing::debug!(number = list.number(), "revocation list taken");
+            self.trust.replace(Trust { bundle: bundle.clone(), crls: CrlSet::from(vec![list]) });
+            self.meeting.replace(Trust { bundle, crls: CrlSet::bootstrapping_with(vec![same]) });
+        }
+        Ok(())
+    }
+
+    /// Uses a renewed pair from now on, and keeps it for the next start.
+    pub(crate) fn renew(&self, pair: Pair) -> Result<(), CredentialsError> {
+        let text = format!("{}{}", pair.key.to_pem(), pem_certificates(&pair.chain));
+        let credentials = credentials(pair, &self.trust, &self.meeting)?;
+        tracing::info!(id = %credentials.own.spiffe_id(), "certificate renewed");
+        self.replace(credentials);
+        write(&self.folder, text.as_bytes())
     }
 
     /// Looks at the files now and then; what cannot be used is logged, and the last good credentials stay.
@@ -89,37 +154,97 @@ impl CredentialSource {
                 continue;
             }
             seen = found;
-            match read(&self.folder, &self.trust_domain) {
+            match self.load_again() {
                 Ok(credentials) => {
-                    tracing::info!(id = %credentials.id, "credentials read again");
-                    *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(credentials);
+                    tracing::info!(id = %credentials.own.spiffe_id(), "credentials read again");
+                    self.replace(credentials);
                 }
                 Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "credentials kept"),
             }
         }
     }
+
+    fn load_again(&self) -> Result<Credentials, CredentialsError> {
+        let bundle = read_bundle(&self.folder, &self.trust_domain)?;
+        if bundle.to_der() != self.trust.current().bundle.to_der() {
+            // Other authorities have lists of their own.
+            self.trust.replace(Trust { bundle: bundle.clone(), crls: CrlSet::default() });
+            self.meeting.replace(Trust { bundle, crls: CrlSet::bootstrapping() });
+        }
+        read(&self.folder, &self.trust, &self.meeting)
+    }
+
+    fn replace(&self, credentials: Credentials) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(credentials);
+    }
 }
 
-fn read(folder: &Path, trust_domain: &TrustDomain) -> Result<Credentials, CredentialsError> {
-    let chain: Vec<Vec<u8>> = CertificateDer::pem_slice_iter(&file(folder, CERTIFICATES)?)
-        .map(|certificate| certificate.map(|der| der.to_vec()))
-        .collect::<Result<_, _>>()
-        .map_err(|_| CredentialsError::Certificates)?;
-    let key = PrivateKey::from_pem(&file(folder, KEY)?)?;
-    let bundle = Bundle::from_pem(trust_domain.clone(), &file(folder, BUNDLE)?)?;
-    let trust = TrustSource::new(Trust { bundle, crls: CrlSet::bootstrapping() });
-
-    let own = trust.verify(&chain, UnixTime::now())?;
-    let id = own.spiffe_id().clone();
-    if !id.is_gateway() {
-        return Err(CredentialsError::NotAGateway { id });
+/// Of the operator's pair and the renewed one, what can be used and ends later.
+fn read(
+    folder: &Path,
+    trust: &Arc<TrustSource>,
+    meeting: &Arc<TrustSource>,
+) -> Result<Credentials, CredentialsError> {
+    let given = given(folder).and_then(|pair| credentials(pair, trust, meeting));
+    let renewed = match renewed(folder) {
+        Ok(Some(pair)) => credentials(pair, trust, meeting).ok(),
+        Ok(None) => None,
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the renewed certificate is left out");
+            None
+        }
+    };
+    match (given, renewed) {
+        (Ok(given), Some(renewed)) if given.own.not_after() >= renewed.own.not_after() => Ok(given),
+        (_, Some(renewed)) => Ok(renewed),
+        (given, None) => given,
     }
-    let certified = tls::certified_key(chain, key.pkcs8())?;
+}
+
+fn credentials(
+    pair: Pair,
+    trust: &Arc<TrustSource>,
+    meeting: &Arc<TrustSource>,
+) -> Result<Credentials, CredentialsError> {
+    let taken_at = UnixTime::now();
+    let own = meeting.verify(&pair.chain, taken_at)?;
+    if !own.spiffe_id().is_gateway() {
+        return Err(CredentialsError::NotAGateway { id: own.spiffe_id().clone() });
+    }
+    let issuer = pair.chain.get(1).cloned().ok_or(CredentialsError::Certificates)?;
+    let certified = tls::certified_key(pair.chain, pair.key.pkcs8())?;
     let anybody = ClientIdentity::Optional(Arc::new(|_| true));
     let server = tls::server_config(certified.clone(), trust.clone(), anybody)?;
-    let client = tls::client_config(Some(certified), trust.clone(), Arc::new(SpiffeId::is_server))?;
+    let client = tls::client_config(Some(certified), meeting.clone(), Arc::new(SpiffeId::is_server))?;
     let (server, client) = (Arc::new(server), Arc::new(client));
-    Ok(Credentials { id, not_after: own.not_after(), server, client, trust })
+    Ok(Credentials { own, taken_at, server, client, issuer })
+}
+
+fn given(folder: &Path) -> Result<Pair, CredentialsError> {
+    let chain = certificates(&file(folder, CERTIFICATES)?)?;
+    Ok(Pair { chain, key: PrivateKey::from_pem(&file(folder, KEY)?)? })
+}
+
+fn renewed(folder: &Path) -> Result<Option<Pair>, CredentialsError> {
+    let text = match file(folder, RENEWED) {
+        Err(CredentialsError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(None);
+        }
+        text => text?,
+    };
+    Ok(Some(Pair { chain: certificates(&text)?, key: PrivateKey::from_pem(&text)? }))
+}
+
+/// The certificates of a PEM text.
+pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<Vec<u8>>, CredentialsError> {
+    CertificateDer::pem_slice_iter(pem)
+        .map(|certificate| certificate.map(|der| der.to_vec()))
+        .collect::<Result<_, _>>()
+        .map_err(|_| CredentialsError::Certificates)
+}
+
+fn read_bundle(folder: &Path, trust_domain: &TrustDomain) -> Result<Bundle, CredentialsError> {
+    Ok(Bundle::from_pem(trust_domain.clone(), &file(folder, BUNDLE)?)?)
 }
 
 fn file(folder: &Path, name: &str) -> Result<Vec<u8>, CredentialsError> {
@@ -127,11 +252,28 @@ fn file(folder: &Path, name: &str) -> Result<Vec<u8>, CredentialsError> {
     std::fs::read(&file).map_err(|source| CredentialsError::Read { file, source })
 }
 
-fn modified(folder: &Path) -> [Option<SystemTime>; 3] {
-    [CERTIFICATES, KEY, BUNDLE].map(|name| std::fs::metadata(folder.join(name)).ok()?.modified().ok())
+/// Key and certificate are one file, so that no crash leaves one without the other.
+fn write(folder: &Path, text: &[u8]) -> Result<(), CredentialsError> {
+    let (file, unfinished) = (folder.join(RENEWED), folder.join(UNFINISHED));
+    let written = || {
+        let mut options = std::fs::OpenOptions::new();
+        let mut handle = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+        handle.write_all(text)?;
+        handle.sync_all()?;
+        std::fs::rename(&unfinished, &file)?;
+        std::fs::File::open(folder)?.sync_all()
+    };
+    written().map_err(|source| CredentialsError::Write { file: file.clone(), source })
+}
+
+fn modified(folder: &Path) -> [Option<SystemTime>; 4] {
+    [CERTIFICATES, KEY, BUNDLE, RENEWED]
+        .map(|name| std::fs::metadata(folder.join(name)).ok()?.modified().ok())
 }
 
 const CERTIFICATES: &str = "credentials.pem";
 const KEY: &str = "key.pem";
 const BUNDLE: &str = "bundle.pem";
+const RENEWED: &str = "renewed.pem";
+const UNFINISHED: &str = "renewed.pem.new";
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);

@@ -13,6 +13,7 @@ mod refusal;
 mod route;
 mod servers;
 mod status;
+mod upkeep;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,6 +65,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let tasks = Tasks(vec![
         tokio::spawn(servers.clone().keep_connected()),
         tokio::spawn(credentials.clone().keep_loaded()),
+        tokio::spawn(upkeep::follow_list(servers.clone(), credentials.clone())),
+        tokio::spawn(upkeep::keep_renewed(servers.clone(), credentials.clone())),
     ]);
     // Whoever reads our address may use it at once.
     let _ = tokio::time::timeout(FIRST_CONNECTION, servers.connected()).await;
@@ -71,7 +74,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         let text = serde_json::json!({ "gateway": address.to_string() }).to_string();
         std::fs::write(file, text).map_err(GatewayError::AddressesFile)?;
     }
-    tracing::info!(%address, id = %credentials.current().id, "gateway ready");
+    tracing::info!(%address, id = %credentials.current().own.spiffe_id(), "gateway ready");
 
     let limiter = Arc::new(Limiter::new(&config.limits));
     let proxy = Arc::new(Proxy::new(&config, limiter.clone(), servers, credentials.clone()));

@@ -155,12 +155,12 @@ impl Service {
                 return None;
             }
         };
-        let id = match tls.get_ref().1.peer_certificates() {
+        let shown = match tls.get_ref().1.peer_certificates() {
             None => None,
             // The handshake verified it; this reads the name, and costs one more verification.
-            Some(chain) => Some(credentials.trust.verify(chain, UnixTime::now()).ok()?.spiffe_id().clone()),
+            Some(chain) => Some(self.credentials.trust().verify(chain, UnixTime::now()).ok()?),
         };
-        Some((tls, Peer { address: address.ip().to_canonical(), id }))
+        Some((tls, Peer { address: address.ip().to_canonical(), shown }))
     }
 }
 

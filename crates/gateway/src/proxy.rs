@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use assay_admission::{ADDRESS_HEADER, IDENTITY_HEADER};
-use assay_identity::SpiffeId;
+use assay_identity::{SpiffeId, VerifiedPeer};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use http_body::Body as _;
@@ -26,8 +26,17 @@ use crate::status;
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     pub(crate) address: IpAddr,
-    /// The SPIFFE ID of the SVID shown, if one was.
-    pub(crate) id: Option<SpiffeId>,
+    /// The SVID shown, if one was.
+    pub(crate) shown: Option<VerifiedPeer>,
+}
+
+impl Peer {
+    /// Whom the SVID names that was shown, for as long as it is not revoked.
+    pub(crate) fn id(&self, credentials: &CredentialSource) -> Option<SpiffeId> {
+        let lists = credentials.trust().current();
+        let stands = |shown: &&VerifiedPeer| !lists.crls.names(shown.serial());
+        self.shown.as_ref().filter(stands).map(|shown| shown.spiffe_id().clone())
+    }
 }
 
 /// Everything a request needs, shared by all connections.
@@ -95,7 +104,8 @@ impl Proxy {
         grpc: bool,
         held: H,
     ) -> Result<Response<AnswerBody>, Refusal> {
-        self.limiter.request(peer.address, peer.id.as_ref()).map_err(Refusal::TooOften)?;
+        let id = peer.id(&self.credentials);
+        self.limiter.request(peer.address, id.as_ref()).map_err(Refusal::TooOften)?;
         if request.method() == Method::GET
             && let Some(page) = status::page(self, peer, request.uri().path())
         {
@@ -103,7 +113,7 @@ impl Proxy {
         }
         match route::find(request.uri().path()) {
             Some(route) if grpc && request.method() == Method::POST => {
-                self.pass_on(route, peer, request, held).await
+                self.pass_on(route, (peer.address, id), request, held).await
             }
             _ => Err(Refusal::Unknown),
         }
@@ -112,7 +122,7 @@ impl Proxy {
     async fn pass_on<H: Send + Unpin + 'static>(
         &self,
         route: Route,
-        peer: &Peer,
+        peer: (IpAddr, Option<SpiffeId>),
         request: Request<Incoming>,
         held: H,
     ) -> Result<Response<AnswerBody>, Refusal> {
@@ -122,7 +132,7 @@ impl Proxy {
         }
         let deadline = (!route.standing).then(|| Box::pin(tokio::time::sleep(self.request_time)));
         let exceeded = Exceeded::default();
-        let sending = self.servers.send(towards_server(request, peer, route, bytes_max, exceeded.clone()));
+        let sending = self.servers.send(towards_server(request, &peer, route, bytes_max, exceeded.clone()));
         let (sent, deadline) = match deadline {
             None => (sending.await, None),
             Some(mut deadline) => tokio::select! {
@@ -164,7 +174,7 @@ fn is_grpc(request: &Request<Incoming>) -> bool {
 /// The request as the server gets it: same headers but those that say who asks, and our own authority.
 fn towards_server(
     request: Request<Incoming>,
-    peer: &Peer,
+    peer: &(IpAddr, Option<SpiffeId>),
     route: Route,
     bytes_max: Option<u64>,
     exceeded: Exceeded,
@@ -181,13 +191,13 @@ fn towards_server(
 }
 
 /// The server shares its places out by these headers, so that nobody's own go through.
-fn say_who_asks(headers: &mut HeaderMap, peer: &Peer) {
+fn say_who_asks(headers: &mut HeaderMap, (address, id): &(IpAddr, Option<SpiffeId>)) {
     headers.remove(IDENTITY_HEADER);
     headers.remove(ADDRESS_HEADER);
-    if let Ok(address) = HeaderValue::try_from(peer.address.to_string()) {
+    if let Ok(address) = HeaderValue::try_from(address.to_string()) {
         headers.insert(ADDRESS_HEADER, address);
     }
-    if let Some(id) = peer.id.as_ref().and_then(|id| HeaderValue::try_from(id.as_str()).ok()) {
+    if let Some(id) = id.as_ref().and_then(|id| HeaderValue::try_from(id.as_str()).ok()) {
         headers.insert(IDENTITY_HEADER, id);
     }
 }
@@ -203,13 +213,13 @@ mod tests {
             headers.append(ADDRESS_HEADER, HeaderValue::from_static("203.0.113.9"));
             headers.append(IDENTITY_HEADER, HeaderValue::from_static("spiffe://example.org/other"));
         }
-        let stranger = Peer { address: IpAddr::from([192, 0, 2, 1]), id: None };
-        say_who_asks(&mut headers, &stranger);
+        let address = IpAddr::from([192, 0, 2, 1]);
+        say_who_asks(&mut headers, &(address, None));
         assert_eq!(headers.get_all(ADDRESS_HEADER).iter().collect::<Vec<_>>(), ["192.0.2.1"]);
         assert!(!headers.contains_key(IDENTITY_HEADER));
 
         let id = SpiffeId::parse("spiffe://example.org/device").unwrap();
-        say_who_asks(&mut headers, &Peer { id: Some(id), ..stranger });
+        say_who_asks(&mut headers, &(address, Some(id)));
         let told: Vec<_> = headers.get_all(IDENTITY_HEADER).iter().collect();
         assert_eq!(told, ["spiffe://example.org/device"]);
     }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use assay_identity::{SvidError, UnixTime, VerifiedPeer};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
@@ -11,12 +12,13 @@ use rustls::pki_types::ServerName;
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_rustls::TlsConnector;
 
 use crate::body::RequestBody;
 use crate::config::Config;
 use crate::credentials::CredentialSource;
+use crate::upkeep::{self, UpkeepError};
 
 /// Every server configured, healthy or not.
 pub(crate) struct Servers {
@@ -76,6 +78,11 @@ impl Servers {
         self.servers.len()
     }
 
+    /// Ends the connections to servers whose certificates were revoked.
+    pub(crate) fn part_with_revoked(&self) {
+        self.servers.iter().for_each(|server| server.part_if_revoked());
+    }
+
     /// Sends a request to the least busy healthy server; to the next one if it never left us.
     pub(crate) async fn send(
         &self,
@@ -116,6 +123,9 @@ struct Connection {
     sender: SendRequest<RequestBody>,
     /// One reference is ours; each lease holds another.
     leases: Arc<()>,
+    /// The server, as a fresh list had it.
+    peer: VerifiedPeer,
+    task: AbortHandle,
 }
 
 impl Connection {
@@ -133,6 +143,10 @@ enum ConnectError {
     Io(#[from] std::io::Error),
     #[error("no HTTP/2 connection")]
     Http(#[from] hyper::Error),
+    #[error("no revocation list from it")]
+    List(#[from] UpkeepError),
+    #[error("its certificate does not stand")]
+    Untrusted(#[from] SvidError),
 }
 
 impl Server {
@@ -198,41 +212,74 @@ impl Server {
     }
 
     async fn connect(self: &Arc<Self>) -> Result<(), ConnectError> {
-        let (sender, connection) = tokio::time::timeout(CONNECT, self.handshake()).await??;
-        self.with_connections(|connections| connections.push(Connection { sender, leases: Arc::default() }));
-        self.connected.notify_waiters();
+        let (mut sender, connection, chain) = tokio::time::timeout(CONNECT, self.handshake()).await??;
         let server = self.clone();
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             if let Err(error) = connection.await {
                 let error = &error as &dyn std::error::Error;
                 tracing::debug!(server = server.address, error, "server connection broke");
             }
             server.lost.notify_one();
         });
+        let task = task.abort_handle();
+        let checked = tokio::time::timeout(CONNECT, self.check(&mut sender, &chain)).await;
+        let peer = checked.map_err(ConnectError::from).flatten().inspect_err(|_| task.abort())?;
+        let connection = Connection { sender, leases: Arc::default(), peer, task };
+        self.with_connections(|connections| connections.push(connection));
+        self.connected.notify_waiters();
         Ok(())
     }
 
-    async fn handshake(&self) -> Result<(SendRequest<RequestBody>, Http2), ConnectError> {
+    /// A server carries devices once its certificate stood by a fresh list, which may come from itself: it is signed.
+    async fn check(
+        &self,
+        sender: &mut SendRequest<RequestBody>,
+        chain: &[Vec<u8>],
+    ) -> Result<VerifiedPeer, ConnectError> {
+        let answer = sender.send_request(upkeep::list_request(&self.credentials, false)).await?;
+        upkeep::take_list(answer, &self.credentials).await?;
+        Ok(self.credentials.trust().verify(chain, UnixTime::now())?)
+    }
+
+    fn part_if_revoked(&self) {
+        let trust = self.credentials.trust().current();
+        self.with_connections(|connections| {
+            connections.retain(|connection| {
+                let stands = !trust.crls.names(connection.peer.serial());
+                if !stands {
+                    tracing::warn!(server = self.address, "a server's certificate was revoked");
+                    connection.task.abort();
+                }
+                stands
+            });
+        });
+        self.lost.notify_one();
+    }
+
+    async fn handshake(&self) -> Result<(SendRequest<RequestBody>, Http2, Vec<Vec<u8>>), ConnectError> {
         let tcp = TcpStream::connect(&self.address).await?;
         tcp.set_nodelay(true)?;
         // Whom we reached is told by the SPIFFE ID; the name on the wire is of no account.
         let name = ServerName::try_from(SERVER_NAME).map_err(std::io::Error::other)?;
         let connector = TlsConnector::from(self.credentials.current().client.clone());
         let tls = connector.connect(name, tcp).await?;
+        let shown = tls.get_ref().1.peer_certificates().unwrap_or_default();
+        let chain = shown.iter().map(|der| der.to_vec()).collect();
         let handshake = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
             .keep_alive_while_idle(true)
             .handshake(TokioIo::new(tls));
-        Ok(handshake.await?)
+        let (sender, connection) = handshake.await?;
+        Ok((sender, connection, chain))
     }
 }
 
 type Http2 =
     http2::Connection<TokioIo<tokio_rustls::client::TlsStream<TcpStream>>, RequestBody, TokioExecutor>;
 
-const SERVER_NAME: &str = "server.assay.internal";
+pub(crate) const SERVER_NAME: &str = "server.assay.internal";
 const CONNECTIONS_PER_SERVER_MAX: usize = 64;
 const CONNECT: Duration = Duration::from_secs(2);
 const PAUSE_MIN: Duration = Duration::from_millis(100);

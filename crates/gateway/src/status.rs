@@ -28,8 +28,9 @@ fn status(proxy: &Proxy, peer: &Peer) -> Value {
     json!({
         "status": if healthy > 0 { "ok" } else { "no-healthy-server" },
         "version": env!("CARGO_PKG_VERSION"),
-        "id": credentials.id,
-        "certificate_not_after": credentials.not_after.as_secs(),
+        "id": credentials.own.spiffe_id(),
+        "certificate_not_after": credentials.own.not_after().as_secs(),
+        "revocation_list": proxy.credentials.list_number(),
         "uptime_seconds": proxy.started.elapsed().as_secs(),
         "servers": { "healthy": healthy, "total": proxy.servers.total() },
         "connections": proxy.limiter.open(peer.address).0,
@@ -51,7 +52,7 @@ fn rate_limits(proxy: &Proxy, peer: &Peer) -> Value {
         "remembered": { "addresses": addresses, "identities": identities },
         "caller": {
             "address": peer.address,
-            "id": peer.id,
+            "id": peer.id(&proxy.credentials),
             "connections": proxy.limiter.open(peer.address).1,
         },
     })

@@ -210,6 +210,11 @@ impl CrlSet {
         CrlSet { lists, bootstrapping: true }
     }
 
+    /// The highest number of the lists; 0: there is none.
+    pub fn number(&self) -> u64 {
+        self.lists.iter().map(Crl::number).max().unwrap_or(0)
+    }
+
     /// Whether a list names this serial, for verifiers of certificates of one authority whose path was verified before.
     pub fn names(&self, serial: &Serial) -> bool {
         self.lists.iter().any(|list| list.revokes(serial))

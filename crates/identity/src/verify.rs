@@ -16,7 +16,6 @@ use crate::x509_svid::Leaf;
 pub struct VerifiedPeer {
     spiffe_id: SpiffeId,
     serial: Serial,
-    not_before: UnixTime,
     not_after: UnixTime,
     spki: Vec<u8>,
 }
@@ -30,11 +29,6 @@ impl VerifiedPeer {
     /// The serial of the certificate shown.
     pub fn serial(&self) -> &Serial {
         &self.serial
-    }
-
-    /// When the certificate shown begins.
-    pub fn not_before(&self) -> UnixTime {
-        self.not_before
     }
 
     /// When the certificate shown ends.
@@ -123,8 +117,8 @@ pub fn verify_svid<C: AsRef<[u8]>>(
         Revocation::Revoked => return Err(SvidError::Revoked),
         Revocation::Unknown => return Err(SvidError::RevocationUnknown),
     }
-    let Leaf { spiffe_id, serial, not_before, not_after, spki, .. } = leaf;
-    Ok(VerifiedPeer { spiffe_id, serial, not_before, not_after, spki })
+    let Leaf { spiffe_id, serial, not_after, spki, .. } = leaf;
+    Ok(VerifiedPeer { spiffe_id, serial, not_after, spki })
 }
 
 /// RFC 5280 path validation; returns the key of the leaf's issuer.

@@ -53,6 +53,10 @@ kinds! {
     SvidIssued => "svid.issued",
     /// A token is about to be signed.
     JwtIssued => "jwt.issued",
+    /// What an earlier run of the server had signed for itself ended.
+    SvidWithdrawn => "svid.withdrawn",
+    /// An operator ended a gateway.
+    GatewayRevoked => "gateway.revoked",
     /// A telemetry batch was taken in.
     TelemetryAccepted => "telemetry.accepted",
     /// A policy came into force.

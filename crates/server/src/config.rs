@@ -39,7 +39,7 @@ pub struct Config {
     pub challenge_ttl_seconds: u64,
     /// How long a device's SVID lives; it is renewed at half of it.
     pub device_svid_ttl_seconds: u64,
-    /// How long a gateway's SVID lives.
+    /// How long a gateway's SVID lives; it renews it at half of it.
     pub gateway_svid_ttl_seconds: u64,
     /// How long the server's own certificate lives; it is renewed at half of it.
     pub server_svid_ttl_seconds: u64,
@@ -99,7 +99,7 @@ impl Default for Config {
             attest_interval_seconds: 60,
             challenge_ttl_seconds: 30,
             device_svid_ttl_seconds: 3600,
-            gateway_svid_ttl_seconds: 30 * DAY_SECONDS,
+            gateway_svid_ttl_seconds: DAY_SECONDS,
             server_svid_ttl_seconds: 7 * DAY_SECONDS,
             crl_ttl_seconds: DAY_SECONDS,
             telemetry_retention_seconds: 7 * DAY_SECONDS,
@@ -167,7 +167,7 @@ impl Config {
             ("attest_interval_seconds", self.attest_interval_seconds, 1, DAY_SECONDS),
             ("challenge_ttl_seconds", self.challenge_ttl_seconds, 1, 600),
             ("device_svid_ttl_seconds", self.device_svid_ttl_seconds, 10, DAY_SECONDS),
-            ("gateway_svid_ttl_seconds", self.gateway_svid_ttl_seconds, 60, 365 * DAY_SECONDS),
+            ("gateway_svid_ttl_seconds", self.gateway_svid_ttl_seconds, 10, 365 * DAY_SECONDS),
             ("server_svid_ttl_seconds", self.server_svid_ttl_seconds, 60, 90 * DAY_SECONDS),
             ("crl_ttl_seconds", self.crl_ttl_seconds, 60, 30 * DAY_SECONDS),
             ("telemetry_retention_seconds", self.telemetry_retention_seconds, 60, 3650 * DAY_SECONDS),

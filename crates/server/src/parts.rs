@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use assay_evidence::time::UnixTime;
+use assay_identity::SpiffeId;
 use tokio::sync::{Semaphore, watch};
 
 use crate::attest::Attesting;
@@ -31,7 +32,7 @@ use crate::metrics::Metrics;
 use crate::policy::Planning;
 use crate::policy::trial::Trying;
 use crate::start::{StartError, load_signers};
-use crate::store::Store;
+use crate::store::{Store, WithdrawOwn};
 
 /// The parts, shared by every request and stream.
 #[derive(Debug)]
@@ -75,6 +76,9 @@ impl Server {
         let operator = OperatorToken::open(&config.data, &folder)?;
         let result_key = ResultKey::open(&folder)?;
         let ttl = config.crl_ttl_seconds;
+        let own = [SpiffeId::server(&config.trust_domain), SpiffeId::statements(&config.trust_domain)];
+        let spiffe_ids = own.iter().map(SpiffeId::to_string).collect();
+        store.commit(WithdrawOwn { spiffe_ids, at: now }).await?;
         let revocations = Arc::new(RevocationList::open(&store, authority.clone(), ttl, now).await?);
         let certificate =
             ServerCertificate::issue(&authority, &store, &config.names, config.server_svid_ttl_seconds, now)

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use crate::clock;
 use crate::config::Config;
 use crate::door;
-use crate::door::listen::{Door, Limits};
+use crate::door::listen::{Door, Limits, Peers};
 use crate::in_force::endorsers::EndorsersError;
 use crate::in_force::policies::PolicyLoadError;
 use crate::keys::{self, FileError, KeysError};
@@ -133,7 +133,7 @@ fn edge_door(server: &Arc<Server>) -> Door {
     let (limits, at_edge) = (Limits::edge(&server.config.limits), server.clone());
     Door {
         tls: Box::new(move || at_edge.tls.edge()),
-        peers: Some(server.revocations.trust()),
+        peers: Some(Peers { trust: server.revocations.trust(), lists: server.revocations.watch() }),
         router: door::edge::router(server),
         limits,
         admission: limits.admission(),

@@ -52,6 +52,11 @@ impl Grants {
         self.requests.forget();
     }
 
+    /// The revocation list in force, DER; empty: none was heard yet.
+    pub fn list(&self) -> &[u8] {
+        self.authorities.crl()
+    }
+
     /// What has to be known over restarts.
     pub fn remembered(&self) -> &Remembered {
         self.authorities.remembered()

@@ -129,7 +129,11 @@ impl Upstream {
             None => device.insert(Device::open(self.config.sources.tpm.clone(), self.state.clone()).await?),
         };
         let credential = self.credential(device).filter(|_| show_svid);
-        let mut client = self.connection.connect(credential).await?;
+        let heard = match self.grants.list() {
+            [] => self.memory.list(),
+            heard => heard,
+        };
+        let mut client = self.connection.connect(credential, heard).await?;
         let known = Enrollment::load(&self.state, &self.config.trust_domain)?;
         let enrollment = match known.filter(|_| !self.unknown) {
             Some(enrollment) => enrollment,

@@ -7,8 +7,9 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use assay_identity::tls::{self, TrustSource};
-use assay_identity::{SpiffeId, SvidError, TrustDomain, UnixTime};
+use assay_identity::crl::CrlError;
+use assay_identity::tls::{self, Trust, TrustSource};
+use assay_identity::{Crl, CrlSet, SpiffeId, SvidError, TrustDomain, UnixTime};
 use assay_wire::EDGE_MESSAGE_BYTES_MAX;
 use assay_wire::edge::edge_client::EdgeClient;
 use hyper_util::rt::TokioIo;
@@ -32,6 +33,9 @@ pub enum ConnectionError {
     /// TLS cannot be set up.
     #[error("TLS cannot be set up")]
     Tls(#[from] rustls::Error),
+    /// The revocation list that was kept does not read.
+    #[error("the revocation list that was kept cannot be read")]
+    List(#[from] CrlError),
     /// No connection.
     #[error("gateway {gateway} cannot be reached: {}", innermost(source))]
     Connect {
@@ -74,14 +78,27 @@ impl Connection {
     }
 
     /// Connects, with the device's certificate if there is one.
-    pub async fn connect(&self, credential: Option<Credential>) -> Result<Client, ConnectionError> {
+    ///
+    /// What the list names that was heard last is refused. It may be out of date, or there may be none: a fresh one comes
+    /// through the gateway alone, signed, and [`Connection::check_peer`] holds the gateway to it.
+    pub async fn connect(
+        &self,
+        credential: Option<Credential>,
+        heard: &[u8],
+    ) -> Result<Client, ConnectionError> {
+        let crls = match heard {
+            [] => CrlSet::bootstrapping(),
+            heard => CrlSet::bootstrapping_with(vec![Crl::parse(heard)?]),
+        };
+        let bundle = self.trust.current().bundle.clone();
+        let trust = TrustSource::new(Trust { bundle, crls });
         let certified = credential.map(|Credential { chain, key }| {
             let chain = chain.into_iter().map(CertificateDer::from).collect();
             Arc::new(CertifiedKey::new(chain, Arc::new(key)))
         });
         let trust_domain = self.trust_domain.clone();
         let accept = Arc::new(move |id: &SpiffeId| is_ours(id, &trust_domain));
-        let config = tls::client_config(certified, self.trust.clone(), accept)?;
+        let config = tls::client_config(certified, trust, accept)?;
         let failed = |source| ConnectionError::Connect { gateway: self.gateway.clone(), source };
         // The connector makes the TLS connection, so to tonic the address is a plain one.
         let endpoint = Endpoint::from_shared(format!("http://{}", self.gateway))

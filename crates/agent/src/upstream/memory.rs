@@ -20,6 +20,9 @@ pub struct Memory {
     kept_at: Option<Instant>,
     /// What the server showed of its ledger.
     pub(super) ledger: LedgerMemory,
+    /// The revocation list, DER; empty: there was none yet.
+    list: Vec<u8>,
+    list_at: Option<Instant>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -52,7 +55,8 @@ impl Memory {
             true => LedgerMemory::new(state),
             false => LedgerMemory::load(state)?,
         };
-        Ok(Memory { state: state.clone(), installed, kept, kept_at: None, ledger })
+        let list = state.read(LIST)?.unwrap_or_default();
+        Ok(Memory { state: state.clone(), installed, kept, kept_at: None, ledger, list, list_at: None })
     }
 
     /// What is in it.
@@ -80,7 +84,33 @@ impl Memory {
     }
 }
 
+impl Memory {
+    /// The revocation list that was heard last, DER; empty: there was none yet.
+    pub fn list(&self) -> &[u8] {
+        &self.list
+    }
+
+    /// Keeps the list for the next start, now and then.
+    pub fn keep_list(&mut self, list: &[u8]) -> Result<(), StateError> {
+        match self.list_at.is_some_and(|at| at.elapsed() < KEEP_EVERY) {
+            true => Ok(()),
+            false => self.keep_last_list(list),
+        }
+    }
+
+    /// The same at once, at the end of a stream: whoever was revoked may be why it ended.
+    pub fn keep_last_list(&mut self, list: &[u8]) -> Result<(), StateError> {
+        if list.is_empty() || list == self.list {
+            return Ok(());
+        }
+        self.state.write(LIST, list)?;
+        (self.list, self.list_at) = (list.to_vec(), Some(Instant::now()));
+        Ok(())
+    }
+}
+
 const FILE: &str = "trust.json";
+const LIST: &str = "crl.der";
 const KEEP_EVERY: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
@@ -96,6 +126,11 @@ mod tests {
         let heard = Remembered { number: 7, state_version: 3, bundle: vec![1, 2] };
         memory.keep(&heard).unwrap();
         assert_eq!(*Memory::load(&state, b"installed").unwrap().remembered(), heard);
+        memory.keep_list(b"list").unwrap();
+        memory.keep_list(b"newer").unwrap();
+        assert_eq!(Memory::load(&state, b"installed").unwrap().list(), b"list");
+        memory.keep_last_list(b"newer").unwrap();
+        assert_eq!(Memory::load(&state, b"installed").unwrap().list(), b"newer");
         // Numbers wait for their turn, authorities do not.
         memory.keep(&Remembered { number: 8, ..heard.clone() }).unwrap();
         assert_eq!(Memory::load(&state, b"installed").unwrap().remembered().number, 7);

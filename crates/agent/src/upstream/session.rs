@@ -106,13 +106,16 @@ impl Session<'_> {
             waiting: Waiting::default(),
             said: String::new(),
         };
-        tokio::select! {
+        let ended = tokio::select! {
             ended = stream.run() => ended,
             Some(ended) = tasks.join_next() => match ended {
                 Ok(Err(error)) => Err(error.into()),
                 _ => Err(SessionError::Closed),
             },
-        }
+        };
+        let kept = stream.memory.keep_last_list(stream.grants.list());
+        report(kept, "the revocation list could not be kept");
+        ended
     }
 }
 
@@ -165,6 +168,7 @@ impl Stream<'_> {
             server_message::Message::Statement(signed) => self.hear(signed)?,
         }
         report(self.memory.keep(self.grants.remembered()), "what was heard could not be kept");
+        report(self.memory.keep_list(self.grants.list()), "the revocation list could not be kept");
         Ok(())
     }
 

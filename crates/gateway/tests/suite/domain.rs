@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use assay_identity::authority::{AuthorityTemplate, sign_issuing, sign_root};
 use assay_identity::bundle::pem_certificates;
+use assay_identity::crl::{self, RevocationReason, RevokedSerial};
 use assay_identity::tls::{Trust, TrustSource, certified_key};
 use assay_identity::x509_svid::{SvidTemplate, issue};
 use assay_identity::{Bundle, CrlSet, Issuer, PrivateKey, Serial, TrustDomain, UnixTime};
@@ -50,12 +51,25 @@ impl Domain {
             dns_names: vec!["localhost".to_owned()],
             ip_addresses: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
             spki: key.spki(),
-            serial: Serial::from_random([3; 16]),
+            serial: serial(path),
             not_before: seconds_from_now(-10),
             not_after: seconds_from_now(3600),
         };
         let leaf = issue(&template, &self.issuing).unwrap();
         (vec![leaf.der().to_vec(), self.issuing.certificate().to_vec()], key)
+    }
+
+    /// The revocation list of this number, which names the certificates of these paths.
+    pub fn list(&self, number: u64, paths: &[&str]) -> Vec<u8> {
+        let revoked: Vec<_> = paths
+            .iter()
+            .map(|path| RevokedSerial {
+                serial: serial(path),
+                at: seconds_from_now(-1),
+                reason: RevocationReason::PrivilegeWithdrawn,
+            })
+            .collect();
+        crl::sign(&revoked, number, seconds_from_now(-10), seconds_from_now(3600), &self.issuing).unwrap()
     }
 
     /// Credentials for TLS.
@@ -71,6 +85,12 @@ impl Domain {
         std::fs::write(folder.join("key.pem"), key.to_pem()).unwrap();
         std::fs::write(folder.join("credentials.pem"), pem_certificates(&chain)).unwrap();
     }
+}
+
+/// One for each path.
+fn serial(path: &str) -> Serial {
+    let sum = path.bytes().fold(3u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte));
+    Serial::from_random([sum; 16])
 }
 
 fn seconds_from_now(seconds: i64) -> UnixTime {

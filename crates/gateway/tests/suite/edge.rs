@@ -10,12 +10,17 @@ use assay_wire::edge::{
     DeviceMessage, EnrollRequest, EnrollResponse, ServerMessage, Signed, SubmitRequest, SubmitResponse,
     device_message, server_message,
 };
+use axum::extract::Query;
+use axum::routing::get;
+use http::StatusCode;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::{Stream, StreamExt as _};
+use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::domain::Domain;
@@ -23,12 +28,20 @@ use crate::domain::Domain;
 /// A server; gone, with its connections, when dropped.
 pub struct Server {
     pub address: SocketAddr,
+    /// The revocation list that it gives out.
+    pub list: watch::Sender<(u64, Vec<u8>)>,
     serving: AbortHandle,
 }
 
 impl Server {
-    /// Starts a server that shows the SVID of `path` and lets gateways in.
+    /// Starts a server that shows the SVID of `path`, lets gateways in, and has revoked nothing.
     pub async fn start(domain: &Domain, path: &str) -> Self {
+        Server::start_with(domain, path, &[]).await
+    }
+
+    /// The same, with a list that names the certificates of these paths.
+    pub async fn start_with(domain: &Domain, path: &str, revoked: &[&str]) -> Self {
+        let (list, lists) = watch::channel((1, domain.list(1, revoked)));
         let gateways = ClientIdentity::Required(Arc::new(assay_identity::SpiffeId::is_gateway));
         let tls = server_config(domain.key(path), domain.trust(), gateways).unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(tls));
@@ -38,17 +51,37 @@ impl Server {
             let mut connections = JoinSet::new();
             loop {
                 let (tcp, _) = socket.accept().await.unwrap();
-                let acceptor = acceptor.clone();
+                let (acceptor, lists) = (acceptor.clone(), lists.clone());
                 connections.spawn(async move {
                     let Ok(tls) = acceptor.accept(tcp).await else { return };
-                    let service = TowerToHyperService::new(EdgeServer::new(Echo { address }));
+                    let edge = Routes::new(EdgeServer::new(Echo { address })).into_axum_router();
+                    let router =
+                        edge.route("/gateway/crl", get(async move |query| newer(lists, query).await));
+                    let service = TowerToHyperService::new(router);
                     let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
                     let _ = http.serve_connection(TokioIo::new(tls), service).await;
                 });
             }
         });
-        Server { address, serving: serving.abort_handle() }
+        Server { address, list, serving: serving.abort_handle() }
     }
+}
+
+#[derive(serde::Deserialize)]
+struct Newer {
+    than: u64,
+    wait: bool,
+}
+
+async fn newer(
+    mut lists: watch::Receiver<(u64, Vec<u8>)>,
+    Query(newer): Query<Newer>,
+) -> Result<Vec<u8>, StatusCode> {
+    let found = match newer.wait {
+        true => lists.wait_for(|(number, _)| *number > newer.than).await.ok(),
+        false => Some(lists.borrow_and_update()).filter(|list| list.0 > newer.than),
+    };
+    found.map(|list| list.1.clone()).ok_or(StatusCode::NO_CONTENT)
 }
 
 impl Drop for Server {

@@ -5,4 +5,5 @@ mod domain;
 mod edge;
 mod limits;
 mod passing;
+mod revocation;
 mod stage;

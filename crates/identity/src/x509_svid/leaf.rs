@@ -19,7 +19,6 @@ pub fn presented_id(der: &[u8]) -> Result<SpiffeId, SvidError> {
 pub(crate) struct Leaf {
     pub(crate) spiffe_id: SpiffeId,
     pub(crate) serial: Serial,
-    pub(crate) not_before: UnixTime,
     pub(crate) not_after: UnixTime,
     pub(crate) spki: Vec<u8>,
     /// The issuer's name, DER.
@@ -38,7 +37,6 @@ impl Leaf {
         Ok(Leaf {
             spiffe_id: spiffe_id(&certificate)?,
             serial: Serial::from_integer(certificate.raw_serial()).ok_or(SvidError::Malformed)?,
-            not_before: unix_time(certificate.validity().not_before),
             not_after: unix_time(certificate.validity().not_after),
             spki: certificate.public_key().raw.to_vec(),
             issuer: certificate.issuer().as_raw().to_vec(),

@@ -54,6 +54,11 @@ fn finding_4_no_list_is_refusal_but_for_whoever_says_that_there_can_be_none_yet(
     assert_eq!(of(&CrlSet::default()), Err(SvidError::RevocationUnknown));
     assert_eq!(of(&CrlSet::from_der([namesake.crl(1, &[])]).unwrap()), Err(SvidError::RevocationUnknown));
     assert_eq!(of(&CrlSet::bootstrapping()), Ok(()));
+    // What an earlier list named is revoked, however old the list is.
+    let had = |list: Vec<u8>| CrlSet::bootstrapping_with(vec![Crl::parse(&list).unwrap()]);
+    let later = |crls: &CrlSet| verify_svid(&chain, &domain.bundle(), crls, at(600)).map(|_| ());
+    assert_eq!(later(&had(domain.crl(1, &[]))), Ok(()));
+    assert_eq!(later(&had(domain.crl(1, &[&Serial::from_random([0x5e; 16])]))), Err(SvidError::Revoked));
 }
 
 #[test]

@@ -13,6 +13,7 @@ use assay_admission::{Peer, Room};
 use assay_identity::VerifiedPeer;
 use assay_identity::tls::TrustSource;
 use axum::{Extension, Router};
+use bytes::Bytes;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -33,10 +34,17 @@ pub(crate) struct Door {
     /// What TLS shows and asks.
     pub tls: Box<dyn Fn() -> Arc<ServerConfig> + Send + Sync>,
     /// What verifies the certificates that are shown, where any is asked for.
-    pub peers: Option<Arc<TrustSource>>,
+    pub peers: Option<Peers>,
     pub router: Router,
     pub limits: Limits,
     pub admission: Arc<Admission>,
+}
+
+/// What verifies the certificates that are shown at a door, when they are shown and for as long as their connections last.
+pub(crate) struct Peers {
+    pub trust: Arc<TrustSource>,
+    /// Word of every new revocation list, once it is in `trust`.
+    pub lists: watch::Receiver<Bytes>,
 }
 
 /// What one door takes.
@@ -185,7 +193,7 @@ impl Door {
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let now = certificate_time(clock::now());
         // The handshake verified it; this reads the name.
-        let peer = self.peers.as_ref().map(|peers| peers.verify(chain, now)).transpose();
+        let peer = self.peers.as_ref().map(|peers| peers.trust.verify(chain, now)).transpose();
         let Ok(peer) = peer else { return };
         let caller = Caller(Arc::new(Connection {
             address: address.ip(),
@@ -219,12 +227,36 @@ impl Door {
                 }
                 return;
             }
+            () = self.revoked(&caller) => {
+                // Its devices hear of the list first, which says whom not to come to again.
+                return drop(timeout(LAST_LIST_WITHIN, serving).await);
+            }
             () = caller.0.place.leave() => {}
             () = caller.idle() => {}
             _ = shutdown.changed() => {}
         }
         serving.as_mut().graceful_shutdown();
         timeout(LAST_WORDS_WITHIN, serving).await.ok();
+    }
+}
+
+impl Door {
+    /// Completes when a revocation list names the certificate that the caller showed.
+    async fn revoked(&self, caller: &Caller) {
+        if let (Some(Peers { trust, lists }), Some(peer)) = (&self.peers, caller.certificate()) {
+            let mut lists = lists.clone();
+            loop {
+                lists.borrow_and_update();
+                if trust.current().crls.names(peer.serial()) {
+                    tracing::warn!(gateway = %peer.spiffe_id(), "a revoked gateway is cut off");
+                    return;
+                }
+                if lists.changed().await.is_err() {
+                    break;
+                }
+            }
+        }
+        std::future::pending().await
     }
 }
 
@@ -248,6 +280,8 @@ const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
 /// The page looks for news every few seconds, and programs ask when they connect.
 const STRANGER_IDLE_MAX: Duration = Duration::from_secs(30);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Well within the second in which a revocation takes effect.
+const LAST_LIST_WITHIN: Duration = Duration::from_millis(300);
 const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_WITHIN: Duration = Duration::from_secs(10);

@@ -24,6 +24,8 @@ pub(super) fn changes_plan(committed: &Committed) -> bool {
             | Kind::DeviceLabelled
             | Kind::SvidIssued
             | Kind::JwtIssued
+            | Kind::SvidWithdrawn
+            | Kind::GatewayRevoked
             | Kind::TelemetryAccepted
             | Kind::EntryCreated
             | Kind::EntryRemoved,

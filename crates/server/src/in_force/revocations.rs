@@ -92,6 +92,11 @@ impl RevocationList {
         self.current.subscribe()
     }
 
+    /// The number of the list in force.
+    pub(crate) fn number(&self) -> u64 {
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner).number
+    }
+
     /// The list in force, DER.
     pub(crate) fn current(&self) -> Bytes {
         self.current.borrow().clone()

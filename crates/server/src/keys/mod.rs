@@ -118,6 +118,20 @@ impl Authority {
         self.record_and_sign(store, template, Carrier::Operator, "operator", now).await
     }
 
+    /// Records, signs and inspects the certificate that follows one of a gateway's, if that still stands.
+    pub(crate) async fn renew_gateway(
+        &self,
+        store: &Store,
+        (gateway, serial): (SpiffeId, &Serial),
+        csr: &Csr,
+        ttl_seconds: u64,
+        now: UnixTime,
+    ) -> Result<Chain, KeysError> {
+        let (actor, carrier) = (gateway.to_string(), Carrier::Renewal { serial: serial.to_string() });
+        let template = self.leaf(gateway, csr.spki_der().to_vec(), ttl_seconds, now)?;
+        self.record_and_sign(store, template, carrier, &actor, now).await
+    }
+
     /// Signs the revocation list.
     pub(crate) fn sign_crl(
         &self,

@@ -14,6 +14,7 @@ mod device;
 mod entries;
 mod evidence;
 mod feed;
+mod gateways;
 mod heads;
 mod history;
 mod jwt;
@@ -55,6 +56,7 @@ pub use evidence::{
 };
 pub use feed::Committed;
 pub(crate) use feed::Follower;
+pub use gateways::RevokeGateway;
 pub use heads::RecordHead;
 pub(crate) use heads::signed_heads;
 pub use history::PruneHistory;
@@ -63,7 +65,7 @@ pub use policies::{NewPolicy, PolicyKey, PolicyRecord};
 pub use svid::{Carrier, RecordSvid, SvidRecord};
 pub use telemetry::{AcceptTelemetry, PositionRecord, RefuseTelemetry, TelemetryRecord};
 pub use usage::Storage;
-pub use withdraw::{RenumberRevocationList, Withdrawn};
+pub use withdraw::{RenumberRevocationList, WithdrawOwn, Withdrawn};
 pub use writer::{Transaction, Unit};
 
 /// The store: a door to the writer and a pool of readers. Cheap to clone.

@@ -6,7 +6,7 @@ use assay_identity::crl::CRL_SERIALS_MAX;
 
 use super::budget::Spending;
 use super::withdraw::superseded;
-use super::{Store, StoreError, Transaction, Unit, loaded, stored};
+use super::{Store, StoreError, Transaction, Unit, gateways, loaded, stored};
 use crate::audit::{Kind, Line};
 use crate::store::sql::{Row, query};
 
@@ -41,8 +41,13 @@ pub enum Carrier {
         /// The entry, if it is a workload's.
         entry_id: Option<String>,
     },
-    /// An operator's word: gateways.
+    /// An operator's word: gateways, and what the server signs for itself.
     Operator,
+    /// The certificate that a gateway renews.
+    Renewal {
+        /// Its serial number, hex.
+        serial: String,
+    },
 }
 
 /// Records a certificate that is about to be signed; refuses if its trust state has moved on.
@@ -61,6 +66,10 @@ impl Transaction for RecordSvid {
         let RecordSvid { svid, actor } = self;
         let (device_id, state_version, entry_id) = match &svid.carrier {
             Carrier::Operator => ("", 0, ""),
+            Carrier::Renewal { serial } => {
+                gateways::renewable(unit, &svid.spiffe_id, serial, svid.issued_at).await?;
+                ("", 0, "")
+            }
             Carrier::Device { id, state_version, entry_id } => {
                 carried(unit, id, *state_version, entry_id.as_deref()).await?;
                 bounded(unit, id, entry_id.is_some(), svid.issued_at).await?;
@@ -99,7 +108,7 @@ impl Transaction for RecordSvid {
         .execute(unit.connection())
         .await?;
         match &svid.carrier {
-            Carrier::Operator => Ok(()),
+            Carrier::Operator | Carrier::Renewal { .. } => Ok(()),
             // Of each device and entry the last one stands beside the new one, so that peers have time.
             Carrier::Device { .. } => superseded(unit, device_id, entry_id, svid.issued_at).await.map(drop),
         }
@@ -252,7 +261,7 @@ const WORKLOAD_SVIDS_PER_DEVICE_MAX: u64 = 512;
 /// A device's own: renewed at half of their life, and when its state rises.
 const DEVICE_SVIDS_MAX: u64 = 128;
 
-fn svid(row: &Row) -> Result<SvidRecord, StoreError> {
+pub(super) fn svid(row: &Row) -> Result<SvidRecord, StoreError> {
     let time =
         |column| -> Result<UnixTime, StoreError> { Ok(UnixTime(loaded(row.try_get(column)?, column)?)) };
     let device_id: String = row.try_get("device_id")?;

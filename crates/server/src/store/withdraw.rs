@@ -7,6 +7,7 @@ use assay_evidence::time::UnixTime;
 
 use super::sql::{Row, query};
 use super::{StoreError, Transaction, Unit, loaded, stored};
+use crate::audit::{Kind, Line};
 
 /// Grants that fell, and the revocation list's number that names them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,6 +44,60 @@ pub(super) async fn of_device(
          WHERE device_id = $1 AND withdrawn_at = 0 AND not_after > $2 RETURNING serial, not_after",
     )
     .bind(device_id)
+    .bind(stored(at.0))
+    .bind(unit.last_leaf().map_or(-1, stored))
+    .fetch_all(unit.connection())
+    .await?;
+    listed(unit, &rows).await
+}
+
+/// Withdraws what an earlier run of the server signed for itself: the keys were in its memory, and are nobody's now.
+#[derive(Clone, Debug)]
+pub struct WithdrawOwn {
+    /// Which of its names.
+    pub spiffe_ids: Vec<String>,
+    /// When.
+    pub at: UnixTime,
+}
+
+impl Transaction for WithdrawOwn {
+    type Output = Withdrawn;
+
+    async fn apply(self, unit: &mut Unit) -> Result<Withdrawn, StoreError> {
+        let mut all = Withdrawn::default();
+        for spiffe_id in &self.spiffe_ids {
+            let standing =
+                query("SELECT 1 FROM svids WHERE spiffe_id = $1 AND withdrawn_at = 0 AND not_after > $2")
+                    .bind(spiffe_id)
+                    .bind(stored(self.at.0))
+                    .fetch_optional(unit.connection());
+            if standing.await?.is_none() {
+                continue;
+            }
+            let line = Line {
+                kind: Kind::SvidWithdrawn,
+                at: self.at,
+                actor: "server".to_owned(),
+                subject: spiffe_id.clone(),
+                detail: serde_json::json!({ "reason": "another run of the server" }).to_string(),
+            };
+            unit.audit(line).await?;
+            let Withdrawn { serials, list_number } = of_name(unit, spiffe_id, self.at).await?;
+            all.serials.extend(serials);
+            all.list_number = list_number.or(all.list_number);
+        }
+        Ok(all)
+    }
+}
+
+/// Withdraws all that stands of one name which no device carries.
+pub(super) async fn of_name(unit: &mut Unit, spiffe_id: &str, at: UnixTime) -> Result<Withdrawn, StoreError> {
+    let rows = query(
+        "UPDATE svids SET withdrawn_at = $2, withdrawn_leaf = $3
+         WHERE spiffe_id = $1 AND device_id = '' AND withdrawn_at = 0 AND not_after > $2
+         RETURNING serial, not_after",
+    )
+    .bind(spiffe_id)
     .bind(stored(at.0))
     .bind(unit.last_leaf().map_or(-1, stored))
     .fetch_all(unit.connection())

@@ -88,7 +88,7 @@ async fn differs(fixture: &Fixture) -> Option<String> {
 /// A request that changes something, made anew each time.
 type Change = fn(&Fixture, &Value, usize) -> (Method, String, String);
 
-const CHANGES: [(&str, Change); 10] = [
+const CHANGES: [(&str, Change); 11] = [
     ("entry create", |_, known, turn| {
         let entry = json!({
             "spiffe_id": format!("spiffe://test.assay.example/web-{turn}"), "parent": known["id"], "ttl_seconds": 600,
@@ -127,6 +127,10 @@ const CHANGES: [(&str, Change); 10] = [
         (Method::POST, "/v1/devices/press-1/revoke".to_owned(), reason)
     }),
     ("readmit", |_, _, _| (Method::POST, "/v1/devices/press-1/readmit".to_owned(), String::new())),
+    ("gateway revoke", |_, _, _| {
+        let reason = json!({ "reason": "taken over" }).to_string();
+        (Method::POST, "/v1/gateways/edge-9/revoke".to_owned(), reason)
+    }),
 ];
 
 /// What goes before a change so that there is something to change, each time.
@@ -155,6 +159,7 @@ async fn prepare(fixture: &Fixture, name: &str, known: &mut Value, turn: usize) 
             let (method, path, body) = CHANGES[4].1(fixture, known, turn);
             quietly(method, &path, body).await;
         }
+        "gateway revoke" => drop(fixture.door("edge-9").await),
         "revoke" => quietly(Method::POST, "/v1/devices/press-1/readmit", String::new()).await,
         "readmit" => {
             let (method, path, body) = CHANGES[8].1(fixture, known, turn);

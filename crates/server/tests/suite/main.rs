@@ -14,6 +14,7 @@ mod enrollment;
 mod evidence;
 mod fates;
 mod fixture;
+mod gateways;
 mod ledger;
 mod rollout;
 mod signed;

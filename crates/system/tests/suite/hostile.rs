@@ -91,6 +91,25 @@ async fn finding_1_swtpm_a_hostile_gateway_can_delay_and_nothing_else() -> Resul
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn finding_4_swtpm_an_agent_does_not_come_back_to_a_revoked_gateway() -> Result<()> {
+    let mut device = Device::prepared().await?;
+    let hostile = Hostile::start(&device).await?;
+    let config = std::fs::read_to_string(device.stage.at("agent.toml"))?;
+    let real = device.stage.gateway()?.door.address.clone();
+    std::fs::write(device.stage.at("agent.toml"), config.replace(&real, &hostile.address))?;
+    device.start_agent()?;
+    device.is("trusted").await?;
+    // What is revoked is the certificate, whoever has its key.
+    let revoke = json!({ "reason": "taken over" });
+    device.stage.console()?.post("/v1/gateways/test/revoke", &revoke).await?;
+    hostile.is_turned_away(2).await?;
+    // The agent knows it over a restart, although it can hear of no list any more.
+    device.agent.take().context("the agent")?.kill()?;
+    device.start_agent()?;
+    hostile.is_turned_away(2).await
+}
+
 /// What the gateway does with what the server says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
@@ -113,6 +132,14 @@ struct Hostile {
     address: String,
     mode: watch::Sender<Mode>,
     attached: Arc<AtomicU64>,
+    doorbell: Arc<Doorbell>,
+}
+
+/// Handshakes that devices went through with, and those they broke off.
+#[derive(Default)]
+struct Doorbell {
+    made: AtomicU64,
+    broken_off: AtomicU64,
 }
 
 #[derive(Clone)]
@@ -143,8 +170,23 @@ impl Hostile {
         let attached = Arc::new(AtomicU64::new(0));
         let (earlier, own) = (Arc::default(), Arc::new(Stranger::new()?));
         let between = Between { upstream, mode: modes, attached: attached.clone(), earlier, own };
-        tokio::spawn(serve(listener, tokio_rustls::TlsAcceptor::from(Arc::new(config)), between));
-        Ok(Hostile { address, mode, attached })
+        let (doorbell, acceptor) = (Arc::default(), tokio_rustls::TlsAcceptor::from(Arc::new(config)));
+        tokio::spawn(serve(listener, acceptor, between, Arc::clone(&doorbell)));
+        Ok(Hostile { address, mode, attached, doorbell })
+    }
+
+    /// Waits until the device has broken off so many more handshakes; it has gone through with none.
+    async fn is_turned_away(&self, times: u64) -> Result<()> {
+        let (made, before) = (&self.doorbell.made, self.doorbell.broken_off.load(Ordering::Relaxed));
+        let went_through = made.load(Ordering::Relaxed);
+        eventually(60, async || {
+            let now = self.doorbell.broken_off.load(Ordering::Relaxed);
+            ensure!(now >= before + times, "the device does not turn away");
+            Ok(())
+        })
+        .await?;
+        ensure!(made.load(Ordering::Relaxed) == went_through, "the device came in");
+        Ok(())
     }
 
     /// Waits until the device has attached and, after what it heard, attached again.
@@ -158,11 +200,19 @@ impl Hostile {
     }
 }
 
-async fn serve(listener: TcpListener, acceptor: tokio_rustls::TlsAcceptor, between: Between) {
+async fn serve(
+    listener: TcpListener,
+    acceptor: tokio_rustls::TlsAcceptor,
+    between: Between,
+    doorbell: Arc<Doorbell>,
+) {
     while let Ok((tcp, _)) = listener.accept().await {
-        let (acceptor, between) = (acceptor.clone(), between.clone());
+        let (acceptor, between, doorbell) = (acceptor.clone(), between.clone(), doorbell.clone());
         tokio::spawn(async move {
-            let Ok(stream) = acceptor.accept(tcp).await else { return };
+            let accepted = acceptor.accept(tcp).await;
+            let counter = if accepted.is_ok() { &doorbell.made } else { &doorbell.broken_off };
+            counter.fetch_add(1, Ordering::Relaxed);
+            let Ok(stream) = accepted else { return };
             let service = EdgeServer::new(between).max_decoding_message_size(64 << 20);
             let http = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
             let _ = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).await;

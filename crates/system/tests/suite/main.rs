@@ -7,6 +7,7 @@ mod agent;
 mod attestation;
 mod crash;
 mod enrollment;
+mod gateways;
 mod hostile;
 mod interop;
 mod lifecycle;

@@ -111,13 +111,21 @@ pub(super) async fn revoke(
     body: Bytes,
 ) -> Result<Json<Value>, Refusal> {
     let Revoke { reason } = read(&body)?;
-    if reason.trim().is_empty() || reason.len() > REASON_BYTES_MAX {
-        let message = format!("reason: say why, in at most {REASON_BYTES_MAX} bytes");
-        return Err(Refusal::new(Kind::Malformed, "reason", message));
-    }
+    let reason = said(&reason)?;
     let device = find(&server, &name).await?;
-    let device = fate::revoke(&server.store, &device.id, reason.trim(), clock::now()).await?;
+    let device = fate::revoke(&server.store, &device.id, reason, clock::now()).await?;
     explanation(&server, &device).await.map(Json)
+}
+
+/// Whoever ends something says why.
+pub(super) fn said(reason: &str) -> Result<&str, Refusal> {
+    match reason.trim() {
+        reason if reason.is_empty() || reason.len() > REASON_BYTES_MAX => {
+            let message = format!("reason: say why, in at most {REASON_BYTES_MAX} bytes");
+            Err(Refusal::new(Kind::Malformed, "reason", message))
+        }
+        reason => Ok(reason),
+    }
 }
 
 /// Takes a revoked device back.
@@ -254,7 +262,7 @@ fn endorsement_json(endorsement: &Endorsement) -> Value {
 fn grant_json(svid: &SvidRecord) -> Value {
     let entry = match &svid.carrier {
         Carrier::Device { entry_id, .. } => entry_id.as_deref(),
-        Carrier::Operator => None,
+        Carrier::Operator | Carrier::Renewal { .. } => None,
     };
     json!({
         "spiffe_id": svid.spiffe_id,

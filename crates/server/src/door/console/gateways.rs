@@ -1,20 +1,22 @@
-//! Credentials for gateways, on an operator's word.
+//! Gateways, on an operator's word: their credentials, which there are, and the end of one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use assay_identity::bundle::pem_certificates;
 use assay_identity::{Csr, SpiffeId};
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use data_encoding::BASE64;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::devices::read;
+use super::devices::{read, said};
 use crate::clock;
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
+use crate::store::RevokeGateway;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,3 +44,56 @@ pub(super) async fn issue(State(server): State<Arc<Server>>, body: Bytes) -> Res
         "not_after": chain.not_after,
     })))
 }
+
+/// Every gateway with a certificate that has not ended.
+pub(super) async fn list(State(server): State<Arc<Server>>) -> Result<Json<Value>, Refusal> {
+    let path = format!("{}/assay/gateway/", server.config.trust_domain.id());
+    let svids = server.store.svids_under(&path, clock::now(), SVIDS_SHOWN_MAX).await?;
+    let mut gateways: BTreeMap<String, Value> = BTreeMap::new();
+    // Newest first: a gateway is what its last certificate is.
+    for svid in svids {
+        let name = svid.spiffe_id.strip_prefix(&path).unwrap_or(&svid.spiffe_id).to_owned();
+        gateways.entry(name).or_insert_with_key(|name| {
+            json!({
+                "name": name,
+                "spiffe_id": svid.spiffe_id,
+                "status": if svid.withdrawn_at.is_some() { "revoked" } else { "standing" },
+                "serial": svid.serial,
+                "issued_at": svid.issued_at,
+                "not_after": svid.not_after,
+                "revoked_at": svid.withdrawn_at,
+            })
+        });
+    }
+    Ok(Json(json!({ "gateways": gateways.into_values().collect::<Vec<_>>() })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Revoke {
+    reason: String,
+}
+
+/// Ends a gateway: its certificates go on the revocation list and its connections are dropped.
+pub(super) async fn revoke(
+    State(server): State<Arc<Server>>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Result<Json<Value>, Refusal> {
+    let Revoke { reason } = read(&body)?;
+    let reason = said(&reason)?;
+    let gateway = SpiffeId::gateway(&server.config.trust_domain, &name)
+        .map_err(|error| Refusal::new(Kind::Malformed, "name", format!("name: {error}")))?;
+    let revoke = RevokeGateway {
+        spiffe_id: gateway.to_string(),
+        reason: reason.to_owned(),
+        actor: "operator".to_owned(),
+        at: clock::now(),
+    };
+    let withdrawn = server.store.commit_and_follow(revoke).await?;
+    tracing::warn!(%gateway, reason, svids = withdrawn.serials.len(), "gateway revoked");
+    Ok(Json(json!({ "spiffe_id": gateway.as_str(), "certificates": withdrawn.serials.len() })))
+}
+
+/// A gateway has a few at a time.
+const SVIDS_SHOWN_MAX: u32 = 10_000;

@@ -118,7 +118,9 @@ fn routes() -> Vec<Route> {
         route(Operator, "GET", "/v1/entries", get(entries::list)),
         route(Operator, "POST", "/v1/entries", post(entries::create)),
         route(Operator, "DELETE", "/v1/entries/{entry}", delete(entries::remove)),
+        route(Operator, "GET", "/v1/gateways", get(gateways::list)),
         route(Operator, "POST", "/v1/gateways", post(gateways::issue)),
+        route(Operator, "POST", "/v1/gateways/{name}/revoke", post(gateways::revoke)),
         route(Operator, "GET", "/v1/telemetry", get(records::telemetry)),
         route(Operator, "GET", "/v1/audit", get(records::audit)),
     ]

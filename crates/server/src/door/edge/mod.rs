@@ -4,6 +4,7 @@ pub(crate) mod announce;
 mod beginning;
 mod convert;
 mod enroll;
+mod gateway;
 mod messages;
 mod peer;
 pub(crate) mod session;
@@ -48,6 +49,7 @@ pub(crate) fn router(server: &Arc<Server>) -> Router {
         .max_encoding_message_size(EDGE_MESSAGE_BYTES_MAX);
     let router = Routes::new(service).into_axum_router();
     router
+        .merge(gateway::router(server))
         .layer(middleware::from_fn_with_state(server.clone(), in_time))
         .layer(middleware::from_fn(messages::keep_body))
         .layer(middleware::from_fn_with_state(server.clone(), peer::read))

@@ -29,7 +29,13 @@ impl Gateway {
         std::fs::write(at("credentials.pem"), chain)?;
         std::fs::write(at("key.pem"), key.serialize_pem())?;
         std::fs::copy(stage.at("data/bundle.pem"), at("bundle.pem"))?;
+        Gateway::start_as_it_was(stage).await
+    }
 
+    /// Starts a gateway on what is in its folder.
+    pub async fn start_as_it_was(stage: &Stage) -> Result<Gateway> {
+        let folder = stage.at("gateway");
+        let at = |name: &str| folder.join(name);
         let server = stage.door("edge")?;
         let configuration = format!(
             "trust_domain = \"{TRUST_DOMAIN}\"\nlisten = \"127.0.0.1:0\"\nservers = [{:?}]\n\

@@ -73,6 +73,12 @@ impl Stage {
         Ok(())
     }
 
+    /// Starts the gateway with the files that it had.
+    pub async fn start_gateway_as_it_was(&mut self) -> Result<()> {
+        self.gateway = Some(Gateway::start_as_it_was(self).await?);
+        Ok(())
+    }
+
     /// The gateway's process, to do with as a test likes.
     pub fn take_gateway(&mut self) -> Result<Program> {
         Ok(self.gateway.take().context("the gateway is not running")?.process)
