@@ -29,7 +29,7 @@ pub mod vector;
 
 pub use appraisal::{AttestationResult, admit, appraise, reappraise_endorsement, refuse};
 pub use finding::{Finding, Tier};
-pub use learn::{learn, learn_rules, widen};
+pub use learn::{learn, learn_rules};
 pub use policy::{Policy, PolicyError};
 pub use reference::CompiledPolicy;
 pub use state::{Event, Status, TrustRecord, TrustState};

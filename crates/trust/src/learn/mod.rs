@@ -4,19 +4,20 @@
 //! order of measurements changes from boot to boot; `boot_aggregate` and violations are no files and never listed.
 //! [`learn`] pins the boot's PCR values, which change with every update; [`learn_rules`] learns what they mean.
 
+mod alike;
 mod rules;
 mod sequences;
+mod values;
 
 use std::collections::BTreeSet;
 
+use assay_evidence::PcrIndex;
 use assay_evidence::verify::Claims;
-use assay_evidence::{HashAlgorithm, PcrIndex};
 use thiserror::Error;
 
 pub use rules::learn_rules;
 
-use crate::appraisal::signers_of;
-use crate::policy::{Demand, ImaPcr, ImaSection, Pcr, Policy, PolicyError};
+use crate::policy::{Alternative, BOOTS_MAX, Demand, ImaPcr, ImaSection, Policy, PolicyError};
 use crate::reference::{FileReference, Signers};
 
 /// Why nothing was learned.
@@ -34,88 +35,56 @@ pub enum LearnError {
         /// Which evidence, from 1.
         case: usize,
     },
+    /// More kinds of boot than one policy accepts.
+    #[error(
+        "the evidence shows {boots} boots that differ in more than one thing, and a policy accepts at most {BOOTS_MAX}, each as a \
+         whole: learn one policy for each kind of machine and set each for a label, or learn rules \
+         (--boot rules), which leave open what differs with each kernel and menu"
+    )]
+    TooManyBoots {
+        /// How many.
+        boots: usize,
+    },
     /// What was learned is no usable policy.
     #[error(transparent)]
     Policy(#[from] PolicyError),
 }
 
 /// Makes a policy under which each of these claims is affirming. Files signed by one of `signing_keys` (PEM) are
-/// accepted by signature and not listed; PCRs and sections that some evidence lacks are not demanded.
+/// accepted by signature and not listed. A boot is good if it is, as a whole, that of one of them: what differs in one
+/// thing alone is joined, and each boot demands what its own evidence shows.
 pub fn learn(name: &str, signing_keys: &[String], cases: &[&Claims]) -> Result<Policy, LearnError> {
-    let Some(first) = cases.first() else { return Err(LearnError::NoEvidence) };
-    let mut policy = Policy::new(name);
-    for index in LEARNED_PCRS.into_iter().filter_map(PcrIndex::new) {
-        if let Some(value) = first.boot_pcr(HashAlgorithm::Sha256, index)
-            && cases.iter().all(|claims| is_stable(claims, index))
-        {
-            policy.allow_pcr(index, *value);
-        }
+    let boots = cases.iter().map(|claims| values::boot(claims)).collect();
+    learn_with(name, signing_keys, cases, boots)
+}
+
+/// A policy of the boots and of the files of all cases.
+fn learn_with(
+    name: &str,
+    signing_keys: &[String],
+    cases: &[&Claims],
+    boots: Vec<Alternative>,
+) -> Result<Policy, LearnError> {
+    if cases.is_empty() {
+        return Err(LearnError::NoEvidence);
     }
-    policy.boot.kernel_command_lines = Some(Vec::new());
+    let mut policy = Policy::new(name);
+    let boots = alike::joined(boots);
+    if boots.len() > BOOTS_MAX {
+        return Err(LearnError::TooManyBoots { boots: boots.len() });
+    }
+    policy.accept_boots(&boots);
     if cases.iter().any(|claims| claims.ima().is_some()) {
         let everywhere = cases.iter().all(|claims| claims.ima().is_some());
         let list = if everywhere { Demand::Required } else { Demand::Optional };
         policy.ima = Some(ImaSection { list, signing_keys: signing_keys.to_vec(), ..ImaSection::default() });
     }
     for claims in cases {
-        widen(&mut policy, claims)?;
+        learn_files(&mut policy, claims)?;
     }
     match policy.lint().into_iter().next() {
         Some(error) => Err(error.into()),
         None => Ok(policy),
-    }
-}
-
-/// Makes a policy accept these claims too, as far as it judges them at all. The version is the caller's to raise.
-pub fn widen(policy: &mut Policy, claims: &Claims) -> Result<(), PolicyError> {
-    let pinned: Vec<_> = policy.pcr.iter().map(|(bank, index, _)| (bank, index)).collect();
-    for (bank, index) in pinned {
-        if let Some(value) = claims.boot_pcr(bank, index) {
-            policy.allow_pcr(index, *value);
-        }
-    }
-    widen_boot(policy, claims);
-    widen_files(policy, claims)
-}
-
-fn widen_boot(policy: &mut Policy, claims: &Claims) {
-    let measured = claims;
-    let boot = &mut policy.boot;
-    let Some(claims) = claims.boot() else {
-        boot.event_log = Demand::Optional;
-        boot.secure_boot = Demand::Optional;
-        boot.kernel_command_lines = None;
-        return;
-    };
-    if !claims.facts().secure_boot.as_ref().is_some_and(|variables| variables.is_enabled) {
-        boot.secure_boot = Demand::Optional;
-    }
-    let pinned = |index| policy.pcr.iter().any(|(_, pinned, _)| pinned == index);
-    for event in claims.events().iter().filter(|event| pinned(event.pcr)) {
-        let events = boot.events.entry(Pcr(event.pcr)).or_default();
-        events.entry(event.digest).or_insert_with(|| event.remark.clone());
-    }
-    let sequenced: Vec<PcrIndex> = boot.sequence.keys().map(|pcr| pcr.0).collect();
-    sequences::widen(boot, measured, sequenced);
-    if let Some(signers) = &mut boot.signers {
-        match signers_of(claims.facts()) {
-            Some(new) => extend(signers, new),
-            None => boot.signers = None,
-        }
-    }
-    if let Some(versions) = &mut boot.firmware_versions {
-        match &claims.facts().firmware_version {
-            Some(new) => extend(versions, [new.clone()]),
-            None => boot.firmware_versions = None,
-        }
-    }
-    if let Some(lines) = &mut boot.kernel_command_lines {
-        match claims.facts().kernel_lines() {
-            Some(new) if !new.is_empty() => {
-                extend(lines, new.into_iter().map(str::to_owned));
-            }
-            _ => boot.kernel_command_lines = None,
-        }
     }
 }
 
@@ -125,12 +94,9 @@ fn extend<T: Ord>(list: &mut Vec<T>, more: impl IntoIterator<Item = T>) {
     list.dedup();
 }
 
-fn widen_files(policy: &mut Policy, claims: &Claims) -> Result<(), PolicyError> {
+fn learn_files(policy: &mut Policy, claims: &Claims) -> Result<(), PolicyError> {
     let Some(section) = &mut policy.ima else { return Ok(()) };
-    let Some(ima) = claims.ima() else {
-        section.list = Demand::Optional;
-        return Ok(());
-    };
+    let Some(ima) = claims.ima() else { return Ok(()) };
     let measured_into: BTreeSet<PcrIndex> = ima.entries().map(|entry| entry.pcr()).collect();
     extend(&mut section.pcrs, measured_into.into_iter().filter_map(ImaPcr::new));
     let reference = FileReference::new(section.without_files())?;
@@ -153,20 +119,3 @@ fn widen_files(policy: &mut Policy, claims: &Claims) -> Result<(), PolicyError> 
     }
     Ok(())
 }
-
-/// Whether a PCR will have the same value after another boot that measures the same: it was quoted, and what extends it
-/// while the system runs left it alone or can be told from the boot.
-fn is_stable(claims: &Claims, index: PcrIndex) -> bool {
-    let Some(quoted) = claims.pcrs().get(HashAlgorithm::Sha256, index) else { return false };
-    let is_logged = || {
-        let boot = claims.boot();
-        boot.is_some_and(|boot| boot.replayed().get(HashAlgorithm::Sha256, index).is_some())
-    };
-    !RUN_TIME_PCRS.contains(&index.get()) || quoted.is_zero() || is_logged()
-}
-
-/// What a boot leaves behind: firmware and boot loader in 0 to 9, unified kernel images in 11 to 13, shim in 14, the
-/// machine's identity in 15.
-const LEARNED_PCRS: [u32; 15] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15];
-/// What systemd extends after the boot as well.
-const RUN_TIME_PCRS: [u8; 4] = [11, 12, 13, 15];

@@ -9,64 +9,51 @@ use assay_evidence::boot_log::{BootFacts, KernelLine, SignatureKind};
 use assay_evidence::verify::Claims;
 use assay_evidence::{Digest, PcrIndex};
 
-use super::{LearnError, learn, sequences};
+use super::{LearnError, learn_with, sequences};
 use crate::appraisal::{is_older, signers_of};
 use crate::pattern::LinePattern;
-use crate::policy::{BootSection, PcrSection, Policy, Revocation};
+use crate::policy::{Alternative, BootSection, PcrSection, Policy, Revocation};
 
-/// Like [`learn`], with rules about the boot in the place of its PCR values.
+/// Like [`learn`](super::learn), with rules about the boot in the place of its PCR values.
 pub fn learn_rules(name: &str, signing_keys: &[String], cases: &[&Claims]) -> Result<Policy, LearnError> {
-    let mut policy = learn(name, signing_keys, cases)?;
-    policy.pcr = PcrSection::default();
-    policy.boot = BootSection::default();
-    let mut signers = BTreeSet::new();
-    for (case, claims) in (1..).zip(cases) {
-        let of_case = claims.boot().and_then(|boot| signers_of(boot.facts()));
-        signers.extend(of_case.ok_or(LearnError::NoSecureBoot { case })?);
-    }
-    let facts: Vec<&BootFacts> =
-        cases.iter().filter_map(|claims| claims.boot()).map(|boot| boot.facts()).collect();
-    let boot = &mut policy.boot;
-    boot.signers = Some(signers.into_iter().collect());
-    boot.firmware_versions = facts
-        .iter()
-        .map(|facts| facts.firmware_version.clone())
-        .collect::<Option<BTreeSet<_>>>()
-        .map(|versions| versions.into_iter().collect());
-    boot.dbx_contains = revoked_everywhere(&facts, image);
-    boot.dbx_also_contains = revoked_everywhere(&facts, Revocation::of);
-    let statements: BTreeSet<&str> =
-        facts.iter().flat_map(|facts| &facts.statements).map(|statement| statement.text.as_str()).collect();
-    boot.firmware_statements = statements.into_iter().map(str::to_owned).collect();
-    let lines: Option<Vec<Vec<&str>>> = facts.iter().map(|facts| facts.kernel_lines()).collect();
-    let lines: Vec<&str> = lines.into_iter().flatten().flatten().collect();
-    for line in &lines {
-        add_line(boot, line);
-    }
-    boot.kernel_version_min = oldest(&lines);
-    let is_silent = |facts: &&BootFacts| !facts.has_loader_texts();
-    let loaders = facts.iter().all(is_silent).then(|| PcrIndex::new(COMMANDS_PCR)).flatten();
-    for claims in cases {
-        sequences::widen(boot, claims, loaders);
-        sequences::widen(boot, claims, SEQUENCED_PCRS.into_iter().filter_map(PcrIndex::new));
-    }
-    match policy.lint().into_iter().next() {
-        Some(error) => Err(error.into()),
-        None => Ok(policy),
-    }
+    let boots = (1..).zip(cases).map(|(case, claims)| {
+        let boot = section(claims).ok_or(LearnError::NoSecureBoot { case })?;
+        Ok(Alternative { pcr: PcrSection::default(), boot })
+    });
+    let boots = boots.collect::<Result<_, LearnError>>()?;
+    learn_with(name, signing_keys, cases, boots)
 }
 
-/// What `of` makes of the entries that dbx holds in every case.
-fn revoked_everywhere<T: Ord + Clone>(
-    facts: &[&BootFacts],
-    of: impl Fn(&SignatureKind) -> Option<T>,
-) -> Vec<T> {
-    let of_case = |facts: &&BootFacts| -> BTreeSet<T> {
-        let entries = facts.secure_boot.iter().flat_map(|variables| &variables.dbx);
-        entries.filter_map(|entry| of(&entry.kind)).collect()
+/// The rules of one boot; `None` where Secure Boot does not show who signed what.
+fn section(claims: &Claims) -> Option<BootSection> {
+    let facts = claims.boot()?.facts();
+    let mut signers = signers_of(facts)?;
+    super::extend(&mut signers, []);
+    let lines = facts.kernel_lines().unwrap_or_default();
+    let statements: BTreeSet<&str> = facts.statements.iter().map(|one| one.text.as_str()).collect();
+    let mut boot = BootSection {
+        signers: Some(signers),
+        firmware_versions: facts.firmware_version.clone().map(|version| vec![version]),
+        dbx_contains: revoked(facts, image),
+        dbx_also_contains: revoked(facts, Revocation::of),
+        firmware_statements: statements.into_iter().map(str::to_owned).collect(),
+        kernel_version_min: oldest(&lines),
+        ..BootSection::default()
     };
-    let common = facts.iter().map(of_case).reduce(|one, other| &one & &other);
-    common.unwrap_or_default().into_iter().collect()
+    for line in &lines {
+        add_line(&mut boot, line);
+    }
+    let loaders = (!facts.has_loader_texts()).then(|| PcrIndex::new(COMMANDS_PCR)).flatten();
+    sequences::add(&mut boot, claims, loaders);
+    sequences::add(&mut boot, claims, SEQUENCED_PCRS.into_iter().filter_map(PcrIndex::new));
+    Some(boot)
+}
+
+/// What `of` makes of the entries of dbx, each once.
+fn revoked<T: Ord>(facts: &BootFacts, of: impl Fn(&SignatureKind) -> Option<T>) -> Vec<T> {
+    let entries = facts.secure_boot.iter().flat_map(|variables| &variables.dbx);
+    let entries: BTreeSet<T> = entries.filter_map(|entry| of(&entry.kind)).collect();
+    entries.into_iter().collect()
 }
 
 fn image(kind: &SignatureKind) -> Option<Digest> {

@@ -13,14 +13,13 @@ use crate::appraisal::CHANGED_SECTIONS;
 use crate::policy::{BootSection, Pcr, Sequence, Slot};
 
 /// Adds the sequences of this boot, and the files that it read, to what a policy lists.
-pub(super) fn widen(boot: &mut BootSection, claims: &Claims, indexes: impl IntoIterator<Item = PcrIndex>) {
+pub(super) fn add(boot: &mut BootSection, claims: &Claims, indexes: impl IntoIterator<Item = PcrIndex>) {
     let Some(measured) = claims.boot() else { return };
     let facts = measured.facts();
     for index in indexes {
         let is_known =
             claims.pcrs().get(facts.bank, index).is_some() && !facts.unexplained_pcrs.contains(&index);
         if !is_known {
-            boot.sequence.remove(&Pcr(index));
             continue;
         }
         let mut learner =
@@ -31,10 +30,7 @@ pub(super) fn widen(boot: &mut BootSection, claims: &Claims, indexes: impl IntoI
         let files = events.iter().zip(&sequence.0).filter(|(_, slot)| **slot == Slot::File);
         let files: Vec<Digest> = files.map(|(event, _)| event.digest).collect();
         super::extend(&mut boot.files, files);
-        let sequences = boot.sequence.entry(Pcr(index)).or_default();
-        if !sequences.contains(&sequence) {
-            sequences.push(sequence);
-        }
+        boot.sequence.insert(Pcr(index), vec![sequence]);
         let remarks = boot.events.entry(Pcr(index)).or_default();
         for event in events {
             remarks.entry(event.digest).or_insert_with(|| event.remark.clone());

@@ -41,6 +41,13 @@ impl Policy {
         std::iter::once(own).chain(others)
     }
 
+    /// Accepts these boots instead of its own, each once.
+    pub(crate) fn accept_boots(&mut self, boots: &[Alternative]) {
+        let mut all = Boots::default();
+        boots.iter().for_each(|Alternative { pcr, boot }| all.add_boot(Boot { pcr, boot }));
+        all.put_into(self);
+    }
+
     /// Whether it says more of the boot than what is demanded of every one.
     pub(super) fn speaks_of_boots(&self) -> bool {
         !self.pcr.is_empty() || self.boot != BootSection::default() || !self.alternative.is_empty()
@@ -101,10 +108,12 @@ impl Boots {
 
     /// Adds those of a policy that are not there yet; of equal ones the descriptions are joined.
     fn add(&mut self, policy: &Policy) {
-        for boot in policy.boots() {
-            let added = self.0.entry(boot.key()).or_insert_with(|| boot.plain());
-            join_events(&mut added.boot.events, &boot.boot.events);
-        }
+        policy.boots().for_each(|boot| self.add_boot(boot));
+    }
+
+    fn add_boot(&mut self, boot: Boot<'_>) {
+        let added = self.0.entry(boot.key()).or_insert_with(|| boot.plain());
+        join_events(&mut added.boot.events, &boot.boot.events);
     }
 
     /// Makes them the boots of a policy; without any it keeps its own.

@@ -44,6 +44,7 @@ pub use remark::{Field, Remark, Severity};
 pub use review::review;
 pub use revocation::{Revocation, RevocationError};
 pub use section::boot::BootSection;
+pub(crate) use section::boot::join_events;
 pub use section::clock::ClockSection;
 pub use section::endorsement::{EkSha256, EndorsementKind, EndorsementSection, FirmwareVersion, VendorRule};
 pub use section::freshness::FreshnessSection;

@@ -36,6 +36,24 @@ impl PcrSection {
             .flat_map(|(bank, pcrs)| pcrs.iter().map(|(index, values)| (*bank, *index, values.as_slice())))
     }
 
+    /// Takes the values of a PCR out, in every bank.
+    pub(crate) fn take(&mut self, index: PcrIndex) -> PcrSection {
+        let mut taken = PcrSection::default();
+        for (bank, pcrs) in &mut self.0 {
+            if let Some(values) = pcrs.remove(&index) {
+                taken.0.entry(*bank).or_default().insert(index, values);
+            }
+        }
+        taken
+    }
+
+    /// Accepts every value that the other accepts.
+    pub(crate) fn allow_all(&mut self, other: &PcrSection) {
+        for (_, index, values) in other.iter() {
+            values.iter().for_each(|value| self.allow(index, *value));
+        }
+    }
+
     /// Whether nothing is pinned.
     pub fn is_empty(&self) -> bool {
         self.iter().next().is_none()

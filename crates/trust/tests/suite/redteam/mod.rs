@@ -10,8 +10,9 @@ mod fleet;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use assay_evidence::verify::Claims;
 use assay_testkit::redteam::{Blindness, BootPath, Deviation, Installation, Random, Scene, Step};
-use assay_trust::Tier;
+use assay_trust::{CompiledPolicy, Tier, learn, learn_rules};
 
 use closed::{is_claimed, is_closed};
 use fleet::{FLEET, GoodMachine, PolicyKind};
@@ -143,6 +144,38 @@ fn what_is_appended_never_stands_for_the_boot() {
         }
     }
     assert!(holes.is_empty(), "{} kinds:\n{}", holes.len(), holes.join("\n"));
+}
+
+/// A policy learned from two boots accepts either, and not the ramdisk of one with the line of the other.
+#[test]
+fn boots_that_were_learned_are_not_mixed() {
+    let is_told = |machine: &&GoodMachine| {
+        Deviation::CommandLine.applies_to(&machine.installation) && machine.installation.is_stub_measuring
+    };
+    for GoodMachine { installation, .. } in FLEET.machines.iter().filter(is_told) {
+        let boot = |deviations: &[Deviation]| {
+            let mut real = installation.clone();
+            deviations.iter().for_each(|deviation| deviation.apply(&mut real));
+            FLEET.claims(&FLEET.submit(Scene::boot(installation, &real, false))).unwrap()
+        };
+        let good = [boot(&[]), boot(&[Deviation::Initrd, Deviation::CommandLine])];
+        let mixed = [boot(&[Deviation::Initrd]), boot(&[Deviation::CommandLine])];
+        for policy in
+            [learn("values", &[], &good.each_ref()).ok(), learn_rules("rules", &[], &good.each_ref()).ok()]
+        {
+            let Some(policy) = policy.map(|policy| CompiledPolicy::new(policy).unwrap()) else { continue };
+            let tiers =
+                |claims: &[Claims; 2]| claims.each_ref().map(|claims| FLEET.tier(Some(claims), &policy));
+            assert_eq!(tiers(&good), [Tier::Affirming; 2], "{:?} {}", installation.path, policy.name());
+            assert_eq!(
+                tiers(&mixed),
+                [Tier::Contraindicated; 2],
+                "{:?} {}",
+                installation.path,
+                policy.name()
+            );
+        }
+    }
 }
 
 /// systemd-boot tells a line in PCR 12, and so can root when the boot is over: where the kernel does not bear it out, and a set

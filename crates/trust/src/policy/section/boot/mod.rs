@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use assay_evidence::Digest;
 use serde::{Deserialize, Serialize};
 
-pub(in crate::policy) use self::order::join_events;
+pub(crate) use self::order::join_events;
 use super::Section;
 use super::pcr::IMA_PCR;
 use crate::pattern::LinePattern;

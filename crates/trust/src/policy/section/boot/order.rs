@@ -49,7 +49,7 @@ impl BootSection {
 }
 
 /// Takes over descriptions of events that are not known yet.
-pub(in crate::policy) fn join_events(
+pub(crate) fn join_events(
     mine: &mut BTreeMap<Pcr, BTreeMap<Digest, String>>,
     other: &BTreeMap<Pcr, BTreeMap<Digest, String>>,
 ) {
