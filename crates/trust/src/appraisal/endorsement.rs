@@ -6,6 +6,7 @@ use assay_evidence::tpm::endorsement::Endorsement;
 use assay_evidence::verify::Claims;
 use assay_evidence::{Check, Failure};
 
+use super::demand::{CertifiedKey, IdentifiedDevice, Missing, VouchedKey, witness, witness_if};
 use crate::finding::{Finding, Tier};
 use crate::policy::{Demand, EndorsementKind, EndorsementSection, FirmwareVersion};
 use crate::reference::CompiledPolicy;
@@ -51,14 +52,13 @@ pub(super) fn judge(
     let manufacturer = certificate.and_then(EkCertificate::manufacturer);
     let rule = policy.endorsement.rule(manufacturer);
     let required = rule.required.unwrap_or_default();
-    let vouched = endorsement.is_some_and(|endorsement| vouches(required, &policy.endorsement, endorsement));
-    if !vouched && required != EndorsementKind::DangerousNone {
-        not_vouched(policy, required, endorsement, findings);
+    if required != EndorsementKind::DangerousNone {
+        judge_key(policy, required, endorsement, findings);
     }
     if let Some(certificate) = certificate {
-        judge_manufacturer(policy, certificate, findings);
         judge_revocation(policy, certificate.revocation_lists(), at, findings);
     }
+    judge_manufacturer(policy, required, endorsement, findings);
     judge_identity(policy, endorsement, at, findings);
     if let (Some(least), Some(claims)) = (rule.firmware_version_min, claims) {
         let found = FirmwareVersion(claims.firmware_version());
@@ -72,47 +72,84 @@ fn vouches(required: EndorsementKind, section: &EndorsementSection, endorsement:
     required.is_met(certified, section.lists(endorsement.ek_sha256()), endorsement.is_revoked())
 }
 
-/// Says what is missing, and what would help.
-fn not_vouched(
+/// Enough vouches for the EK, as the policy sees it.
+fn judge_key(
     policy: &CompiledPolicy,
     required: EndorsementKind,
     endorsement: Option<&Endorsement>,
     findings: &mut Vec<Finding>,
 ) {
-    let certified = endorsement.is_some_and(|endorsement| endorsement.certificate().is_some());
-    if !certified && required != EndorsementKind::Allowlist {
-        let failures = endorsement.map_or(&[][..], Endorsement::failures);
-        findings.extend(failures.iter().map(|failure| Finding::from_failure(failure, Tier::Contraindicated)));
-        let or_listed = match required {
-            EndorsementKind::Either => ", or vouch for the EK yourself in endorsement.ek_sha256",
-            _ => "",
-        };
-        let message = format!(
-            "No EK certificate vouches for this TPM, and policy {} requires one: enroll the device with its EK \
-             certificate, or trust its manufacturer's root{or_listed}.",
-            policy.citation()
-        );
-        findings.push(refusal(
-            "EK certificate",
-            "an EK certificate that chains to a trust anchor",
-            "none",
-            message,
-        ));
-    }
-    let listed = endorsement.is_some_and(|endorsement| policy.endorsement.lists(endorsement.ek_sha256()));
-    if !listed && matches!(required, EndorsementKind::Allowlist | EndorsementKind::Both) {
-        let ek = endorsement.map_or("unknown".to_owned(), |endorsement| endorsement.ek_sha256().to_hex());
-        let message = format!(
-            "Policy {} lists the endorsement keys that it accepts, and not this one: if the device is yours, add \
-             \"{ek}\" to endorsement.ek_sha256.",
-            policy.citation()
-        );
-        findings.push(refusal("EK", "one of endorsement.ek_sha256", &ek, message));
-    }
+    let by = (endorsement, required, &policy.endorsement);
+    let _: Option<VouchedKey<'_>> = witness(by, findings, || not_vouched(policy, required, endorsement));
 }
 
-fn judge_manufacturer(policy: &CompiledPolicy, certificate: &EkCertificate, findings: &mut Vec<Finding>) {
+/// Says what is missing, and what would help.
+fn not_vouched(
+    policy: &CompiledPolicy,
+    required: EndorsementKind,
+    endorsement: Option<&Endorsement>,
+) -> Missing {
+    let is_certified = endorsement.is_some_and(|endorsement| endorsement.certificate().is_some());
+    let is_listed = endorsement.is_some_and(|endorsement| policy.endorsement.lists(endorsement.ek_sha256()));
+    let wants_list = matches!(required, EndorsementKind::Allowlist | EndorsementKind::Both);
+    if is_certified || required == EndorsementKind::Allowlist {
+        return not_listed(policy, endorsement).into();
+    }
+    let failures = endorsement.map_or(&[][..], Endorsement::failures);
+    let failures = failures.iter().map(|failure| Finding::from_failure(failure, Tier::Contraindicated));
+    let not_certified = not_certified(policy, required);
+    if wants_list && !is_listed {
+        let why = failures.chain([not_certified]).collect();
+        return Missing { why, finding: not_listed(policy, endorsement) };
+    }
+    Missing { why: failures.collect(), finding: not_certified }
+}
+
+fn not_certified(policy: &CompiledPolicy, required: EndorsementKind) -> Finding {
+    let or_listed = match required {
+        EndorsementKind::Either => ", or vouch for the EK yourself in endorsement.ek_sha256",
+        _ => "",
+    };
+    let message = format!(
+        "No EK certificate vouches for this TPM, and policy {} requires one: enroll the device with its EK \
+         certificate, or trust its manufacturer's root{or_listed}.",
+        policy.citation()
+    );
+    refusal("EK certificate", "an EK certificate that chains to a trust anchor", "none", message)
+}
+
+fn not_listed(policy: &CompiledPolicy, endorsement: Option<&Endorsement>) -> Finding {
+    let ek = endorsement.map_or("unknown".to_owned(), |endorsement| endorsement.ek_sha256().to_hex());
+    let message = format!(
+        "Policy {} lists the endorsement keys that it accepts, and not this one: if the device is yours, add \
+         \"{ek}\" to endorsement.ek_sha256.",
+        policy.citation()
+    );
+    refusal("EK", "one of endorsement.ek_sha256", &ek, message)
+}
+
+/// The maker is one of those that are listed. An EK that the operator lists, where that is enough, needs none.
+fn judge_manufacturer(
+    policy: &CompiledPolicy,
+    required: EndorsementKind,
+    endorsement: Option<&Endorsement>,
+    findings: &mut Vec<Finding>,
+) {
     let accepted = &policy.endorsement.manufacturers;
+    let is_vouched_for = required.accepts_list_alone()
+        && endorsement.is_some_and(|endorsement| policy.endorsement.lists(endorsement.ek_sha256()));
+    let missing = || {
+        let message = format!(
+            "No certificate names the TPM's maker, and policy {} lists the makers that it trusts: enroll the device with its EK \
+             certificate.",
+            policy.citation()
+        );
+        refusal("EK certificate", &accepted.join(", "), "none", message)
+    };
+    let is_asked = !accepted.is_empty() && !is_vouched_for;
+    let Some(CertifiedKey(certificate)) = witness_if(is_asked, endorsement, findings, missing) else {
+        return;
+    };
     let named = |name: &str| accepted.iter().any(|accepted| accepted.eq_ignore_ascii_case(name));
     if accepted.is_empty() || certificate.manufacturer().is_some_and(named) {
         return;
@@ -133,24 +170,19 @@ fn judge_identity(
     at: UnixTime,
     findings: &mut Vec<Finding>,
 ) {
-    if let Some(identity) = endorsement.and_then(Endorsement::identity) {
-        judge_revocation(policy, identity.revocation_lists(), at, findings);
-        return;
-    }
-    let failures = endorsement.map_or(&[][..], Endorsement::identity_failures);
-    findings.extend(failures.iter().map(|failure| Finding::from_failure(failure, Tier::Contraindicated)));
-    if policy.endorsement.idevid == Demand::Required {
+    let is_asked = policy.endorsement.idevid == Demand::Required;
+    let missing = || {
         let message = format!(
             "The device has shown no IDevID and IAK that hold, and policy {} requires them: tell the agent where its \
              TPM has them and enroll the device again, or set endorsement.idevid = \"optional\".",
             policy.citation()
         );
-        findings.push(refusal(
-            "IDevID",
-            "an IDevID and an IAK that chain to a trust anchor",
-            "none",
-            message,
-        ));
+        refusal("IDevID", "an IDevID and an IAK that chain to a trust anchor", "none", message)
+    };
+    let failures = endorsement.map_or(&[][..], Endorsement::identity_failures);
+    findings.extend(failures.iter().map(|failure| Finding::from_failure(failure, Tier::Contraindicated)));
+    if let Some(IdentifiedDevice(identity)) = witness_if(is_asked, endorsement, findings, missing) {
+        judge_revocation(policy, identity.revocation_lists(), at, findings);
     }
 }
 

@@ -6,7 +6,7 @@ use assay_evidence::ima::{Entry, Extension, SignatureFault};
 use assay_evidence::verify::{Claims, ImaClaims};
 use assay_evidence::{Check, Digest, HashAlgorithm, PcrIndex};
 
-use super::demand::{AttestedFiles, Stand};
+use super::demand::{AttestedFiles, AttestedList, witness_if};
 use crate::finding::{Finding, Tier};
 use crate::path;
 use crate::policy::{Demand, ImaPcr, Weight};
@@ -19,17 +19,13 @@ pub(super) fn judge(policy: &CompiledPolicy, claims: &Claims, findings: &mut Vec
     let Some(reference) = &policy.ima else { return claims.ima().map_or(0, ImaClaims::attested_total) };
     let is_asked = reference.list == Demand::Required;
     let missing = || missing_list(policy, claims.ima());
-    let attested =
-        if reference.lists_files { AttestedFiles::of(claims) } else { AttestedFiles::or_none_of(claims) };
-    let ima = match Stand::of(is_asked, attested, findings, missing) {
-        Stand::Met(files) => files.claims(),
-        Stand::Unmet(_) => return 0,
-        // What there is of a list that nobody asks for is judged all the same.
-        Stand::NotAsked => match claims.ima() {
-            Some(ima) => ima,
-            None => return 0,
-        },
+    let attested = if reference.lists_files {
+        witness_if(is_asked, claims, findings, missing).map(|AttestedFiles(files)| *files)
+    } else {
+        witness_if(is_asked, claims, findings, missing).map(|AttestedList(list)| *list)
     };
+    // What there is of a list that nobody asks for is judged all the same.
+    let Some(ima) = attested.or(claims.ima().filter(|_| !is_asked)) else { return 0 };
     if !is_strongly_attested(ima) {
         findings.push(weakly_attested(policy));
     }

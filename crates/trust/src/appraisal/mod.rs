@@ -26,7 +26,7 @@ use crate::finding::{Finding, Tier};
 use crate::policy::{Cover, Coverage, Covered, Demand, Recovery, Row};
 use crate::reference::{BootReference, CompiledPolicy};
 use crate::vector::{Executables, Judged, TrustVector};
-use demand::{AttestedBoot, AttestedFiles, Stand};
+use demand::{AttestedBoot, AttestedFiles, is_shown, witness_if};
 
 /// The verdict on one piece of evidence. Made by [`appraise`], [`reappraise_endorsement`] and [`refuse`] alone.
 #[derive(Clone, Debug, PartialEq)]
@@ -166,7 +166,7 @@ impl Judged {
     fn of(coverage: &Coverage, claims: &Claims, endorsement: Option<&Endorsement>) -> Self {
         let is_closed = |rows: &[Row]| rows.iter().all(|row| coverage.cover(*row) > Cover::Open);
         let boot = is_closed(&[Row::BootLoader, Row::Kernel]);
-        let files = is_closed(&[Row::Files]) && AttestedFiles::of(claims).is_some();
+        let files = is_closed(&[Row::Files]) && is_shown::<AttestedFiles<'_>>(claims);
         Judged {
             executables: match (boot, files) {
                 (true, true) => Executables::BootAndFiles,
@@ -202,10 +202,10 @@ fn judge_boots(policy: &CompiledPolicy, claims: &Claims) -> Vec<Finding> {
 
 /// A log that is there has to show a boot. One that is not there is told with the rest of the boot.
 fn judge_log(reference: &BootReference, claims: &Claims, findings: &mut Vec<Finding>) {
-    let is_asked = reference.boot.event_log == Demand::Required && claims.boot().is_some();
-    let missing = || demand::empty_log(reference.citation());
-    match Stand::of(is_asked, AttestedBoot::of(claims), findings, missing) {
-        Stand::Met(_) | Stand::Unmet(_) | Stand::NotAsked => {}
+    let is_asked = reference.boot.event_log == Demand::Required;
+    if let Some(boot) = claims.boot() {
+        let _: Option<AttestedBoot<'_>> =
+            witness_if(is_asked, boot.as_ref(), findings, || boot::empty_log(reference.citation()));
     }
 }
 

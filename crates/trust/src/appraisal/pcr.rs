@@ -6,6 +6,7 @@ use assay_evidence::boot_log::{BootClaims, EventSummary};
 use assay_evidence::verify::Claims;
 use assay_evidence::{Check, Digest, PcrIndex};
 
+use super::demand::{QuotedPcr, witness};
 use crate::finding::{Finding, Tier};
 use crate::policy::Pcr;
 use crate::reference::BootReference;
@@ -16,27 +17,28 @@ pub(super) fn judge(policy: &BootReference, claims: &Claims, findings: &mut Vec<
         findings.push(weak_banks(policy));
     }
     for (bank, index, values) in policy.pcr.iter() {
-        let found = claims.boot_pcr(bank, index);
-        if found.is_some_and(|found| values.contains(found)) {
-            continue;
-        }
-        let message = match found {
-            Some(_) => changed(policy, claims.boot().map(AsRef::as_ref), index),
-            None => format!(
-                "PCR {index} ({}) of the {bank} bank is not in the quote, and policy {} lists values for it: quote it, or \
-                 turn that bank on.",
-                meaning(index),
-                policy.citation()
-            ),
-        };
-        findings.push(Finding {
+        let refusal = |found: String, message: String| Finding {
             check: Check::PcrPolicy,
             tier: Tier::Contraindicated,
             claim: format!("PCR {index}"),
             expected: values.iter().map(Digest::to_string).collect::<Vec<_>>().join(" or "),
-            found: found.map_or_else(|| "not quoted".to_owned(), Digest::to_string),
+            found,
             message,
-        });
+        };
+        let missing = || {
+            let message = format!(
+                "PCR {index} ({}) of the {bank} bank is not in the quote, and policy {} lists values for it: quote it, or \
+                 turn that bank on.",
+                meaning(index),
+                policy.citation()
+            );
+            refusal("not quoted".to_owned(), message)
+        };
+        let Some(QuotedPcr(found)) = witness((claims, bank, index), findings, missing) else { continue };
+        if !values.contains(&found) {
+            let why = changed(policy, claims.boot().map(AsRef::as_ref), index);
+            findings.push(refusal(found.to_string(), why));
+        }
     }
 }
 

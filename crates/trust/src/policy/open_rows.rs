@@ -2,7 +2,7 @@
 
 use super::coverage::{Cover, Coverage, Covered, Row};
 use super::remark::Notes;
-use super::{Boot, Field, Policy};
+use super::{Boot, Field, Policy, suspicion};
 
 /// Names every open row that something in the policy promises to close, where it is promised; and then, in one remark,
 /// what else of the chain from the firmware to the files is open.
@@ -68,8 +68,7 @@ fn measured_from_the_start(policy: &Policy, notes: &mut Notes<'_>) {
     for boot in policy.boots() {
         let lines = boot.boot.kernel_command_lines.iter().flatten().cloned();
         let patterns = boot.boot.kernel_command_line_patterns.iter().map(ToString::to_string);
-        let measures = |line: &String| line.split_whitespace().any(|word| word.starts_with("ima_policy="));
-        if let Some(line) = lines.chain(patterns).find(|line| !measures(line)) {
+        if let Some(line) = lines.chain(patterns).find(|line| !suspicion::measures_files(line)) {
             notes.warn(
                 Field::of(["ima"]),
                 format!(

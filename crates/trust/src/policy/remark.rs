@@ -130,6 +130,7 @@ impl From<&PolicyError> for Remark {
             PolicyError::Path { path } => Field::of(["ima", "allow", path]),
             PolicyError::SigningKey { index } => Field::of(["ima", "signing_keys"]).at(*index),
             PolicyError::TooMany { field, .. } => Field(dotted(field)),
+            PolicyError::NoVersion { .. } => Field::of(["boot", "kernel_version_min"]),
             PolicyError::TooManyBoots { .. } => Field::of(["alternative"]),
             PolicyError::Alternative { number, error } => {
                 Remark::from(error.as_ref()).field.under(&Field::of(["alternative"]).at(*number))

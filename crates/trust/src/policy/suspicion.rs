@@ -59,6 +59,11 @@ fn of_argument(word: &str) -> Option<&'static str> {
     if matches!(name.as_str(), "init" | "rdinit") && (is_wild || !is_usual_init(value)) {
         return Some("starts something else than the system, as root");
     }
+    // Each argument for systemd has a form that counts within the initial ramdisk alone.
+    let name = name.strip_prefix("rd.systemd.").map_or(name.clone(), |rest| format!("systemd.{rest}"));
+    if name == "systemd.unit" && !USUAL_TARGETS.contains(&value) {
+        return Some("starts another part of the system, such as a shell as root");
+    }
     let found = ARGUMENTS.iter().find(|(known, values, _)| {
         *known == name && (values.is_empty() || is_wild || values.contains(&value))
     });
@@ -72,6 +77,15 @@ fn is_usual_init(path: &str) -> bool {
     let is_plain = !name.is_empty() && !name.contains('/');
     // The image of an initial ramdisk has its own at the top.
     (is_plain && !SHELLS.contains(&name)) || path == "/init"
+}
+
+/// Whether the kernel measures files from its start with this line: its built-in policy tcb, by any of its names
+/// (security/integrity/ima/ima_policy.c, policy_setup).
+pub(super) fn measures_files(line: &str) -> bool {
+    line.split_whitespace().any(|word| {
+        let policies = word.strip_prefix("ima_policy=").unwrap_or_default();
+        word == "ima_tcb" || policies.split('|').any(|policy| policy == "tcb")
+    })
 }
 
 /// Bytes of a separator's data (TCG PC Client Platform Firmware Profile, 3.3.2.2).
@@ -90,16 +104,22 @@ const SHELLS: [&str; 12] = [
     "debug-shell",
     "agetty",
 ];
-/// Kernel arguments that take protection away, with the values that do; without values, each does.
-const ARGUMENTS: [(&str, &[&str], &str); 41] = [
+/// Kernel arguments that take protection away, with the values that do; without values, each does. `no` is every word that
+/// the kernel takes for no.
+const ARGUMENTS: [(&str, &[&str], &str); 71] = [
     ("lockdown", &["none"], "lets root change the running kernel"),
-    ("module.sig_enforce", &["0", "n", "N", "off"], "loads modules that nobody signed"),
-    ("enforcemodulesig", &["0"], "loads modules that nobody signed"),
+    ("module.sig_enforce", NO, "loads modules that nobody signed"),
+    ("enforcemodulesig", NO, "loads modules that nobody signed"),
+    ("module_blacklist", &[], "leaves out parts of the kernel, such as those that measure"),
+    ("modprobe.blacklist", &[], "leaves out parts of the kernel, such as those that measure"),
+    ("initcall_blacklist", &[], "leaves out parts of the kernel, such as those that measure"),
+    ("kexec_load_disabled", NO, "lets root start another kernel"),
     ("ima_appraise", &["off", "log", "fix"], "runs files whose signatures do not hold"),
     ("ima", &["off", "0"], "measures no files"),
     ("ima_hash", &["md5", "sha1"], "measures files by a hash that collides"),
+    ("ima_template", &["ima"], "lists files by a hash that collides"),
+    ("ima_template_fmt", &[], "lists files without what they are judged by"),
     ("evm", &["fix"], "accepts changed attributes of files"),
-    ("initcall_blacklist", &[], "leaves out parts of the kernel, such as those that measure"),
     ("integrity_audit", &["0"], "hides what fails"),
     ("selinux", &["0"], "switches access control off"),
     ("enforcing", &["0"], "switches access control off"),
@@ -107,33 +127,65 @@ const ARGUMENTS: [(&str, &[&str], &str); 41] = [
     ("security", &["none", ""], "switches access control off"),
     ("lsm", &["", "none"], "switches access control off"),
     ("audit", &["0", "off"], "hides what happens"),
-    ("mitigations", &["off"], "opens the processor's known holes"),
-    ("nopti", &[], "opens the processor's known holes"),
-    ("pti", &["off"], "opens the processor's known holes"),
-    ("nosmap", &[], "opens the processor's known holes"),
-    ("nosmep", &[], "opens the processor's known holes"),
+    ("mitigations", &["off"], PROCESSOR),
+    ("nopti", &[], PROCESSOR),
+    ("pti", &["off"], PROCESSOR),
+    ("nospectre_v1", &[], PROCESSOR),
+    ("nospectre_v2", &[], PROCESSOR),
+    ("spectre_v2", &["off"], PROCESSOR),
+    ("spec_store_bypass_disable", &["off"], PROCESSOR),
+    ("l1tf", &["off"], PROCESSOR),
+    ("mds", &["off"], PROCESSOR),
+    ("tsx_async_abort", &["off"], PROCESSOR),
+    ("retbleed", &["off"], PROCESSOR),
+    ("nosmap", &[], PROCESSOR),
+    ("nosmep", &[], PROCESSOR),
+    ("noexec", &["off"], "runs data"),
+    ("noexec32", &["off"], "runs data"),
+    ("rodata", &["off"], "lets the kernel's code be written"),
+    ("hardened_usercopy", &["off"], "lets faults read and write the kernel's memory"),
+    ("randomize_kstack_offset", &["off", "0"], "makes the kernel's addresses known"),
     ("nokaslr", &[], "makes the kernel's addresses known"),
-    ("iommu", &["off"], "lets devices write to memory"),
+    ("iommu", &["off", "pt"], "lets devices write to memory"),
     ("intel_iommu", &["off"], "lets devices write to memory"),
     ("amd_iommu", &["off"], "lets devices write to memory"),
+    ("efi", &["no_disable_early_pci_dma"], "lets devices write to memory"),
     ("iomem", &["relaxed"], "lets root write to memory"),
     ("kgdboc", &[], "lets a debugger into the kernel"),
     ("kgdbwait", &[], "lets a debugger into the kernel"),
     ("ekgdboc", &[], "lets a debugger into the kernel"),
+    ("sysrq_always_enabled", &[], "lets the keyboard end and change what runs"),
     ("acpi_rsdp", &[], "runs ACPI tables from anywhere in memory"),
     ("mem", &[], "hides memory from the kernel"),
-    ("single", &[], "starts a shell as root"),
-    ("emergency", &[], "starts a shell as root"),
-    ("rescue", &[], "starts a shell as root"),
+    ("1", &[], SHELL),
+    ("s", &[], SHELL),
+    ("S", &[], SHELL),
+    ("_b", &[], SHELL),
+    ("single", &[], SHELL),
+    ("emergency", &[], SHELL),
+    ("rescue", &[], SHELL),
     ("break", &[], "starts a shell in the initial ramdisk"),
     ("rd.break", &[], "starts a shell in the initial ramdisk"),
+    ("rd.debug", &[], "shows what the initial ramdisk does, secrets as well"),
     ("rd.shell", &["1", ""], "starts a shell in the initial ramdisk"),
-    ("systemd.debug_shell", &[], "starts a shell as root"),
-    ("systemd.debug-shell", &[], "starts a shell as root"),
-    ("systemd.unit", &["rescue.target", "emergency.target"], "starts a shell as root"),
+    ("systemd.debug_shell", &[], SHELL),
+    ("systemd.verity", NO, "uses disks of which nobody checks the contents"),
+    ("systemd.set_credential", &[], "gives programs what they believe, such as units to run"),
+    ("systemd.set_credential_binary", &[], "gives programs what they believe, such as units to run"),
+    ("systemd.setenv", &[], "gives every program of the system a variable, such as a library to load"),
+    ("systemd.mask", &[], "leaves out parts of the system, such as those that report"),
+    ("systemd.wants", &[], "starts a part of the system that is not started otherwise"),
     ("systemd.run", &[], "runs a program of the line's own as root"),
+    ("systemd.import_credentials", &["yes", "1"], "gives programs what they believe, such as units to run"),
     ("tpm_tis.interrupts", &["force_off"], "changes how the TPM is reached"),
 ];
+/// lib/kstrtox.c, kstrtobool, and what systemd takes for it.
+const NO: &[&str] = &["0", "n", "N", "no", "off", "f", "F", "false"];
+const PROCESSOR: &str = "opens the processor's known holes";
+const SHELL: &str = "starts a shell as root";
+/// What systemd starts a system for; any other unit may be a shell.
+const USUAL_TARGETS: [&str; 5] =
+    ["default.target", "multi-user.target", "graphical.target", "initrd.target", "basic.target"];
 
 #[cfg(test)]
 mod tests {

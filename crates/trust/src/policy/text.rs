@@ -94,6 +94,14 @@ pub enum PolicyError {
         /// How many there may be.
         max: usize,
     },
+    /// A kernel's version in which no number says how old it is.
+    #[error(
+        "boot.kernel_version_min: {version:?} has no number, so that every kernel is as new: write a version, such as 6.1.0-55"
+    )]
+    NoVersion {
+        /// What is there.
+        version: String,
+    },
     /// More boots than are judged one by one.
     #[error(
         "alternative: {count} boots would be accepted, each as a whole, and at most {max} may be: end a roll-out first, or \

@@ -1,9 +1,11 @@
 //! Demands are met by something attested: by nothing else, however much was sent.
 
+use std::collections::BTreeMap;
+
 use assay_evidence::tpm::pcr::PcrValues;
 use assay_evidence::verify::{Claims, Evidence, Expectation, ImaLog, QuoteEvidence, verify};
-use assay_evidence::{Check, Failure};
-use assay_trust::policy::{Demand, EndorsementKind, ImaSection};
+use assay_evidence::{Check, Failure, HashAlgorithm, PcrIndex};
+use assay_trust::policy::{BootSection, Demand, EndorsementKind, ImaSection, Pcr, Sequence};
 use assay_trust::{AttestationResult, CompiledPolicy, Finding, Policy, Tier, appraise, refuse};
 
 use crate::{AT, appraise_by, claims, file, learned};
@@ -60,6 +62,47 @@ fn a_list_of_which_pcr_10_attests_nothing_is_no_list() {
         );
     }
     assert_eq!(by_files(Demand::Optional, &before_the_tpm(&list)).tier(), Tier::Affirming);
+}
+
+/// Whoever lists makers wants one to be shown, whatever else may be missing.
+#[test]
+fn no_maker_at_all_is_none_of_the_listed() {
+    let mut policy = learned();
+    policy.endorsement.required = EndorsementKind::DangerousNone;
+    policy.endorsement.manufacturers = vec!["id:494E5443".into()];
+    let result = appraise(&claims("sb-good-1"), Some(&CompiledPolicy::new(policy).unwrap()), None, AT);
+    assert_eq!(result.tier(), Tier::Contraindicated, "{:?}", result.findings());
+    assert_eq!(result.findings()[0].check, Check::EndorsementPolicy);
+}
+
+/// Nothing of the boot is attested, and each rule about it says so.
+#[test]
+fn each_rule_about_a_boot_misses_what_is_not_there() {
+    let claims = before_the_tpm(&file("ima-before-tpm", "binary_runtime_measurements"));
+    let digest = || vec![HashAlgorithm::Sha256.hash(&[b"anything"])];
+    let check = |change: &dyn Fn(&mut BootSection), claim: &str| {
+        let mut policy = Policy::new("rules");
+        policy.endorsement.required = EndorsementKind::DangerousNone;
+        policy.ima = learned().ima;
+        (policy.boot.event_log, policy.boot.secure_boot) = (Demand::Optional, Demand::Optional);
+        change(&mut policy.boot);
+        let result = appraise(&claims, Some(&CompiledPolicy::new(policy).unwrap()), None, AT);
+        let mut of_boot = result.findings().iter().filter(|finding| finding.check == Check::BootPolicy);
+        assert!(
+            of_boot.any(|finding| finding.claim == claim && finding.tier == Tier::Contraindicated),
+            "{claim}"
+        );
+    };
+    check(&|boot| boot.secure_boot = Demand::Required, "Secure Boot");
+    check(&|boot| boot.kernel_command_lines = Some(vec!["/k ro".into()]), "kernel command line");
+    check(&|boot| boot.kernel_version_min = Some("6.1".into()), "kernel");
+    check(&|boot| boot.applications = Some(digest()), "boot image");
+    check(&|boot| boot.signers = Some(digest()), "signer");
+    check(&|boot| boot.firmware_versions = Some(vec!["1".into()]), "firmware");
+    check(&|boot| boot.dbx_contains = digest(), "dbx");
+    check(&|boot| boot.dbx_entries_min = Some(1), "dbx");
+    let nothing = BTreeMap::from([(Pcr(PcrIndex::new(8).unwrap()), vec![Sequence::default()])]);
+    check(&|boot| boot.sequence = nothing.clone(), "PCR 8 events");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use assay_trust::Policy;
-use assay_trust::policy::{Demand, EndorsementKind, PcrSection, Severity, review};
+use assay_trust::policy::{Demand, EndorsementKind, PcrSection, Remark, Severity, review};
 
 use crate::learned;
 
@@ -86,6 +86,31 @@ fn exclusions_of_code_and_lines_that_open_doors_are_named() {
         "/usr/*/**",
         "/**lib**",
         "/srv/**",
+        "/usr/*",
+        "/**/*.so*",
+        "/usr/lib/*/*.so.*",
+        "/usr/lib/*.so",
+        "/usr/lib/jvm/",
+        "/usr/lib/python3/**",
+        "/lib/modules/**",
+        "/lib/modules/6.1.0-55-amd64/",
+        "/lib/firmware/",
+        "/usr/lib/firmware/**",
+        "/var/tmp/**",
+        "/home/*/bin/",
+        "/home/*/.local/",
+        "/var/lib/docker/",
+        "/var/lib/containers/**",
+        "/var/lib/snapd/",
+        "/usr/share/**",
+        "/lib64/ld-*",
+        "/etc/cron*/**",
+        "/etc/systemd/",
+        "^/usr/.*$",
+        "^/.*\\.so.*$",
+        "^/opt(/.*)?$",
+        "^/usr/bin/[a-z]+$",
+        "^/(bin|sbin)/.*$",
     ] {
         let mut policy = learned();
         policy.ima.as_mut().unwrap().exclude.push(pattern.parse().unwrap());
@@ -95,12 +120,92 @@ fn exclusions_of_code_and_lines_that_open_doors_are_named() {
             "{pattern}: {said:?}"
         );
     }
-    for word in
-        ["init=/bin/sh", "lockdown=none", "module.sig_enforce=0", "ima_appraise=off", "initcall_blacklist=x"]
-    {
+    for word in [
+        "init=/bin/sh",
+        "init=/usr/bin/env",
+        "init=/sbin/../bin/sh",
+        "init=/usr/lib/systemd/../../bin/bash",
+        "rdinit=/bin/busybox",
+        "lockdown=none",
+        "module.sig_enforce=0",
+        "module.sig-enforce=false",
+        "ima_appraise=off",
+        "ima_appraise=fix",
+        "ima_appraise=log",
+        "ima-appraise=fix",
+        "ima_template=ima",
+        "ima_template_fmt=d",
+        "ima_hash=md5",
+        "evm=fix",
+        "initcall_blacklist=x",
+        "module_blacklist=tpm_tis",
+        "modprobe.blacklist=tpm_crb",
+        "rd.break",
+        "rd.break=pre-mount",
+        "rd.shell",
+        "rd.debug",
+        "rd.systemd.debug_shell",
+        "rd.systemd.unit=emergency.target",
+        "systemd.unit=rescue.target",
+        "systemd.unit=any.service",
+        "systemd.debug_shell=1",
+        "systemd.set_credential=x:y",
+        "systemd.set_credential_binary=x:y",
+        "systemd.setenv=LD_PRELOAD=/tmp/x.so",
+        "systemd.wants=debug-shell.service",
+        "systemd.mask=auditd.service",
+        "systemd.verity=0",
+        "rd.systemd.verity=no",
+        "systemd.run=/bin/sh",
+        "s",
+        "S",
+        "1",
+        "single",
+        "-b",
+        "emergency",
+        "mitigations=off",
+        "spectre_v2=off",
+        "nospectre_v2",
+        "noexec=off",
+        "nosmep",
+        "selinux=0",
+        "apparmor=0",
+        "security=none",
+        "iommu=pt",
+        "intel_iommu=off",
+        "efi=no_disable_early_pci_dma",
+        "crashkernel=256M kexec_load_disabled=0",
+        "sysrq_always_enabled",
+        "slub_debug=- hardened_usercopy=off",
+        "randomize_kstack_offset=off",
+        "debugfs=on kgdboc=ttyS0",
+    ] {
         let mut policy = learned();
         policy.boot.kernel_command_lines.as_mut().unwrap().push(format!("/vmlinuz ro ima_policy=tcb {word}"));
         let said = review(&policy.to_toml());
-        assert!(said.iter().any(|remark| remark.message.contains(word)), "{word}: {said:?}");
+        let is_named =
+            |remark: &Remark| word.split(' ').any(|word| remark.message.contains(&format!("{word:?}")));
+        assert!(said.iter().any(is_named), "{word}: {said:?}");
+    }
+}
+
+/// What ima_policy names may measure no file at all.
+#[test]
+fn a_line_under_which_no_file_is_measured_is_named() {
+    for (word, is_named) in [
+        ("ima_policy=tcb", false),
+        ("ima_policy=appraise_tcb|tcb", false),
+        ("ima_policy=tcb ima_policy=critical_data", false),
+        ("ima_tcb", false),
+        ("ima_policy=critical_data", true),
+        ("ima_policy=secure_boot|appraise_tcb", true),
+        ("ima_policy=fail_securely", true),
+        ("ima_policy=", true),
+        ("", true),
+    ] {
+        let mut policy = learned();
+        policy.boot.kernel_command_lines.as_mut().unwrap().push(format!("/vmlinuz ro {word}"));
+        let said = review(&policy.to_toml());
+        assert_eq!(said.iter().any(|remark| remark.field.to_string() == "ima"), is_named, "{word}: {said:?}");
     }
 }

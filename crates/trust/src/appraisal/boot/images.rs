@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use assay_evidence::Digest;
 use assay_evidence::boot_log::{Authority, BootFacts, Guid, SignatureKind};
 
-use super::Report;
+use super::{Report, refusal};
+use crate::appraisal::demand::{StartedImages, TrustedImages, witness};
 use crate::policy::BootSection;
 
 impl Report<'_> {
@@ -18,12 +19,13 @@ impl Report<'_> {
         let kernels = boot.kernels.as_deref();
         let citation = self.policy.citation();
         let expected = format!("an image of policy {citation}");
-        let images = facts.map(|facts| facts.boot_applications.as_slice()).unwrap_or_default();
-        if images.is_empty() {
+        let missing = || {
             let message =
                 format!("The boot log shows no started image, and policy {citation} lists allowed ones.");
-            return self.refuse("boot image", expected.as_str(), "unknown", message);
-        }
+            refusal("boot image", expected.as_str(), "unknown", message)
+        };
+        let Some(StartedImages(started)) = witness(facts, self.findings, missing) else { return };
+        let (facts, images) = *started;
         let is_kernel = |digest: &Digest| kernels.is_some_and(|kernels| kernels.contains(digest));
         let is_listed = |digest: &Digest| applications.contains(digest) || is_kernel(digest);
         // shim measures what it verifies, and the firmware measures it again when it starts.
@@ -50,8 +52,7 @@ impl Report<'_> {
 
     /// A kernel is the last thing that is started: what PCR 4 has after it was appended, and what boot loaders say was
     /// said by one that the kernel did not start from.
-    fn judge_order(&mut self, facts: Option<&BootFacts>, is_kernel: &dyn Fn(&Digest) -> bool) {
-        let Some(facts) = facts else { return };
+    fn judge_order(&mut self, facts: &BootFacts, is_kernel: &dyn Fn(&Digest) -> bool) {
         let images = &facts.boot_applications;
         let Some(first) = images.iter().position(|image| is_kernel(&image.digest)) else { return };
         let (loaders, kernels) = images.split_at(first);
@@ -90,17 +91,14 @@ impl Report<'_> {
         let Some(allowed) = &boot.signers else { return };
         let citation = self.policy.citation();
         let expected = format!("a signer of policy {citation}");
-        let is_on =
-            |facts: &&BootFacts| facts.secure_boot.as_ref().is_some_and(|variables| variables.is_enabled);
-        let Some(facts) =
-            facts.filter(is_on).filter(|facts| facts.authorities.iter().any(|one| !is_setting(one)))
-        else {
+        let missing = || {
             let message = format!(
                 "The boot log does not show that Secure Boot checked who signed what was started, and policy {citation} \
                  lists signers: turn Secure Boot on in the firmware set-up."
             );
-            return self.refuse("signer", expected, "unknown", message);
+            refusal("signer", expected.as_str(), "unknown", message)
         };
+        let Some(TrustedImages(facts)) = witness(facts, self.findings, missing) else { return };
         for event in &facts.unexplained_in_pcr7 {
             let message = format!(
                 "Event {event} of the boot log changed PCR 7 and does not say by what Secure Boot trusted an image, and \
@@ -142,7 +140,7 @@ fn signer(authority: &Authority) -> Option<Digest> {
 }
 
 /// Whether it says how shim checks instead of by what: its SBAT level, and whether the kernel trusts its keys too.
-fn is_setting(authority: &Authority) -> bool {
+pub(in crate::appraisal) fn is_setting(authority: &Authority) -> bool {
     authority.vendor == Guid::SHIM_LOCK && SETTINGS.contains(&authority.variable.as_str())
 }
 

@@ -7,8 +7,9 @@ use assay_evidence::boot_log::{
     BootFacts, KernelLine, LOAD_OPTIONS_REMARK, MeasuredItem, load_options, loaded_line,
 };
 
-use super::Report;
 use super::version::is_older;
+use super::{Report, refusal};
+use crate::appraisal::demand::{KernelLines, witness, witness_if};
 use crate::policy::BootSection;
 
 impl Report<'_> {
@@ -60,20 +61,28 @@ impl Report<'_> {
         let citation = self.policy.citation();
         let claim = "kernel command line";
         let readable = facts.and_then(BootFacts::kernel_lines);
-        let lines = readable.clone().unwrap_or_default();
-        let told = facts.and_then(|facts| load_options_of(facts, &lines, &allowed.lines));
+        let told = facts.and_then(|facts| {
+            load_options_of(facts, readable.as_deref().unwrap_or_default(), &allowed.lines)
+        });
         let is_told = readable.is_some() && told == Some(LoadOptions::Known);
         // What PCR 12 alone says can be said after the boot, by whoever started the kernel in another way: that all images are
         // listed does not say that each of them was started. Where none is, no boot loader is known anyway.
         let is_known_loader = boot.applications.is_none() || self.closes(IMAGES_PCR);
         let is_said_late = !is_known_loader && !facts.is_some_and(BootFacts::has_loader_texts);
-        if !is_told && (lines.is_empty() || (is_said_late && told.is_none())) {
+        let missing = || {
             let message = format!(
                 "The boot log does not show the kernel command line in a way that can be believed, and policy {citation} \
                  lists allowed ones."
             );
-            return self.refuse(claim, allowed.words(), "unknown", message);
+            refusal(claim, allowed.words(), "unknown", message)
+        };
+        // A line that the kernel's stub measured, and that is a listed one, is as good as one that a boot loader told.
+        let believed = facts.filter(|_| is_told || !is_said_late || told.is_some());
+        let lines = witness_if(!is_told, believed, self.findings, missing);
+        if lines.is_none() && !is_told {
+            return;
         }
+        let lines = lines.map(|KernelLines(lines)| lines.to_vec()).unwrap_or_default();
         for line in lines.iter().filter(|line| !allowed.covers(line)) {
             let message = format!(
                 "The kernel was started with `{}`, which policy {citation} does not list: {}. If this is meant, add the line \
@@ -96,8 +105,16 @@ impl Report<'_> {
     pub(super) fn judge_kernel_version(&mut self, facts: Option<&BootFacts>, boot: &BootSection) {
         let Some(least) = &boot.kernel_version_min else { return };
         let citation = self.policy.citation();
-        let lines = facts.and_then(BootFacts::kernel_lines).filter(|lines| !lines.is_empty());
-        for line in lines.unwrap_or_else(|| vec![""]) {
+        let expected = format!("{least} or newer");
+        let missing = || {
+            let message = format!(
+                "The boot log names no kernel in a way that can be believed, and policy {citation} accepts none older than \
+                 {least}: lower boot.kernel_version_min, or leave it out."
+            );
+            refusal("kernel", expected.as_str(), "unknown", message)
+        };
+        let Some(KernelLines(lines)) = witness(facts, self.findings, missing) else { return };
+        for line in lines.iter() {
             let found = KernelLine::parse(line).version();
             if found.is_some_and(|found| !is_older(found, least)) {
                 continue;
@@ -108,7 +125,7 @@ impl Report<'_> {
                  boot.kernel_version_min.",
                 found.escape_debug()
             );
-            self.refuse("kernel", format!("{least} or newer"), found.escape_debug().to_string(), message);
+            self.refuse("kernel", expected.as_str(), found.escape_debug().to_string(), message);
         }
     }
 }

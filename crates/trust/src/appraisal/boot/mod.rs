@@ -18,10 +18,12 @@ use assay_evidence::boot_log::BootFacts;
 use assay_evidence::verify::Claims;
 use assay_evidence::{Check, HashAlgorithm};
 
+pub(super) use images::is_setting;
 pub(crate) use images::signers_of;
 pub(crate) use openings::CHANGED_SECTIONS;
 pub(crate) use version::is_older;
 
+use super::demand::{AttestedVersion, witness};
 use crate::finding::{Finding, Tier};
 use crate::policy::{BootSection, Demand};
 use crate::reference::BootReference;
@@ -69,14 +71,7 @@ impl Report<'_> {
         found: impl Into<String>,
         message: String,
     ) {
-        self.findings.push(Finding {
-            check: Check::BootPolicy,
-            tier: Tier::Contraindicated,
-            claim: claim.to_owned(),
-            expected: expected.into(),
-            found: found.into(),
-            message,
-        });
+        self.findings.push(refusal(claim, expected, found, message));
     }
 
     fn missing_log(&mut self, were_extended: bool) {
@@ -126,21 +121,49 @@ impl Report<'_> {
     fn judge_firmware(&mut self, facts: Option<&BootFacts>, boot: &BootSection) {
         let Some(allowed) = &boot.firmware_versions else { return };
         let citation = self.policy.citation();
-        let found = facts.and_then(|facts| facts.firmware_version.as_deref());
-        if found.is_some_and(|found| allowed.iter().any(|allowed| allowed == found)) {
+        let expected = || allowed.join(" or ");
+        let missing = || {
+            let message = format!(
+                "The boot log does not show the firmware's version, and policy {citation} lists allowed ones."
+            );
+            refusal("firmware", expected(), "unknown", message)
+        };
+        let Some(AttestedVersion(found)) = witness(facts, self.findings, missing) else { return };
+        if allowed.iter().any(|allowed| allowed == *found) {
             return;
         }
-        let message = match found {
-            Some(found) => format!(
-                "The firmware's version is `{}`, which policy {citation} does not list: if it is an update of yours, add it \
-                 to boot.firmware_versions.",
-                found.escape_debug()
-            ),
-            None => format!(
-                "The boot log does not show the firmware's version, and policy {citation} lists allowed ones."
-            ),
-        };
-        let found = found.map_or_else(|| "unknown".to_owned(), |found| found.escape_debug().to_string());
-        self.refuse("firmware", allowed.join(" or "), found, message);
+        let shown = found.escape_debug().to_string();
+        let message = format!(
+            "The firmware's version is `{shown}`, which policy {citation} does not list: if it is an update of yours, add it \
+             to boot.firmware_versions."
+        );
+        self.refuse("firmware", expected(), shown, message);
+    }
+}
+
+/// A finding that refuses a boot.
+fn refusal(claim: &str, expected: impl Into<String>, found: impl Into<String>, message: String) -> Finding {
+    Finding {
+        check: Check::BootPolicy,
+        tier: Tier::Contraindicated,
+        claim: claim.to_owned(),
+        expected: expected.into(),
+        found: found.into(),
+        message,
+    }
+}
+
+/// A demanded boot log that shows nothing; one that is not there at all is said with the boot.
+pub(super) fn empty_log(citation: &str) -> Finding {
+    Finding {
+        check: Check::EventLogPresent,
+        tier: Tier::Contraindicated,
+        claim: "boot log".to_owned(),
+        expected: "events of the firmware in PCRs 0 to 7".to_owned(),
+        found: "none".to_owned(),
+        message: format!(
+            "The boot log has no event in any PCR of the firmware, so that it shows no boot, and policy {citation} requires one: \
+             see whether the boot loader hands the firmware's log to the kernel."
+        ),
     }
 }

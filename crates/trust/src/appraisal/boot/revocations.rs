@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use assay_evidence::boot_log::{BootFacts, SignatureKind};
 
-use super::Report;
+use super::{Report, refusal};
+use crate::appraisal::demand::{SecureBootShown, witness};
 use crate::policy::{BootSection, Revocation};
 
 impl Report<'_> {
@@ -16,11 +17,13 @@ impl Report<'_> {
         }
         let citation = self.policy.citation();
         let update = "install the firmware's Secure Boot database update (fwupdmgr update)";
-        let Some(variables) = facts.and_then(|facts| facts.secure_boot.as_ref()) else {
+        let missing = || {
             let message =
                 format!("The boot log does not show dbx, and policy {citation} makes demands on it.");
-            return self.refuse("dbx", "a revocation list", "unknown", message);
+            refusal("dbx", "a revocation list", "unknown", message)
         };
+        let Some(SecureBootShown(shown)) = witness(facts, self.findings, missing) else { return };
+        let (_, variables) = *shown;
         let images: HashSet<_> = variables.dbx.iter().filter_map(|entry| image(&entry.kind)).collect();
         let others: HashSet<_> =
             variables.dbx.iter().filter_map(|entry| Revocation::of(&entry.kind)).collect();

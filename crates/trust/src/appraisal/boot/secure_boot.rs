@@ -3,33 +3,33 @@
 
 use assay_evidence::boot_log::BootFacts;
 
-use super::Report;
+use super::{Report, refusal};
+use crate::appraisal::demand::{SecureBootShown, witness};
 use crate::policy::BootSection;
 
 impl Report<'_> {
     pub(super) fn judge_secure_boot(&mut self, facts: Option<&BootFacts>) {
         let citation = self.policy.citation();
         let has_signers = self.policy.boot.signers.is_some();
-        let mut refuse = |found: &str, what: String| {
+        let off = |found: &str, what: String| {
             let message = format!(
                 "{what}, and policy {citation} requires Secure Boot: turn it on in the firmware set-up, or set \
                  boot.secure_boot = \"optional\"."
             );
-            self.refuse("Secure Boot", "on", found, message);
+            refusal("Secure Boot", "on", found, message)
         };
-        let Some(facts) = facts else {
-            return refuse(
-                "unknown",
-                "Without a boot log nothing shows whether Secure Boot was on".to_owned(),
-            );
+        let missing = || {
+            let what = match facts {
+                None => "Without a boot log nothing shows whether Secure Boot was on",
+                Some(_) => "The boot log does not show in PCR 7 whether Secure Boot was on",
+            };
+            off("unknown", what.to_owned())
         };
-        match &facts.secure_boot {
-            Some(variables) if variables.is_enabled => {}
-            Some(_) => return refuse("off", "Secure Boot is off".to_owned()),
-            None => {
-                let what = "The boot log does not show in PCR 7 whether Secure Boot was on";
-                return refuse("unknown", what.to_owned());
-            }
+        let Some(SecureBootShown(shown)) = witness(facts, self.findings, missing) else { return };
+        let (facts, variables) = *shown;
+        let mut refuse = |found: &str, what: String| self.findings.push(off(found, what));
+        if !variables.is_enabled {
+            return refuse("off", "Secure Boot is off".to_owned());
         }
         if facts.is_shim_validation_off {
             let what = "shim's own checks of boot loader and kernel are switched off (MokSBState)";

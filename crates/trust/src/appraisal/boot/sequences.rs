@@ -1,10 +1,11 @@
 //! What was measured into each PCR that a policy lists whole, event by event.
 
-use assay_evidence::boot_log::{BootClaims, EventSummary, load_options};
+use assay_evidence::boot_log::EventSummary;
 use assay_evidence::verify::Claims;
 use assay_evidence::{Check, Digest, PcrIndex};
 
-use super::{Report, openings};
+use super::{Report, openings, refusal};
+use crate::appraisal::demand::{Measured, MeasuredPcr, witness};
 use crate::appraisal::meaning;
 use crate::finding::{Finding, Tier};
 use crate::policy::{BootSection, Pcr, Sequence, Slot};
@@ -13,20 +14,25 @@ impl Report<'_> {
     /// Each listed PCR was quoted, the log explains it, and its events are those of one of its sequences.
     pub(super) fn judge_sequences(&mut self, claims: &Claims, boot: &BootSection) {
         for (Pcr(index), sequences) in &boot.sequence {
-            let Some(measured) = Measured::of(claims, *index) else {
+            let missing = || {
                 let message = format!(
                     "The evidence does not show what was measured into PCR {index} ({}), and policy {} lists it event by event: \
                      nothing is known of a PCR that is not quoted, or that holds more than the boot log tells.",
                     meaning(*index),
                     self.policy.citation()
                 );
-                self.refuse(&format!("PCR {index} events"), "events that replay to it", "unknown", message);
-                continue;
+                refusal(&format!("PCR {index} events"), "events that replay to it", "unknown", message)
+            };
+            let by = (claims, *index);
+            let Some(MeasuredPcr(measured)) = witness(by, self.findings, missing) else { continue };
+            let admits = |sequence: &Sequence, place: usize| {
+                let event = measured.events.get(place);
+                event.is_some_and(|event| openings::admits(measured.facts, sequence, place, event))
             };
             let lines = measured.kernel_lines();
             let fits = |sequence: &Sequence, place: usize, slot: &Slot, digest: &Digest| match slot {
                 Slot::Digest(expected) => expected == digest,
-                Slot::Any(_) => measured.admits(sequence, place),
+                Slot::Any(_) => admits(sequence, place),
                 Slot::File => boot.files.contains(digest),
                 Slot::KernelLine => lines.contains(digest),
             };
@@ -118,44 +124,6 @@ impl Report<'_> {
         let remark = digest.and_then(|digest| self.policy.boot.events.get(&Pcr(index))?.get(&digest));
         remark
             .map_or_else(|| expected.to_owned(), |remark| format!("`{}` ({expected})", remark.escape_debug()))
-    }
-}
-
-/// The events of one PCR, attested from the first to the last.
-struct Measured<'a> {
-    index: PcrIndex,
-    boot: &'a BootClaims,
-    events: Vec<&'a EventSummary>,
-}
-
-impl<'a> Measured<'a> {
-    /// `None` where the quote does not have the PCR in the log's bank, or the log does not explain it.
-    fn of(claims: &'a Claims, index: PcrIndex) -> Option<Self> {
-        let boot = claims.boot()?;
-        let facts = boot.facts();
-        claims.pcrs().get(facts.bank, index)?;
-        if facts.unexplained_pcrs.contains(&index) {
-            return None;
-        }
-        let events = boot.events().iter().filter(|event| event.pcr == index).collect();
-        Some(Measured { index, boot, events })
-    }
-
-    /// Whether the event at a place that a sequence leaves open may stand there.
-    fn admits(&self, sequence: &Sequence, place: usize) -> bool {
-        let facts = self.boot.facts();
-        self.events.get(place).is_some_and(|event| openings::admits(facts, sequence, place, event))
-    }
-
-    fn digests(&self) -> Vec<Digest> {
-        self.events.iter().map(|event| event.digest).collect()
-    }
-
-    /// What the stub of a kernel measures that was given the line that the log tells.
-    fn kernel_lines(&self) -> Vec<Digest> {
-        let facts = self.boot.facts();
-        let lines = facts.kernel_lines().unwrap_or_default();
-        lines.iter().flat_map(|line| load_options(facts.bank, line)).collect()
     }
 }
 

@@ -340,7 +340,7 @@ impl Exclusion {
 ///
 /// The names are ones that no pattern spells out, so a pattern for a file or two covers no tree.
 fn covers(pattern: &Pattern, tree: &str) -> bool {
-    ["any-program", "any-folder/any-program"]
+    ["any-program", "anyprogram", "any-folder/any-program"]
         .iter()
         .any(|file| pattern.matches(format!("{tree}{file}").as_bytes()))
 }
@@ -412,7 +412,17 @@ const EXCLUDE_MAX: usize = 256;
 /// A signed file is tried against each key of the same identifier.
 const SIGNING_KEYS_MAX: usize = 64;
 /// Trees of which everything is there to be run, or to be loaded by what runs.
-const PROGRAM_TREES: [&str; 30] = [
+const PROGRAM_TREES: [&str; 41] = [
+    "/etc/systemd/",
+    "/etc/systemd/system/",
+    "/etc/cron.d/",
+    "/etc/init.d/",
+    "/etc/profile.d/",
+    "/var/lib/containers/",
+    "/var/lib/docker/",
+    "/var/lib/flatpak/",
+    "/var/lib/machines/",
+    "/var/lib/snapd/",
     "/usr/bin/",
     "/usr/sbin/",
     "/usr/lib/",
@@ -443,6 +453,7 @@ const PROGRAM_TREES: [&str; 30] = [
     "/gnu/store/",
     "/usr/lib/modules/",
     "/lib/modules/",
+    "/usr/",
 ];
 /// Trees in which each file is a program.
 const BIN_TREES: [&str; 8] = [
@@ -456,18 +467,11 @@ const BIN_TREES: [&str; 8] = [
     "/boot/",
 ];
 /// Trees of libraries and modules, also of single architectures and languages.
-const LIBRARY_TREES: [&str; 9] = [
-    "/usr/lib/x86_64-linux-gnu/",
-    "/usr/lib/aarch64-linux-gnu/",
-    "/usr/lib/arm-linux-gnueabihf/",
-    "/usr/lib/modules/",
-    "/lib/",
-    "/lib64/",
-    "/usr/lib64/",
-    "/usr/lib/systemd/",
-    "/usr/local/lib/",
-];
-const WRITABLE_TREES: [&str; 10] = [
+const LIBRARY_TREES: [&str; 5] = ["/lib/", "/lib64/", "/usr/lib/", "/usr/lib64/", "/usr/local/lib/"];
+const WRITABLE_TREES: [&str; 13] = [
+    "/home/user/.local/",
+    "/home/user/.local/bin/",
+    "/home/user/bin/",
     "/tmp/",
     "/var/tmp/",
     "/dev/shm/",

@@ -111,7 +111,7 @@ impl Section for BootSection {
             signers,
             firmware_statements: _,
             grub_commands,
-            kernel_version_min: _,
+            kernel_version_min,
             files: _,
             sequence,
             firmware_versions,
@@ -132,6 +132,10 @@ impl Section for BootSection {
             if is_empty {
                 errors.push(PolicyError::EmptyList { field: format!("boot.{field}") });
             }
+        }
+        let has_number = |version: &&String| version.contains(|c: char| c.is_ascii_digit());
+        if let Some(version) = kernel_version_min.as_ref().filter(|version| !has_number(version)) {
+            errors.push(PolicyError::NoVersion { version: version.clone() });
         }
         if kernels.is_some() && applications.is_none() {
             errors.push(PolicyError::KernelsAlone);
