@@ -4,6 +4,7 @@
 //! in `assay_trust::policy`.
 
 mod allow_eks;
+mod allow_kernel;
 mod destination;
 mod diff;
 mod import;
@@ -59,6 +60,8 @@ enum Verb {
     Merge(merge::Args),
     /// Vouch for endorsement keys by their hash, for TPMs without a certificate or beside it.
     AllowEks(allow_eks::Args),
+    /// Accept a kernel with its initial ramdisk, by their files, in a policy of rules.
+    AllowKernel(allow_kernel::Args),
     /// Make a policy of Keylime's, and say what means something else here.
     Import(import::Args),
     /// Make a policy of the programs in Debian packages.
@@ -87,6 +90,7 @@ pub fn run(args: Args) -> ExitCode {
         Verb::Diff(args) => diff::run(&args),
         Verb::Merge(args) => output::exit(merge::run(&args)),
         Verb::AllowEks(args) => output::exit(allow_eks::run(&args)),
+        Verb::AllowKernel(args) => output::exit(allow_kernel::run(&args)),
         Verb::Import(args) => output::exit(import::run(&args)),
         Verb::FromDeb(args) => output::exit(deb::run(&args)),
         Verb::FromRootfs(args) => output::exit(rootfs::run(&args)),

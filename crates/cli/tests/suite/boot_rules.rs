@@ -153,3 +153,56 @@ fn a_kernel_has_to_be_one_of_the_listed() {
     let none = with(&format!("applications = [{shim:?}, {grub:?}, {kernel:?}]\nkernels = [{other:?}]"));
     assert_eq!(images(&none), ["another"], "{}", none.messages());
 }
+
+/// The verb takes the files themselves, and what was good before stays so unless it must not.
+#[test]
+fn a_kernel_is_allowed_by_its_files() {
+    let folder = tempdir().unwrap();
+    let policy = learn(&vector("sb-good-1"), folder.path(), &["--boot", "rules"]);
+    let file = |name: &str, contents: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, contents).unwrap();
+        path.display().to_string()
+    };
+    let (kernel, initrd) = (file("vmlinuz", "a kernel"), file("initrd.img", "its initial ramdisk"));
+    let (policy, next) = (policy.display().to_string(), folder.path().join("next.toml"));
+    let verb = ["policy", "allow-kernel", &policy, "--kernel", &kernel, "--initrd", &initrd];
+    let run = |more: &[&str]| {
+        let to = ["-o", next.to_str().unwrap()];
+        let output = crate::assay([&verb[..], &to, more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        std::fs::read_to_string(&next).unwrap()
+    };
+    let both = run(&[]);
+    // sha256sum of both.
+    for digest in [
+        "4fff0d3e643b3894c17a0738fbdc591953aa722c9d42774425090accc4377126",
+        "dc6a532894a3ca1d88a720319e36f3b378a2a393e0759fa519edf71e4c6d5bd7",
+    ] {
+        assert!(both.contains(digest), "{both}");
+    }
+    assert_eq!(both.matches("[[alternative]]").count(), 1, "{both}");
+    let good = Appraisal::of(&vector("sb-good-1"), &["--policy", next.to_str().unwrap()]);
+    assert_eq!(good.tier(), "affirming", "{}", good.messages());
+    let only = run(&["--only"]);
+    assert_eq!(only.matches("[[alternative]]").count(), 0, "{only}");
+    let old = Appraisal::of(&vector("sb-good-1"), &["--policy", next.to_str().unwrap()]);
+    let mut claims = old.claims("boot-policy");
+    claims.dedup();
+    assert_eq!(claims, ["PCR 9 events"], "{}", old.messages());
+
+    let values = learn(&vector("sb-good-1"), folder.path(), &[]);
+    let output = crate::assay([
+        "policy",
+        "allow-kernel",
+        values.to_str().unwrap(),
+        "--kernel",
+        &kernel,
+        "--initrd",
+        &initrd,
+        "-o",
+        next.to_str().unwrap(),
+    ]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("--boot rules"), "{said}");
+}

@@ -152,8 +152,9 @@ pub fn facts(log: &BootLog<'_>, bank: HashAlgorithm) -> BootFacts {
         if pcr.get() == SECTIONS_PCR {
             pcr11.push((event, digest));
         }
-        match (event.event_type(), covered) {
-            (EventType::SEPARATOR, Some(data)) if data.len() == SEPARATOR_BYTES => {
+        match (separator(pcr, &digest), event.event_type(), covered) {
+            (Some(data), ..) => facts.add_separator(pcr, &data),
+            (None, EventType::SEPARATOR, Some(data)) if data.len() == SEPARATOR_BYTES => {
                 facts.add_separator(pcr, data);
             }
             _ => facts.add(event, pcr, digest, covered),
@@ -281,6 +282,13 @@ impl BootFacts {
     }
 }
 
+/// What a separator of the firmware's measured, by its digest: a label could hide that it reports an error.
+fn separator(pcr: PcrIndex, digest: &Digest) -> Option<[u8; SEPARATOR_BYTES]> {
+    let known = [[0; SEPARATOR_BYTES], [0xff; SEPARATOR_BYTES], [1, 0, 0, 0]];
+    let is_firmware = pcr.get() <= FIRMWARE_PCR_LAST;
+    known.into_iter().find(|data| is_firmware && digest.algorithm().hash(&[data]) == *digest)
+}
+
 /// What GRUB measures as UTF-8, and systemd-boot and systemd-stub as UTF-16 with its NUL. A text that is neither could be
 /// shown in one way alone, and two that the kernel tells apart would be the same: it is none.
 fn loader_text(pcr: PcrIndex, data: &[u8]) -> Option<String> {
@@ -308,6 +316,8 @@ fn version(data: &[u8]) -> String {
     }
 }
 
+/// TCG PC Client Platform Firmware Profile, 2.3.4: 0 to 7 are the firmware's.
+const FIRMWARE_PCR_LAST: u8 = 7;
 /// Where the firmware measures itself.
 const FIRMWARE_PCR: u8 = 0;
 /// Where systemd-stub measures its sections, what configures the kernel, and what extends the system.

@@ -62,6 +62,11 @@ pub enum Step {
         /// Which, counted in the log.
         event: usize,
     },
+    /// Leaves every event of a PCR out, as a boot loader does that measures and does not log.
+    OmitPcr {
+        /// The PCR.
+        pcr: u32,
+    },
     /// Ends the log early.
     EndLog {
         /// Events that are left.
@@ -143,6 +148,7 @@ impl Step {
             72..80 => Step::Move { event, to },
             80..83 => Step::InsertRemark { event: good, to },
             83 => Step::OmitEvent { event },
+            84 if random.percent(50) => Step::OmitPcr { pcr },
             84 => Step::EndLog { events: to },
             85 => Step::OmitLog,
             86 => Step::FillEmptyBank,
@@ -190,6 +196,7 @@ impl Step {
             Step::OmitEvent { event } if !scene.log.is_empty() => {
                 drop(scene.log.remove(place(*event, scene.log.len())));
             }
+            Step::OmitPcr { pcr } => scene.log.retain(|event| event.pcr != *pcr),
             Step::EndLog { events } => scene.log.truncate(*events),
             Step::OmitLog => scene.is_log_sent = false,
             Step::FillEmptyBank => scene.fill_empty_bank(),

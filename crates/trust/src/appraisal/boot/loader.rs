@@ -17,6 +17,20 @@ impl Report<'_> {
     pub(super) fn judge_commands(&mut self, facts: Option<&BootFacts>, boot: &BootSection) {
         let Some(facts) = facts.filter(|_| boot.rules_kernel() && !self.closes(COMMANDS_PCR)) else { return };
         let citation = self.policy.citation();
+        let unread = facts.loaded.iter().find(|item| item.pcr.get() == COMMANDS_PCR);
+        if unread.is_some() || facts.unexplained_pcrs.iter().any(|pcr| pcr.get() == COMMANDS_PCR) {
+            let what = match unread {
+                Some(item) => {
+                    format!("Event {} of the boot log hides what it measured into PCR 8", item.event)
+                }
+                None => "PCR 8 holds more than the boot log tells".to_owned(),
+            };
+            let message = format!(
+                "{what}, so that the boot loader may have run any command, and policy {citation} speaks of what it starts: see \
+                 whether the boot loader hands its log to the kernel."
+            );
+            self.refuse("boot loader command", "commands that load a kernel", "unknown", message);
+        }
         let is_named = |text: &str| boot.grub_commands.iter().any(|pattern| pattern.matches(text));
         let mut said = BTreeSet::new();
         let texts = facts.loader_texts.iter().filter(|text| text.pcr.get() == COMMANDS_PCR);
@@ -65,6 +79,9 @@ impl Report<'_> {
             load_options_of(facts, readable.as_deref().unwrap_or_default(), &allowed.lines)
         });
         let is_told = readable.is_some() && told == Some(LoadOptions::Known);
+        // Where PCR 9 is not explained, what the kernel said of its line is among what is not known.
+        let is_hidden = !self.closes(FILES_PCR)
+            && facts.is_some_and(|facts| facts.unexplained_pcrs.iter().any(|pcr| pcr.get() == FILES_PCR));
         // What PCR 12 alone says can be said after the boot, by whoever started the kernel in another way: that all images are
         // listed does not say that each of them was started. Where none is, no boot loader is known anyway.
         let is_known_loader = boot.applications.is_none() || self.closes(IMAGES_PCR);
@@ -77,7 +94,7 @@ impl Report<'_> {
             refusal(claim, allowed.words(), "unknown", message)
         };
         // A line that the kernel's stub measured, and that is a listed one, is as good as one that a boot loader told.
-        let believed = facts.filter(|_| is_told || !is_said_late || told.is_some());
+        let believed = facts.filter(|_| !is_hidden && (is_told || !is_said_late || told.is_some()));
         let lines = witness_if(!is_told, believed, self.findings, missing);
         if lines.is_none() && !is_told {
             return;

@@ -27,9 +27,16 @@ impl Report<'_> {
         };
         let Some(SecureBootShown(shown)) = witness(facts, self.findings, missing) else { return };
         let (facts, variables) = *shown;
+        let is_shim_unknown =
+            !self.closes(MOK_PCR) && facts.unexplained_pcrs.iter().any(|pcr| pcr.get() == MOK_PCR);
         let mut refuse = |found: &str, what: String| self.findings.push(off(found, what));
         if !variables.is_enabled {
             return refuse("off", "Secure Boot is off".to_owned());
+        }
+        if is_shim_unknown {
+            let what =
+                "PCR 14 holds more than the boot log tells, so that shim may have been told to check nothing";
+            refuse("unknown", what.to_owned());
         }
         if facts.is_shim_validation_off {
             let what = "shim's own checks of boot loader and kernel are switched off (MokSBState)";
@@ -82,3 +89,5 @@ impl Report<'_> {
 
 /// How many there are the sender chooses; real firmware says one or two.
 const STATEMENTS_SAID_MAX: usize = 8;
+/// Where shim measures its lists and states.
+const MOK_PCR: u8 = 14;

@@ -25,6 +25,13 @@ pub fn is_closed(kind: PolicyKind, good: &Installation, deviation: Deviation) ->
                 || deviation == Deviation::Kernel
                 || (deviation == Deviation::StartedDirectly && shows_line(good))
         }
+        PolicyKind::Images => {
+            let is_about_lines = matches!(
+                deviation,
+                Deviation::CommandLine | Deviation::CommandLineByOtherCommand | Deviation::StartedDirectly
+            );
+            !is_about_lines && is_closed(PolicyKind::Kernels, good, deviation)
+        }
         PolicyKind::Typed => is_closed_by_signers(good, deviation) || is_closed_by_images(good, deviation),
         PolicyKind::Signers => is_closed_by_signers(good, deviation),
     }

@@ -25,6 +25,8 @@ pub enum PolicyKind {
     Typed,
     /// The same, with the kernel told apart from what starts it.
     Kernels,
+    /// The same without a word of lines.
+    Images,
     /// Written by hand: signers, lines and files.
     Signers,
 }
@@ -148,6 +150,7 @@ pub fn policies(claims: &Claims, shows_line: bool) -> Vec<(PolicyKind, CompiledP
         (PolicyKind::Values, Some(values)),
         (PolicyKind::Rules, rules),
         (PolicyKind::Typed, Some(typed)),
+        (PolicyKind::Images, kernels.clone().map(without_lines)),
         (PolicyKind::Kernels, kernels),
         (PolicyKind::Signers, signers),
     ];
@@ -172,6 +175,12 @@ fn typed(claims: &Claims, learned: Policy) -> Policy {
         signers: learn_rules("signers", &[], &[claims]).ok().and_then(|rules| rules.boot.signers),
         ..assay_trust::policy::BootSection::default()
     };
+    policy
+}
+
+fn without_lines(mut policy: Policy) -> Policy {
+    policy.name = "images".into();
+    policy.boot.kernel_command_lines = None;
     policy
 }
 

@@ -127,16 +127,28 @@ fn what_a_policy_closes_is_never_affirmed_once_it_was_changed() {
     assert!(holes.is_empty(), "{} of {count} kinds:\n{}", holes.len(), told.join("\n"));
 }
 
-/// Root appends what a good boot leaves in each PCR in turn, and in those together in which boot loaders measure: none of it
+/// Root appends what a good boot leaves in the PCRs in which boot loaders measure, or leaves out what they measured: none of it
 /// counts for a boot that was over.
 #[test]
-fn what_is_appended_never_stands_for_the_boot() {
-    let together: [&[u32]; 6] = [&[], &[8], &[12], &[8, 9], &[4, 8], &[4, 8, 9, 12]];
+fn what_is_appended_or_left_out_never_stands_for_the_boot() {
+    let append = |pcr| Step::AppendGoodBoot { pcr };
+    let omit = |pcr| Step::OmitPcr { pcr };
+    let together = [
+        vec![],
+        vec![append(8)],
+        vec![append(12)],
+        vec![append(8), append(9)],
+        vec![append(4), append(8)],
+        vec![append(4), append(8), append(9), append(12)],
+        vec![omit(8)],
+        vec![omit(8), omit(9)],
+        vec![omit(9), omit(14)],
+        vec![omit(9), append(12)],
+    ];
     let mut holes = Vec::new();
     for (machine, GoodMachine { installation, .. }) in FLEET.machines.iter().enumerate() {
         for deviation in Deviation::ALL.into_iter().filter(|one| one.applies_to(installation)) {
-            for pcrs in together {
-                let steps = pcrs.iter().map(|pcr| Step::AppendGoodBoot { pcr: *pcr }).collect();
+            for steps in together.clone() {
                 let attack = Attack { machine, deviations: vec![deviation], steps, blindness: None };
                 let kinds = attack.affirmed_by();
                 holes.extend((!kinds.is_empty()).then(|| format!("{kinds:?}, {attack}")));
@@ -194,8 +206,9 @@ fn a_line_that_can_be_told_late_is_none() {
     Step::AppendGoodBoot { pcr: 12 }.apply(&mut scene);
     let attack = FLEET.submit(scene);
     let policies = fleet::policies(&FLEET.claims(&good).unwrap(), true);
-    // Signers alone leave the boot loader open, and their coverage table says so.
-    for (kind, policy) in policies.into_iter().filter(|(kind, _)| *kind != PolicyKind::Signers) {
+    // Signers alone leave the boot loader open, and images alone the line: their coverage tables say so.
+    let is_closed = |kind: &PolicyKind| !matches!(kind, PolicyKind::Signers | PolicyKind::Images);
+    for (kind, policy) in policies.into_iter().filter(|(kind, _)| is_closed(kind)) {
         let tier = |sent| FLEET.tier(FLEET.claims(sent).as_ref(), &policy);
         assert_eq!(tier(&attack), Tier::Contraindicated, "{kind:?}");
         // Where PCR 4 is known event by event, it is known that systemd-boot ran first.
