@@ -76,6 +76,20 @@ fn no_recorded_attack_is_affirmed() {
     assert_eq!(wrong(&shared.join("../redteam")), Vec::<String>::new());
 }
 
+fn vectors() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../vectors/field")
+}
+
+#[test]
+fn the_projects_own_cases_of_the_field() {
+    assert_eq!(wrong(&vectors()), Vec::<String>::new());
+}
+
+#[test]
+fn cases_after_public_reports() {
+    assert_eq!(wrong(&vectors().join("recorded")), Vec::<String>::new());
+}
+
 #[test]
 fn machines_of_the_field_are_judged_as_they_are() {
     let Some(shared) = shared_cases() else { return };
