@@ -15,12 +15,12 @@ pub struct NvCertificate<'a> {
 
 impl<'a> NvCertificate<'a> {
     /// Finds the certificate; `None` where no SEQUENCE of DER fits that begins in the first bytes and is followed by
-    /// nothing but zeros or ones.
+    /// nothing but bytes of zeros or of ones, which no certificate begins with.
     pub fn find(bytes: &'a [u8]) -> Option<Self> {
         (0..=HEADER_BYTES_MAX.min(bytes.len())).find_map(|start| {
             let (header, rest) = bytes.split_at_checked(start)?;
             let (certificate, filling) = rest.split_at_checked(sequence_bytes(rest)?)?;
-            let is_filling = [0, 0xff].iter().any(|filler| filling.iter().all(|byte| byte == filler));
+            let is_filling = filling.iter().all(|byte| matches!(byte, 0 | 0xff));
             is_filling.then_some(NvCertificate { header, certificate, filling })
         })
     }
@@ -51,9 +51,17 @@ mod tests {
 
     #[test]
     fn header_and_filling_are_found() {
-        let headers: [&[u8]; 4] =
-            [&[], &[0x10, 1, 0, 1, 0x32, 0x10, 2], &[1, 0x30], &[0x30, 0x82, 0, 0, 0, 1]];
-        let fillings: [&[u8]; 3] = [&[], &[0; 40], &[0xff; 1]];
+        // A stored full certificate; a length of two bytes, of four in either order; what looks like a certificate and is short.
+        let headers: [&[u8]; 6] = [
+            &[],
+            &[0x10, 1, 0, 1, 0x32, 0x10, 2],
+            &[1, 0x30],
+            &[0, 0, 1, 0x30],
+            &[0x30, 1, 0, 0],
+            &[0x30, 0x82, 0, 0, 0, 1],
+        ];
+        // Some makers end the certificate with zeros, in an index that was all ones.
+        let fillings: [&[u8]; 4] = [&[], &[0; 40], &[0xff; 1], &[0, 0, 0xff, 0xff, 0]];
         for (header, filling) in headers.into_iter().flat_map(|h| fillings.map(|f| (h, f))) {
             let certificate = certificate();
             let bytes = [header, &certificate, filling].concat();
@@ -66,7 +74,7 @@ mod tests {
     fn what_is_no_filling_is_refused() {
         let with = |rest: &[u8]| [certificate().as_slice(), rest].concat();
         assert_eq!(NvCertificate::find(&with(&[0, 1])), None);
-        assert_eq!(NvCertificate::find(&with(&[0, 0xff])), None);
+        assert_eq!(NvCertificate::find(&with(&[0, 0xff, 1])), None);
         assert_eq!(NvCertificate::find(&with(&[0xa5])), None);
         assert_eq!(NvCertificate::find(&with(&certificate())), None);
         let cut = certificate();

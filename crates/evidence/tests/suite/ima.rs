@@ -486,6 +486,45 @@ proptest! {
         list.iter().for_each(look_at_everything);
     }
 
+    /// So does one of any bytes but NUL and space, tabs and line breaks among them, under every template that has fields
+    /// before or behind it.
+    #[test]
+    fn names_of_any_bytes_read_back(names in proptest::collection::vec(
+        proptest::collection::vec(
+            prop_oneof![4 => Just(b'/'), 2 => Just(b'\n'), 2 => Just(b'\t'), 2 => Just(b'\\'), 1 => 0x80u8..=0xff, 4 => 0x21u8..0x7f],
+            1..40,
+        ),
+        1..5,
+    )) {
+        let (digest, modified, more) = (digest_field("sha256:"), digest_field("sha256:"), [7u8; 9]);
+        let hex = "5a".repeat(32);
+        let tails = [
+            ("ima-ng", vec![], String::new()),
+            ("ima-sig", vec![more.as_slice()], format!(" {}", "07".repeat(9))),
+            ("ima-buf", vec![more.as_slice()], format!(" {}", "07".repeat(9))),
+            (
+                "ima-modsig",
+                vec![more.as_slice(), &modified, &more],
+                format!(" {0} sha256:{hex} {0}", "07".repeat(9)),
+            ),
+        ];
+        for (template, fields, tail) in tails {
+            let (mut binary, mut text) = (Vec::new(), Vec::new());
+            for name in &names {
+                let named = [name.as_slice(), &[0]].concat();
+                let parts = [vec![digest.as_slice(), &named], fields.clone()].concat();
+                let one = entry(template, &parts);
+                text.extend(format!("10 {} {template} sha256:{hex} ", data_encoding::HEXLOWER.encode(&one[4..24])).bytes());
+                text.extend(name);
+                text.extend(tail.bytes().chain([b'\n']));
+                binary.extend(one);
+            }
+            let list = parse_binary(&binary).unwrap();
+            prop_assert!(parse_ascii(&text).unwrap() == list, "{template}");
+            prop_assert!(list.iter().zip(&names).all(|(entry, name)| entry.path() == name.as_slice()));
+        }
+    }
+
     /// Any name that the kernel could list reads back as it was, from both forms.
     #[test]
     fn names_round_trip(name in "[^\\x00 ]{1,60}", after in "[^\\x00 ]{1,10}") {
