@@ -18,7 +18,7 @@ use assay_evidence::tpm::endorsement::Endorsement;
 use assay_evidence::verify::Claims;
 use assay_evidence::{Check, Failure};
 
-pub(crate) use boot::{CHANGED_SECTIONS, is_older, signers_of};
+pub(crate) use boot::{CHANGED_SECTIONS, is_older, loaders_least, signers_of};
 pub use endorsement::admit;
 pub(crate) use pcr::meaning;
 

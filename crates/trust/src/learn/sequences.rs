@@ -9,7 +9,7 @@ use assay_evidence::boot_log::{BootClaims, EventSummary, KernelLine, LOAD_OPTION
 use assay_evidence::verify::Claims;
 use assay_evidence::{Digest, PcrIndex};
 
-use crate::appraisal::CHANGED_SECTIONS;
+use crate::appraisal::{CHANGED_SECTIONS, loaders_least};
 use crate::policy::{BootSection, Pcr, Sequence, Slot};
 
 /// Adds the sequences of this boot, and the files that it read, to what a policy lists.
@@ -90,8 +90,9 @@ impl Learner<'_> {
 
     /// The kernel is what was started last. One that was signed by whom it was takes its place.
     fn is_kernel(&self, digest: &Digest) -> bool {
-        let images = &self.measured.facts().boot_applications;
-        images.last().is_some_and(|image| image.digest == *digest)
+        let facts = self.measured.facts();
+        let images: Vec<Digest> = facts.boot_applications.iter().map(|image| image.digest).collect();
+        kernel(images, loaders_least(facts)) == Some(*digest)
     }
 
     fn is_kernel_file(&self, remark: &str) -> bool {
@@ -99,6 +100,13 @@ impl Learner<'_> {
         let images = self.lines.iter().filter_map(|line| KernelLine::parse(line).image);
         images.map(of_path).any(|image| image == of_path(remark))
     }
+}
+
+/// The image that was started last, where as many as there are boot loaders started before it: GRUB itself is the last where it
+/// asks nobody for the kernel, and no update of a kernel changes it.
+fn kernel(mut images: Vec<Digest>, loaders: usize) -> Option<Digest> {
+    images.dedup();
+    images.last().copied().filter(|_| images.len() > loaders)
 }
 
 /// A menu of GRUB: each command in it is measured when it runs.
@@ -118,3 +126,28 @@ const SECURE_BOOT_PCR: u8 = 7;
 const SECTIONS_PCR: u8 = 11;
 /// Where GRUB measures the files that it reads, and the kernel's stub what it was given.
 const FILES_PCR: u8 = 9;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use assay_evidence::HashAlgorithm;
+
+    #[test]
+    fn a_boot_loader_is_no_kernel() {
+        let digest = |name: char| HashAlgorithm::Sha256.hash(&[name.to_string().as_bytes()]);
+        let check = |images: &str, loaders: usize, expected: Option<char>| {
+            assert_eq!(
+                kernel(images.chars().map(digest).collect(), loaders),
+                expected.map(digest),
+                "{images}"
+            );
+        };
+        // shim, GRUB, and the kernel twice; without shim; and where GRUB asks nobody.
+        check("sgkk", 2, Some('k'));
+        check("gk", 1, Some('k'));
+        check("g", 1, None);
+        check("sg", 2, None);
+        check("sk", 0, Some('k'));
+        check("", 0, None);
+    }
+}

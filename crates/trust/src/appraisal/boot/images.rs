@@ -67,10 +67,7 @@ impl Report<'_> {
         }
         let mut started: Vec<Digest> = loaders.iter().map(|image| image.digest).collect();
         started.dedup();
-        let has_commands = facts.has_loader_texts();
-        // shim leaves its own marks and runs no commands: where they are, something else has to come behind it.
-        let has_shim = facts.sbat_level.is_some() || !facts.mok.is_empty();
-        let least = usize::from(has_commands) + usize::from(has_commands && has_shim);
+        let least = loaders_least(facts);
         if started.len() < least {
             let message = format!(
                 "PCR 8 has commands of a boot loader, and PCR 4 has {} image(s) before the kernel where {least} would have had to \
@@ -119,6 +116,14 @@ impl Report<'_> {
             self.refuse("signer", expected.as_str(), found, message);
         }
     }
+}
+
+/// How many images start before a kernel at the least: what ran commands, and shim, which runs none and leaves its own marks,
+/// so that something else has to come behind it.
+pub(crate) fn loaders_least(facts: &BootFacts) -> usize {
+    let has_commands = facts.has_loader_texts();
+    let has_shim = facts.sbat_level.is_some() || !facts.mok.is_empty();
+    usize::from(has_commands) + usize::from(has_commands && has_shim)
 }
 
 /// What Secure Boot trusted images by; `None` unless it was on and says so of every one.

@@ -1,11 +1,12 @@
 //! What the boot log shows: that there is one, and the firmware's version; in `secure_boot.rs` whether Secure Boot
-//! was on and stayed so, in `revocations.rs` what dbx holds, in `images.rs` the images that were started and who vouched for them, in `loader.rs` what the
-//! boot loader ran and what the kernel was told, in `sequences.rs` whole PCRs, event by event, and in `openings.rs` what may
-//! stand where those leave one open.
+//! was on and stayed so, in `revocations.rs` what dbx holds, in `images.rs` the images that were started and who vouched
+//! for them, in `commands.rs` what GRUB ran, in `loader.rs` what the kernel was told, in `sequences.rs` whole PCRs, event by
+//! event, and in `openings.rs` what may stand where those leave one open.
 //!
 //! Only facts that a digest covers are judged. A label in the log is the sender's word, so nothing is accepted for it:
 //! see [`BootFacts::kernel_lines`]. The order of the log across PCRs is the sender's as well; within one it is the TPM's.
 
+mod commands;
 mod images;
 mod loader;
 mod openings;
@@ -19,7 +20,7 @@ use assay_evidence::verify::Claims;
 use assay_evidence::{Check, HashAlgorithm};
 
 pub(super) use images::is_setting;
-pub(crate) use images::signers_of;
+pub(crate) use images::{loaders_least, signers_of};
 pub(crate) use openings::CHANGED_SECTIONS;
 pub(crate) use version::is_older;
 
