@@ -70,7 +70,10 @@ impl Following {
                 commits = follower.next() => match commits {
                     Ok(Some(commits)) => {
                         self.heed(&commits, &mut owed);
-                        self.settle(follower, &mut owed).await
+                        match self.heed_waiting(follower, &mut owed).await {
+                            Ok(()) => self.settle(follower, &mut owed).await,
+                            Err(error) => Err(error),
+                        }
                     }
                     Ok(None) => return,
                     Err(error) => Err(error.into()),
@@ -81,6 +84,23 @@ impl Following {
                 fault(error.told().1, &error);
             }
         }
+    }
+
+    /// Takes up what else was committed meanwhile: one list does for all that fell together, and one of a hundred thousand
+    /// takes a second to sign.
+    async fn heed_waiting(&self, follower: &mut Follower, owed: &mut Owed) -> Result<(), FollowError> {
+        for _ in 0..BATCHES_AT_ONCE_MAX {
+            let waiting = tokio::select! {
+                biased;
+                commits = follower.next() => commits?,
+                () = std::future::ready(()) => None,
+            };
+            match waiting {
+                Some(commits) => self.heed(&commits, owed),
+                None => break,
+            }
+        }
+        Ok(())
     }
 
     /// Notes what follows from these leaves, and does what cannot fail.
@@ -147,5 +167,7 @@ impl Outcome for FollowError {
     }
 }
 
+/// As many as the feed keeps for whoever is behind; nobody who waits for a leaf waits for all that come after it.
+const BATCHES_AT_ONCE_MAX: usize = 64;
 /// How often debts are paid and memory is compared.
 const TICK: Duration = Duration::from_secs(1);

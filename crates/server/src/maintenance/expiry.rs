@@ -74,5 +74,5 @@ async fn expire_one(store: Store, record: DeviceRecord, now: UnixTime) -> bool {
     expired.is_ok()
 }
 
-/// Fewer than the writer takes in one go, so that others are not kept waiting.
-const EXPIRE_AT_ONCE_MAX: usize = 256;
+/// Half of what may wait for the writer, so that others are not turned away; one revocation list does for all of them.
+const EXPIRE_AT_ONCE_MAX: usize = 4096;
