@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use assay_identity::{PrivateKey, TrustDomain, csr};
@@ -200,9 +201,12 @@ impl Log {
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    Ok(builder.enable_all().thread_keep_alive(IDLE_THREAD_ENDS_AFTER).build()?)
 }
 
+/// A thread that read a long policy keeps the memory that it took until it ends.
+const IDLE_THREAD_ENDS_AFTER: Duration = Duration::from_secs(1);
 const KEY_FILE: &str = "key.pem";
 const CREDENTIALS_FILE: &str = "credentials.pem";
 const BUNDLE_FILE: &str = "bundle.pem";

@@ -134,9 +134,9 @@ impl Memory {
         ensure!(half > 0, "two devices or more that wait");
         let mut kept = Vec::new();
         runtime.block_on(fleet.keep_attached(devices - half, &mut kept))?;
-        let half_attached = server.resident_bytes()?;
+        let half_attached = settled(&server)?;
         runtime.block_on(fleet.keep_attached(half, &mut kept))?;
-        let all_attached = server.resident_bytes()?;
+        let all_attached = settled(&server)?;
         let device_kib = all_attached.saturating_sub(half_attached) as f64 / 1024.0 / half as f64;
         let policy = PolicyMemory::measure(&server, &specimen, policy_mib, policies, || {
             kept = runtime.block_on(answer_all(std::mem::take(&mut kept)))?;
@@ -151,4 +151,4 @@ fn mib(bytes: f64) -> f64 {
 }
 
 const ANY_DIGEST: &str = "\"sha256:5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a\"";
-const SETTLED_AFTER: Duration = Duration::from_secs(2);
+const SETTLED_AFTER: Duration = Duration::from_secs(4);
