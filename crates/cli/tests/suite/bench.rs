@@ -23,14 +23,15 @@ fn bench_appraise_times_every_part_of_a_case() {
     assert_eq!((&report["boot_events"], &report["ima_entries"]), (&51.into(), &109.into()));
     let parts = report["parts"].as_array().unwrap();
     assert_eq!(parts.len(), 5);
-    assert!(parts.iter().all(|part| is_positive(&part["microseconds"])), "{report}");
+    let has_cost = |part: &Value| ["ms", "sig"].iter().all(|unit| is_positive(&part["cost"][unit]));
+    assert!(parts.iter().all(has_cost), "{report}");
     assert!(is_positive(&report["limit_per_second_and_core"]["p256"]));
 }
 
 #[test]
 fn bench_attest_drives_a_real_server() {
     let arguments = "bench attest --devices 3 --seconds 1 --ima-entries 50 --policy-files 20 --idle-devices 4 \
-                     --policy-mib 1 --json";
+                     --policy-mib 1 --policies 2 --json";
     let report = measured(&arguments.split(' ').map(OsString::from).collect::<Vec<_>>());
     let rows = report["attestations"].as_array().unwrap();
     assert_eq!(rows.len(), 6);
@@ -41,8 +42,10 @@ fn bench_attest_drives_a_real_server() {
     assert_eq!(report["withdrawal"]["devices"], 3);
     assert_eq!(
         (report["memory"]["devices"].as_u64(), report["aims"].as_array().unwrap().len()),
-        (Some(4), 7)
+        (Some(4), 8)
     );
+    let policy = &report["memory"]["policy"];
+    assert!(policy["times"] == 2 && is_positive(&policy["peak_added_mib"]), "{policy}");
     assert!(is_positive(&report["resident_idle_mib"]) && is_positive(&report["first_answer_ms"]));
 }
 
