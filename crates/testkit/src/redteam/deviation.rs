@@ -190,7 +190,10 @@ impl Deviation {
                 let search =
                     GrubStep::Search(format!("/vmlinuz-{}", machine.release), machine.kernel.clone());
                 machine.kernel.extend_from_slice(b" with a hole");
-                machine.grub = vec![MENU, GrubStep::Kernel, search.clone(), search, GrubStep::Ramdisk];
+                replace_steps(
+                    machine,
+                    vec![MENU, GrubStep::Kernel, search.clone(), search, GrubStep::Ramdisk],
+                );
             }
             Deviation::KernelOfMachineOwner => {
                 machine.kernel.extend_from_slice(b" of the intruder");
@@ -224,7 +227,10 @@ impl Deviation {
                 let kernel = search("vmlinuz", &machine.kernel);
                 let initrd = search("initrd.img", &machine.initrd);
                 machine.initrd.extend_from_slice(b" with an implant");
-                machine.grub = vec![GrubStep::Kernel, GrubStep::Ramdisk, kernel.clone(), kernel, initrd];
+                replace_steps(
+                    machine,
+                    vec![GrubStep::Kernel, GrubStep::Ramdisk, kernel.clone(), kernel, initrd],
+                );
             }
             Deviation::Addon => machine.addons.push("init=/bin/sh".into()),
             Deviation::Credential => machine.credentials.push(b"a unit that runs a shell".to_vec()),
@@ -238,6 +244,12 @@ impl Deviation {
             }
         }
     }
+}
+
+/// GRUB does these steps, and what else was changed about it before them.
+fn replace_steps(machine: &mut Installation, steps: Vec<GrubStep>) {
+    machine.grub.retain(|step| matches!(step, GrubStep::Command(..) | GrubStep::Module(_)));
+    machine.grub.extend(steps);
 }
 
 /// Another init, and a kernel that does not measure.
