@@ -1,9 +1,11 @@
 //! Attestation of one attached device: challenge, verify, appraise, record, answer.
 //!
-//! `attester.rs` decides, without store or stream; `judge.rs` verifies and appraises. Here is what they ask for done:
+//! `attester.rs` decides, without store or stream; `judge.rs` verifies and appraises, and `binding.rs` says whose word
+//! evidence is. Here is what they ask for done:
 //! kept evidence is read, work goes to threads, results go on record. `table.rs` knows who is attached.
 
 mod attester;
+mod binding;
 pub(crate) mod judge;
 mod measured;
 pub(crate) mod table;
@@ -18,9 +20,9 @@ use assay_trust::Finding;
 use thiserror::Error;
 use tokio::sync::OwnedSemaphorePermit;
 
-use self::attester::Taken;
-use self::attester::{Asked, Attempt, Finished, StateChange, Step};
-pub(crate) use self::attester::{Attester, Binding, Verdict};
+use self::attester::{Asked, Attempt, Finished, StateChange, Step, Taken};
+pub(crate) use self::attester::{Attester, Verdict};
+pub(crate) use self::binding::Binding;
 use self::judge::Verifier;
 use self::table::Registry;
 use crate::archive::keeper::Keeper;

@@ -4,6 +4,7 @@
 //! again". Streams by the thousand wait nearly always, so what a task needs only while it works is boxed. Start at
 //! [`attach`].
 
+mod end;
 mod pace;
 mod request;
 mod say;
@@ -19,26 +20,25 @@ use assay_trust::Status as TrustStatus;
 use assay_wire::binding::STREAM_BYTES;
 use assay_wire::edge::{self, device_message, device_statement, server_message};
 use bytes::Bytes;
-use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::announce::Announcement;
 use super::beginning;
-use super::convert::{self, NotEvidence};
+use super::convert;
 use super::messages::{Heard, MessageError, Messages};
-use crate::attest::table::{NoRoom, Seat, Signal};
-use crate::attest::{AttestError, Attester, Judgement, NOT_ITS_EVIDENCE, Open};
+use crate::attest::table::{Seat, Signal};
+use crate::attest::{AttestError, Attester, Judgement, Open};
 use crate::clock;
 use crate::door::admission::{Admitted, NoPlace};
-use crate::fate::FateError;
 use crate::grant::svid::SvidError;
 use crate::in_force::endorsers::Endorsing;
 use crate::in_force::policies::PlanInForce;
 use crate::keys::{Chain, KeysError, random};
-use crate::outcome::{Kind, Outcome};
 use crate::parts::Server;
 use crate::store::StoreError;
+use end::MISSED;
+pub(crate) use end::SessionEnd;
 use pace::{Allowance, Pace};
 use say::{Voice, refuse_revoked};
 
@@ -478,112 +478,6 @@ async fn woken(standing: &mut Standing) -> Result<(), NoPlace> {
         }
     }
 }
-
-/// Why a stream ends.
-#[derive(Debug, Error)]
-pub(crate) enum SessionEnd {
-    /// No message, no evidence or no reading in time.
-    #[error("nothing was heard in time")]
-    Silent,
-    /// The other end is gone.
-    #[error("the stream was closed")]
-    Gone,
-    /// A message that does not belong here.
-    #[error("the message does not belong here")]
-    OutOfTurn,
-    /// What came is no message, or too much of one.
-    #[error(transparent)]
-    Message(#[from] MessageError),
-    /// Others need its place more.
-    #[error(transparent)]
-    NoPlace(#[from] NoPlace),
-    /// Not a SPIFFE ID.
-    #[error("the device id is not a SPIFFE ID")]
-    NotAnId,
-    /// No name for the stream.
-    #[error("the device's name of the stream has not {STREAM_BYTES} bytes")]
-    NoStream,
-    /// Nothing could be signed.
-    #[error(transparent)]
-    Keys(#[from] KeysError),
-    /// The same device attached again.
-    #[error("the device attached again elsewhere")]
-    Replaced,
-    /// The server stops.
-    #[error("the server is shutting down")]
-    ShuttingDown,
-    /// No place left.
-    #[error(transparent)]
-    NoRoom(#[from] NoRoom),
-    /// Evidence that is none.
-    #[error(transparent)]
-    NotEvidence(#[from] NotEvidence),
-    /// Attestation could not go on.
-    #[error(transparent)]
-    Attest(#[from] AttestError),
-    /// The device's SVID could not be made.
-    #[error(transparent)]
-    Svid(#[from] SvidError),
-    /// The device's fate could not be recorded.
-    #[error(transparent)]
-    Fate(#[from] FateError),
-}
-
-impl SessionEnd {
-    /// What a device left undone whose stream ends so; `None`: it is merely offline, or it was not its doing.
-    fn unanswered(&self) -> Option<&'static str> {
-        match self {
-            SessionEnd::Silent => Some(MISSED),
-            SessionEnd::Message(MessageError::Late) => Some(MISSED),
-            SessionEnd::OutOfTurn
-            | SessionEnd::Message(MessageError::TooLarge | MessageError::Malformed)
-            | SessionEnd::NotAnId
-            | SessionEnd::NoStream
-            | SessionEnd::NotEvidence(_) => Some(NOT_ITS_EVIDENCE),
-            SessionEnd::Attest(error) => error.unanswered(),
-            SessionEnd::Gone
-            | SessionEnd::Message(MessageError::Gone | MessageError::Spent(_) | MessageError::NoBody)
-            | SessionEnd::NoPlace(_)
-            | SessionEnd::Keys(_)
-            | SessionEnd::Replaced
-            | SessionEnd::ShuttingDown
-            | SessionEnd::NoRoom(_)
-            | SessionEnd::Svid(_)
-            | SessionEnd::Fate(_) => None,
-        }
-    }
-}
-
-impl Outcome for SessionEnd {
-    fn told(&self) -> (Kind, &'static str) {
-        match self {
-            SessionEnd::NotEvidence(error) => error.told(),
-            SessionEnd::Attest(error) => error.told(),
-            SessionEnd::Svid(error) => error.told(),
-            SessionEnd::Fate(error) => error.told(),
-            SessionEnd::NoRoom(error) => error.told(),
-            SessionEnd::Silent => (Kind::Late, "silent"),
-            SessionEnd::Gone => (Kind::Late, "gone"),
-            SessionEnd::OutOfTurn => (Kind::OutOfTurn, "out-of-turn"),
-            SessionEnd::Message(error) => error.told(),
-            SessionEnd::NoPlace(error) => error.told(),
-            SessionEnd::NotAnId => (Kind::Malformed, "device-id"),
-            SessionEnd::NoStream => (Kind::Malformed, "stream"),
-            SessionEnd::Keys(error) => error.told(),
-            SessionEnd::Replaced => (Kind::Overtaken, "replaced"),
-            SessionEnd::ShuttingDown => (Kind::Unavailable, "shutting-down"),
-        }
-    }
-
-    fn retry_after(&self) -> Option<Duration> {
-        match self {
-            SessionEnd::NoPlace(error) => error.retry_after(),
-            error => error.told().0.retry_after(),
-        }
-    }
-}
-
-const MISSED: &str = "a challenge was not answered in time";
 
 /// How long a message may wait for a device to read the ones before it.
 const SEND_WAIT_MAX: Duration = Duration::from_secs(10);
