@@ -1,5 +1,7 @@
 //! `assay device`: look at devices, explain what was found, vouch for them, label, revoke and approve.
 
+use std::io::IsTerminal;
+
 use anyhow::{Result, bail};
 use clap::Subcommand;
 use serde_json::{Value, json};
@@ -75,6 +77,9 @@ enum Verb {
         /// Only this file (may be repeated); otherwise every file that was refused.
         #[arg(long = "file")]
         files: Vec<String>,
+        /// Do not ask; without a terminal nobody can be asked.
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -97,7 +102,7 @@ pub fn run(args: Args) -> Result<()> {
             (client.post(&path(device, "/revoke"), &json!({ "reason": reason }))?, print_device)
         }
         Verb::Readmit { device } => (client.post(&path(device, "/readmit"), &json!({}))?, print_device),
-        Verb::Approve { device, files } => (approve(&client, device, files)?, print_approval),
+        Verb::Approve { device, files, yes } => (approve(&client, device, files, *yes)?, print_approval),
     };
     if args.asking.json {
         return output::json(&answer);
@@ -108,12 +113,38 @@ pub fn run(args: Args) -> Result<()> {
 
 /// Looks first, and approves what was looked at: the result, and its files with what was measured of each. If another
 /// result comes in between, nothing is approved.
-fn approve(client: &Client, device: &str, files: &[String]) -> Result<Value> {
+fn approve(client: &Client, device: &str, files: &[String], yes: bool) -> Result<Value> {
     let approval = approval(&client.get(&path(device, ""))?, files)?;
-    for file in output::list(&approval, "files") {
+    let refused = output::list(&approval, "files");
+    for file in refused {
         eprintln!("approving {} {}", output::text(file, "path"), output::text(file, "digest"));
     }
+    if !yes && !refused.is_empty() {
+        agreed(ask("Take these into the policy, on every device that it judges? [y/N] "))?;
+    }
     client.post(&path(device, "/approve"), &approval)
+}
+
+/// Asks whoever sits at the terminal; `None` if nobody does.
+fn ask(question: &str) -> Option<String> {
+    let input = std::io::stdin();
+    if !input.is_terminal() {
+        return None;
+    }
+    eprint!("{question}");
+    let mut answer = String::new();
+    input.read_line(&mut answer).ok().map(|_| answer)
+}
+
+/// Only a clear yes is one.
+fn agreed(answer: Option<String>) -> Result<()> {
+    match answer.as_deref().map(str::trim) {
+        Some("y" | "Y" | "yes") => Ok(()),
+        Some(_) => bail!("nothing was approved"),
+        None => {
+            bail!("nothing was approved: there is no terminal to ask at; --yes accepts what is listed above")
+        }
+    }
 }
 
 /// What approves the files of a device's last result, all or those named.
@@ -293,5 +324,32 @@ fn print_approval(answer: &Value) {
     }
     if let Some(policy) = answer.get("policy") {
         output::out!("policy {} version {}", output::text(policy, "name"), output::text(policy, "version"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finding_6_an_approval_names_what_was_looked_at_and_waits_for_a_yes() {
+        let shown = json!({ "result": 7, "findings": [
+            { "check": "ima-policy", "claim": "/opt/a", "found": "sha256:aa" },
+            { "check": "ima-policy", "claim": "/opt/b", "found": "sha256:bb" },
+            { "check": "pcr", "claim": "4", "found": "sha256:cc" },
+        ]});
+        let both = approval(&shown, &[]).unwrap();
+        assert_eq!(both.get("result"), Some(&json!(7)));
+        assert_eq!(output::list(&both, "files").len(), 2);
+        let one = approval(&shown, &["/opt/b".to_owned()]).unwrap();
+        assert_eq!(one.get("files"), Some(&json!([{ "path": "/opt/b", "digest": "sha256:bb" }])));
+        assert!(approval(&shown, &["/opt/c".to_owned()]).is_err());
+        for answer in ["y\n", "yes", "Y"] {
+            agreed(Some(answer.to_owned())).unwrap();
+        }
+        for answer in ["", "\n", "n", "yess", "no"] {
+            assert!(agreed(Some(answer.to_owned())).is_err(), "{answer:?}");
+        }
+        assert!(agreed(None).unwrap_err().to_string().contains("--yes"));
     }
 }

@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_devices_text_cannot_steer_the_terminal() {
+    fn finding_15_a_devices_text_cannot_steer_the_terminal() {
         let value = serde_json::json!({ "name": "a\u{1b}[2Jb" });
         assert_eq!(text(&value, "name"), "a\u{fffd}[2Jb");
     }

@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_does_not_print_is_escaped() {
+    fn finding_15_only_what_does_not_print_is_escaped() {
         let check = |text, expected| assert_eq!(escaped(text), expected);
         check(r#"C:\"ü" 'x'"#, r#"C:\"ü" 'x'"#);
         check("a\nb\t\u{1b}[2J", "a\\nb\\t\\u{1b}[2J");

@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_of_any_kind_is_one_word_of_a_command() {
+    fn finding_15_a_path_of_any_kind_is_one_word_of_a_command() {
         let check = |word, expected| assert_eq!(quoted(word), expected);
         check("/usr/bin/env", "/usr/bin/env");
         check("/opt/a b", "'/opt/a b'");

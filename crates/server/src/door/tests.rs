@@ -78,7 +78,7 @@ fn when_it_is_full_it_says_when_to_come_back() {
 }
 
 #[test]
-fn a_fault_is_counted_and_told_as_nothing_else() {
+fn finding_18_a_fault_is_counted_and_told_as_nothing_else() {
     let before = faults();
     let status = tonic::Status::from(Refusal::from(AttestError::from(Panicked)));
     assert_eq!((status.code(), status.message()), (Code::Internal, "fault: panic"));

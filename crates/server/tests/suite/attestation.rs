@@ -133,7 +133,7 @@ async fn what_was_judged_is_not_asked_for_again_until_a_new_boot() {
 }
 
 #[tokio::test]
-async fn an_impostor_cannot_make_a_device_fall() {
+async fn finding_3_an_impostor_cannot_make_a_device_fall() {
     let fixture = Fixture::start().await;
     let edge = fixture.edge().await;
     let (mut device, mut stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
@@ -351,7 +351,7 @@ async fn a_list_that_stays_short_is_no_answer() {
 }
 
 #[tokio::test]
-async fn what_the_ak_did_not_sign_ends_the_stream_and_moves_no_state() {
+async fn finding_3_what_the_ak_did_not_sign_ends_the_stream_and_moves_no_state() {
     let fixture = Fixture::start().await;
     let edge = fixture.edge().await;
     for lie in Lie::ALL.into_iter().filter(|lie| !lie.is_the_devices_word()) {

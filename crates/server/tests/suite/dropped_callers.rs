@@ -186,7 +186,7 @@ fn authorization(fixture: &Fixture) -> String {
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_away_takes_nothing_of_its_change_along() {
+async fn finding_5_a_caller_that_goes_away_takes_nothing_of_its_change_along() {
     let fixture = Fixture::start().await;
     let edge = fixture.edge().await;
     let (mut device, _stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
@@ -211,7 +211,7 @@ async fn a_caller_that_goes_away_takes_nothing_of_its_change_along() {
 }
 
 #[tokio::test]
-async fn a_stream_hears_of_a_revocation_whose_caller_went_away() {
+async fn finding_5_a_stream_hears_of_a_revocation_whose_caller_went_away() {
     for waits in 0..12 {
         let fixture = Fixture::start().await;
         let edge = fixture.edge().await;

@@ -19,7 +19,7 @@ async fn refused(fixture: &Fixture, path: &str, body: &Value) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn an_approval_is_of_what_the_operator_saw() {
+async fn finding_6_an_approval_is_of_what_the_operator_saw() {
     let fixture = Fixture::start().await;
     let edge = fixture.edge().await;
     let (mut device, mut stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
@@ -51,7 +51,7 @@ async fn an_approval_is_of_what_the_operator_saw() {
 }
 
 #[tokio::test]
-async fn a_tpm_whose_counters_went_back_is_not_believed_for_enrolling_again_but_for_an_operators_word() {
+async fn finding_17_a_tpm_whose_counters_went_back_needs_an_operators_word() {
     let fixture = Fixture::start().await;
     let edge = fixture.edge().await;
     let (mut device, stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
@@ -88,7 +88,7 @@ async fn a_counter_that_goes_back_without_enrolling_again_is_a_fall() {
 }
 
 #[tokio::test]
-async fn a_revoked_device_is_readmitted_and_enrolls_again() {
+async fn finding_17_a_revoked_device_is_readmitted_and_enrolls_again() {
     let fixture = Fixture::start().await;
     let edge = fixture.edge().await;
     let (mut device, _stream, held) = fixture.trusted_device(&edge, "press-1", "").await;
@@ -115,7 +115,7 @@ async fn a_revoked_device_is_readmitted_and_enrolls_again() {
 }
 
 #[tokio::test]
-async fn a_name_is_one_devices() {
+async fn finding_17_a_name_is_one_devices() {
     let fixture = Fixture::start().await;
     let edge = fixture.edge().await;
     let mut first = fixture.device("press-1");
@@ -136,7 +136,7 @@ async fn a_name_is_one_devices() {
 }
 
 #[tokio::test]
-async fn a_trust_record_that_cannot_be_read_is_a_fault_and_grants_nothing() {
+async fn finding_18_a_trust_record_that_cannot_be_read_is_a_fault_and_grants_nothing() {
     let policy = "[freshness]\nevidence_age_max_seconds = 2";
     let mut fixture = Fixture::start().await;
     let edge = fixture.edge().await;
@@ -181,7 +181,7 @@ async fn a_trust_record_that_cannot_be_read_is_a_fault_and_grants_nothing() {
 }
 
 #[tokio::test]
-async fn memory_that_is_not_as_the_store_has_it_is_mended_and_counted() {
+async fn finding_5_memory_that_is_not_as_the_store_has_it_is_mended_and_counted() {
     let fixture = Fixture::start().await;
     let edge = fixture.edge().await;
     let (device, mut stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
