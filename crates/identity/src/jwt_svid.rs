@@ -87,6 +87,15 @@ pub fn verify(
     Ok(VerifiedJwt { svid, claims })
 }
 
+/// Whether a token may be asked for, for these: few, and together short enough that the token is one that verifiers read
+/// whatever has to be escaped in it, and that it can be told in a line of a log.
+pub fn is_audience(audience: &[String]) -> bool {
+    let is_name = |one: &String| !one.is_empty() && !one.chars().any(char::is_control);
+    (1..=AUDIENCES_MAX).contains(&audience.len())
+        && audience.iter().all(is_name)
+        && audience.iter().map(String::len).sum::<usize>() <= AUDIENCE_BYTES_MAX
+}
+
 /// The claims that count (RFC 7519 §4.1).
 #[derive(Deserialize)]
 struct Stated {
@@ -132,7 +141,11 @@ pub enum JwtSvidError {
 
 /// SPIFFE JWT-SVID §2.3: if there is one it is this or `JOSE`; ours is this.
 const TOKEN_TYPE: &str = "JWT";
-/// An ID of 2,048 bytes and some dozen names of an audience.
+/// Names of an audience.
+pub const AUDIENCES_MAX: usize = 16;
+/// Bytes of them together: a SPIFFE ID fits, a page does not.
+pub const AUDIENCE_BYTES_MAX: usize = 2048;
+/// An ID of 2,048 bytes and an audience, each character of it escaped, in base64.
 const TOKEN_BYTES_MAX: usize = 16 << 10;
 
 #[cfg(test)]
@@ -186,6 +199,31 @@ mod tests {
         assert!(domain.verify(&token, None, 1000).is_ok());
         let unknown = Domain::new().verify(&token, Some("db"), 1000);
         assert_eq!(unknown, Err(JwtSvidError::Signature(JwsError::UnknownKey)));
+    }
+
+    #[test]
+    fn a_token_for_the_longest_audience_is_read() {
+        let domain = Domain::new();
+        let spiffe_id = format!("spiffe://example.org/{}", "a".repeat(2048 - 21));
+        let spiffe_id = SpiffeId::parse(&spiffe_id).unwrap();
+        let issued = |audience: Vec<String>| {
+            assert!(is_audience(&audience));
+            let svid = JwtSvid { spiffe_id: spiffe_id.clone(), audience, issued_at: 1, expires_at: 1001 };
+            domain.verify(&svid.sign(&domain.key).unwrap(), None, 1000).unwrap()
+        };
+        // A quotation mark is two characters in JSON, and nothing that may be in a name is more.
+        issued(vec!["\"".repeat(AUDIENCE_BYTES_MAX)]);
+        issued(vec!["\"".repeat(AUDIENCE_BYTES_MAX / AUDIENCES_MAX); AUDIENCES_MAX]);
+        let refused =
+            [vec![], vec![""], vec!["a", ""], vec!["a\nb"], vec!["\u{7f}"], vec!["\u{85}"], vec!["a"; 17]];
+        for audience in refused {
+            assert!(
+                !is_audience(&audience.iter().map(ToString::to_string).collect::<Vec<_>>()),
+                "{audience:?}"
+            );
+        }
+        assert!(!is_audience(&["a".repeat(AUDIENCE_BYTES_MAX + 1)]));
+        assert!(!is_audience(&["a".repeat(AUDIENCE_BYTES_MAX), "b".to_owned()]));
     }
 
     #[test]

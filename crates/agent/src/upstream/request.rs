@@ -107,7 +107,8 @@ impl Waiting {
             asked.callers.push(answer);
             return None;
         }
-        if self.asked.len() >= ASKED_MAX {
+        let of_entry = self.asked.values().filter(|asked| asked.entry_id == entry_id).count();
+        if self.asked.len() >= ASKED_MAX || of_entry >= ASKED_PER_ENTRY_MAX {
             let _ = answer.send(Err(NoToken::Unavailable));
             return None;
         }
@@ -143,3 +144,36 @@ impl Asked {
 
 /// Tokens on their way at a time; the TPM signs the requests one after the other.
 const ASKED_MAX: usize = 16;
+/// Of one entry, so that no workload keeps the others waiting.
+const ASKED_PER_ENTRY_MAX: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(entry_id: &str, audience: usize) -> (Ask, oneshot::Receiver<Result<Token, NoToken>>) {
+        let (answer, answered) = oneshot::channel();
+        let (entry_id, audience) = (entry_id.to_owned(), vec![audience.to_string()]);
+        (Ask { entry_id, audience, answer }, answered)
+    }
+
+    #[test]
+    fn no_workload_keeps_anothers_questions_out_and_equal_ones_are_one() {
+        let mut waiting = Waiting::default();
+        let mut callers = Vec::new();
+        let mut takes = |entry: &str, audience| {
+            let (ask, answered) = ask(entry, audience);
+            callers.push(answered);
+            waiting.take(ask).is_some()
+        };
+        let asked = (0..100).filter(|audience| takes("greedy", *audience)).count();
+        assert_eq!(asked, ASKED_PER_ENTRY_MAX);
+        assert!(takes("other", 0));
+        assert!(!takes("other", 0), "it is on its way");
+        // Only who waits has a question.
+        drop(callers);
+        let (again, _answered) = ask("greedy", 7);
+        assert!(waiting.take(again).is_some());
+        assert_eq!(waiting.asked.len(), 1);
+    }
+}

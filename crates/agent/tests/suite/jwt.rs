@@ -56,6 +56,8 @@ async fn a_caller_gets_tokens_of_its_own_identities_alone() {
         (request(&[], ""), Code::InvalidArgument),
         (request(&["db", ""], ""), Code::InvalidArgument),
         (request(&["a"; 17], ""), Code::InvalidArgument),
+        (request(&["d\nb"], ""), Code::InvalidArgument),
+        (request(&[&"a".repeat(2000), &"b".repeat(2000)], ""), Code::InvalidArgument),
     ] {
         assert_eq!(client.fetch_jwtsvid(with_header(wrong)).await.unwrap_err().code(), code);
     }

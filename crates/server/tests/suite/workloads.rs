@@ -118,10 +118,15 @@ async fn an_entry_gives_its_workload_tokens_that_the_announced_keys_verify() {
     let JwtSvidRequest { number, .. } = request;
     let widened = JwtSvidRequest { audience: vec!["admin".into()], number: number + 1, ..request };
     assert!(ask_token(&mut stream, widened).await.denied.contains("not signed by the device key"));
-    for nobody in [&[][..], &[""]] {
+    // What is long or cannot be shown is neither signed nor recorded.
+    let long = "a".repeat(2000);
+    for nobody in [&[][..], &[""], &[&long, &long], &["d\u{1}b"]] {
         let request = device.token_request(stream.place(), id, nobody).unwrap();
-        assert!(ask_token(&mut stream, request).await.denied.starts_with("no-audience"));
+        let denied = ask_token(&mut stream, request).await.denied;
+        assert!(denied.starts_with("no-audience"), "{denied}");
     }
+    let trail = fixture.get("/v1/audit?limit=1000").await.to_string();
+    assert_eq!(trail.matches("jwt.issued").count(), 1, "{trail}");
     let request = device.token_request(stream.place(), "other", &["db"]).unwrap();
     assert!(ask_token(&mut stream, request).await.denied.contains("no such entry"));
 

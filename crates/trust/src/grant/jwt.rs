@@ -4,7 +4,7 @@
 //! device's evidence is worth now, and never beyond a few minutes.
 
 use assay_evidence::time::UnixTime;
-use assay_identity::jwt_svid::JwtSvid;
+use assay_identity::jwt_svid::{JwtSvid, is_audience};
 
 use super::{Denied, Entitlement, require_trust};
 use crate::state::TrustState;
@@ -42,8 +42,7 @@ pub fn decide(state: &TrustState, request: JwtRequest<'_>, now: UnixTime) -> Res
     require_trust(state, now)?;
     let JwtRequest { entitlement, audience } = request;
     entitlement.require_own(state.device())?;
-    let is_one = |one: &String| (1..=AUDIENCE_BYTES_MAX).contains(&one.len());
-    if !(1..=AUDIENCES_MAX).contains(&audience.len()) || !audience.iter().all(is_one) {
+    if !is_audience(audience) {
         return Err(Denied::NoAudience);
     }
     let ttl_seconds = entitlement.ttl_seconds.clamp(1, TTL_MAX_SECONDS);
@@ -59,7 +58,3 @@ pub fn decide(state: &TrustState, request: JwtRequest<'_>, now: UnixTime) -> Res
 
 /// SPIRE's default for such tokens.
 const TTL_MAX_SECONDS: u64 = 300;
-/// Audiences of one token.
-pub const AUDIENCES_MAX: usize = 16;
-/// Bytes of an audience's name: a SPIFFE ID fits, a page does not.
-pub const AUDIENCE_BYTES_MAX: usize = 2048;

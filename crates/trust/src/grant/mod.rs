@@ -10,11 +10,11 @@ pub mod telemetry;
 mod tests;
 
 use assay_evidence::time::UnixTime;
+use assay_identity::jwt_svid::{AUDIENCE_BYTES_MAX, AUDIENCES_MAX};
 pub use entitlement::Entitlement;
 use thiserror::Error;
 
 use crate::state::{Status, TrustState};
-use jwt::{AUDIENCE_BYTES_MAX, AUDIENCES_MAX};
 
 /// Why nothing is granted. A denial is an answer, not a fault.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -47,7 +47,9 @@ pub enum Denied {
         trust_domain: String,
     },
     /// A token for nobody, or for more than one is for.
-    #[error("a token is for 1 to {AUDIENCES_MAX} audiences, each of 1 to {AUDIENCE_BYTES_MAX} bytes")]
+    #[error(
+        "a token is for 1 to {AUDIENCES_MAX} audiences that can be printed, of {AUDIENCE_BYTES_MAX} bytes together"
+    )]
     NoAudience,
     /// The statement was signed for another device.
     #[error("the statement is about {stated}, and this device is {device}")]

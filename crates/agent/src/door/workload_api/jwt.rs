@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use assay_identity::TrustDomain;
+use assay_identity::jwt_svid::{AUDIENCE_BYTES_MAX, AUDIENCES_MAX, is_audience};
 use assay_wire::workload::{
     JwtBundlesResponse, Jwtsvid, JwtsvidRequest, JwtsvidResponse, ValidateJwtsvidResponse,
 };
@@ -26,8 +27,10 @@ pub(super) async fn tokens(
     request: JwtsvidRequest,
 ) -> Result<JwtsvidResponse, Status> {
     let JwtsvidRequest { audience, spiffe_id } = request;
-    if audience.is_empty() || audience.iter().any(String::is_empty) || audience.len() > AUDIENCES_MAX {
-        return Err(Status::invalid_argument(format!("name 1 to {AUDIENCES_MAX} audiences")));
+    if !is_audience(&audience) {
+        let most =
+            format!("{AUDIENCES_MAX} audiences that can be printed, of {AUDIENCE_BYTES_MAX} bytes together");
+        return Err(Status::invalid_argument(format!("name 1 to {most}")));
     }
     let mine = entitled(&holding, caller).await?;
     let entries: Vec<Arc<Entry>> = mine
@@ -120,7 +123,5 @@ fn value(json: Json) -> Value {
     Value { kind: Some(kind) }
 }
 
-/// As many as the server takes for one token.
-const AUDIENCES_MAX: usize = 16;
 /// Tokens in one answer; the TPM signs a request for each.
 const IDENTITIES_MAX: usize = 16;

@@ -101,7 +101,9 @@ struct Session {
     /// When the first challenge went out that no verdict came of yet.
     unheard_since: Option<Instant>,
     pace: Pace,
-    requests: Allowance,
+    /// Of certificates and of tokens: who asks for many of one kind keeps nobody from the other.
+    svid_requests: Allowance,
+    token_requests: Allowance,
     held: Option<Held>,
     /// Whether the device has heard what it holds.
     told: bool,
@@ -157,7 +159,8 @@ impl Session {
             outstanding: None,
             missed: None,
             unheard_since: None,
-            requests: Allowance::new(Instant::now()),
+            svid_requests: Allowance::new(Instant::now()),
+            token_requests: Allowance::new(Instant::now()),
             held: None,
             told: false,
             plan,

@@ -16,7 +16,8 @@ impl Session {
         &mut self,
         request: edge::WorkloadSvidRequest,
     ) -> Result<(), SessionEnd> {
-        let may_ask = self.may_ask()?;
+        self.must_be_proven()?;
+        let may_ask = self.svid_requests.take(Instant::now());
         let edge::WorkloadSvidRequest { request_id, entry_id, csr, device_signature, number } = request;
         let request = WorkloadRequest { number, entry_id, csr, device_signature };
         let granted = match may_ask {
@@ -30,7 +31,8 @@ impl Session {
     }
 
     pub(super) async fn jwt_svid(&mut self, request: edge::JwtSvidRequest) -> Result<(), SessionEnd> {
-        let may_ask = self.may_ask()?;
+        self.must_be_proven()?;
+        let may_ask = self.token_requests.take(Instant::now());
         let edge::JwtSvidRequest { request_id, entry_id, audience, device_signature, number } = request;
         let request = TokenRequest { number, entry_id, audience, device_signature };
         let granted = match may_ask {
@@ -42,10 +44,10 @@ impl Session {
         self.say(device_statement::Body::JwtSvid(response)).await
     }
 
-    /// Whether there is room for one more request; a stream that has not proven to be the device's asks for nothing.
-    fn may_ask(&mut self) -> Result<bool, SessionEnd> {
+    /// A stream that has not proven to be the device's asks for nothing.
+    fn must_be_proven(&self) -> Result<(), SessionEnd> {
         match self.standing {
-            Standing::Proven(_) => Ok(self.requests.take(Instant::now())),
+            Standing::Proven(_) => Ok(()),
             Standing::Unproven { .. } => Err(SessionEnd::OutOfTurn),
         }
     }
