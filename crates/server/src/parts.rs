@@ -1,10 +1,11 @@
 //! Everything the server is made of, put together. Doors and chores hold all of it; each use case gets the parts that it
 //! needs.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use assay_evidence::time::UnixTime;
-use assay_identity::SpiffeId;
+use assay_identity::{SpiffeId, TrustDomain};
 use tokio::sync::{Semaphore, watch};
 
 use crate::attest::Attesting;
@@ -32,7 +33,7 @@ use crate::metrics::Metrics;
 use crate::policy::Planning;
 use crate::policy::trial::Trying;
 use crate::start::{StartError, load_signers};
-use crate::store::{Store, WithdrawOwn};
+use crate::store::{Store, StoreError, WithdrawOwn};
 
 /// The parts, shared by every request and stream.
 #[derive(Debug)]
@@ -76,25 +77,21 @@ impl Server {
         let operator = OperatorToken::open(&config.data, &folder)?;
         let result_key = ResultKey::open(&folder)?;
         let ttl = config.crl_ttl_seconds;
-        let own = [SpiffeId::server(&config.trust_domain), SpiffeId::statements(&config.trust_domain)];
-        let spiffe_ids = own.iter().map(SpiffeId::to_string).collect();
-        store.commit(WithdrawOwn { spiffe_ids, at: now }).await?;
+        withdraw_own(&store, &config.trust_domain, now).await?;
         let revocations = Arc::new(RevocationList::open(&store, authority.clone(), ttl, now).await?);
         let certificate =
             ServerCertificate::issue(&authority, &store, &config.names, config.server_svid_ttl_seconds, now)
                 .await?;
         let statements = StatementKey::issue(&authority, &store, config.server_svid_ttl_seconds, now).await?;
         let jwt_key = Arc::new(JwtKey::open(&folder, &config.trust_domain)?);
-        let key = LedgerKey::open(&config.data, &folder, &config.trust_domain)?;
-        let ledger_head = Arc::new(LedgerHead::open(&store, key, &config.data, now).await?);
+        let ledger_head = ledger_head(&config, &store, &folder, now).await?;
         let ledger_key = ledger_head.verifier().to_string();
         let announcer =
             Announcer::new((&authority, &jwt_key), &revocations.current(), Arc::new(statements), ledger_key)?;
         let tls = DoorTls::new(revocations.trust(), &certificate)?;
         let (policies, endorsers) = in_force(&store, &config, now).await?;
-        let limits = &config.limits;
         let (entries, metrics) = (Arc::new(Entries::open(&store).await?), Arc::new(Metrics::new()));
-        let registry = Arc::new(Registry::new(limits));
+        let registry = Arc::new(Registry::new(&config.limits));
         let judges = (policies.clone(), endorsers.clone());
         let attesting = attesting(&config, &store, judges, registry.clone(), metrics.clone());
         let granting = Granting {
@@ -105,7 +102,7 @@ impl Server {
             device_ttl_seconds: config.device_svid_ttl_seconds,
         };
         Ok(Server {
-            edge: EdgeAdmission::new(limits),
+            edge: EdgeAdmission::new(&config.limits),
             trials: Arc::new(Semaphore::new(1)),
             sign_ins: SignIns::default(),
             public: Public::default(),
@@ -168,6 +165,23 @@ impl Server {
             shutdown: self.shutdown.clone(),
         }
     }
+}
+
+/// What an earlier run signed for itself ends: nobody has its keys any more.
+async fn withdraw_own(store: &Store, trust_domain: &TrustDomain, now: UnixTime) -> Result<(), StoreError> {
+    let own = [SpiffeId::server(trust_domain), SpiffeId::statements(trust_domain)];
+    let spiffe_ids = own.iter().map(SpiffeId::to_string).collect();
+    store.commit(WithdrawOwn { spiffe_ids, at: now }).await.map(drop)
+}
+
+async fn ledger_head(
+    config: &Config,
+    store: &Store,
+    folder: &Path,
+    now: UnixTime,
+) -> Result<Arc<LedgerHead>, StartError> {
+    let key = LedgerKey::open(&config.data, folder, &config.trust_domain)?;
+    Ok(Arc::new(LedgerHead::open(store, key, &config.data, now).await?))
 }
 
 fn attesting(

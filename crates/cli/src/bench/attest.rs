@@ -133,7 +133,6 @@ fn measure(args: &Args) -> Result<Report> {
     progress.set_message(format!("memory of {} devices that wait", args.idle_devices));
     let memory = Memory::measure(args.idle_devices, args.ima_entries, args.policy_mib, args.policies)?;
     progress.finish_and_clear();
-    withdrawals.sort_unstable();
     let cost = |scenario| cost(&attestations, scenario);
     let list = cost(Scenario::LongList).over(cost(Scenario::SameBootLog));
     let entries = args.ima_entries.max(1) as f64;
@@ -150,12 +149,13 @@ fn measure(args: &Args) -> Result<Report> {
         aims: aims(cost, args.ima_entries, limit, &memory),
         memory,
         attestations,
-        withdrawal: Withdrawal {
-            devices: withdrawals.len(),
-            p50_ms: percentile(&withdrawals, 50),
-            max_ms: percentile(&withdrawals, 100),
-        },
+        withdrawal: withdrawal(withdrawals),
     })
+}
+
+fn withdrawal(mut times: Vec<Duration>) -> Withdrawal {
+    times.sort_unstable();
+    Withdrawal { devices: times.len(), p50_ms: percentile(&times, 50), max_ms: percentile(&times, 100) }
 }
 
 fn figures(scenario: Scenario, measured: Measured, server: Cost) -> Figures {

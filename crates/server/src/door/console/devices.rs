@@ -99,10 +99,11 @@ pub(super) async fn ear(
     Ok(Json(json!({ "ear": token })))
 }
 
+/// Why something is ended.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Revoke {
-    reason: String,
+pub(super) struct Revoke {
+    pub reason: String,
 }
 
 pub(super) async fn revoke(

@@ -12,7 +12,7 @@ use data_encoding::BASE64;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::devices::{read, said};
+use super::devices::{Revoke, read, said};
 use crate::clock;
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
@@ -66,12 +66,6 @@ pub(super) async fn list(State(server): State<Arc<Server>>) -> Result<Json<Value
         });
     }
     Ok(Json(json!({ "gateways": gateways.into_values().collect::<Vec<_>>() })))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Revoke {
-    reason: String,
 }
 
 /// Ends a gateway: its certificates go on the revocation list and its connections are dropped.

@@ -148,19 +148,7 @@ impl Section for BootSection {
                 errors.push(PolicyError::TooMany { field, count, max: LINE_PATTERNS_MAX });
             }
         }
-        for (Pcr(index), sequences) in sequence {
-            // A list of no sequence accepts nothing; the empty sequence accepts that nothing was measured.
-            if sequences.is_empty() {
-                errors.push(PolicyError::EmptyList { field: format!("boot.sequence.{index}") });
-            }
-            if !SEQUENCED_PCRS.contains(&index.get()) || index.get() == IMA_PCR {
-                errors.push(PolicyError::SequencePcr { index: *index });
-            }
-            if sequences.len() > SEQUENCES_MAX {
-                let (field, count, max) = ("boot.sequence", sequences.len(), SEQUENCES_MAX);
-                errors.push(PolicyError::TooMany { field, count, max });
-            }
-        }
+        lint_sequences(sequence, errors);
     }
 
     fn review(&self, pcrs: &PcrSection, notes: &mut Notes<'_>) {
@@ -270,6 +258,22 @@ impl Section for BootSection {
         lists.demands(Field::of(["boot", "dbx_contains"]), dbx_contains);
         lists.demands(Field::of(["boot", "dbx_also_contains"]), dbx_also_contains);
         lists
+    }
+}
+
+fn lint_sequences(sequence: &BTreeMap<Pcr, Vec<Sequence>>, errors: &mut Vec<PolicyError>) {
+    for (Pcr(index), sequences) in sequence {
+        // A list of no sequence accepts nothing; the empty sequence accepts that nothing was measured.
+        if sequences.is_empty() {
+            errors.push(PolicyError::EmptyList { field: format!("boot.sequence.{index}") });
+        }
+        if !SEQUENCED_PCRS.contains(&index.get()) || index.get() == IMA_PCR {
+            errors.push(PolicyError::SequencePcr { index: *index });
+        }
+        if sequences.len() > SEQUENCES_MAX {
+            let (field, count, max) = ("boot.sequence", sequences.len(), SEQUENCES_MAX);
+            errors.push(PolicyError::TooMany { field, count, max });
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use assay_evidence::{Digest, HashAlgorithm};
 
-use super::BootSection;
+use super::{BootSection, LinePattern};
 use crate::policy::remark::Notes;
 use crate::policy::suspicion;
 use crate::policy::{Demand, Field, Pcr, PcrSection};
@@ -32,27 +32,15 @@ pub(super) fn review(section: &BootSection, pcrs: &PcrSection, notes: &mut Notes
     let field = Field::of(["boot", "kernel_command_lines"]);
     let lines = kernel_command_lines.as_deref().unwrap_or_default();
     review_lines(&field, lines, notes);
-    for (index, line) in lines.iter().enumerate() {
-        if line.contains(['*', '^', '$']) {
-            notes.warn(
-                field.clone().at(index),
-                "a command line is compared as it is; patterns go into boot.kernel_command_line_patterns",
-            );
-        }
+    for (index, _) in lines.iter().enumerate().filter(|(_, line)| line.contains(['*', '^', '$'])) {
+        notes.warn(
+            field.clone().at(index),
+            "a command line is compared as it is; patterns go into boot.kernel_command_line_patterns",
+        );
     }
     notes.repeated(field, lines);
     notes.repeated(Field::of(["boot", "firmware_versions"]), firmware_versions.iter().flatten());
-    let patterns: Vec<String> = kernel_command_line_patterns.iter().map(ToString::to_string).collect();
-    let field = Field::of(["boot", "kernel_command_line_patterns"]);
-    review_lines(&field, &patterns, notes);
-    for (index, word) in kernel_command_line_patterns.iter().map(suspicion::of_pattern).enumerate() {
-        let Some(word) = word else { continue };
-        notes.warn(
-            field.clone().at(index),
-            format!("{word:?} may be any argument, init=/bin/sh or ima_appraise=off as well: name it, as in root=*"),
-        );
-    }
-    notes.repeated(field, &patterns);
+    review_patterns(kernel_command_line_patterns, notes);
     notes.repeated(Field::of(["boot", "firmware_statements"]), firmware_statements);
     for (name, digests) in [
         ("files", files.as_slice()),
@@ -99,6 +87,20 @@ fn review_lines(field: &Field, lines: &[String], notes: &mut Notes<'_>) {
             notes.warn(field.clone().at(index), format!("{word:?} {what}: leave it out"));
         }
     }
+}
+
+fn review_patterns(patterns: &[LinePattern], notes: &mut Notes<'_>) {
+    let texts: Vec<String> = patterns.iter().map(ToString::to_string).collect();
+    let field = Field::of(["boot", "kernel_command_line_patterns"]);
+    review_lines(&field, &texts, notes);
+    for (index, word) in patterns.iter().map(suspicion::of_pattern).enumerate() {
+        let Some(word) = word else { continue };
+        notes.warn(
+            field.clone().at(index),
+            format!("{word:?} may be any argument, init=/bin/sh or ima_appraise=off as well: name it, as in root=*"),
+        );
+    }
+    notes.repeated(field, &texts);
 }
 
 fn review_digests(name: &str, digests: &[Digest], notes: &mut Notes<'_>) {
