@@ -22,10 +22,19 @@ pub(super) fn ecc_seed(key: &PrivateKey, mut encrypted: &[u8]) -> Result<Vec<u8>
     let malformed = || DeviceError::Activation("encrypted secret");
     let mut point = take_sized(&mut encrypted).ok_or_else(malformed)?;
     let (x, y) = take_sized(&mut point).zip(take_sized(&mut point)).ok_or_else(malformed)?;
-    let ephemeral = UnparsedPublicKey::new(&ECDH_P256, [&[4], x, y].concat());
+    let on_the_curve = coordinate(x).zip(coordinate(y)).ok_or_else(malformed)?;
+    let ephemeral = UnparsedPublicKey::new(&ECDH_P256, [&[4], &on_the_curve.0[..], &on_the_curve.1].concat());
     let own = key.compute_public_key()?;
+    // Both ends derive from the x that was sent, with the leading zeros it came with or without.
     let own_x = own.as_ref().get(1..33).unwrap_or_default();
     agree(key, ephemeral, malformed(), |shared| Ok(kdf_e(shared, x, own_x)))
+}
+
+/// A coordinate of P-256, whose leading zeros some programs do not send.
+fn coordinate(bytes: &[u8]) -> Option<[u8; 32]> {
+    let mut coordinate = [0; 32];
+    coordinate.get_mut(32_usize.checked_sub(bytes.len())?..)?.copy_from_slice(bytes);
+    Some(coordinate)
 }
 
 /// Opens a TPM2B_ID_OBJECT made for the object called `name`.
@@ -55,4 +64,27 @@ fn kdf_a(seed: &[u8], label: &str, context: &[u8], bits: u32) -> Vec<u8> {
 /// KDFe of TPM 2.0 Part 1, one block of SHA-256.
 fn kdf_e(shared: &[u8], ephemeral_x: &[u8], own_x: &[u8]) -> Vec<u8> {
     Bank::Sha256.hash(&[&1u32.to_be_bytes(), shared, b"IDENTITY\0", ephemeral_x, own_x].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One point in 128 has a coordinate that begins with a zero.
+    #[test]
+    fn a_point_without_its_leading_zeros_opens() {
+        let generate = || PrivateKey::generate(&ECDH_P256).unwrap();
+        let (own, mut other) = (generate(), generate());
+        while other.compute_public_key().unwrap().as_ref()[1] != 0 {
+            other = generate();
+        }
+        let (public, own_public) = (other.compute_public_key().unwrap(), own.compute_public_key().unwrap());
+        let (x, y) = (&public.as_ref()[2..33], &public.as_ref()[33..]);
+        let sized = |bytes: &[u8]| [&u16::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat();
+        let encrypted = sized(&[sized(x), sized(y)].concat());
+        let seed = agree(&other, UnparsedPublicKey::new(&ECDH_P256, own_public.as_ref()), (), |shared| {
+            Ok(kdf_e(shared, x, &own_public.as_ref()[1..33]))
+        });
+        assert_eq!(ecc_seed(&own, &encrypted).unwrap(), seed.unwrap());
+    }
 }
