@@ -153,7 +153,7 @@ impl Server {
 
     /// What a change of the plan needs.
     pub(crate) fn planning<'a>(&'a self, by: &'a str, now: UnixTime) -> Planning<'a> {
-        Planning { store: &self.store, policies: &self.policies, by, now }
+        Planning { store: &self.store, policies: &self.policies, trials: &self.trials, by, now }
     }
 
     /// What a trial needs.

@@ -90,7 +90,9 @@ impl PolicyMemory {
         let mut grown = Vec::new();
         for number in 0..times.max(1) {
             let start = server.cpu()?;
-            server.client.put_text("/v1/policy", format!("{long}\"/opt/{number}\" = [{ANY_DIGEST}]\n"))?;
+            server
+                .client
+                .put_text("/v1/policy?force=true", format!("{long}\"/opt/{number}\" = [{ANY_DIGEST}]\n"))?;
             cpu.push(server.cpu()?.saturating_sub(start));
             judged()?;
             grown.push(added(settled(server)?));

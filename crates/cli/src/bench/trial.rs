@@ -75,7 +75,7 @@ fn measure(args: &Args) -> Result<Report> {
     let system = Scenario::NothingNew.system(0);
     let mut fleet = runtime.block_on(Fleet::enroll(&maker, &door, &system, args.devices))?;
     let policy = policy_for("bench", &[fleet.specimen().context("at least one device")?]);
-    let set = |_| server.client.put_text("/v1/policy", policy.clone()).map(drop);
+    let set = |_| server.client.put_text("/v1/policy?force=true", policy.clone()).map(drop);
     set(0)?;
     eprintln!("recording {} results of each", args.results);
     let before = server.database_bytes()?;

@@ -41,9 +41,10 @@ enum Verb {
     /// The text of a policy: the one for every device, for one device, or of a name.
     Show(list::ShowArgs),
     /// Put a policy in force, as the next version of its name, for every device or for those with a label. They are
-    /// appraised under it at once.
+    /// appraised under it at once. Refused while a trusted device would fall of it, as far as kept evidence tells.
     Set(set::SetArgs),
-    /// Take a policy back from the devices with a label: the next best one judges them, or none.
+    /// Take a policy back from the devices with a label: the next best one judges them, or none. Refused while a trusted
+    /// device would fall of that.
     Unassign(set::UnassignArgs),
     /// Take a policy to its next version in stages, so that no device falls.
     Rollout(rollout::Args),

@@ -52,10 +52,13 @@ enum Verb {
         #[arg(long)]
         force: bool,
     },
-    /// Leave the version in force that was.
+    /// Leave the version in force that was. Refused while a device that is updated already would fall of it.
     Abort {
         /// The policy.
         name: String,
+        /// Do not look whether devices would fall.
+        #[arg(long)]
+        force: bool,
     },
     /// How far roll-outs are, and which devices would fall if they were finished now.
     Status {
@@ -80,7 +83,9 @@ pub fn run(args: &Args) -> Result<()> {
         Verb::Finish { name, force } => {
             (client.post(&path(name, "/finish"), &json!({ "force": force }))?, print_end)
         }
-        Verb::Abort { name } => (client.post(&path(name, "/abort"), &json!({}))?, print_end),
+        Verb::Abort { name, force } => {
+            (client.post(&path(name, "/abort"), &json!({ "force": force }))?, print_end)
+        }
         Verb::Status { name: Some(name) } => (client.get(&path(name, ""))?, print_status),
         Verb::Status { name: None } => (all(&client)?, print_all),
     };

@@ -17,6 +17,9 @@ pub struct SetArgs {
     file: PathBuf,
     #[command(flatten)]
     whom: Whom,
+    /// Do not look whether trusted devices would fall of it.
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     asking: Asking,
 }
@@ -29,6 +32,9 @@ pub struct UnassignArgs {
     /// The one for every device: what no other one judges is no longer trusted.
     #[arg(long, conflicts_with = "labels", required_unless_present = "labels")]
     default: bool,
+    /// Do not look whether trusted devices would fall of it.
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     asking: Asking,
 }
@@ -37,7 +43,7 @@ pub struct UnassignArgs {
 pub fn set(args: &SetArgs) -> Result<()> {
     let text = text::read_text_of(&args.file)?;
     let selector = args.whom.selector()?;
-    let path = format!("/v1/policy{}", query(&selector));
+    let path = format!("/v1/policy{}&force={}", query(&selector), args.force);
     let client = args.asking.console.client()?;
     let answer = client.put_text(&path, text).with_context(|| args.file.display().to_string())?;
     if args.asking.json {
@@ -52,7 +58,7 @@ pub fn set(args: &SetArgs) -> Result<()> {
 /// Takes a policy back.
 pub fn unassign(args: &UnassignArgs) -> Result<()> {
     let selector = args.whom.selector()?;
-    let body = json!({ "selector": selector.to_string() });
+    let body = json!({ "selector": selector.to_string(), "force": args.force });
     let answer = args.asking.console.client()?.post("/v1/policies/unassign", &body)?;
     if args.asking.json {
         return output::json(&answer);

@@ -191,9 +191,10 @@ impl PlanInForce {
         self.compiled.get(&revision).map_or("", |policy| policy.citation())
     }
 
-    /// A change of it as one transaction has it.
+    /// A change of it as one transaction has it, with which no device is known to fall.
     pub(crate) fn step(&self, assignment: &Assignment, by: &str, at: UnixTime) -> PlanStep {
-        PlanStep { from_version: self.version, assignment: assignment.clone(), at, by: by.to_owned() }
+        let (assignment, by) = (assignment.clone(), by.to_owned());
+        PlanStep { from_version: self.version, assignment, at, by, forced: false }
     }
 }
 

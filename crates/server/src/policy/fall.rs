@@ -1,16 +1,17 @@
-//! Which devices a policy judges, and which of them would fall if its new version were in force alone.
+//! Which devices a policy judges, and which would fall if the plan were another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use assay_identity::SpiffeId;
-use assay_trust::assignment::{Assignment, PlanError};
+use assay_trust::assignment::Plan;
 use assay_trust::labels::Labels;
-use assay_trust::{Status, Tier};
+use assay_trust::{AttestationResult, CompiledPolicy, Status, Tier};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use super::{PolicyChangeError, trial};
-use crate::in_force::policies::PlanInForce;
+use crate::in_force::policies::{PlanInForce, Published};
 use crate::store::{LabelledDevice, Store, StoreError};
 
 /// A device that would fall, or is not known to stand.
@@ -58,44 +59,94 @@ pub(crate) async fn devices_by_policy(
     Ok((counts, without))
 }
 
-/// The devices of an assignment that are trusted now and would not be under the new version alone, as far as what
-/// is kept of them says. In the order of their names.
+/// The devices that are trusted now and would not be once another plan is in force, as far as what is kept of them says.
+/// In the order of their names. Those whose policy stays the same are not looked at.
 pub(crate) async fn would_fall(
     store: &Store,
     trials: &Semaphore,
     in_force: &PlanInForce,
-    assigned: &Assignment,
+    coming: Coming<'_>,
 ) -> Result<Vec<Fall>, PolicyChangeError> {
-    let new = assigned.rollout.and_then(|rollout| in_force.compiled(rollout.new));
-    let new = new.ok_or_else(|| PlanError::NoRollout { name: assigned.name.clone() })?;
-    let mut trusted = BTreeMap::new();
+    let Moved { by_policy, mut falls } = moved(store, &in_force.plan, coming.plan).await?;
+    // The semaphore is never closed.
+    let _turn = trials.acquire().await.ok();
+    for (revision, mut devices) in by_policy {
+        if let Some(policy) = coming.compiled(in_force, revision) {
+            stay(store, policy, &mut devices).await?;
+        }
+        falls.extend(devices.into_values());
+    }
+    falls.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(falls)
+}
+
+/// A plan that may come into force.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Coming<'a> {
+    pub plan: &'a Plan,
+    /// The policy that is published with it, if one is.
+    pub published: Option<&'a Published>,
+}
+
+impl Coming<'_> {
+    fn compiled<'a>(&'a self, in_force: &'a PlanInForce, revision: u64) -> Option<&'a Arc<CompiledPolicy>> {
+        let published = self.published.filter(|published| published.record.revision == revision);
+        published.map(|published| &published.compiled).or_else(|| in_force.compiled(revision))
+    }
+}
+
+/// The trusted devices that a change of the plan concerns.
+#[derive(Default)]
+struct Moved {
+    /// Those that another policy would judge, by its revision and their SPIFFE ID.
+    by_policy: BTreeMap<u64, BTreeMap<String, Fall>>,
+    /// Those that none would.
+    falls: Vec<Fall>,
+}
+
+async fn moved(store: &Store, from: &Plan, to: &Plan) -> Result<Moved, StoreError> {
+    let mut moved = Moved::default();
     for device in store.labelled_devices().await? {
-        let (_, labels) = plan_terms(&device)?;
-        if device.status == Status::Trusted.name() && in_force.plan.of(&labels) == Some(assigned) {
-            trusted.insert(device.id.clone(), Fall::unknown(device));
+        if device.status != Status::Trusted.name() {
+            continue;
+        }
+        let (id, labels) = plan_terms(&device)?;
+        match to.revision_for(&id, &labels) {
+            next if next == from.revision_for(&id, &labels) => {}
+            Some(next) => {
+                let fall = Fall::of(&device, "no evidence of it is kept that could be judged again");
+                moved.by_policy.entry(next).or_default().insert(device.id, fall);
+            }
+            None => moved.falls.push(Fall::of(&device, "no policy would judge it")),
         }
     }
-    trial::of_last_evidence(store, trials, new, |device, result| match result {
+    Ok(moved)
+}
+
+/// Takes those out that a policy affirms, and says of the others why it does not.
+async fn stay(
+    store: &Store,
+    policy: &Arc<CompiledPolicy>,
+    devices: &mut BTreeMap<String, Fall>,
+) -> Result<(), PolicyChangeError> {
+    let concerned: BTreeSet<String> = devices.keys().cloned().collect();
+    let see = |device: &str, result: Option<&AttestationResult>| match result {
         Some(result) if result.tier() == Tier::Affirming => {
-            trusted.remove(device);
+            devices.remove(device);
         }
         Some(result) => {
-            if let Some(fall) = trusted.get_mut(device) {
+            if let Some(fall) = devices.get_mut(device) {
                 result.reason().clone_into(&mut fall.reason);
             }
         }
         None => {}
-    })
-    .await?;
-    let mut falls: Vec<Fall> = trusted.into_values().collect();
-    falls.sort_by(|one, other| one.name.cmp(&other.name));
-    Ok(falls)
+    };
+    Ok(trial::of_last_evidence(store, policy, |device| concerned.contains(device), see).await?)
 }
+
 impl Fall {
-    /// Until its evidence says more, nobody knows.
-    fn unknown(device: LabelledDevice) -> Fall {
-        let reason = "no evidence of it is kept that could be judged again".to_owned();
-        Fall { device: device.id, name: device.name, reason }
+    fn of(device: &LabelledDevice, reason: &str) -> Fall {
+        Fall { device: device.id.clone(), name: device.name.clone(), reason: reason.to_owned() }
     }
 }
 
@@ -116,9 +167,9 @@ pub(super) fn sentence(devices: &[Fall]) -> String {
         text += &format!("\n  {}: {}", fall.name, fall.reason);
     }
     if let Some(more) = devices.len().checked_sub(DEVICES_NAMED_MAX).filter(|more| *more > 0) {
-        text += &format!("\n  and {more} more: assay policy rollout status");
+        text += &format!("\n  and {more} more: assay policy try says all");
     }
-    text + "\nUpdate them first, or accept that with --force"
+    text + "\nUpdate them first (assay policy rollout takes devices and policy along), or accept that with --force"
 }
 
 /// What an operator reads in one go.

@@ -20,13 +20,14 @@ use assay_trust::labels::LabelError;
 use assay_trust::policy::EnvelopeError;
 use assay_trust::rollout::{PercentError, Strain};
 use thiserror::Error;
+use tokio::sync::Semaphore;
 
 use crate::in_force::policies::{NotVouched, PlanInForce, Policies, PolicyLoadError, Published};
 use crate::outcome::{Kind, Outcome};
 use crate::store::{Store, StoreError, Transaction};
 use crate::thread::Panicked;
 
-pub(crate) use fall::{Devices, Fall, devices_by_policy, would_fall};
+pub(crate) use fall::{Coming, Devices, Fall, devices_by_policy, would_fall};
 pub(crate) use publish::{Publisher, Submitted};
 pub(crate) use rollout::NewRollout;
 use trial::TrialError;
@@ -37,6 +38,8 @@ pub(crate) use widen::RefusedFile;
 pub(crate) struct Planning<'a> {
     pub store: &'a Store,
     pub policies: &'a Policies,
+    /// One at a time judges kept evidence.
+    pub trials: &'a Semaphore,
     pub by: &'a str,
     pub now: UnixTime,
 }
@@ -50,6 +53,12 @@ impl Planning<'_> {
     /// The plan to decide on.
     async fn load(&self) -> Result<Arc<PlanInForce>, PolicyLoadError> {
         self.policies.load(self.store).await
+    }
+
+    /// Refuses a plan with which devices would fall.
+    async fn guard(&self, in_force: &PlanInForce, coming: Coming<'_>) -> Result<(), PolicyChangeError> {
+        let devices = would_fall(self.store, self.trials, in_force, coming).await?;
+        if devices.is_empty() { Ok(()) } else { Err(PolicyChangeError::WouldFall { devices }) }
     }
 
     /// Commits a change with what is published for it, and waits until it is in force; whether it was the first.
@@ -119,7 +128,7 @@ pub enum PolicyChangeError {
         /// What devices that pass one alone could fall of.
         strains: Vec<Strain>,
     },
-    /// Not every device is ready for the new version alone.
+    /// Not every device is ready for it.
     #[error("{}", fall::sentence(devices))]
     WouldFall {
         /// Those that are not.

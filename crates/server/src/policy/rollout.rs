@@ -5,12 +5,13 @@ use std::sync::Arc;
 use assay_trust::Policy;
 use assay_trust::labels::Selector;
 use assay_trust::rollout::{Percent, Rollout, Union, unite};
-use tokio::sync::Semaphore;
 
 use super::fall::would_fall;
-use super::{ATTEMPTS_MAX, Fall, Planning, PolicyChangeError, Submitted, publish};
+use super::{ATTEMPTS_MAX, Coming, Fall, Planning, PolicyChangeError, Submitted, publish};
 use crate::in_force::policies::vouched;
-use crate::store::{AbortRollout, FinishRollout, PolicyRecord, StartRollout, StoreError, WidenRollout};
+use crate::store::{
+    AbortRollout, FinishRollout, PlanStep, PolicyRecord, StartRollout, StoreError, WidenRollout,
+};
 use crate::thread::aside;
 
 /// A roll-out as an operator asks for it.
@@ -107,25 +108,20 @@ impl Planning<'_> {
     }
 
     /// Puts the new version in force alone. Devices that would fall forbid it, unless `force` accepts that.
-    pub(crate) async fn finish(
-        &self,
-        name: &str,
-        trials: &Semaphore,
-        force: bool,
-    ) -> Result<Finished, PolicyChangeError> {
+    pub(crate) async fn finish(&self, name: &str, force: bool) -> Result<Finished, PolicyChangeError> {
         for _ in 0..ATTEMPTS_MAX {
             let in_force = self.load().await?;
             let (assigned, rollout) = in_force.plan.rolled_out(name)?;
-            let devices = would_fall(self.store, trials, &in_force, assigned).await?;
+            let plan = in_force.plan.finish(name)?;
+            let coming = Coming { plan: &plan, published: None };
+            let devices = would_fall(self.store, self.trials, &in_force, coming).await?;
             if !devices.is_empty() && !force {
                 return Err(PolicyChangeError::WouldFall { devices });
             }
-            let plan = in_force.plan.finish(name)?;
             let step = in_force.step(plan.assigned(&assigned.selector)?, self.by, self.now);
-            let forced = u64::try_from(devices.len()).unwrap_or(u64::MAX);
-            let change = FinishRollout { step, forced };
-            if self.commit(change, &[]).await? {
-                tracing::info!(policy = name, forced, by = self.by, "roll-out finished");
+            let step = PlanStep { forced: !devices.is_empty(), ..step };
+            if self.commit(FinishRollout(step), &[]).await? {
+                tracing::info!(policy = name, forced = devices.len(), by = self.by, "roll-out finished");
                 let version = in_force.compiled(rollout.new).map(|policy| policy.version());
                 return Ok(Finished { version, accepted: devices });
             }
@@ -133,13 +129,18 @@ impl Planning<'_> {
         Err(StoreError::Conflict.into())
     }
 
-    /// Leaves the version in force that was; which one that is.
-    pub(crate) async fn abort(&self, name: &str) -> Result<Option<u64>, PolicyChangeError> {
+    /// Leaves the version in force that was; which one that is. Devices that have been updated would fall, which forbids
+    /// it, unless `force` accepts that.
+    pub(crate) async fn abort(&self, name: &str, force: bool) -> Result<Option<u64>, PolicyChangeError> {
         for _ in 0..ATTEMPTS_MAX {
             let in_force = self.load().await?;
             let plan = in_force.plan.abort(name)?;
             let (assigned, _) = in_force.plan.rolled_out(name)?;
-            let change = AbortRollout(in_force.step(plan.assigned(&assigned.selector)?, self.by, self.now));
+            if !force {
+                self.guard(&in_force, Coming { plan: &plan, published: None }).await?;
+            }
+            let step = in_force.step(plan.assigned(&assigned.selector)?, self.by, self.now);
+            let change = AbortRollout(PlanStep { forced: force, ..step });
             if self.commit(change, &[]).await? {
                 tracing::info!(policy = name, by = self.by, "roll-out aborted");
                 return Ok(in_force.compiled(assigned.revision).map(|policy| policy.version()));

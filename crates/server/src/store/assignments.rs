@@ -34,6 +34,8 @@ pub struct PlanStep {
     pub at: UnixTime,
     /// Who.
     pub by: String,
+    /// Whether the operator accepts that devices fall with it.
+    pub forced: bool,
 }
 
 /// Publishes a policy and puts it in force.
@@ -116,19 +118,17 @@ impl Transaction for WidenRollout {
 
 /// Puts the new policy in force alone.
 #[derive(Clone, Debug)]
-pub struct FinishRollout {
+pub struct FinishRollout(
     /// For whom.
-    pub step: PlanStep,
-    /// Devices known to fall with it, which the operator accepts.
-    pub forced: u64,
-}
+    pub PlanStep,
+);
 
 impl Transaction for FinishRollout {
     type Output = ();
 
     async fn apply(self, unit: &mut Unit) -> Result<(), StoreError> {
-        put(unit, &self.step).await?;
-        self.step.audit(unit, Kind::RolloutFinished, json!({ "forced": self.forced })).await
+        put(unit, &self.0).await?;
+        self.0.audit(unit, Kind::RolloutFinished, json!({})).await
     }
 }
 
@@ -174,6 +174,9 @@ impl PlanStep {
         if let Some(detail) = detail.as_object_mut() {
             detail.insert("revision".to_owned(), (*revision).into());
             detail.insert("selector".to_owned(), selector.to_string().into());
+            if self.forced {
+                detail.insert("forced".to_owned(), true.into());
+            }
             if let Some(rollout) = rollout {
                 detail.insert("percent".to_owned(), u64::from(rollout.percent).into());
             }

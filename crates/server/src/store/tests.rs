@@ -151,7 +151,7 @@ fn entry(id: &str) -> CreateEntry {
 fn step(from_version: u64, revision: u64) -> PlanStep {
     let assignment =
         Assignment { selector: Selector::default(), name: "base".to_owned(), revision, rollout: None };
-    PlanStep { from_version, assignment, at: NOW, by: "operator".to_owned() }
+    PlanStep { from_version, assignment, at: NOW, by: "operator".to_owned(), forced: false }
 }
 
 fn set(from_version: u64, revision: u64) -> SetPolicy {
@@ -388,7 +388,7 @@ async fn the_plan_moves_one_step_at_a_time_and_each_is_on_record() {
     store.commit(AbortRollout(step(4, 1))).await.unwrap();
     assert_eq!(store.plan().await.unwrap().plan.assignments(), [step(0, 1).assignment]);
     store.commit(WidenRollout(rolling(5, 60))).await.unwrap();
-    store.commit(FinishRollout { step: step(6, 3), forced: 0 }).await.unwrap();
+    store.commit(FinishRollout(step(6, 3))).await.unwrap();
     assert_eq!(in_force(&fixture).await, Some(policy(3)));
     assert!(is_conflict(store.commit(UnassignPolicy(step(6, 3))).await));
     store.commit(UnassignPolicy(step(7, 3))).await.unwrap();

@@ -87,7 +87,7 @@ async fn a_device_without_a_policy_gets_nothing() {
     assert_eq!(fixture.get("/v1/policies").await["devices_without_policy"], 1);
     assert_eq!(fixture.get("/v1/policy").await["name"], Value::Null);
     // Taken back, it leaves nothing behind.
-    fixture.post("/v1/policies/unassign", &json!({ "selector": "site=paris" })).await;
+    fixture.post("/v1/policies/unassign", &json!({ "selector": "site=paris", "force": true })).await;
     assert_ne!(stream.attest(&mut paris).await.unwrap().state, "trusted");
     assert!(stream.grants().await.unwrap().withdrawn);
 }

@@ -123,7 +123,7 @@ async fn a_policy_that_lists_an_ek_stands_in_for_its_certificate() {
     }
     // The list is taken away: who enrolled by it falls.
     let (mut stream, _) = attach_trusted(&edge, &mut device).await;
-    fixture.put("/v1/policy", &learned(&mut device, "")).await;
+    fixture.put("/v1/policy?force=true", &learned(&mut device, "")).await;
     assert_eq!(stream.attest(&mut device).await.unwrap().tier, "contraindicated");
     assert_eq!(checks(&fixture, "press-1").await, ["endorsement-policy"]);
     let device: Value = fixture.status("press-1").await;

@@ -110,7 +110,7 @@ async fn another_policy_is_judged_over_everything_and_asks_for_nothing() {
     // A program that was good all along is taken out: it was measured long before.
     let without = policy.replace("/usr/bin/bash", "/usr/bin/zsh");
     assert_ne!(policy, without);
-    fixture.put("/v1/policy", &without).await;
+    fixture.put("/v1/policy?force=true", &without).await;
     assert_eq!(answer_once(&mut stream, &mut device).await, (entries(&device), false));
     let verdict = stream.verdict().await.unwrap();
     assert_eq!(verdict.tier, "contraindicated");
@@ -376,7 +376,7 @@ async fn a_policy_is_tried_before_anyone_is_judged_by_it() {
         assert_eq!(fixture.status(&format!("press-{number}")).await["status"], "trusted");
     }
     // It says what comes: with the policy in force, that very device falls for that very reason.
-    fixture.put("/v1/policy", &stricter).await;
+    fixture.put("/v1/policy?force=true", &stricter).await;
     for (number, (device, stream, _)) in fleet.iter_mut().enumerate() {
         let verdict = stream.attest(device).await.unwrap();
         assert_eq!(verdict.tier == "contraindicated", number == 0, "{number} {verdict:?}");

@@ -12,6 +12,7 @@ mod ear;
 mod endorsement;
 mod enrollment;
 mod evidence;
+mod fall;
 mod fates;
 mod fixture;
 mod gateways;

@@ -125,7 +125,7 @@ async fn an_aborted_roll_out_leaves_the_old_policy_alone_in_force() {
     judged(&mut one, &mut one_stream).await;
     judged(&mut other, &mut other_stream).await;
     assert_eq!(update(&mut one, &mut one_stream).await, "trusted base v2");
-    let aborted = fixture.post(&format!("{START}/base/abort"), &json!({})).await;
+    let aborted = fixture.post(&format!("{START}/base/abort"), &json!({ "force": true })).await;
     assert_eq!(aborted, json!({ "name": "base", "version": 1 }));
     assert_eq!(judged(&mut one, &mut one_stream).await, "suspect base v1");
     assert_eq!(judged(&mut other, &mut other_stream).await, "trusted base v1");
@@ -179,7 +179,7 @@ async fn a_restart_in_the_middle_changes_nothing() {
         let mut stream = edge.attach(device).await.unwrap();
         assert_eq!(judged(device, &mut stream).await, "trusted base v2");
     }
-    fixture.post(&format!("{START}/base/abort"), &json!({})).await;
+    fixture.post(&format!("{START}/base/abort"), &json!({ "force": true })).await;
     fixture.restart().await;
     assert_eq!(fixture.get("/v1/policies").await["assignments"][0]["rollout"], Value::Null);
 }

@@ -16,7 +16,9 @@ use crate::clock;
 use crate::in_force::policies::PlanInForce;
 use crate::outcome::Refusal;
 use crate::parts::Server;
-use crate::policy::{Devices, NewRollout, Planning, PolicyChangeError, devices_by_policy, would_fall};
+use crate::policy::{
+    Coming, Devices, NewRollout, Planning, PolicyChangeError, devices_by_policy, would_fall,
+};
 
 pub(super) async fn list(State(server): State<Arc<Server>>) -> Result<Json<Value>, Refusal> {
     let in_force = server.policies.current();
@@ -32,12 +34,15 @@ pub(super) async fn list(State(server): State<Arc<Server>>) -> Result<Json<Value
 #[serde(deny_unknown_fields)]
 struct Unassign {
     selector: String,
+    /// Whether devices may fall of it.
+    #[serde(default)]
+    force: bool,
 }
 
 pub(super) async fn unassign(State(server): State<Arc<Server>>, body: Bytes) -> Result<Json<Value>, Refusal> {
-    let Unassign { selector } = read(&body)?;
+    let Unassign { selector, force } = read(&body)?;
     let selector = selector_of(&selector)?;
-    planning(&server).unassign(&selector).await?;
+    planning(&server).unassign(&selector, force).await?;
     Ok(Json(json!({ "unassigned": selector.to_string() })))
 }
 
@@ -71,8 +76,9 @@ pub(super) async fn status(
 ) -> Result<Json<Value>, Refusal> {
     let mut answer = progress(&server, &name).await?;
     let in_force = server.policies.current();
-    let (assigned, _) = in_force.plan.rolled_out(&name).map_err(PolicyChangeError::from)?;
-    let would_fall = would_fall(&server.store, &server.trials, &in_force, assigned).await?;
+    let plan = in_force.plan.finish(&name).map_err(PolicyChangeError::from)?;
+    let coming = Coming { plan: &plan, published: None };
+    let would_fall = would_fall(&server.store, &server.trials, &in_force, coming).await?;
     if let Some(answer) = answer.as_object_mut() {
         answer.insert("would_fall".to_owned(), json!(would_fall));
     }
@@ -97,9 +103,14 @@ pub(super) async fn widen(
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Finish {
+struct End {
+    /// Whether devices may fall of it.
     #[serde(default)]
     force: bool,
+}
+
+fn end(body: &Bytes) -> Result<End, Refusal> {
+    if body.is_empty() { Ok(End::default()) } else { read(body) }
 }
 
 pub(super) async fn finish(
@@ -107,8 +118,7 @@ pub(super) async fn finish(
     Path(name): Path<String>,
     body: Bytes,
 ) -> Result<Json<Value>, Refusal> {
-    let Finish { force } = if body.is_empty() { Finish::default() } else { read(&body)? };
-    let finished = planning(&server).finish(&name, &server.trials, force).await?;
+    let finished = planning(&server).finish(&name, end(&body)?.force).await?;
     Ok(Json(json!({
         "name": name, "version": finished.version, "would_fall": finished.accepted,
     })))
@@ -117,8 +127,9 @@ pub(super) async fn finish(
 pub(super) async fn abort(
     State(server): State<Arc<Server>>,
     Path(name): Path<String>,
+    body: Bytes,
 ) -> Result<Json<Value>, Refusal> {
-    let version = planning(&server).abort(&name).await?;
+    let version = planning(&server).abort(&name, end(&body)?.force).await?;
     Ok(Json(json!({ "name": name, "version": version })))
 }
 

@@ -108,6 +108,9 @@ pub(super) struct Whom {
     /// As labels are written; nothing: every device.
     #[serde(default)]
     selector: String,
+    /// Whether devices may fall of it.
+    #[serde(default)]
+    force: bool,
 }
 
 pub(super) async fn set(
@@ -116,7 +119,7 @@ pub(super) async fn set(
     PolicyText(text): PolicyText,
 ) -> Result<Json<Value>, Refusal> {
     let selector = selector_of(&whom.selector)?;
-    let policy = server.planning("operator", clock::now()).set(text, &selector).await?;
+    let policy = server.planning("operator", clock::now()).set(text, &selector, whom.force).await?;
     Ok(Json(json!({
         "name": policy.name, "version": policy.version, "digest": policy.digest, "selector": selector.to_string(),
     })))

@@ -52,10 +52,10 @@ impl<'a> Loader<'a> {
         Loader { store, since, after: Place::default(), contents }
     }
 
-    /// The next batch, if there is one: of the devices with labels that are `concerned`.
+    /// The next batch, if there is one: what is `concerned` of it.
     pub(super) async fn next(
         &mut self,
-        concerned: impl Fn(&str) -> bool,
+        concerned: impl Fn(&TriedEvidence) -> bool,
     ) -> Result<Option<Batch>, StoreError> {
         let mut rows = self.store.to_try(self.since, &self.after, PIECES_MAX).await?;
         rows.truncate(within_bytes(&rows));
@@ -65,7 +65,7 @@ impl<'a> Loader<'a> {
         let boots = boots.into_iter().map(|(id, boot)| (id, SharedBoot::of(boot))).collect::<HashMap<_, _>>();
         self.after = to;
         let (mut pieces, seen) = (Vec::with_capacity(rows.len()), rows.len());
-        for tried in rows.into_iter().filter(|row| concerned(&row.device_labels)) {
+        for tried in rows.into_iter().filter(|row| concerned(row)) {
             let piece = match boots.get(&tried.record.boot) {
                 Some(boot) => self.contents.piece(&tried, boot).await,
                 None => None,

@@ -99,7 +99,7 @@ async fn judge_all(
     let (mut done, mut told) = (0, Instant::now());
     lines.send(line(&json!({ "progress": { "done": done, "of": of } }))).await.ok();
     loop {
-        let batch = loader.next(&concerned).await?;
+        let batch = loader.next(|tried| concerned(&tried.device_labels)).await?;
         let is_end = batch.is_none();
         if let Some(batch) = batch {
             done += batch.seen;
@@ -125,18 +125,16 @@ async fn judge_all(
     }
 }
 
-/// What a policy says of the last evidence that is kept of each device; `None` of what cannot be judged again.
+/// What a policy says of the last evidence that is kept of each device of these; `None` of what cannot be judged again.
 pub(crate) async fn of_last_evidence(
     store: &Store,
-    turns: &Semaphore,
     policy: &Arc<CompiledPolicy>,
+    of: impl Fn(&str) -> bool,
     mut see: impl FnMut(&str, Option<&AttestationResult>),
 ) -> Result<(), TrialError> {
-    // The semaphore is never closed.
-    let _turn = turns.acquire().await.ok();
     let boot_logs = Arc::<BootLogs>::default();
     let mut loader = Loader::new(store, NO_RESULT_SINCE);
-    while let Some(batch) = loader.next(|_| true).await? {
+    while let Some(batch) = loader.next(|tried| of(&tried.record.device_id)).await? {
         let (policy, boot_logs) = (policy.clone(), boot_logs.clone());
         for Tried { tried, result } in aside(move || batch.judge(&policy, &boot_logs)).await? {
             see(&tried.record.device_id, result.as_ref());
