@@ -1,6 +1,6 @@
 //! `assay ledger`: the hash-chained audit trail.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
@@ -34,15 +34,47 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Go on from an older copy of the database, on which a server does not start by itself. It goes on record, and what the
+    /// last revocation list names stays withdrawn; devices revoked since are not remembered: revoke them again.
+    Resume {
+        /// The server's data folder; the server must not run.
+        #[arg(long, env = "ASSAY_DATA", default_value = "assay-data")]
+        data: PathBuf,
+        /// How many leaves the ledger of that copy has, as the server says when it does not start.
+        #[arg(long)]
+        leaves: u64,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Runs the verb.
 pub fn run(args: Args) -> Result<()> {
-    let Verb::Verify { data, key, head, json } = args.verb;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    match args.verb {
+        Verb::Verify { data, key, head, json } => runtime.block_on(verify(&data, key.as_deref(), head, json)),
+        Verb::Resume { data, leaves, json } => runtime.block_on(resume(&data, leaves, json)),
+    }
+}
+
+async fn resume(data: &Path, leaves: u64, json: bool) -> Result<()> {
+    let resumed = assay_server::continuity::resume(data, leaves).await?;
+    if json {
+        return output::json(&json!({
+            "leaves": resumed.leaves, "still_withdrawn": resumed.still_withdrawn,
+        }));
+    }
+    output::out!("the ledger goes on from leaf {}, and says so", resumed.leaves);
+    output::out!("{} certificates stay withdrawn that this copy did not know of", resumed.still_withdrawn);
+    output::out!("what was revoked, approved or set since has to be done again; then start the server");
+    Ok(())
+}
+
+async fn verify(data: &Path, key: Option<&str>, head: Option<PathBuf>, json: bool) -> Result<()> {
     let shown = head.map(|file| std::fs::read_to_string(&file).with_context(|| file.display().to_string()));
     let shown = shown.transpose()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let head = runtime.block_on(assay_server::ledger::verify(&data, key.as_deref(), shown.as_deref()))?;
+    let head = assay_server::ledger::verify(data, key, shown.as_deref()).await?;
     let hash = data_encoding::HEXLOWER.encode(&head.hash);
     if json {
         return output::json(&json!({

@@ -149,6 +149,11 @@ impl Crl {
         self.revoked.contains(serial)
     }
 
+    /// Every serial that the list names, in no order.
+    pub fn revoked(&self) -> impl Iterator<Item = &Serial> {
+        self.revoked.iter()
+    }
+
     fn is_signed_by(&self, spki: &[u8]) -> bool {
         if let Some(verified_by) = self.verified_by.get() {
             return verified_by == spki;

@@ -55,6 +55,8 @@ kinds! {
     JwtIssued => "jwt.issued",
     /// What an earlier run of the server had signed for itself ended.
     SvidWithdrawn => "svid.withdrawn",
+    /// An operator went on from a database that was set back.
+    LedgerResumed => "ledger.resumed",
     /// An operator ended a gateway.
     GatewayRevoked => "gateway.revoked",
     /// A telemetry batch was taken in.

@@ -10,7 +10,7 @@ use thiserror::Error;
 use tokio_stream::StreamExt;
 
 use crate::audit::{ChainError, Hash, Head};
-use crate::in_force::ledger_head::{HEAD_FILE, LOST_HEAD_FILE};
+use crate::in_force::ledger_head::HEAD_FILE;
 use crate::keys::{self, FileError, VERIFIER_FILE};
 use crate::store::{self, Store, StoreError};
 
@@ -44,7 +44,6 @@ pub async fn verify(data: &Path, key: Option<&str>, shown: Option<&str>) -> Resu
     let mut notes: Vec<String> =
         store::signed_heads(&mut connection).await?.into_iter().map(|(_, note)| note).collect();
     notes.extend(filed);
-    notes.extend(text(&data.join(LOST_HEAD_FILE))?);
     notes.extend(shown.map(str::to_owned));
     let mut signed = heads(&notes, key.as_ref())?;
     let named = store::highest_named_leaf(&mut connection).await?;

@@ -10,6 +10,7 @@ mod attest;
 pub mod audit;
 mod clock;
 pub mod config;
+pub mod continuity;
 mod device;
 mod door;
 mod ear;

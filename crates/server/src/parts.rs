@@ -13,6 +13,7 @@ use crate::attest::judge::Verifier;
 use crate::attest::table::Registry;
 use crate::clock;
 use crate::config::Config;
+use crate::continuity;
 use crate::door::admission::EdgeAdmission;
 use crate::door::console::{Public, SignIns};
 use crate::door::edge::announce::Announcer;
@@ -71,7 +72,8 @@ impl Server {
         shutdown: watch::Receiver<bool>,
     ) -> Result<Server, StartError> {
         let now = clock::now();
-        let folder = config.data.join("keys");
+        continuity::check(&store, &config.data, &config.trust_domain).await?;
+        let folder = config.data.join(keys::FOLDER);
         let authority = Arc::new(Authority::open(&folder, &config.trust_domain, now)?);
         keys::write_public(&config.data.join("bundle.pem"), authority.bundle().to_pem().as_bytes())?;
         let operator = OperatorToken::open(&config.data, &folder)?;
@@ -89,6 +91,7 @@ impl Server {
         let announcer =
             Announcer::new((&authority, &jwt_key), &revocations.current(), Arc::new(statements), ledger_key)?;
         let tls = DoorTls::new(revocations.trust(), &certificate)?;
+        continuity::record(&store, &config.data, &config.trust_domain).await?;
         let (policies, endorsers) = in_force(&store, &config, now).await?;
         let (entries, metrics) = (Arc::new(Entries::open(&store).await?), Arc::new(Metrics::new()));
         let registry = Arc::new(Registry::new(&config.limits));

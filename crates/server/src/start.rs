@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use crate::clock;
 use crate::config::Config;
+use crate::continuity::ContinuityError;
 use crate::door;
 use crate::door::listen::{Door, Limits, Peers};
 use crate::in_force::endorsers::EndorsersError;
@@ -109,6 +110,9 @@ impl Running {
         if let Err(error) = self.server.ledger_head.sign(&self.server.store, clock::now()).await {
             fault("signing", &error);
         }
+        if let Err(error) = self.server.revocations.keep(&self.server.config.data) {
+            fault("revocation list", &error);
+        }
         self.server.store.clone().close().await;
         tracing::info!("server stopped");
     }
@@ -153,7 +157,7 @@ fn console_door(server: &Arc<Server>) -> Door {
 }
 
 /// Makes the data folder and keeps other servers out of it: the audit trail has one writer.
-fn take_data_folder(data: &Path) -> Result<File, StartError> {
+pub(crate) fn take_data_folder(data: &Path) -> Result<File, StartError> {
     keys::private_folder(data)?;
     let path = data.join("lock");
     let lock = File::create(&path).map_err(|source| StartError::File { path: path.clone(), source })?;
@@ -257,6 +261,9 @@ pub enum StartError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Database, keys and signed heads that do not belong together.
+    #[error(transparent)]
+    Continuity(#[from] ContinuityError),
     /// The keys.
     #[error(transparent)]
     Keys(#[from] KeysError),

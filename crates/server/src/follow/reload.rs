@@ -25,6 +25,7 @@ pub(super) fn changes_plan(committed: &Committed) -> bool {
             | Kind::SvidIssued
             | Kind::JwtIssued
             | Kind::SvidWithdrawn
+            | Kind::LedgerResumed
             | Kind::GatewayRevoked
             | Kind::TelemetryAccepted
             | Kind::EntryCreated

@@ -1,19 +1,16 @@
 //! The signed head of the ledger: signed again when the trail has grown, kept in the store and in a file beside it.
 //!
 //! The file is written after the store, so that it never says more than the store had. Who can write the database and not
-//! the file can neither make the trail anew nor cut it off behind the last signed head. A server that starts on a trail
-//! without the head in the file says so, and puts that head aside: `assay ledger verify` fails for as long as it is there.
+//! the file can neither make the trail anew nor cut it off behind the last signed head: a server does not start on a trail
+//! without the head in the file (`continuity.rs`).
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use assay_evidence::time::UnixTime;
 use assay_identity::signed_note::NoteVerifier;
-use thiserror::Error;
 
-use crate::audit::Head;
-use crate::keys::{self, KeysError, LedgerKey, write_public};
-use crate::outcome::fault;
+use crate::keys::{KeysError, LedgerKey, write_public};
 use crate::store::{RecordHead, Store};
 
 /// The key, and the last head that it signed.
@@ -34,23 +31,8 @@ impl LedgerHead {
         now: UnixTime,
     ) -> Result<LedgerHead, KeysError> {
         let head = LedgerHead { key, file: data.join(HEAD_FILE), signed: Mutex::default() };
-        if let Some(note) = head.lost(store).await? {
-            fault("ledger", &SetBack);
-            write_public(&data.join(LOST_HEAD_FILE), note.as_bytes())?;
-        }
         head.sign(store, now).await?;
         Ok(head)
-    }
-
-    /// The head that was signed last, if the trail does not have it any more.
-    async fn lost(&self, store: &Store) -> Result<Option<String>, KeysError> {
-        let Some(bytes) = keys::read(&self.file)? else { return Ok(None) };
-        let note = String::from_utf8_lossy(&bytes).into_owned();
-        let head = self.key.verifier().open(&note).ok().and_then(Head::from_text);
-        let Some(Head { leaves, hash }) = head else { return Ok(Some(note)) };
-        let last = store.audit_leaves(leaves.saturating_sub(1), 1).await?;
-        let is_there = last.first().is_some_and(|leaf| leaf.index + 1 == leaves && leaf.hash == hash);
-        Ok((!is_there).then_some(note))
     }
 
     /// Signs the head if it is another than the last one.
@@ -78,15 +60,5 @@ impl LedgerHead {
     }
 }
 
-/// The database is not the one that the last head was signed of.
-#[derive(Debug, Error)]
-#[error(
-    "the ledger does not have the head that was signed last: the database was set back or exchanged. The head is kept in \
-     {LOST_HEAD_FILE} of the data folder; remove it if that was on purpose"
-)]
-struct SetBack;
-
-/// Where a head is kept that the trail does not have any more.
-pub(crate) const LOST_HEAD_FILE: &str = "ledger.head.lost";
 /// Where the last signed head is, in the data folder.
 pub(crate) const HEAD_FILE: &str = "ledger.head";

@@ -4,6 +4,7 @@
 //! so a higher number always lists at least as much. Every attached stream hears of a new list.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,7 +16,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::clock::certificate_time;
-use crate::keys::{Authority, KeysError};
+use crate::keys::{Authority, FileError, KeysError, write_public};
 use crate::store::{RenumberRevocationList, Store, StoreError, SvidRecord, Withdrawn};
 
 /// The list and everyone who has to hear of a new one.
@@ -28,6 +29,8 @@ pub(crate) struct RevocationList {
     current: watch::Sender<Bytes>,
     trust: Arc<TrustSource>,
     bytes: AtomicU64,
+    /// The number of the list that is in the file.
+    kept: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -45,7 +48,7 @@ impl RevocationList {
         ttl_seconds: u64,
         now: UnixTime,
     ) -> Result<RevocationList, KeysError> {
-        store.commit(RenumberRevocationList { step: RUN_STEP }).await?;
+        store.commit(RenumberRevocationList { at: now }).await?;
         let (records, number) = store.withdrawn_svids(now).await?;
         let serials = serials(records, now)?;
         let trust = Trust { bundle: authority.bundle().clone(), crls: CrlSet::default() };
@@ -56,6 +59,7 @@ impl RevocationList {
             current: watch::Sender::new(Bytes::new()),
             trust: TrustSource::new(trust),
             bytes: AtomicU64::new(0),
+            kept: AtomicU64::new(0),
         };
         list.sign(number, &[], now)?;
         Ok(list)
@@ -83,7 +87,7 @@ impl RevocationList {
 
     /// Signs the same list again with a new end.
     pub(crate) async fn renew(&self, store: &Store, now: UnixTime) -> Result<(), KeysError> {
-        let number = store.commit(RenumberRevocationList { step: 1 }).await?;
+        let number = store.commit(RenumberRevocationList { at: now }).await?;
         self.sign(number, &[], now)
     }
 
@@ -150,6 +154,16 @@ impl RevocationList {
         }
     }
 
+    /// Writes the list in force to a file, unless it is there: what is on it outlives a database that is set back.
+    pub(crate) fn keep(&self, data: &Path) -> Result<(), FileError> {
+        let (number, list) = (self.number(), self.current());
+        if self.kept.load(Ordering::Relaxed) < number {
+            write_public(&data.join(LIST_FILE), &list)?;
+            self.kept.store(number, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
     /// Bytes of the last list that was signed, usable or not.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
@@ -169,6 +183,5 @@ fn serials(
 }
 
 const CLOCK_SKEW_SECONDS: u64 = 60;
-
-/// More than the lists of one run that may overtake each other, so that the next run's numbers lie above.
-const RUN_STEP: u64 = 1 << 20;
+/// Where the list in force is, in the data folder.
+pub(crate) const LIST_FILE: &str = "revocations.crl";

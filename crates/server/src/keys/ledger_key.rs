@@ -19,22 +19,26 @@ impl LedgerKey {
     /// Loads the key from `keys`, or makes it, and writes what verifies it to `data`.
     pub(crate) fn open(data: &Path, keys: &Path, trust_domain: &TrustDomain) -> Result<LedgerKey, KeysError> {
         private_folder(keys)?;
-        let path = keys.join("ledger.key");
-        let name = format!("{trust_domain}/ledger");
-        let signer = match files::read(&path)? {
-            Some(hex) => {
-                let seed = HEXLOWER.decode(hex.trim_ascii()).ok().and_then(|seed| seed.try_into().ok());
-                let unreadable = FileError::LedgerKey { path };
-                NoteSigner::from_seed(&name, seed.ok_or(unreadable)?)?
-            }
+        let key = match LedgerKey::load(keys, trust_domain)? {
+            Some(key) => key,
             None => {
-                let signer = NoteSigner::generate(&name)?;
-                files::write_private(&path, format!("{}\n", HEXLOWER.encode(signer.seed())).as_bytes())?;
-                signer
+                let signer = NoteSigner::generate(&name(trust_domain))?;
+                let seed = format!("{}\n", HEXLOWER.encode(signer.seed()));
+                files::write_private(&keys.join(FILE), seed.as_bytes())?;
+                LedgerKey(signer)
             }
         };
-        files::write_public(&data.join(VERIFIER_FILE), format!("{}\n", signer.verifier()).as_bytes())?;
-        Ok(LedgerKey(signer))
+        files::write_public(&data.join(VERIFIER_FILE), format!("{}\n", key.verifier()).as_bytes())?;
+        Ok(key)
+    }
+
+    /// Loads the key from `keys`; `None` if there is none.
+    pub(crate) fn load(keys: &Path, trust_domain: &TrustDomain) -> Result<Option<LedgerKey>, KeysError> {
+        let path = keys.join(FILE);
+        let Some(hex) = files::read(&path)? else { return Ok(None) };
+        let seed = HEXLOWER.decode(hex.trim_ascii()).ok().and_then(|seed| seed.try_into().ok());
+        let unreadable = FileError::LedgerKey { path };
+        Ok(Some(LedgerKey(NoteSigner::from_seed(&name(trust_domain), seed.ok_or(unreadable)?)?)))
     }
 
     /// What verifies its heads.
@@ -48,5 +52,10 @@ impl LedgerKey {
     }
 }
 
+fn name(trust_domain: &TrustDomain) -> String {
+    format!("{trust_domain}/ledger")
+}
+
+const FILE: &str = "ledger.key";
 /// Where what verifies the heads is, in the data folder.
 pub(crate) const VERIFIER_FILE: &str = "ledger.vkey";

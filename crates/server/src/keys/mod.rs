@@ -8,6 +8,7 @@
 mod files;
 mod jwt_key;
 mod ledger_key;
+mod names;
 mod result_key;
 mod server_certificate;
 mod statement_key;
@@ -33,6 +34,7 @@ pub use files::FileError;
 pub(crate) use files::{private_folder, read, write_public};
 pub(crate) use jwt_key::JwtKey;
 pub(crate) use ledger_key::{LedgerKey, VERIFIER_FILE};
+pub(crate) use names::{KeyNames, issuing_certificate, trust_domain};
 pub(crate) use result_key::ResultKey;
 pub(crate) use server_certificate::ServerCertificate;
 pub(crate) use statement_key::StatementKey;
@@ -322,5 +324,7 @@ fn authority(
     })
 }
 
+/// The key folder, in the data folder.
+pub(crate) const FOLDER: &str = "keys";
 const ROOT_LIFE_SECONDS: u64 = 10 * 365 * 24 * 3600;
 const ISSUING_LIFE_SECONDS: u64 = 365 * 24 * 3600;

@@ -45,6 +45,7 @@ async fn turns(server: &Arc<Server>) {
         let now = clock::now();
         report("trust anchors and revocation lists", read_endorsers(server, now).await);
         measure_endorsers(server, now);
+        keep_list(server).await;
         if now >= due.storage {
             due.storage = now.plus(STORAGE_EVERY_SECONDS);
             report("storage", measure(server, now).await);
@@ -95,6 +96,16 @@ async fn measure(server: &Server, now: UnixTime) -> Result<(), StoreError> {
     let bytes = aside(move || std::fs::metadata(file).map_or(0, |file| file.len())).await.unwrap_or(0);
     server.metrics.stored(&server.store.storage(now).await?, bytes, server.revocations.bytes());
     Ok(())
+}
+
+/// Keeps the revocation list beside the database.
+async fn keep_list(server: &Arc<Server>) {
+    let at = server.clone();
+    match aside(move || at.revocations.keep(&at.config.data)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => fault("revocation list", &error),
+        Err(panicked) => fault("panic", &panicked),
+    }
 }
 
 /// Shows which makers' lists grow old, and whether they can be read at all.

@@ -37,6 +37,12 @@ impl Transaction for RecordHead {
 }
 
 impl Store {
+    /// How many heads were signed, one an hour.
+    pub(crate) async fn signed_heads_count(&self) -> Result<u64, StoreError> {
+        let row = query("SELECT COUNT(*) AS heads FROM ledger_heads").fetch_one(&self.readers).await?;
+        loaded(row.try_get("heads")?, "ledger_heads")
+    }
+
     /// The end of the trail as it is on disk.
     pub(crate) async fn trail_head(&self) -> Result<Head, StoreError> {
         let mut connection = self.readers.acquire().await?;

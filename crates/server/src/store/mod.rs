@@ -8,6 +8,7 @@
 mod appraisals;
 mod assignments;
 mod audit;
+mod authority;
 mod blobs;
 mod budget;
 mod device;
@@ -43,6 +44,7 @@ pub use assignments::{
     UnassignPolicy, WidenRollout,
 };
 pub(crate) use audit::{Standing, highest_named_leaf, leaf, trail};
+pub use authority::{AuthorityRecord, RecordAuthority};
 pub use blobs::{BlobHash, NewBlob, blob_hash};
 pub use device::{
     ApproveDevice, Change, DeviceRecord, EnrollDevice, ExpireDevice, ExpireUnreadable, IdentityRecord,
@@ -65,7 +67,7 @@ pub use policies::{NewPolicy, PolicyKey, PolicyRecord};
 pub use svid::{Carrier, RecordSvid, SvidRecord};
 pub use telemetry::{AcceptTelemetry, PositionRecord, RefuseTelemetry, TelemetryRecord};
 pub use usage::Storage;
-pub use withdraw::{RenumberRevocationList, WithdrawOwn, Withdrawn};
+pub use withdraw::{RenumberRevocationList, ResumeLedger, WithdrawOwn, Withdrawn};
 pub use writer::{Transaction, Unit};
 
 /// The store: a door to the writer and a pool of readers. Cheap to clone.

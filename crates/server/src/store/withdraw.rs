@@ -18,18 +18,77 @@ pub struct Withdrawn {
     pub list_number: Option<u64>,
 }
 
-/// Gives the revocation list a new number, for a fresh one with the same entries.
+/// Gives the revocation list a new number, for a fresh one with the same entries: one above the last, and never below
+/// what the time gives, so that a database that was set back does not number its lists below those that others have.
 #[derive(Clone, Copy, Debug)]
 pub struct RenumberRevocationList {
-    /// How far above the last one.
-    pub step: u64,
+    /// When.
+    pub at: UnixTime,
 }
 
 impl Transaction for RenumberRevocationList {
     type Output = u64;
 
     async fn apply(self, unit: &mut Unit) -> Result<u64, StoreError> {
-        next_list_number(unit, self.step).await
+        raise_list_number(unit, number_of(self.at)).await?;
+        next_list_number(unit).await
+    }
+}
+
+/// The lowest number of a list that is signed then. A server does not sign a million lists a second.
+fn number_of(at: UnixTime) -> u64 {
+    at.0.saturating_mul(LISTS_A_SECOND)
+}
+
+const LISTS_A_SECOND: u64 = 1 << 20;
+
+/// Goes on from a database that was set back: on record, and what the last revocation list names stays withdrawn.
+#[derive(Clone, Debug)]
+pub struct ResumeLedger {
+    /// When.
+    pub at: UnixTime,
+    /// Leaves of the head that was signed last.
+    pub signed: u64,
+    /// Serial numbers of the last revocation list, hex.
+    pub serials: Vec<String>,
+    /// Until when those have to be listed that the database does not know.
+    pub until: UnixTime,
+    /// The last list's number.
+    pub list_number: u64,
+}
+
+impl Transaction for ResumeLedger {
+    /// How many certificates the database did not know to be withdrawn.
+    type Output = u64;
+
+    async fn apply(self, unit: &mut Unit) -> Result<u64, StoreError> {
+        let detail = serde_json::json!({ "signed": self.signed, "listed": self.serials.len() });
+        let line = Line {
+            kind: Kind::LedgerResumed,
+            at: self.at,
+            actor: "operator".to_owned(),
+            subject: "ledger".to_owned(),
+            detail: detail.to_string(),
+        };
+        let leaf = stored(unit.audit(line).await?.index);
+        raise_list_number(unit, self.list_number).await?;
+        let mut forgotten = 0;
+        for serial in &self.serials {
+            let done = query(
+                "INSERT INTO svids (serial, spiffe_id, device_id, entry_id, spki_sha256, state_version, issued_at, not_after,
+                     withdrawn_at, leaf, withdrawn_leaf)
+                 VALUES ($1, '', '', '', '', 0, $2, $3, $2, $4, $4)
+                 ON CONFLICT (serial) DO UPDATE SET withdrawn_at = $2, withdrawn_leaf = $4 WHERE svids.withdrawn_at = 0",
+            )
+            .bind(serial)
+            .bind(stored(self.at.0))
+            .bind(stored(self.until.0))
+            .bind(leaf)
+            .execute(unit.connection())
+            .await?;
+            forgotten += done.rows_affected();
+        }
+        Ok(forgotten)
     }
 }
 
@@ -156,14 +215,21 @@ async fn listed(unit: &mut Unit, rows: &[Row]) -> Result<Withdrawn, StoreError> 
             Ok((row.try_get("serial")?, UnixTime(loaded(row.try_get("not_after")?, "svids.not_after")?)))
         })
         .collect::<Result<_, StoreError>>()?;
-    let withdrawn = Withdrawn { serials, list_number: Some(next_list_number(unit, 1).await?) };
+    let withdrawn = Withdrawn { serials, list_number: Some(next_list_number(unit).await?) };
     unit.withdrew(&withdrawn);
     Ok(withdrawn)
 }
 
-async fn next_list_number(unit: &mut Unit, step: u64) -> Result<u64, StoreError> {
-    let row = query("UPDATE revocation_list SET number = number + $1 WHERE id = 1 RETURNING number")
-        .bind(stored(step))
+async fn raise_list_number(unit: &mut Unit, to: u64) -> Result<(), StoreError> {
+    query("UPDATE revocation_list SET number = $1 WHERE id = 1 AND number < $1")
+        .bind(stored(to))
+        .execute(unit.connection())
+        .await?;
+    Ok(())
+}
+
+async fn next_list_number(unit: &mut Unit) -> Result<u64, StoreError> {
+    let row = query("UPDATE revocation_list SET number = number + 1 WHERE id = 1 RETURNING number")
         .fetch_one(unit.connection())
         .await?;
     loaded(row.try_get("number")?, "revocation_list.number")

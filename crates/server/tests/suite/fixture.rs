@@ -74,6 +74,12 @@ impl Fixture {
         self.running = Some(Running::start(self.config.clone()).await.unwrap());
     }
 
+    /// Starts a server that was stopped, if it does.
+    pub async fn start_again(&mut self) -> Result<(), StartError> {
+        self.running = Some(Running::start(self.config.clone()).await?);
+        Ok(())
+    }
+
     /// Stops the server and says whether it starts with another configuration.
     pub async fn restart_with(&mut self, change: impl FnOnce(&mut Config)) -> Result<(), StartError> {
         self.stop().await;

@@ -87,29 +87,3 @@ async fn who_remembers_a_head_can_hold_the_ledger_to_it() {
     let found = ledger::verify(fixture.data(), Some(&other.verifier().to_string()), None).await;
     assert!(matches!(found, Err(LedgerError::Note(_))), "{found:?}");
 }
-
-#[tokio::test]
-async fn finding_16_a_server_that_starts_on_a_database_that_was_set_back_says_so_until_somebody_knows() {
-    let mut fixture = Fixture::start().await;
-    let edge = fixture.edge().await;
-    edge.enroll(&mut fixture.device("press-1")).await.unwrap();
-    fixture.stop().await;
-    let (database, earlier) = (fixture.data().join("assay.db"), fixture.folder().join("earlier.db"));
-    std::fs::copy(&database, &earlier).unwrap();
-    // A start and a stop as they should be lose nothing.
-    fixture.restart().await;
-    let edge = fixture.edge().await;
-    edge.enroll(&mut fixture.device("press-2")).await.unwrap();
-    fixture.restart().await;
-    let lost = fixture.data().join("ledger.head.lost");
-    assert!(!lost.exists());
-    fixture.stop().await;
-    std::fs::copy(&earlier, &database).unwrap();
-    fixture.restart().await;
-    // The server has signed the trail that it found, and still it does not verify.
-    assert!(lost.exists());
-    let found = ledger::verify(fixture.data(), None, None).await;
-    assert!(matches!(found, Err(LedgerError::OtherHead { .. })), "{found:?}");
-    std::fs::remove_file(&lost).unwrap();
-    ledger::verify(fixture.data(), None, None).await.unwrap();
-}

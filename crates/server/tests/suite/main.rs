@@ -7,6 +7,7 @@ mod assignment;
 mod attestation;
 mod bad_policies;
 mod console;
+mod continuity;
 mod dropped_callers;
 mod ear;
 mod endorsement;

@@ -67,27 +67,26 @@ fn options_read_only(file: &Path) -> SqliteConnectOptions {
 }
 
 pub(in crate::store) fn migrations() -> Migrator {
-    let spine = include_str!("../../../../../migrations/sqlite/0001_spine.sql").into_sql_str();
-    let vector = include_str!("../../../../../migrations/sqlite/0002_trust_vector.sql").into_sql_str();
-    let evidence = include_str!("../../../../../migrations/sqlite/0003_evidence.sql").into_sql_str();
-    let assignments = include_str!("../../../../../migrations/sqlite/0004_assignments.sql").into_sql_str();
-    let envelopes = include_str!("../../../../../migrations/sqlite/0005_policy_envelopes.sql").into_sql_str();
-    let identity = include_str!("../../../../../migrations/sqlite/0006_device_identity.sql").into_sql_str();
-    let withdrawn = include_str!("../../../../../migrations/sqlite/0007_withdrawn_by.sql").into_sql_str();
-    let heads = include_str!("../../../../../migrations/sqlite/0008_ledger_heads.sql").into_sql_str();
-    let usage = include_str!("../../../../../migrations/sqlite/0009_device_usage.sql").into_sql_str();
-    Migrator::with_migrations(vec![
-        Migration::new(1, "spine".into(), MigrationType::Simple, spine, false),
-        Migration::new(2, "trust vector".into(), MigrationType::Simple, vector, false),
-        Migration::new(3, "evidence".into(), MigrationType::Simple, evidence, false),
-        Migration::new(4, "assignments".into(), MigrationType::Simple, assignments, false),
-        Migration::new(5, "policy envelopes".into(), MigrationType::Simple, envelopes, false),
-        Migration::new(6, "device identity".into(), MigrationType::Simple, identity, false),
-        Migration::new(7, "withdrawn by".into(), MigrationType::Simple, withdrawn, false),
-        Migration::new(8, "ledger heads".into(), MigrationType::Simple, heads, false),
-        Migration::new(9, "device usage".into(), MigrationType::Simple, usage, false),
-    ])
+    let numbered = MIGRATIONS.iter().zip(1..);
+    let migrations = numbered.map(|((name, sql), number)| {
+        Migration::new(number, (*name).into(), MigrationType::Simple, sql.into_sql_str(), false)
+    });
+    Migrator::with_migrations(migrations.collect())
 }
+
+/// The schema's steps in order; a step that was released never changes.
+const MIGRATIONS: [(&str, &str); 10] = [
+    ("spine", include_str!("../../../../../migrations/sqlite/0001_spine.sql")),
+    ("trust vector", include_str!("../../../../../migrations/sqlite/0002_trust_vector.sql")),
+    ("evidence", include_str!("../../../../../migrations/sqlite/0003_evidence.sql")),
+    ("assignments", include_str!("../../../../../migrations/sqlite/0004_assignments.sql")),
+    ("policy envelopes", include_str!("../../../../../migrations/sqlite/0005_policy_envelopes.sql")),
+    ("device identity", include_str!("../../../../../migrations/sqlite/0006_device_identity.sql")),
+    ("withdrawn by", include_str!("../../../../../migrations/sqlite/0007_withdrawn_by.sql")),
+    ("ledger heads", include_str!("../../../../../migrations/sqlite/0008_ledger_heads.sql")),
+    ("device usage", include_str!("../../../../../migrations/sqlite/0009_device_usage.sql")),
+    ("authority", include_str!("../../../../../migrations/sqlite/0010_authority.sql")),
+];
 
 /// Connections that read; each has a thread and a cache of 1 MiB.
 const READERS_MAX: u32 = 4;

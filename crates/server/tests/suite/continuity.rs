@@ -1,0 +1,151 @@
+//! Database, keys and what was signed last belong together, or the server does not start.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use assay_identity::{Crl, CrlSet, UnixTime, verify_svid};
+use assay_server::StartError;
+use assay_server::continuity::{ContinuityError, Resumed, resume};
+use assay_server::ledger::{self, LedgerError};
+use hyper::Method;
+use serde_json::json;
+
+use crate::fixture::Fixture;
+
+/// A server that stopped, with a device.
+async fn stopped() -> Fixture {
+    let mut fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    edge.enroll(&mut fixture.device("press-1")).await.unwrap();
+    fixture.stop().await;
+    fixture
+}
+
+async fn refused(fixture: &mut Fixture) -> ContinuityError {
+    match fixture.start_again().await {
+        Err(StartError::Continuity(error)) => error,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn keys(fixture: &Fixture) -> PathBuf {
+    fixture.data().join("keys")
+}
+
+fn swap(one: &Path, other: &Path) {
+    let between = one.with_extension("between");
+    fs::rename(one, &between).unwrap();
+    fs::rename(other, one).unwrap();
+    fs::rename(between, other).unwrap();
+}
+
+#[tokio::test]
+async fn year_3_keys_that_are_lost_are_not_replaced_in_silence() {
+    let mut fixture = stopped().await;
+    let away = fixture.folder().join("away");
+    for name in ["root.key", "root.pem", "issuing.key", "issuing.pem", "ledger.key"] {
+        let file = keys(&fixture).join(name);
+        fs::rename(&file, &away).unwrap();
+        let error = refused(&mut fixture).await;
+        let (said, stem) = (error.to_string(), name.split('.').next().unwrap());
+        assert!(said.contains(stem) && said.contains("put the folder back from a backup"), "{name}: {said}");
+        assert!(!file.exists(), "{name}: nothing is made anew");
+        fs::rename(&away, &file).unwrap();
+    }
+    fs::rename(keys(&fixture), &away).unwrap();
+    let error = refused(&mut fixture).await;
+    assert!(matches!(error, ContinuityError::Keys { what: "root.key and root.pem", .. }), "{error}");
+    assert!(!keys(&fixture).exists());
+    // Nor is a whole folder of another server's good, however well it fits together.
+    let other = stopped().await;
+    fs::rename(other.data().join("keys"), keys(&fixture)).unwrap();
+    let error = refused(&mut fixture).await;
+    assert!(matches!(error, ContinuityError::Keys { .. }), "{error}");
+    swap(&keys(&fixture), &away);
+    fixture.start_again().await.unwrap();
+}
+
+#[tokio::test]
+async fn year_3_a_database_of_a_build_that_noted_no_keys_is_not_given_new_ones() {
+    let mut fixture = stopped().await;
+    fixture.tamper("DELETE FROM authority").await;
+    let away = fixture.folder().join("away");
+    fs::rename(keys(&fixture), &away).unwrap();
+    let error = refused(&mut fixture).await;
+    assert!(matches!(error, ContinuityError::Keys { .. }), "{error}");
+    fs::rename(&away, keys(&fixture)).unwrap();
+    fixture.start_again().await.unwrap();
+    fixture.stop().await;
+    assert_eq!(fixture.count("SELECT COUNT(*) AS n FROM authority").await, 1, "noted now");
+}
+
+#[tokio::test]
+async fn year_4_an_older_database_revives_nothing() {
+    let mut fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let (_device, _stream, grants) = fixture.trusted_device(&edge, "press-1", "").await;
+    let peer = verify_svid(&grants.device_svid, &fixture.bundle(), &CrlSet::bootstrapping(), UnixTime::now());
+    let peer = peer.unwrap();
+    let serial = peer.serial().clone();
+    fixture.stop().await;
+    let (database, earlier) = (fixture.data().join("assay.db"), fixture.folder().join("earlier.db"));
+    fs::copy(&database, &earlier).unwrap();
+    // A start and a stop as they should be lose nothing.
+    fixture.start_again().await.unwrap();
+    fixture.post("/v1/devices/press-1/revoke", &json!({ "reason": "stolen" })).await;
+    let before = list(&fixture).await;
+    assert!(before.revokes(&serial));
+    fixture.stop().await;
+    fs::copy(&earlier, &database).unwrap();
+
+    let (leaves, signed) = match refused(&mut fixture).await {
+        ContinuityError::SetBack { leaves, signed } => (leaves, signed),
+        other => panic!("{other}"),
+    };
+    assert!(leaves < signed);
+    let found = ledger::verify(fixture.data(), None, None).await;
+    assert!(matches!(found, Err(LedgerError::OtherHead { .. })), "{found:?}");
+    // It takes a decision on this very copy.
+    let other = resume(fixture.data(), signed).await;
+    assert!(matches!(other, Err(ContinuityError::OtherLeaves { found }) if found == leaves), "{other:?}");
+    refused(&mut fixture).await;
+    let resumed = resume(fixture.data(), leaves).await.unwrap();
+    assert!(matches!(resumed, Resumed { still_withdrawn: 1.., .. }), "{resumed:?}");
+    let again = resume(fixture.data(), leaves).await;
+    assert!(matches!(again, Err(ContinuityError::NotSetBack)), "{again:?}");
+
+    fixture.start_again().await.unwrap();
+    let after = list(&fixture).await;
+    assert!(after.revokes(&serial), "what was withdrawn stays withdrawn");
+    assert!(after.number() > before.number(), "{} {}", after.number(), before.number());
+    let trail = fixture.get("/v1/audit?limit=1000").await;
+    let resumed = trail["leaves"].as_array().unwrap().iter().find(|leaf| leaf["kind"] == "ledger.resumed");
+    assert_eq!(resumed.unwrap()["detail"]["signed"], signed, "{trail}");
+    assert!(matches!(resume(fixture.data(), leaves).await, Err(ContinuityError::InUse)));
+    fixture.stop().await;
+    ledger::verify(fixture.data(), None, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn year_4_a_head_that_was_taken_away_or_altered_is_not_passed_over() {
+    let mut fixture = stopped().await;
+    let head = fixture.data().join("ledger.head");
+    let note = fs::read_to_string(&head).unwrap();
+    fs::write(&head, note.replace('—', "-")).unwrap();
+    let error = refused(&mut fixture).await;
+    assert!(matches!(error, ContinuityError::Head(_)), "{error}");
+    // Within the first hour there is one head, which a crash may leave without its file.
+    fixture.tamper("INSERT INTO ledger_heads SELECT hour - 1, leaves, note FROM ledger_heads").await;
+    fs::remove_file(&head).unwrap();
+    let leaves = match refused(&mut fixture).await {
+        ContinuityError::NoHead { leaves, .. } => leaves,
+        other => panic!("{other}"),
+    };
+    resume(fixture.data(), leaves).await.unwrap();
+    fixture.start_again().await.unwrap();
+}
+
+async fn list(fixture: &Fixture) -> Crl {
+    let answer = fixture.call(Method::GET, "/crl", &[], String::new()).await;
+    Crl::parse(answer.body()).unwrap()
+}
