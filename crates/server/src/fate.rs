@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use assay_evidence::time::UnixTime;
 use assay_identity::SpiffeId;
+use assay_trust::policy::Acceptable;
 use assay_trust::vector::TrustVector;
 use assay_trust::{CompiledPolicy, Event, Finding, Policy, Status, TrustState};
 use serde::{Deserialize, Serialize};
@@ -14,21 +15,25 @@ use thiserror::Error;
 use crate::device::{Device, DeviceError, columns};
 use crate::in_force::policies::PolicyLoadError;
 use crate::outcome::{Kind, Outcome};
-use crate::policy::{Planning, PolicyChangeError, RefusedFile};
+use crate::policy::{Accepted, Planning, PolicyChangeError, RefusedFile};
 use crate::store::{
     ApproveDevice, Change, ExpireDevice, NoteUnanswered, ReadmitDevice, RevokeDevice, Store, StoreError,
     Transaction,
 };
 
-/// What an operator accepts: files that a result refused, as it named them. Nothing that came after is meant.
+/// What an operator accepts: files that a result refused and what it refused of the boot, as it named them. Nothing that
+/// came after is meant.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewApproval {
     /// The result that was looked at: its place in the trail.
     result: u64,
-    /// The files; none: the device alone is taken back.
+    /// The files; without anything the device alone is taken back.
     #[serde(default)]
     files: Vec<AcceptedFile>,
+    /// Of the boot.
+    #[serde(default)]
+    boot: Vec<Acceptable>,
 }
 
 /// A file as a finding names it.
@@ -48,6 +53,8 @@ pub(crate) struct Approval {
     pub policy: Option<Arc<CompiledPolicy>>,
     /// The files that are accepted.
     pub approved: Vec<AcceptedFile>,
+    /// And what of the boot is.
+    pub boot: Vec<Acceptable>,
 }
 
 /// Ends a device: every grant falls now, and it cannot attest again.
@@ -101,7 +108,7 @@ pub(crate) async fn expire(store: &Store, id: &SpiffeId, now: UnixTime) -> Resul
     Ok(())
 }
 
-/// Accepts files that a result refused, and lets the device recover. That result has to be the last still: what the
+/// Accepts what a result refused of files and of the boot, and lets the device recover. That result has to be the last still: what the
 /// operator did not see is not accepted.
 pub(crate) async fn approve(
     planning: Planning<'_>,
@@ -111,31 +118,34 @@ pub(crate) async fn approve(
     let Planning { store, policies, now, .. } = planning;
     for _ in 0..ATTEMPTS_MAX {
         let device = enrolled(store, id).await?;
-        let files = refused_files(store, &device, new).await?;
+        let accepted = accepted(store, &device, new).await?;
         let in_force = policies.load(store).await?;
-        let widened = planning.widened(&device, &in_force, &files).await?;
+        let widened = planning.widened(&device, &in_force, &accepted).await?;
         let event = Event::approved(now, OPERATOR);
         let next = device.state.apply(&event);
         if widened.is_some() || next != device.state {
             let change = change(&device, &next, &event, OPERATOR, now);
             let approve = ApproveDevice { change, result: new.result, policies: widened };
             match store.commit_and_follow(approve).await {
-                Ok(_) => tracing::info!(device = %id, files = files.len(), "device approved"),
+                Ok(_) => {
+                    let (files, boot) = (new.files.len(), new.boot.len());
+                    tracing::info!(device = %id, files, boot, "device approved");
+                }
                 Err(StoreError::Conflict) => continue,
                 Err(error) => return Err(error.into()),
             }
         }
-        return Ok(Approval { policy: policies.of(&device).compiled, approved: new.files.clone() });
+        return Ok(Approval {
+            policy: policies.of(&device).compiled,
+            approved: new.files.clone(),
+            boot: new.boot.clone(),
+        });
     }
     Err(StoreError::Conflict.into())
 }
 
-/// The files of an approval, each of which the result has to have refused in these words.
-async fn refused_files(
-    store: &Store,
-    device: &Device,
-    new: &NewApproval,
-) -> Result<Vec<RefusedFile>, FateError> {
+/// What an approval is of, all of which the result has to have refused in these words.
+async fn accepted(store: &Store, device: &Device, new: &NewApproval) -> Result<Accepted, FateError> {
     let (last, appraisal) = store.last_appraisal(device.id.as_str()).await?.ok_or(FateError::NoResult)?;
     if last != new.result {
         return Err(FateError::OtherResult { named: new.result, last });
@@ -146,7 +156,13 @@ async fn refused_files(
         let finding = findings.iter().find(|finding| finding.names(accepted));
         finding.and_then(Refused::file).ok_or_else(|| FateError::NotRefused { file: accepted.clone() })
     };
-    new.files.iter().map(file).collect()
+    let is_refused =
+        |rule: &&Acceptable| findings.iter().any(|finding| finding.accept.as_ref() == Some(*rule));
+    if let Some(unknown) = new.boot.iter().find(|rule| !is_refused(rule)) {
+        return Err(FateError::BootNotRefused { field: unknown.rule.field() });
+    }
+    let files = new.files.iter().map(file).collect::<Result<_, _>>()?;
+    Ok(Accepted { policy: appraisal.policy, files, boot: new.boot.clone() })
 }
 
 /// The device, which has to be there.
@@ -202,6 +218,8 @@ struct Refused {
     check: String,
     claim: String,
     found: String,
+    #[serde(default)]
+    accept: Option<Acceptable>,
 }
 
 impl Refused {
@@ -257,6 +275,12 @@ pub(crate) enum FateError {
         /// The file.
         file: AcceptedFile,
     },
+    /// Something of a boot that the result says nothing of.
+    #[error("the result did not refuse in these words what is to go into {field}")]
+    BootNotRefused {
+        /// Where in the policy it would go.
+        field: String,
+    },
     /// Only what was revoked is readmitted.
     #[error("the device is not revoked")]
     NotRevoked,
@@ -276,7 +300,9 @@ impl Outcome for FateError {
             FateError::Unknown => (Kind::NotFound, "unknown-device"),
             FateError::NoResult => (Kind::OutOfTurn, "no-result"),
             FateError::OtherResult { .. } => (Kind::Overtaken, "other-result"),
-            FateError::NotRefused { .. } => (Kind::Malformed, "not-refused"),
+            FateError::NotRefused { .. } | FateError::BootNotRefused { .. } => {
+                (Kind::Malformed, "not-refused")
+            }
             FateError::NotRevoked => (Kind::OutOfTurn, "not-revoked"),
         }
     }
@@ -292,7 +318,7 @@ const OPERATOR: &str = "operator";
 const SERVER: &str = "server";
 
 /// The check whose findings name files.
-const IMA_POLICY: &str = "ima-policy";
+pub(crate) const IMA_POLICY: &str = "ima-policy";
 
 /// Findings of one result on record.
 const FINDINGS_KEPT_MAX: usize = 1000;

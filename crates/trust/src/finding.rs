@@ -7,6 +7,7 @@ use assay_evidence::text::escaped;
 use assay_evidence::{Check, Failure};
 use serde::{Serialize, Serializer};
 
+use crate::policy::Acceptable;
 use crate::sentence;
 
 /// AR4SI's four tiers, from the least to the most alarming.
@@ -60,12 +61,17 @@ pub struct Finding {
     pub found: String,
     /// A sentence that an operator can act on.
     pub message: String,
+    /// What an operator can accept so that it is not made again, where that can be said of a boot. As it was measured: it
+    /// may hold what does not print.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accept: Option<Acceptable>,
 }
 
 impl Finding {
     /// A failure of verification, at the given tier, in words.
     pub fn from_failure(failure: &Failure, tier: Tier) -> Self {
         Finding {
+            accept: None,
             check: failure.check,
             tier,
             claim: failure.claim.clone(),
@@ -112,6 +118,7 @@ impl Finding {
 
     fn and_more((check, tier, _): &(Check, Tier, String), more: usize) -> Finding {
         Finding {
+            accept: None,
             check: *check,
             tier: *tier,
             claim: format!("{more} more"),
@@ -125,7 +132,7 @@ impl Finding {
 
     /// The finding with nothing in it that does not print: what it is about, and what was found, are an attacker's words.
     pub(crate) fn fit_to_show(mut self) -> Self {
-        let Finding { check: _, tier: _, claim, expected, found, message } = &mut self;
+        let Finding { check: _, tier: _, claim, expected, found, message, accept: _ } = &mut self;
         for text in [claim, expected, found, message] {
             if let Cow::Owned(escaped) = escaped(text) {
                 *text = escaped;
@@ -166,7 +173,7 @@ mod tests {
     fn finding(check: Check, tier: Tier, claim: &str, found: String) -> Finding {
         let (claim, expected, message) =
             (claim.to_owned(), "what the policy wants".to_owned(), found.clone());
-        Finding { check, tier, claim, expected, found, message }
+        Finding { check, tier, claim, expected, found, message, accept: None }
     }
 
     #[test]

@@ -11,8 +11,8 @@ use crate::pattern::Pattern;
 #[cfg(feature = "rego")]
 use crate::policy::RegoSection;
 use crate::policy::{
-    Alternative, Bank, BootSection, ClockSection, Coverage, Demand, EndorsementKind, EndorsementSection,
-    ImaSection, PcrSection, Policy, PolicyError, Recovery, Weight,
+    Acceptable, Alternative, Bank, BootRule, BootSection, ClockSection, Coverage, Demand, EndorsementKind,
+    EndorsementSection, ImaSection, PcrSection, Policy, PolicyError, Recovery, Weight,
 };
 use crate::region::RegionList;
 use crate::signature_memory::SignatureMemory;
@@ -41,6 +41,7 @@ pub struct CompiledPolicy {
 #[derive(Debug)]
 pub(crate) struct BootReference {
     citation: String,
+    number: usize,
     pub(crate) pcr: PcrSection,
     pub(crate) boot: BootSection,
 }
@@ -71,12 +72,17 @@ impl CompiledPolicy {
         #[cfg(feature = "rego")]
         let rego = policy.rego.iter().flat_map(RegoSection::compile).collect::<Result<_, _>>()?;
         let citation = policy.citation();
-        let own =
-            BootReference { citation: citation.clone(), pcr: policy.pcr.clone(), boot: policy.boot.clone() };
+        let own = BootReference {
+            citation: citation.clone(),
+            number: 0,
+            pcr: policy.pcr.clone(),
+            boot: policy.boot.clone(),
+        };
         let alternatives =
             policy.alternative.iter().enumerate().map(|(number, Alternative { pcr, boot })| {
-                let citation = format!("{citation} (alternative {})", number + 1);
-                BootReference { citation, pcr: pcr.clone(), boot: boot.clone() }
+                let number = number + 1;
+                let citation = format!("{citation} (alternative {number})");
+                BootReference { citation, number, pcr: pcr.clone(), boot: boot.clone() }
             });
         Ok(CompiledPolicy {
             boots: std::iter::once(own).chain(alternatives).collect(),
@@ -162,6 +168,11 @@ impl BootReference {
     /// The policy, and where it accepts more than one boot, which one this is.
     pub(crate) fn citation(&self) -> &str {
         &self.citation
+    }
+
+    /// What an operator can accept of a boot that was held against this one.
+    pub(crate) fn acceptable(&self, rule: BootRule) -> Option<Acceptable> {
+        rule.offered().map(|rule| Acceptable { boot: self.number, rule })
     }
 }
 

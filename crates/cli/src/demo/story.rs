@@ -201,7 +201,7 @@ fn recovery(stage: &mut Stage, report: &mut Report, client: &Client) -> Result<(
     report.chapter("Recovery: the program is approved, the device comes back by itself");
     report.step("recover", "the file goes into the policy; fresh evidence is good", || {
         let shown = client.get(&device_path(VICTIM, ""))?;
-        let approval = crate::device::approval(&shown, &[IMPLANT.to_owned()])?;
+        let approval = crate::device::approval(&shown, (&[IMPLANT.to_owned()], false))?;
         let answer = client.post(&device_path(VICTIM, "/approve"), &approval)?;
         wait_for_status(client, VICTIM, "trusted")?;
         workload(victim(stage)?)?.hear(&["svid"], TRUST_WITHIN)?;

@@ -1,7 +1,7 @@
 //! Changing which policy is in force for whom.
 //!
 //! `publish.rs` gives a policy its number, `set.rs` puts policies in force and takes them back, `rollout.rs` takes one to
-//! its next version without any device falling, `fall.rs` says which devices would, `widen.rs` accepts files, `trial/`
+//! its next version without any device falling, `fall.rs` says which devices would, `widen.rs` accepts files and boots, `trial/`
 //! judges kept evidence by a policy to come. What is in force is in `in_force/policies.rs`.
 
 mod fall;
@@ -17,7 +17,7 @@ use assay_evidence::time::UnixTime;
 use assay_trust::PolicyError;
 use assay_trust::assignment::PlanError;
 use assay_trust::labels::LabelError;
-use assay_trust::policy::EnvelopeError;
+use assay_trust::policy::{EnvelopeError, NotAcceptable};
 use assay_trust::rollout::{PercentError, Strain};
 use thiserror::Error;
 use tokio::sync::Semaphore;
@@ -31,7 +31,7 @@ pub(crate) use fall::{Coming, Devices, Fall, devices_by_policy, would_fall};
 pub(crate) use publish::{Publisher, Submitted};
 pub(crate) use rollout::NewRollout;
 use trial::TrialError;
-pub(crate) use widen::RefusedFile;
+pub(crate) use widen::{Accepted, RefusedFile};
 
 /// A change of the plan, and who makes it: load, decide, commit. If another change came first, it is decided anew.
 #[derive(Clone, Copy, Debug)]
@@ -96,13 +96,25 @@ pub enum PolicyChangeError {
     },
     /// The server may not change a policy by itself.
     #[error(
-        "policies have to be signed here, so the server does not add files to {policy} by itself: add them to the policy, \
+        "policies have to be signed here, so the server does not add files or boots to {policy} by itself: add them to the policy, \
          sign it with `assay policy sign FILE --key KEY.pem` and set it with `assay policy set FILE`"
     )]
     SignatureRequired {
         /// Its name.
         policy: String,
     },
+    /// Another policy judges the device now than the one whose words are accepted.
+    #[error(
+        "the result is by {judged}, which is not in force for the device any more: look at the device's next result before \
+         its boot is accepted"
+    )]
+    OtherPolicy {
+        /// Name and version of the policy that the result is by.
+        judged: String,
+    },
+    /// No boot comes of what is accepted.
+    #[error(transparent)]
+    NotAcceptable(#[from] NotAcceptable),
     /// No label, or no selector.
     #[error(transparent)]
     Label(#[from] LabelError),
@@ -176,6 +188,8 @@ impl Outcome for PolicyChangeError {
             PolicyChangeError::NotVouched(_) => (Kind::OutOfTurn, "policy-not-vouched"),
             PolicyChangeError::VersionSpent { .. } => (Kind::OutOfTurn, "version-spent"),
             PolicyChangeError::SignatureRequired { .. } => (Kind::Forbidden, "policy-signature"),
+            PolicyChangeError::OtherPolicy { .. } => (Kind::Overtaken, "other-policy-judged"),
+            PolicyChangeError::NotAcceptable(_) => (Kind::Malformed, "not-acceptable"),
             PolicyChangeError::Label(_) => (Kind::Malformed, "label"),
             PolicyChangeError::Percent(_) => (Kind::Malformed, "percent"),
             PolicyChangeError::Plan(error) => plan_told(error),

@@ -6,6 +6,7 @@ use assay_identity::Crl;
 use hyper::Method;
 use serde_json::{Value, json};
 
+use assay_testkit::System;
 use assay_testkit::edge::Edge;
 
 use crate::fixture::{Fixture, header_text};
@@ -88,7 +89,7 @@ async fn what_is_public_is_there_for_everyone() {
 async fn the_page_opens_with_the_token_and_runs_nothing_foreign() {
     let fixture = Fixture::start().await;
     let edge = fixture.edge().await;
-    let _device = fixture.known_device(&edge, "press-1", "").await;
+    let mut device = fixture.known_device(&edge, "press-1", "").await;
     let door = fixture.call(Method::GET, "/", &[], String::new()).await;
     let html = std::str::from_utf8(door.body()).unwrap().to_owned();
     assert!(html.contains("Sign in") && !html.contains("press-1"));
@@ -106,6 +107,16 @@ async fn the_page_opens_with_the_token_and_runs_nothing_foreign() {
     for path in ["/", "/page/fleet"] {
         let page = fixture.call(Method::GET, path, &[("cookie", cookie)], String::new()).await;
         assert!(std::str::from_utf8(page.body()).unwrap().contains("press-1"), "{path}");
+    }
+    // What the policy covers, and of a device that fell each finding and what would accept it.
+    device.boot(&System { command_line: "ro init=/bin/sh".into(), ..System::default() });
+    let mut stream = fixture.edge().await.attach(&device).await.unwrap();
+    assert_eq!(stream.attest(&mut device).await.unwrap().state, "suspect");
+    let page = fixture.call(Method::GET, "/page/fleet", &[("cookie", cookie)], String::new()).await;
+    let page = std::str::from_utf8(page.body()).unwrap();
+    for shown in ["base v1 covers", "command line", "pinned", "assay device approve press-1 --boot", "PCR 8"]
+    {
+        assert!(page.contains(shown), "{shown}: {page}");
     }
     // The cookie looks and changes nothing.
     let headers = [("cookie", cookie)];

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use assay_identity::Crl;
-use assay_testkit::System;
+use assay_testkit::{SoftwareDevice, System};
 use hyper::Method;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -48,6 +48,69 @@ async fn finding_6_an_approval_is_of_what_the_operator_saw() {
     let approved = fixture.approve("press-1").await;
     assert_eq!(approved["approved"], json!(both));
     assert_eq!(stream.attest(&mut device).await.unwrap().state, "trusted");
+}
+
+/// What approves the boot that the last result refused, as it names it.
+async fn boot_approval(fixture: &Fixture, name: &str) -> Value {
+    let device = fixture.get(&format!("/v1/devices/{name}")).await;
+    let findings = device["findings"].as_array().unwrap().iter();
+    let boot: Vec<Value> = findings.filter_map(|finding| finding.get("accept").cloned()).collect();
+    json!({ "result": device["result"], "boot": boot })
+}
+
+#[tokio::test]
+async fn an_accepted_boot_is_the_one_that_the_operator_saw() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let (mut device, stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
+    drop(stream);
+    let line = |line: &str| System { command_line: line.into(), ..System::default() };
+    let approve = "/v1/devices/press-1/approve";
+    let boot = async |device: &mut SoftwareDevice, with: &str| {
+        device.boot(&line(with));
+        let mut stream = edge.attach(device).await.unwrap();
+        stream.attest(device).await.unwrap().state
+    };
+    assert_eq!(boot(&mut device, "ro audit=1").await, "suspect");
+    let seen = boot_approval(&fixture, "press-1").await;
+    assert!(!seen["boot"].as_array().unwrap().is_empty(), "{seen}");
+
+    // Another line, before the operator says yes.
+    assert_eq!(boot(&mut device, "ro init=/bin/sh").await, "suspect");
+    assert_eq!(refused(&fixture, approve, &seen).await, (409, "other-result".to_owned()));
+    let mut mixed = boot_approval(&fixture, "press-1").await;
+    assert_ne!(mixed["boot"], seen["boot"]);
+    mixed["boot"] = seen["boot"].clone();
+    assert_eq!(refused(&fixture, approve, &mixed).await, (400, "not-refused".to_owned()));
+    assert_eq!(fixture.get("/v1/policy").await["version"], 1, "nothing was accepted");
+
+    assert_eq!(boot(&mut device, "ro audit=1").await, "suspect");
+    let approval = boot_approval(&fixture, "press-1").await;
+    let answer = fixture.post(approve, &approval).await;
+    assert_eq!((&answer["boot"], &answer["policy"]["version"]), (&approval["boot"], &json!(2)));
+    assert_eq!(boot(&mut device, "ro audit=1").await, "trusted");
+    assert_eq!(boot(&mut device, "ro init=/bin/sh").await, "suspect");
+    device.boot(&System::default());
+    let mut stream = edge.attach(&device).await.unwrap();
+    assert_eq!(stream.attest(&mut device).await.unwrap().state, "trusted", "the old boot is good as well");
+}
+
+#[tokio::test]
+async fn a_boot_is_accepted_by_the_policy_that_refused_it_alone() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let (mut device, stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
+    drop(stream);
+    device.boot(&System { command_line: "ro audit=1".into(), ..System::default() });
+    let mut stream = edge.attach(&device).await.unwrap();
+    assert_eq!(stream.attest(&mut device).await.unwrap().state, "suspect");
+    let approval = boot_approval(&fixture, "press-1").await;
+    let mut policy: toml::Table = fixture.get("/v1/policy").await["text"].as_str().unwrap().parse().unwrap();
+    policy.insert("version".to_owned(), 2.into());
+    policy.insert("freshness".to_owned(), toml::toml! { evidence_age_max_seconds = 200 }.into());
+    fixture.put("/v1/policy?force=true", &policy.to_string()).await;
+    let answer = refused(&fixture, "/v1/devices/press-1/approve", &approval).await;
+    assert_eq!(answer, (409, "other-policy-judged".to_owned()));
 }
 
 #[tokio::test]

@@ -203,6 +203,7 @@ fn judge_revocation(
             policy.citation()
         );
         let finding = Finding {
+            accept: None,
             check: Check::EndorsementPolicy,
             tier,
             claim: format!("revocation list of {issuer}"),
@@ -273,6 +274,7 @@ fn judge_firmware(
 
 fn refusal(claim: &str, expected: &str, found: &str, message: String) -> Finding {
     Finding {
+        accept: None,
         check: Check::EndorsementPolicy,
         tier: Tier::Contraindicated,
         claim: claim.to_owned(),

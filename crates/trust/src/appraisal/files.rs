@@ -126,6 +126,7 @@ impl<'a> Report<'a> {
         {
             let file = path::to_text(entry.path());
             self.findings.push(Finding {
+accept: None,
                 check: Check::ImaViolation,
                 tier,
                 claim: file.to_string(),
@@ -192,6 +193,7 @@ impl<'a> Report<'a> {
             (known, message)
         };
         Finding {
+            accept: None,
             check: Check::ImaPolicy,
             tier: Tier::Contraindicated,
             claim: file.into_owned(),
@@ -205,6 +207,7 @@ impl<'a> Report<'a> {
         let policy = self.policy.citation();
         for (pcr, entries) in self.unnamed {
             self.findings.push(Finding {
+accept: None,
                 check: Check::ImaPcr,
                 tier: Tier::Contraindicated,
                 claim: format!("IMA entries in PCR {pcr}"),
@@ -222,6 +225,7 @@ impl<'a> Report<'a> {
         }
         if self.unsaid > 0 {
             self.findings.push(Finding {
+accept: None,
                 check: Check::ImaPolicy,
                 tier: Tier::Contraindicated,
                 claim: "further entries".to_owned(),
@@ -237,6 +241,7 @@ impl<'a> Report<'a> {
         if self.weak > 0 {
             let weakest = self.reference.weakest_digest.0;
             self.findings.push(Finding {
+accept: None,
                 check: Check::AlgorithmPolicy,
                 tier: Tier::Contraindicated,
                 claim: "IMA list".to_owned(),
@@ -276,6 +281,7 @@ fn is_strongly_attested(ima: &ImaClaims) -> bool {
 
 fn weakly_attested(policy: &CompiledPolicy) -> Finding {
     Finding {
+        accept: None,
         check: Check::AlgorithmPolicy,
         tier: Tier::Contraindicated,
         claim: "PCR 10".to_owned(),
@@ -306,6 +312,7 @@ fn missing_list(policy: &CompiledPolicy, ima: Option<&ImaClaims>) -> Finding {
         _ => "boot with ima_policy=tcb",
     };
     Finding {
+        accept: None,
         check: Check::ImaPolicy,
         tier: Tier::Contraindicated,
         claim: "IMA list".to_owned(),
@@ -322,6 +329,7 @@ fn missing_list(policy: &CompiledPolicy, ima: Option<&ImaClaims>) -> Finding {
 /// Entries that no quoted PCR attests are not judged, and nobody may think that they were.
 fn unattested(policy: &CompiledPolicy, ima: &ImaClaims) -> Vec<Finding> {
     let finding = |(pcr, entries): (PcrIndex, usize)| Finding {
+        accept: None,
         check: Check::ImaPcr,
         tier: Tier::Contraindicated,
         claim: format!("IMA entries in PCR {pcr}"),
@@ -343,6 +351,7 @@ fn kept_from(policy: &CompiledPolicy, reference: &FileReference, ima: &ImaClaims
     let said = ima.unattested();
     let is_open = |pcr: &PcrIndex| !ima.explains(*pcr) && !said.contains_key(pcr);
     let finding = |pcr: PcrIndex| Finding {
+        accept: None,
         check: Check::ImaPcr,
         tier: Tier::Contraindicated,
         claim: format!("PCR {pcr}"),
@@ -367,6 +376,7 @@ pub(super) fn undecided(ima: &ImaClaims) -> Option<Finding> {
         _ => format!("{entries} entries were"),
     };
     Some(Finding {
+        accept: None,
         check: Check::ImaUndecided,
         tier: Tier::None,
         claim: "IMA list".to_owned(),

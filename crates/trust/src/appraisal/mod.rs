@@ -217,6 +217,7 @@ fn objections(findings: &[Finding]) -> (usize, usize) {
 
 fn unjudged(claims: &Claims, at: UnixTime) -> AttestationResult {
     let finding = Finding {
+accept: None,
         check: Check::PolicyPresent,
         tier: Tier::None,
         claim: "policy".to_owned(),

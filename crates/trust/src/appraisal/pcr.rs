@@ -8,7 +8,7 @@ use assay_evidence::{Check, Digest, PcrIndex};
 
 use super::demand::{QuotedPcr, witness};
 use crate::finding::{Finding, Tier};
-use crate::policy::Pcr;
+use crate::policy::{BootRule, Pcr};
 use crate::reference::BootReference;
 
 /// Judges the quoted banks and every pinned PCR.
@@ -18,6 +18,7 @@ pub(super) fn judge(policy: &BootReference, claims: &Claims, findings: &mut Vec<
     }
     for (bank, index, values) in policy.pcr.iter() {
         let refusal = |found: String, message: String| Finding {
+            accept: None,
             check: Check::PcrPolicy,
             tier: Tier::Contraindicated,
             claim: format!("PCR {index}"),
@@ -37,13 +38,15 @@ pub(super) fn judge(policy: &BootReference, claims: &Claims, findings: &mut Vec<
         let Some(QuotedPcr(found)) = witness((claims, bank, index), findings, missing) else { continue };
         if !values.contains(&found) {
             let why = changed(policy, claims.boot().map(AsRef::as_ref), index);
-            findings.push(refusal(found.to_string(), why));
+            let accept = policy.acceptable(BootRule::Value { pcr: Pcr(index), value: **found });
+            findings.push(Finding { accept, ..refusal(found.to_string(), why) });
         }
     }
 }
 
 fn weak_banks(policy: &BootReference) -> Finding {
     Finding {
+        accept: None,
         check: Check::AlgorithmPolicy,
         tier: Tier::Contraindicated,
         claim: "PCR banks".to_owned(),
@@ -63,7 +66,8 @@ fn changed(policy: &BootReference, boot: Option<&BootClaims>, index: PcrIndex) -
     let why = why.unwrap_or_else(|| "No event of the boot log tells why".to_owned());
     format!(
         "PCR {index} ({}) has a value that policy {citation} does not list. {why}. If this is an update of yours, learn the \
-         new value with `assay policy learn CASE_DIR -o FILE` and set it with `assay policy set FILE`.",
+         new value with `assay policy learn CASE_DIR -o FILE` and set it with `assay policy set FILE`, or accept this boot with \
+         `assay device approve DEVICE --boot`.",
         meaning(index)
     )
 }

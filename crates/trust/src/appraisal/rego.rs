@@ -80,6 +80,7 @@ impl Asked<'_> {
 
     fn finding(&self, tier: Tier, found: String, message: String) -> Finding {
         Finding {
+            accept: None,
             check: Check::RegoPolicy,
             tier,
             claim: self.place(),

@@ -93,6 +93,7 @@ impl Denied {
     pub fn finding(&self) -> Option<Finding> {
         let Denied::LocationRefused { place, allowed } = self else { return None };
         Some(Finding {
+            accept: None,
             check: Check::LocationPolicy,
             tier: Tier::Contraindicated,
             claim: "location".to_owned(),

@@ -44,7 +44,7 @@ impl Policy {
     /// Accepts these boots instead of its own, each once.
     pub(crate) fn accept_boots(&mut self, boots: &[Alternative]) {
         let mut all = Boots::default();
-        boots.iter().for_each(|Alternative { pcr, boot }| all.add_boot(Boot { pcr, boot }));
+        boots.iter().for_each(|boot| all.insert(boot));
         all.put_into(self);
     }
 
@@ -114,6 +114,16 @@ impl Boots {
     fn add_boot(&mut self, boot: Boot<'_>) {
         let added = self.0.entry(boot.key()).or_insert_with(|| boot.plain());
         join_events(&mut added.boot.events, &boot.boot.events);
+    }
+
+    /// Adds one more.
+    pub(super) fn insert(&mut self, Alternative { pcr, boot }: &Alternative) {
+        self.add_boot(Boot { pcr, boot });
+    }
+
+    /// Takes one out, if it is there.
+    pub(super) fn remove(&mut self, Alternative { pcr, boot }: &Alternative) {
+        self.0.remove(&Boot { pcr, boot }.key());
     }
 
     /// Makes them the boots of a policy; without any it keeps its own.

@@ -5,6 +5,7 @@
 //! but useless, `review.rs` reads a policy as a critical colleague would, `diff.rs` and `merge.rs` hold policies against
 //! each other, and `coverage.rs` says what a policy covers of a device. `text.rs` reads and writes the whole; `import` reads policies of Keylime; `signed.rs` opens signed ones.
 
+mod acceptable;
 mod alternative;
 mod choice;
 mod coverage;
@@ -33,6 +34,8 @@ use std::io;
 use assay_evidence::{Digest, HashAlgorithm, PcrIndex};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use acceptable::literal;
+pub use acceptable::{Acceptable, AcceptedBoot, BootRule, NotAcceptable};
 pub(crate) use alternative::Boot;
 pub use alternative::{Alternative, BOOTS_MAX};
 pub use choice::{Demand, Weight};

@@ -148,7 +148,7 @@ pub(super) async fn approve(
     let device = find(&server, &name).await?;
     let approval = fate::approve(server.planning("operator", clock::now()), &device.id, &approval).await?;
     let policy = approval.policy.map(|policy| json!({ "name": policy.name(), "version": policy.version() }));
-    Ok(Json(json!({ "policy": policy, "approved": approval.approved })))
+    Ok(Json(json!({ "policy": policy, "approved": approval.approved, "boot": approval.boot })))
 }
 
 pub(super) async fn label(

@@ -18,9 +18,10 @@ use http::{HeaderMap, HeaderValue};
 use serde_json::Value;
 
 use super::access::may_view;
-use super::devices::sentence;
+use super::devices::{findings, sentence};
 use crate::clock;
 use crate::device::Device;
+use crate::fate::IMA_POLICY;
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
 
@@ -67,9 +68,16 @@ struct DeviceRow {
     status: &'static str,
     tier: &'static str,
     reason: String,
+    refused: Option<Refused>,
     evidence_age: String,
     svids: u64,
     attached: bool,
+}
+
+/// Why a device is not trusted, finding by finding, and what would accept that.
+struct Refused {
+    findings: Vec<String>,
+    command: Option<String>,
 }
 
 struct EventRow {
@@ -148,10 +156,12 @@ impl Fleet {
                 }
             })
             .collect();
-        let rows: Vec<DeviceRow> = devices
-            .iter()
-            .map(|device| row(server, device, svids.get(device.id.as_str()).copied().unwrap_or(0), now))
-            .collect();
+        let mut refused = refusals(server, &devices, now).await?;
+        let row = |device: &Device| {
+            let svids = svids.get(device.id.as_str()).copied().unwrap_or(0);
+            row(server, device, (svids, refused.remove(device.id.as_str())), now)
+        };
+        let rows: Vec<DeviceRow> = devices.iter().map(row).collect();
         Ok(Fleet {
             policies: policies(server),
             coverages: coverages(server),
@@ -171,7 +181,51 @@ impl Fleet {
     }
 }
 
-fn row(server: &Server, device: &Device, svids: u64, now: UnixTime) -> DeviceRow {
+/// The findings of devices that were refused, of as many as a page can bear.
+async fn refusals(
+    server: &Server,
+    devices: &[Device],
+    now: UnixTime,
+) -> Result<HashMap<String, Refused>, Refusal> {
+    let suspect = devices.iter().filter(|device| device.state.status_at(now) == Status::Suspect);
+    let mut refused = HashMap::new();
+    for device in suspect.take(REFUSALS_SHOWN_MAX) {
+        if let Some((_, last)) = server.store.last_appraisal(device.id.as_str()).await? {
+            // A name may have spaces, or be an option's.
+            let name = Some(device.record.name.as_str())
+                .filter(|name| !name.contains(' ') && !name.starts_with('-'));
+            let refusal = Refused::of(name.unwrap_or(device.id.as_str()), &findings(&last.findings)?);
+            refused.insert(device.id.to_string(), refusal);
+        }
+    }
+    Ok(refused)
+}
+
+impl Refused {
+    fn of(device: &str, findings: &Value) -> Refused {
+        let findings = findings.as_array().map(Vec::as_slice).unwrap_or_default();
+        let message = |finding: &Value| Some(finding.get("message")?.as_str()?.to_owned());
+        let is_of_boot = |finding: &Value| finding.get("accept").is_some();
+        let is_of_file = |finding: &Value| finding.get("check").and_then(Value::as_str) == Some(IMA_POLICY);
+        let command = match (findings.iter().any(is_of_boot), findings.iter().any(is_of_file)) {
+            (true, _) => Some(format!("assay device approve {device} --boot")),
+            (false, true) => Some(format!("assay device approve {device}")),
+            (false, false) => None,
+        };
+        let mut messages: Vec<String> = findings.iter().filter_map(message).collect();
+        let more = messages.len().saturating_sub(FINDINGS_SHOWN_MAX);
+        messages.truncate(FINDINGS_SHOWN_MAX);
+        messages.extend((more > 0).then(|| format!("and {more} more: assay device explain {device}")));
+        Refused { findings: messages, command }
+    }
+}
+
+fn row(
+    server: &Server,
+    device: &Device,
+    (svids, refused): (u64, Option<Refused>),
+    now: UnixTime,
+) -> DeviceRow {
     let state = &device.state;
     DeviceRow {
         name: device.record.name.clone(),
@@ -181,6 +235,7 @@ fn row(server: &Server, device: &Device, svids: u64, now: UnixTime) -> DeviceRow
         status: state.status_at(now).name(),
         tier: state.tier().name(),
         reason: state.reason().to_owned(),
+        refused,
         evidence_age: state.evidence_at().map_or_else(|| "never".to_owned(), |at| age(at, now)),
         svids,
         attached: server.registry.is_attached(&device.id),
@@ -264,6 +319,8 @@ const STATUSES: [Status; 5] =
     [Status::Trusted, Status::Suspect, Status::Enrolled, Status::Expired, Status::Revoked];
 const DEVICES_SHOWN_MAX: u32 = 500;
 const EVENTS_SHOWN_MAX: u32 = 30;
+const REFUSALS_SHOWN_MAX: usize = 50;
+const FINDINGS_SHOWN_MAX: usize = 5;
 const POLICIES_SHOWN_MAX: usize = 8;
 
 #[cfg(test)]
@@ -288,6 +345,7 @@ mod tests {
             status: "trusted",
             tier: "affirming",
             reason: "a & b".to_owned(),
+            refused: Some(Refused::of("x", &serde_json::json!([{ "message": "<b>press", "accept": {} }]))),
             evidence_age: "1 s".to_owned(),
             svids: 1,
             attached: true,
@@ -305,5 +363,6 @@ mod tests {
         };
         let html = fleet.render().unwrap();
         assert!(!html.contains("<script>") && html.contains("a &#38; b"), "{html}");
+        assert!(!html.contains("<b>press") && html.contains("assay device approve x --boot"), "{html}");
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use assay_evidence::boot_log::{BootFacts, loaded_line};
 
 use super::Report;
-use crate::policy::BootSection;
+use crate::policy::{BootRule, BootSection, literal};
 
 impl Report<'_> {
     /// GRUB did nothing but load one kernel in a way that is known: whatever it runs, it measures before.
@@ -40,9 +40,21 @@ impl Report<'_> {
             let shown = shown(text);
             let message = format!(
                 "The boot loader ran `{shown}`, which can start something other than the kernel that policy {citation} \
-                 speaks of, or change what it finds: if this is meant, add it to boot.grub_commands."
+                 speaks of, or change what it finds: if this is meant, add it to boot.grub_commands"
             );
-            self.refuse("boot loader command", "commands that load a kernel", shown, message);
+            let (claim, expected) = ("boot loader command", "commands that load a kernel");
+            match literal(text) {
+                Some(_) => {
+                    self.refuse_unlisted(
+                        BootRule::Command(text.to_owned()),
+                        claim,
+                        expected,
+                        shown,
+                        &message,
+                    );
+                }
+                None => self.refuse(claim, expected, shown, message + "."),
+            }
         }
         let mut lines = facts.kernel_lines().unwrap_or_default();
         // GRUB quotes arguments with spaces in the line, and not in the command that gives it.

@@ -7,7 +7,7 @@ use assay_evidence::boot_log::{Authority, BootFacts, Guid, SignatureKind};
 
 use super::{Report, refusal};
 use crate::appraisal::demand::{StartedImages, TrustedImages, witness};
-use crate::policy::BootSection;
+use crate::policy::{BootRule, BootSection};
 
 impl Report<'_> {
     /// Everything that was started is known, and where kernels are listed one of them was.
@@ -28,6 +28,8 @@ impl Report<'_> {
         let (facts, images) = *started;
         let is_kernel = |digest: &Digest| kernels.is_some_and(|kernels| kernels.contains(digest));
         let is_listed = |digest: &Digest| applications.contains(digest) || is_kernel(digest);
+        // A kernel is the last thing that is started.
+        let last = images.last().map(|image| image.digest);
         // shim measures what it verifies, and the firmware measures it again when it starts.
         let mut said = HashSet::new();
         for image in images.iter().filter(|image| !is_listed(&image.digest) && said.insert(image.digest)) {
@@ -35,10 +37,14 @@ impl Report<'_> {
                 if kernels.is_some() { "boot.kernels or boot.applications" } else { "boot.applications" };
             let message = format!(
                 "The firmware started `{}` ({}), which policy {citation} does not list: if it is an update of yours, add it \
-                 to {fields}.",
+                 to {fields}",
                 image.remark, image.digest
             );
-            self.refuse(&image.remark, expected.as_str(), image.digest.to_string(), message);
+            let rule = match kernels.is_some() && last == Some(image.digest) {
+                true => BootRule::Kernel(image.digest),
+                false => BootRule::Image(image.digest),
+            };
+            self.refuse_unlisted(rule, &image.remark, expected.as_str(), image.digest.to_string(), &message);
         }
         self.judge_order(facts, &is_kernel);
         if kernels.is_some() && !images.iter().any(|image| is_kernel(&image.digest)) {
@@ -110,10 +116,16 @@ impl Report<'_> {
             let (found, who) = named(authority);
             let message = format!(
                 "Secure Boot trusted an image by {who}, from `{}`, which policy {citation} does not list: if it is to be \
-                 trusted, add {found} to boot.signers.",
+                 trusted, add {found} to boot.signers",
                 authority.variable
             );
-            self.refuse("signer", expected.as_str(), found, message);
+            match signer(authority) {
+                Some(digest) => {
+                    let rule = BootRule::Signer(digest);
+                    self.refuse_unlisted(rule, "signer", expected.as_str(), found, &message);
+                }
+                None => self.refuse("signer", expected.as_str(), found, message + "."),
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use assay_evidence::boot_log::{BootFacts, KernelLine, LOAD_OPTIONS_REMARK, Measu
 use super::version::is_older;
 use super::{Report, refusal};
 use crate::appraisal::demand::{KernelLines, witness, witness_if};
-use crate::policy::BootSection;
+use crate::policy::{BootRule, BootSection};
 
 impl Report<'_> {
     /// The kernel was told what is listed.
@@ -46,11 +46,12 @@ impl Report<'_> {
         for line in lines.iter().filter(|line| !allowed.covers(line)) {
             let message = format!(
                 "The kernel was started with `{}`, which policy {citation} does not list: {}. If this is meant, add the line \
-                 to boot.kernel_command_lines.",
+                 to boot.kernel_command_lines",
                 line.escape_debug(),
                 words_apart(line, &allowed.texts)
             );
-            self.refuse(claim, allowed.words(), line.escape_debug().to_string(), message);
+            let rule = BootRule::CommandLine((*line).to_owned());
+            self.refuse_unlisted(rule, claim, allowed.words(), line.escape_debug().to_string(), &message);
         }
         if let Some(LoadOptions::Unknown(event, digest)) = told.filter(|_| !self.closes(FILES_PCR)) {
             let message = format!(

@@ -26,7 +26,7 @@ pub(crate) use version::is_older;
 
 use super::demand::{AttestedVersion, witness};
 use crate::finding::{Finding, Tier};
-use crate::policy::{BootSection, Demand};
+use crate::policy::{Acceptable, BootRule, BootSection, Demand};
 use crate::reference::BootReference;
 
 pub(super) fn judge(policy: &BootReference, claims: &Claims, findings: &mut Vec<Finding>) {
@@ -75,6 +75,20 @@ impl Report<'_> {
         self.findings.push(refusal(claim, expected, found, message));
     }
 
+    /// Refuses what an operator can accept as well.
+    fn refuse_unlisted(
+        &mut self,
+        rule: BootRule,
+        claim: &str,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+        message: &str,
+    ) {
+        let accept = self.policy.acceptable(rule);
+        let message = format!("{message}{}", or_approve(accept.as_ref()));
+        self.findings.push(Finding { accept, ..refusal(claim, expected, found, message) });
+    }
+
     fn missing_log(&mut self, were_extended: bool) {
         let required = self.policy.boot.event_log == Demand::Required;
         if !required && !were_extended {
@@ -95,6 +109,7 @@ impl Report<'_> {
             format!("policy {citation} accepts that")
         };
         self.findings.push(Finding {
+            accept: None,
             check: Check::EventLogPresent,
             tier: if required { Tier::Contraindicated } else { Tier::Affirming },
             claim: "boot log".to_owned(),
@@ -106,6 +121,7 @@ impl Report<'_> {
 
     fn weak_log(&mut self) {
         self.findings.push(Finding {
+accept: None,
             check: Check::AlgorithmPolicy,
             tier: Tier::Contraindicated,
             claim: "boot log".to_owned(),
@@ -136,15 +152,25 @@ impl Report<'_> {
         let shown = found.escape_debug().to_string();
         let message = format!(
             "The firmware's version is `{shown}`, which policy {citation} does not list: if it is an update of yours, add it \
-             to boot.firmware_versions."
+             to boot.firmware_versions"
         );
-        self.refuse("firmware", expected(), shown, message);
+        let rule = BootRule::FirmwareVersion((*found).to_owned());
+        self.refuse_unlisted(rule, "firmware", expected(), shown, &message);
+    }
+}
+
+/// How a sentence ends that says where to list what was measured.
+fn or_approve(accept: Option<&Acceptable>) -> &'static str {
+    match accept {
+        Some(_) => ", or accept this boot with `assay device approve DEVICE --boot`.",
+        None => ".",
     }
 }
 
 /// A finding that refuses a boot.
 fn refusal(claim: &str, expected: impl Into<String>, found: impl Into<String>, message: String) -> Finding {
     Finding {
+        accept: None,
         check: Check::BootPolicy,
         tier: Tier::Contraindicated,
         claim: claim.to_owned(),
@@ -157,6 +183,7 @@ fn refusal(claim: &str, expected: impl Into<String>, found: impl Into<String>, m
 /// A demanded boot log that shows nothing; one that is not there at all is said with the boot.
 pub(super) fn empty_log(citation: &str) -> Finding {
     Finding {
+        accept: None,
         check: Check::EventLogPresent,
         tier: Tier::Contraindicated,
         claim: "boot log".to_owned(),

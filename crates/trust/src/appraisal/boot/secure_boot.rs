@@ -5,7 +5,7 @@ use assay_evidence::boot_log::BootFacts;
 
 use super::{Report, refusal};
 use crate::appraisal::demand::{SecureBootShown, witness};
-use crate::policy::BootSection;
+use crate::policy::{BootRule, BootSection};
 
 impl Report<'_> {
     pub(super) fn judge_secure_boot(&mut self, facts: Option<&BootFacts>) {
@@ -68,10 +68,11 @@ impl Report<'_> {
             let text = statement.text.escape_debug();
             let message = format!(
                 "The firmware says `{text}` in PCR 7 (event {}), which policy {citation} does not accept: turn the protection on \
-                 in the firmware set-up, or list the words under boot.firmware_statements.",
+                 in the firmware set-up, or list the words under boot.firmware_statements",
                 statement.event
             );
-            self.refuse("firmware protection", "nothing said", text.to_string(), message);
+            let rule = BootRule::FirmwareStatement(statement.text.clone());
+            self.refuse_unlisted(rule, "firmware protection", "nothing said", text.to_string(), &message);
         }
     }
 

@@ -8,7 +8,7 @@ use super::{Report, openings, refusal};
 use crate::appraisal::demand::{Measured, MeasuredPcr, witness};
 use crate::appraisal::meaning;
 use crate::finding::{Finding, Tier};
-use crate::policy::{BootSection, Pcr, Sequence, Slot};
+use crate::policy::{Acceptable, BootRule, BootSection, Pcr, Sequence, Slot};
 
 impl Report<'_> {
     /// Each listed PCR was quoted, the log explains it, and its events are those of one of its sequences.
@@ -56,6 +56,8 @@ impl Report<'_> {
         sequence: &Sequence,
         fits: impl Fn(usize, &Slot, &Digest) -> bool,
     ) {
+        let first = self.findings.len();
+        let accept = self.unlisted(measured, sequence, &fits);
         let places = sequence.0.iter().zip(&measured.events).enumerate();
         let unlike = places.filter(|(place, (slot, event))| !fits(*place, slot, &event.digest));
         let mut said = 0;
@@ -81,6 +83,35 @@ impl Report<'_> {
                 "events that are the same in every boot that the policy knows differ in this one".to_owned()
             });
         }
+        if let Some(finding) = self.findings.get_mut(first) {
+            finding.accept = accept;
+        }
+    }
+
+    /// The sequence that the events are, with what it leaves open where it fits. Files are then known by their places:
+    /// in a set of files, the old kernel that a boot loader looked for would do for the new one that it started.
+    fn unlisted(
+        &self,
+        measured: &Measured<'_>,
+        sequence: &Sequence,
+        fits: impl Fn(usize, &Slot, &Digest) -> bool,
+    ) -> Option<Acceptable> {
+        let digests = measured.digests();
+        let places = || sequence.0.iter().zip(&digests).enumerate();
+        let mut unlike = places().filter(|(place, (slot, digest))| !fits(*place, slot, digest)).peekable();
+        // What may stand in an open place depends on what comes after it.
+        let is_other_length = digests.len() != sequence.0.len();
+        // Where each event fits, it is a repetition that does not.
+        let pins_open = is_other_length || unlike.peek().is_none();
+        let pins_files = is_other_length || unlike.any(|(_, (slot, _))| *slot == Slot::File);
+        let event = |(place, digest): (usize, &Digest)| match sequence.0.get(place) {
+            Some(Slot::Any(_)) if pins_open => Slot::Digest(*digest),
+            Some(Slot::File) if pins_files => Slot::Digest(*digest),
+            Some(slot) if fits(place, slot, digest) => *slot,
+            _ => Slot::Digest(*digest),
+        };
+        let events = Sequence(digests.iter().enumerate().map(event).collect());
+        self.policy.acceptable(BootRule::Events { pcr: Pcr(measured.index), events })
     }
 
     fn other_event(&mut self, measured: &Measured<'_>, event: &EventSummary, expected: &str) {
@@ -103,6 +134,7 @@ impl Report<'_> {
     ) {
         let index = measured.index;
         self.findings.push(Finding {
+accept: None,
             check: Check::BootPolicy,
             tier: Tier::Contraindicated,
             claim: format!("PCR {index} events"),
@@ -110,7 +142,7 @@ impl Report<'_> {
             found,
             message: format!(
                 "PCR {index} ({}) was extended otherwise than policy {} lists: {}. If this is an update of yours, add its files \
-                 to boot.files, or learn again from a device that has it.",
+                 to boot.files, learn again from a device that has it, or accept this boot with `assay device approve DEVICE --boot`.",
                 meaning(index),
                 self.policy.citation(),
                 what()

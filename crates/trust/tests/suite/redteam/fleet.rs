@@ -12,7 +12,7 @@ use assay_testkit::redteam::{BootPath, FirmwareStyle, Installation, Scene, Submi
 use assay_testkit::software_device::{EkKind, EndorsementKey, TpmKey, key};
 use assay_testkit::{Bank, EkMaker};
 use assay_trust::policy::Revocation;
-use assay_trust::{CompiledPolicy, Policy, Tier, appraise, learn, learn_rules};
+use assay_trust::{AttestationResult, CompiledPolicy, Policy, Tier, appraise, learn, learn_rules};
 
 /// How a policy came about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -94,6 +94,11 @@ impl Fleet {
         claims.map_or(Tier::Contraindicated, |claims| {
             appraise(claims, Some(policy), Some(&self.endorsement), AT).tier()
         })
+    }
+
+    /// The result.
+    pub fn result(&self, claims: &Claims, policy: &CompiledPolicy) -> AttestationResult {
+        appraise(claims, Some(policy), Some(&self.endorsement), AT)
     }
 
     /// The same with what was found.

@@ -1,12 +1,14 @@
 //! `assay device`: look at devices, explain what was found, vouch for them, label, revoke and approve.
 
-use std::io::IsTerminal;
+mod approve;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use crate::console::{Asking, Client, segment};
+pub use approve::approval;
+
+use crate::console::{Asking, segment};
 use crate::output;
 
 /// Arguments of `assay device`.
@@ -70,13 +72,17 @@ enum Verb {
         /// The device.
         device: String,
     },
-    /// Accept what the last appraisal refused: the files it named go into the policy, as a new version.
+    /// Accept what the last appraisal refused: the files it named go into the policy, as a new version; with --boot the
+    /// boot does, as a whole.
     Approve {
         /// The device.
         device: String,
         /// Only this file (may be repeated); otherwise every file that was refused.
         #[arg(long = "file")]
         files: Vec<String>,
+        /// What was refused of the boot as well: the kernel, its command line, PCR values and events.
+        #[arg(long)]
+        boot: bool,
         /// Do not ask; without a terminal nobody can be asked.
         #[arg(long)]
         yes: bool,
@@ -102,67 +108,15 @@ pub fn run(args: Args) -> Result<()> {
             (client.post(&path(device, "/revoke"), &json!({ "reason": reason }))?, print_device)
         }
         Verb::Readmit { device } => (client.post(&path(device, "/readmit"), &json!({}))?, print_device),
-        Verb::Approve { device, files, yes } => (approve(&client, device, files, *yes)?, print_approval),
+        Verb::Approve { device, files, boot, yes } => {
+            (approve::approve(&client, device, (files, *boot), *yes)?, approve::print)
+        }
     };
     if args.asking.json {
         return output::json(&answer);
     }
     print(&answer);
     Ok(())
-}
-
-/// Looks first, and approves what was looked at: the result, and its files with what was measured of each. If another
-/// result comes in between, nothing is approved.
-fn approve(client: &Client, device: &str, files: &[String], yes: bool) -> Result<Value> {
-    let approval = approval(&client.get(&path(device, ""))?, files)?;
-    let refused = output::list(&approval, "files");
-    for file in refused {
-        eprintln!("approving {} {}", output::text(file, "path"), output::text(file, "digest"));
-    }
-    if !yes && !refused.is_empty() {
-        agreed(ask("Take these into the policy, on every device that it judges? [y/N] "))?;
-    }
-    client.post(&path(device, "/approve"), &approval)
-}
-
-/// Asks whoever sits at the terminal; `None` if nobody does.
-fn ask(question: &str) -> Option<String> {
-    let input = std::io::stdin();
-    if !input.is_terminal() {
-        return None;
-    }
-    eprint!("{question}");
-    let mut answer = String::new();
-    input.read_line(&mut answer).ok().map(|_| answer)
-}
-
-/// Only a clear yes is one.
-fn agreed(answer: Option<String>) -> Result<()> {
-    match answer.as_deref().map(str::trim) {
-        Some("y" | "Y" | "yes") => Ok(()),
-        Some(_) => bail!("nothing was approved"),
-        None => {
-            bail!("nothing was approved: there is no terminal to ask at; --yes accepts what is listed above")
-        }
-    }
-}
-
-/// What approves the files of a device's last result, all or those named.
-pub fn approval(shown: &Value, files: &[String]) -> Result<Value> {
-    let findings = output::list(shown, "findings").iter();
-    let refused: Vec<Value> = findings
-        .filter(|finding| output::text(finding, "check") == "ima-policy")
-        .map(|finding| json!({ "path": finding.get("claim"), "digest": finding.get("found") }))
-        .collect();
-    let is_named = |file: &Value, name: &String| output::text(file, "path") == *name;
-    if let Some(unknown) = files.iter().find(|name| !refused.iter().any(|file| is_named(file, name))) {
-        bail!(
-            "{unknown} is not among the files that the last appraisal refused: assay device explain shows them"
-        );
-    }
-    let named = |file: &Value| files.is_empty() || files.iter().any(|name| is_named(file, name));
-    let files: Vec<Value> = refused.into_iter().filter(named).collect();
-    Ok(json!({ "result": shown.get("result"), "files": files }))
 }
 
 fn path(device: &str, rest: &str) -> String {
@@ -311,45 +265,5 @@ fn print_findings(findings: &[Value]) {
             output::text(finding, "check"),
             output::text(finding, "message")
         );
-    }
-}
-
-fn print_approval(answer: &Value) {
-    let approved = output::list(answer, "approved");
-    for file in approved {
-        output::out!("approved {} {}", output::text(file, "path"), output::text(file, "digest"));
-    }
-    if approved.is_empty() {
-        output::out!("nothing to approve: the last appraisal refused no file");
-    }
-    if let Some(policy) = answer.get("policy") {
-        output::out!("policy {} version {}", output::text(policy, "name"), output::text(policy, "version"));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn finding_6_an_approval_names_what_was_looked_at_and_waits_for_a_yes() {
-        let shown = json!({ "result": 7, "findings": [
-            { "check": "ima-policy", "claim": "/opt/a", "found": "sha256:aa" },
-            { "check": "ima-policy", "claim": "/opt/b", "found": "sha256:bb" },
-            { "check": "pcr", "claim": "4", "found": "sha256:cc" },
-        ]});
-        let both = approval(&shown, &[]).unwrap();
-        assert_eq!(both.get("result"), Some(&json!(7)));
-        assert_eq!(output::list(&both, "files").len(), 2);
-        let one = approval(&shown, &["/opt/b".to_owned()]).unwrap();
-        assert_eq!(one.get("files"), Some(&json!([{ "path": "/opt/b", "digest": "sha256:bb" }])));
-        assert!(approval(&shown, &["/opt/c".to_owned()]).is_err());
-        for answer in ["y\n", "yes", "Y"] {
-            agreed(Some(answer.to_owned())).unwrap();
-        }
-        for answer in ["", "\n", "n", "yess", "no"] {
-            assert!(agreed(Some(answer.to_owned())).is_err(), "{answer:?}");
-        }
-        assert!(agreed(None).unwrap_err().to_string().contains("--yes"));
     }
 }
