@@ -8,8 +8,6 @@ use assay_evidence::{Digest, HashAlgorithm, PcrIndex};
 
 use crate::named_digests::NamedDigests;
 use crate::pattern::Pattern;
-#[cfg(feature = "rego")]
-use crate::policy::RegoSection;
 use crate::policy::{
     Acceptable, Alternative, Bank, BootRule, BootSection, ClockSection, Coverage, Demand, EndorsementKind,
     EndorsementSection, ImaSection, PcrSection, Policy, PolicyError, Recovery, Weight,
@@ -34,7 +32,7 @@ pub struct CompiledPolicy {
     pub(crate) endorsement: EndorsementSection,
     pub(crate) clock: ClockSection,
     #[cfg(feature = "rego")]
-    pub(crate) rego: Vec<crate::rego::Module>,
+    pub(crate) rego: Option<Vec<crate::rego::Module>>,
 }
 
 /// One boot that a policy accepts, as a whole.
@@ -70,7 +68,7 @@ impl CompiledPolicy {
             return Err(error);
         }
         #[cfg(feature = "rego")]
-        let rego = policy.rego.iter().flat_map(RegoSection::compile).collect::<Result<_, _>>()?;
+        let rego = policy.rego.as_ref().map(|rego| rego.compile().collect::<Result<_, _>>()).transpose()?;
         let citation = policy.citation();
         let own = BootReference {
             citation: citation.clone(),

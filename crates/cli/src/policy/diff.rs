@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use assay_trust::Policy;
-use assay_trust::policy::{Change, Coverage, Effect, diff};
+use assay_trust::policy::{Change, Coverage, Covered, Effect, diff};
 use serde_json::json;
 
 use super::text;
@@ -52,8 +52,9 @@ fn compare(args: &Args) -> Result<bool> {
 }
 
 fn print(from: &Policy, to: &Policy, changes: &[Change]) {
+    let (before, after) = (Coverage::of(from), Coverage::of(to));
     if changes.is_empty() {
-        output::out!("{} and {} say the same", from.citation(), to.citation());
+        output::out!("{} and {} say the same. Both cover\n{after}", from.citation(), to.citation());
         return;
     }
     let rows = changes.iter().take(ROWS_MAX);
@@ -71,7 +72,14 @@ fn print(from: &Policy, to: &Policy, changes: &[Change]) {
         .filter(|(_, count)| *count > 0)
         .map(|(effect, count)| format!("{count} {effect}"))
         .collect();
-    output::out!("\n{} covers\n{}", to.citation(), Coverage::of(to));
+    output::out!("\n{} covers\n{after}", to.citation());
+    let rows = before.rows().iter().filter(|covered| after.cover(covered.row) != covered.cover);
+    let was = |covered: &Covered| format!("{} was {}", covered.row, covered.cover);
+    let apart: Vec<String> = rows.map(was).collect();
+    match apart.as_slice() {
+        [] => output::out!("{} covers the same", from.citation()),
+        apart => output::out!("{}: {}", from.citation(), apart.join(", ")),
+    }
     output::out!("{} → {}: {}", from.citation(), to.citation(), counts.join(", "));
 }
 

@@ -1,6 +1,8 @@
 //! `assay policy list` and `show`: which policy is in force for whom.
 
 use anyhow::Result;
+use assay_trust::policy::Row;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::whom::{Whom, query, whom};
@@ -105,7 +107,10 @@ pub fn show(args: &ShowArgs) -> Result<()> {
 pub fn coverage(answer: &Value) -> Vec<String> {
     let line = |covered: &Value| {
         let text = |member| output::text(covered, member);
-        format!("{:<19} {:<7} {}", text("row"), text("cover"), text("meaning"))
+        // A row of a newer server is called what that calls it.
+        let row = covered.get("row").and_then(|row| Row::deserialize(row).ok());
+        let row = row.map_or_else(|| text("row"), |row| row.name().to_owned());
+        format!("{row:<19} {:<7} {}", text("cover"), text("meaning"))
     };
     output::list(answer, "coverage").iter().map(line).collect()
 }

@@ -34,6 +34,38 @@ fn assert_only_the_boot_is_open(file: &Path) {
     assert_eq!((exit, fields), (1, vec![Value::from("ima"), Value::from("")]), "{said}");
 }
 
+/// That the coverage table is there, whole, with these rows.
+pub fn assert_covers(said: &str, rows: &[(&str, &str)]) {
+    let cover = |row: &str| {
+        let mut rests = said.lines().filter_map(|line| line.strip_prefix(row)?.strip_prefix(' '));
+        rests.find_map(|rest| rest.split_whitespace().next().map(str::to_owned))
+    };
+    for row in ROWS {
+        assert!(matches!(cover(row).as_deref(), Some("pinned" | "ruled" | "open")), "{row}: {said}");
+    }
+    for (row, expected) in rows {
+        assert_eq!(cover(row).as_deref(), Some(*expected), "{row}: {said}");
+    }
+}
+
+/// What every table has.
+const ROWS: [&str; 14] = [
+    "firmware code",
+    "firmware settings",
+    "Secure Boot keys",
+    "revocations",
+    "boot loader",
+    "signer chain",
+    "kernel",
+    "command line",
+    "initial ramdisk",
+    "machine-owner keys",
+    "run-time PCRs",
+    "files",
+    "endorsement",
+    "place",
+];
+
 /// A policy of one file.
 fn one_file(file: &str, byte: &str) -> String {
     format!("name = \"edge\"\nversion = 1\n[ima.allow]\n{file:?} = [\"sha256:{}1f\"]\n", byte.repeat(31))
@@ -45,6 +77,7 @@ fn lint_says_what_speaks_against_a_policy_and_where() {
     let good = learn(&vector("sb-good-1"), folder.path(), &[]);
     let (exit, said, _) = policy(&["lint", shown(&good)]);
     assert_eq!((exit, said.contains("nothing speaks against it")), (0, true), "{said}");
+    assert_covers(&said, &[("kernel", "pinned"), ("files", "ruled"), ("place", "open")]);
 
     let empty = write(folder.path(), "empty.toml", "name = \"edge\"\nversion = 1\n");
     let (exit, said, _) = policy(&["lint", shown(&empty)]);
@@ -73,12 +106,19 @@ fn diff_says_what_becomes_allowed_and_what_no_longer_is() {
     let a = write(folder.path(), "a.toml", &one_file("/bin/a", "ab"));
     let b = write(folder.path(), "b.toml", &one_file("/bin/b", "cd"));
     let (exit, said, _) = policy(&["diff", shown(&a), shown(&a)]);
-    assert_eq!((exit, said.contains("say the same")), (0, true), "{said}");
+    assert_eq!((exit, said.contains("say the same. Both cover")), (0, true), "{said}");
+    assert_covers(&said, &[("files", "open"), ("endorsement", "ruled")]);
     let (exit, said, _) = policy(&["diff", shown(&a), shown(&b)]);
     for word in ["/bin/a", "/bin/b", "1 now allowed, 1 no longer allowed"] {
         assert!(said.contains(word), "{word} is not in {said}");
     }
-    assert_eq!(exit, 1);
+    assert_eq!((exit, said.contains("edge v1 covers the same")), (1, true), "{said}");
+    assert_covers(&said, &[("kernel", "open"), ("files", "open")]);
+    let pins = format!("[pcr.sha256]\n14 = [\"{0}\"]\n4 = [\"{0}\"]\n", "ef".repeat(32));
+    let pinned = write(folder.path(), "pinned.toml", &(one_file("/bin/a", "ab") + &pins));
+    let (_, said, _) = policy(&["diff", shown(&pinned), shown(&a)]);
+    assert!(said.contains("kernel was pinned") && said.contains("machine-owner keys was pinned"), "{said}");
+    assert_covers(&said, &[("kernel", "open")]);
     let (exit, said, _) = policy(&["diff", shown(&a), shown(&b), "--json"]);
     let json: Value = serde_json::from_str(&said).unwrap();
     assert_eq!((exit, json["changes"].as_array().unwrap().len()), (1, 2));
@@ -145,6 +185,7 @@ fn merge_joins_lists_and_says_whose_demand_holds() {
     let both = folder.path().join("both.toml");
     let (exit, said, why) = policy(&["merge", shown(&a), shown(&b), "-o", shown(&both), "--name", "both"]);
     assert_eq!((exit, said.contains("ima.list: required, as edge v1 says")), (0, true), "{said}{why}");
+    assert_covers(&said, &[("kernel", "open"), ("files", "open")]);
     let text = std::fs::read_to_string(&both).unwrap();
     assert!(text.contains("/bin/a") && text.contains("/bin/b") && text.contains("name = \"both\""), "{text}");
     assert_only_the_boot_is_open(&both);
@@ -173,6 +214,7 @@ fn import_takes_keylimes_policies_over_and_says_what_differs() {
     assert!(!imported.exists());
     let (exit, said, why) = policy(&[arguments.as_slice(), &[shown(&imported), "--lossy"]].concat());
     assert_eq!(exit, 0, "{why}");
+    assert_covers(&said, &[("Secure Boot keys", "pinned"), ("kernel", "open"), ("files", "open")]);
     for word in
         ["1 PCRs and 1 files", "/tmp/a**", "error: excludes[2]", "error: 10: not imported", "note: mask"]
     {

@@ -124,6 +124,8 @@ fn a_policy_is_assigned_rolled_out_and_taken_back() {
     server.check_refused(&["policy", "rollout", "start", &new], "no policy is assigned to every device");
 
     server.check(&["policy", "set", &old], &["policy edge version 1 is in force\n"]);
+    let (_, printed) = server.run(&["policy", "show"]);
+    crate::policy::assert_covers(&printed, &[("kernel", "pinned"), ("files", "ruled")]);
     let paris = ["policy", "set", &old, "--selector", "site=paris", "--selector", "line=3"];
     server.check(&paris, &["edge version 2 is in force for devices with line=3,site=paris"]);
     server.check(&["policy", "list"], &["edge v1", "every device", "edge v2", "line=3,site=paris"]);

@@ -155,6 +155,7 @@ fn a_policy_is_tried_before_it_is_set() {
     let same = stage.assay(&["policy", "try", &file("same.toml", &policy)]);
     let said = String::from_utf8_lossy(&same.stdout);
     assert!(same.status.success() && said.contains("0  would fall"), "{said}");
+    crate::policy::assert_covers(&said, &[("kernel", "pinned"), ("files", "open"), ("place", "open")]);
 
     let stricter = file("stricter.toml", &policy.replace("/usr/bin/bash", "/usr/bin/zsh"));
     let tried = stage.assay(&["policy", "try", &stricter, "--since", "7d"]);

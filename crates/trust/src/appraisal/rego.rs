@@ -4,13 +4,14 @@ use assay_evidence::Check;
 use assay_evidence::tpm::endorsement::Endorsement;
 use assay_evidence::verify::Claims;
 
+use super::demand::{AnsweredRules, Missing, witness};
 use crate::finding::{Finding, Tier};
 use crate::reference::CompiledPolicy;
 use crate::rego::{self, NEW_ENTRIES_MAX, Rule};
 
 /// What all rules together say.
 pub(super) enum Verdict {
-    /// None has a word against the device.
+    /// Each was asked, and none has a word against the device.
     Agreed,
     /// One or more have, or gave no answer.
     Objected,
@@ -22,28 +23,32 @@ pub(super) fn judge(
     endorsement: Option<&Endorsement>,
     findings: &mut Vec<Finding>,
 ) -> Verdict {
-    if policy.rego.is_empty() {
-        return Verdict::Agreed;
-    }
+    let Some(modules) = &policy.rego else { return Verdict::Agreed };
     let before = findings.len();
+    let (mut answered, mut unanswered) = (Vec::new(), Vec::new());
+    let mut why = "it has no rule".to_owned();
     match rego::input(claims, endorsement) {
         Some(input) => {
-            for (index, module) in policy.rego.iter().enumerate() {
+            for (index, module) in modules.iter().enumerate() {
                 for (rule, answer) in module.evaluate(&input) {
                     let asked = Asked { policy, index, rule };
+                    answered.push(answer.is_ok());
                     match answer {
                         Ok(texts) => asked.objections(&texts, findings),
-                        Err(error) => findings.push(asked.without_answer(&error.to_string())),
+                        Err(error) => unanswered.push(asked.without_answer(&error.to_string())),
                     }
                 }
             }
         }
-        None => findings.push(
-            Asked { policy, index: 0, rule: Rule::Deny }
-                .without_answer(&format!("more than {NEW_ENTRIES_MAX} new IMA entries")),
-        ),
+        None => why = format!("more than {NEW_ENTRIES_MAX} new IMA entries"),
     }
-    if findings.len() == before { Verdict::Agreed } else { Verdict::Objected }
+    let missing = || {
+        let any = || Asked { policy, index: 0, rule: Rule::Deny }.without_answer(&why);
+        let finding = unanswered.pop().unwrap_or_else(any);
+        Missing { why: unanswered, finding }
+    };
+    let answered: Option<AnsweredRules> = witness(answered, findings, missing);
+    if answered.is_some() && findings.len() == before { Verdict::Agreed } else { Verdict::Objected }
 }
 
 /// One rule of one module.

@@ -5,6 +5,7 @@ mod alternatives;
 mod change;
 mod demands;
 mod diff;
+mod emptied;
 mod endorsement;
 mod redteam;
 mod weak_policies;

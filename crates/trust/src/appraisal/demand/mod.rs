@@ -8,6 +8,8 @@ mod witness;
 
 use crate::finding::Finding;
 
+#[cfg(feature = "rego")]
+pub(super) use witness::AnsweredRules;
 pub(super) use witness::{
     AttestedBoot, AttestedFiles, AttestedList, AttestedVersion, CertifiedKey, IdentifiedDevice, KernelLines,
     Measured, MeasuredPcr, QuotedPcr, SecureBootShown, StartedImages, TrustedImages, VouchedKey,

@@ -60,6 +60,10 @@ pub(in crate::appraisal) struct CertifiedKey<'c>(pub(in crate::appraisal) Sealed
 /// A device with its maker's identity.
 pub(in crate::appraisal) struct IdentifiedDevice<'c>(pub(in crate::appraisal) Sealed<&'c DeviceIdentity>);
 
+/// That each rule of one's own was asked, of at least one, and gave an answer.
+#[cfg(feature = "rego")]
+pub(in crate::appraisal) struct AnsweredRules(Sealed<()>);
+
 /// A value that can be made in this file alone, and looked at anywhere.
 pub(in crate::appraisal) struct Sealed<T>(T);
 
@@ -210,6 +214,17 @@ impl<'c> Attested for IdentifiedDevice<'c> {
 
     fn attested(endorsement: Option<&'c Endorsement>, _: &Asked) -> Option<Self> {
         endorsement?.identity().map(Sealed).map(IdentifiedDevice)
+    }
+}
+
+#[cfg(feature = "rego")]
+impl Attested for AnsweredRules {
+    /// Of each rule that was asked, whether it gave an answer.
+    type By = Vec<bool>;
+
+    fn attested(answered: Vec<bool>, _: &Asked) -> Option<Self> {
+        (!answered.is_empty() && answered.into_iter().all(|answered| answered))
+            .then_some(AnsweredRules(Sealed(())))
     }
 }
 

@@ -9,7 +9,7 @@ mod view;
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use self::rows::open;
 use self::view::View;
@@ -32,7 +32,7 @@ pub struct Covered {
 }
 
 /// Something about a device that can be covered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Row {
     /// What the firmware and its option ROMs run.

@@ -74,7 +74,7 @@ fn is_closed_by_images(good: &Installation, deviation: Deviation) -> bool {
     }
 }
 
-fn measures_initrd(good: &Installation) -> bool {
+pub fn measures_initrd(good: &Installation) -> bool {
     good.is_stub_measuring
         || matches!(good.path, BootPath::Grub206 | BootPath::Grub212 | BootPath::UnifiedKernel)
 }

@@ -13,6 +13,7 @@ use std::fmt;
 
 use assay_evidence::verify::Claims;
 use assay_testkit::redteam::{Blindness, BootPath, Deviation, Installation, Random, Scene, Step};
+use assay_trust::policy::{Cover, Coverage, Row, review};
 use assay_trust::{CompiledPolicy, Tier, learn, learn_rules};
 
 use closed::{is_claimed, is_closed};
@@ -234,6 +235,24 @@ fn the_coverage_table_claims_no_more_than_holds() {
         }
     }
     assert!(claimed > 500, "{claimed}");
+}
+
+/// Where neither GRUB nor the kernel's stub measures the initial ramdisk, what is learned says so, and lint does.
+#[test]
+fn a_ramdisk_that_nothing_measures_is_an_open_row() {
+    for GoodMachine { installation, .. } in &FLEET.machines {
+        let good = Scene::boot(installation, installation, false);
+        let claims = FLEET.claims(&FLEET.submit(good)).unwrap();
+        let learned = [learn("values", &[], &[&claims]).ok(), learn_rules("rules", &[], &[&claims]).ok()];
+        for policy in learned.into_iter().flatten() {
+            let is_open = Coverage::of(&policy).cover(Row::Initrd) == Cover::Open;
+            let is_named =
+                review(&policy.to_toml()).iter().any(|remark| remark.message.contains("initial ramdisk"));
+            let is_measured = closed::measures_initrd(installation);
+            let what = (installation.path, installation.style, &policy.name);
+            assert_eq!((is_open, is_named), (!is_measured, !is_measured), "{what:?}");
+        }
+    }
 }
 
 #[test]
