@@ -309,6 +309,77 @@ fn forms_of_the_list_that_differ_are_a_warning() {
     assert_eq!(appraisal.claims("ima-forms"), ["ascii_runtime_measurements"]);
 }
 
+/// Takes the next bytes.
+fn take<'a>(rest: &mut &'a [u8], length: usize) -> &'a [u8] {
+    let (taken, left) = rest.split_at(length);
+    *rest = left;
+    taken
+}
+
+/// Takes the next bytes, whose length stands before them.
+fn field<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
+    let length = u32::from_le_bytes(take(rest, 4).try_into().unwrap());
+    take(rest, length as usize)
+}
+
+/// A binary list of the template ima-sig as the kernel prints it.
+fn as_ascii(mut list: &[u8]) -> String {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let mut lines = String::new();
+    while !list.is_empty() {
+        let pcr = u32::from_le_bytes(take(&mut list, 4).try_into().unwrap());
+        let (digest, template, mut data) = (take(&mut list, 20), field(&mut list), field(&mut list));
+        let (mut file, path, signature) = (field(&mut data), field(&mut data), field(&mut data));
+        let algorithm = take(&mut file, "sha256:\0".len());
+        lines += &format!(
+            "{pcr} {} {} {}{} {} {}\n",
+            hex(digest),
+            text(template),
+            text(algorithm).trim_end_matches('\0'),
+            hex(file),
+            text(path).trim_end_matches('\0'),
+            hex(signature)
+        );
+    }
+    lines
+}
+
+/// Text in the place of the binary list is the same list, or none.
+#[test]
+fn a_list_as_text_says_what_the_quote_covers_and_nothing_else() {
+    let (copy, folder) = (Copy::new(), tempdir().unwrap());
+    let policy = learn(copy.path(), folder.path(), &[]);
+    let ascii = as_ascii(&copy.read("binary_runtime_measurements"));
+    std::fs::remove_file(copy.path().join("binary_runtime_measurements")).unwrap();
+    let appraised = |text: &str| {
+        copy.write("ascii_runtime_measurements", text);
+        let appraisal = Appraisal::of(copy.path(), &["--policy", policy.to_str().unwrap()]);
+        (appraisal.integrity().to_owned(), appraisal.tier().to_owned())
+    };
+    let (rejected, bad) = ("reject".to_owned(), "contraindicated".to_owned());
+    assert_eq!(appraised(&ascii), ("accept".to_owned(), "affirming".to_owned()));
+    let lines: Vec<&str> = ascii.lines().collect();
+    let (last, before) = lines.split_last().unwrap();
+    let zeros = format!("10 {} {}", "0".repeat(40), last.splitn(3, ' ').nth(2).unwrap());
+    for changed in [
+        ascii.replace("/usr/bin/", "/usr/sbin/"),
+        ascii.replacen("sha256:", "sha256:00", 1),
+        ascii.replacen("10 ", "11 ", 1),
+        before.join("\n") + "\n",
+        format!("{last}\n{ascii}"),
+        // A violation, which says nothing of its file.
+        format!("{}\n{zeros}\n", before.join("\n")),
+        // An entry within the name of another.
+        ascii.replacen(" ima-sig ", &format!(" ima-sig sha256:{} /x\n", "ab".repeat(32)), 1),
+        ascii.replace('\n', "\n\n"),
+    ] {
+        assert_eq!(appraised(&changed), (rejected.clone(), bad.clone()), "{changed:.200}");
+    }
+    // None at all is not refused by the quote, but by the policy.
+    assert_eq!(appraised("").1, bad);
+}
+
 #[test]
 fn the_policys_verdict_is_contraindicated_when_verification_fails() {
     let (copy, folder) = (Copy::new(), tempdir().unwrap());
