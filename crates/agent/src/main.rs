@@ -113,7 +113,12 @@ fn collect(out: &std::path::Path, options: Options) -> anyhow::Result<ExitCode> 
 }
 
 fn run_agent(options: Options) -> anyhow::Result<ExitCode> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = match std::env::var("RUST_LOG") {
+        Ok(directives) => EnvFilter::try_new(&directives).with_context(|| {
+            format!("RUST_LOG: {directives:?} does not say what to log: try assay_agent=debug")
+        })?,
+        Err(_) => EnvFilter::new("info"),
+    };
     let colours = io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
     log.with_ansi(colours).with_writer(io::stderr).init();
@@ -122,10 +127,15 @@ fn run_agent(options: Options) -> anyhow::Result<ExitCode> {
     let outcome = runtime.block_on(async {
         let (mut terminate, mut interrupt) =
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let mut hang_up = signal(SignalKind::hangup())?;
         let stop = async {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => return,
+                    _ = interrupt.recv() => return,
+                    // A terminal that closes is not the end of the device's proof.
+                    _ = hang_up.recv() => tracing::info!("SIGHUP: the configuration is read at the next start"),
+                }
             }
         };
         run::run(config, stop).await.map_err(anyhow::Error::from)

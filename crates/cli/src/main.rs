@@ -12,6 +12,7 @@ mod demo;
 mod device;
 mod ear;
 mod entry;
+mod failure;
 mod gateway;
 mod inspect;
 mod ledger;
@@ -71,7 +72,11 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    // Each verb has a flag of its own of this name, and none has it as a value.
+    if std::env::args_os().any(|argument| argument == "--json") {
+        failure::tell_as_json();
+    }
+    let cli = Cli::try_parse().unwrap_or_else(|error| failure::usage(&error));
     assay_identity::tls::install_crypto_provider();
     match cli.verb {
         Verb::Server(args) => service::server(args),

@@ -5,14 +5,13 @@ use std::process::ExitCode;
 
 use comfy_table::{ContentArrangement, Table, presets};
 
-/// Turns a verb's outcome into an exit code; the error is one line with its causes.
+use crate::failure;
+
+/// Turns a verb's outcome into an exit code.
 pub fn exit(outcome: anyhow::Result<()>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("assay: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failure::tell(&error),
     }
 }
 

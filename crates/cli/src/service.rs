@@ -97,8 +97,8 @@ struct Log {
 
 /// Runs the server until it is told to end.
 pub fn server(args: ServerArgs) -> ExitCode {
-    args.log.install();
-    output::exit(server_config(&args).and_then(|config| {
+    output::exit(args.log.install().and_then(|()| {
+        let config = server_config(&args)?;
         runtime()?.block_on(assay_server::run(config, ended()))?;
         Ok(())
     }))
@@ -107,10 +107,7 @@ pub fn server(args: ServerArgs) -> ExitCode {
 /// Runs a verb of `assay gateway`.
 pub fn gateway(args: GatewayArgs) -> ExitCode {
     output::exit(match args.verb {
-        GatewayVerb::Run { config, log } => {
-            log.install();
-            run_gateway(&config)
-        }
+        GatewayVerb::Run { config, log } => log.install().and_then(|()| run_gateway(&config)),
         GatewayVerb::Enroll { name, out, asking } => enroll_gateway(&name, &out, &asking),
         GatewayVerb::List { asking } => gateway::list(&asking),
         GatewayVerb::Revoke { name, reason, asking } => gateway::revoke(&name, &reason, &asking),
@@ -120,10 +117,20 @@ pub fn gateway(args: GatewayArgs) -> ExitCode {
 /// Completes at SIGTERM or Ctrl-C.
 pub async fn ended() {
     use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
+    let (Ok(mut terminate), Ok(mut hang_up)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::hangup()))
+    else {
+        return;
+    };
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return,
+            _ = tokio::signal::ctrl_c() => return,
+            // Whoever sends it expects a daemon to read its files again, or has closed the terminal.
+            _ = hang_up.recv() => tracing::info!(
+                "SIGHUP: certificates and lists are read again when they change, and the configuration at the next start"
+            ),
+        }
     }
 }
 
@@ -132,8 +139,14 @@ fn server_config(args: &ServerArgs) -> Result<assay_server::Config> {
         Some(file) => assay_server::Config::load(file).with_context(|| file.display().to_string())?,
         None => assay_server::Config::default(),
     };
+    if let (Some(data), Some(file)) = (&args.data, &args.config) {
+        unexported("ASSAY_DATA", &data.display().to_string(), &config.data.display().to_string(), file)?;
+    }
     if let Some(data) = &args.data {
         config.data.clone_from(data);
+    }
+    if let (Some(name), Some(file)) = (&args.trust_domain, &args.config) {
+        unexported("ASSAY_TRUST_DOMAIN", name, &config.trust_domain.to_string(), file)?;
     }
     if let Some(name) = &args.trust_domain {
         config.trust_domain = TrustDomain::parse(name)?;
@@ -190,14 +203,36 @@ fn write_secret(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 impl Log {
-    fn install(&self) {
-        let filter = EnvFilter::try_from_env("ASSAY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    fn install(&self) -> Result<()> {
+        let filter = match std::env::var("ASSAY_LOG") {
+            Ok(directives) => EnvFilter::try_new(&directives).with_context(|| {
+                format!("ASSAY_LOG: {directives:?} does not say what to log: try assay_server=debug")
+            })?,
+            Err(_) => EnvFilter::new("info"),
+        };
         let subscriber = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_ansi(std::io::stderr().is_terminal())
             .with_writer(std::io::stderr);
-        if self.log_json { subscriber.json().init() } else { subscriber.init() }
+        if self.log_json {
+            subscriber.json().init()
+        } else {
+            subscriber.init()
+        }
+        Ok(())
     }
+}
+
+/// A variable that somebody exported for the other verbs is not to move a server to another folder in silence.
+fn unexported(variable: &str, given: &str, configured: &str, file: &Path) -> Result<()> {
+    let is_exported = std::env::var(variable).is_ok_and(|exported| exported == given);
+    if is_exported && given != configured {
+        bail!(
+            "{variable} is exported as {given}, and {} says {configured}: unset the variable, or say it with the flag",
+            file.display()
+        );
+    }
+    Ok(())
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {

@@ -6,7 +6,7 @@
 //! list: see `servers.rs`.
 
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
@@ -35,6 +35,17 @@ pub enum CredentialsError {
         file: PathBuf,
         /// Why not.
         source: std::io::Error,
+    },
+    /// A key that others may read or write.
+    #[error(
+        "{}: its mode is {mode:o}, so others may have read or changed it. If nobody did: chmod 600",
+        file.display()
+    )]
+    Open {
+        /// The file.
+        file: PathBuf,
+        /// Its permissions.
+        mode: u32,
     },
     /// A file cannot be written.
     #[error("{}: cannot be written", file.display())]
@@ -222,11 +233,11 @@ fn credentials(
 
 fn given(folder: &Path) -> Result<Pair, CredentialsError> {
     let chain = certificates(&file(folder, CERTIFICATES)?)?;
-    Ok(Pair { chain, key: PrivateKey::from_pem(&file(folder, KEY)?)? })
+    Ok(Pair { chain, key: PrivateKey::from_pem(&private(folder, KEY)?)? })
 }
 
 fn renewed(folder: &Path) -> Result<Option<Pair>, CredentialsError> {
-    let text = match file(folder, RENEWED) {
+    let text = match private(folder, RENEWED) {
         Err(CredentialsError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
             return Ok(None);
         }
@@ -250,6 +261,18 @@ fn read_bundle(folder: &Path, trust_domain: &TrustDomain) -> Result<Bundle, Cred
 fn file(folder: &Path, name: &str) -> Result<Vec<u8>, CredentialsError> {
     let file = folder.join(name);
     std::fs::read(&file).map_err(|source| CredentialsError::Read { file, source })
+}
+
+/// A file that is for its owner and, where a secret is mounted, its group to read; one that others may read or write is
+/// refused, as they may have.
+fn private(folder: &Path, name: &str) -> Result<Vec<u8>, CredentialsError> {
+    let contents = file(folder, name)?;
+    let file = folder.join(name);
+    let mode = std::fs::metadata(&file).map_or(0, |file| file.permissions().mode());
+    if mode & 0o027 != 0 {
+        return Err(CredentialsError::Open { file, mode: mode & 0o777 });
+    }
+    Ok(contents)
 }
 
 /// Key and certificate are one file, so that no crash leaves one without the other.

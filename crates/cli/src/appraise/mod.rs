@@ -21,8 +21,8 @@ use serde_json::{Value, json};
 
 use crate::case::{Case, Expected, SMALL_BYTES_MAX, Verified, from_hex, read_bounded};
 use crate::console::Console;
-use crate::output;
 use crate::policy;
+use crate::{failure, output};
 
 /// Arguments of `assay appraise`.
 #[derive(clap::Args)]
@@ -85,10 +85,7 @@ pub fn run(args: Args) -> ExitCode {
     };
     match judged {
         Ok(exit) => exit,
-        Err(error) => {
-            eprintln!("assay: {error:#}");
-            ExitCode::from(UNUSABLE)
-        }
+        Err(error) => failure::unusable(&error),
     }
 }
 
@@ -306,8 +303,6 @@ fn print_changes(since: &Path, changes: &[Change]) {
     }
 }
 
-/// The exit code for arguments or a folder that are of no use.
-const UNUSABLE: u8 = 2;
 /// Manufacturers' roots are some hundred.
 const FILES_MAX: usize = 10_000;
 const CERTIFICATE_NAMES: [&str; 4] = ["pem", "crt", "cer", "der"];

@@ -117,7 +117,7 @@ fn measure(args: &Args) -> Result<Report> {
         let specimen = fleet.specimen().context("at least one device")?;
         let policy = policy::with_files(specimen, args.policy_files);
         let policy = if scenario.has_boot_log() { policy::demanding_boot(&policy) } else { policy };
-        server.client.put_text("/v1/policy", policy)?;
+        server.client.put_text("/v1/policy?force=true", policy)?;
 
         progress.set_message(format!("{}: attesting for {} s", scenario.name(), args.seconds));
         let attached = runtime.block_on(fleet.attach(scenario))?;

@@ -17,6 +17,8 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::failure::{Refused, Unreachable};
+
 /// A console that answers.
 pub struct Client {
     way: Way,
@@ -165,7 +167,7 @@ impl Client {
         content_type: &str,
         body: Vec<u8>,
     ) -> Result<Response<Incoming>> {
-        let unreachable = || format!("console at {}: is the server running?", self.address);
+        let unreachable = || self.unreachable("is the server running?");
         let mut sender = self.connect().await.with_context(unreachable)?;
         let request = Request::builder()
             .method(method)
@@ -179,6 +181,10 @@ impl Client {
 }
 
 impl Client {
+    fn unreachable(&self, what: &'static str) -> Unreachable {
+        Unreachable { address: self.address.clone(), what }
+    }
+
     async fn connect(&self) -> Result<Sender> {
         match &self.way {
             Way::Socket(path) => {
@@ -229,17 +235,15 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 async fn within<T>(answer: impl Future<Output = Result<T>>, address: &str) -> Result<T> {
     tokio::time::timeout(ANSWER_WITHIN, answer)
         .await
-        .map_err(|_| anyhow!("console at {address}: no answer within {ANSWER_WITHIN:?}"))?
+        .map_err(|_| Unreachable { address: address.to_owned(), what: "no answer within 30 seconds" })?
 }
 
 fn refusal(status: StatusCode, body: &[u8]) -> anyhow::Error {
-    let message = serde_json::from_slice::<Value>(body)
-        .ok()
-        .and_then(|value| Some(value.get("error")?.get("message")?.as_str()?.to_owned()));
-    match message {
-        Some(message) => anyhow!("{message} ({})", status.as_u16()),
-        None => anyhow!("the console answered {status}"),
-    }
+    let error = serde_json::from_slice::<Value>(body).ok().and_then(|body| body.get("error").cloned());
+    let member = |name| Some(error.as_ref()?.get(name)?.as_str()?.to_owned());
+    let code = member("code").unwrap_or_else(|| "refused".to_owned());
+    let message = member("message").unwrap_or_else(|| "the console says no more".to_owned());
+    anyhow::Error::new(Refused { status, code, message })
 }
 
 /// A fleet of 100,000 devices listed whole stays below it, and so does the longest IMA list in base64.

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use self::content::report::Report;
 use self::content::{Context, Fault};
-use crate::output;
+use crate::{failure, output};
 
 /// Arguments of `assay inspect`.
 #[derive(clap::Args)]
@@ -48,10 +48,7 @@ pub fn run(args: &Args) -> ExitCode {
     match inspect_all(args) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("assay: {error:#}");
-            ExitCode::from(UNUSABLE)
-        }
+        Err(error) => failure::unusable(&error),
     }
 }
 
@@ -165,6 +162,3 @@ fn time(at: Option<&str>) -> Result<UnixTime> {
         }
     }
 }
-
-/// The exit code for arguments that are of no use.
-const UNUSABLE: u8 = 2;

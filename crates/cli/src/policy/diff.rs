@@ -9,7 +9,7 @@ use assay_trust::policy::{Change, Coverage, Covered, Effect, diff};
 use serde_json::json;
 
 use super::text;
-use crate::output;
+use crate::{failure, output};
 
 /// Arguments of `assay policy diff`.
 #[derive(clap::Args)]
@@ -28,10 +28,7 @@ pub fn run(args: &Args) -> ExitCode {
     match compare(args) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("assay: {error:#}");
-            ExitCode::from(UNUSABLE)
-        }
+        Err(error) => failure::unusable(&error),
     }
 }
 
@@ -85,5 +82,3 @@ fn print(from: &Policy, to: &Policy, changes: &[Change]) {
 
 /// More than anyone reads in a terminal.
 const ROWS_MAX: usize = 500;
-/// A file is of no use.
-const UNUSABLE: u8 = 2;

@@ -9,7 +9,7 @@ use assay_trust::policy::{Coverage, Remark, review};
 use serde_json::json;
 
 use super::text;
-use crate::output;
+use crate::{failure, output};
 
 /// Arguments of `assay policy lint`.
 #[derive(clap::Args)]
@@ -26,10 +26,7 @@ pub fn run(args: &Args) -> ExitCode {
     match text::read_payload(&args.file).and_then(|text| print(args, &text)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("assay: {error:#}");
-            ExitCode::from(UNUSABLE)
-        }
+        Err(error) => failure::unusable(&error),
     }
 }
 
@@ -64,6 +61,3 @@ pub fn line(file: &str, remark: &Remark) -> String {
     let message = remark.message.strip_prefix(&field).unwrap_or(&remark.message);
     format!("{file}{place}: {}: {field}{message}", remark.severity)
 }
-
-/// The file is of no use.
-const UNUSABLE: u8 = 2;

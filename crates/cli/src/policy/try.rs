@@ -11,7 +11,7 @@ use super::list::coverage;
 use super::text;
 use super::whom::{Whom, query, whom};
 use crate::console::Asking;
-use crate::output;
+use crate::{failure, output};
 
 /// Arguments of `assay policy try`.
 #[derive(clap::Args)]
@@ -44,10 +44,7 @@ pub fn run(args: &Args) -> ExitCode {
                 (Ok(()), _) => ExitCode::FAILURE,
             }
         }
-        Err(error) => {
-            eprintln!("assay: {error:#}");
-            ExitCode::from(UNUSABLE)
-        }
+        Err(error) => failure::unusable(&error),
     }
 }
 
@@ -186,8 +183,6 @@ fn printable_list(names: &[&str], of: u64) -> String {
     }
 }
 
-/// The exit code for a policy that cannot be tried.
-const UNUSABLE: u8 = 2;
 const CAUSES_PRINTED_MAX: usize = 20;
 const CHANGES_PRINTED_MAX: usize = 30;
 

@@ -160,5 +160,5 @@ fn files_of_no_use() {
     std::fs::remove_file(token.path("token")).unwrap();
     token.save_keys(&token.key);
     let (exit, printed) = token.verify(&["--at", DURING]);
-    assert!(exit == 1 && printed.contains("token"), "{printed}");
+    assert!(exit == 2 && printed.contains("token"), "{printed}");
 }

@@ -17,6 +17,7 @@ mod rollout;
 mod stored;
 mod tampered;
 mod usage;
+mod verbs;
 
 use std::ffi::OsStr;
 use std::io::Write as _;

@@ -131,7 +131,7 @@ fn results_are_listed_and_judged_again() {
         assert_eq!(json["again"]["findings"], json["recorded"]["findings"]);
     }
     let unknown = stage.assay(&["appraise", "--stored", "99999"]);
-    assert_eq!(unknown.status.code(), Some(2));
+    assert_eq!(unknown.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("no such result"));
     let both = stage.assay(&["appraise", "/nowhere", "--stored", "1"]);
     assert_eq!(both.status.code(), Some(2), "a folder or a result");

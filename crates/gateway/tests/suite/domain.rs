@@ -1,6 +1,7 @@
 //! A trust domain that lives now, and credentials of it.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,6 +84,7 @@ impl Domain {
         let (chain, key) = self.svid(path);
         std::fs::write(folder.join("bundle.pem"), self.bundle().to_pem()).unwrap();
         std::fs::write(folder.join("key.pem"), key.to_pem()).unwrap();
+        std::fs::set_permissions(folder.join("key.pem"), std::fs::Permissions::from_mode(0o600)).unwrap();
         std::fs::write(folder.join("credentials.pem"), pem_certificates(&chain)).unwrap();
     }
 }

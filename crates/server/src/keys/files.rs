@@ -27,6 +27,17 @@ pub enum FileError {
         /// Why not.
         source: std::io::Error,
     },
+    /// Others than its owner may read or write it.
+    #[error(
+        "{}: its mode is {mode:o}, so others may have read or changed it. If nobody did: chmod 600",
+        path.display()
+    )]
+    Open {
+        /// Which file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
     /// The key in it does not read.
     #[error("{}: not a key of ours", path.display())]
     Key {
@@ -75,6 +86,16 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     }
 }
 
+/// Reads a file that is for its owner alone; one that others may read or write is refused, as they may have.
+pub(super) fn read_private(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
+    let contents = read(path)?;
+    let mode = fs::metadata(path).map_or(0, |file| file.permissions().mode());
+    if contents.is_some() && mode & 0o077 != 0 {
+        return Err(FileError::Open { path: path.to_owned(), mode: mode & 0o777 });
+    }
+    Ok(contents)
+}
+
 /// Saves a key and its certificate. The key comes first: a certificate without its key is of no use.
 pub(super) fn save(folder: &Path, name: &str, key: &PrivateKey, certificate: &[u8]) -> Result<(), FileError> {
     write_private(&folder.join(format!("{name}.key")), key.to_pem().as_bytes())?;
@@ -85,7 +106,7 @@ pub(super) fn save(folder: &Path, name: &str, key: &PrivateKey, certificate: &[u
 pub(super) fn load(folder: &Path, name: &str) -> Result<Option<(PrivateKey, Vec<u8>)>, FileError> {
     let (key_path, certificate_path) =
         (folder.join(format!("{name}.key")), folder.join(format!("{name}.pem")));
-    let (Some(key), Some(certificate)) = (read(&key_path)?, read(&certificate_path)?) else {
+    let (Some(key), Some(certificate)) = (read_private(&key_path)?, read(&certificate_path)?) else {
         return Ok(None);
     };
     let key = PrivateKey::from_pem(&key).map_err(|source| FileError::Key { path: key_path, source })?;
@@ -98,7 +119,7 @@ pub(super) fn load(folder: &Path, name: &str) -> Result<Option<(PrivateKey, Vec<
 pub(super) fn signing_key(folder: &Path, name: &str) -> Result<PrivateKey, KeysError> {
     private_folder(folder)?;
     let path = folder.join(name);
-    if let Some(pem) = read(&path)? {
+    if let Some(pem) = read_private(&path)? {
         return Ok(PrivateKey::from_pem(&pem).map_err(|source| FileError::Key { path, source })?);
     }
     let key = PrivateKey::generate()?;

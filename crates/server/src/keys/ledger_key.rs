@@ -35,7 +35,7 @@ impl LedgerKey {
     /// Loads the key from `keys`; `None` if there is none.
     pub(crate) fn load(keys: &Path, trust_domain: &TrustDomain) -> Result<Option<LedgerKey>, KeysError> {
         let path = keys.join(FILE);
-        let Some(hex) = files::read(&path)? else { return Ok(None) };
+        let Some(hex) = files::read_private(&path)? else { return Ok(None) };
         let seed = HEXLOWER.decode(hex.trim_ascii()).ok().and_then(|seed| seed.try_into().ok());
         let unreadable = FileError::LedgerKey { path };
         Ok(Some(LedgerKey(NoteSigner::from_seed(&name(trust_domain), seed.ok_or(unreadable)?)?)))

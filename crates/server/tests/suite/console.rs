@@ -147,3 +147,15 @@ async fn a_second_server_keeps_out_of_the_data_folder() {
     let error = assay_server::Running::start(config).await.unwrap_err().to_string();
     assert!(error.contains("another server"), "{error}");
 }
+
+#[tokio::test]
+async fn year_11_a_refusal_over_http2_arrives_however_much_was_sent() {
+    let fixture = Fixture::start().await;
+    let long = vec![b'#'; 8 << 20];
+    let token = fixture.token();
+    let call = |path, bearer| fixture.call_http2(Method::PUT, path, bearer, long.clone());
+    // Some clients take a reset of the stream before the end of their body for the whole answer.
+    assert_eq!(call("/v1/policy", "nobody").await, (401, long.len()));
+    assert_eq!(call("/v1/policy?selector=paris", &token).await, (400, long.len()));
+    assert_eq!(call("/v1/nothing", &token).await, (404, long.len()));
+}

@@ -145,6 +145,22 @@ async fn year_4_a_head_that_was_taken_away_or_altered_is_not_passed_over() {
     fixture.start_again().await.unwrap();
 }
 
+#[tokio::test]
+async fn year_11_a_key_that_others_may_read_is_not_used() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut fixture = stopped().await;
+    for name in ["root.key", "issuing.key", "ledger.key", "jwt.key", "results.key"] {
+        let file = keys(&fixture).join(name);
+        for mode in [0o644, 0o660, 0o777] {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            let said = fixture.start_again().await.unwrap_err().to_string();
+            assert!(said.contains(&format!("{mode:o}")) && said.contains("chmod 600"), "{name}: {said}");
+        }
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    fixture.start_again().await.unwrap();
+}
+
 async fn list(fixture: &Fixture) -> Crl {
     let answer = fixture.call(Method::GET, "/crl", &[], String::new()).await;
     Crl::parse(answer.body()).unwrap()

@@ -1,6 +1,7 @@
 //! A server on free ports with a maker it trusts, an operator's client, and devices.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use assay_evidence::verify::{Evidence, Expectation, ImaLog, QuoteEvidence, verify};
@@ -13,8 +14,8 @@ use assay_testkit::{EkMaker, SoftwareDevice};
 use assay_wire::pcr::values_from_wire;
 use axum::body::Body;
 use data_encoding::BASE64;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Bytes, Frame};
 use hyper::{HeaderMap, Method, Request, Response, header};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::CertificateDer;
@@ -24,6 +25,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, Row};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
+use tokio_stream::StreamExt as _;
 use tower::ServiceExt;
 
 pub const TRUST_DOMAIN: &str = "test.assay.example";
@@ -244,6 +246,32 @@ impl Fixture {
         let value: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
         assert!(status.is_success(), "{path}: {status} {value}");
         value
+    }
+
+    /// One request to the console over HTTP/2, as `curl` makes it: its status, and how many bytes of the body the server
+    /// took before it answered.
+    pub async fn call_http2(&self, method: Method, path: &str, bearer: &str, body: Vec<u8>) -> (u16, usize) {
+        let trust = TrustSource::new(Trust { bundle: self.bundle(), crls: CrlSet::bootstrapping() });
+        let mut config = tls::client_config(None, trust, Arc::new(|id| id.is_server())).unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let stream = TcpStream::connect(self.running().addresses().console).await.unwrap();
+        let stream = connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(executor, TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::builder().method(method).uri(format!("https://localhost{path}"));
+        let request = request.header(header::AUTHORIZATION, format!("Bearer {bearer}"));
+        let taken = Arc::new(AtomicUsize::new(0));
+        let counter = taken.clone();
+        let chunks: Vec<Bytes> = body.chunks(1 << 14).map(Bytes::copy_from_slice).collect();
+        let chunks = tokio_stream::iter(chunks).map(move |chunk| {
+            counter.fetch_add(chunk.len(), Ordering::Relaxed);
+            Ok::<_, std::convert::Infallible>(Frame::data(chunk))
+        });
+        let response = sender.send_request(request.body(StreamBody::new(chunks)).unwrap()).await.unwrap();
+        (response.status().as_u16(), taken.load(Ordering::Relaxed))
     }
 
     /// One request to the console with these headers.

@@ -15,6 +15,7 @@ mod records;
 mod results;
 mod status;
 mod trial;
+mod unread;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -164,11 +165,15 @@ async fn nothing_here() -> Refusal {
 
 async fn within_time_and_safely(State(_): State<Arc<Server>>, request: Request, next: Next) -> Response {
     let _busy = request.extensions().get::<Caller>().map(Caller::begin);
+    let (request, unread) = unread::hold(request);
     let mut response = match timeout(REQUEST_WITHIN, caught(next.run(request))).await {
         Ok(Ok(response)) => response,
         Ok(Err(panicked)) => Refusal::from(panicked).into_response(),
         Err(_) => Refusal::new(Kind::Late, "deadline", "the request took too long").into_response(),
     };
+    if let Some(unread) = unread.filter(|_| !response.status().is_success()) {
+        unread.discard().await;
+    }
     protect(response.headers_mut());
     response
 }
