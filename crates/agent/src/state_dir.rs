@@ -68,8 +68,13 @@ impl StateDir {
         self.path.join(name)
     }
 
-    /// The file's bytes, or `None` if there is no such file.
+    /// The file's bytes, or `None` if there is no such file. Our own files have a few kilobytes.
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StateError> {
+        self.read_up_to(name, FILE_BYTES_MAX)
+    }
+
+    /// The same of a file that may have so many bytes; with more it is not what the agent wrote.
+    pub fn read_up_to(&self, name: &str, bytes_max: usize) -> Result<Option<Vec<u8>>, StateError> {
         let path = self.path(name);
         let failed = |source| StateError::Io { path: path.clone(), action: "cannot read", source };
         let file = match File::open(&path) {
@@ -78,8 +83,20 @@ impl StateDir {
             Err(error) => return Err(failed(error)),
         };
         let mut bytes = Vec::new();
-        file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(failed)?;
+        let one_too_many = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
+        file.take(one_too_many).read_to_end(&mut bytes).map_err(failed)?;
+        if bytes.len() > bytes_max {
+            return Err(StateError::Damaged { path });
+        }
         Ok(Some(bytes))
+    }
+
+    /// Puts a file that is of no use out of the way, for whoever wants to know what became of it. Returns where it is now.
+    pub fn set_aside(&self, name: &str) -> Result<PathBuf, StateError> {
+        let (path, aside) = (self.path(name), self.path(&format!("{name}.damaged")));
+        let moved = fs::rename(&path, &aside);
+        moved.map_err(|source| StateError::Io { path, action: "cannot be set aside", source })?;
+        Ok(aside)
     }
 
     /// Replaces the file (0600) so that a crash leaves the old or the new one.
@@ -113,8 +130,7 @@ fn private_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
-/// Our own files have a few kilobytes.
-const FILE_BYTES_MAX: u64 = 1 << 20;
+const FILE_BYTES_MAX: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -132,6 +148,11 @@ mod tests {
         assert_eq!(state.read("ak.key").unwrap().unwrap(), b"second");
         let mode = fs::metadata(state.path("ak.key")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(state.read_up_to("ak.key", 6).unwrap().unwrap(), b"second");
+        assert!(
+            matches!(state.read_up_to("ak.key", 5), Err(StateError::Damaged { .. })),
+            "never a part of it"
+        );
         state.remove("ak.key").unwrap();
         state.remove("ak.key").unwrap();
         assert_eq!(state.read("ak.key").unwrap(), None);

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use assay_identity::Crl;
+use assay_identity::crl::CRL_BYTES_MAX;
 use assay_telemetry::sha256;
 use data_encoding::{BASE64, HEXLOWER};
 use serde::{Deserialize, Serialize};
@@ -55,7 +57,7 @@ impl Memory {
             true => LedgerMemory::new(state),
             false => LedgerMemory::load(state)?,
         };
-        let list = state.read(LIST)?.unwrap_or_default();
+        let list = kept_list(state)?;
         Ok(Memory { state: state.clone(), installed, kept, kept_at: None, ledger, list, list_at: None })
     }
 
@@ -109,13 +111,67 @@ impl Memory {
     }
 }
 
+/// The list of the run before. One that does not read is no reason to stay away, as the device would then do for ever: it
+/// is as if there had been none. A gateway that it named may then carry what is signed until the first announcement, which
+/// brings the list anew, and nothing older than what was heard before.
+fn kept_list(state: &StateDir) -> Result<Vec<u8>, StateError> {
+    let read = match state.read_up_to(LIST, CRL_BYTES_MAX) {
+        Err(StateError::Damaged { .. }) => Err("it is longer than any list".to_owned()),
+        list => {
+            let list = list?.unwrap_or_default();
+            let parsed = if list.is_empty() { Ok(()) } else { Crl::parse(&list).map(drop) };
+            parsed.map(|()| list).map_err(|error| error.to_string())
+        }
+    };
+    match read {
+        Ok(list) => Ok(list),
+        Err(error) => {
+            let kept = state.set_aside(LIST)?;
+            tracing::error!(
+                kept = %kept.display(), error,
+                "the revocation list that was kept does not read: it was set aside, and is asked for again"
+            );
+            Ok(Vec::new())
+        }
+    }
+}
+
 const FILE: &str = "trust.json";
 const LIST: &str = "crl.der";
 const KEEP_EVERY: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {
+    use assay_identity::authority::{AuthorityTemplate, sign_root};
+    use assay_identity::crl::{RevocationReason, RevokedSerial, sign};
+    use assay_identity::{Issuer, PrivateKey, Serial, TrustDomain, UnixTime};
+
     use super::*;
+
+    /// A list with so many certificates on it.
+    fn signed_list(revoked: usize, number: u64) -> Vec<u8> {
+        let now = UnixTime::now();
+        let later = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs() + 3600));
+        let template = AuthorityTemplate {
+            trust_domain: TrustDomain::parse("example.org").unwrap(),
+            name: "Root".to_owned(),
+            serial: Serial::from_random([1; 16]),
+            not_before: now,
+            not_after: later,
+        };
+        let key = PrivateKey::generate().unwrap();
+        let issuer = Issuer::new(sign_root(&template, &key).unwrap(), key).unwrap();
+        let revoked = (0..revoked).map(|count| RevokedSerial {
+            serial: Serial::from_random(u128::try_from(count).unwrap().to_be_bytes()),
+            at: now,
+            reason: RevocationReason::Superseded,
+        });
+        sign(&revoked.collect::<Vec<_>>(), number, now, later, &issuer).unwrap()
+    }
+
+    fn list(number: u64) -> Vec<u8> {
+        signed_list(0, number)
+    }
 
     #[test]
     fn what_was_heard_is_known_again_unless_the_device_was_installed_anew() {
@@ -126,11 +182,12 @@ mod tests {
         let heard = Remembered { number: 7, state_version: 3, bundle: vec![1, 2] };
         memory.keep(&heard).unwrap();
         assert_eq!(*Memory::load(&state, b"installed").unwrap().remembered(), heard);
-        memory.keep_list(b"list").unwrap();
-        memory.keep_list(b"newer").unwrap();
-        assert_eq!(Memory::load(&state, b"installed").unwrap().list(), b"list");
-        memory.keep_last_list(b"newer").unwrap();
-        assert_eq!(Memory::load(&state, b"installed").unwrap().list(), b"newer");
+        let [first, newer] = [1, 2].map(list);
+        memory.keep_list(&first).unwrap();
+        memory.keep_list(&newer).unwrap();
+        assert_eq!(Memory::load(&state, b"installed").unwrap().list(), first);
+        memory.keep_last_list(&newer).unwrap();
+        assert_eq!(Memory::load(&state, b"installed").unwrap().list(), newer);
         // Numbers wait for their turn, authorities do not.
         memory.keep(&Remembered { number: 8, ..heard.clone() }).unwrap();
         assert_eq!(Memory::load(&state, b"installed").unwrap().remembered().number, 7);
@@ -139,5 +196,23 @@ mod tests {
         assert_eq!(*Memory::load(&state, b"another").unwrap().remembered(), Remembered::default());
         state.write(FILE, b"{").unwrap();
         assert!(matches!(Memory::load(&state, b"installed"), Err(StateError::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_list_that_does_not_read_is_set_aside_and_asked_for_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        let whole = list(1);
+        for damaged in [&whole[..whole.len() - 1], b"no list", &vec![0x30; CRL_BYTES_MAX + 1]] {
+            state.write(LIST, damaged).unwrap();
+            assert_eq!(Memory::load(&state, b"installed").unwrap().list(), b"");
+            assert!(!state.path(LIST).exists());
+            assert_eq!(std::fs::read(state.path("crl.der.damaged")).unwrap(), damaged);
+        }
+        // One that is longer than the other files are reads.
+        let long = signed_list(60_000, 1);
+        assert!(long.len() > 1 << 20);
+        state.write(LIST, &long).unwrap();
+        assert_eq!(Memory::load(&state, b"installed").unwrap().list(), long);
     }
 }
