@@ -131,6 +131,19 @@ async fn finding_13_a_stream_that_is_not_proven_shortens_nothing() {
 }
 
 #[tokio::test]
+async fn finding_13_whoever_hangs_up_on_a_challenge_has_not_answered_it() {
+    let (fixture, mut device, mut stream, _) = attached().await;
+    stream.changed().await.unwrap();
+    stream.challenge().await.unwrap();
+    drop(stream);
+    expired(&fixture).await;
+    assert!(events(&fixture).await.contains(&"device.unanswered".to_owned()));
+    // Good evidence makes up for it.
+    attach_trusted(&fixture.edge().await, &mut device).await;
+    assert_eq!(stands_for(&fixture).await, AGE);
+}
+
+#[tokio::test]
 async fn finding_13_a_connection_that_merely_ends_keeps_what_the_policy_gives_to_evidence() {
     let (fixture, _device, stream, _) = attached().await;
     drop(stream);

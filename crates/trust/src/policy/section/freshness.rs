@@ -13,10 +13,10 @@ use crate::policy::{Field, PcrSection, PolicyError};
 #[serde(deny_unknown_fields)]
 pub struct FreshnessSection {
     /// Seconds for which an affirming result carries trust. This is the grace of a device that is offline as well: one
-    /// whose connection merely ended is trusted for as long.
+    /// whose connection ended between challenges is trusted for as long.
     pub evidence_age_max_seconds: u64,
-    /// Seconds for which it carries trust at most once the device, attached, did not answer a challenge in time, or what
-    /// came in its name was not its evidence. Never longer than the evidence would have stood anyway.
+    /// Seconds for which it carries trust at most once the device, attached, did not answer a challenge in time or hung up
+    /// on it, or what came in its name was not its evidence. Never longer than the evidence would have stood anyway.
     #[serde(default = "unanswered_default")]
     pub unanswered_max_seconds: u64,
 }

@@ -121,3 +121,5 @@ impl Outcome for SessionEnd {
 
 /// Of one that was asked and said nothing.
 pub(super) const MISSED: &str = "a challenge was not answered in time";
+/// Of one whose connection ended before it answered.
+pub(super) const HUNG_UP: &str = "the connection ended with a challenge open";

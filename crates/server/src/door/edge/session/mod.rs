@@ -37,8 +37,8 @@ use crate::in_force::policies::PlanInForce;
 use crate::keys::{Chain, KeysError, random};
 use crate::parts::Server;
 use crate::store::StoreError;
-use end::MISSED;
 pub(crate) use end::SessionEnd;
+use end::{HUNG_UP, MISSED};
 use pace::{Allowance, Pace};
 use say::{Voice, refuse_revoked};
 
@@ -81,7 +81,7 @@ pub(super) async fn attach(
     let mut session = Session::new(server, attester, place, voice, outbound)?;
     Box::pin(session.challenge()).await?;
     let ended = session.serve(inbound).await;
-    if let Some(reason) = ended.as_ref().err().and_then(SessionEnd::unanswered) {
+    if let Some(reason) = session.left_undone(&ended) {
         Box::pin(session.unanswered(reason)).await?;
     }
     ended
@@ -263,6 +263,15 @@ impl Session {
         self.missed = missed;
         self.unanswered(MISSED).await?;
         self.challenge().await
+    }
+
+    /// What the device left undone whose stream ended so. Whoever hangs up on an open challenge has not answered it: else
+    /// that would be the way to keep for the whole age of the evidence what silence ends sooner.
+    fn left_undone(&self, ended: &Result<(), SessionEnd>) -> Option<&'static str> {
+        match ended {
+            Ok(()) | Err(SessionEnd::Gone) => self.outstanding.as_ref().map(|_| HUNG_UP),
+            Err(error) => error.unanswered(),
+        }
     }
 
     /// Shortens what stands, if the stream is the device's own: anybody can open one and say nothing.
