@@ -27,6 +27,7 @@ pub struct CompiledPolicy {
     recovery: Recovery,
     location: Option<RegionList>,
     coverage: Coverage,
+    selection: Vec<(HashAlgorithm, PcrIndex)>,
     pub(crate) boots: Vec<BootReference>,
     pub(crate) ima: Option<FileReference>,
     pub(crate) endorsement: EndorsementSection,
@@ -82,8 +83,10 @@ impl CompiledPolicy {
                 let citation = format!("{citation} (alternative {number})");
                 BootReference { citation, number, pcr: pcr.clone(), boot: boot.clone() }
             });
+        let boots: Vec<BootReference> = std::iter::once(own).chain(alternatives).collect();
         Ok(CompiledPolicy {
-            boots: std::iter::once(own).chain(alternatives).collect(),
+            selection: selection(&boots),
+            boots,
             citation: policy.citation(),
             digest: policy.digest(),
             coverage: Coverage::of(&policy),
@@ -123,12 +126,8 @@ impl CompiledPolicy {
     }
 
     /// The PCRs that a quote for it has to cover, and no others: all of SHA-256, and of each bank that it pins.
-    pub fn selection(&self) -> Vec<(HashAlgorithm, PcrIndex)> {
-        let pinned = self.boots.iter().flat_map(|boot| boot.pcr.iter()).map(|(bank, ..)| bank);
-        let banks: BTreeSet<HashAlgorithm> =
-            pinned.filter(|bank| *bank != HashAlgorithm::Sha1).chain([HashAlgorithm::Sha256]).collect();
-        let indexes = || (0..u32::from(PcrIndex::COUNT)).filter_map(PcrIndex::new);
-        banks.into_iter().flat_map(|bank| indexes().map(move |index| (bank, index))).collect()
+    pub fn selection(&self) -> &[(HashAlgorithm, PcrIndex)] {
+        &self.selection
     }
 
     /// Identifies its exact meaning.
@@ -160,6 +159,14 @@ impl CompiledPolicy {
     pub fn location(&self) -> Option<&RegionList> {
         self.location.as_ref()
     }
+}
+
+fn selection(boots: &[BootReference]) -> Vec<(HashAlgorithm, PcrIndex)> {
+    let pinned = boots.iter().flat_map(|boot| boot.pcr.iter()).map(|(bank, ..)| bank);
+    let banks: BTreeSet<HashAlgorithm> =
+        pinned.filter(|bank| *bank != HashAlgorithm::Sha1).chain([HashAlgorithm::Sha256]).collect();
+    let indexes = || (0..u32::from(PcrIndex::COUNT)).filter_map(PcrIndex::new);
+    banks.into_iter().flat_map(|bank| indexes().map(move |index| (bank, index))).collect()
 }
 
 impl BootReference {

@@ -117,6 +117,7 @@ fn measure(args: &Args) -> Result<Report> {
         let specimen = fleet.specimen().context("at least one device")?;
         let policy = policy::with_files(specimen, args.policy_files);
         let policy = if scenario.has_boot_log() { policy::demanding_boot(&policy) } else { policy };
+        // The fleets before this one are still there, and fall with it.
         server.client.put_text("/v1/policy?force=true", policy)?;
 
         progress.set_message(format!("{}: attesting for {} s", scenario.name(), args.seconds));

@@ -413,12 +413,16 @@ impl EvidenceRecord {
     }
 }
 
-/// What a quote says of the TPM apart from its clock: the boot, and every PCR.
+/// What a quote says of the TPM apart from its clock: the boot, and every PCR. Signature and message are of the moment.
 fn fingerprint(quote: &Quote) -> BlobHash {
     let (reset_count, _) = clock(quote).unwrap_or_default();
-    // Signature and message are of the moment.
-    let values = Quote { pcrs: quote.pcrs.clone(), ..Quote::default() };
-    blob_hash(&[reset_count.to_be_bytes().as_slice(), &write_quote(&values, None)].concat())
+    let mut said = reset_count.to_be_bytes().to_vec();
+    for (bank, index, value) in quote.pcrs.iter() {
+        said.extend_from_slice(&bank.tpm_id().to_be_bytes());
+        said.push(index.get());
+        said.extend_from_slice(value.as_bytes());
+    }
+    blob_hash(&said)
 }
 
 /// The reset and restart counters that a quote states.

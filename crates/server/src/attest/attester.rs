@@ -446,7 +446,10 @@ impl Attester {
         if let (Some(draft), Some((judged, _))) = (&attempt.draft, &judged) {
             self.keeper.kept(draft, judged, kept);
         }
-        self.device.record.trust = columns(&attempt.next);
+        self.device.record.trust = match attempt.change {
+            StateChange::Moves(change) => change.0.trust,
+            StateChange::Renews(renewal) => renewal.trust,
+        };
         self.device.state = attempt.next;
         if on_record {
             self.recorded = Some(appraisal);

@@ -155,7 +155,7 @@ pub(crate) fn selection(policy: Option<&CompiledPolicy>) -> Vec<(HashAlgorithm, 
     let all = || (0..u32::from(PcrIndex::COUNT)).filter_map(PcrIndex::new);
     policy.map_or_else(
         || all().map(|index| (HashAlgorithm::Sha256, index)).collect(),
-        CompiledPolicy::selection,
+        |policy| policy.selection().to_vec(),
     )
 }
 

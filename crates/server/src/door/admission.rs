@@ -206,6 +206,9 @@ impl InFlight {
     /// Takes bytes off the count until so many are left.
     pub(crate) fn keep(&mut self, left: usize) {
         let done = self.spent.saturating_sub(left);
+        if done == 0 {
+            return;
+        }
         self.quota(|quota, peer| quota.give_back(peer, done));
         self.spent -= done;
     }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use assay_evidence::time::UnixTime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::StoreError;
 use super::budget::{Budgets, Spending};
@@ -136,7 +136,9 @@ impl Unit {
         let mut outcome = begun;
         for waiting in batch.drain(..) {
             match waiting {
-                Waiting::Renewal(renewal) if renewals.has_room_for(&renewal) => renewals.0.push(renewal),
+                Waiting::Renewal(renewal) if is_single || renewals.has_room_for(&renewal) => {
+                    renewals.0.push(renewal);
+                }
                 Waiting::Renewal(renewal) => {
                     answers.append(&mut renewals.apply(self, outcome.is_ok()).await);
                     renewals.0.push(renewal);
@@ -247,7 +249,10 @@ pub(super) async fn start(file: &Path) -> Result<(Door, Feed), StoreError> {
 
 async fn run(mut unit: Unit, mut waiting: mpsc::Receiver<Waiting>, file: PathBuf) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
+    let mut renewals_at = Instant::now();
     while waiting.recv_many(&mut batch, BATCH_MAX).await > 0 {
+        gather(&mut waiting, &mut batch, renewals_at).await;
+        renewals_at = Instant::now() + RENEWALS_EVERY;
         if batch.iter().any(Waiting::is_last) {
             waiting.close();
         }
@@ -259,6 +264,25 @@ async fn run(mut unit: Unit, mut waiting: mpsc::Receiver<Waiting>, file: PathBuf
     }
     if let Err(error) = sql::close(unit.connection).await {
         tracing::warn!(%error, "the database did not close cleanly");
+    }
+}
+
+/// Lets renewals wait for others, once they come faster than that: a commit costs the disk and the processor the same
+/// whether it is for one or for many. Whatever else comes is committed at once, and they with it.
+async fn gather(waiting: &mut mpsc::Receiver<Waiting>, batch: &mut Vec<Waiting>, until: Instant) {
+    let mut looked_at = 0;
+    loop {
+        let news = batch.get(looked_at..).unwrap_or_default();
+        looked_at = batch.len();
+        let room = BATCH_MAX.saturating_sub(looked_at);
+        if room == 0 || news.iter().any(|one| matches!(one, Waiting::Transaction(_))) {
+            return;
+        }
+        match timeout_at(until, waiting.recv_many(batch, room)).await {
+            Ok(1..) => {}
+            // It is time, or nobody is left who could send more.
+            Err(_) | Ok(0) => return,
+        }
     }
 }
 
@@ -394,6 +418,9 @@ const OPEN_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Transactions that may wait; at 10,000 writes a second, less than a second's worth.
 const QUEUE_MAX: usize = 8192;
+
+/// How often nothing but renewals is committed. Each of them takes so much longer at most, which no device notices.
+const RENEWALS_EVERY: Duration = Duration::from_millis(20);
 
 /// Transactions per commit: enough that the disk is no limit, few enough that a commit stays under some 20 ms.
 const BATCH_MAX: usize = 256;

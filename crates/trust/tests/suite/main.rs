@@ -152,7 +152,8 @@ fn a_quote_covers_the_banks_that_the_policy_pins() {
     let banks = |banks: &[HashAlgorithm]| {
         let mut policy = learned();
         banks.iter().for_each(|bank| policy.allow_pcr(PcrIndex::new(4).unwrap(), bank.hash(&[b"x"])));
-        let selection = CompiledPolicy::new(policy).unwrap().selection();
+        let policy = CompiledPolicy::new(policy).unwrap();
+        let selection = policy.selection();
         let mut banks: Vec<HashAlgorithm> = selection.iter().map(|(bank, _)| *bank).collect();
         banks.dedup();
         assert_eq!(selection.len(), banks.len() * 24);
