@@ -142,11 +142,11 @@ pub struct Failure {
     pub expected: String,
     /// What was there instead.
     pub found: String,
-    /// Of a log that is not the one the PCRs were extended with: what may explain it.
+    /// Of a log that is not the one the PCRs were extended with, or a certificate that is none: what may explain it.
     pub mismatch: Option<Mismatch>,
 }
 
-/// What may explain that a log is not the one that PCRs were extended with.
+/// What may explain that a log is not the one that PCRs were extended with, or that a certificate is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mismatch {
     /// The log tells of another boot than the PCRs.
@@ -155,8 +155,10 @@ pub enum Mismatch {
     StartMissing,
     /// The PCRs go on where the log ends.
     EndMissing,
-    /// The copy of the log ends inside an event or entry.
+    /// The copy ends inside an event, an entry or a certificate.
     CopyCutShort,
+    /// The bytes are of another form.
+    Unreadable,
     /// Nothing harmless.
     Contradiction,
 }

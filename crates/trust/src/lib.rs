@@ -25,6 +25,7 @@ pub mod rollout;
 mod sentence;
 mod signature_memory;
 pub mod state;
+mod undecided;
 pub mod vector;
 
 pub use appraisal::{AttestationResult, admit, appraise, reappraise_endorsement, refuse};

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use assay_evidence::{Check, Failure, Mismatch};
 
+use crate::undecided::Undecided;
+
 /// A word as a shell reads it again: paths are of an attacker's choice, and stand in commands that are there to be pasted.
 pub(crate) fn quoted(word: &str) -> Cow<'_, str> {
     let plain = |c: char| {
@@ -28,21 +30,21 @@ pub(crate) fn of_failure(failure: &Failure) -> String {
 
 /// What verification could not decide, as a sentence.
 pub(crate) fn of_note(note: &Failure) -> String {
-    match note.check {
-        Check::BootAggregate => format!(
+    match Undecided::of(note.check) {
+        Undecided::BootAggregate => format!(
             "The IMA list's first entry could not be compared with the boot PCRs ({}): {}. Quoting those PCRs decides it.",
             note.claim, note.found
         ),
-        Check::EkChain => format!(
+        Undecided::Endorsement => format!(
             "{}: {}. Its own word proves nothing: name who may vouch for TPMs with --trust-anchor.",
             note.claim, note.found
         ),
-        Check::EventLogReplay => format!(
+        Undecided::Pcr => format!(
             "{} holds {}, and {}: something extended it after the boot log had ended, as systemd does, so nothing that \
              the log says of this PCR is believed.",
             note.claim, note.expected, note.found
         ),
-        _ => of_failure(note),
+        Undecided::Forms | Undecided::AsFailure => of_failure(note),
     }
 }
 
@@ -79,6 +81,10 @@ fn log_words(check: Check, mismatch: Mismatch) -> (&'static str, &'static str) {
             "The firmware's area for the log may be full, or the kernel got a part of it: update the firmware, or see that \
              less is measured. What is missing is unknown, so it is not judged.",
         ),
+        Mismatch::CopyCutShort if check == Check::EkChain => (
+            "The copy of the EK certificate was cut short",
+            "Read the TPM's NV index to its end (`tpm2_nvread` without a size), and send that.",
+        ),
         Mismatch::CopyCutShort if is_list => (
             "The copy of the IMA list was cut short: it ends inside an entry",
             "Copy the file whole; the kernel states no size for it, so read it to its end (`cat`, not `dd` with a size).",
@@ -87,7 +93,12 @@ fn log_words(check: Check, mismatch: Mismatch) -> (&'static str, &'static str) {
             "The copy of the log was cut short: it ends inside an event",
             "Copy the file whole; the kernel states no size for it, so read it to its end (`cat`, not `dd` with a size).",
         ),
-        Mismatch::Contradiction => words(check),
+        Mismatch::Unreadable if check == Check::EkChain => (
+            "The EK certificate cannot be read",
+            "Look at it with `assay inspect`: it has to be one certificate in DER, as the TPM's NV index or the maker has it, and not \
+             packed; trust anchors do not help.",
+        ),
+        Mismatch::Unreadable | Mismatch::Contradiction => words(check),
     }
 }
 
@@ -237,6 +248,18 @@ mod tests {
             check(Check::ImaReplay, mismatch, words);
         }
         check(Check::BootAggregate, Mismatch::EndMissing, "Send the boot log");
+    }
+
+    #[test]
+    fn anchors_are_not_asked_for_where_the_certificate_cannot_be_read() {
+        let failure = || Failure::new(Check::EkChain, "EK certificate", "an X.509 certificate", "something");
+        assert!(of_failure(&failure()).contains("add its root"));
+        for (mismatch, words) in
+            [(Mismatch::CopyCutShort, "to its end"), (Mismatch::Unreadable, "anchors do not help")]
+        {
+            let told = of_failure(&failure().explained(mismatch));
+            assert!(told.contains(words) && !told.contains("add its root"), "{told}");
+        }
     }
 
     #[test]

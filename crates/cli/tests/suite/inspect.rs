@@ -215,6 +215,64 @@ fn two_files_are_told_apart_by_what_they_mean() {
 }
 
 #[test]
+fn policies_and_revocation_lists_are_told_apart_by_what_they_list() {
+    let folder = tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    let digest = |byte: &str| byte.repeat(32);
+    let ours = |byte| {
+        format!("name = \"x\"\nversion = 1\n[ima.allow]\n\"/usr/bin/a\" = [\"sha256:{}\"]\n", digest(byte))
+    };
+    let keylime = |byte| {
+        format!("{{\"digests\":{{\"/usr/bin/a\":[\"{}\"]}},\"meta\":{{\"version\":1}}}}", digest(byte))
+    };
+    let plain = |byte| format!("{}  /usr/bin/a\n", digest(byte));
+    let texts: [&dyn Fn(&'static str) -> String; 3] = [&ours, &keylime, &plain];
+    for text in texts {
+        let (before, after) = (write("before", text("3a").as_bytes()), write("after", text("4b").as_bytes()));
+        let (exit, json) = inspect(&after, &["--against", before.to_str().unwrap()]);
+        let told = json["differences"].to_string();
+        assert!(exit == 1 && told.contains(&digest("3a")) && told.contains(&digest("4b")), "{json}");
+        assert_eq!(differences(&after, &after).0, 0);
+    }
+
+    let maker = assay_testkit::EkMaker::new().unwrap();
+    let before = write("before", &maker.revoke(&[&[1, 0x11]]).unwrap());
+    let after = write("after", &maker.revoke(&[&[1, 0x11], &[1, 0x22]]).unwrap());
+    let (exit, changed) = differences(&after, &before);
+    assert!(exit == 1 && changed.keys().any(|what| what.ends_with("0122")), "{changed:?}");
+    assert!(!changed.keys().any(|what| what.ends_with("0111")), "{changed:?}");
+}
+
+/// Where a report does not tell two files apart, they are not said to be the same.
+#[test]
+fn two_signatures_are_not_one() {
+    let signature = |case| file(case, "quote.sig");
+    let (exit, changed) = differences(&signature("sb-good-1"), &signature("sb-good-2-rebooted"));
+    assert!(exit == 1 && changed["sha256"].contains("differ"), "{changed:?}");
+    assert_eq!(differences(&signature("sb-good-1"), &signature("sb-good-1")).0, 0);
+    let twice = assay(["inspect", "-", "--against", "-"]);
+    assert_eq!(twice.status.code(), Some(2));
+}
+
+/// The values as a running TPM is asked for them are enough to see whether a log is of this boot.
+#[test]
+fn printed_pcr_values_are_compared_with_a_log() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("pcrs");
+    let (_, json) = inspect(&file("sb-good-1", "quote.pcrs"), &[]);
+    let value = json["says"]["pcrs"]["sha256"]["4"].as_str().unwrap().to_uppercase();
+    std::fs::write(&path, format!("  sha1:\n  sha256:\n    4 : 0x{value}\n")).unwrap();
+    let log = file("sb-good-1", "binary_bios_measurements");
+    assert_eq!(differences(&log, &path).0, 0);
+    std::fs::write(&path, format!("  sha256:\n    5 : 0x{value}\n")).unwrap();
+    assert_eq!(differences(&log, &path).0, 1);
+}
+
+#[test]
 fn an_update_is_told_by_its_cause() {
     let Some(cases) = shared_cases() else { return };
     let of = |case: &str| cases.join(case).join("binary_bios_measurements");
@@ -224,13 +282,33 @@ fn an_update_is_told_by_its_cause() {
     assert!(exit == 1 && pcrs["sha256.4"].contains("the log does not lead to this value"), "{pcrs:?}");
 }
 
-/// Every file of the shared evidence: none ends the program, and each log leads where other readers say it does.
+/// The PCRs that `tpm2_eventlog` printed of a log.
+fn printed_pcrs(yaml: &Path) -> Option<Value> {
+    let text = String::from_utf8_lossy(&std::fs::read(yaml).ok()?).into_owned();
+    let (_, pcrs) = text.split_once("\npcrs:\n")?;
+    let mut banks = serde_json::Map::new();
+    let mut bank = String::new();
+    for line in pcrs.lines() {
+        match line.trim().split_once(':')? {
+            (name, "") => name.clone_into(&mut bank),
+            (index, value) => {
+                let values = banks.entry(bank.clone()).or_insert_with(|| Value::Object(Default::default()));
+                let value = value.trim().trim_start_matches("0x").to_lowercase();
+                values.as_object_mut()?.insert(index.trim().to_owned(), value.into());
+            }
+        }
+    }
+    Some(Value::Object(banks))
+}
+
+/// Every file of the shared evidence: none ends the program, for people and as JSON, and each log leads where other readers
+/// say it does.
 #[test]
 fn every_shared_file_is_read() {
     let Some(cases) = shared_cases() else { return };
     let root = cases.parent().unwrap_or(&cases).to_owned();
     let mut folders = vec![root];
-    let (mut files, mut compared) = (0, 0);
+    let (mut files, mut compared, mut printed) = (0, 0, 0);
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();
@@ -241,6 +319,17 @@ fn every_shared_file_is_read() {
             let (exit, json) = inspect(&path, &[]);
             files += 1;
             assert_eq!(exit, i32::from(json["error"].is_string()), "{}: {json}", path.display());
+            let for_people = assay(["inspect".as_ref(), path.as_os_str()]);
+            assert_eq!(for_people.status.code(), Some(exit), "{}", path.display());
+            assert!(for_people.stdout.is_empty() == (exit == 1), "{}", path.display());
+            let beside = match path.file_name() {
+                Some(name) if name == "binary_bios_measurements" => path.with_file_name("eventlog.yaml"),
+                _ => PathBuf::from(format!("{}.yaml", path.display())),
+            };
+            if let Some(expected) = printed_pcrs(&beside) {
+                assert_eq!(json["says"]["pcrs"], expected, "{}", path.display());
+                printed += 1;
+            }
             let yardstick = PathBuf::from(format!("{}.replayed-pcrs.json", path.display()));
             if let Ok(expected) = std::fs::read(yardstick) {
                 let mut expected: Value = serde_json::from_slice(&expected).unwrap();
@@ -250,7 +339,7 @@ fn every_shared_file_is_read() {
             }
         }
     }
-    assert!(files > 500 && compared > 10, "{files} files, {compared} compared");
+    assert!(files > 500 && compared > 10 && printed > 15, "{files} files, {compared} and {printed} compared");
 }
 
 /// Reports of confidential machines, as makers and clouds gave them out.
@@ -296,5 +385,15 @@ fn reports_of_confidential_machines_say_their_main_fields() {
     };
     assert_eq!(against("dcap/tdx-v4-gcp-ccel/ccel_data.bin", "tdx-v4-gcp-ccel"), 0);
     assert_eq!(against("dcap/tdx-v4-gcp-ccel/ccel_data.bin", "tdx-v4-uptodate"), 1);
-    says("cca/token-tfrmm.cbor", "cca-token");
+    // What nothing judges says so.
+    for (path, kind) in [
+        ("cca/token-tfrmm.cbor", "cca-token"),
+        ("nvidia/h100-report.hex", "spdm-measurements"),
+        ("azure/snp-milan-v1.json", "azure-evidence"),
+        ("azure/tdx-v1.json", "azure-evidence"),
+        ("azure/snp-genoa-v0.json", "azure-evidence"),
+    ] {
+        let remarks = says(path, kind)["remarks"].to_string();
+        assert!(remarks.contains("nothing judges it"), "{path}: {remarks}");
+    }
 }

@@ -303,7 +303,7 @@ fn loader_text(pcr: PcrIndex, data: &[u8]) -> Option<String> {
 }
 
 /// UTF-16 or ASCII text where that is what it is, else hex.
-fn version(data: &[u8]) -> String {
+pub(super) fn version(data: &[u8]) -> String {
     let is_text = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic() || c == ' ');
     let wide = utf16(data);
     let wide = wide.trim_end_matches('\0');

@@ -4,7 +4,7 @@
 //! cover is the log's word alone, and [`Event::coverage`] says which it is.
 
 use super::coverage::{GRUB_COMMAND, KERNEL_COMMAND_LINE, grub_text};
-use super::facts::extends;
+use super::facts::{extends, version};
 use super::remark::{image_path, remark};
 use super::variable::utf16;
 use super::{BootLog, Event, EventSummary, EventType, Guid, SignatureKind, Variable, signature_lists};
@@ -42,6 +42,10 @@ impl Event<'_> {
             EventType::ACTION | EventType::EFI_ACTION => action(&named),
             EventType::IPL => self.boot_loader(&named),
             EventType::EVENT_TAG => tagged(self.data(), &named),
+            // As a policy has it: firmware may state a GUID, whose bytes read like words of far scripts.
+            EventType::S_CRTM_VERSION if !self.data().is_empty() => {
+                Some(format!("firmware version: {}", version(self.data())))
+            }
             other => prefix(other).map(|what| match named == other.to_string() {
                 true => what.to_owned(),
                 false => format!("{what}: {named}"),
@@ -304,7 +308,7 @@ mod tests {
             r#"GRUB gave the kernel the command line "/vmlinuz ro""#,
         );
         check(0, EventType::S_CRTM_VERSION, b"1.2\0", "firmware version: 1.2");
-        check(0, EventType::S_CRTM_VERSION, &[7, 1, 2], "firmware version");
+        check(0, EventType::S_CRTM_VERSION, &[7, 1, 2], "firmware version: 070102");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use x509_parser::signature_algorithm::SignatureAlgorithm as X509SignatureAlgorit
 use x509_parser::time::ASN1Time;
 use x509_parser::x509::{AlgorithmIdentifier, SubjectPublicKeyInfo, X509Name, X509Version};
 
-use super::nv_certificate::NvCertificate;
+use super::nv_certificate::{NvCertificate, unreadable};
 use super::public_key::{PublicKey, SignatureAlgorithm, SignatureError, SignatureScheme};
 use crate::der::{self, strip_zeros};
 use crate::digest::{Digest, HashAlgorithm};
@@ -93,7 +93,7 @@ impl Certificate {
         }
         // An NV index is often larger than its certificate, and some makers put a header before it.
         let der = NvCertificate::find(bytes).map_or(bytes, |nv| nv.certificate);
-        let (rest, parsed) = X509Certificate::from_der(der).map_err(|_| CertificateError::Der)?;
+        let (rest, parsed) = X509Certificate::from_der(der).map_err(|_| unreadable(bytes))?;
         if !rest.is_empty() {
             return Err(CertificateError::Surplus(rest.len()));
         }
@@ -251,6 +251,17 @@ pub enum CertificateError {
     /// Not X.509 in DER.
     #[error("not an X.509 certificate in DER")]
     Der,
+    /// It states more bytes than there are.
+    #[error("{found} of the {stated} bytes that it says it has")]
+    CutShort {
+        /// Bytes by its own word.
+        stated: usize,
+        /// Bytes that are there.
+        found: usize,
+    },
+    /// Compressed.
+    #[error("something packed with gzip")]
+    Packed,
     /// PEM armour around something else.
     #[error("not a certificate in PEM")]
     Pem,

@@ -12,7 +12,7 @@ use super::certificate::{
     Certificate, CertificateError, Extensions, signature_algorithm, subject_key, unix_time,
 };
 use super::ek_certificate::check_leaf;
-use super::nv_certificate::NvCertificate;
+use super::nv_certificate::{NvCertificate, unreadable};
 use crate::check::Failure;
 use crate::digest::{Digest, HashAlgorithm};
 use crate::text::escaped;
@@ -66,11 +66,16 @@ pub struct CertificateSummary {
 }
 
 impl CertificateSummary {
+    /// Whether the bytes are an NV index or a file that holds the beginning of a certificate.
+    pub fn is_cut_short(bytes: &[u8]) -> bool {
+        matches!(unreadable(bytes), CertificateError::CutShort { .. })
+    }
+
     /// Reads one certificate in DER, or an NV index that holds one.
     pub fn read(bytes: &[u8]) -> Result<Self, CertificateError> {
         let nv = NvCertificate::find(bytes);
         let der = nv.map_or(bytes, |nv| nv.certificate);
-        let (rest, parsed) = X509Certificate::from_der(der).map_err(|_| CertificateError::Der)?;
+        let (rest, parsed) = X509Certificate::from_der(der).map_err(|_| unreadable(bytes))?;
         if !rest.is_empty() {
             return Err(CertificateError::Surplus(rest.len()));
         }

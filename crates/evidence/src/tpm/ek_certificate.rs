@@ -9,7 +9,7 @@ pub use super::endorsers::{Endorsers, IssuerList, ListStanding, TrustAnchor};
 use super::path::{PathChecks, verify_path};
 use super::public_area::PublicArea;
 use super::public_key::PublicKey;
-use crate::check::{Check, Failure};
+use crate::check::{Check, Failure, Mismatch};
 use crate::digest::Digest;
 use crate::time::UnixTime;
 
@@ -89,9 +89,7 @@ pub fn verify_ek_certificate(
     endorsers: &Endorsers,
     at: UnixTime,
 ) -> Result<EkCertificate, Vec<Failure>> {
-    let certificate = Certificate::parse(leaf).map_err(|error| {
-        vec![Failure::new(Check::EkChain, "EK certificate", "an X.509 certificate", error.to_string())]
-    })?;
+    let certificate = Certificate::parse(leaf).map_err(|error| vec![unreadable(&error)])?;
     let mut failures = check_leaf(&certificate);
     let path = verify_path(&certificate, intermediates, endorsers, at, CHECKS);
     match (path, certificate.key.clone()) {
@@ -108,6 +106,15 @@ pub fn verify_ek_certificate(
             Err(failures)
         }
     }
+}
+
+/// Anchors do not help a certificate that cannot be read.
+fn unreadable(error: &CertificateError) -> Failure {
+    let failure = Failure::new(Check::EkChain, "EK certificate", "an X.509 certificate", error.to_string());
+    failure.explained(match error {
+        CertificateError::CutShort { .. } => Mismatch::CopyCutShort,
+        _ => Mismatch::Unreadable,
+    })
 }
 
 /// TCG EK Credential Profile 2.5, 3.2: what makes a certificate an EK certificate.

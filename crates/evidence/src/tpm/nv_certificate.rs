@@ -2,6 +2,8 @@
 //!
 //! Only the certificate is signed and only it is read; what is around it says nothing and is passed over.
 
+use super::certificate::CertificateError;
+
 /// The bytes of an NV index, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NvCertificate<'a> {
@@ -26,6 +28,21 @@ impl<'a> NvCertificate<'a> {
     }
 }
 
+/// What is wrong with bytes of which no certificate can be read, where that is known: it is packed, or its end is missing.
+pub(super) fn unreadable(bytes: &[u8]) -> CertificateError {
+    if bytes.starts_with(GZIP_MAGIC) {
+        return CertificateError::Packed;
+    }
+    let begun = (0..=HEADER_BYTES_MAX).find_map(|start| {
+        let rest = bytes.get(start..)?;
+        // A certificate begins with two SEQUENCEs: itself, and what of it is signed.
+        let (stated, signed) = (sequence_bytes(rest)?, sequence_bytes(rest.get(4..)?)?);
+        (signed < stated && stated > rest.len())
+            .then_some(CertificateError::CutShort { stated, found: rest.len() })
+    });
+    begun.unwrap_or(CertificateError::Der)
+}
+
 /// Bytes of the DER SEQUENCE that begins here, with its tag and length. No certificate has fewer than 256.
 fn sequence_bytes(bytes: &[u8]) -> Option<usize> {
     let (tag, length) = bytes.split_first_chunk::<2>()?;
@@ -34,6 +51,8 @@ fn sequence_bytes(bytes: &[u8]) -> Option<usize> {
     (tag == SEQUENCE_OF_TWO_LENGTH_BYTES && length > 0xff).then_some(length + 4)
 }
 
+/// RFC 1952, 2.3.1.
+const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 const SEQUENCE_OF_TWO_LENGTH_BYTES: &[u8; 2] = &[0x30, 0x82];
 /// TCG_PCCLIENT_STORED_CERT and TCG_FULL_CERT (TCG PC Client Specific Implementation for TPM 1.2, 7.3) take seven bytes,
 /// a length of its own two or four.
@@ -81,6 +100,21 @@ mod tests {
         assert_eq!(NvCertificate::find(cut.get(..200).unwrap()), None);
         let late = [[0; 17].as_slice(), &certificate()].concat();
         assert_eq!(NvCertificate::find(&late), None);
+    }
+
+    #[test]
+    fn a_missing_end_is_told_from_bytes_that_are_no_certificate() {
+        let certificate = [&[0x30, 0x82, 0x02, 0x58, 0x30, 0x82, 0x01, 0x40], [7; 596].as_slice()].concat();
+        let headers: [&[u8]; 3] = [&[], &[0x10, 1, 0, 1, 0x32, 0x10, 2], &[0x30, 1, 0, 0]];
+        for (header, kept) in headers.into_iter().flat_map(|header| [8, 300, 603].map(|kept| (header, kept)))
+        {
+            let bytes = [header, certificate.get(..kept).unwrap()].concat();
+            assert_eq!(unreadable(&bytes), CertificateError::CutShort { stated: 604, found: kept });
+        }
+        assert_eq!(unreadable(&certificate), CertificateError::Der);
+        assert_eq!(unreadable(&[0xff; 40]), CertificateError::Der);
+        assert_eq!(unreadable(b""), CertificateError::Der);
+        assert_eq!(unreadable(&[0x1f, 0x8b, 8]), CertificateError::Packed);
     }
 
     proptest! {

@@ -116,6 +116,13 @@ impl RevocationList {
         self.revoked.len()
     }
 
+    /// The certificates that it takes back, by serial number, each with the reason as RFC 5280, 5.3.1, calls it.
+    pub fn revoked(&self) -> impl Iterator<Item = (&[u8], UnixTime, &'static str)> {
+        self.revoked
+            .iter()
+            .map(|(serial, revocation)| (serial.as_slice(), revocation.since, revocation.reason))
+    }
+
     /// What it says of the certificate with this serial number.
     pub(super) fn revocation(&self, serial: &[u8]) -> Option<Revocation> {
         self.revoked.get(serial).copied()

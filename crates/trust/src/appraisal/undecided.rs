@@ -5,6 +5,7 @@ use assay_evidence::{Check, Failure};
 use crate::finding::{Finding, Tier};
 use crate::policy::Demand;
 use crate::reference::CompiledPolicy;
+use crate::undecided::Undecided;
 
 /// What follows from what is undecided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,12 +35,12 @@ fn tier(policy: Option<&CompiledPolicy>, check: Check) -> Tier {
         let files = policy.and_then(|policy| policy.ima.as_ref());
         files.is_some_and(|files| files.list == Demand::Required)
     };
-    match check {
+    match Undecided::of(check) {
         // The list could be of another boot, or of another machine.
-        Check::BootAggregate if wants_list() => Tier::Contraindicated,
+        Undecided::BootAggregate if wants_list() => Tier::Contraindicated,
         // Two accounts of one thing that differ, and a word that nobody vouches for, are odd whatever the policy.
-        Check::BootAggregate | Check::ImaForms | Check::EkChain => Tier::Warning,
+        Undecided::BootAggregate | Undecided::Forms | Undecided::Endorsement => Tier::Warning,
         // Judged by the sections where they matter: see PCRs that the log does not explain.
-        _ => Tier::None,
+        Undecided::Pcr | Undecided::AsFailure => Tier::None,
     }
 }

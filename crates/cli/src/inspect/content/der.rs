@@ -2,6 +2,7 @@
 
 use assay_evidence::HashAlgorithm;
 use assay_evidence::ima::SigningKey;
+use assay_evidence::tpm::ek_certificate::CertificateError;
 use assay_evidence::tpm::revocation::{RevocationList, RevocationListError};
 use assay_evidence::tpm::{AttributeCertificate, CertificateSummary, NvCertificate};
 
@@ -15,7 +16,7 @@ pub(super) fn begins(head: &[u8], _is_all: bool) -> bool {
 
 /// A SEQUENCE that begins a few bytes further on.
 pub(super) fn begins_nv(head: &[u8], is_all: bool) -> bool {
-    is_all && NvCertificate::find(head).is_some()
+    is_all && (NvCertificate::find(head).is_some() || CertificateSummary::is_cut_short(head))
 }
 
 /// Reads DER.
@@ -38,9 +39,14 @@ pub(super) fn read(bytes: &[u8], context: &Context) -> Result<Report, Fault> {
             .with("spki_sha256", key.spki_sha256().to_hex())
             .with("bytes", bytes.len()));
     }
-    match is_private_key(bytes) {
-        true => Err(Fault::Unknown(Looks::PrivateKey)),
-        false => Err(Fault::Unknown(Looks::Der)),
+    if is_private_key(bytes) {
+        return Err(Fault::Unknown(Looks::PrivateKey));
+    }
+    match CertificateSummary::read(bytes) {
+        Err(error @ CertificateError::CutShort { .. }) => {
+            Err(malformed("a certificate or a revocation list", error))
+        }
+        _ => Err(Fault::Unknown(Looks::Der)),
     }
 }
 

@@ -6,7 +6,7 @@ use data_encoding::{BASE64, BASE64URL, BASE64URL_NOPAD};
 use serde_json::{Map, Value as Json};
 
 use super::report::{Report, Severity, Value};
-use super::{Context, Fault, Looks, malformed, pem, policy, token};
+use super::{Context, Fault, Looks, malformed, pem, policy, tee, token};
 
 /// An object or a list, but for white space.
 pub(super) fn begins(head: &[u8], _is_all: bool) -> bool {
@@ -24,6 +24,9 @@ pub(super) fn read(bytes: &[u8], context: &Context) -> Result<Report, Fault> {
     let has = |name: &str| object.contains_key(name);
     if has("payload") && has("signatures") {
         return envelope(text, object, context);
+    }
+    if tee::is_azure(has) {
+        return Ok(tee::read_azure(object.keys().map(String::as_str)));
     }
     if has("keys") {
         return keys(object, context);

@@ -25,6 +25,7 @@ use std::io::{self, Read};
 
 use assay_evidence::ima::{Entry, ListForm};
 use assay_evidence::time::UnixTime;
+use assay_trust::policy::{Envelope, Import, ImportError};
 use flate2::read::MultiGzDecoder;
 use thiserror::Error;
 
@@ -190,6 +191,11 @@ const KINDS: &[Kind] = &[
         begins: keylime::begins_allowlist,
         reading: Reading::Whole(TEXT_BYTES_MAX, keylime::read_allowlist),
     },
+    Kind {
+        name: "PCR values as tpm2_pcrread prints them",
+        begins: tpm::begins_pcr_text,
+        reading: Reading::Whole(SMALL_BYTES_MAX, tpm::read_pcr_text),
+    },
     Kind { name: "a policy", begins: policy::begins, reading: Reading::Whole(TEXT_BYTES_MAX, policy::read) },
     Kind {
         name: "an NV index with a certificate",
@@ -234,6 +240,23 @@ fn inspect_plain(
     read(&bytes, context)
 }
 
+/// The policy in a file that was found to be of one of [`POLICY_KINDS`], or what would become of it here.
+pub fn policy_of(kind: &str, bytes: &[u8]) -> Option<assay_trust::Policy> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let imported =
+        |taken: Result<(), ImportError>, import: Import| taken.ok().and_then(|()| import.finish().0.ok());
+    let mut import = Import::new("inspected");
+    match kind {
+        "policy" => assay_trust::Policy::from_text(text).ok(),
+        "dsse" => assay_trust::Policy::from_text(Envelope::parse(text).ok()?.payload()).ok(),
+        "keylime-runtime-policy" => imported(import.runtime_policy(text), import),
+        "keylime-tpm-policy" => imported(import.tpm_policy(text), import),
+        "keylime-refstate" => imported(import.reference_state(text), import),
+        "allowlist" => imported(import.allowlist(text), import),
+        _ => None,
+    }
+}
+
 /// Reads until there are `count` bytes or the input ends.
 fn fill(input: &mut dyn Read, count: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -246,6 +269,9 @@ fn malformed(kind: &'static str, error: impl Into<Box<dyn Error + Send + Sync>>)
     Fault::Malformed { kind, error: error.into() }
 }
 
+/// Kinds of which a policy can be made.
+pub const POLICY_KINDS: &[&str] =
+    &["policy", "keylime-runtime-policy", "keylime-tpm-policy", "keylime-refstate", "allowlist"];
 /// What a recogniser looks at. The heads of all forms are shorter.
 const HEAD_BYTES: usize = 4096;
 pub(super) const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];

@@ -64,7 +64,7 @@ pub(super) fn read_snp(bytes: &[u8], _context: &Context) -> Result<Report, Fault
         Some(report)
     };
     let report = fields().ok_or_else(|| malformed("an SEV-SNP report", "it ends early"))?;
-    Ok(unverified(report))
+    Ok(unjudged(unverified(report)))
 }
 
 /// Intel's DCAP quotes: a version, a key of ECDSA, and the vendor of Intel's quoting enclave.
@@ -101,7 +101,7 @@ pub(super) fn read_dcap(bytes: &[u8], _context: &Context) -> Result<Report, Faul
         let filled = if reader.rest().iter().all(|byte| *byte == 0) { "zeros" } else { "bytes" };
         report.remark(Severity::Note, format!("{} {filled} follow the quote", reader.rest().len()));
     }
-    Ok(unverified(report))
+    Ok(unjudged(unverified(report)))
 }
 
 type Fields = Result<Report, assay_evidence::read::Truncated>;
@@ -186,7 +186,61 @@ pub(super) fn begins_cca(head: &[u8], _is_all: bool) -> bool {
 pub(super) fn read_cca(bytes: &[u8], _context: &Context) -> Result<Report, Fault> {
     let mut report = Report::new("cca-token", "Arm CCA token").with("bytes", bytes.len());
     report.remark(Severity::Note, "its claims are CBOR that is not read here");
-    Ok(report)
+    Ok(unjudged(report))
+}
+
+/// Whether these bytes are GET_MEASUREMENTS of SPDM 1.1 with a nonce, and the answer (DSP0274 1.1, 10.11): so GPUs attest.
+pub(super) fn is_spdm(bytes: &[u8]) -> bool {
+    matches!(bytes, [SPDM_VERSION, SPDM_GET_MEASUREMENTS, ..])
+        && matches!(bytes.get(SPDM_REQUEST_BYTES..), Some([SPDM_VERSION, SPDM_MEASUREMENTS, ..]))
+}
+
+/// Reads a request for signed measurements with its answer.
+pub(super) fn read_spdm(bytes: &[u8]) -> Result<Report, Fault> {
+    let bad = |error| malformed("SPDM measurements", error);
+    let mut reader = Reader::new(bytes);
+    let mut skip = |count: usize| reader.bytes(count).map(hex).map_err(bad);
+    skip(4)?;
+    let nonce = skip(32)?;
+    skip(5)?;
+    let blocks = skip(1)?;
+    let length = skip(3)?;
+    let report = Report::new("spdm-measurements", "measurements of a device such as a GPU, by SPDM 1.1")
+        .with("nonce", nonce)
+        .with("blocks", u64::from_str_radix(&blocks, 16).unwrap_or_default())
+        .with("record_bytes", little_endian(&length))
+        .with("bytes", bytes.len());
+    Ok(unjudged(unverified(report)))
+}
+
+/// A number of hex digits, the least byte first.
+fn little_endian(digits: &str) -> u64 {
+    let bytes = data_encoding::HEXLOWER.decode(digits.as_bytes()).unwrap_or_default();
+    bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+/// Whether these are the members of evidence as guests on Azure gather it: the paravisor's report and a vTPM's quote.
+pub(super) fn is_azure(has: impl Fn(&str) -> bool) -> bool {
+    has("hcl_report") && has("tpm_quote") || has("report") && has("quote") && has("vcek")
+}
+
+/// Says of evidence of a confidential machine on Azure what is in it.
+pub(super) fn read_azure<'a>(members: impl Iterator<Item = &'a str>) -> Report {
+    let report = Report::new(
+        "azure-evidence",
+        "evidence of a confidential machine on Azure: its paravisor's report and its vTPM's quote",
+    )
+    .with("members", Value::list(members));
+    unjudged(report)
+}
+
+/// What the product does with it: nothing, which must not be taken for approval.
+fn unjudged(mut report: Report) -> Report {
+    report.remark(
+        Severity::Note,
+        "it is recognised and shown, and nothing judges it: `assay appraise` and the server appraise evidence of TPMs",
+    );
+    report
 }
 
 fn unverified(mut report: Report) -> Report {
@@ -201,6 +255,11 @@ fn hex(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(bytes)
 }
 
+const SPDM_VERSION: u8 = 0x11;
+const SPDM_GET_MEASUREMENTS: u8 = 0xe0;
+const SPDM_MEASUREMENTS: u8 = 0x60;
+/// Four bytes of header, a nonce, and which slot of certificates signs.
+const SPDM_REQUEST_BYTES: usize = 4 + 32 + 1;
 /// SNP: the length of a report with its signature.
 const SNP_BYTES: usize = 0x4a0;
 const SNP_ALGORITHM_AT: usize = 0x34;

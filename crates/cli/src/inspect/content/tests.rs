@@ -49,8 +49,62 @@ fn genuine() -> Vec<(&'static str, Vec<u8>)> {
     files.push(("snp-report", snp()));
     files.push(("sgx-quote", dcap(3, 0, 384)));
     files.push(("tdx-quote", dcap(4, 0x81, 584)));
+    files.extend(
+        [
+            ("svid", "identity/svid.der"),
+            ("spiffe-authority", "identity/root.der"),
+            ("crl", "identity/crl.der"),
+            ("policy", "field/policy.toml"),
+        ]
+        .map(|(kind, path)| (kind, vector(path))),
+    );
+    files.extend(texts().map(|(kind, text)| (kind, text.into_bytes())));
+    files.push(("spdm-measurements", spdm().into_bytes()));
     files.push(("cca-token", vec![0xd9, 0x01, 0x8f, 0xa0]));
     files
+}
+
+/// Small samples of the forms that are text.
+fn texts() -> [(&'static str, String); 13] {
+    let token = |claims: &str| {
+        let part = |text: &str| data_encoding::BASE64URL_NOPAD.encode(text.as_bytes());
+        format!("{}.{}.AAAA", part(r#"{"alg":"ES256","kid":"1"}"#), part(claims))
+    };
+    let digest = "ab".repeat(32);
+    let quote = ["quote.msg", "quote.sig", "quote.pcrs"]
+        .map(|name| data_encoding::BASE64.encode(&vector(&format!("tpm/sb-good-1/{name}"))));
+    let ear = assay_trust::ear::PROFILE;
+    [
+        ("keylime-quote", format!("r{}", quote.join(":"))),
+        (
+            "keylime-runtime-policy",
+            format!(r#"{{"digests":{{"/a":["{digest}"]}},"excludes":[],"meta":{{"version":1}}}}"#),
+        ),
+        ("keylime-runtime-policy", format!(r#"{{"hashes":{{"/a":["{digest}"]}},"meta":{{"version":5}}}}"#)),
+        ("keylime-tpm-policy", format!(r#"{{"4":["{digest}"],"mask":"0x10"}}"#)),
+        ("allowlist", format!("{digest}  /usr/bin/a b\n")),
+        (
+            "dsse",
+            r#"{"payloadType":"a","payload":"e30=","signatures":[{"keyid":"a","sig":"AAAA"}]}"#.to_owned(),
+        ),
+        ("azure-evidence", r#"{"version":1,"hcl_report":"AAAA","tpm_quote":{}}"#.to_owned()),
+        ("jwk-set", r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"1","x":"AA","y":"AA"}]}"#.to_owned()),
+        ("spiffe-bundle", r#"{"keys":[],"spiffe_sequence":1}"#.to_owned()),
+        ("jwt-svid", token(r#"{"sub":"spiffe://example.org/web","exp":1900000000}"#)),
+        ("jwt", token(r#"{"sub":"somebody"}"#)),
+        ("ear", token(&format!(r#"{{"eat_profile":"{ear}","iat":1800000000}}"#))),
+        (
+            "pcr-values",
+            format!("  sha256:\n    0 : 0x{}\n  sm3_256:\n    0 : 0xAB\n  sha1:\n", digest.to_uppercase()),
+        ),
+    ]
+}
+
+/// A request for signed measurements and the beginning of its answer.
+fn spdm() -> String {
+    let request = [&[0x11, 0xe0, 1, 0xff], [7; 32].as_slice(), &[0]].concat();
+    let answer = [0x11, 0x60, 0, 0, 1, 4, 0, 0, 1, 1, 0, 0];
+    data_encoding::HEXLOWER.encode(&[request.as_slice(), &answer].concat())
 }
 
 fn measured() -> Vec<u8> {
@@ -110,6 +164,47 @@ fn genuine_files_are_recognised_by_their_content() {
     for (expected, bytes) in genuine() {
         assert_eq!(kind_of(&mut bytes.as_slice()), Ok(expected));
         assert_eq!(kind_of(&mut Slow(bytes.as_slice())), Ok(expected), "a byte at a time");
+    }
+}
+
+#[test]
+fn packed_files_of_each_form_are_read_like_the_files() {
+    for (expected, bytes) in genuine() {
+        let packed = pack(&bytes);
+        let report = inspect(&mut packed.as_slice(), &CONTEXT, &mut |_, _| {}).unwrap();
+        let mut plain = inspect(&mut bytes.as_slice(), &CONTEXT, &mut |_, _| {}).unwrap();
+        plain = plain.with("packed", "gzip");
+        assert_eq!(report.kind, expected);
+        assert_eq!(report.to_json(), plain.to_json());
+        let cut = kind_of(&mut &packed[..packed.len() - 9]);
+        assert!(cut.is_err(), "{expected}: the end of what is packed is missing, and it is {cut:?}");
+    }
+}
+
+fn pack(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Makers and readers of NV indexes: a header, a filling, an end that is missing.
+#[test]
+fn certificates_of_nv_indexes_are_found_or_told_apart() {
+    let certificate = vector("tpm/sb-good-1/ek-cert.der");
+    let said = |bytes: &[u8]| kind_of(&mut &*bytes);
+    let header: &[u8] = &[0x10, 1, 0, 1, 0x32, 0x10, 2];
+    for (before, after) in [
+        (&[][..], &[0; 300][..]),
+        (&[], &[0xff; 300]),
+        (header, &[]),
+        (header, &[0; 40]),
+        (&[0, 0, 3, 0xe8], &[]),
+    ] {
+        assert_eq!(said(&[before, &certificate, after].concat()), Ok("ek-certificate"));
+        let cut = [before, &certificate[..certificate.len() - 100]].concat();
+        let error = said(&cut).unwrap_err();
+        let words = format!("of the {} bytes that it says it has", certificate.len());
+        assert!(error.contains(&words), "{error}");
     }
 }
 

@@ -4,7 +4,7 @@ use assay_evidence::tpm::name::Name;
 
 use super::report::{Report, Severity};
 use super::tpm::describe_name;
-use super::{Context, Fault, malformed};
+use super::{Context, Fault, malformed, tee};
 
 /// Whether the beginning of a file is text, as far as it goes.
 pub(super) fn is_text(head: &[u8]) -> bool {
@@ -45,6 +45,9 @@ pub(super) fn read_hex(bytes: &[u8], _context: &Context) -> Result<Report, Fault
         .map_err(|error| malformed("hex", error))?;
     if let Some(name) = Name::from_bytes(&value) {
         return Ok(describe_name(&name));
+    }
+    if tee::is_spdm(&value) {
+        return tee::read_spdm(&value);
     }
     Ok(Report::new("hex", format!("hex of {} bytes, such as a nonce or a digest", value.len()))
         .with("bytes", value.len())

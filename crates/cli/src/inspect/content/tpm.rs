@@ -147,6 +147,48 @@ pub(super) fn read_pcr_bank(bytes: &[u8], _context: &Context) -> Result<Report, 
         .with("pcrs", pcrs(&values)))
 }
 
+/// A bank, and a PCR with its digits: `sha256:`, `0 : 0x…`.
+pub(super) fn begins_pcr_text(head: &[u8], _is_all: bool) -> bool {
+    let mut lines = head.split(|byte| *byte == b'\n').map(|line| String::from_utf8_lossy(line));
+    let first = lines.find(|line| !line.trim().is_empty());
+    first.is_some_and(|line| bank_line(&line).is_some())
+}
+
+fn bank_line(line: &str) -> Option<HashAlgorithm> {
+    let name = line.trim().strip_suffix(':')?;
+    HashAlgorithm::ALL.into_iter().find(|bank| bank.name() == name)
+}
+
+/// Reads PCR values as `tpm2_pcrread` prints them; a bank without values is one that the TPM does not keep.
+pub(super) fn read_pcr_text(bytes: &[u8], _context: &Context) -> Result<Report, Fault> {
+    let bad = |line: usize, what: &str| {
+        malformed("PCR values as tpm2_pcrread prints them", format!("line {line}: {what}"))
+    };
+    let text = std::str::from_utf8(bytes).map_err(|_| bad(1, "it is not text"))?;
+    // The bank in which the lines are; of one that is not known here they are passed over.
+    let mut bank = None;
+    let mut values = Vec::new();
+    for (line, words) in (1..).zip(text.lines()).filter(|(_, words)| !words.trim().is_empty()) {
+        if words.trim().ends_with(':') {
+            bank = Some(bank_line(words));
+            continue;
+        }
+        let (index, digits) = words.split_once(':').ok_or_else(|| bad(line, "no bank, and no PCR"))?;
+        let index = index.trim().parse().ok().and_then(PcrIndex::new);
+        let Some(bank) = bank.ok_or_else(|| bad(line, "a value before any bank"))? else { continue };
+        let digits = digits.trim().strip_prefix("0x").unwrap_or_default().to_ascii_lowercase();
+        let value = Digest::from_text(&format!("{bank}:{digits}"));
+        let (index, value) = index.zip(value).ok_or_else(|| bad(line, "no PCR with a digest of its bank"))?;
+        values.push((index, value));
+    }
+    let count = values.len();
+    let values: PcrValues = values.into_iter().collect();
+    let mut report = Report::new("pcr-values", format!("{count} PCR values as tpm2_pcrread prints them"))
+        .with("pcrs", pcrs(&values));
+    report.remark(Severity::Note, "values by themselves prove nothing: read once, without a quote over them");
+    Ok(report)
+}
+
 /// Two bytes in the TPM's order.
 fn word(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..at + 2).and_then(|word| word.try_into().ok()).map(u16::from_be_bytes)

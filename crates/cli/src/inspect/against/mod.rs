@@ -1,6 +1,10 @@
 //! Two files of one kind against each other, or a log against the PCR values that it should lead to.
 //!
-//! Boot logs and IMA lists are compared by what they mean; everything else by what its report says, member by member.
+//! Boot logs, IMA lists, policies and revocation lists are compared by what they mean; everything else by what its report
+//! says, member by member, and by its bytes where the report does not tell them apart.
+
+mod policy;
+mod revocation;
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
@@ -9,7 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use assay_evidence::boot_log;
 use assay_evidence::ima::{self, List, ListForm, QuotedPcr, Replay, attested_prefix};
-use assay_evidence::{Digest, PcrIndex};
+use assay_evidence::{Digest, HashAlgorithm, PcrIndex};
 use assay_trust::change::{describe_boot_logs, describe_ima_lists};
 use serde::Serialize;
 use serde_json::json;
@@ -40,6 +44,9 @@ struct Subject {
 /// Whether nothing changed from `earlier` to the only file.
 pub(super) fn run(files: &[PathBuf], earlier: &Path, as_json: bool, context: &Context) -> Result<bool> {
     let [file] = files else { bail!("--against compares one file with one: name one FILE") };
+    if [file.as_path(), earlier].iter().all(|path| path.as_os_str() == "-") {
+        bail!("standard input is one file and can be read once: name the other");
+    }
     let (before, after) = (subject(earlier, context)?, subject(file, context)?);
     let differences = compare(&before, &after)?;
     if as_json {
@@ -82,6 +89,16 @@ fn subject(file: &Path, context: &Context) -> Result<Subject> {
             .with_context(|| file.display().to_string())?;
         bytes = unpacked;
     }
+    if bytes.len() as u64 >= BYTES_MAX {
+        bail!(
+            "{}: it is longer than the {} bytes that are compared; without --against it is read to its end",
+            file.display(),
+            BYTES_MAX - 1
+        );
+    }
+    if bytes.starts_with(content::GZIP_MAGIC) {
+        bail!("{}", sentence(file, &content::Fault::PackedTwice));
+    }
     match content::inspect(&mut Cursor::new(&bytes), context, &mut |_, _| {}) {
         Ok(report) => Ok(Subject { report, bytes }),
         Err(fault) => bail!("{}", sentence(file, &fault)),
@@ -95,7 +112,9 @@ fn compare(before: &Subject, after: &Subject) -> Result<Vec<Difference>> {
         ("pcr-values", "boot-log") => Ok(compare_values(before, after, "pcrs")),
         ("tdx-quote", "cc-log") => Ok(compare_values(before, after, "registers")),
         ("pcr-values", "ima-list") => compare_list_with_pcrs(before, after),
-        (old, new) if old == new => Ok(compare_reports(&before.report, &after.report)),
+        ("crl", "crl") => revocation::compare(before, after),
+        _ if policy::is_policy(before) && policy::is_policy(after) => policy::compare(before, after),
+        (old, new) if old == new => Ok(compare_reports(before, after)),
         (old, new) => bail!("these cannot be compared: before it is {old}, and now {new}"),
     }
 }
@@ -204,7 +223,22 @@ fn flat(report: &Report, member: &str) -> BTreeMap<String, String> {
     values
 }
 
-fn compare_reports(before: &Report, after: &Report) -> Vec<Difference> {
+fn compare_reports(before: &Subject, after: &Subject) -> Vec<Difference> {
+    let differences = compare_members(&before.report, &after.report);
+    let is_told_apart = IDENTIFIED_BY_REPORT.contains(&after.report.kind);
+    if !differences.is_empty() || is_told_apart || before.bytes == after.bytes {
+        return differences;
+    }
+    let sha256 = |subject: &Subject| Some(HashAlgorithm::Sha256.hash(&[&subject.bytes]).to_hex());
+    vec![Difference {
+        what: "sha256".to_owned(),
+        before: sha256(before),
+        after: sha256(after),
+        message: Some("the files differ in what is not shown here, such as a signature".to_owned()),
+    }]
+}
+
+fn compare_members(before: &Report, after: &Report) -> Vec<Difference> {
     let [mut old, mut new] = [before, after].map(|report| {
         let mut values = BTreeMap::new();
         report.members.iter().for_each(|member| flatten_member("", member, &mut values));
@@ -248,5 +282,23 @@ fn flatten(name: &str, value: &Value, into: &mut BTreeMap<String, String>) {
     }
 }
 
+/// Kinds of which the report has all there is, or a hash over it: PEM and DER of one certificate are the same.
+const IDENTIFIED_BY_REPORT: &[&str] = &[
+    "public-area",
+    "public-key",
+    "name",
+    "hex",
+    "pcr-values",
+    "ek-certificate",
+    "platform-certificate",
+    "platform-attribute-certificate",
+    "attribute-certificate",
+    "certificate",
+    "ca-certificate",
+    "svid",
+    "spiffe-authority",
+    "bundle",
+    "certificate-chain",
+];
 /// The longest IMA list that is compared, and one byte.
 const BYTES_MAX: u64 = ima::LIST_BYTES_MAX as u64 + 1;
