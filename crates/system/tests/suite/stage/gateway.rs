@@ -5,6 +5,7 @@ use assay_testkit::edge::Door;
 use data_encoding::BASE64;
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
+use std::os::unix::fs::PermissionsExt as _;
 
 use super::{Program, Stage, TRUST_DOMAIN, eventually};
 
@@ -28,6 +29,7 @@ impl Gateway {
         let chain = answer.get("certificate").and_then(Value::as_str).context("certificate")?;
         std::fs::write(at("credentials.pem"), chain)?;
         std::fs::write(at("key.pem"), key.serialize_pem())?;
+        std::fs::set_permissions(at("key.pem"), std::fs::Permissions::from_mode(0o600))?;
         std::fs::copy(stage.at("data/bundle.pem"), at("bundle.pem"))?;
         Gateway::start_as_it_was(stage).await
     }
