@@ -39,7 +39,10 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("parts", &["parts"]),
     ("doors", &["door"]),
     ("what follows commits", &["follow"]),
-    ("use cases", &["attest", "ear", "enroll", "entry", "fate", "grant", "label", "ledger", "policy"]),
+    (
+        "use cases",
+        &["attest", "continuity", "ear", "enroll", "entry", "fate", "grant", "label", "ledger", "policy"],
+    ),
     ("what is in force", &["in_force", "archive", "keys", "device"]),
     ("store", &["store"]),
 ];

@@ -20,6 +20,9 @@ pub(crate) async fn check(
     data: &Path,
     trust_domain: &TrustDomain,
 ) -> Result<(), ContinuityError> {
+    if let Some(had) = keys::trust_domain(data)?.filter(|had| had != trust_domain) {
+        return Err(ContinuityError::TrustDomain { had, configured: trust_domain.clone() });
+    }
     let folder = data.join(keys::FOLDER);
     let names = KeyNames::of(&folder, trust_domain)?;
     match store.authority().await? {
@@ -92,17 +95,23 @@ pub struct Resumed {
 ///
 /// `leaves`: how many the trail has, so that it is this copy that was decided upon.
 pub async fn resume(data: &Path, leaves: u64) -> Result<Resumed, ContinuityError> {
-    let _lock = crate::start::take_data_folder(data).map_err(|_| ContinuityError::InUse)?;
+    // Before anything is made where nothing is.
+    let trust_domain = keys::trust_domain(data)?.ok_or(ContinuityError::NoServer)?;
+    let _lock = keys::take_data_folder(data)?;
     let store = Store::open(&data.join(crate::store::FILE_NAME)).await?;
-    let outcome = resume_on(&store, data, leaves).await;
+    let outcome = resume_on(&store, data, &trust_domain, leaves).await;
     store.close().await;
     outcome
 }
 
-async fn resume_on(store: &Store, data: &Path, leaves: u64) -> Result<Resumed, ContinuityError> {
+async fn resume_on(
+    store: &Store,
+    data: &Path,
+    trust_domain: &TrustDomain,
+    leaves: u64,
+) -> Result<Resumed, ContinuityError> {
     let folder = data.join(keys::FOLDER);
-    let trust_domain = keys::trust_domain(data)?.ok_or(ContinuityError::NoServer)?;
-    let signed = match check(store, data, &trust_domain).await {
+    let signed = match check(store, data, trust_domain).await {
         Ok(()) => return Err(ContinuityError::NotSetBack),
         Err(
             ContinuityError::SetBack { leaves: found, .. } | ContinuityError::NoHead { leaves: found, .. },
@@ -113,7 +122,7 @@ async fn resume_on(store: &Store, data: &Path, leaves: u64) -> Result<Resumed, C
         Err(ContinuityError::NoHead { .. }) => leaves,
         Err(other) => return Err(other),
     };
-    let key = LedgerKey::load(&folder, &trust_domain)?
+    let key = LedgerKey::load(&folder, trust_domain)?
         .ok_or(ContinuityError::Keys { folder: folder.clone(), what: "ledger.key" })?;
     let at = crate::clock::now();
     let (serials, number) = match keys::read(&data.join(LIST_FILE))? {
@@ -142,6 +151,16 @@ fn last_list(der: &[u8], folder: &Path) -> Result<(Vec<String>, u64), Continuity
 /// Why the server does not start on what it finds.
 #[derive(Debug, Error)]
 pub enum ContinuityError {
+    /// Another trust domain than the one whose data it is.
+    #[error(
+        "this data folder is of the trust domain {had}, and {configured} is configured: a trust domain has its own"
+    )]
+    TrustDomain {
+        /// Whose it is.
+        had: TrustDomain,
+        /// Which was asked for.
+        configured: TrustDomain,
+    },
     /// Keys that are not those the database was made with, or none.
     #[error(
         "{}: {what} is not what this database was made with. Devices, gateways and whoever verifies the ledger believe that \
@@ -192,9 +211,6 @@ pub enum ContinuityError {
     /// There is nothing to decide.
     #[error("the database has the head that was signed last: there is nothing to resume, start the server")]
     NotSetBack,
-    /// A server runs.
-    #[error("a server is running on this data folder: stop it first")]
-    InUse,
     /// A head that does not read, or that another key signed.
     #[error(
         "{HEAD_FILE} in the data folder is not a head that this ledger's key signed: put it back from a backup"

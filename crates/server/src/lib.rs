@@ -34,6 +34,7 @@ mod thread;
 
 pub use config::{Config, ConfigError};
 pub use door::console::surface;
+pub use keys::FileError;
 pub use start::{Addresses, Running, StartError};
 
 /// Runs a server until `shutdown` resolves, then stops it within two seconds.

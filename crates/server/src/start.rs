@@ -56,7 +56,7 @@ impl Running {
     /// Opens the data folder, binds both doors and starts to serve.
     pub async fn start(config: Config) -> Result<Running, StartError> {
         tls::install_crypto_provider();
-        let lock = take_data_folder(&config.data)?;
+        let lock = keys::take_data_folder(&config.data)?;
         raise_descriptors(&config.limits);
         let (stopping, shutdown) = watch::channel(false);
         let store = Store::open(&config.database()).await?;
@@ -156,15 +156,6 @@ fn console_door(server: &Arc<Server>) -> Door {
     }
 }
 
-/// Makes the data folder and keeps other servers out of it: the audit trail has one writer.
-pub(crate) fn take_data_folder(data: &Path) -> Result<File, StartError> {
-    keys::private_folder(data)?;
-    let path = data.join("lock");
-    let lock = File::create(&path).map_err(|source| StartError::File { path: path.clone(), source })?;
-    lock.try_lock().map_err(|_| StartError::InUse { path: data.to_owned() })?;
-    Ok(lock)
-}
-
 async fn bind(address: SocketAddr) -> Result<(SocketAddr, TcpListener), StartError> {
     let failed = |source| StartError::Bind { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
@@ -227,12 +218,6 @@ pub enum StartError {
     /// A file in the data folder.
     #[error(transparent)]
     DataFile(#[from] FileError),
-    /// Another server has the data folder.
-    #[error("{}: another server is running on this data folder", path.display())]
-    InUse {
-        /// Which.
-        path: PathBuf,
-    },
     /// A signer of policies that is none.
     #[error("{}: not a key that can sign policies", path.display())]
     Signer {

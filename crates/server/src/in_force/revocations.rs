@@ -48,7 +48,7 @@ impl RevocationList {
         ttl_seconds: u64,
         now: UnixTime,
     ) -> Result<RevocationList, KeysError> {
-        store.commit(RenumberRevocationList { at: now }).await?;
+        store.commit(RenumberRevocationList { step: RUN_STEP, at: now }).await?;
         let (records, number) = store.withdrawn_svids(now).await?;
         let serials = serials(records, now)?;
         let trust = Trust { bundle: authority.bundle().clone(), crls: CrlSet::default() };
@@ -87,7 +87,7 @@ impl RevocationList {
 
     /// Signs the same list again with a new end.
     pub(crate) async fn renew(&self, store: &Store, now: UnixTime) -> Result<(), KeysError> {
-        let number = store.commit(RenumberRevocationList { at: now }).await?;
+        let number = store.commit(RenumberRevocationList { step: 1, at: now }).await?;
         self.sign(number, &[], now)
     }
 
@@ -183,5 +183,8 @@ fn serials(
 }
 
 const CLOCK_SKEW_SECONDS: u64 = 60;
+/// More than the lists of one run that may overtake each other, so that the next run's numbers lie above, even if its clock
+/// is behind.
+const RUN_STEP: u64 = 1 << 20;
 /// Where the list in force is, in the data folder.
 pub(crate) const LIST_FILE: &str = "revocations.crl";

@@ -1,6 +1,6 @@
 //! Files only the server's user can read, replaced whole or not at all.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -38,6 +38,12 @@ pub enum FileError {
         /// Its permissions.
         mode: u32,
     },
+    /// Another server has the data folder.
+    #[error("{}: another server is running on this data folder", path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The key in it does not read.
     #[error("{}: not a key of ours", path.display())]
     Key {
@@ -65,6 +71,15 @@ pub(crate) fn private_folder(folder: &Path) -> Result<(), FileError> {
     let failed = |source| FileError::Io { path: folder.to_owned(), what: "be made private", source };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
     fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(failed)
+}
+
+/// Makes the data folder and keeps other servers out of it: the audit trail has one writer.
+pub(crate) fn take_data_folder(data: &Path) -> Result<File, FileError> {
+    private_folder(data)?;
+    let path = data.join("lock");
+    let lock = File::create(&path).map_err(|source| FileError::Io { path, what: "be made", source })?;
+    lock.try_lock().map_err(|_| FileError::InUse { path: data.to_owned() })?;
+    Ok(lock)
 }
 
 /// Writes a file for its owner alone.

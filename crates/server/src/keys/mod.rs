@@ -31,7 +31,7 @@ use data_encoding::HEXLOWER;
 use thiserror::Error;
 
 pub use files::FileError;
-pub(crate) use files::{private_folder, read, write_public};
+pub(crate) use files::{private_folder, read, take_data_folder, write_public};
 pub(crate) use jwt_key::JwtKey;
 pub(crate) use ledger_key::{LedgerKey, VERIFIER_FILE};
 pub(crate) use names::{KeyNames, issuing_certificate, trust_domain};

@@ -499,9 +499,9 @@ async fn everything_is_there_after_reopening() {
     let fixture = fixture.reopen().await;
     assert_eq!(fixture.verify().await.unwrap(), before);
     assert_eq!(fixture.store.withdrawn_svids(NOW).await.unwrap().1, 1);
-    let number = fixture.store.commit(RenumberRevocationList { at: NOW }).await.unwrap();
+    let number = fixture.store.commit(RenumberRevocationList { step: 1, at: NOW }).await.unwrap();
     assert!(number > 1, "{number}");
-    let earlier = fixture.store.commit(RenumberRevocationList { at: UnixTime(1) }).await.unwrap();
+    let earlier = fixture.store.commit(RenumberRevocationList { step: 1, at: UnixTime(1) }).await.unwrap();
     assert_eq!(earlier, number + 1, "a clock that is set back takes no number back");
     fixture.store.commit(entry("web")).await.unwrap();
     assert_eq!(
@@ -531,7 +531,10 @@ async fn a_closed_store_says_so() {
     let fixture = Fixture::new().await;
     let store = fixture.store.clone();
     fixture.store.close().await;
-    assert!(matches!(store.commit(RenumberRevocationList { at: NOW }).await, Err(StoreError::Closed)));
+    assert!(matches!(
+        store.commit(RenumberRevocationList { step: 1, at: NOW }).await,
+        Err(StoreError::Closed)
+    ));
 }
 
 #[tokio::test]

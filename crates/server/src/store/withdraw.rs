@@ -18,10 +18,12 @@ pub struct Withdrawn {
     pub list_number: Option<u64>,
 }
 
-/// Gives the revocation list a new number, for a fresh one with the same entries: one above the last, and never below
-/// what the time gives, so that a database that was set back does not number its lists below those that others have.
+/// Gives the revocation list a new number, for a fresh one with the same entries: above the last, and never below what the
+/// time gives, so that a database that was set back does not number its lists below those that others have.
 #[derive(Clone, Copy, Debug)]
 pub struct RenumberRevocationList {
+    /// How far above the last one.
+    pub step: u64,
     /// When.
     pub at: UnixTime,
 }
@@ -31,7 +33,7 @@ impl Transaction for RenumberRevocationList {
 
     async fn apply(self, unit: &mut Unit) -> Result<u64, StoreError> {
         raise_list_number(unit, number_of(self.at)).await?;
-        next_list_number(unit).await
+        next_list_number(unit, self.step).await
     }
 }
 
@@ -215,7 +217,7 @@ async fn listed(unit: &mut Unit, rows: &[Row]) -> Result<Withdrawn, StoreError> 
             Ok((row.try_get("serial")?, UnixTime(loaded(row.try_get("not_after")?, "svids.not_after")?)))
         })
         .collect::<Result<_, StoreError>>()?;
-    let withdrawn = Withdrawn { serials, list_number: Some(next_list_number(unit).await?) };
+    let withdrawn = Withdrawn { serials, list_number: Some(next_list_number(unit, 1).await?) };
     unit.withdrew(&withdrawn);
     Ok(withdrawn)
 }
@@ -228,8 +230,9 @@ async fn raise_list_number(unit: &mut Unit, to: u64) -> Result<(), StoreError> {
     Ok(())
 }
 
-async fn next_list_number(unit: &mut Unit) -> Result<u64, StoreError> {
-    let row = query("UPDATE revocation_list SET number = number + 1 WHERE id = 1 RETURNING number")
+async fn next_list_number(unit: &mut Unit, step: u64) -> Result<u64, StoreError> {
+    let row = query("UPDATE revocation_list SET number = number + $1 WHERE id = 1 RETURNING number")
+        .bind(stored(step))
         .fetch_one(unit.connection())
         .await?;
     loaded(row.try_get("number")?, "revocation_list.number")

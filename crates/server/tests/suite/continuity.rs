@@ -3,14 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use assay_identity::{Crl, CrlSet, UnixTime, verify_svid};
-use assay_server::StartError;
+use assay_identity::{Crl, CrlSet, TrustDomain, UnixTime, verify_svid};
 use assay_server::continuity::{ContinuityError, Resumed, resume};
 use assay_server::ledger::{self, LedgerError};
+use assay_server::{FileError, StartError};
 use hyper::Method;
 use serde_json::json;
 
-use crate::fixture::Fixture;
+use crate::fixture::{Fixture, TRUST_DOMAIN};
 
 /// A server that stopped, with a device.
 async fn stopped() -> Fixture {
@@ -121,7 +121,8 @@ async fn year_4_an_older_database_revives_nothing() {
     let trail = fixture.get("/v1/audit?limit=1000").await;
     let resumed = trail["leaves"].as_array().unwrap().iter().find(|leaf| leaf["kind"] == "ledger.resumed");
     assert_eq!(resumed.unwrap()["detail"]["signed"], signed, "{trail}");
-    assert!(matches!(resume(fixture.data(), leaves).await, Err(ContinuityError::InUse)));
+    let running = resume(fixture.data(), leaves).await;
+    assert!(matches!(running, Err(ContinuityError::File(FileError::InUse { .. }))), "{running:?}");
     fixture.stop().await;
     ledger::verify(fixture.data(), None, None).await.unwrap();
 }
@@ -143,6 +144,35 @@ async fn year_4_a_head_that_was_taken_away_or_altered_is_not_passed_over() {
     };
     resume(fixture.data(), leaves).await.unwrap();
     fixture.start_again().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_nobody_served_is_not_made_by_a_look() {
+    let folder = tempfile::tempdir().unwrap();
+    let nowhere = folder.path().join("mistyped");
+    assert!(matches!(resume(&nowhere, 1).await, Err(ContinuityError::NoServer)));
+    assert!(!nowhere.exists());
+}
+
+#[tokio::test]
+async fn another_trust_domain_is_told_as_such() {
+    let mut fixture = stopped().await;
+    fixture.start_again().await.unwrap();
+    let other = TrustDomain::parse("other.example").unwrap();
+    let error = fixture.restart_with(|config| config.trust_domain = other).await.unwrap_err().to_string();
+    assert!(error.contains("other.example is configured") && error.contains(TRUST_DOMAIN), "{error}");
+}
+
+#[tokio::test]
+async fn year_4_lists_of_the_next_run_lie_above_even_if_the_clock_is_behind() {
+    let mut fixture = Fixture::start().await;
+    let before = list(&fixture).await.number();
+    fixture.stop().await;
+    // As if the run before had been years ahead.
+    fixture.tamper("UPDATE revocation_list SET number = number * 2").await;
+    fixture.start_again().await.unwrap();
+    let after = list(&fixture).await.number();
+    assert!(after >= 2 * before + (1 << 20), "{after} after {before}");
 }
 
 #[tokio::test]
