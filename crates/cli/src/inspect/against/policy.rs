@@ -27,8 +27,8 @@ pub(super) fn compare(before: &Subject, after: &Subject) -> Result<Vec<Differenc
         message: Some(format!("{}: {}", change.effect, change.value)),
     };
     let mut differences: Vec<Difference> = changes.into_iter().map(difference).collect();
-    if differences.is_empty() && before.report.kind == "dsse" && after.report.kind == "dsse" {
-        // The same policy may be signed by others.
+    if differences.is_empty() && before.report.kind == after.report.kind && after.report.kind != "policy" {
+        // The same policy may be signed by others, and an import leaves out what a policy of ours does not have.
         differences = super::compare_reports(before, after);
     }
     Ok(differences)
