@@ -25,7 +25,7 @@ enum Verb {
         /// The workload's SPIFFE ID.
         #[arg(long)]
         spiffe_id: String,
-        /// SPIFFE ID of the device it runs on.
+        /// The device it runs on: its name, SPIFFE ID or the hash in it; one that has yet to enroll is known by its ID.
         #[arg(long)]
         parent: String,
         /// A selector, type:value, such as unix:uid:1000; all of them must match.

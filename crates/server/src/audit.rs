@@ -49,6 +49,10 @@ kinds! {
     DeviceApproved => "device.approved",
     /// An operator gave a device other labels.
     DeviceLabelled => "device.labelled",
+    /// An operator gave a device another name.
+    DeviceRenamed => "device.renamed",
+    /// An operator put a device in another's place.
+    DeviceReplaced => "device.replaced",
     /// A certificate is about to be signed.
     SvidIssued => "svid.issued",
     /// A token is about to be signed.

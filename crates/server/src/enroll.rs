@@ -26,6 +26,7 @@ use crate::device::{Device, DeviceError, columns};
 use crate::in_force::endorsers::{EndorsersInForce, verify_identity};
 use crate::in_force::policies::Policies;
 use crate::keys::{KeysError, random};
+use crate::name::{self, NotAName};
 use crate::outcome::{Kind, Outcome};
 use crate::store::{DeviceRecord, EnrollDevice, IdentityRecord, Store, StoreError};
 
@@ -47,7 +48,7 @@ pub(crate) struct Presented {
     pub ak_public: Bytes,
     /// TPM2B_PUBLIC of the device key.
     pub device_key_public: Bytes,
-    /// What people call it; empty: it has no name.
+    /// What it would be called; empty: it has no name.
     pub name: String,
     pub agent_version: String,
 }
@@ -95,7 +96,9 @@ impl Enrollment {
         presented: Presented,
         now: UnixTime,
     ) -> Result<(Enrollment, Challenge), EnrollError> {
-        check_name(&presented.name)?;
+        if !presented.name.is_empty() {
+            name::check(&presented.name)?;
+        }
         check_sizes(&presented.identity)?;
         let shown = &presented.identity;
         let ek = parse(&shown.ek_public, Check::EkPublic, "EK")?;
@@ -249,21 +252,15 @@ async fn policy_of(
     Ok(known.map_or_else(|| plan.of_newcomer(id), |device| plan.of(&device)).compiled)
 }
 
-/// Names are for people: shown in tables and on pages, so printable and short.
-fn check_name(name: &str) -> Result<(), EnrollError> {
-    let printable = name.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | ' '));
-    if name.len() <= NAME_BYTES_MAX && printable { Ok(()) } else { Err(EnrollError::Name) }
-}
-
 /// Why a device is not enrolled. Nothing was stored.
 #[derive(Debug, Error)]
 pub(crate) enum EnrollError {
     /// What was presented does not parse.
     #[error("{0}")]
     Malformed(Failure),
-    /// The name cannot be shown.
-    #[error("a name has at most {NAME_BYTES_MAX} letters, digits, spaces, dots, dashes and underscores")]
-    Name,
+    /// The name cannot be one.
+    #[error(transparent)]
+    Name(#[from] NotAName),
     /// More certificates than there are between a TPM and its roots.
     #[error("certificates of {bytes} bytes, at most {CERTIFICATES_BYTES_MAX} are kept")]
     Certificates {
@@ -297,7 +294,7 @@ impl Outcome for EnrollError {
     fn told(&self) -> (Kind, &'static str) {
         match self {
             EnrollError::Malformed(failure) => (Kind::Malformed, failure.check.name()),
-            EnrollError::Name => (Kind::Malformed, "name"),
+            EnrollError::Name(_) => (Kind::Malformed, "name"),
             EnrollError::Certificates { .. } => (Kind::Malformed, "certificates"),
             EnrollError::Refused(failures) => {
                 (Kind::Forbidden, failures.first().map_or("refused", |failure| failure.check.name()))
@@ -321,8 +318,6 @@ impl From<DeviceError> for EnrollError {
 
 const SECRET_BYTES: usize = 32;
 const NONCE_BYTES: usize = 32;
-/// A DNS name's length.
-const NAME_BYTES_MAX: usize = 253;
 /// Some forty of the largest seen.
 const CERTIFICATES_BYTES_MAX: usize = 64 << 10;
 const VERSION_CHARACTERS_MAX: usize = 64;

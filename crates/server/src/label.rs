@@ -1,15 +1,15 @@
 //! Labels: what operators say about a device, and with it which policy judges it.
 
-use assay_evidence::time::UnixTime;
 use assay_identity::SpiffeId;
-use assay_trust::labels::LabelError;
+use assay_trust::labels::{LabelError, Labels};
 use serde::Deserialize;
 use thiserror::Error;
 
 use crate::device::Device;
 use crate::fate::{FateError, enrolled};
 use crate::outcome::{Kind, Outcome};
-use crate::store::{LabelDevice, Store, StoreError};
+use crate::policy::{Planning, PolicyChangeError};
+use crate::store::{LabelDevice, StoreError};
 
 /// What is to be said of a device, and no longer.
 #[derive(Debug, Default, Deserialize)]
@@ -21,26 +21,37 @@ pub(crate) struct NewLabels {
     /// Keys.
     #[serde(default)]
     remove: Vec<String>,
+    /// Whether the device may fall of it.
+    #[serde(default)]
+    force: bool,
 }
 
-/// Gives a device other labels. If another policy judges it for that, it is challenged under it.
+/// Gives a device other labels. If another policy judges it for that, it is challenged under it; one with which it would
+/// fall forbids it, unless that is accepted.
 pub(crate) async fn label(
-    store: &Store,
+    planning: Planning<'_>,
     id: &SpiffeId,
     new: &NewLabels,
-    by: &str,
-    now: UnixTime,
 ) -> Result<Device, NotLabelled> {
+    let Planning { store, by, now, .. } = planning;
     for _ in 0..ATTEMPTS_MAX {
         let mut device = enrolled(store, id).await?;
-        let from = device.labels.to_string();
-        new.apply(&mut device)?;
-        let to = device.labels.to_string();
-        if to == from {
+        let labels = new.applied(&device.labels)?;
+        if labels == device.labels {
             return Ok(device);
         }
-        let label =
-            LabelDevice { device_id: id.to_string(), from, to: to.clone(), at: now, by: by.to_owned() };
+        let plan_version = planning.guard_labels(&device, &labels, new.force).await?;
+        let (from, to) = (device.labels.to_string(), labels.to_string());
+        device.labels = labels;
+        let label = LabelDevice {
+            device_id: id.to_string(),
+            from,
+            to: to.clone(),
+            plan_version,
+            forced: new.force,
+            at: now,
+            by: by.to_owned(),
+        };
         match store.commit_and_follow(label).await {
             Ok(()) => {
                 tracing::info!(device = %id, labels = to, by, "device labelled");
@@ -52,19 +63,21 @@ pub(crate) async fn label(
     }
     Err(StoreError::Conflict.into())
 }
+
 impl NewLabels {
-    fn apply(&self, device: &mut Device) -> Result<(), NotLabelled> {
+    fn applied(&self, labels: &Labels) -> Result<Labels, NotLabelled> {
+        let mut labels = labels.clone();
         for key in &self.remove {
-            if !device.labels.remove(key) {
+            if !labels.remove(key) {
                 return Err(NotLabelled::NotThere { key: key.clone() });
             }
         }
         for pair in &self.set {
             let (key, value) =
                 pair.split_once('=').ok_or_else(|| LabelError::NotAPair { text: pair.clone() })?;
-            device.labels.set(key, value)?;
+            labels.set(key, value)?;
         }
-        Ok(())
+        Ok(labels)
     }
 }
 
@@ -83,6 +96,9 @@ pub(crate) enum NotLabelled {
     /// The device.
     #[error(transparent)]
     Device(#[from] FateError),
+    /// The device would fall, or what is in force cannot be read.
+    #[error(transparent)]
+    Policy(#[from] PolicyChangeError),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -94,6 +110,7 @@ impl Outcome for NotLabelled {
             NotLabelled::Label(_) => (Kind::Malformed, "label"),
             NotLabelled::NotThere { .. } => (Kind::Malformed, "no-label"),
             NotLabelled::Device(error) => error.told(),
+            NotLabelled::Policy(error) => error.told(),
             NotLabelled::Store(error) => error.told(),
         }
     }

@@ -1,7 +1,7 @@
 //! The server: registrar, verifier, authority, collector and console in one program.
 //!
 //! In floors, and no arrow runs back up: `start.rs` above the doors (`door/`), doors above the use cases (`enroll.rs`,
-//! `attest/`, `grant/`, `policy/`, `fate.rs`, `label.rs`, `ear.rs`), use cases above `in_force/`, `archive/` and `keys/`, and
+//! `attest/`, `grant/`, `policy/`, `fate.rs`, `label.rs`, `name.rs`, `fleet.rs`, `ear.rs`), use cases above `in_force/`, `archive/` and `keys/`, and
 //! all above `store/`. A use case has the form *load, decide, commit, answer*: what is decided is decided in the pure
 //! crates, what is changed is one transaction of the store. [`run`] starts it all.
 
@@ -17,6 +17,7 @@ mod ear;
 mod enroll;
 mod entry;
 mod fate;
+mod fleet;
 mod follow;
 mod grant;
 mod in_force;
@@ -25,9 +26,11 @@ mod label;
 pub mod ledger;
 mod maintenance;
 mod metrics;
+mod name;
 pub mod outcome;
 mod parts;
 mod policy;
+mod replace;
 mod start;
 pub mod store;
 mod thread;

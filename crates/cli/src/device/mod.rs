@@ -1,6 +1,7 @@
 //! `assay device`: look at devices, explain what was found, vouch for them, label, revoke and approve.
 
 mod approve;
+mod list;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -22,9 +23,9 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// All devices with their trust state.
-    List,
-    /// One device. Name it by name, SPIFFE ID or the hash in it.
+    /// Devices with their trust state, in the order of their names.
+    List(list::Which),
+    /// One device. Name it by name, SPIFFE ID, or the hash in it or its start.
     Show {
         /// The device.
         device: String,
@@ -58,6 +59,16 @@ enum Verb {
         /// A key to say nothing about any more (may be repeated).
         #[arg(long, value_name = "KEY")]
         remove: Vec<String>,
+        /// Even if the device would fall by the policy that judges it then.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Call a device something else. It keeps that name, whatever it calls itself when it enrolls again.
+    Rename {
+        /// The device.
+        device: String,
+        /// The name, which no other device has.
+        name: String,
     },
     /// End a device's identity: every grant is withdrawn now, and it cannot attest again.
     Revoke {
@@ -66,6 +77,16 @@ enum Verb {
         /// Why; it is recorded and told to the device.
         #[arg(long)]
         reason: String,
+    },
+    /// Put a device in another's place: it takes over name, labels and entries, and the other is revoked.
+    Replace {
+        /// The device that is replaced.
+        old: String,
+        /// The device in its place, enrolled: with the new TPM, or the new machine.
+        new: String,
+        /// Even if the new device would fall by the policy that judges it then.
+        #[arg(long)]
+        force: bool,
     },
     /// Take a revoked device back: it has to enroll again, and is judged as if it were new.
     Readmit {
@@ -93,19 +114,26 @@ enum Verb {
 pub fn run(args: Args) -> Result<()> {
     let client = args.asking.console.client()?;
     let (answer, print): (Value, fn(&Value)) = match &args.verb {
-        Verb::List => (client.get("/v1/devices")?, print_list),
+        Verb::List(which) => (list::list(&client, which)?, list::print),
         Verb::Show { device } => (client.get(&path(device, ""))?, print_device),
         Verb::Explain { device } => (client.get(&path(device, "/explain"))?, print_explanation),
         Verb::Results { device } => {
             (client.get(&format!("/v1/results?device={}", segment(device)))?, print_results)
         }
         Verb::Ear { device, nonce } => (client.get(&ear_path(device, nonce.as_deref()))?, print_ear),
-        Verb::Label { device, labels, remove } => {
-            let body = json!({ "set": labels, "remove": remove });
+        Verb::Label { device, labels, remove, force } => {
+            let body = json!({ "set": labels, "remove": remove, "force": force });
             (client.post(&path(device, "/labels"), &body)?, print_device)
+        }
+        Verb::Rename { device, name } => {
+            (client.post(&path(device, "/name"), &json!({ "name": name }))?, print_device)
         }
         Verb::Revoke { device, reason } => {
             (client.post(&path(device, "/revoke"), &json!({ "reason": reason }))?, print_device)
+        }
+        Verb::Replace { old, new, force } => {
+            let body = json!({ "by": new, "force": force });
+            (client.post(&path(old, "/replace"), &body)?, print_replaced)
         }
         Verb::Readmit { device } => (client.post(&path(device, "/readmit"), &json!({}))?, print_device),
         Verb::Approve { device, files, boot, yes } => {
@@ -152,29 +180,6 @@ fn print_results(answer: &Value) {
     );
 }
 
-fn print_list(answer: &Value) {
-    let devices = output::list(answer, "devices");
-    if devices.is_empty() {
-        output::out!("No device has enrolled yet. Start one with: assay-agent run --config agent.toml");
-        return;
-    }
-    let rows = devices.iter().map(|device| {
-        vec![
-            output::text(device, "name"),
-            output::text(device, "status"),
-            output::text(device, "tier"),
-            output::text(device, "svids"),
-            labels(device),
-            output::time(device, "evidence_at"),
-            output::text(device, "reason"),
-        ]
-    });
-    output::out!(
-        "{}",
-        output::table(&["device", "status", "tier", "svids", "labels", "evidence", "reason"], rows)
-    );
-}
-
 fn print_device(answer: &Value) {
     let device = answer.get("device").unwrap_or(answer);
     for (title, value) in [
@@ -193,6 +198,15 @@ fn print_device(answer: &Value) {
         ("svids", output::text(device, "svids")),
     ] {
         output::out!("{title:12} {value}");
+    }
+}
+
+fn print_replaced(answer: &Value) {
+    print_device(answer);
+    if let Some(old) = answer.get("replaced") {
+        let (entries, name) = (output::text(answer, "entries"), output::text(old, "name"));
+        output::out!("{:12} {}, which is revoked and called {name} now", "replaced", output::text(old, "id"));
+        output::out!("{:12} {entries} taken over", "entries");
     }
 }
 

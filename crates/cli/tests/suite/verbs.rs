@@ -58,13 +58,29 @@ fn year_11_every_verb_that_answers_does_so_in_json_too() {
 }
 
 /// Verbs that ask the console, with arguments that are well-formed and name things that are not there.
-const ASKING: [(&[&str], i32); 19] = [
+const ASKING: [(&[&str], i32); 23] = [
     (&["device", "list"], 0),
     (&["device", "show", "nobody"], 3),
     (&["device", "explain", "nobody"], 3),
     (&["device", "results", "nobody"], 3),
     (&["device", "ear", "nobody"], 3),
     (&["device", "label", "nobody", "site=paris"], 3),
+    (&["device", "list", "--status", "happy"], 2),
+    (&["device", "rename", "nobody", "press-2"], 3),
+    (&["device", "replace", "nobody", "press-2"], 3),
+    (
+        &[
+            "entry",
+            "create",
+            "--spiffe-id",
+            "spiffe://x/web",
+            "--parent",
+            "nobody",
+            "--selector",
+            "unix:uid:7",
+        ],
+        3,
+    ),
     (&["device", "revoke", "nobody", "--reason", "stolen"], 3),
     (&["device", "readmit", "nobody"], 3),
     (&["device", "approve", "nobody", "--yes"], 3),

@@ -22,6 +22,8 @@ pub(super) fn changes_plan(committed: &Committed) -> bool {
             | Kind::DeviceApproved
             | Kind::DeviceReadmitted
             | Kind::DeviceLabelled
+            | Kind::DeviceRenamed
+            | Kind::DeviceReplaced
             | Kind::SvidIssued
             | Kind::JwtIssued
             | Kind::SvidWithdrawn
@@ -37,5 +39,5 @@ pub(super) fn changes_plan(committed: &Committed) -> bool {
 }
 
 pub(super) fn changes_entries(committed: &Committed) -> bool {
-    matches!(committed.kind, None | Some(Kind::EntryCreated | Kind::EntryRemoved))
+    matches!(committed.kind, None | Some(Kind::EntryCreated | Kind::EntryRemoved | Kind::DeviceReplaced))
 }

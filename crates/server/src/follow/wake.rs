@@ -26,6 +26,7 @@ fn is_about_a_device(kind: Option<Kind>) -> bool {
                 | Kind::DeviceApproved
                 | Kind::DeviceReadmitted
                 | Kind::DeviceLabelled
+                | Kind::DeviceReplaced
         )
     )
 }

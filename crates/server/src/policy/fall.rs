@@ -11,6 +11,7 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use super::{PolicyChangeError, trial};
+use crate::device::Device;
 use crate::in_force::policies::{PlanInForce, Published};
 use crate::store::{LabelledDevice, Store, StoreError};
 
@@ -80,6 +81,34 @@ pub(crate) async fn would_fall(
     Ok(falls)
 }
 
+/// Why a device that is trusted now would not be once it had other labels, as far as what is kept of it says.
+pub(crate) async fn would_fall_as(
+    store: &Store,
+    trials: &Semaphore,
+    in_force: &PlanInForce,
+    device: &Device,
+    labels: &Labels,
+) -> Result<Option<Fall>, PolicyChangeError> {
+    let next = in_force.plan.revision_for(&device.id, labels);
+    let stays = next == in_force.plan.revision_for(&device.id, &device.labels);
+    if stays || device.state.status() != Status::Trusted {
+        return Ok(None);
+    }
+    let fall = |reason: &str| Fall {
+        device: device.id.to_string(),
+        name: device.record.name.clone(),
+        reason: reason.to_owned(),
+    };
+    let Some(next) = next else { return Ok(Some(fall(JUDGED_BY_NONE))) };
+    let mut falls = BTreeMap::from([(device.id.to_string(), fall(NOTHING_KEPT))]);
+    // The semaphore is never closed.
+    let _turn = trials.acquire().await.ok();
+    if let Some(policy) = in_force.compiled(next) {
+        stay(store, policy, &mut falls).await?;
+    }
+    Ok(falls.into_values().next())
+}
+
 /// A plan that may come into force.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Coming<'a> {
@@ -114,10 +143,10 @@ async fn moved(store: &Store, from: &Plan, to: &Plan) -> Result<Moved, StoreErro
         match to.revision_for(&id, &labels) {
             next if next == from.revision_for(&id, &labels) => {}
             Some(next) => {
-                let fall = Fall::of(&device, "no evidence of it is kept that could be judged again");
+                let fall = Fall::of(&device, NOTHING_KEPT);
                 moved.by_policy.entry(next).or_default().insert(device.id, fall);
             }
-            None => moved.falls.push(Fall::of(&device, "no policy would judge it")),
+            None => moved.falls.push(Fall::of(&device, JUDGED_BY_NONE)),
         }
     }
     Ok(moved)
@@ -172,5 +201,7 @@ pub(super) fn sentence(devices: &[Fall]) -> String {
     text + "\nUpdate them first (assay policy rollout takes devices and policy along), or accept that with --force"
 }
 
+const NOTHING_KEPT: &str = "no evidence of it is kept that could be judged again";
+const JUDGED_BY_NONE: &str = "no policy would judge it";
 /// What an operator reads in one go.
 const DEVICES_NAMED_MAX: usize = 20;

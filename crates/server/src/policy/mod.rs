@@ -16,17 +16,19 @@ use std::sync::Arc;
 use assay_evidence::time::UnixTime;
 use assay_trust::PolicyError;
 use assay_trust::assignment::PlanError;
-use assay_trust::labels::LabelError;
+use assay_trust::labels::{LabelError, Labels};
 use assay_trust::policy::{EnvelopeError, NotAcceptable};
 use assay_trust::rollout::{PercentError, Strain};
 use thiserror::Error;
 use tokio::sync::Semaphore;
 
+use crate::device::Device;
 use crate::in_force::policies::{NotVouched, PlanInForce, Policies, PolicyLoadError, Published};
 use crate::outcome::{Kind, Outcome};
 use crate::store::{Store, StoreError, Transaction};
 use crate::thread::Panicked;
 
+use fall::would_fall_as;
 pub(crate) use fall::{Coming, Devices, Fall, devices_by_policy, would_fall};
 pub(crate) use publish::{Publisher, Submitted};
 pub(crate) use rollout::NewRollout;
@@ -59,6 +61,22 @@ impl Planning<'_> {
     async fn guard(&self, in_force: &PlanInForce, coming: Coming<'_>) -> Result<(), PolicyChangeError> {
         let devices = would_fall(self.store, self.trials, in_force, coming).await?;
         if devices.is_empty() { Ok(()) } else { Err(PolicyChangeError::WouldFall { devices }) }
+    }
+
+    /// Refuses labels with which a device would fall under the plan in force; the plan's version, to be held to.
+    pub(crate) async fn guard_labels(
+        &self,
+        device: &Device,
+        labels: &Labels,
+        force: bool,
+    ) -> Result<u64, PolicyChangeError> {
+        let in_force = self.load().await?;
+        if !force
+            && let Some(fall) = would_fall_as(self.store, self.trials, &in_force, device, labels).await?
+        {
+            return Err(PolicyChangeError::WouldFall { devices: vec![fall] });
+        }
+        Ok(in_force.version)
     }
 
     /// Commits a change with what is published for it, and waits until it is in force; whether it was the first.

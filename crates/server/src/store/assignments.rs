@@ -214,6 +214,16 @@ impl Store {
 }
 
 /// The compare-and-set that every change of the plan goes through.
+/// Refuses unless the plan is still the one that something was decided under.
+pub(super) async fn is_of(unit: &mut Unit, version: u64) -> Result<(), StoreError> {
+    query("SELECT 1 FROM plan WHERE id = 1 AND version = $1")
+        .bind(stored(version))
+        .fetch_optional(unit.connection())
+        .await?
+        .map(drop)
+        .ok_or(StoreError::Conflict)
+}
+
 async fn advance(unit: &mut Unit, from_version: u64) -> Result<(), StoreError> {
     let done = query("UPDATE plan SET version = version + 1 WHERE id = 1 AND version = $1")
         .bind(stored(from_version))

@@ -47,9 +47,10 @@ pub(crate) use audit::{Standing, highest_named_leaf, leaf, trail};
 pub use authority::{AuthorityRecord, RecordAuthority};
 pub use blobs::{BlobHash, NewBlob, blob_hash};
 pub use device::{
-    ApproveDevice, Change, DeviceRecord, EnrollDevice, ExpireDevice, ExpireUnreadable, IdentityRecord,
-    LabelDevice, LabelledDevice, Moved, NoteUnanswered, ReadmitDevice, RecordAppraisal, Recorded, RenewTrust,
-    RevokeDevice, TrustColumns,
+    Along, ApproveDevice, Candidate, Change, DeviceRecord, EnrollDevice, ExpireDevice, ExpireUnreadable,
+    IdentityRecord, LabelDevice, LabelledDevice, Moved, NoteUnanswered, ReadmitDevice, RecordAppraisal,
+    Recorded, RenameDevice, RenewTrust, ReplaceDevice, ReplacedDevice, RevokeDevice, StandingDevice,
+    TrustColumns,
 };
 pub use entries::{CreateEntry, EntryRecord, RemoveEntry, SelectorRecord};
 pub use evidence::{

@@ -133,20 +133,6 @@ impl Store {
         rows.iter().map(svid).collect()
     }
 
-    /// How many certificates each device holds now.
-    pub async fn standing_svids(&self, now: UnixTime) -> Result<Vec<(String, u64)>, StoreError> {
-        let rows = query(
-            "SELECT device_id, COUNT(*) AS standing FROM svids
-             WHERE withdrawn_at = 0 AND not_after > $1 GROUP BY device_id",
-        )
-        .bind(stored(now.0))
-        .fetch_all(&self.readers)
-        .await?;
-        rows.iter()
-            .map(|row| Ok((row.try_get("device_id")?, loaded(row.try_get("standing")?, "count")?)))
-            .collect()
-    }
-
     /// The device that carries, or last carried, a certificate with this SPIFFE ID which has not ended.
     pub async fn carrier_of(&self, spiffe_id: &str, now: UnixTime) -> Result<Option<String>, StoreError> {
         let row = query(

@@ -72,3 +72,27 @@ async fn year_8_an_abort_takes_no_updated_device_down_without_a_word_more() {
     assert_eq!(last_leaf(&fixture, "rollout.aborted").await["detail"]["forced"], true);
     assert_eq!(stream.attest(&mut device).await.unwrap().tier, "contraindicated");
 }
+
+#[tokio::test]
+async fn year_8_no_label_takes_a_device_to_a_policy_that_it_fails_without_a_word_more() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let (mut device, mut stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
+    let good = learned(&mut device, "");
+    fixture.put(&format!("{POLICY}?selector=hall%3D3"), &good.replace("/usr/bin/bash", "/usr/bin/zsh")).await;
+    fixture.put(&format!("{POLICY}?selector=hall%3D4"), &good).await;
+    let labels = "/v1/devices/press-1/labels";
+    refused(&fixture, Method::POST, labels, r#"{"set":["hall=3"]}"#, "press-1: `/usr/bin/bash`").await;
+    // One under which it stays is its own, and so is one that changes no policy.
+    fixture.post(labels, &json!({ "set": ["hall=4"] })).await;
+    assert_eq!(stream.attest(&mut device).await.unwrap().tier, "affirming");
+    fixture.post(labels, &json!({ "set": ["line=1"] })).await;
+    refused(&fixture, Method::POST, labels, r#"{"set":["hall=3"]}"#, "press-1: `/usr/bin/bash`").await;
+
+    fixture.post(labels, &json!({ "set": ["hall=3"], "force": true })).await;
+    assert_eq!(last_leaf(&fixture, "device.labelled").await["detail"]["forced"], true);
+    assert_eq!(stream.attest(&mut device).await.unwrap().tier, "contraindicated");
+    // The cure needs no such word.
+    fixture.post(labels, &json!({ "set": ["hall=4"] })).await;
+    assert_eq!(stream.attest(&mut device).await.unwrap().tier, "affirming");
+}

@@ -1,6 +1,5 @@
 //! Devices, for operators: look, explain, vouch, revoke, approve.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use assay_evidence::time::UnixTime;
@@ -9,45 +8,23 @@ use assay_identity::{SpiffeId, TrustDomain};
 use assay_trust::ear::Nonce;
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::parameters::Asked;
 use crate::archive::changes;
 use crate::audit::Leaf;
 use crate::clock;
 use crate::device::Device;
 use crate::fate::NewApproval;
 use crate::label::NewLabels;
-use crate::outcome::fault;
+use crate::name::{self, NewName};
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
+use crate::replace::{self, NewReplacement};
 use crate::store::{Carrier, StoreError, SvidRecord};
 use crate::{ear, fate, label};
-
-pub(super) async fn list(State(server): State<Arc<Server>>) -> Result<Json<Value>, Refusal> {
-    let now = clock::now();
-    let svids: HashMap<String, u64> = server.store.standing_svids(now).await?.into_iter().collect();
-    let devices = server.store.devices(DEVICES_LISTED_MAX).await?;
-    let devices: Vec<Value> = devices
-        .into_iter()
-        .map(|record| {
-            let (id, name) = (record.id.clone(), record.name.clone());
-            match Device::of(record) {
-                Ok(device) => {
-                    let held = svids.get(device.id.as_str()).copied().unwrap_or(0);
-                    device_json(&server, &device, held, now)
-                }
-                // It is there, and whoever looks has to see that nothing is known of it.
-                Err(error) => {
-                    fault("store", &error);
-                    json!({ "id": id, "name": name, "status": "unreadable", "tier": "none", "reason": error.to_string() })
-                }
-            }
-        })
-        .collect();
-    Ok(Json(json!({ "devices": devices })))
-}
 
 pub(super) async fn show(
     State(server): State<Arc<Server>>,
@@ -84,7 +61,7 @@ pub(super) struct Freshness {
 pub(super) async fn ear(
     State(server): State<Arc<Server>>,
     Path(name): Path<String>,
-    Query(Freshness { nonce }): Query<Freshness>,
+    Asked(Freshness { nonce }): Asked<Freshness>,
 ) -> Result<Json<Value>, Refusal> {
     let nonce = nonce.as_deref().map(Nonce::parse).transpose()?;
     let device = find(&server, &name).await?;
@@ -158,23 +135,58 @@ pub(super) async fn label(
 ) -> Result<Json<Value>, Refusal> {
     let labels: NewLabels = read(&body)?;
     let device = find(&server, &name).await?;
-    let device = label::label(&server.store, &device.id, &labels, "operator", clock::now()).await?;
+    let device = label::label(server.planning("operator", clock::now()), &device.id, &labels).await?;
     explanation(&server, &device).await.map(Json)
 }
 
-/// A device by its SPIFFE ID, the hash in it, or its name if only one has it.
+pub(super) async fn rename(
+    State(server): State<Arc<Server>>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Result<Json<Value>, Refusal> {
+    let new: NewName = read(&body)?;
+    let device = find(&server, &name).await?;
+    let device = name::rename(&server.store, &device.id, new, "operator", clock::now()).await?;
+    explanation(&server, &device).await.map(Json)
+}
+
+/// Puts a device in another's place.
+pub(super) async fn replace(
+    State(server): State<Arc<Server>>,
+    Path(old): Path<String>,
+    body: Bytes,
+) -> Result<Json<Value>, Refusal> {
+    let NewReplacement { by, force } = read(&body)?;
+    let (old, new) = (find(&server, &old).await?.id, find(&server, &by).await?.id);
+    let replaced = replace::replace(server.planning("operator", clock::now()), &old, &new, force).await?;
+    let new = fate::enrolled(&server.store, &new).await?;
+    let mut answer = explanation(&server, &new).await?;
+    if let Some(answer) = answer.as_object_mut() {
+        let old = json!({ "id": old.as_str(), "name": replaced.old_name });
+        answer.insert("replaced".to_owned(), old);
+        answer.insert("entries".to_owned(), replaced.entries.into());
+    }
+    Ok(Json(answer))
+}
+
+/// A device by its SPIFFE ID, the hash in it or the start of that, or its name.
 pub(super) async fn find(server: &Server, name: &str) -> Result<Device, Refusal> {
-    let unknown = || Refusal::new(Kind::NotFound, "unknown-device", format!("no device is called {name}"));
+    let read = |record| Device::of(record).map_err(|error| Refusal::from(error.0));
     if let Some(id) = as_id(name, &server.config.trust_domain)
         && let Some(device) = Device::load(&server.store, &id).await.map_err(|error| error.0)?
     {
         return Ok(device);
     }
-    let mut named = server.store.devices_named(name).await?;
-    match (named.pop(), named.is_empty()) {
-        (Some(record), true) => Ok(Device::of(record).map_err(|error| error.0)?),
+    if let Some(record) = server.store.device_named(name).await? {
+        return read(record);
+    }
+    let unknown = || Refusal::new(Kind::NotFound, "unknown-device", format!("no device is called {name}"));
+    let beginning = as_beginning(name, &server.config.trust_domain).ok_or_else(unknown)?;
+    let mut found = server.store.devices_beginning(&beginning, 2).await?;
+    match (found.pop(), found.is_empty()) {
+        (Some(record), true) => read(record),
         (Some(_), false) => {
-            let message = format!("several devices are called {name}: say the id");
+            let message = format!("the hashes of several devices begin with {name}: say more of it");
             Err(Refusal::new(Kind::OutOfTurn, "ambiguous", message))
         }
         (None, _) => Err(unknown()),
@@ -187,6 +199,14 @@ fn as_id(name: &str, trust_domain: &TrustDomain) -> Option<SpiffeId> {
     }
     let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(name.as_bytes()).ok()?;
     Some(SpiffeId::device(trust_domain, bytes.as_slice().try_into().ok()?))
+}
+
+/// What the SPIFFE IDs of devices begin with whose hashes begin with these digits, as tables show them.
+fn as_beginning(digits: &str, trust_domain: &TrustDomain) -> Option<String> {
+    let is_hash = digits.len() >= HASH_DIGITS_SHOWN && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let any = SpiffeId::device(trust_domain, &[0; 32]);
+    let (path, _) = any.as_str().rsplit_once('/').filter(|_| is_hash)?;
+    Some(format!("{path}/{}", digits.to_ascii_lowercase()))
 }
 
 async fn explanation(server: &Server, device: &Device) -> Result<Value, Refusal> {
@@ -210,7 +230,7 @@ async fn explanation(server: &Server, device: &Device) -> Result<Value, Refusal>
     }))
 }
 
-fn device_json(server: &Server, device: &Device, svids: u64, now: UnixTime) -> Value {
+pub(super) fn device_json(server: &Server, device: &Device, svids: u64, now: UnixTime) -> Value {
     let state = &device.state;
     json!({
         "id": device.id.as_str(),
@@ -302,6 +322,7 @@ pub(super) fn sentence(event: &Value) -> String {
         "appraised" => format!("{}: {}", text("tier"), text("reason")),
         "expired" => "no fresh evidence came in time".to_owned(),
         "revoked" => format!("by {}: {}", text("by"), text("reason")),
+        "replaced" => format!("in the place of {}", text("device")),
         "approved" | "readmitted" => format!("by {}", text("by")),
         _ => String::new(),
     }
@@ -312,8 +333,8 @@ pub(super) fn read<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Ref
     serde_json::from_slice(body).map_err(|error| Refusal::new(Kind::Malformed, "json", error.to_string()))
 }
 
-/// More than a page or a terminal shows; larger fleets are asked about by name.
-const DEVICES_LISTED_MAX: u32 = 10_000;
 const GRANTS_SHOWN_MAX: u32 = 100;
 const EVENTS_SHOWN_MAX: u32 = 50;
 const REASON_BYTES_MAX: usize = 1024;
+/// Of a device's hash, in tables: two that begin alike take some 2^24 devices.
+const HASH_DIGITS_SHOWN: usize = 12;

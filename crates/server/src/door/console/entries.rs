@@ -7,7 +7,7 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use serde_json::{Value, json};
 
-use super::devices::read;
+use super::devices::{find, read};
 use crate::clock;
 use crate::entry;
 use crate::outcome::Refusal;
@@ -23,7 +23,16 @@ pub(super) async fn create(
     body: Bytes,
 ) -> Result<Json<EntryRecord>, Refusal> {
     let Server { store, config, .. } = server.as_ref();
-    Ok(Json(entry::create(store, &config.trust_domain, read(&body)?, clock::now()).await?))
+    let mut named: Value = read(&body)?;
+    let new = match named.get_mut("parent") {
+        // A device that has yet to enroll is known by its ID alone.
+        Some(Value::String(parent)) if !parent.starts_with("spiffe://") => {
+            *parent = find(&server, parent).await?.id.to_string();
+            read(named.to_string().as_bytes())?
+        }
+        _ => read(&body)?,
+    };
+    Ok(Json(entry::create(store, &config.trust_domain, new, clock::now()).await?))
 }
 
 pub(super) async fn remove(

@@ -6,8 +6,10 @@
 mod access;
 mod devices;
 mod entries;
+mod fleet;
 mod gateways;
 mod page;
+mod parameters;
 mod policies;
 mod policy;
 mod public;
@@ -66,23 +68,32 @@ struct Route {
     who: Who,
     method: &'static str,
     path: &'static str,
+    /// What may be asked behind the path; nothing else is let through.
+    parameters: &'static [&'static str],
     handler: MethodRouter<Arc<Server>>,
 }
 
+impl Route {
+    /// With these parameters behind the path.
+    fn asked(self, parameters: &'static [&'static str]) -> Route {
+        Route { parameters, ..self }
+    }
+}
+
 fn route(who: Who, method: &'static str, path: &'static str, handler: MethodRouter<Arc<Server>>) -> Route {
-    Route { who, method, path, handler }
+    Route { who, method, path, parameters: &[], handler }
 }
 
 /// Every route there is.
 fn routes() -> Vec<Route> {
     use Who::{Anyone, Operator, Viewer};
     vec![
-        route(Anyone, "GET", "/", get(page::page)),
+        route(Anyone, "GET", "/", get(page::page)).asked(fleet::PARAMETERS),
         route(Anyone, "POST", "/sign-in", post(page::sign_in).layer(DefaultBodyLimit::max(FORM_BYTES_MAX))),
         route(Anyone, "POST", "/sign-out", post(page::sign_out)),
         route(Anyone, "GET", "/assets/console.css", get(page::css)),
         route(Anyone, "GET", "/assets/console.js", get(page::js)),
-        route(Viewer, "GET", "/page/fleet", get(page::fleet)),
+        route(Viewer, "GET", "/page/fleet", get(page::fleet)).asked(fleet::PARAMETERS),
         route(Anyone, "GET", "/health", get(public::health)),
         route(Anyone, "GET", "/metrics", get(public::metrics)),
         route(Anyone, "GET", "/crl", get(public::crl)),
@@ -90,11 +101,11 @@ fn routes() -> Vec<Route> {
         route(Anyone, "GET", "/jwks.json", get(public::jwks)),
         route(Anyone, "GET", "/ledger/head", get(public::ledger_head)),
         route(Anyone, "GET", "/ledger/key", get(public::ledger_key)),
-        route(Anyone, "GET", "/trust/status", get(public::trust_status)),
-        route(Operator, "GET", "/v1/devices", get(devices::list)),
+        route(Anyone, "GET", "/trust/status", get(public::trust_status)).asked(&["id"]),
+        route(Operator, "GET", "/v1/devices", get(fleet::list)).asked(fleet::PARAMETERS),
         route(Operator, "GET", "/v1/devices/{device}", get(devices::show)),
         route(Operator, "GET", "/v1/devices/{device}/explain", get(devices::explain)),
-        route(Operator, "GET", "/v1/devices/{device}/ear", get(devices::ear)),
+        route(Operator, "GET", "/v1/devices/{device}/ear", get(devices::ear)).asked(&["nonce"]),
         route(Operator, "POST", "/v1/devices/{device}/revoke", post(devices::revoke)),
         route(Operator, "POST", "/v1/devices/{device}/readmit", post(devices::readmit)),
         route(Operator, "POST", "/v1/devices/{device}/approve", post(devices::approve)),
@@ -104,17 +115,31 @@ fn routes() -> Vec<Route> {
             "/v1/devices/{device}/labels",
             post(devices::label).layer(DefaultBodyLimit::max(FORM_BYTES_MAX)),
         ),
-        route(Operator, "GET", "/v1/policy", get(policy::show)),
-        route(Operator, "PUT", "/v1/policy", put(policy::set)),
+        route(
+            Operator,
+            "POST",
+            "/v1/devices/{device}/name",
+            post(devices::rename).layer(DefaultBodyLimit::max(FORM_BYTES_MAX)),
+        ),
+        route(
+            Operator,
+            "POST",
+            "/v1/devices/{device}/replace",
+            post(devices::replace).layer(DefaultBodyLimit::max(FORM_BYTES_MAX)),
+        ),
+        route(Operator, "GET", "/v1/policy", get(policy::show))
+            .asked(&["device", "selector", "name", "version"]),
+        route(Operator, "PUT", "/v1/policy", put(policy::set)).asked(&["selector", "force"]),
         route(Operator, "GET", "/v1/policies", get(policies::list)),
         route(Operator, "POST", "/v1/policies/unassign", post(policies::unassign)),
-        route(Operator, "POST", "/v1/policies/rollouts", post(policies::start)),
+        route(Operator, "POST", "/v1/policies/rollouts", post(policies::start))
+            .asked(&["selector", "percent", "force"]),
         route(Operator, "GET", "/v1/policies/rollouts/{name}", get(policies::status)),
         route(Operator, "POST", "/v1/policies/rollouts/{name}/widen", post(policies::widen)),
         route(Operator, "POST", "/v1/policies/rollouts/{name}/finish", post(policies::finish)),
         route(Operator, "POST", "/v1/policies/rollouts/{name}/abort", post(policies::abort)),
-        route(Operator, "POST", "/v1/policy/try", post(trial::start)),
-        route(Operator, "GET", "/v1/results", get(results::list)),
+        route(Operator, "POST", "/v1/policy/try", post(trial::start)).asked(&["since_seconds", "selector"]),
+        route(Operator, "GET", "/v1/results", get(results::list)).asked(&["device", "limit"]),
         route(Operator, "GET", "/v1/results/{result}/evidence", get(results::evidence)),
         route(Operator, "GET", "/v1/entries", get(entries::list)),
         route(Operator, "POST", "/v1/entries", post(entries::create)),
@@ -122,29 +147,35 @@ fn routes() -> Vec<Route> {
         route(Operator, "GET", "/v1/gateways", get(gateways::list)),
         route(Operator, "POST", "/v1/gateways", post(gateways::issue)),
         route(Operator, "POST", "/v1/gateways/{name}/revoke", post(gateways::revoke)),
-        route(Operator, "GET", "/v1/telemetry", get(records::telemetry)),
-        route(Operator, "GET", "/v1/audit", get(records::audit)),
+        route(Operator, "GET", "/v1/telemetry", get(records::telemetry)).asked(&["device", "limit"]),
+        route(Operator, "GET", "/v1/audit", get(records::audit)).asked(&["after", "limit"]),
     ]
 }
 
-/// The routes and who may call them, a line each: what `surface/routes.txt` has to say.
+/// The routes, who may call them and with which parameters, a line each: what `surface/routes.txt` has to say.
 pub fn surface() -> String {
-    routes()
-        .iter()
-        .map(|route| format!("{:8} {:6} {}\n", route.who.name(), route.method, route.path))
-        .collect()
+    let line = |route: Route| {
+        let Route { who, method, path, parameters, .. } = route;
+        let parameters =
+            if parameters.is_empty() { String::new() } else { format!(" ?{}", parameters.join("&")) };
+        format!("{:8} {method:6} {path}{parameters}\n", who.name())
+    };
+    routes().into_iter().map(line).collect()
 }
 
 /// The whole console.
 pub(crate) fn router(server: &Arc<Server>) -> Router {
     let guarded = |route: Route| {
+        let known = middleware::from_fn_with_state(route.parameters, parameters::known);
+        let handler = route.handler.route_layer(known);
+        // Who asks is looked at before what they ask.
         let handler = match route.who {
-            Who::Anyone => route.handler,
+            Who::Anyone => handler,
             Who::Viewer => {
-                route.handler.route_layer(middleware::from_fn_with_state(server.clone(), access::viewer))
+                handler.route_layer(middleware::from_fn_with_state(server.clone(), access::viewer))
             }
             Who::Operator => {
-                route.handler.route_layer(middleware::from_fn_with_state(server.clone(), access::operator))
+                handler.route_layer(middleware::from_fn_with_state(server.clone(), access::operator))
             }
         };
         (route.path, handler)

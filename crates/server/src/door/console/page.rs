@@ -19,9 +19,11 @@ use serde_json::Value;
 
 use super::access::may_view;
 use super::devices::{findings, sentence};
+use super::parameters::Asked;
 use crate::clock;
 use crate::device::Device;
 use crate::fate::IMA_POLICY;
+use crate::fleet::Which;
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
 
@@ -43,9 +45,12 @@ struct Fleet {
     coverages: Vec<PolicyCoverage>,
     attached: usize,
     tiles: Vec<Tile>,
+    /// Which devices are looked for, as it was asked.
+    which: Which,
+    statuses: Vec<&'static str>,
     devices: Vec<DeviceRow>,
-    /// Devices beyond those shown.
-    more: u64,
+    /// Where those go on that were looked for.
+    next: Option<String>,
     events: Vec<EventRow>,
     time: String,
 }
@@ -92,17 +97,21 @@ struct EventRow {
 pub(super) async fn page(
     State(server): State<Arc<Server>>,
     headers: HeaderMap,
+    Asked(which): Asked<Which>,
 ) -> Result<Html<String>, Refusal> {
     let fleet = match may_view(&server, &headers) {
-        true => Some(render(&Fleet::load(&server, clock::now()).await?)?),
+        true => Some(render(&Fleet::load(&server, which, clock::now()).await?)?),
         false => None,
     };
     let page = Page { trust_domain: server.config.trust_domain.to_string(), fleet, refused: false };
     render(&page).map(Html)
 }
 
-pub(super) async fn fleet(State(server): State<Arc<Server>>) -> Result<Html<String>, Refusal> {
-    render(&Fleet::load(&server, clock::now()).await?).map(Html)
+pub(super) async fn fleet(
+    State(server): State<Arc<Server>>,
+    Asked(which): Asked<Which>,
+) -> Result<Html<String>, Refusal> {
+    render(&Fleet::load(&server, which, clock::now()).await?).map(Html)
 }
 
 /// The token is Base64url, so the form's encoding leaves it as it is.
@@ -132,12 +141,10 @@ pub(super) async fn js() -> impl IntoResponse {
 }
 
 impl Fleet {
-    async fn load(server: &Server, now: UnixTime) -> Result<Fleet, Refusal> {
+    async fn load(server: &Server, which: Which, now: UnixTime) -> Result<Fleet, Refusal> {
         let counts: HashMap<String, u64> = server.store.device_counts().await?.into_iter().collect();
-        let svids: HashMap<String, u64> = server.store.standing_svids(now).await?.into_iter().collect();
-        let records = server.store.devices(DEVICES_SHOWN_MAX).await?;
-        let total: u64 = counts.values().sum();
-        let devices = records.into_iter().map(Device::of).collect::<Result<Vec<_>, _>>()?;
+        let shown = which.filter(DEVICES_SHOWN)?.page(&server.store, &server.registry, now).await?;
+        let devices = shown.devices.into_iter().map(Device::of).collect::<Result<Vec<_>, _>>()?;
         let names: HashMap<&str, &str> =
             devices.iter().map(|device| (device.id.as_str(), device.record.name.as_str())).collect();
         let events = server.store.recent_events(EVENTS_SHOWN_MAX).await?;
@@ -158,7 +165,7 @@ impl Fleet {
             .collect();
         let mut refused = refusals(server, &devices, now).await?;
         let row = |device: &Device| {
-            let svids = svids.get(device.id.as_str()).copied().unwrap_or(0);
+            let svids = shown.svids.get(device.id.as_str()).copied().unwrap_or(0);
             row(server, device, (svids, refused.remove(device.id.as_str())), now)
         };
         let rows: Vec<DeviceRow> = devices.iter().map(row).collect();
@@ -173,7 +180,9 @@ impl Fleet {
                     count: counts.get(status.name()).copied().unwrap_or(0),
                 })
                 .collect(),
-            more: total.saturating_sub(u64::try_from(rows.len()).unwrap_or(u64::MAX)),
+            next: shown.next.map(|cursor| which.at(&cursor)),
+            which,
+            statuses: STATUSES.iter().map(|status| status.name()).collect(),
             devices: rows,
             events,
             time: clock_time(now),
@@ -317,7 +326,7 @@ fn with_cookie(cookie: String) -> Result<Response, Refusal> {
 
 const STATUSES: [Status; 5] =
     [Status::Trusted, Status::Suspect, Status::Enrolled, Status::Expired, Status::Revoked];
-const DEVICES_SHOWN_MAX: u32 = 500;
+const DEVICES_SHOWN: usize = 500;
 const EVENTS_SHOWN_MAX: u32 = 30;
 const REFUSALS_SHOWN_MAX: usize = 50;
 const FINDINGS_SHOWN_MAX: usize = 5;
@@ -357,12 +366,19 @@ mod tests {
             attached: 1,
             tiles,
             devices,
-            more: 0,
+            which: Which { name: "\"><b>x".to_owned(), ..Which::default() },
+            statuses: vec!["trusted"],
+            next: None,
             events,
             time: String::new(),
         };
         let html = fleet.render().unwrap();
         assert!(!html.contains("<script>") && html.contains("a &#38; b"), "{html}");
-        assert!(!html.contains("<b>press") && html.contains("assay device approve x --boot"), "{html}");
+        assert!(
+            !html.contains("<b>x")
+                && !html.contains("<b>press")
+                && html.contains("assay device approve x --boot"),
+            "{html}"
+        );
     }
 }

@@ -6,11 +6,12 @@ use assay_trust::assignment::Assignment;
 use assay_trust::rollout::Percent;
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::devices::read;
+use super::parameters::Asked;
 use super::policy::{PolicyText, selector_of};
 use crate::clock;
 use crate::in_force::policies::PlanInForce;
@@ -59,7 +60,7 @@ pub(super) struct Start {
 
 pub(super) async fn start(
     State(server): State<Arc<Server>>,
-    Query(start): Query<Start>,
+    Asked(start): Asked<Start>,
     PolicyText(text): PolicyText,
 ) -> Result<Json<Value>, Refusal> {
     let selector = selector_of(&start.selector)?;

@@ -7,12 +7,13 @@ use assay_trust::assignment::Plan;
 use assay_trust::labels::Selector;
 use assay_trust::policy::{Coverage, POLICY_BYTES_MAX};
 use axum::Json;
-use axum::extract::{FromRequest, Query, Request, State};
+use axum::extract::{FromRequest, Request, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::devices::find;
+use super::parameters::Asked;
 use crate::clock;
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
@@ -35,7 +36,7 @@ pub(super) struct Which {
 
 pub(super) async fn show(
     State(server): State<Arc<Server>>,
-    Query(which): Query<Which>,
+    Asked(which): Asked<Which>,
 ) -> Result<Json<Value>, Refusal> {
     let policy = find_policy(&server, which).await?;
     let answer = policy.map_or_else(
@@ -115,7 +116,7 @@ pub(super) struct Whom {
 
 pub(super) async fn set(
     State(server): State<Arc<Server>>,
-    Query(whom): Query<Whom>,
+    Asked(whom): Asked<Whom>,
     PolicyText(text): PolicyText,
 ) -> Result<Json<Value>, Refusal> {
     let selector = selector_of(&whom.selector)?;

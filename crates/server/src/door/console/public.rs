@@ -6,7 +6,7 @@ use std::time::Duration;
 use assay_identity::SpiffeId;
 use assay_trust::labels::Selector;
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::IntoResponse;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use super::access::has_token;
+use super::parameters::Asked;
 use crate::clock;
 use crate::fate::{self, FateError};
 use crate::outcome::{Kind, Refusal};
@@ -59,6 +60,7 @@ pub(super) async fn ledger_key(State(server): State<Arc<Server>>) -> impl IntoRe
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct About {
     id: Option<String>,
 }
@@ -67,7 +69,7 @@ pub(super) struct About {
 pub(super) async fn trust_status(
     State(server): State<Arc<Server>>,
     headers: HeaderMap,
-    Query(about): Query<About>,
+    Asked(about): Asked<About>,
 ) -> Result<Json<Value>, Refusal> {
     match about.id {
         Some(id) => {

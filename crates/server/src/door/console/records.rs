@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use data_encoding::HEXLOWER;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::devices::find;
+use super::parameters::Asked;
 use crate::outcome::Refusal;
 use crate::parts::Server;
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Which {
     device: Option<String>,
     limit: Option<u32>,
@@ -21,7 +23,7 @@ pub(super) struct Which {
 /// The last batches, newest first, accepted and refused.
 pub(super) async fn telemetry(
     State(server): State<Arc<Server>>,
-    Query(which): Query<Which>,
+    Asked(which): Asked<Which>,
 ) -> Result<Json<Value>, Refusal> {
     let device = match which.device {
         Some(name) => Some(find(&server, &name).await?.id.to_string()),
@@ -52,6 +54,7 @@ pub(super) async fn telemetry(
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Range {
     /// The index to start from.
     after: Option<u64>,
@@ -61,7 +64,7 @@ pub(super) struct Range {
 /// Leaves of the audit trail with an index above `after`, oldest first.
 pub(super) async fn audit(
     State(server): State<Arc<Server>>,
-    Query(range): Query<Range>,
+    Asked(range): Asked<Range>,
 ) -> Result<Json<Value>, Refusal> {
     let from = range.after.map_or(0, |after| after.saturating_add(1));
     let limit = range.limit.unwrap_or(RECORDS_DEFAULT).clamp(1, RECORDS_MAX);

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::devices::{find, findings};
+use super::parameters::Asked;
 use crate::archive::KeptResult;
 use crate::outcome::Refusal;
 use crate::parts::Server;
@@ -23,7 +24,7 @@ pub(super) struct Which {
 /// The results of a device, newest first.
 pub(super) async fn list(
     State(server): State<Arc<Server>>,
-    Query(which): Query<Which>,
+    Asked(which): Asked<Which>,
 ) -> Result<Json<Value>, Refusal> {
     let device = find(&server, &which.device).await?;
     let limit = which.limit.unwrap_or(RESULTS_DEFAULT).clamp(1, RESULTS_MAX);

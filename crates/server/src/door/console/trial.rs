@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use assay_evidence::time::UnixTime;
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
 use serde::Deserialize;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::parameters::Asked;
 use super::policy::selector_of;
 use crate::clock;
 use crate::outcome::Refusal;
@@ -31,7 +32,7 @@ pub(super) struct What {
 /// Judges without consequence: a line of JSON for the progress now and then, and the report.
 pub(super) async fn start(
     State(server): State<Arc<Server>>,
-    Query(what): Query<What>,
+    Asked(what): Asked<What>,
     text: String,
 ) -> Result<Response, Refusal> {
     let ago = |seconds| UnixTime(clock::now().0.saturating_sub(seconds));

@@ -30,6 +30,7 @@ pub(super) fn router(server: &Arc<Server>) -> Router {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Newer {
     /// The number of the list that the gateway has.
     #[serde(default)]

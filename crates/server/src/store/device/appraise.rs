@@ -93,7 +93,8 @@ pub struct RenewTrust {
 
 /// Extends what stands for all of these in one statement; answers whose it did. The state of the others has moved on.
 ///
-/// Nearly every attestation ends here, and a statement of its own for each costs more than what it does.
+/// Nearly every attestation ends here, and a statement of its own for each costs more than what it does. A state of the same
+/// version has the same status, which is left alone: it is in an index.
 pub(in crate::store) async fn renew_all(
     unit: &mut Unit,
     renewals: &[RenewTrust],
@@ -102,11 +103,11 @@ pub(in crate::store) async fn renew_all(
     let rows = serde_json::to_string(&rows).map_err(|_| StoreError::Unwritable)?;
     let renewed = query(
         // PostgreSQL: jsonb_array_elements, and a cast to each column's type.
-        "UPDATE devices SET status = new.status, tier = new.tier, valid_until = new.valid_until,
+        "UPDATE devices SET tier = new.tier, valid_until = new.valid_until,
              evidence_at = new.evidence_at, trust = new.trust,
              reset_count = CASE WHEN devices.reset_count > new.reset_count THEN devices.reset_count ELSE new.reset_count END
-         FROM (SELECT value ->> 0 AS id, value ->> 1 AS version, value ->> 2 AS status, value ->> 3 AS tier,
-                   value ->> 4 AS valid_until, value ->> 5 AS evidence_at, value ->> 6 AS reset_count, value ->> 7 AS trust
+         FROM (SELECT value ->> 0 AS id, value ->> 1 AS version, value ->> 2 AS tier, value ->> 3 AS valid_until,
+                   value ->> 4 AS evidence_at, value ->> 5 AS reset_count, value ->> 6 AS trust
                FROM json_each($1)) AS new
          WHERE devices.id = new.id AND devices.state_version = new.version
          RETURNING devices.id",
@@ -119,13 +120,12 @@ pub(in crate::store) async fn renew_all(
 
 impl RenewTrust {
     /// As the statement reads it.
-    fn row(&self) -> (&str, i64, &str, &str, i64, i64, i64, &str) {
-        let TrustColumns { status, tier, valid_until, evidence_at, reset_count, version, record } =
+    fn row(&self) -> (&str, i64, &str, i64, i64, i64, &str) {
+        let TrustColumns { status: _, tier, valid_until, evidence_at, reset_count, version, record } =
             &self.trust;
         (
             &self.device_id,
             stored(*version),
-            status,
             tier,
             stored(valid_until.0),
             stored(evidence_at.0),

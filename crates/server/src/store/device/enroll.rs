@@ -1,6 +1,7 @@
 //! Binding keys to a device.
 
 use super::fate::Moved;
+use super::name;
 use super::record::{DeviceRecord, update_trust};
 use crate::audit::{Kind, Line};
 use crate::store::budget::Spending;
@@ -24,11 +25,12 @@ impl Transaction for EnrollDevice {
     async fn apply(self, unit: &mut Unit) -> Result<Moved, StoreError> {
         let mut device = self.device;
         unit.spend(&device.id, Spending::Fate, device.enrolled_at)?;
-        device.name = own_name(unit, &device.id, device.name).await?;
-        let device = &device;
         match self.replaces {
-            None => insert(unit, device).await?,
-            Some(version) => rebind(unit, device, version).await?,
+            None => {
+                device.name = name::own(unit, &device.id, device.name).await?;
+                insert(unit, &device).await?;
+            }
+            Some(version) => rebind(unit, &device, version).await?,
         }
         let leaf = unit
             .audit(Line {
@@ -44,22 +46,6 @@ impl Transaction for EnrollDevice {
         Ok(Moved { leaf, withdrawn })
     }
 }
-
-/// The name, or where another device has it, one with the start of the hash behind it: a name means one device. Which of
-/// two that call themselves alike was first is no secret and no privilege, but what an operator said `revoke` of stays
-/// what it was.
-async fn own_name(unit: &mut Unit, id: &str, name: String) -> Result<String, StoreError> {
-    let taken = query("SELECT 1 FROM devices WHERE name = $1 AND id <> $2 LIMIT 1")
-        .bind(&name)
-        .bind(id)
-        .fetch_optional(unit.connection())
-        .await?;
-    let hash = id.rsplit('/').next().and_then(|hash| hash.get(..NAME_HASH_DIGITS)).unwrap_or(id);
-    Ok(if taken.is_none() { name } else { format!("{name}-{hash}") })
-}
-
-/// Two devices of one name that begin alike take some 2^24 of them.
-const NAME_HASH_DIGITS: usize = 12;
 
 async fn insert(unit: &mut Unit, device: &DeviceRecord) -> Result<(), StoreError> {
     let done = query(
@@ -99,19 +85,18 @@ async fn insert(unit: &mut Unit, device: &DeviceRecord) -> Result<(), StoreError
     if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Conflict) }
 }
 
-/// The TPM and its labels stay; every key below the EK is new, and so is the chain of telemetry it signs. Its counters stay
+/// The TPM, its name and its labels stay; every key below the EK is new, and so is the chain of telemetry it signs. Its counters stay
 /// as well: a TPM that was set back to an earlier state does not pass by enrolling again. One that was cleared counts from
 /// zero, and is readmitted by an operator who knows of it.
 async fn rebind(unit: &mut Unit, device: &DeviceRecord, from_version: u64) -> Result<(), StoreError> {
     update_trust(unit, &device.id, from_version, &device.trust).await?;
     query(
-        "UPDATE devices SET name = $2, ek_public = $3, ek_certificate = $4, ek_intermediates = $5, ak_public = $6,
-             device_key_public = $7, device_key_spki = $8, agent_version = $9, enrolled_at = $10, iak_public = $11,
-             iak_certificate = $12, idevid_public = $13, idevid_certificate = $14, idevid_intermediates = $15
+        "UPDATE devices SET ek_public = $2, ek_certificate = $3, ek_intermediates = $4, ak_public = $5,
+             device_key_public = $6, device_key_spki = $7, agent_version = $8, enrolled_at = $9, iak_public = $10,
+             iak_certificate = $11, idevid_public = $12, idevid_certificate = $13, idevid_intermediates = $14
          WHERE id = $1",
     )
     .bind(&device.id)
-    .bind(&device.name)
     .bind(&device.ek_public)
     .bind(&device.ek_certificate)
     .bind(&device.ek_intermediates)

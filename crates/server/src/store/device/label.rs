@@ -4,7 +4,7 @@ use assay_evidence::time::UnixTime;
 
 use crate::audit::{Kind, Line};
 use crate::store::sql::query;
-use crate::store::{Store, StoreError, Transaction, Unit};
+use crate::store::{Store, StoreError, Transaction, Unit, assignments};
 
 /// What the plan goes by of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,10 @@ pub struct LabelDevice {
     pub from: String,
     /// Those it has from now on.
     pub to: String,
+    /// The plan that it was decided under.
+    pub plan_version: u64,
+    /// Whether it was accepted that the device may fall.
+    pub forced: bool,
     /// When.
     pub at: UnixTime,
     /// Who.
@@ -38,25 +42,55 @@ impl Transaction for LabelDevice {
     type Output = ();
 
     async fn apply(self, unit: &mut Unit) -> Result<(), StoreError> {
-        let done = query("UPDATE devices SET labels = $3 WHERE id = $1 AND labels = $2")
-            .bind(&self.device_id)
-            .bind(&self.from)
-            .bind(&self.to)
-            .execute(unit.connection())
-            .await?;
-        if done.rows_affected() != 1 {
-            return Err(StoreError::Conflict);
+        assignments::is_of(unit, self.plan_version).await?;
+        relabel(unit, &self.device_id, &self.from, &self.to).await?;
+        let mut detail = serde_json::json!({ "from": self.from, "to": self.to });
+        if let Some(detail) = detail.as_object_mut().filter(|_| self.forced) {
+            detail.insert("forced".to_owned(), true.into());
         }
         unit.audit(Line {
             kind: Kind::DeviceLabelled,
             at: self.at,
             actor: self.by,
             subject: self.device_id,
-            detail: serde_json::json!({ "from": self.from, "to": self.to }).to_string(),
+            detail: detail.to_string(),
         })
         .await?;
         Ok(())
     }
+}
+
+/// Gives a device other labels than those it has, and has it found by them and no others.
+pub(super) async fn relabel(
+    unit: &mut Unit,
+    device_id: &str,
+    from: &str,
+    to: &str,
+) -> Result<(), StoreError> {
+    let done = query("UPDATE devices SET labels = $3 WHERE id = $1 AND labels = $2")
+        .bind(device_id)
+        .bind(from)
+        .bind(to)
+        .execute(unit.connection())
+        .await?;
+    if done.rows_affected() != 1 {
+        return Err(StoreError::Conflict);
+    }
+    query("DELETE FROM device_labels WHERE name = (SELECT name FROM devices WHERE id = $1)")
+        .bind(device_id)
+        .execute(unit.connection())
+        .await?;
+    let labels: Vec<&str> = to.split(',').filter(|label| !label.is_empty()).collect();
+    let labels = serde_json::to_string(&labels).map_err(|_| StoreError::Unwritable)?;
+    query(
+        "INSERT INTO device_labels (label, name)
+         SELECT label.value, devices.name FROM devices, json_each($2) AS label WHERE devices.id = $1",
+    )
+    .bind(device_id)
+    .bind(&labels)
+    .execute(unit.connection())
+    .await?;
+    Ok(())
 }
 
 impl Store {

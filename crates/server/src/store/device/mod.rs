@@ -8,7 +8,10 @@ mod appraise;
 mod enroll;
 mod fate;
 mod label;
+mod list;
+mod name;
 mod record;
+mod replace;
 
 pub(in crate::store) use appraise::renew_all;
 pub use appraise::{RecordAppraisal, Recorded, RenewTrust};
@@ -17,5 +20,8 @@ pub use fate::{
     ApproveDevice, Change, ExpireDevice, ExpireUnreadable, Moved, NoteUnanswered, ReadmitDevice, RevokeDevice,
 };
 pub use label::{LabelDevice, LabelledDevice};
+pub use list::{Along, Candidate};
+pub use name::RenameDevice;
 pub(in crate::store) use record::update_trust;
 pub use record::{DeviceRecord, IdentityRecord, TrustColumns};
+pub use replace::{ReplaceDevice, ReplacedDevice, StandingDevice};

@@ -77,22 +77,11 @@ impl Store {
         row.as_ref().map(device).transpose()
     }
 
-    /// Devices that go by this name: one, unless they enrolled before names were one device's.
-    pub async fn devices_named(&self, name: &str) -> Result<Vec<DeviceRecord>, StoreError> {
-        let rows = query("SELECT * FROM devices WHERE name = $1 ORDER BY id LIMIT 2")
-            .bind(name)
-            .fetch_all(&self.readers)
-            .await?;
-        rows.iter().map(device).collect()
-    }
-
-    /// Devices in order of their name, at most `limit`.
-    pub async fn devices(&self, limit: u32) -> Result<Vec<DeviceRecord>, StoreError> {
-        let rows = query("SELECT * FROM devices ORDER BY name, id LIMIT $1")
-            .bind(i64::from(limit))
-            .fetch_all(&self.readers)
-            .await?;
-        rows.iter().map(device).collect()
+    /// The device that goes by this name.
+    pub async fn device_named(&self, name: &str) -> Result<Option<DeviceRecord>, StoreError> {
+        let row =
+            query("SELECT * FROM devices WHERE name = $1").bind(name).fetch_optional(&self.readers).await?;
+        row.as_ref().map(device).transpose()
     }
 
     /// How many devices have each status.
@@ -148,7 +137,7 @@ pub(in crate::store) async fn update_trust(
     if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Conflict) }
 }
 
-fn device(row: &Row) -> Result<DeviceRecord, StoreError> {
+pub(super) fn device(row: &Row) -> Result<DeviceRecord, StoreError> {
     let time =
         |column| -> Result<UnixTime, StoreError> { Ok(UnixTime(loaded(row.try_get(column)?, column)?)) };
     let reset_count: i64 = row.try_get("reset_count")?;

@@ -1,0 +1,123 @@
+//! `assay device list`: the server says which devices are meant, a page at a time.
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::labels;
+use crate::console::{Client, segment};
+use crate::output;
+
+/// Which devices; without any of these, all.
+#[derive(clap::Args)]
+pub(super) struct Which {
+    /// Those with this status: pending, enrolled, trusted, suspect, expired or revoked.
+    #[arg(long)]
+    status: Option<String>,
+    /// Those with this label (may be repeated: those with all of them).
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    labels: Vec<String>,
+    /// Those of this name; press-* means every name that begins with press-.
+    #[arg(long)]
+    name: Option<String>,
+    /// Those that are attached, or with false those that are not.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    attached: Option<bool>,
+    /// No more than so many; the answer says how to go on.
+    #[arg(long)]
+    limit: Option<usize>,
+    /// Go on where an earlier answer ended.
+    #[arg(long)]
+    cursor: Option<String>,
+}
+
+/// Asks for page after page until there are as many as are wanted.
+pub(super) fn list(client: &Client, which: &Which) -> Result<Value> {
+    let (mut devices, mut cursor) = (Vec::new(), which.cursor.clone());
+    loop {
+        let left = which.limit.map(|limit| limit.saturating_sub(devices.len()));
+        let mut page = client.get(&which.path(left, cursor.as_deref()))?;
+        if let Some(Value::Array(more)) = page.get_mut("devices") {
+            devices.append(more);
+        }
+        cursor = page.get("next").and_then(Value::as_str).map(str::to_owned);
+        if cursor.is_none() || which.limit.is_some_and(|limit| devices.len() >= limit) {
+            return Ok(json!({ "devices": devices, "next": cursor }));
+        }
+    }
+}
+
+impl Which {
+    fn path(&self, limit: Option<usize>, cursor: Option<&str>) -> String {
+        let labels = Some(self.labels.join(",")).filter(|labels| !labels.is_empty());
+        let asked = [
+            ("status", self.status.clone()),
+            ("label", labels),
+            ("name", self.name.clone()),
+            ("attached", self.attached.map(|attached| attached.to_string())),
+            ("limit", limit.map(|limit| limit.min(PAGE_MAX).to_string())),
+            ("cursor", cursor.map(str::to_owned)),
+        ];
+        let asked =
+            asked.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", segment(&value?))));
+        format!("/v1/devices?{}", asked.collect::<Vec<_>>().join("&"))
+    }
+}
+
+pub(super) fn print(answer: &Value) {
+    let devices = output::list(answer, "devices");
+    if devices.is_empty() {
+        output::out!(
+            "No device is there that this would mean. Start one with: assay-agent run --config agent.toml"
+        );
+    } else {
+        let columns = ["device", "id", "status", "tier", "attached", "svids", "labels", "evidence", "reason"];
+        output::out!("{}", output::table(&columns, devices.iter().map(row)));
+    }
+    if let Some(next) = answer.get("next").and_then(Value::as_str) {
+        eprintln!("there are more: --cursor {next}");
+    }
+}
+
+fn row(device: &Value) -> Vec<String> {
+    let attached = device.get("attached").and_then(Value::as_bool).unwrap_or_default();
+    vec![
+        output::text(device, "name"),
+        short(&output::text(device, "id")),
+        output::text(device, "status"),
+        output::text(device, "tier"),
+        if attached { "yes" } else { "no" }.to_owned(),
+        output::text(device, "svids"),
+        labels(device),
+        output::time(device, "evidence_at"),
+        output::text(device, "reason"),
+    ]
+}
+
+/// As much of the hash as every verb takes for the whole; `--json` has all of it.
+fn short(id: &str) -> String {
+    let hash = id.rsplit('/').next().unwrap_or(id);
+    hash.get(..HASH_DIGITS_SHOWN).unwrap_or(hash).to_owned()
+}
+
+/// What the console gives at once.
+const PAGE_MAX: usize = 1000;
+const HASH_DIGITS_SHOWN: usize = 12;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn year_9_what_is_asked_is_asked_of_the_server() {
+        let which = Which {
+            status: Some("suspect".into()),
+            labels: vec!["site=paris".into(), "line=3".into()],
+            name: Some("press *".into()),
+            attached: Some(false),
+            limit: Some(5000),
+            cursor: None,
+        };
+        let asked = "status=suspect&label=site%3Dparis%2Cline%3D3&name=press%20%2A&attached=false&limit=1000&cursor=YQ";
+        assert_eq!(which.path(which.limit, Some("YQ")), format!("/v1/devices?{asked}"));
+    }
+}
