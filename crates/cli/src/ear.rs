@@ -4,12 +4,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use assay_evidence::time::UnixTime;
 use assay_identity::jws::{JwkSet, Usage};
 use assay_trust::ear::{Appraisal, Details, EarClaims, TOKEN_TYPE};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use crate::appraise::at;
 use crate::bounded::read_text;
 use crate::console::Console;
 use crate::output;
@@ -68,7 +68,7 @@ fn verify(args: &Verify) -> Result<()> {
         .with_context(|| args.jwks.display().to_string())?;
     let token = read_token(&args.token)?;
     let payload = keys.verify(token.trim(), TOKEN_TYPE).context("the token is refused")?;
-    let claims = EarClaims::read(&payload, time(args.at.as_deref())?).context("the token is refused")?;
+    let claims = EarClaims::read(&payload, at(args.at.as_deref())?).context("the token is refused")?;
     if let Some(device) = args.device.as_ref().filter(|device| **device != claims.sub) {
         bail!("the token is refused: it is about {}, not {device}", claims.sub);
     }
@@ -128,17 +128,6 @@ fn read_token(path: &Path) -> Result<String> {
     let mut text = String::new();
     std::io::stdin().take(FILE_BYTES_MAX + 1).read_to_string(&mut text).context("standard input")?;
     Ok(text)
-}
-
-fn time(at: Option<&str>) -> Result<UnixTime> {
-    match at {
-        Some(text) => UnixTime::from_rfc3339(text)
-            .with_context(|| format!("--at {text}: not a time such as 2027-01-31T12:00:00Z")),
-        None => {
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-            Ok(UnixTime(now.context("this machine's clock is before 1970")?.as_secs()))
-        }
-    }
 }
 
 /// A token has some 10 KiB, a set of many keys 50.

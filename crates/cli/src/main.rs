@@ -19,6 +19,7 @@ mod ledger;
 mod output;
 mod policy;
 mod service;
+mod tee;
 mod trust;
 
 use std::process::ExitCode;
@@ -60,6 +61,8 @@ enum Verb {
     Appraise(appraise::Args),
     /// Say what single files are and what they say: logs, lists, quotes, keys, certificates, policies, tokens.
     Inspect(inspect::Args),
+    /// Verify evidence of confidential guests and enclaves.
+    Tee(tee::Args),
     /// Measure this machine.
     Bench(bench::Args),
     /// The whole story on this machine: three devices, one compromise, one recovery.
@@ -89,6 +92,7 @@ fn main() -> ExitCode {
         Verb::Ledger(args) => output::exit(ledger::run(args)),
         Verb::Appraise(args) => appraise::run(args),
         Verb::Inspect(args) => inspect::run(&args),
+        Verb::Tee(args) => tee::run(&args),
         Verb::Bench(args) => bench::run(args),
         Verb::Demo(args) => demo::run(args),
         Verb::Completion { shell } => {

@@ -123,6 +123,30 @@ checks! {
     DeviceKeyCertify => "device-key-certify",
     /// The CSR holds the certified device key and proves possession.
     DeviceKeyCsr => "device-key-csr",
+    /// Evidence of a TEE parses in all of its bytes.
+    TeeParse => "tee-parse",
+    /// The certificate that came with it is one of a key that signs such evidence.
+    TeeEndorsement => "tee-endorsement",
+    /// That certificate chains to a root that counts.
+    TeeChain => "tee-chain",
+    /// Every certificate of that chain is valid at the given time.
+    TeeValidity => "tee-validity",
+    /// No certificate of that chain was taken back.
+    TeeRevoked => "tee-revoked",
+    /// The evidence is signed by the certified key, over the received bytes.
+    TeeReportSignature => "tee-report-signature",
+    /// What the maker says of the platform is at hand, signed, in force and of this platform.
+    TeeCollateral => "tee-collateral",
+    /// The processor is of the line that the certificate is for.
+    TeeProduct => "tee-product",
+    /// The firmware's versions are those that the key was made for.
+    TeeTcb => "tee-tcb",
+    /// The chip is the one that the certificate is for.
+    TeeChip => "tee-chip",
+    /// What the guest put into the evidence is what was asked for.
+    TeeReportData => "tee-report-data",
+    /// The TEE is set up as the policy demands.
+    TeePolicy => "tee-policy",
 }
 
 impl fmt::Display for Check {

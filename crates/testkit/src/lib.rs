@@ -14,6 +14,7 @@ pub mod software_device;
 mod spiffe_server;
 pub mod swtpm;
 pub mod tamper;
+pub mod tee;
 pub mod tpm;
 
 pub use bank::Bank;

@@ -28,7 +28,10 @@ pub mod state;
 mod undecided;
 pub mod vector;
 
-pub use appraisal::{AttestationResult, admit, appraise, reappraise_endorsement, refuse};
+pub use appraisal::{
+    AttestationResult, TeeAppraisal, TeeClaims, admit, appraise, appraise_tee, reappraise_endorsement,
+    refuse, refuse_tee,
+};
 pub use finding::{Finding, Tier};
 pub use learn::{learn, learn_rules};
 pub use policy::{Policy, PolicyError};

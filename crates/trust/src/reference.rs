@@ -10,7 +10,7 @@ use crate::named_digests::NamedDigests;
 use crate::pattern::Pattern;
 use crate::policy::{
     Acceptable, Alternative, Bank, BootRule, BootSection, ClockSection, Coverage, Demand, EndorsementKind,
-    EndorsementSection, ImaSection, PcrSection, Policy, PolicyError, Recovery, Weight,
+    EndorsementSection, ImaSection, PcrSection, Policy, PolicyError, Recovery, TeeSection, Weight,
 };
 use crate::region::RegionList;
 use crate::signature_memory::SignatureMemory;
@@ -32,6 +32,7 @@ pub struct CompiledPolicy {
     pub(crate) ima: Option<FileReference>,
     pub(crate) endorsement: EndorsementSection,
     pub(crate) clock: ClockSection,
+    pub(crate) tee: Option<TeeSection>,
     #[cfg(feature = "rego")]
     pub(crate) rego: Option<Vec<crate::rego::Module>>,
 }
@@ -99,6 +100,7 @@ impl CompiledPolicy {
             ima: policy.ima.map(FileReference::new).transpose()?,
             endorsement: policy.endorsement,
             clock: policy.clock,
+            tee: policy.tee,
             #[cfg(feature = "rego")]
             rego,
         })

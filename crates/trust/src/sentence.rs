@@ -202,6 +202,49 @@ fn words(check: Check) -> (&'static str, &'static str) {
         ),
         Check::DeviceKeyCertify => ("The device key is not certified as resident in the same TPM", ENROLL),
         Check::DeviceKeyCsr => ("The certificate request is not for the certified device key", ENROLL),
+        Check::TeeParse => {
+            ("Evidence of the TEE cannot be read", "Take it anew, and send its bytes as they are.")
+        }
+        Check::TeeEndorsement => (
+            "The certificate beside the evidence is not one of a key that signs such evidence",
+            "Send the certificate that belongs to this platform and firmware: of SNP the VCEK or VLEK, of Intel the PCK's.",
+        ),
+        Check::TeeChain => (
+            "The key that signed the evidence is not certified by the maker of the TEE",
+            "Send the maker's certificates above it (for AMD with --roots). If they are there, the evidence is forged.",
+        ),
+        Check::TeeValidity => (
+            "A certificate of the TEE's key is not valid at that time",
+            "Fetch a newer certificate for the platform's key, and check the clock.",
+        ),
+        Check::TeeRevoked => (
+            "A key above the evidence was taken back by its maker, or it is not known whether it was",
+            "Give the maker's revocation list that is in force (--crl), and take a platform off that is on it.",
+        ),
+        Check::TeeReportSignature => (
+            "The evidence is not signed by the platform's certified key",
+            "Pair it with the certificate of its own platform. If that does not help it was changed on its way, or is forged.",
+        ),
+        Check::TeeCollateral => (
+            "What the maker says of the platform does not apply",
+            "Fetch collateral for this platform that is in force, and give it with --collateral.",
+        ),
+        Check::TeeProduct => (
+            "The evidence is of another line of processors than the certificate",
+            "Send the certificate of the platform that made the evidence.",
+        ),
+        Check::TeeTcb => (
+            "The platform's versions are not those that its maker vouches for",
+            "Update the platform's firmware and microcode, and fetch the certificate for its present versions.",
+        ),
+        Check::TeeChip => (
+            "The evidence is of another chip than the certificate, or does not say which",
+            "Send the certificate of the platform that made the evidence.",
+        ),
+        Check::TeeReportData => (
+            "The evidence was not made for this request",
+            "It may be an older one or another guest's: ask again with a new nonce.",
+        ),
         Check::AlgorithmPolicy => (
             "An algorithm is too weak to be believed",
             "Turn on the TPM's SHA-256 bank and use an attestation key of today.",
@@ -214,6 +257,7 @@ fn words(check: Check) -> (&'static str, &'static str) {
         | Check::EndorsementPolicy
         | Check::LocationPolicy
         | Check::RegoPolicy
+        | Check::TeePolicy
         | Check::PolicyPresent => ("The policy is not met", "Change the device, or the policy."),
         Check::ImaUndecided => ("Entries of the IMA list came after the quote", RESEND),
     }

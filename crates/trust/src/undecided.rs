@@ -70,7 +70,19 @@ impl Undecided {
             | Check::RegoPolicy
             | Check::PolicyPresent
             | Check::DeviceKeyCertify
-            | Check::DeviceKeyCsr => Undecided::AsFailure,
+            | Check::DeviceKeyCsr
+            | Check::TeeParse
+            | Check::TeeEndorsement
+            | Check::TeeChain
+            | Check::TeeValidity
+            | Check::TeeRevoked
+            | Check::TeeReportSignature
+            | Check::TeeCollateral
+            | Check::TeeProduct
+            | Check::TeeTcb
+            | Check::TeeChip
+            | Check::TeeReportData
+            | Check::TeePolicy => Undecided::AsFailure,
         }
     }
 }

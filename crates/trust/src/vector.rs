@@ -92,6 +92,20 @@ impl TrustVector {
         vector
     }
 
+    /// The vector of a TEE's claims that verified: its hardware is the maker's, and its memory is hidden if the guest or enclave
+    /// does not let the host look.
+    pub(crate) fn of_tee(measured: bool, hides_memory: bool, findings: &[Finding]) -> Self {
+        let affirmed = |judged: bool| if judged { AFFIRMED } else { NOT_JUDGED };
+        let mut vector = TrustVector {
+            hardware: AFFIRMED,
+            executables: affirmed(measured),
+            runtime_opaque: affirmed(hides_memory),
+            ..TrustVector::default()
+        };
+        vector.weigh(findings);
+        vector
+    }
+
     /// The vector of evidence that did not verify: nothing in it can be believed.
     pub(crate) fn of_failures() -> Self {
         let failed = TrustClaim(CRYPTOGRAPHY_FAILED);
@@ -153,6 +167,17 @@ impl TrustVector {
             | Check::ClockPolicy
             | Check::ResetCounter
             | Check::RestartCounter => &mut self.hardware,
+            Check::TeeParse
+            | Check::TeeEndorsement
+            | Check::TeeChain
+            | Check::TeeValidity
+            | Check::TeeRevoked
+            | Check::TeeReportSignature
+            | Check::TeeCollateral
+            | Check::TeeProduct
+            | Check::TeeTcb
+            | Check::TeeChip => &mut self.hardware,
+            Check::TeeReportData => &mut self.instance_identity,
             Check::PcrPolicy | Check::ImaPolicy | Check::ImaViolation | Check::ImaForms => {
                 &mut self.executables
             }

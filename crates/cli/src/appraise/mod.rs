@@ -133,13 +133,7 @@ impl VerifierArgs {
             .as_deref()
             .map(|hex| from_hex(hex.as_bytes()).context("--nonce is not hex"))
             .transpose()?;
-        let at = match &self.at {
-            Some(text) => UnixTime::from_rfc3339(text)
-                .with_context(|| format!("--at {text:?} is not a time: write it as 2027-01-31T12:00:00Z"))?,
-            None => {
-                UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs()))
-            }
-        };
+        let at = at(self.at.as_deref())?;
         Ok(Expected { endorsers: self.endorsers()?, nonce, last_reset_count: self.last_reset_count, at })
     }
 
@@ -166,12 +160,24 @@ impl VerifierArgs {
     }
 }
 
+/// The time that `--at` says, or now.
+pub fn at(text: Option<&str>) -> Result<UnixTime> {
+    match text {
+        Some(text) => UnixTime::from_rfc3339(text)
+            .with_context(|| format!("--at {text:?} is not a time: write it as 2027-01-31T12:00:00Z")),
+        None => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            Ok(UnixTime(now.context("this machine's clock is before 1970")?.as_secs()))
+        }
+    }
+}
+
 fn read_policy(path: &Path) -> Result<CompiledPolicy> {
     CompiledPolicy::new(policy::text::read(path)?).with_context(|| path.display().to_string())
 }
 
 /// Reads one file, or those of a folder whose names end in one of `endings`.
-fn each_file(path: &Path, endings: &[&str], read: &mut impl FnMut(&Path) -> Result<()>) -> Result<()> {
+pub fn each_file(path: &Path, endings: &[&str], read: &mut impl FnMut(&Path) -> Result<()>) -> Result<()> {
     if !path.is_dir() {
         return read(path);
     }
@@ -305,5 +311,7 @@ fn print_changes(since: &Path, changes: &[Change]) {
 
 /// Manufacturers' roots are some hundred.
 const FILES_MAX: usize = 10_000;
-const CERTIFICATE_NAMES: [&str; 4] = ["pem", "crt", "cer", "der"];
-const CRL_NAMES: [&str; 3] = ["crl", "pem", "der"];
+/// What files with certificates are called.
+pub const CERTIFICATE_NAMES: [&str; 4] = ["pem", "crt", "cer", "der"];
+/// What files with revocation lists are called.
+pub const CRL_NAMES: [&str; 3] = ["crl", "pem", "der"];

@@ -16,6 +16,7 @@ mod rego;
 mod rollout;
 mod stored;
 mod tampered;
+mod tee;
 mod usage;
 mod verbs;
 

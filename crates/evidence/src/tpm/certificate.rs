@@ -23,20 +23,20 @@ use crate::time::UnixTime;
 
 /// A parsed certificate; nothing of it is verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Certificate {
-    pub(super) sha256: Digest,
+pub(crate) struct Certificate {
+    pub(crate) sha256: Digest,
     /// Without leading zeros.
-    pub(super) serial: Vec<u8>,
+    pub(crate) serial: Vec<u8>,
     /// The DER of the name, which is compared byte by byte.
-    pub(super) subject: Vec<u8>,
-    pub(super) subject_text: String,
-    pub(super) issuer: Vec<u8>,
-    pub(super) issuer_text: String,
-    pub(super) not_before: UnixTime,
-    pub(super) not_after: UnixTime,
+    pub(crate) subject: Vec<u8>,
+    pub(crate) subject_text: String,
+    pub(crate) issuer: Vec<u8>,
+    pub(crate) issuer_text: String,
+    pub(crate) not_before: UnixTime,
+    pub(crate) not_after: UnixTime,
     /// `None` for a kind of key we do not use.
-    pub(super) key: Option<PublicKey>,
-    pub(super) extensions: Extensions,
+    pub(crate) key: Option<PublicKey>,
+    pub(crate) extensions: Extensions,
     /// What the signature is over, as received.
     tbs: Vec<u8>,
     signature_algorithm: Option<SignatureAlgorithm>,
@@ -45,49 +45,49 @@ pub(super) struct Certificate {
 
 /// The extensions that matter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Extensions {
-    pub(super) is_ca: bool,
-    pub(super) path_length: Option<u32>,
-    pub(super) key_usage: Option<KeyUsage>,
-    pub(super) extended_key_usage: Vec<String>,
-    pub(super) subject_key_id: Option<Vec<u8>>,
-    pub(super) authority_key_id: Option<Vec<u8>>,
-    pub(super) tpm: TpmAttributes,
-    pub(super) hardware_module: Option<HardwareModule>,
+pub(crate) struct Extensions {
+    pub(crate) is_ca: bool,
+    pub(crate) path_length: Option<u32>,
+    pub(crate) key_usage: Option<KeyUsage>,
+    pub(crate) extended_key_usage: Vec<String>,
+    pub(crate) subject_key_id: Option<Vec<u8>>,
+    pub(crate) authority_key_id: Option<Vec<u8>>,
+    pub(crate) tpm: TpmAttributes,
+    pub(crate) hardware_module: Option<HardwareModule>,
     /// Critical extensions that we do not understand, by OID.
-    pub(super) not_understood: Vec<String>,
+    pub(crate) not_understood: Vec<String>,
 }
 
 /// The uses of a key that matter here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct KeyUsage {
-    pub(super) cert_sign: bool,
-    pub(super) crl_sign: bool,
-    pub(super) key_encipherment: bool,
-    pub(super) key_agreement: bool,
-    pub(super) digital_signature: bool,
+pub(crate) struct KeyUsage {
+    pub(crate) cert_sign: bool,
+    pub(crate) crl_sign: bool,
+    pub(crate) key_encipherment: bool,
+    pub(crate) key_agreement: bool,
+    pub(crate) digital_signature: bool,
 }
 
 /// TCG EK Credential Profile, 3.1.2: what the subjectAltName says of the TPM.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct TpmAttributes {
-    pub(super) manufacturer: Option<String>,
-    pub(super) model: Option<String>,
-    pub(super) version: Option<String>,
+pub(crate) struct TpmAttributes {
+    pub(crate) manufacturer: Option<String>,
+    pub(crate) model: Option<String>,
+    pub(crate) version: Option<String>,
 }
 
 /// RFC 4108, section 5, HardwareModuleName: which piece of hardware a certificate is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct HardwareModule {
+pub(crate) struct HardwareModule {
     /// hwType, an object identifier.
-    pub(super) kind: String,
+    pub(crate) kind: String,
     /// hwSerialNum.
-    pub(super) serial: Vec<u8>,
+    pub(crate) serial: Vec<u8>,
 }
 
 impl Certificate {
     /// Reads one certificate in DER.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, CertificateError> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, CertificateError> {
         if bytes.len() > CERTIFICATE_BYTES_MAX {
             return Err(CertificateError::TooLong(bytes.len()));
         }
@@ -127,13 +127,13 @@ impl Certificate {
     }
 
     /// Checks that `issuer`'s key signed it.
-    pub(super) fn verify_signed_by(&self, issuer: &PublicKey) -> Result<(), SignatureRefused> {
+    pub(crate) fn verify_signed_by(&self, issuer: &PublicKey) -> Result<(), SignatureRefused> {
         let algorithm = self.signature_algorithm.ok_or(SignatureRefused::Algorithm)?;
         Ok(issuer.verify(algorithm, &self.tbs, &self.signature)?)
     }
 
     /// The subject, or the fingerprint where it is empty, as EK certificates' often is.
-    pub(super) fn title(&self) -> String {
+    pub(crate) fn title(&self) -> String {
         match self.subject_text.as_str() {
             "" => self.sha256.to_string(),
             subject => subject.to_owned(),
@@ -142,7 +142,7 @@ impl Certificate {
 }
 
 impl Extensions {
-    pub(super) fn read(list: &[X509Extension<'_>]) -> Result<Self, CertificateError> {
+    pub(crate) fn read(list: &[X509Extension<'_>]) -> Result<Self, CertificateError> {
         if list.len() > EXTENSIONS_MAX {
             return Err(CertificateError::Extensions(list.len()));
         }
@@ -287,7 +287,7 @@ pub enum CertificateError {
 
 /// Why one certificate is not signed by another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub(super) enum SignatureRefused {
+pub(crate) enum SignatureRefused {
     #[error("unsupported signature algorithm")]
     Algorithm,
     #[error(transparent)]
@@ -296,7 +296,7 @@ pub(super) enum SignatureRefused {
 
 impl SignatureRefused {
     /// Whether it may well be the issuer's, and is of a kind that others could make.
-    pub(super) fn is_weak(self) -> bool {
+    pub(crate) fn is_weak(self) -> bool {
         self == SignatureRefused::Signature(SignatureError::WeakHash)
     }
 }

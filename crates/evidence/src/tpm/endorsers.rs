@@ -29,6 +29,11 @@ impl TrustAnchor {
         if anchors.is_empty() { Err(CertificateError::Pem) } else { Ok(anchors) }
     }
 
+    /// An anchor that is not an operator's choice: a root key that is pinned in this crate.
+    pub(crate) fn of(certificate: Certificate) -> TrustAnchor {
+        TrustAnchor(certificate)
+    }
+
     /// Its subject, for people.
     pub fn subject(&self) -> &str {
         &self.0.subject_text
@@ -44,7 +49,7 @@ impl TrustAnchor {
 /// anybody here knows. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Endorsers {
-    pub(super) anchors: Arc<[TrustAnchor]>,
+    pub(crate) anchors: Arc<[TrustAnchor]>,
     revocations: Arc<[RevocationList]>,
 }
 

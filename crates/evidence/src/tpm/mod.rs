@@ -5,7 +5,7 @@
 
 pub mod attest;
 mod attribute_certificate;
-mod certificate;
+pub(crate) mod certificate;
 mod certificate_summary;
 pub mod certify;
 pub mod credential;
@@ -15,7 +15,7 @@ pub mod endorsers;
 pub mod idevid;
 pub mod name;
 mod nv_certificate;
-mod path;
+pub(crate) mod path;
 pub mod pcr;
 pub mod public_area;
 pub mod public_key;

@@ -10,26 +10,26 @@ use crate::time::UnixTime;
 
 /// What failures of a path are called, by the kind of its first certificate.
 #[derive(Clone, Copy)]
-pub(super) struct PathChecks {
-    pub(super) chain: Check,
+pub(crate) struct PathChecks {
+    pub(crate) chain: Check,
     /// For a signature that nobody should rely on.
-    pub(super) signature: Check,
-    pub(super) validity: Check,
-    pub(super) revoked: Check,
+    pub(crate) signature: Check,
+    pub(crate) validity: Check,
+    pub(crate) revoked: Check,
 }
 
 /// A path that holds.
-pub(super) struct Path {
+pub(crate) struct Path {
     /// The anchor at which it ends, for people.
-    pub(super) anchor: String,
+    pub(crate) anchor: String,
     /// When the first of its certificates expires.
-    pub(super) valid_until: UnixTime,
+    pub(crate) valid_until: UnixTime,
     /// What is known of its certificates' revocation, by who issued them.
-    pub(super) lists: Vec<IssuerList>,
+    pub(crate) lists: Vec<IssuerList>,
 }
 
 /// Finds a path from `leaf` through `intermediates` to an anchor, one that holds at `at` if there is one.
-pub(super) fn verify_path(
+pub(crate) fn verify_path(
     leaf: &Certificate,
     intermediates: &[&[u8]],
     endorsers: &Endorsers,

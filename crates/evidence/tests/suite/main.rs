@@ -19,5 +19,6 @@ mod revocation;
 mod runtime_pcrs;
 mod secure_boot;
 mod signatures;
+mod tee;
 mod tpm_bytes;
 mod verify;

@@ -10,6 +10,7 @@ mod files;
 mod pcr;
 #[cfg(feature = "rego")]
 mod rego;
+mod tee;
 mod undecided;
 
 use assay_evidence::time::UnixTime;
@@ -21,6 +22,7 @@ use assay_evidence::{Check, Failure};
 pub(crate) use boot::{CHANGED_SECTIONS, is_older, loaders_least, signers_of};
 pub use endorsement::admit;
 pub(crate) use pcr::meaning;
+pub use tee::{TeeAppraisal, TeeClaims, appraise_tee, refuse_tee};
 
 use crate::finding::{Finding, Tier};
 use crate::policy::{Cover, Coverage, Covered, Demand, Recovery, Row};
@@ -131,6 +133,7 @@ pub fn appraise(
     endorsement::judge(policy, endorsement, Some(claims), at, &mut findings);
     clock::judge(policy, claims, &mut findings);
     findings.append(&mut judge_boots(policy, claims));
+    findings.extend(policy.tee.as_ref().map(|_| tee::not_shown(policy.citation())));
     let good_ima_entries = files::judge(policy, claims, &mut findings);
     // What a rule objects to may be an entry, which has to be there again for it to object again.
     #[cfg(feature = "rego")]

@@ -57,6 +57,7 @@ pub use section::ima::ImaSection;
 pub use section::pcr::PcrSection;
 pub use section::recovery::{Recovery, RecoverySection};
 pub use section::rego::{REGO_MODULE_BYTES_MAX, REGO_MODULES_MAX, RegoSection};
+pub use section::tee::{SnpMinimum, SnpProduct, TeeKind, TeeSection};
 pub use sequence::{Sequence, Slot, SlotError};
 pub use signed::{
     ENVELOPE_BYTES_MAX, Envelope, EnvelopeError, PAYLOAD_TYPE, PolicySigners, SIGNERS_MAX, payload,
@@ -100,6 +101,9 @@ pub struct Policy {
     /// The files that may have been measured; absent: files are not judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ima: Option<ImaSection>,
+    /// What evidence of a TEE shows; absent: none is demanded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tee: Option<TeeSection>,
     /// Rules of one's own over all of the above; absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rego: Option<RegoSection>,
@@ -120,6 +124,7 @@ impl Policy {
             boot: BootSection::default(),
             alternative: Vec::new(),
             ima: None,
+            tee: None,
             rego: None,
         }
     }

@@ -123,6 +123,8 @@ impl From<&PolicyError> for Remark {
             PolicyError::Version { .. } => Field::of(["version"]),
             PolicyError::WeakBankAlone => Field::of(["pcr", "sha1"]),
             PolicyError::EmptyList { field } => Field(dotted(field)),
+            PolicyError::NotHex { field } => Field(dotted(field)),
+            PolicyError::Vmpl { .. } => Field::of(["tee", "vmpl_max"]),
             PolicyError::KernelsAlone => Field::of(["boot", "kernels"]),
             PolicyError::SequencePcr { index } => Field::of(["boot", "sequence", &index.to_string()]),
             PolicyError::ImaPcrPinned { bank } => Field::of(["pcr", bank.name(), "10"]),

@@ -50,6 +50,18 @@ pub enum PolicyError {
         /// Where it is.
         field: String,
     },
+    /// A digest that is none.
+    #[error("{field}: not a digest: write the 32 or 48 bytes in lowercase hex")]
+    NotHex {
+        /// Where it is.
+        field: String,
+    },
+    /// A privilege level that there is not.
+    #[error("tee.vmpl_max: {value} is no privilege level: 0 is the highest, 3 the lowest")]
+    Vmpl {
+        /// The number.
+        value: u8,
+    },
     /// Kernels without the boot loaders that start them.
     #[error(
         "boot.kernels: whatever starts the kernel would be refused: list shim and boot loader under boot.applications"

@@ -321,8 +321,27 @@ const CASES: &[Case] = &[
     }),
 ];
 
-/// Checks that only a server makes, and the tests that see each refused by name.
+const TEE_SNP: &str = include_str!("../../../../evidence/tests/suite/tee/snp.rs");
+const TEE_DCAP: &str = include_str!("../../../../evidence/tests/suite/tee/dcap.rs");
+
+/// Checks of evidence that has a place of its own, and the tests that see each fail alone.
+const OF_A_TEE: &[(Check, &str)] = &[
+    (Check::TeeParse, TEE_SNP),
+    (Check::TeeEndorsement, TEE_SNP),
+    (Check::TeeChain, TEE_SNP),
+    (Check::TeeValidity, TEE_SNP),
+    (Check::TeeRevoked, TEE_SNP),
+    (Check::TeeReportSignature, TEE_SNP),
+    (Check::TeeProduct, TEE_SNP),
+    (Check::TeeTcb, TEE_SNP),
+    (Check::TeeChip, TEE_SNP),
+    (Check::TeeReportData, TEE_SNP),
+    (Check::TeeCollateral, TEE_DCAP),
+];
+
+/// Checks that only a server makes, or a verb of its own, and the tests that see each refused by name.
 const AT_THE_SERVER: &[(Check, &str)] = &[
+    (Check::TeePolicy, include_str!("../tee.rs")),
     (Check::DeviceKeyCsr, include_str!("../../../../server/tests/suite/enrollment.rs")),
     (Check::LocationPolicy, include_str!("../../../../server/tests/suite/telemetry.rs")),
 ];
@@ -331,6 +350,14 @@ const AT_THE_SERVER: &[(Check, &str)] = &[
 fn each_check_fails_alone() {
     for check in Check::ALL {
         let cases: Vec<_> = CASES.iter().filter(|(of, _)| of == check).collect();
+        if let Some((_, tests)) = OF_A_TEE.iter().find(|(of, _)| of == check) {
+            assert!(
+                tests.contains(&format!("[Check::{check:?}]"))
+                    || tests.contains(&format!("Check::{check:?}, |case|")),
+                "{check} fails alone in no test"
+            );
+            continue;
+        }
         let at_the_server = AT_THE_SERVER.iter().find(|(of, _)| of == check);
         match at_the_server {
             Some((_, tests)) => assert!(tests.contains(&format!("\"{check}\"")), "{check} is in no test"),

@@ -13,6 +13,7 @@ pub(super) mod location;
 pub(super) mod pcr;
 pub(super) mod recovery;
 pub(super) mod rego;
+pub(super) mod tee;
 
 use super::choice::Demanded;
 use super::list::Lists;
@@ -64,7 +65,7 @@ pub(super) trait Join {
 
 impl Policy {
     /// Every section, in the order in which policies are written; of boots, those of the policy's own.
-    pub(super) fn sections(&self) -> [&dyn Section; 9] {
+    pub(super) fn sections(&self) -> [&dyn Section; 10] {
         let Policy {
             name: _,
             version: _,
@@ -77,15 +78,16 @@ impl Policy {
             boot,
             alternative: _,
             ima,
+            tee,
             rego,
         } = self;
-        [freshness, recovery, clock, endorsement, location, pcr, boot, ima, rego]
+        [freshness, recovery, clock, endorsement, location, pcr, boot, ima, tee, rego]
     }
 
     /// Every section but for those that speak of a boot.
-    pub(super) fn sections_beside_boots(&self) -> [&dyn Section; 7] {
-        let [freshness, recovery, clock, endorsement, location, _, _, ima, rego] = self.sections();
-        [freshness, recovery, clock, endorsement, location, ima, rego]
+    pub(super) fn sections_beside_boots(&self) -> [&dyn Section; 8] {
+        let [freshness, recovery, clock, endorsement, location, _, _, ima, tee, rego] = self.sections();
+        [freshness, recovery, clock, endorsement, location, ima, tee, rego]
     }
 
     /// Joins each section with the other policy's, but for those that speak of a boot.
@@ -102,6 +104,7 @@ impl Policy {
             boot: _,
             alternative: _,
             ima,
+            tee,
             rego,
         } = self;
         freshness.join(&other.freshness);
@@ -110,6 +113,7 @@ impl Policy {
         endorsement.join(&other.endorsement);
         location.join(&other.location);
         ima.join(&other.ima);
+        tee.join(&other.tee);
         rego.join(&other.rego);
     }
 
@@ -121,6 +125,7 @@ impl Policy {
         self.endorsement.sort();
         self.location.sort();
         self.ima.sort();
+        self.tee.sort();
         self.rego.sort();
     }
 }
