@@ -35,6 +35,10 @@ macro_rules! kinds {
 kinds! {
     /// A device proved its EK, AK and device key.
     DeviceEnrolled => "device.enrolled",
+    /// An operator let a device enroll that was never here.
+    DeviceAdmitted => "device.admitted",
+    /// An operator keeps a device out that was never here.
+    DeviceDenied => "device.denied",
     /// An attestation result that changed something.
     DeviceAppraised => "device.appraised",
     /// A device did not answer for itself while it was attached.

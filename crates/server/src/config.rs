@@ -30,6 +30,13 @@ pub struct Config {
     /// Certificates that vouch for IDevIDs and IAKs, PEM or DER: files, or folders of them. Without any, none is asked
     /// for and none counts. `ek_crls` holds their revocation lists too.
     pub idevid_anchors: Vec<PathBuf>,
+    /// Who may enroll that was never here: `automatic`, everybody whom `ek_anchors` or a policy vouches for; `listed`, of those
+    /// whom the manifest lists; `approved`, of those whom it lists at once and the others once an operator admits them
+    /// (`assay device pending`).
+    pub enrollment: EnrollmentMode,
+    /// A TOML file that lists devices by `ek_sha256`, `serials` (as IDevIDs have them) and `idevid_subjects`. It is read again
+    /// when it changes.
+    pub enrollment_manifest: Option<PathBuf>,
     /// Public keys or certificates, PEM or DER, whose signature a policy needs to come into force: files, or folders of
     /// them, one key each. Empty: nobody has to sign.
     pub policy_signers: Vec<PathBuf>,
@@ -59,6 +66,19 @@ pub struct Config {
     pub limits: Limits,
 }
 
+/// How it is decided who may enroll that was never here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EnrollmentMode {
+    /// Everybody whom a trusted maker, or a policy, vouches for.
+    #[default]
+    Automatic,
+    /// Of those, whom the manifest lists.
+    Listed,
+    /// Of those, whom the manifest lists at once, and the others once an operator admits them.
+    Approved,
+}
+
 /// Bounds; when one is reached the caller is told so.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -71,6 +91,9 @@ pub struct Limits {
     pub unproven_streams_per_address_max: usize,
     /// Enrollments under way at once; each costs some RSA and certificate work. One address has half of them at most.
     pub enrollments_max: usize,
+    /// Devices that were never here and wait for an operator's word, or have it; of those that wait, the one heard of longest
+    /// ago makes room.
+    pub pending_devices_max: u64,
     /// Bytes of messages that are not whole yet, of all. One eighth is for devices that have not proven themselves.
     pub bytes_in_flight_max: usize,
     /// Connections to each door.
@@ -95,6 +118,8 @@ impl Default for Config {
             ek_anchors: Vec::new(),
             ek_crls: Vec::new(),
             idevid_anchors: Vec::new(),
+            enrollment: EnrollmentMode::default(),
+            enrollment_manifest: None,
             policy_signers: Vec::new(),
             attest_interval_seconds: 60,
             challenge_ttl_seconds: 30,
@@ -119,6 +144,7 @@ impl Default for Limits {
             unproven_streams_max: 1024,
             unproven_streams_per_address_max: 64,
             enrollments_max: 64,
+            pending_devices_max: 1000,
             bytes_in_flight_max: 512 << 20,
             connections_max: 1024,
             streams_per_connection_max: 20_000,
@@ -142,7 +168,8 @@ impl Config {
         if let Some(folder) = file.parent() {
             config.data = folder.join(&config.data);
             let anchors = config.ek_anchors.iter_mut().chain(&mut config.idevid_anchors);
-            for file in anchors.chain(&mut config.ek_crls).chain(&mut config.policy_signers) {
+            let manifest = config.enrollment_manifest.iter_mut();
+            for file in anchors.chain(manifest).chain(&mut config.ek_crls).chain(&mut config.policy_signers) {
                 *file = folder.join(&*file);
             }
         }
@@ -176,6 +203,9 @@ impl Config {
             ("evidence_bytes_max", self.evidence_bytes_max, 1 << 20, 1 << 40),
             ("evidence_bytes_per_device_max", self.evidence_bytes_per_device_max, 1 << 20, 1 << 40),
         ];
+        if self.enrollment == EnrollmentMode::Listed && self.enrollment_manifest.is_none() {
+            return Err(ConfigError::NobodyListed);
+        }
         match numbers.into_iter().find(|(_, value, min, max)| value < min || value > max) {
             Some((key, value, min, max)) => Err(ConfigError::OutOfRange { key, value, min, max }),
             None => Ok(self),
@@ -197,6 +227,9 @@ pub enum ConfigError {
     /// Not TOML, or a key that does not exist.
     #[error(transparent)]
     Text(#[from] toml::de::Error),
+    /// Nobody could ever enroll.
+    #[error("enrollment = \"listed\" lets nobody in without a list: set enrollment_manifest")]
+    NobodyListed,
     /// A number that makes no sense.
     #[error("{key} = {value} is out of range: {min} to {max}")]
     OutOfRange {

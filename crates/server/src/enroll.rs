@@ -27,6 +27,7 @@ use crate::in_force::endorsers::{EndorsersInForce, verify_identity};
 use crate::in_force::policies::Policies;
 use crate::keys::{KeysError, random};
 use crate::name::{self, NotAName};
+use crate::newcomer::{Entrance, Newcomers, Shown};
 use crate::outcome::{Kind, Outcome};
 use crate::store::{DeviceRecord, EnrollDevice, IdentityRecord, Store, StoreError};
 
@@ -36,6 +37,7 @@ pub(crate) struct Enrolling<'a> {
     pub store: &'a Store,
     pub policies: &'a Policies,
     pub endorsers: &'a EndorsersInForce,
+    pub newcomers: &'a Newcomers,
     pub trust_domain: &'a TrustDomain,
 }
 
@@ -83,6 +85,8 @@ pub(crate) struct Enrollment {
     id: SpiffeId,
     presented: Presented,
     identity: IdentityRecord,
+    /// What is known of it, should it be one that was never here.
+    shown: Shown,
     ak: PublicArea,
     device_key: PublicArea,
     secret: [u8; SECRET_BYTES],
@@ -109,11 +113,13 @@ impl Enrollment {
         let id = SpiffeId::device(enrolling.trust_domain, &ek_sha256);
         let policy = policy_of(enrolling, &id).await?;
         let endorsers = enrolling.endorsers.current();
-        failures
-            .extend(endorse(policy.as_deref(), shown, &ek, &endorsers.eks, now).err().unwrap_or_default());
+        let endorsement = endorsement(shown, &ek, &endorsers.eks, now);
+        failures.extend(admit(policy.as_deref(), &endorsement).err().unwrap_or_default());
         let verified = verify_identity(shown, &endorsers.identities, now);
         // What nobody can vouch for is not kept, as if it had not been shown.
         let identity = if verified.is_some() { IdentityRecord::of(shown) } else { IdentityRecord::default() };
+        let serial = verified.as_ref().and_then(|verified| Some(verified.as_ref().ok()?.serial()));
+        let newcomer = Shown::of(&endorsement, shown, serial);
         failures.extend(verified.and_then(Result::err).unwrap_or_default());
         if !failures.is_empty() {
             return Err(EnrollError::Refused(failures));
@@ -121,19 +127,23 @@ impl Enrollment {
         let (secret, nonce) = (random()?, random()?);
         let Credential { blob, encrypted_secret } = make_credential(&ek, &ak.name(), &secret)?;
         let challenge = Challenge { credential_blob: blob, encrypted_secret, nonce };
-        Ok((Enrollment { id, presented, identity, ak, device_key, secret, nonce }, challenge))
+        Ok((
+            Enrollment { id, presented, identity, shown: newcomer, ak, device_key, secret, nonce },
+            challenge,
+        ))
     }
 
-    /// Checks the proof and binds the device.
+    /// Checks the proof and binds the device, which came from this address, if it may come in.
     pub(crate) async fn prove(
         self,
-        store: &Store,
+        enrolling: Enrolling<'_>,
+        address: &str,
         proof: Proof,
         now: UnixTime,
     ) -> Result<SpiffeId, EnrollError> {
         let key = self.verify(&proof)?;
         for _ in 0..ATTEMPTS_MAX {
-            match self.bind(store, &key, now).await {
+            match self.bind(enrolling, address, &key, now).await {
                 Err(EnrollError::Store(StoreError::Conflict)) => {}
                 Err(error) => return Err(error),
                 Ok(()) => return Ok(self.id),
@@ -175,8 +185,16 @@ impl Enrollment {
         }
     }
 
-    async fn bind(&self, store: &Store, key: &CertifiedKey, now: UnixTime) -> Result<(), EnrollError> {
+    async fn bind(
+        &self,
+        enrolling: Enrolling<'_>,
+        address: &str,
+        key: &CertifiedKey,
+        now: UnixTime,
+    ) -> Result<(), EnrollError> {
+        let store = enrolling.store;
         let known = Device::load(store, &self.id).await?;
+        let on_word = known.is_none() && self.enter(enrolling, address, now).await?;
         let state =
             known.as_ref().map_or_else(|| TrustState::pending(self.id.clone()), |known| known.state.clone());
         if state.status() == Status::Revoked {
@@ -201,9 +219,29 @@ impl Enrollment {
         };
         let replaces = known.map(|known| known.state.version());
         let detail = serde_json::to_string(event.record()).map_err(|_| StoreError::Unwritable)?;
-        store.commit_and_follow(EnrollDevice { device, replaces, detail }).await?;
+        store.commit_and_follow(EnrollDevice { device, replaces, on_word, detail }).await?;
         tracing::info!(device = %self.id, name = self.name(), again = replaces.is_some(), "device enrolled");
         Ok(())
+    }
+
+    /// Whether a device that was never here comes in on an operator's word; refused, if it does not come in.
+    async fn enter(
+        &self,
+        Enrolling { store, newcomers, .. }: Enrolling<'_>,
+        address: &str,
+        now: UnixTime,
+    ) -> Result<bool, EnrollError> {
+        match newcomers.entrance(store, &self.id, &self.shown).await? {
+            Entrance::Open => Ok(false),
+            Entrance::OnWord => Ok(true),
+            Entrance::Waits => {
+                newcomers.wait(store, &self.id, (&self.shown, &self.name(), address), now).await?;
+                tracing::info!(device = %self.id, name = self.name(), address, "device waits for admission");
+                Err(EnrollError::Pending)
+            }
+            Entrance::NotListed => Err(EnrollError::NotListed),
+            Entrance::Denied => Err(EnrollError::Denied),
+        }
     }
 
     /// A device without a name goes by the start of its hash.
@@ -221,17 +259,10 @@ fn parse(bytes: &[u8], check: Check, claim: &str) -> Result<PublicArea, EnrollEr
     })
 }
 
-/// The maker's word that the EK lives in a TPM, or the operator's by a policy that lists it.
-fn endorse(
-    policy: Option<&CompiledPolicy>,
-    shown: &DeviceIdentity,
-    ek: &PublicArea,
-    endorsers: &Endorsers,
-    now: UnixTime,
-) -> Result<(), Vec<Failure>> {
+/// The maker's word that the EK lives in a TPM, as far as there is one.
+fn endorsement(shown: &DeviceIdentity, ek: &PublicArea, endorsers: &Endorsers, now: UnixTime) -> Endorsement {
     let intermediates: Vec<&[u8]> = shown.ek_intermediates.iter().map(AsRef::as_ref).collect();
-    let endorsement = Endorsement::verify(ek, &shown.ek_certificate, &intermediates, endorsers, now);
-    admit(policy, &endorsement)
+    Endorsement::verify(ek, &shown.ek_certificate, &intermediates, endorsers, now)
 }
 
 /// What is kept of a device has a bound; what is only looked at has those of the certificates' parser.
@@ -282,6 +313,15 @@ pub(crate) enum EnrollError {
     /// An operator ended this device.
     #[error("the device is revoked")]
     Revoked,
+    /// It was never here, and nobody has let it in yet.
+    #[error("the device waits for an operator to admit it")]
+    Pending,
+    /// An operator keeps it out.
+    #[error("an operator has denied this device")]
+    Denied,
+    /// It was never here, and is on no list.
+    #[error("the device is not on the enrollment manifest")]
+    NotListed,
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -304,6 +344,9 @@ impl Outcome for EnrollError {
             EnrollError::Csr(_) => (Kind::Malformed, "device-key-csr"),
             EnrollError::Credential(_) => (Kind::Forbidden, "ek-public"),
             EnrollError::Revoked => (Kind::Forbidden, "revoked"),
+            EnrollError::Pending => (Kind::OutOfTurn, "admission-pending"),
+            EnrollError::Denied => (Kind::Forbidden, "admission-denied"),
+            EnrollError::NotListed => (Kind::Forbidden, "not-listed"),
             EnrollError::Store(error) => error.told(),
             EnrollError::Keys(error) => error.told(),
         }

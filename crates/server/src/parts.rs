@@ -25,12 +25,14 @@ use crate::grant::telemetry::Collecting;
 use crate::in_force::endorsers::EndorsersInForce;
 use crate::in_force::entries::Entries;
 use crate::in_force::ledger_head::LedgerHead;
+use crate::in_force::manifest::ManifestInForce;
 use crate::in_force::policies::Policies;
 use crate::in_force::revocations::RevocationList;
 use crate::keys::{
     self, Authority, JwtKey, LedgerKey, OperatorToken, ResultKey, ServerCertificate, StatementKey,
 };
 use crate::metrics::Metrics;
+use crate::newcomer::Newcomers;
 use crate::policy::Planning;
 use crate::policy::trial::Trying;
 use crate::start::{StartError, load_signers};
@@ -49,6 +51,7 @@ pub(crate) struct Server {
     pub entries: Arc<Entries>,
     pub ledger_head: Arc<LedgerHead>,
     pub registry: Arc<Registry>,
+    pub newcomers: Arc<Newcomers>,
     pub attesting: Attesting,
     pub granting: Granting,
     pub metrics: Arc<Metrics>,
@@ -95,6 +98,11 @@ impl Server {
         let (policies, endorsers) = in_force(&store, &config, now).await?;
         let (entries, metrics) = (Arc::new(Entries::open(&store).await?), Arc::new(Metrics::new()));
         let registry = Arc::new(Registry::new(&config.limits));
+        let newcomers = Arc::new(Newcomers {
+            mode: config.enrollment,
+            manifest: ManifestInForce::open(config.enrollment_manifest.clone())?,
+            devices_max: config.limits.pending_devices_max,
+        });
         let judges = (policies.clone(), endorsers.clone());
         let attesting = attesting(&config, &store, judges, registry.clone(), metrics.clone());
         let granting = Granting {
@@ -112,6 +120,7 @@ impl Server {
             entries,
             ledger_head,
             registry,
+            newcomers,
             attesting,
             granting,
             metrics,
@@ -144,8 +153,8 @@ impl Server {
 
     /// What enrolling needs.
     pub(crate) fn enrolling(&self) -> Enrolling<'_> {
-        let Server { store, policies, endorsers, config, .. } = self;
-        Enrolling { store, policies, endorsers, trust_domain: &config.trust_domain }
+        let Server { store, policies, endorsers, newcomers, config, .. } = self;
+        Enrolling { store, policies, endorsers, newcomers, trust_domain: &config.trust_domain }
     }
 
     /// What taking telemetry in needs.

@@ -23,6 +23,7 @@ use crate::continuity::ContinuityError;
 use crate::door;
 use crate::door::listen::{Door, Limits, Peers};
 use crate::in_force::endorsers::EndorsersError;
+use crate::in_force::manifest::ManifestError;
 use crate::in_force::policies::PolicyLoadError;
 use crate::keys::{self, FileError, KeysError};
 use crate::maintenance;
@@ -232,6 +233,9 @@ pub enum StartError {
         /// How many.
         count: usize,
     },
+    /// The enrollment manifest cannot be used.
+    #[error("the enrollment manifest cannot be used")]
+    Manifest(#[from] ManifestError),
     /// A trust anchor or revocation list.
     #[error(transparent)]
     Endorsers(#[from] EndorsersError),

@@ -19,6 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::connection::Client;
+use super::refusal;
 use crate::VERSION;
 use crate::config::Config;
 use crate::device::Device;
@@ -40,7 +41,7 @@ pub enum EnrollError {
     #[error("no certificate request could be made")]
     Request(#[from] CsrError),
     /// The server refused, or the connection broke.
-    #[error("{}: {}", .0.code(), .0.message())]
+    #[error("{}", refusal::told(.0))]
     Server(#[from] Status),
     /// The server does not keep to the exchange.
     #[error("the server answered out of order: expected {expected}")]

@@ -30,7 +30,7 @@ use crate::tpm::TpmError;
 #[derive(Debug, Error)]
 pub enum SessionError {
     /// The server ended it, or the connection broke.
-    #[error("{}: {}", .0.code(), .0.message())]
+    #[error("{}", super::refusal::told(.0))]
     Server(#[from] Status),
     /// The server closed the stream without a word.
     #[error("the server closed the stream")]

@@ -2,6 +2,7 @@
 
 mod approve;
 mod list;
+mod pending;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -70,6 +71,21 @@ enum Verb {
         /// The name, which no other device has.
         name: String,
     },
+    /// Devices that were never here: those that wait to be admitted, and what was said of others that did not enroll yet.
+    Pending,
+    /// Let a device enroll that waits for it. Look at what it showed first: `assay device pending`.
+    Admit {
+        /// The device: its hash or its start, its SPIFFE ID, or what it calls itself if no other that waits does.
+        device: String,
+    },
+    /// Keep a device out that waits to be admitted; `assay device admit` lets it in after all.
+    Deny {
+        /// The device: its hash or its start, its SPIFFE ID, or what it calls itself if no other that waits does.
+        device: String,
+        /// Why; it is recorded.
+        #[arg(long)]
+        reason: String,
+    },
     /// End a device's identity: every grant is withdrawn now, and it cannot attest again.
     Revoke {
         /// The device.
@@ -127,6 +143,14 @@ pub fn run(args: Args) -> Result<()> {
         }
         Verb::Rename { device, name } => {
             (client.post(&path(device, "/name"), &json!({ "name": name }))?, print_device)
+        }
+        Verb::Pending => (client.get("/v1/pending")?, pending::print),
+        Verb::Admit { device } => {
+            (client.post(&pending::path(device, "admit"), &json!({}))?, pending::print_said)
+        }
+        Verb::Deny { device, reason } => {
+            let body = json!({ "reason": reason });
+            (client.post(&pending::path(device, "deny"), &body)?, pending::print_said)
         }
         Verb::Revoke { device, reason } => {
             (client.post(&path(device, "/revoke"), &json!({ "reason": reason }))?, print_device)

@@ -58,7 +58,7 @@ fn year_11_every_verb_that_answers_does_so_in_json_too() {
 }
 
 /// Verbs that ask the console, with arguments that are well-formed and name things that are not there.
-const ASKING: [(&[&str], i32); 23] = [
+const ASKING: [(&[&str], i32); 26] = [
     (&["device", "list"], 0),
     (&["device", "show", "nobody"], 3),
     (&["device", "explain", "nobody"], 3),
@@ -66,6 +66,9 @@ const ASKING: [(&[&str], i32); 23] = [
     (&["device", "ear", "nobody"], 3),
     (&["device", "label", "nobody", "site=paris"], 3),
     (&["device", "list", "--status", "happy"], 2),
+    (&["device", "pending"], 0),
+    (&["device", "admit", "nobody"], 3),
+    (&["device", "deny", "nobody", "--reason", "not ours"], 3),
     (&["device", "rename", "nobody", "press-2"], 3),
     (&["device", "replace", "nobody", "press-2"], 3),
     (

@@ -22,6 +22,8 @@ pub(super) fn changes_plan(committed: &Committed) -> bool {
             | Kind::DeviceApproved
             | Kind::DeviceReadmitted
             | Kind::DeviceLabelled
+            | Kind::DeviceAdmitted
+            | Kind::DeviceDenied
             | Kind::DeviceRenamed
             | Kind::DeviceReplaced
             | Kind::SvidIssued

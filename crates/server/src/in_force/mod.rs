@@ -5,5 +5,6 @@ pub(crate) mod boot_logs;
 pub(crate) mod endorsers;
 pub(crate) mod entries;
 pub(crate) mod ledger_head;
+pub(crate) mod manifest;
 pub(crate) mod policies;
 pub(crate) mod revocations;

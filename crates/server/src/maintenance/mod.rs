@@ -11,6 +11,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::clock;
 use crate::in_force::endorsers::{EndorsersError, ListInForce};
+use crate::in_force::manifest::ManifestError;
 use crate::keys::{KeysError, ServerCertificate};
 use crate::outcome::{chain, fault};
 use crate::parts::Server;
@@ -44,6 +45,7 @@ async fn turns(server: &Arc<Server>) {
         }
         let now = clock::now();
         report("trust anchors and revocation lists", read_endorsers(server, now).await);
+        report("enrollment manifest", read_manifest(server).await);
         measure_endorsers(server, now);
         keep_list(server).await;
         if now >= due.storage {
@@ -88,6 +90,15 @@ async fn read_endorsers(server: &Arc<Server>, now: UnixTime) -> Result<(), Endor
             Ok(())
         }
     }
+}
+
+/// Looks whether the enrollment manifest is another than before.
+async fn read_manifest(server: &Arc<Server>) -> Result<(), ManifestError> {
+    let newcomers = server.newcomers.clone();
+    aside(move || newcomers.manifest.read_again()).await.unwrap_or_else(|panicked| {
+        fault("panic", &panicked);
+        Ok(())
+    })
 }
 
 /// Counts what the database takes.

@@ -19,6 +19,7 @@ mod fixture;
 mod gateways;
 mod ledger;
 mod names;
+mod newcomers;
 mod parameters;
 mod replace;
 mod rollout;

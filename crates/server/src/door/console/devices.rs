@@ -193,7 +193,7 @@ pub(super) async fn find(server: &Server, name: &str) -> Result<Device, Refusal>
     }
 }
 
-fn as_id(name: &str, trust_domain: &TrustDomain) -> Option<SpiffeId> {
+pub(super) fn as_id(name: &str, trust_domain: &TrustDomain) -> Option<SpiffeId> {
     if let Ok(id) = SpiffeId::parse(name) {
         return Some(id);
     }
@@ -202,7 +202,7 @@ fn as_id(name: &str, trust_domain: &TrustDomain) -> Option<SpiffeId> {
 }
 
 /// What the SPIFFE IDs of devices begin with whose hashes begin with these digits, as tables show them.
-fn as_beginning(digits: &str, trust_domain: &TrustDomain) -> Option<String> {
+pub(super) fn as_beginning(digits: &str, trust_domain: &TrustDomain) -> Option<String> {
     let is_hash = digits.len() >= HASH_DIGITS_SHOWN && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     let any = SpiffeId::device(trust_domain, &[0; 32]);
     let (path, _) = any.as_str().rsplit_once('/').filter(|_| is_hash)?;

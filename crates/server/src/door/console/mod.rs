@@ -10,6 +10,7 @@ mod fleet;
 mod gateways;
 mod page;
 mod parameters;
+mod pending;
 mod policies;
 mod policy;
 mod public;
@@ -127,6 +128,9 @@ fn routes() -> Vec<Route> {
             "/v1/devices/{device}/replace",
             post(devices::replace).layer(DefaultBodyLimit::max(FORM_BYTES_MAX)),
         ),
+        route(Operator, "GET", "/v1/pending", get(pending::list)),
+        route(Operator, "POST", "/v1/pending/{device}/admit", post(pending::admit)),
+        route(Operator, "POST", "/v1/pending/{device}/deny", post(pending::deny)),
         route(Operator, "GET", "/v1/policy", get(policy::show))
             .asked(&["device", "selector", "name", "version"]),
         route(Operator, "PUT", "/v1/policy", put(policy::set)).asked(&["selector", "force"]),

@@ -26,6 +26,7 @@ use crate::fate::IMA_POLICY;
 use crate::fleet::Which;
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
+use crate::store::Word;
 
 #[derive(Template)]
 #[template(path = "console.html")]
@@ -45,6 +46,8 @@ struct Fleet {
     coverages: Vec<PolicyCoverage>,
     attached: usize,
     tiles: Vec<Tile>,
+    /// Devices that wait for an operator's word.
+    pending: Vec<PendingRow>,
     /// Which devices are looked for, as it was asked.
     which: Which,
     statuses: Vec<&'static str>,
@@ -77,6 +80,16 @@ struct DeviceRow {
     evidence_age: String,
     svids: u64,
     attached: bool,
+}
+
+/// A device that was never here, as it showed itself.
+struct PendingRow {
+    name: String,
+    short_id: String,
+    maker: String,
+    serial: String,
+    address: String,
+    age: String,
 }
 
 /// Why a device is not trusted, finding by finding, and what would accept that.
@@ -181,6 +194,7 @@ impl Fleet {
                 })
                 .collect(),
             next: shown.next.map(|cursor| which.at(&cursor)),
+            pending: pending(server, now).await?,
             which,
             statuses: STATUSES.iter().map(|status| status.name()).collect(),
             devices: rows,
@@ -188,6 +202,20 @@ impl Fleet {
             time: clock_time(now),
         })
     }
+}
+
+/// Those that wait, of which a page can bear so many.
+async fn pending(server: &Server, now: UnixTime) -> Result<Vec<PendingRow>, Refusal> {
+    let waiting = server.store.all_pending().await?.into_iter().filter(|one| one.word == Word::Waiting);
+    let rows = waiting.take(PENDING_SHOWN_MAX).map(|one| PendingRow {
+        short_id: short(&one.id),
+        name: one.name,
+        maker: one.ek_manufacturer,
+        serial: if one.serial.is_empty() { one.ek_serial } else { one.serial },
+        address: one.address,
+        age: age(one.first_at, now),
+    });
+    Ok(rows.collect())
 }
 
 /// The findings of devices that were refused, of as many as a page can bear.
@@ -328,6 +356,7 @@ const STATUSES: [Status; 5] =
     [Status::Trusted, Status::Suspect, Status::Enrolled, Status::Expired, Status::Revoked];
 const DEVICES_SHOWN: usize = 500;
 const EVENTS_SHOWN_MAX: u32 = 30;
+const PENDING_SHOWN_MAX: usize = 50;
 const REFUSALS_SHOWN_MAX: usize = 50;
 const FINDINGS_SHOWN_MAX: usize = 5;
 const POLICIES_SHOWN_MAX: usize = 8;
@@ -366,6 +395,7 @@ mod tests {
             attached: 1,
             tiles,
             devices,
+            pending: Vec::new(),
             which: Which { name: "\"><b>x".to_owned(), ..Which::default() },
             statuses: vec!["trusted"],
             next: None,

@@ -36,6 +36,7 @@ pub(super) async fn converse(
     let Some(enroll_request::Step::Begin(begin)) = begin else { return Err(out_of_turn()) };
     let enrolling = server.edge.enrollments.admit(peer)?;
     drop(place);
+    let address = peer.to_string();
     let conversation = async {
         let (enrollment, challenge) =
             Enrollment::begin(server.enrolling(), presented(begin), clock::now()).await?;
@@ -48,7 +49,7 @@ pub(super) async fn converse(
         let Some(enroll_request::Step::Proof(proof)) = next(&mut inbound).await? else {
             return Err(out_of_turn());
         };
-        let device = enrollment.prove(&server.store, proved(proof), clock::now()).await?;
+        let device = enrollment.prove(server.enrolling(), &address, proved(proof), clock::now()).await?;
         let bundle = server.authority.bundle().to_der().into();
         let result = EnrollResult { device_id: device.to_string(), bundle };
         say(answers, enroll_response::Step::Result(result)).await;

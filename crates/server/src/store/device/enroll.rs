@@ -6,7 +6,7 @@ use super::record::{DeviceRecord, update_trust};
 use crate::audit::{Kind, Line};
 use crate::store::budget::Spending;
 use crate::store::sql::query;
-use crate::store::{StoreError, Transaction, Unit, audit, stored, withdraw};
+use crate::store::{StoreError, Transaction, Unit, audit, pending, stored, withdraw};
 
 /// Binds EK, AK and device key; a device that is known is bound anew and loses what it held.
 #[derive(Clone, Debug)]
@@ -15,6 +15,8 @@ pub struct EnrollDevice {
     pub device: DeviceRecord,
     /// The version of the device it replaces; `None`: there must be none.
     pub replaces: Option<u64>,
+    /// Whether it comes in for the first time on an operator's word.
+    pub on_word: bool,
     /// What happened, JSON.
     pub detail: String,
 }
@@ -27,6 +29,7 @@ impl Transaction for EnrollDevice {
         unit.spend(&device.id, Spending::Fate, device.enrolled_at)?;
         match self.replaces {
             None => {
+                pending::leave(unit, &device.id, self.on_word).await?;
                 device.name = name::own(unit, &device.id, device.name).await?;
                 insert(unit, &device).await?;
             }

@@ -75,7 +75,7 @@ pub(in crate::store) fn migrations() -> Migrator {
 }
 
 /// The schema's steps in order; a step that was released never changes.
-const MIGRATIONS: [(&str, &str); 11] = [
+const MIGRATIONS: [(&str, &str); 12] = [
     ("spine", include_str!("../../../../../migrations/sqlite/0001_spine.sql")),
     ("trust vector", include_str!("../../../../../migrations/sqlite/0002_trust_vector.sql")),
     ("evidence", include_str!("../../../../../migrations/sqlite/0003_evidence.sql")),
@@ -87,6 +87,7 @@ const MIGRATIONS: [(&str, &str); 11] = [
     ("device usage", include_str!("../../../../../migrations/sqlite/0009_device_usage.sql")),
     ("authority", include_str!("../../../../../migrations/sqlite/0010_authority.sql")),
     ("names", include_str!("../../../../../migrations/sqlite/0011_names.sql")),
+    ("pending", include_str!("../../../../../migrations/sqlite/0012_pending.sql")),
 ];
 
 /// Connections that read; each has a thread and a cache of 1 MiB.
