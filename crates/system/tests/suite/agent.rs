@@ -62,6 +62,7 @@ pub struct Device {
     pub agent: Option<Program>,
     machine: Machine,
     tpm: SoftTpm,
+    maker: TpmMaker,
     pub stage: Stage,
 }
 
@@ -74,6 +75,11 @@ impl Device {
 
     /// Everything but the agent.
     pub async fn prepared() -> Result<Device> {
+        Device::prepared_with("").await
+    }
+
+    /// The same, with these lines in the server's configuration.
+    pub async fn prepared_with(settings: &str) -> Result<Device> {
         let folder = tempfile::tempdir()?;
         let maker = TpmMaker::new(&folder.path().join("tpm-maker"))?;
         let tpm = SoftTpm::start(&maker, &folder.path().join("tpm"))?;
@@ -82,8 +88,8 @@ impl Device {
         let read = |path: &Path| std::fs::read_to_string(path);
         let makers = read(&maker.root_ca())? + &read(&maker.issuing_ca())?;
         let makers = makers + &identity.root_ca_pem();
-        let settings = "attest_interval_seconds = 1\nidevid_anchors = [\"maker.pem\"]";
-        let stage = Stage::start_trusting(folder, &makers, settings).await?;
+        let settings = format!("attest_interval_seconds = 1\nidevid_anchors = [\"maker.pem\"]\n{settings}");
+        let stage = Stage::start_trusting(folder, &makers, &settings).await?;
         // The machine runs what a software device runs, so that one's policy is its too.
         stage.trust(&[&stage.device("specimen")?], "").await?;
         let configuration = format!(
@@ -104,7 +110,7 @@ impl Device {
             stage.at("identity-ca.der"),
         );
         std::fs::write(stage.at("agent.toml"), configuration)?;
-        Ok(Device { agent: None, machine, tpm, stage })
+        Ok(Device { agent: None, machine, tpm, maker, stage })
     }
 
     pub fn start_agent(&mut self) -> Result<()> {
@@ -118,6 +124,21 @@ impl Device {
         within(10, agent.terminate()).await??;
         self.tpm.reboot()?;
         self.machine = Machine::boot(&self.tpm, &self.stage.at("logs"))?;
+        self.start_agent()
+    }
+
+    /// Another board in the machine: a TPM of the same maker that knows nothing of the old one, and an agent that starts anew.
+    pub async fn get_another_tpm(&mut self) -> Result<()> {
+        within(10, self.agent.take().context("the agent")?.terminate()).await??;
+        let before = self.tpm.transport();
+        self.tpm = SoftTpm::start(&self.maker, &self.stage.at("other-tpm"))?;
+        self.machine = Machine::boot(&self.tpm, &self.stage.at("logs"))?;
+        let file = self.stage.at("agent.toml");
+        let configuration = std::fs::read_to_string(&file)?;
+        let (configuration, _identity) = configuration.split_once("[identity]").context("identity")?;
+        let configuration = configuration.replace(&before, &self.tpm.transport());
+        let state = |name: &str| format!("{:?}", self.stage.at(name));
+        std::fs::write(file, configuration.replace(&state("agent"), &state("other-agent")))?;
         self.start_agent()
     }
 
