@@ -145,6 +145,10 @@ checks! {
     TeeChip => "tee-chip",
     /// What the guest put into the evidence is what was asked for.
     TeeReportData => "tee-report-data",
+    /// The boot log of a guest replays to the registers that its evidence holds.
+    TeeLog => "tee-log",
+    /// What speaks for another part, such as a virtual TPM's key, is bound to the hardware's evidence.
+    TeeBinding => "tee-binding",
     /// The TEE is set up as the policy demands.
     TeePolicy => "tee-policy",
 }

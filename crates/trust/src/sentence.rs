@@ -245,6 +245,14 @@ fn words(check: Check) -> (&'static str, &'static str) {
             "The evidence was not made for this request",
             "It may be an older one or another guest's: ask again with a new nonce.",
         ),
+        Check::TeeLog => (
+            "The guest's boot log is not the one that its registers were extended with",
+            "Send the log of this boot as it is. If that does not help it was changed to hide what was started.",
+        ),
+        Check::TeeBinding => (
+            "The hardware's evidence does not vouch for this virtual TPM",
+            "Send the paravisor's report and the TPM's quote of one machine. If that does not help, one of them is borrowed.",
+        ),
         Check::AlgorithmPolicy => (
             "An algorithm is too weak to be believed",
             "Turn on the TPM's SHA-256 bank and use an attestation key of today.",

@@ -82,6 +82,8 @@ impl Undecided {
             | Check::TeeTcb
             | Check::TeeChip
             | Check::TeeReportData
+            | Check::TeeLog
+            | Check::TeeBinding
             | Check::TeePolicy => Undecided::AsFailure,
         }
     }

@@ -177,7 +177,8 @@ impl TrustVector {
             | Check::TeeProduct
             | Check::TeeTcb
             | Check::TeeChip => &mut self.hardware,
-            Check::TeeReportData => &mut self.instance_identity,
+            Check::TeeReportData | Check::TeeBinding => &mut self.instance_identity,
+            Check::TeeLog => &mut self.executables,
             Check::PcrPolicy | Check::ImaPolicy | Check::ImaViolation | Check::ImaForms => {
                 &mut self.executables
             }

@@ -1,5 +1,6 @@
 //! The claims of a TEE as JSON: bytes in hex, names as the makers' specifications have them.
 
+use assay_evidence::tee::azure::{AzureClaims, AzurePlatform};
 use assay_evidence::tee::dcap::{DcapClaims, Guest, Subject};
 use assay_evidence::tee::snp::{SigningKey, SnpClaims, Tcb};
 use assay_trust::TeeClaims;
@@ -10,7 +11,24 @@ pub fn to_json(claims: &TeeClaims) -> Value {
     match claims {
         TeeClaims::Snp(claims) => snp(claims),
         TeeClaims::Dcap(claims) => dcap(claims),
+        TeeClaims::Azure(claims) => azure(claims),
     }
+}
+
+fn azure(claims: &AzureClaims) -> Value {
+    let pcrs = claims.pcrs.iter().map(|(_, index, value)| (index.to_string(), json!(value.to_hex())));
+    json!({
+        "hardware": match &claims.platform {
+            AzurePlatform::Snp(claims) => snp(claims),
+            AzurePlatform::Tdx(claims) => dcap(claims),
+        },
+        "nonce": hex(&claims.nonce),
+        "pcrs": { "sha256": pcrs.collect::<Map<_, _>>() },
+        "reset_count": claims.clock.reset_count,
+        "restart_count": claims.clock.restart_count,
+        "ak_spki": hex(&claims.ak_spki),
+        "configuration": claims.configuration,
+    })
 }
 
 fn snp(claims: &SnpClaims) -> Value {
@@ -65,6 +83,7 @@ fn dcap(claims: &DcapClaims) -> Value {
     let mut members = Map::new();
     let mut add = |name: &str, value: Value| members.insert(name.to_owned(), value);
     add("version", json!(claims.version));
+    add("log_events", json!(claims.log_events));
     add("fmspc", json!(hex(&claims.fmspc)));
     add("tcb_missing", json!(claims.tcb_missing));
     add("tcb_evaluation_data_number", json!(claims.evaluation));

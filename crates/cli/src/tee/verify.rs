@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use assay_evidence::boot_log::parse_cc;
 use assay_evidence::check::Failure;
-use assay_evidence::tee::dcap::{self, DcapCollateral, DcapExpectation};
+use assay_evidence::tee::azure::{self, AzureEvidence, AzureExpectation, AzurePlatform};
+use assay_evidence::tee::dcap::{self, DcapClaims, DcapCollateral, DcapEvidence, DcapExpectation};
 use assay_evidence::tee::snp::{self, SnpEvidence, SnpExpectation};
 use assay_evidence::tee::{Verified, certificates_of};
 use assay_evidence::time::UnixTime;
@@ -75,6 +77,10 @@ enum Kind {
     Tdx,
     /// Intel SGX.
     Sgx,
+    /// The virtual TPM of an Azure machine, as JSON, with the SNP report that vouches for it.
+    AzureSnp,
+    /// The same with a TDX quote.
+    AzureTdx,
 }
 
 /// Runs the verb.
@@ -109,11 +115,11 @@ impl Verdict {
             .context("none of the files is evidence of a TEE: name an SNP report or a quote")?;
         let at = at(args.at.as_deref())?;
         let (section, citation) = section(args.policy.as_deref())?;
-        let report_data = report_data(args)?;
         let kind = args.kind.map_or_else(|| recognise(&evidence), Ok)?;
         let (claims, failures, notes) = match kind {
-            Kind::SevSnp => pieces.verify_snp(&evidence, report_data, at)?,
-            Kind::Tdx | Kind::Sgx => pieces.verify_dcap(&evidence, report_data, at),
+            Kind::SevSnp => pieces.verify_snp(&evidence, report_data(args)?, at)?,
+            Kind::Tdx | Kind::Sgx => pieces.verify_dcap(&evidence, report_data(args)?, at),
+            Kind::AzureSnp | Kind::AzureTdx => pieces.verify_azure(&evidence, args, at)?,
         };
         let appraisal = match &claims {
             Some(claims) => appraise_tee(claims, &notes, &section, &citation),
@@ -127,15 +133,23 @@ impl Verdict {
         self.claims.is_some() && self.appraisal.tier() < Tier::Contraindicated
     }
 
+    fn dcap(&self) -> Option<&DcapClaims> {
+        match self.claims.as_ref()? {
+            TeeClaims::Dcap(claims) => Some(claims),
+            TeeClaims::Azure(claims) => match &claims.platform {
+                AzurePlatform::Tdx(claims) => Some(claims),
+                AzurePlatform::Snp(_) => None,
+            },
+            TeeClaims::Snp(_) => None,
+        }
+    }
+
     fn integrity(&self) -> &'static str {
         if self.is_accepted() { "accept" } else { "reject" }
     }
 
     fn to_json(&self) -> Value {
-        let dcap = match &self.claims {
-            Some(TeeClaims::Dcap(claims)) => Some(claims),
-            _ => None,
-        };
+        let dcap = self.dcap();
         json!({
             "integrity": self.integrity(),
             "kind": self.kind.name(),
@@ -162,7 +176,7 @@ impl Verdict {
         if let Some(Value::Object(claims)) = self.claims.as_ref().map(claims::to_json) {
             print_members(&claims, 0);
         }
-        if let Some(TeeClaims::Dcap(claims)) = &self.claims {
+        if let Some(claims) = self.dcap() {
             output::out!("{:18} {}", "tcb_status", claims.tcb_status);
             output::out!("{:18} {}", "advisories", claims.advisories.join(", "));
         }
@@ -203,6 +217,8 @@ fn print_members(members: &serde_json::Map<String, Value>, depth: usize) {
 #[derive(Default)]
 struct Pieces {
     evidence: Option<Vec<u8>>,
+    /// The boot log of a TDX guest.
+    cc_log: Option<Vec<u8>>,
     vek: Option<Vec<u8>>,
     authorities: Vec<Vec<u8>>,
     collateral: Option<DcapCollateral>,
@@ -249,9 +265,18 @@ impl Pieces {
         if snp::is_report(bytes) || dcap::is_quote(bytes) {
             return self.evidence(bytes);
         }
+        if AzureEvidence::is_json(bytes) {
+            return self.evidence(bytes);
+        }
         match bytes.first() {
             Some(b'{') => self.collateral(bytes),
             Some(0x30 | b'-') => self.certificates(bytes),
+            _ if kind.is_none() && parse_cc(bytes).is_ok() => {
+                if self.cc_log.replace(bytes.to_vec()).is_some() {
+                    bail!("a second boot log");
+                }
+                Ok(())
+            }
             _ if kind.is_some() => self.evidence(bytes),
             _ => bail!(
                 "neither an SNP report nor a quote, a certificate or collateral; --kind says what it is"
@@ -299,9 +324,34 @@ impl Pieces {
 
     fn verify_dcap(&mut self, quote: &[u8], report_data: Option<[u8; 64]>, at: UnixTime) -> Outcome {
         let expectation = DcapExpectation { report_data, anchors: std::mem::take(&mut self.anchors) };
+        let evidence = DcapEvidence { quote, cc_log: self.cc_log.as_deref() };
         let Verified { claims, failures, notes } =
-            dcap::verify(quote, self.collateral.as_ref(), &expectation, at);
+            dcap::verify(&evidence, self.collateral.as_ref(), &expectation, at);
         (claims.map(|claims| TeeClaims::Dcap(Box::new(claims))), failures, notes)
+    }
+
+    /// The nonce is the TPM's here; REPORT_DATA is spoken for.
+    fn verify_azure(&mut self, json: &[u8], args: &Args, at: UnixTime) -> Result<Outcome> {
+        if args.report_data.is_some() {
+            bail!(
+                "--report-data: on Azure the hardware's report is bound to the virtual TPM; give the TPM's --nonce"
+            );
+        }
+        let nonce = args.nonce.as_deref().map(|hex| from_hex(hex.as_bytes()).context("--nonce is not hex"));
+        let nonce = nonce.transpose()?;
+        let evidence = AzureEvidence::from_json(json)?;
+        let authorities: Vec<&[u8]> = self.authorities.iter().map(Vec::as_slice).collect();
+        let anchors = std::mem::take(&mut self.anchors);
+        let endorsers = Endorsers::new(anchors.clone(), std::mem::take(&mut self.lists));
+        let expectation = AzureExpectation {
+            nonce: nonce.as_deref(),
+            authorities: &authorities,
+            snp: SnpExpectation { report_data: None, endorsers },
+            collateral: self.collateral.as_ref(),
+            dcap: DcapExpectation { report_data: None, anchors },
+        };
+        let Verified { claims, failures, notes } = azure::verify(&evidence, &expectation, at);
+        Ok((claims.map(|claims| TeeClaims::Azure(Box::new(claims))), failures, notes))
     }
 }
 
@@ -316,6 +366,10 @@ fn recognise(evidence: &[u8]) -> Result<Kind> {
         _ if snp::is_report(evidence) => Ok(Kind::SevSnp),
         _ if dcap::is_quote(evidence) && evidence.get(4) == Some(&0x81) => Ok(Kind::Tdx),
         _ if dcap::is_quote(evidence) => Ok(Kind::Sgx),
+        _ if AzureEvidence::is_json(evidence) => match AzureEvidence::from_json(evidence)?.is_snp() {
+            true => Ok(Kind::AzureSnp),
+            false => Ok(Kind::AzureTdx),
+        },
         _ => bail!("the evidence is neither an SNP report nor a quote"),
     }
 }
@@ -354,6 +408,8 @@ impl Kind {
             Kind::SevSnp => "sev-snp",
             Kind::Tdx => "tdx",
             Kind::Sgx => "sgx",
+            Kind::AzureSnp => "azure-snp",
+            Kind::AzureTdx => "azure-tdx",
         }
     }
 }

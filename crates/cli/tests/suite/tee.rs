@@ -160,7 +160,7 @@ fn every_sample_comes_out_as_its_index_says() {
             ],
             "reject",
             Some("OutOfDate"),
-            &["tee-policy"],
+            &["tee-tcb"],
         ),
         (
             &[
@@ -205,7 +205,40 @@ fn every_sample_comes_out_as_its_index_says() {
             ],
             "reject",
             Some("OutOfDate"),
-            &["tee-policy"],
+            &["tee-tcb", "tee-policy"],
+        ),
+        (
+            &[
+                "dcap/tdx-v4-gcp-ccel/ccel_data.bin",
+                "dcap/tdx-v4-gcp-ccel/quote.bin",
+                "dcap/tdx-v4-gcp-ccel/collateral.json",
+                "--at",
+                "2025-07-20T00:00:00Z",
+            ],
+            "accept",
+            Some("UpToDate"),
+            &[],
+        ),
+        (
+            &["azure/snp-milan-v1.json", "--roots", SNP_ROOTS, "--nonce", "6368616c6c656e6765", "--at", NOW],
+            "accept",
+            None,
+            &[],
+        ),
+        (&["azure/snp-genoa-v0.json", "--roots", SNP_ROOTS, "--at", NOW], "accept", None, &[]),
+        (
+            &[
+                "azure/tdx-v1.json",
+                "--collateral",
+                "dcap/tdx-v4-gcp-ccel/collateral.json",
+                "--nonce",
+                "6368616c6c656e6765",
+                "--at",
+                "2025-07-20T00:00:00Z",
+            ],
+            "reject",
+            Some("OutOfDate"),
+            &["tee-tcb"],
         ),
     ];
     for (arguments, integrity, status, refused) in samples {
@@ -260,7 +293,11 @@ fn a_policy_says_what_is_good() {
     ] {
         let (exit, said) = judged(&good.replace(from, to));
         assert_eq!(exit, Some(1), "{from} → {to}: {said}");
-        let expected = if to == "\"refuse\"" { "tee-revoked" } else { "tee-policy" };
+        let expected = match to {
+            "\"refuse\"" => "tee-revoked",
+            "snp = 26" => "tee-tcb",
+            _ => "tee-policy",
+        };
         assert_eq!(checks(&said).first(), Some(&expected), "{from} → {to}: {said}");
     }
     for wrong in [

@@ -4,6 +4,7 @@
 //! consistency, and what it leaves are claims. Time, roots and collateral are arguments. Whether a claim is a good one,
 //! such as a debug flag that is not set, is for appraisal.
 
+pub mod azure;
 pub mod dcap;
 pub mod snp;
 

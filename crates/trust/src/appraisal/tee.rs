@@ -3,6 +3,7 @@
 //! What is judged is what the maker's key signed. Memory that is hidden from the host is claimed only here, and only where
 //! the guest or enclave does not let the host look.
 
+use assay_evidence::tee::azure::{AzureClaims, AzurePlatform};
 use assay_evidence::tee::dcap::{DcapClaims, Guest, Subject, TcbStatus};
 use assay_evidence::tee::snp::{SnpClaims, Tcb};
 use assay_evidence::{Check, Failure};
@@ -18,6 +19,8 @@ pub enum TeeClaims {
     Snp(Box<SnpClaims>),
     /// Intel SGX or TDX.
     Dcap(Box<DcapClaims>),
+    /// One of the two, with the virtual TPM that it vouches for.
+    Azure(Box<AzureClaims>),
 }
 
 /// What appraisal says of evidence of a TEE. Made by [`appraise_tee`] and [`refuse_tee`] alone.
@@ -50,11 +53,19 @@ impl TeeClaims {
     pub fn kind(&self) -> TeeKind {
         match self {
             TeeClaims::Snp(_) => TeeKind::SevSnp,
-            TeeClaims::Dcap(claims) => match claims.subject {
-                Subject::Sgx { .. } => TeeKind::Sgx,
-                Subject::Tdx(_) => TeeKind::Tdx,
+            TeeClaims::Dcap(claims) => kind_of(claims),
+            TeeClaims::Azure(claims) => match &claims.platform {
+                AzurePlatform::Snp(_) => TeeKind::SevSnp,
+                AzurePlatform::Tdx(claims) => kind_of(claims),
             },
         }
+    }
+}
+
+fn kind_of(claims: &DcapClaims) -> TeeKind {
+    match claims.subject {
+        Subject::Sgx { .. } => TeeKind::Sgx,
+        Subject::Tdx(_) => TeeKind::Tdx,
     }
 }
 
@@ -70,6 +81,10 @@ pub fn appraise_tee(
     match claims {
         TeeClaims::Snp(claims) => judge.snp(claims),
         TeeClaims::Dcap(claims) => judge.dcap(claims),
+        TeeClaims::Azure(claims) => match &claims.platform {
+            AzurePlatform::Snp(claims) => judge.snp(claims),
+            AzurePlatform::Tdx(claims) => judge.dcap(claims),
+        },
     }
     judge.notes(notes);
     let findings = Finding::of_a_result(judge.findings);
@@ -122,12 +137,22 @@ impl Judge<'_> {
         found: impl Into<String>,
         advice: &str,
     ) {
+        self.find_of(Check::TeePolicy, weight, claim, (expected.into(), found.into()), advice);
+    }
+
+    fn find_of(
+        &mut self,
+        check: Check,
+        weight: Weight,
+        claim: &str,
+        (expected, found): (String, String),
+        advice: &str,
+    ) {
         let Some(tier) = weight.tier() else { return };
-        let (expected, found) = (expected.into(), found.into());
         let citation = self.citation;
         self.findings.push(Finding {
             accept: None,
-            check: Check::TeePolicy,
+            check,
             tier,
             message: format!("{claim}: expected {expected}, found {found} ({citation}). {advice}"),
             claim: claim.to_owned(),
@@ -182,13 +207,8 @@ impl Judge<'_> {
             if have < need {
                 let claim = format!("{part} of COMMITTED_TCB");
                 let advice = "Update the platform's firmware, and commit to it.";
-                self.find(
-                    self.section.outdated,
-                    &claim,
-                    format!("{need} at least"),
-                    have.to_string(),
-                    advice,
-                );
+                let words = (format!("{need} at least"), have.to_string());
+                self.find_of(Check::TeeTcb, self.section.outdated, &claim, words, advice);
             }
         }
     }
@@ -224,7 +244,7 @@ impl Judge<'_> {
             found.push_str("; ");
             found.push_str(more);
         }
-        self.find(weight, "TCB status", "UpToDate", found, advice);
+        self.find_of(Check::TeeTcb, weight, "TCB status", ("UpToDate".to_owned(), found), advice);
     }
 
     fn tdx(&mut self, guest: &Guest) {
@@ -284,11 +304,16 @@ impl Judge<'_> {
 
 impl TeeClaims {
     fn hides_memory(&self) -> bool {
+        let of_dcap = |claims: &DcapClaims| match &claims.subject {
+            Subject::Sgx { is_debug, .. } => !is_debug,
+            Subject::Tdx(guest) => !guest.attributes.is_debug(),
+        };
         match self {
             TeeClaims::Snp(claims) => !claims.policy.allows_debug(),
-            TeeClaims::Dcap(claims) => match &claims.subject {
-                Subject::Sgx { is_debug, .. } => !is_debug,
-                Subject::Tdx(guest) => !guest.attributes.is_debug(),
+            TeeClaims::Dcap(claims) => of_dcap(claims),
+            TeeClaims::Azure(claims) => match &claims.platform {
+                AzurePlatform::Snp(claims) => !claims.policy.allows_debug(),
+                AzurePlatform::Tdx(claims) => of_dcap(claims),
             },
         }
     }

@@ -337,6 +337,8 @@ const OF_A_TEE: &[(Check, &str)] = &[
     (Check::TeeChip, TEE_SNP),
     (Check::TeeReportData, TEE_SNP),
     (Check::TeeCollateral, TEE_DCAP),
+    (Check::TeeLog, TEE_DCAP),
+    (Check::TeeBinding, include_str!("../../../../evidence/tests/suite/tee/azure.rs")),
 ];
 
 /// Checks that only a server makes, or a verb of its own, and the tests that see each refused by name.

@@ -10,6 +10,7 @@ mod pck;
 mod quote;
 mod tcb;
 
+use crate::boot_log::parse_cc;
 use crate::check::{Check, Failure};
 use crate::der;
 use crate::digest::HashAlgorithm;
@@ -28,6 +29,15 @@ use self::quote::{Body, EnclaveReport, Quote, TdReport};
 use self::tcb::Standing;
 pub use self::tcb::TcbStatus;
 use super::Verified;
+
+/// What was sent, believed by nobody yet.
+#[derive(Clone, Copy, Debug)]
+pub struct DcapEvidence<'a> {
+    /// The quote; zeros may follow it.
+    pub quote: &'a [u8],
+    /// The boot log of a TDX guest (ACPI table CCEL), where it is to be held against the guest's registers.
+    pub cc_log: Option<&'a [u8]>,
+}
 
 /// What the verifier knows, and asked for.
 #[derive(Clone, Debug, Default)]
@@ -52,6 +62,8 @@ pub struct DcapClaims {
     pub fmspc: [u8; 6],
     /// How platform, quoting enclave and TDX module stand together.
     pub tcb_status: TcbStatus,
+    /// How many events of the boot log replay to the guest's registers; `None` where there was no log.
+    pub log_events: Option<usize>,
     /// What keeps the platform from the newest level, such as `SGX component 7: have 2, need 3`.
     pub tcb_missing: Option<String>,
     /// Intel's advisories on the versions that run.
@@ -146,7 +158,7 @@ pub fn is_quote(bytes: &[u8]) -> bool {
 
 /// Makes every check of a quote at a time, each reported on its own.
 pub fn verify(
-    quote: &[u8],
+    evidence: &DcapEvidence<'_>,
     collateral: Option<&DcapCollateral>,
     expectation: &DcapExpectation,
     at: UnixTime,
@@ -154,7 +166,7 @@ pub fn verify(
     let refused = |check, claim: &str, expected: &str, found: String| {
         Verified::refused(vec![Failure::new(check, claim, expected, found)])
     };
-    let quote = match Quote::parse(quote) {
+    let quote = match Quote::parse(evidence.quote) {
         Ok(quote) => quote,
         Err(error) => return refused(Check::TeeParse, "DCAP quote", "a quote", error.to_string()),
     };
@@ -173,6 +185,7 @@ pub fn verify(
     let mut judge = Judge { expectation, at, failures: Vec::new(), valid_until: UnixTime(u64::MAX) };
     judge.signatures(&quote, &pck);
     judge.report_data(&quote);
+    let log_events = evidence.cc_log.and_then(|log| judge.log(&quote, log));
     let Some(collateral) = collateral else {
         judge.fail(Check::TeeCollateral, "DCAP collateral", "Intel's statements on this platform", "none");
         return Verified::refused(judge.failures);
@@ -186,6 +199,7 @@ pub fn verify(
             version: quote.version,
             report_data: *quote.report_data(),
             subject: subject(&quote.body),
+            log_events,
             fmspc: pck.fmspc,
             tcb_status: standing.status,
             tcb_missing,
@@ -243,6 +257,32 @@ impl Judge<'_> {
             let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);
             self.fail(Check::TeeReportData, "REPORTDATA of the quote", hex(&wanted), hex(found));
         }
+    }
+
+    /// The log, replayed to the guest's registers. One that the log does not speak of may have been extended since.
+    fn log(&mut self, quote: &Quote<'_>, log: &[u8]) -> Option<usize> {
+        let Body::Tdx(td) = &quote.body else {
+            self.fail(Check::TeeLog, "boot log", "a TDX guest", "an enclave, which has no registers");
+            return None;
+        };
+        let log = match parse_cc(log) {
+            Ok(log) => log,
+            Err(error) => {
+                self.fail(Check::TeeLog, "boot log", "the data of the table CCEL", error.to_string());
+                return None;
+            }
+        };
+        for (register, value) in log.replay() {
+            let found = td.rtmr.get(usize::from(register.get())).map(<[u8; 48]>::as_slice);
+            if found != Some(value.as_bytes()) {
+                let found = found.map_or_else(
+                    || "no such register".to_owned(),
+                    |found| data_encoding::HEXLOWER.encode(found),
+                );
+                self.fail(Check::TeeLog, &format!("RTMR {}", register.get()), value.to_hex(), found);
+            }
+        }
+        Some(log.events().count())
     }
 
     /// The platform's certificate, and those of whoever signed the collateral, each with lists in force.

@@ -1,11 +1,12 @@
 //! SGX and TDX: genuine quotes with the collateral of their day.
 
-use assay_evidence::Check;
+use assay_evidence::boot_log::parse_cc;
 use assay_evidence::tee::Verified;
 use assay_evidence::tee::dcap::{
-    DcapClaims, DcapCollateral, DcapExpectation, Subject, TcbStatus, is_quote, verify,
+    DcapClaims, DcapCollateral, DcapEvidence, DcapExpectation, Subject, TcbStatus, is_quote, verify,
 };
 use assay_evidence::time::UnixTime;
+use assay_evidence::{Check, HashAlgorithm};
 use proptest::prelude::*;
 
 use super::{checks, recorded};
@@ -19,7 +20,12 @@ fn genuine(case: &str, collateral: &str, time: &str) -> Option<Verified<DcapClai
     let collateral = recorded(&format!("dcap/{collateral}/collateral.json"))?;
     assert!(is_quote(&quote));
     let collateral = DcapCollateral::from_json(&collateral).unwrap();
-    Some(verify(&quote, Some(&collateral), &DcapExpectation::default(), at(time)))
+    Some(verify(
+        &DcapEvidence { quote: &quote, cc_log: None },
+        Some(&collateral),
+        &DcapExpectation::default(),
+        at(time),
+    ))
 }
 
 fn claims(case: &str, collateral: &str, time: &str) -> Option<DcapClaims> {
@@ -130,7 +136,12 @@ fn collateral_of_another_platform_says_nothing() {
 #[test]
 fn without_collateral_nothing_is_claimed() {
     let Some(quote) = recorded("dcap/tdx-v4-uptodate/quote.bin") else { return };
-    let verified = verify(&quote, None, &DcapExpectation::default(), at("2025-07-10T00:00:00Z"));
+    let verified = verify(
+        &DcapEvidence { quote: &quote, cc_log: None },
+        None,
+        &DcapExpectation::default(),
+        at("2025-07-10T00:00:00Z"),
+    );
     assert_eq!(checks(&verified.failures), [Check::TeeCollateral]);
     assert!(verified.claims.is_none());
 }
@@ -142,14 +153,52 @@ fn a_quote_is_for_whom_it_was_asked() {
     let collateral = DcapCollateral::from_json(&collateral).unwrap();
     let asked = |report_data| {
         let expectation = DcapExpectation { report_data: Some(report_data), ..DcapExpectation::default() };
-        checks(&verify(&quote, Some(&collateral), &expectation, at("2025-07-10T00:00:00Z")).failures)
+        checks(
+            &verify(
+                &DcapEvidence { quote: &quote, cc_log: None },
+                Some(&collateral),
+                &expectation,
+                at("2025-07-10T00:00:00Z"),
+            )
+            .failures,
+        )
     };
 
-    let found = verify(&quote, Some(&collateral), &DcapExpectation::default(), at("2025-07-10T00:00:00Z"));
+    let found = verify(
+        &DcapEvidence { quote: &quote, cc_log: None },
+        Some(&collateral),
+        &DcapExpectation::default(),
+        at("2025-07-10T00:00:00Z"),
+    );
     let right = found.claims.unwrap().report_data;
     assert!(right.starts_with(b"Hello"), "{right:?}");
     assert_eq!(asked(right), []);
     assert_eq!(asked([7; 64]), [Check::TeeReportData]);
+}
+
+#[test]
+fn a_guests_boot_log_replays_to_its_registers() {
+    let Some(quote) = recorded("dcap/tdx-v4-gcp-ccel/quote.bin") else { return };
+    let mut log = recorded("dcap/tdx-v4-gcp-ccel/ccel_data.bin").unwrap();
+    let collateral = recorded("dcap/tdx-v4-gcp-ccel/collateral.json").unwrap();
+    let collateral = DcapCollateral::from_json(&collateral).unwrap();
+    let judged = |quote: &[u8], log: &[u8]| {
+        let evidence = DcapEvidence { quote, cc_log: Some(log) };
+        verify(&evidence, Some(&collateral), &DcapExpectation::default(), at("2025-07-20T00:00:00Z"))
+    };
+    let verified = judged(&quote, &log);
+    assert_eq!(checks(&verified.failures), [], "{:?}", verified.failures);
+    assert!(verified.claims.unwrap().log_events.is_some_and(|events| events > 20));
+    // Another guest's quote.
+    let other = recorded("dcap/tdx-v4-outofdate/quote.bin").unwrap();
+    assert!(checks(&judged(&other, &log).failures).contains(&Check::TeeLog));
+    // One bit of what one event was measured as.
+    let parsed = parse_cc(&log).unwrap();
+    let digest = parsed.events().nth(3).unwrap().1.digest(HashAlgorithm::Sha384).unwrap();
+    let place = log.windows(48).position(|window| window == digest.as_bytes()).unwrap();
+    log[place] ^= 1;
+    assert_eq!(checks(&judged(&quote, &log).failures), [Check::TeeLog]);
+    assert_eq!(checks(&judged(&quote, &log[..100]).failures), [Check::TeeLog]);
 }
 
 /// A statement edited after Intel signed it.
@@ -161,8 +210,12 @@ fn edited_collateral_is_refused() {
         let edited = text.replace(from, to);
         assert_ne!(edited, text);
         let collateral = DcapCollateral::from_json(edited.as_bytes()).unwrap();
-        let verified =
-            verify(&quote, Some(&collateral), &DcapExpectation::default(), at("2025-07-20T00:00:00Z"));
+        let verified = verify(
+            &DcapEvidence { quote: &quote, cc_log: None },
+            Some(&collateral),
+            &DcapExpectation::default(),
+            at("2025-07-20T00:00:00Z"),
+        );
         assert!(checks(&verified.failures).iter().all(|check| *check == Check::TeeCollateral));
         assert!(!verified.failures.is_empty() && verified.claims.is_none());
     }
@@ -175,13 +228,23 @@ fn quotes_cut_anywhere_are_refused() {
         let end = quote.iter().rposition(|byte| *byte != 0).unwrap();
         for length in 0..end {
             let cut = quote.get(..length).unwrap();
-            let verified = verify(cut, None, &DcapExpectation::default(), UnixTime(0));
+            let verified = verify(
+                &DcapEvidence { quote: cut, cc_log: None },
+                None,
+                &DcapExpectation::default(),
+                UnixTime(0),
+            );
             let found = checks(&verified.failures);
             assert!(found == [Check::TeeParse], "{case}, {length} bytes: {found:?}");
         }
         let mut behind = quote.clone();
         behind.push(1);
-        let verified = verify(&behind, None, &DcapExpectation::default(), UnixTime(0));
+        let verified = verify(
+            &DcapEvidence { quote: &behind, cc_log: None },
+            None,
+            &DcapExpectation::default(),
+            UnixTime(0),
+        );
         assert_eq!(checks(&verified.failures), [Check::TeeParse], "{case}");
     }
 }
@@ -197,7 +260,7 @@ proptest! {
         let collateral = DcapCollateral::from_json(&collateral).unwrap();
         let position = position.index(quote.len());
         quote[position] ^= 1 << bit;
-        let verified = verify(&quote, Some(&collateral), &DcapExpectation::default(), at("2025-07-10T00:00:00Z"));
+        let verified = verify(&DcapEvidence { quote: &quote, cc_log: None }, Some(&collateral), &DcapExpectation::default(), at("2025-07-10T00:00:00Z"));
         // PEM is read as people write it, so some of its bytes may be others and mean the same.
         let is_armour = position > quote.len() - 3700;
         prop_assert!(is_armour || verified.claims.is_none(), "position {position}, bit {bit}");
@@ -206,7 +269,7 @@ proptest! {
     /// Hostile bytes are an error, whatever they are.
     #[test]
     fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..6000)) {
-        let verified = verify(&bytes, None, &DcapExpectation::default(), UnixTime(0));
+        let verified = verify(&DcapEvidence { quote: &bytes, cc_log: None }, None, &DcapExpectation::default(), UnixTime(0));
         prop_assert!(verified.claims.is_none());
         prop_assert!(DcapCollateral::from_json(&bytes).is_err());
     }

@@ -1,5 +1,6 @@
 //! Evidence of TEEs: recorded from real ones, and made by platforms in software that lie.
 
+mod azure;
 mod dcap;
 mod snp;
 
