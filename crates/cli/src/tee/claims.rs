@@ -1,7 +1,9 @@
 //! The claims of a TEE as JSON: bytes in hex, names as the makers' specifications have them.
 
 use assay_evidence::tee::azure::{AzureClaims, AzurePlatform};
+use assay_evidence::tee::cca::CcaClaims;
 use assay_evidence::tee::dcap::{DcapClaims, Guest, Subject};
+use assay_evidence::tee::nvidia::NvidiaClaims;
 use assay_evidence::tee::snp::{SigningKey, SnpClaims, Tcb};
 use assay_trust::TeeClaims;
 use serde_json::{Map, Value, json};
@@ -12,7 +14,50 @@ pub fn to_json(claims: &TeeClaims) -> Value {
         TeeClaims::Snp(claims) => snp(claims),
         TeeClaims::Dcap(claims) => dcap(claims),
         TeeClaims::Azure(claims) => azure(claims),
+        TeeClaims::Cca(claims) => cca(claims),
+        TeeClaims::Nvidia(claims) => nvidia(claims),
     }
+}
+
+fn cca(claims: &CcaClaims) -> Value {
+    let software = claims.software.iter().map(|part| {
+        json!({
+            "component_type": part.kind,
+            "measurement": hex(&part.measurement),
+            "signer_id": hex(&part.signer),
+            "version": part.version,
+        })
+    });
+    json!({
+        "platform": {
+            "profile": claims.profile,
+            "implementation_id": hex(&claims.implementation_id),
+            "instance_id": hex(&claims.instance_id),
+            "lifecycle": format!("{:#06x}", claims.lifecycle),
+            "configuration": hex(&claims.configuration),
+            "software_components": software.collect::<Vec<_>>(),
+        },
+        "realm": {
+            "challenge": hex(&claims.challenge),
+            "personalization": hex(&claims.personalization),
+            "initial_measurement": hex(&claims.initial_measurement),
+            "extensible_measurements": claims.extensible_measurements.iter().map(|value| hex(value)).collect::<Vec<_>>(),
+        },
+    })
+}
+
+fn nvidia(claims: &NvidiaClaims) -> Value {
+    let measurements =
+        claims.measurements.iter().map(|(index, value)| (index.to_string(), json!(hex(value))));
+    json!({
+        "device": claims.device,
+        "nonce": hex(&claims.nonce),
+        "driver": claims.driver,
+        "vbios": claims.vbios,
+        "measurements": measurements.collect::<Map<_, _>>(),
+        "root": claims.anchor,
+        "valid_until": claims.valid_until.to_string(),
+    })
 }
 
 fn azure(claims: &AzureClaims) -> Value {

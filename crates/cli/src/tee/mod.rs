@@ -16,7 +16,7 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Verify and appraise evidence of a TEE: SEV-SNP reports, SGX and TDX quotes. Exit 0: accepted; 1: refused; 2: of no
+    /// Verify and appraise evidence of a TEE: SEV-SNP reports, SGX and TDX quotes, Azure machines, Arm CCA tokens, NVIDIA GPUs. Exit 0: accepted; 1: refused; 2: of no
     /// use.
     Verify(verify::Args),
 }

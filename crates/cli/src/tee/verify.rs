@@ -10,7 +10,9 @@ use anyhow::{Context, Result, bail};
 use assay_evidence::boot_log::parse_cc;
 use assay_evidence::check::Failure;
 use assay_evidence::tee::azure::{self, AzureEvidence, AzureExpectation, AzurePlatform};
+use assay_evidence::tee::cca::{self, CcaExpectation, PlatformKey};
 use assay_evidence::tee::dcap::{self, DcapClaims, DcapCollateral, DcapEvidence, DcapExpectation};
+use assay_evidence::tee::nvidia::{self, NvidiaEvidence, NvidiaExpectation};
 use assay_evidence::tee::snp::{self, SnpEvidence, SnpExpectation};
 use assay_evidence::tee::{Verified, certificates_of};
 use assay_evidence::time::UnixTime;
@@ -48,7 +50,8 @@ pub struct Args {
     /// The maker's revocation lists (may be repeated; PEM or DER, or a folder).
     #[arg(long = "crl", value_name = "FILE_OR_DIR")]
     lists: Vec<PathBuf>,
-    /// Trust this root as well, such as a test laboratory's (may be repeated; PEM or DER, or a folder).
+    /// Trust this root as well, such as a test laboratory's; of Arm CCA the platforms' keys, as JWK or with the platform that each is
+    /// for (may be repeated; PEM, DER or JSON, or a folder).
     #[arg(long = "trust-anchor", value_name = "FILE_OR_DIR")]
     trust_anchors: Vec<PathBuf>,
     /// The nonce that the evidence has to carry, in hex: REPORT_DATA is it, with zeros behind.
@@ -81,6 +84,10 @@ enum Kind {
     AzureSnp,
     /// The same with a TDX quote.
     AzureTdx,
+    /// An Arm CCA token.
+    Cca,
+    /// Measurements of a confidential GPU of NVIDIA's, over SPDM.
+    Nvidia,
 }
 
 /// Runs the verb.
@@ -109,10 +116,9 @@ struct Verdict {
 impl Verdict {
     fn of(args: &Args) -> Result<Verdict> {
         let mut pieces = Pieces::read(args)?;
-        let evidence = pieces
-            .evidence
-            .take()
-            .context("none of the files is evidence of a TEE: name an SNP report or a quote")?;
+        let evidence = pieces.evidence.take().context(
+            "none of the files is evidence of a TEE: name a report, a quote, a token or a transcript",
+        )?;
         let at = at(args.at.as_deref())?;
         let (section, citation) = section(args.policy.as_deref())?;
         let kind = args.kind.map_or_else(|| recognise(&evidence), Ok)?;
@@ -120,6 +126,8 @@ impl Verdict {
             Kind::SevSnp => pieces.verify_snp(&evidence, report_data(args)?, at)?,
             Kind::Tdx | Kind::Sgx => pieces.verify_dcap(&evidence, report_data(args)?, at),
             Kind::AzureSnp | Kind::AzureTdx => pieces.verify_azure(&evidence, args, at)?,
+            Kind::Cca => pieces.verify_cca(&evidence, report_data(args)?),
+            Kind::Nvidia => pieces.verify_nvidia(&evidence, args, at)?,
         };
         let appraisal = match &claims {
             Some(claims) => appraise_tee(claims, &notes, &section, &citation),
@@ -140,7 +148,7 @@ impl Verdict {
                 AzurePlatform::Tdx(claims) => Some(claims),
                 AzurePlatform::Snp(_) => None,
             },
-            TeeClaims::Snp(_) => None,
+            TeeClaims::Snp(_) | TeeClaims::Cca(_) | TeeClaims::Nvidia(_) => None,
         }
     }
 
@@ -224,6 +232,7 @@ struct Pieces {
     collateral: Option<DcapCollateral>,
     lists: Vec<RevocationList>,
     anchors: Vec<TrustAnchor>,
+    platform_keys: Vec<PlatformKey>,
 }
 
 impl Pieces {
@@ -252,20 +261,20 @@ impl Pieces {
             .with_context(|| format!("--crl {}", path.display()))?;
         }
         for path in &args.trust_anchors {
-            each_file(path, &CERTIFICATE_NAMES, &mut |file| {
-                pieces.anchors.extend(TrustAnchor::from_pem_or_der(&bytes(file)?)?);
-                Ok(())
-            })
-            .with_context(|| format!("--trust-anchor {}", path.display()))?;
+            each_file(path, &ANCHOR_NAMES, &mut |file| pieces.anchor(&bytes(file)?))
+                .with_context(|| format!("--trust-anchor {}", path.display()))?;
         }
         Ok(pieces)
     }
 
     fn take(&mut self, bytes: &[u8], kind: Option<Kind>) -> Result<()> {
+        // Drivers write SPDM transcripts as text.
+        let unhexed = from_hex(bytes).filter(|bytes| nvidia::is_transcript(bytes));
+        let bytes = unhexed.as_deref().unwrap_or(bytes);
         if snp::is_report(bytes) || dcap::is_quote(bytes) {
             return self.evidence(bytes);
         }
-        if AzureEvidence::is_json(bytes) {
+        if AzureEvidence::is_json(bytes) || cca::is_token(bytes) || nvidia::is_transcript(bytes) {
             return self.evidence(bytes);
         }
         match bytes.first() {
@@ -278,9 +287,7 @@ impl Pieces {
                 Ok(())
             }
             _ if kind.is_some() => self.evidence(bytes),
-            _ => bail!(
-                "neither an SNP report nor a quote, a certificate or collateral; --kind says what it is"
-            ),
+            _ => bail!("neither evidence of a TEE nor a certificate or collateral; --kind says what it is"),
         }
     }
 
@@ -294,6 +301,14 @@ impl Pieces {
     fn collateral(&mut self, bytes: &[u8]) -> Result<()> {
         if self.collateral.replace(DcapCollateral::from_json(bytes)?).is_some() {
             bail!("collateral for the second time: name one document");
+        }
+        Ok(())
+    }
+
+    fn anchor(&mut self, bytes: &[u8]) -> Result<()> {
+        match bytes.first() {
+            Some(b'{' | b'[') => self.platform_keys.extend(PlatformKey::from_json(bytes)?),
+            _ => self.anchors.extend(TrustAnchor::from_pem_or_der(bytes)?),
         }
         Ok(())
     }
@@ -328,6 +343,34 @@ impl Pieces {
         let Verified { claims, failures, notes } =
             dcap::verify(&evidence, self.collateral.as_ref(), &expectation, at);
         (claims.map(|claims| TeeClaims::Dcap(Box::new(claims))), failures, notes)
+    }
+
+    fn verify_cca(&mut self, token: &[u8], challenge: Option<[u8; 64]>) -> Outcome {
+        let keys = std::mem::take(&mut self.platform_keys);
+        let Verified { claims, failures, notes } = cca::verify(token, &CcaExpectation { challenge, keys });
+        (claims.map(|claims| TeeClaims::Cca(Box::new(claims))), failures, notes)
+    }
+
+    /// The certificates are the device's own, the signing key's first.
+    fn verify_nvidia(&mut self, transcript: &[u8], args: &Args, at: UnixTime) -> Result<Outcome> {
+        let nonce = match (&args.nonce, &args.report_data) {
+            (_, Some(_)) => bail!("--report-data: a GPU has none; give the request's --nonce"),
+            (None, None) => None,
+            (Some(hex), None) => {
+                let nonce = from_hex(hex.as_bytes()).context("--nonce is not hex")?;
+                Some(
+                    nonce
+                        .try_into()
+                        .map_err(|_| anyhow::anyhow!("--nonce: that of an SPDM request has 32 bytes"))?,
+                )
+            }
+        };
+        let chain: Vec<&[u8]> = self.authorities.iter().map(Vec::as_slice).collect();
+        let endorsers = Endorsers::new(std::mem::take(&mut self.anchors), std::mem::take(&mut self.lists));
+        let evidence = NvidiaEvidence { transcript, chain: &chain };
+        let Verified { claims, failures, notes } =
+            nvidia::verify(&evidence, &NvidiaExpectation { nonce, endorsers }, at);
+        Ok((claims.map(|claims| TeeClaims::Nvidia(Box::new(claims))), failures, notes))
     }
 
     /// The nonce is the TPM's here; REPORT_DATA is spoken for.
@@ -370,7 +413,9 @@ fn recognise(evidence: &[u8]) -> Result<Kind> {
             true => Ok(Kind::AzureSnp),
             false => Ok(Kind::AzureTdx),
         },
-        _ => bail!("the evidence is neither an SNP report nor a quote"),
+        _ if cca::is_token(evidence) => Ok(Kind::Cca),
+        _ if nvidia::is_transcript(evidence) => Ok(Kind::Nvidia),
+        _ => bail!("the evidence is of no kind that is known: --kind says which"),
     }
 }
 
@@ -410,6 +455,11 @@ impl Kind {
             Kind::Sgx => "sgx",
             Kind::AzureSnp => "azure-snp",
             Kind::AzureTdx => "azure-tdx",
+            Kind::Cca => "cca",
+            Kind::Nvidia => "nvidia",
         }
     }
 }
+
+/// What files with roots or platform keys are called.
+const ANCHOR_NAMES: [&str; 5] = ["pem", "crt", "cer", "der", "json"];

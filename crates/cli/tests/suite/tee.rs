@@ -240,6 +240,43 @@ fn every_sample_comes_out_as_its_index_says() {
             Some("OutOfDate"),
             &["tee-tcb"],
         ),
+        (&["cca/token-tfrmm.cbor", "--trust-anchor", "cca/cpak.json"], "accept", None, &[]),
+        (&["cca/token-tfrmm.cbor", "--trust-anchor", "cca/ta-tfa.json"], "accept", None, &[]),
+        (&["cca/token-draft-ffm-00.cbor", "--trust-anchor", "cca/cpak.json"], "accept", None, &[]),
+        (&["cca/token-es256-sha512.cbor", "--trust-anchor", "cca/ta-02-ok.json"], "accept", None, &[]),
+        (
+            &["cca/token-es256-sha512.cbor", "--trust-anchor", "cca/ta-02-bad.json"],
+            "reject",
+            None,
+            &["tee-report-signature"],
+        ),
+        (&["cca/token-tfrmm.cbor"], "reject", None, &["tee-chain"]),
+        (
+            &[
+                "nvidia/h100-report.hex",
+                "nvidia/h100-chain.pem",
+                "--nonce",
+                "931d8dd0add203ac3d8b4fbde75e115278eefcdceac5b87671a748f32364dfcb",
+                "--at",
+                NOW,
+            ],
+            "accept",
+            None,
+            &[],
+        ),
+        (
+            &[
+                "snp/milan-v2/report.bin",
+                "snp/bad-certs/vcek-not-amd-legacy.der",
+                "--roots",
+                SNP_ROOTS,
+                "--at",
+                NOW,
+            ],
+            "reject",
+            None,
+            &["tee-chain", "tee-report-signature", "tee-tcb", "tee-chip"],
+        ),
     ];
     for (arguments, integrity, status, refused) in samples {
         let (exit, said) = verify(arguments);

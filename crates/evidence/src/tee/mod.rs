@@ -5,7 +5,9 @@
 //! such as a debug flag that is not set, is for appraisal.
 
 pub mod azure;
+pub mod cca;
 pub mod dcap;
+pub mod nvidia;
 pub mod snp;
 
 use crate::check::{Check, Failure};

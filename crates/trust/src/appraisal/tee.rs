@@ -4,7 +4,9 @@
 //! the guest or enclave does not let the host look.
 
 use assay_evidence::tee::azure::{AzureClaims, AzurePlatform};
+use assay_evidence::tee::cca::CcaClaims;
 use assay_evidence::tee::dcap::{DcapClaims, Guest, Subject, TcbStatus};
+use assay_evidence::tee::nvidia::NvidiaClaims;
 use assay_evidence::tee::snp::{SnpClaims, Tcb};
 use assay_evidence::{Check, Failure};
 
@@ -21,6 +23,10 @@ pub enum TeeClaims {
     Dcap(Box<DcapClaims>),
     /// One of the two, with the virtual TPM that it vouches for.
     Azure(Box<AzureClaims>),
+    /// Arm CCA.
+    Cca(Box<CcaClaims>),
+    /// A confidential GPU or switch.
+    Nvidia(Box<NvidiaClaims>),
 }
 
 /// What appraisal says of evidence of a TEE. Made by [`appraise_tee`] and [`refuse_tee`] alone.
@@ -58,6 +64,8 @@ impl TeeClaims {
                 AzurePlatform::Snp(_) => TeeKind::SevSnp,
                 AzurePlatform::Tdx(claims) => kind_of(claims),
             },
+            TeeClaims::Cca(_) => TeeKind::Cca,
+            TeeClaims::Nvidia(_) => TeeKind::Nvidia,
         }
     }
 }
@@ -85,6 +93,8 @@ pub fn appraise_tee(
             AzurePlatform::Snp(claims) => judge.snp(claims),
             AzurePlatform::Tdx(claims) => judge.dcap(claims),
         },
+        TeeClaims::Cca(claims) => judge.cca(claims),
+        TeeClaims::Nvidia(_) => judge.nvidia(),
     }
     judge.notes(notes);
     let findings = Finding::of_a_result(judge.findings);
@@ -266,11 +276,37 @@ impl Judge<'_> {
             let advice = "Start it with SEPT_VE_DISABLE; tee.sept_ve says what a guest without it weighs.";
             self.find(self.section.sept_ve, "TD attributes", "SEPT_VE_DISABLE", "not set", advice);
         }
-        if !self.section.signers.is_empty() {
-            let advice = "A TDX guest has no signer: list its MRTD under tee.measurements, and leave tee.signers to other kinds.";
-            if self.section.measurements.is_empty() {
-                self.find(Weight::Refuse, "signer", "one of tee.signers", "none", advice);
-            }
+        self.unsigned("a TDX guest", "MRTD");
+    }
+
+    fn cca(&mut self, claims: &CcaClaims) {
+        self.measured("initial measurement", &self.section.measurements, &claims.initial_measurement);
+        self.measured("personalization", &self.section.host_data, &claims.personalization);
+        self.unsigned("a realm", "initial measurement");
+        if !is_secured(claims) {
+            let advice =
+                "Its maker or its owner can look inside: use a platform that is in its secured state.";
+            let found = format!("{:#06x}", claims.lifecycle);
+            self.find(Weight::Refuse, "lifecycle", "0x3000 to 0x30ff, secured", found, advice);
+        }
+    }
+
+    /// NVIDIA's reference values are not read yet, so that nothing can be said of the measurements.
+    fn nvidia(&mut self) {
+        self.unsigned("a GPU", "measurements");
+        if !self.section.measurements.is_empty() {
+            let advice = "The measurements of a GPU are not held against reference values: leave nvidia out of tee.kinds here.";
+            self.find(Weight::Refuse, "measurements", "one of the policy's", "64 registers", advice);
+        }
+    }
+
+    /// A policy that lists signers alone asks for something that this kind does not have.
+    fn unsigned(&mut self, what: &str, instead: &str) {
+        if !self.section.signers.is_empty() && self.section.measurements.is_empty() {
+            let advice = format!(
+                "{what} has no signer: list its {instead} under tee.measurements, and leave tee.signers to other kinds."
+            );
+            self.find(Weight::Refuse, "signer", "one of tee.signers", "none", &advice);
         }
     }
 
@@ -315,6 +351,14 @@ impl TeeClaims {
                 AzurePlatform::Snp(claims) => !claims.policy.allows_debug(),
                 AzurePlatform::Tdx(claims) => of_dcap(claims),
             },
+            TeeClaims::Cca(claims) => is_secured(claims),
+            // Whether its confidential mode is on is not in what it signs.
+            TeeClaims::Nvidia(_) => false,
         }
     }
+}
+
+/// Arm CCA: the platform's part of a token says where in its life the platform is.
+fn is_secured(claims: &CcaClaims) -> bool {
+    (0x3000..=0x30ff).contains(&claims.lifecycle)
 }

@@ -51,7 +51,7 @@ pub enum PolicyError {
         field: String,
     },
     /// A digest that is none.
-    #[error("{field}: not a digest: write the 32 or 48 bytes in lowercase hex")]
+    #[error("{field}: not a digest: write its bytes, 32, 48 or of some kinds 64, in lowercase hex")]
     NotHex {
         /// Where it is.
         field: String,

@@ -1,7 +1,9 @@
 //! Evidence of TEEs: recorded from real ones, and made by platforms in software that lie.
 
 mod azure;
+mod cca;
 mod dcap;
+mod nvidia;
 mod snp;
 
 use std::fs;

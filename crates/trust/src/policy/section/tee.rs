@@ -16,13 +16,14 @@ use crate::policy::{Field, PcrSection, PolicyError, Weight};
 pub struct TeeSection {
     /// The kinds that are accepted.
     pub kinds: Vec<TeeKind>,
-    /// What may have been loaded before it ran, in hex: MEASUREMENT of SNP, MRTD of TDX, MRENCLAVE of SGX. Empty: anything.
+    /// What may have been loaded before it ran, in hex: MEASUREMENT of SNP, MRTD of TDX, MRENCLAVE of SGX, a realm's initial
+    /// measurement. Empty: anything.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub measurements: Vec<String>,
     /// Who may have signed it, in hex: the ID key's digest of SNP, MRSIGNER of SGX. Empty: anybody.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub signers: Vec<String>,
-    /// What HOST_DATA of SNP and MRCONFIGID of TDX may be, in hex. Empty: anything.
+    /// What HOST_DATA of SNP, MRCONFIGID of TDX and a realm's personalization may be, in hex. Empty: anything.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host_data: Vec<String>,
     /// Accepts a guest or enclave whose memory the host may read and change.
@@ -61,6 +62,10 @@ pub enum TeeKind {
     Tdx,
     /// Intel SGX.
     Sgx,
+    /// Arm CCA.
+    Cca,
+    /// A confidential GPU or switch of NVIDIA's.
+    Nvidia,
 }
 
 /// A line of AMD's processors.
@@ -93,7 +98,8 @@ pub struct SnpMinimum {
 
 impl TeeKind {
     /// Every kind.
-    pub const ALL: [TeeKind; 3] = [TeeKind::SevSnp, TeeKind::Tdx, TeeKind::Sgx];
+    pub const ALL: [TeeKind; 5] =
+        [TeeKind::SevSnp, TeeKind::Tdx, TeeKind::Sgx, TeeKind::Cca, TeeKind::Nvidia];
 
     /// As policies write it.
     pub fn name(self) -> &'static str {
@@ -101,6 +107,8 @@ impl TeeKind {
             TeeKind::SevSnp => "sev-snp",
             TeeKind::Tdx => "tdx",
             TeeKind::Sgx => "sgx",
+            TeeKind::Cca => "cca",
+            TeeKind::Nvidia => "nvidia",
         }
     }
 }
@@ -176,9 +184,9 @@ impl Section for Option<TeeSection> {
             errors.push(PolicyError::EmptyList { field: "tee.kinds".to_owned() });
         }
         let lengths: [(&str, &[String], &[usize]); 3] = [
-            ("tee.measurements", measurements, &[32, 48]),
+            ("tee.measurements", measurements, &[32, 48, 64]),
             ("tee.signers", signers, &[32, 48]),
-            ("tee.host_data", host_data, &[32, 48]),
+            ("tee.host_data", host_data, &[32, 48, 64]),
         ];
         for (field, list, lengths) in lengths {
             for (index, value) in list.iter().enumerate() {
