@@ -8,6 +8,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(files, ["proto"])?;
     tonic_prost_build::configure()
         .bytes(".assay.edge.v1")
+        // Once in a boot, and larger than all that an answer has besides.
+        .boxed(".assay.edge.v1.Evidence.banks")
         .codec_path("crate::codec::Codec")
         .compile_fds(descriptors)?;
     Ok(())

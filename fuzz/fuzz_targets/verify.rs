@@ -31,6 +31,7 @@ fuzz_target!(|data: &[u8]| {
         measure_log: None,
         ima_log: Some(ima_log),
         ima_from_entry: 0,
+        banks: None,
     };
     let verification = verify(&evidence, &Expectation::default());
     let known_boot_log = Some(KnownBootLog::find(boot_log, |_| Some(KNOWN.clone())));
@@ -63,6 +64,7 @@ static KNOWN: LazyLock<Arc<BootClaims>> = LazyLock::new(|| {
         measure_log: None,
         ima_log: None,
         ima_from_entry: 0,
+        banks: None,
     };
     let claims = verify(&evidence, &Expectation::default()).claims.expect("a good case");
     claims.boot().expect("a boot log").clone()

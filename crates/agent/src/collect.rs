@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use assay_evidence::digest::PcrIndex;
+use assay_evidence::digest::{HashAlgorithm, PcrIndex};
 use assay_evidence::tpm::pcr::{PcrSelection, PcrSet};
 use assay_evidence::tpm::public_area::{PublicArea, PublicAreaError};
 use data_encoding::{BASE64, HEXLOWER};
@@ -52,12 +52,16 @@ pub fn collect(sources: &Sources, out: &Path) -> Result<Vec<&'static str>, Colle
     let keys = Keys::ephemeral(&tpm)?;
     let nonce = tpm.random(NONCE_BYTES)?;
     let selection = whole_machine(&tpm)?;
+    let banks = tpm.state_banks(&keys.ak, &nonce)?;
     let quote = tpm.quote(&keys.ak, &nonce, &selection)?;
     let mut case = Case::create(out)?;
     case.write("quote.msg", &quote.message)?;
     case.write("quote.sig", &quote.signature)?;
     case.write("quote.pcrs", &pcr_file::serialize(&selection, &quote.values))?;
     case.write("quote.nonce", HEXLOWER.encode(&nonce).as_bytes())?;
+    case.write("pcr-banks.bin", &banks.capability)?;
+    case.write("pcr-banks.msg", &banks.message)?;
+    case.write("pcr-banks.sig", &banks.signature)?;
     case.write("ak.tpm2b_public", keys.ak.public())?;
     case.write("ak.name", keys.ak.area().name().as_bytes())?;
     case.write("ak.pem", pem("PUBLIC KEY", &keys.ak.area().spki_der()).as_bytes())?;
@@ -93,13 +97,21 @@ pub fn collect(sources: &Sources, out: &Path) -> Result<Vec<&'static str>, Colle
     Ok(case.written)
 }
 
-/// PCRs 0 to 15 of the preferred active bank: what firmware, boot loaders and the kernel measure into.
+/// PCRs 0 to 15 of the preferred active bank, which firmware, boot loaders and the kernel measure into, and the firmware's in
+/// every other that is active.
 fn whole_machine(tpm: &Tpm) -> Result<PcrSelection, CollectError> {
     let banks = tpm.pcr_banks()?;
-    let active = |wanted: &&_| banks.iter().any(|bank| bank.pcrs > 0 && bank.hash() == Some(**wanted));
-    let bank = PREFERRED_BANKS.iter().find(active).ok_or(CollectError::NoBank)?;
-    let set: PcrSet = (0..16).filter_map(PcrIndex::new).collect();
-    Ok([(*bank, set)].into_iter().collect())
+    let active: Vec<HashAlgorithm> =
+        banks.iter().filter(|bank| bank.pcrs > 0).filter_map(|bank| bank.hash()).collect();
+    let preferred =
+        PREFERRED_BANKS.into_iter().find(|bank| active.contains(bank)).ok_or(CollectError::NoBank)?;
+    let of = |bank: HashAlgorithm| -> PcrSet {
+        match bank == preferred {
+            true => (0..16).filter_map(PcrIndex::new).collect(),
+            false => PcrIndex::of_firmware().collect(),
+        }
+    };
+    Ok(active.into_iter().map(|bank| (bank, of(bank))).collect())
 }
 
 struct Case<'a> {
@@ -131,8 +143,5 @@ fn pem(label: &str, der: &[u8]) -> String {
 
 const NONCE_BYTES: u16 = 32;
 /// SHA-256 first: it is the bank every verifier and every log has.
-const PREFERRED_BANKS: [assay_evidence::HashAlgorithm; 3] = [
-    assay_evidence::HashAlgorithm::Sha256,
-    assay_evidence::HashAlgorithm::Sha384,
-    assay_evidence::HashAlgorithm::Sha512,
-];
+const PREFERRED_BANKS: [HashAlgorithm; 3] =
+    [HashAlgorithm::Sha256, HashAlgorithm::Sha384, HashAlgorithm::Sha512];

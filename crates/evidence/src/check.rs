@@ -71,6 +71,8 @@ checks! {
     QuoteSelection => "quote-selection",
     /// The PCR values sent hash to the quoted PCR digest.
     QuotePcrDigest => "quote-pcr-digest",
+    /// The TPM's own word on which PCR banks are active is there, and each of them can be judged.
+    PcrBanks => "pcr-banks",
     /// The TPM's reset counter did not go back.
     ResetCounter => "reset-counter",
     /// The TPM's restart counter did not go back within a boot.

@@ -237,6 +237,16 @@ impl PcrIndex {
         u8::try_from(index).ok().filter(|index| *index < Self::COUNT).map(PcrIndex)
     }
 
+    /// Those that firmware extends, whatever it starts (TCG PC Client Platform Firmware Profile, 3.3): 0 to 7.
+    pub fn of_firmware() -> impl Iterator<Item = PcrIndex> {
+        (0..=FIRMWARE_LAST).map(PcrIndex)
+    }
+
+    /// Whether firmware extends it.
+    pub const fn is_of_firmware(self) -> bool {
+        self.0 <= FIRMWARE_LAST
+    }
+
     /// The number.
     pub const fn get(self) -> u8 {
         self.0
@@ -249,5 +259,7 @@ impl fmt::Display for PcrIndex {
     }
 }
 
+/// The last PCR of the firmware.
+const FIRMWARE_LAST: u8 = 7;
 /// Bytes of the longest digest we know, SHA-512.
 const DIGEST_BYTES_MAX: usize = 64;

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 
 use crate::digest::{HashAlgorithm, PcrIndex};
+use crate::tpm::banks;
 use crate::tpm::pcr::PcrValues;
 use crate::verify::ImaLog;
 
@@ -18,6 +19,8 @@ pub struct Challenge {
     pub boot_log_wanted: bool,
     /// The first IMA entry that is wanted, counted from boot.
     pub ima_from_entry: u64,
+    /// Whether the TPM's word on its PCR banks is wanted; of those that are off, nothing is quoted then.
+    pub banks_wanted: bool,
 }
 
 /// What a device answers.
@@ -37,6 +40,35 @@ pub struct Evidence {
     pub ima_from_entry: u64,
     /// Whether it is in the ASCII form.
     pub ima_ascii: bool,
+    /// The TPM's word on its PCR banks; `None`: not wanted, or told before.
+    pub banks: Option<BankStatement>,
+}
+
+/// A TPM's word on its PCR banks as it was received: see [`banks`](crate::tpm::banks).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BankStatement {
+    /// Of the challenge that it answered.
+    pub nonce: Bytes,
+    /// What the TPM said.
+    pub capability: Bytes,
+    /// TPMS_ATTEST.
+    pub message: Bytes,
+    /// TPMT_SIGNATURE.
+    pub signature: Bytes,
+}
+
+impl BankStatement {
+    /// How long it is.
+    pub fn bytes(&self) -> usize {
+        let BankStatement { nonce, capability, message, signature } = self;
+        [nonce, capability, message, signature].into_iter().map(Bytes::len).sum()
+    }
+
+    /// The same for verification.
+    pub fn as_evidence(&self) -> banks::BankStatement<'_> {
+        let BankStatement { nonce, capability, message, signature } = self;
+        banks::BankStatement { nonce, capability, message, signature }
+    }
 }
 
 /// A quote as it was received.

@@ -127,9 +127,20 @@ impl CompiledPolicy {
             || !self.endorsement.manufacturers.is_empty()
     }
 
-    /// The PCRs that a quote for it has to cover, and no others: all of SHA-256, and of each bank that it pins.
+    /// The PCRs that a quote for it has to cover: all of SHA-256 and of each other bank by which it knows more than
+    /// firmware, and what it pins of the rest.
     pub fn selection(&self) -> &[(HashAlgorithm, PcrIndex)] {
         &self.selection
+    }
+
+    /// Whether any boot is refused for what was measured.
+    pub(crate) fn judges_boots(&self) -> bool {
+        let nothing = BootSection {
+            event_log: Demand::Optional,
+            secure_boot: Demand::Optional,
+            ..BootSection::default()
+        };
+        self.boots.iter().any(|boot| !boot.pcr.is_empty() || boot.boot != nothing)
     }
 
     /// Identifies its exact meaning.
@@ -164,11 +175,15 @@ impl CompiledPolicy {
 }
 
 fn selection(boots: &[BootReference]) -> Vec<(HashAlgorithm, PcrIndex)> {
-    let pinned = boots.iter().flat_map(|boot| boot.pcr.iter()).map(|(bank, ..)| bank);
-    let banks: BTreeSet<HashAlgorithm> =
-        pinned.filter(|bank| *bank != HashAlgorithm::Sha1).chain([HashAlgorithm::Sha256]).collect();
+    let pinned: BTreeSet<(HashAlgorithm, PcrIndex)> =
+        boots.iter().flat_map(|boot| boot.pcr.iter()).map(|(bank, index, _)| (bank, index)).collect();
+    // SHA-1 vouches for nothing by itself, so that what is not pinned in it is of no use.
+    let whole = pinned.iter().filter(|(bank, index)| *bank != HashAlgorithm::Sha1 && !index.is_of_firmware());
+    let whole: BTreeSet<HashAlgorithm> =
+        whole.map(|(bank, _)| *bank).chain([HashAlgorithm::Sha256]).collect();
     let indexes = || (0..u32::from(PcrIndex::COUNT)).filter_map(PcrIndex::new);
-    banks.into_iter().flat_map(|bank| indexes().map(move |index| (bank, index))).collect()
+    let of_whole = whole.into_iter().flat_map(|bank| indexes().map(move |index| (bank, index)));
+    of_whole.chain(pinned).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 impl BootReference {

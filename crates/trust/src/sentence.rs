@@ -162,6 +162,10 @@ fn words(check: Check) -> (&'static str, &'static str) {
         Check::QuoteNonce => ("The quote answers another challenge, so it may be an old one", RESEND),
         Check::QuoteSelection => ("The quote does not cover what it has to", RESEND),
         Check::QuotePcrDigest => ("The PCR values are not those that the TPM quoted", TAMPERED),
+        Check::PcrBanks => (
+            "Which PCR banks the TPM has active is not shown by the TPM itself",
+            "Ask for fresh evidence; if it fails again, update the agent, which has the TPM say so for each boot.",
+        ),
         Check::ResetCounter => (
             "The TPM's reset counter went back",
             "Either the TPM was cleared, or it was set back to an earlier state, or old evidence is played again: if you cleared \

@@ -48,6 +48,7 @@ impl Undecided {
             | Check::QuoteNonce
             | Check::QuoteSelection
             | Check::QuotePcrDigest
+            | Check::PcrBanks
             | Check::ResetCounter
             | Check::RestartCounter
             | Check::EventLogPresent

@@ -11,8 +11,13 @@ use assay_evidence::read::{Reader, Truncated};
 use tpm2_protocol::TpmWriter;
 use tpm2_protocol::basic::TpmHandle;
 use tpm2_protocol::constant::TPM_MAX_COMMAND_SIZE;
-use tpm2_protocol::data::{TpmRcBase, TpmRh, TpmSt, TpmSu, TpmaSession, TpmsAuthCommand};
-use tpm2_protocol::frame::{TpmFlushContextCommand, TpmFrame, TpmStartupCommand, tpm_marshal_command};
+use tpm2_protocol::data::{
+    Tpm2bEncryptedSecret, Tpm2bNonce, TpmAlgId, TpmRcBase, TpmRh, TpmSe, TpmSt, TpmSu, TpmaSession,
+    TpmsAuthCommand, TpmtSymDefObject,
+};
+use tpm2_protocol::frame::{
+    TpmFlushContextCommand, TpmFrame, TpmStartAuthSessionCommand, TpmStartupCommand, tpm_marshal_command,
+};
 
 use super::{ReturnCode, Target, TpmError, Transport};
 
@@ -57,6 +62,20 @@ impl Tpm {
             }
         }
         Ok(())
+    }
+
+    /// A SHA-256 session that is bound to nothing and has no key.
+    pub(crate) fn start_session(&self, session_type: TpmSe) -> Result<Loaded, TpmError> {
+        let nonce = self.random(SESSION_NONCE_BYTES)?;
+        let command = TpmStartAuthSessionCommand {
+            handles: [TpmHandle::new(TpmRh::Null.value()); 2],
+            nonce_caller: Tpm2bNonce::try_from(nonce.as_slice()).map_err(argument("StartAuthSession"))?,
+            encrypted_salt: Tpm2bEncryptedSecret::new(),
+            session_type,
+            symmetric: TpmtSymDefObject::default(),
+            auth_hash: TpmAlgId::Sha256,
+        };
+        Ok(Loaded::new(self, self.run("StartAuthSession", &command, &[], 1)?.handle()?))
     }
 
     pub(crate) fn flush(&self, handle: u32) -> Result<(), TpmError> {
@@ -219,6 +238,8 @@ fn encode<C: TpmFrame>(
 
 /// First handle of loaded objects, TPM 2.0 Part 2 §7.5.
 const TRANSIENT_FIRST: u32 = 0x8000_0000;
+/// TPM 2.0 Part 3 §11.1: at least sixteen.
+const SESSION_NONCE_BYTES: u16 = 16;
 /// First handle of loaded sessions.
 const SESSION_FIRST: u32 = 0x0200_0000;
 /// 20 ms doubling eight times: a TPM that is busy for ten seconds is broken.

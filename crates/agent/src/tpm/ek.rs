@@ -9,11 +9,9 @@ use tpm2_protocol::basic::{TpmHandle, TpmInt32};
 use tpm2_protocol::constant::TPM_MAX_COMMAND_SIZE;
 use tpm2_protocol::data::{
     Tpm2bData, Tpm2bDigest, Tpm2bEncryptedSecret, Tpm2bIdObject, Tpm2bNonce, Tpm2bPublic,
-    Tpm2bSensitiveCreate, TpmAlgId, TpmRh, TpmSe, TpmlPcrSelection, TpmsAuthCommand, TpmtSymDefObject,
+    Tpm2bSensitiveCreate, TpmRh, TpmSe, TpmlPcrSelection, TpmsAuthCommand,
 };
-use tpm2_protocol::frame::{
-    TpmActivateCredentialCommand, TpmCreatePrimaryCommand, TpmPolicySecretCommand, TpmStartAuthSessionCommand,
-};
+use tpm2_protocol::frame::{TpmActivateCredentialCommand, TpmCreatePrimaryCommand, TpmPolicySecretCommand};
 
 use super::command::{Loaded, argument, empty_password, policy};
 use super::keys::Key;
@@ -206,16 +204,7 @@ impl EndorsementKey {
 impl Tpm {
     /// A policy session that satisfies policy A: PolicySecret of the endorsement hierarchy.
     fn endorsement_session(&self) -> Result<Loaded, TpmError> {
-        let nonce = self.random(SESSION_NONCE_BYTES)?;
-        let command = TpmStartAuthSessionCommand {
-            handles: [TpmHandle::new(TpmRh::Null.value()); 2],
-            nonce_caller: Tpm2bNonce::try_from(nonce.as_slice()).map_err(argument("StartAuthSession"))?,
-            encrypted_salt: Tpm2bEncryptedSecret::new(),
-            session_type: TpmSe::Policy,
-            symmetric: TpmtSymDefObject::default(),
-            auth_hash: TpmAlgId::Sha256,
-        };
-        let session = Loaded::new(self, self.run("StartAuthSession", &command, &[], 1)?.handle()?);
+        let session = self.start_session(TpmSe::Policy)?;
         let command = TpmPolicySecretCommand {
             handles: [TpmHandle::new(TpmRh::Endorsement.value()), TpmHandle::new(session.handle())],
             nonce_tpm: Tpm2bNonce::new(),
@@ -271,9 +260,6 @@ fn unwrap_tpm2b(bytes: &[u8]) -> &[u8] {
         other => other,
     }
 }
-
-/// TPM 2.0 Part 3 §11.1: at least sixteen.
-const SESSION_NONCE_BYTES: u16 = 16;
 
 /// TCG EK Credential Profile, table "PolicyA for SHA-256": PolicySecret(TPM_RH_ENDORSEMENT).
 const POLICY_A_SHA256: [u8; 32] = [

@@ -3,6 +3,7 @@
 //! A thin, blocking client. It knows the commands the agent needs and no others, and keeps what the TPM returned as the
 //! very bytes it returned. Start at [`Tpm::open`]; [`keys`] has the AK and the device key, [`ek`] the endorsement key.
 
+mod banks;
 mod capability;
 mod command;
 pub mod ek;
@@ -15,6 +16,7 @@ mod signing_key;
 mod template;
 mod transport;
 
+pub use banks::BankStatement;
 pub use capability::{Clock, PcrBank, Property, algorithm_name};
 pub use command::Tpm;
 pub use error::{ReturnCode, TpmError};

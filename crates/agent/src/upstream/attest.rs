@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use assay_evidence::{Digest, HashAlgorithm};
-use assay_wire::edge::{Challenge, DeviceMessage, Evidence, EvidenceChanged, Quote, device_message};
+use assay_wire::edge::{
+    BankStatement, Challenge, DeviceMessage, Evidence, EvidenceChanged, Quote, device_message,
+};
 use assay_wire::pcr::{PcrError, selection_from_wire, values_to_wire};
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
@@ -12,7 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::config::Sources;
 use crate::device::Device;
 use crate::logs::{self, ImaSource, LogError};
-use crate::tpm::TpmError;
+use crate::tpm::{self, TpmError};
 
 /// A challenge could not be answered.
 #[derive(Debug, Error)]
@@ -101,11 +103,19 @@ fn collect(
     challenge: &Challenge,
     mut told: Told,
 ) -> Result<(Evidence, Told), AttestError> {
-    let selection = selection_from_wire(&challenge.selection)?
-        .into_iter()
-        .map(|(bank, pcrs)| (bank, pcrs.into_iter().collect()))
-        .collect();
-    let quote = device.tpm.quote(&device.key.keys().ak, &challenge.nonce, &selection)?;
+    let mut selection = selection_from_wire(&challenge.selection)?;
+    if challenge.banks_wanted {
+        let banks = device.tpm.pcr_banks()?;
+        let is_active = |wanted| banks.iter().any(|bank| bank.pcrs > 0 && bank.hash() == Some(wanted));
+        selection.retain(|(bank, _)| is_active(*bank));
+    }
+    let selection = selection.into_iter().map(|(bank, pcrs)| (bank, pcrs.into_iter().collect())).collect();
+    let ak = &device.key.keys().ak;
+    let banks = match challenge.banks_wanted {
+        true => Some(device.tpm.state_banks(ak, &challenge.nonce)?),
+        false => None,
+    };
+    let quote = device.tpm.quote(ak, &challenge.nonce, &selection)?;
     let boot_log = match challenge.boot_log_wanted {
         true => logs::read_boot_log(&sources.boot_log)?,
         false => None,
@@ -128,6 +138,10 @@ fn collect(
         ima_log: list.bytes.into(),
         ima_from_entry: list.first,
         ima_ascii: list.ascii,
+        banks: banks.map(|tpm::BankStatement { capability, message, signature }| {
+            let [capability, message, signature] = [capability, message, signature].map(Into::into);
+            Box::new(BankStatement { capability, message, signature })
+        }),
     };
     Ok((evidence, told))
 }

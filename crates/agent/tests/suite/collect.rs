@@ -87,7 +87,15 @@ fn swtpm_case_is_what_tpm2_tools_would_have_written() {
     let bench = Bench::new();
     let out = bench.path("case");
     let files = assay_agent::collect::collect(&sources(&bench), &out).unwrap();
-    for name in ["quote.msg", "ek-cert.der", "binary_bios_measurements", "binary_runtime_measurements"] {
+    for name in [
+        "quote.msg",
+        "pcr-banks.bin",
+        "pcr-banks.msg",
+        "pcr-banks.sig",
+        "ek-cert.der",
+        "binary_bios_measurements",
+        "binary_runtime_measurements",
+    ] {
         assert!(files.contains(&name), "{name}");
     }
     let pcrs = std::fs::read(out.join("quote.pcrs")).unwrap();

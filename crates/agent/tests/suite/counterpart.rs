@@ -5,6 +5,7 @@
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
+use assay_evidence::tpm::banks::BankStatement;
 use assay_evidence::tpm::certify::verify_certify;
 use assay_evidence::tpm::credential::make_credential;
 use assay_evidence::tpm::public_area::PublicArea;
@@ -290,8 +291,15 @@ impl Server {
             measure_log: evidence.measure_log.as_deref(),
             ima_log: Some(ImaLog::Binary(&evidence.ima_log)),
             ima_from_entry: evidence.ima_from_entry,
+            banks: evidence.banks.as_ref().map(|banks| BankStatement {
+                capability: &banks.capability,
+                message: &banks.message,
+                signature: &banks.signature,
+                nonce: &[5; 32],
+            }),
         };
-        let verification = verify(&evidence, &Expectation { baseline, ..Expectation::default() });
+        let verification =
+            verify(&evidence, &Expectation { baseline, banks_wanted: true, ..Expectation::default() });
         let claims = verification.claims.unwrap_or_else(|| panic!("{:?}", verification.failures));
         let ima = claims.ima().unwrap();
         let entries = ima.entries().count();
@@ -395,5 +403,6 @@ fn challenge(baseline: Option<&Baseline>) -> server_message::Message {
         boot_log_wanted: baseline.is_none_or(|baseline| !baseline.has_boot_log()),
         ima_from_entry: baseline.map_or(0, Baseline::ima_entries),
         stream: vec![6; 32].into(),
+        banks_wanted: baseline.is_none(),
     })
 }

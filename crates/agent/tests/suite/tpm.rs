@@ -3,10 +3,12 @@
 use assay_agent::state_dir::StateDir;
 use assay_agent::tpm::ek::{EkKind, EndorsementKey};
 use assay_agent::tpm::keys::Keys;
-use assay_agent::tpm::{DeviceSigningKey, Property, Target, Tpm, TpmError};
+use assay_agent::tpm::{BankStatement, DeviceSigningKey, Property, Target, Tpm, TpmError};
 use assay_evidence::digest::{HashAlgorithm, PcrIndex};
 use assay_evidence::tpm::attest::{Attest, Body};
+use assay_evidence::tpm::banks::verify_banks;
 use assay_evidence::tpm::credential::make_credential;
+use assay_evidence::tpm::pcr::{PcrSelection, PcrSet};
 use assay_evidence::tpm::public_area::PublicArea;
 use assay_evidence::tpm::signature::Signature;
 use assay_identity::Csr;
@@ -52,6 +54,40 @@ fn swtpm_pcrs_are_read_and_quoted_and_the_quote_verifies() {
     let attest = Attest::parse(&quote.message).unwrap();
     assert_eq!(attest.extra_data, [9; 32]);
     assert!(matches!(attest.body, Body::Quote { .. }));
+}
+
+/// A quote does not say which banks there are: one of which nothing was asked looks in it as one that is off. So the TPM is asked
+/// in an audit session, which the AK signs.
+#[test]
+fn swtpm_says_which_banks_are_active_and_a_quote_does_not() {
+    let bench = Bench::with_banks(&[Bank::Sha1, Bank::Sha256]);
+    let tpm = bench.open();
+    let ak = Keys::ephemeral(&tpm).unwrap().ak;
+    let sessions = || tpm.handles(0x0200_0000).unwrap().len();
+    let tpm2 = tpm.state_banks(&ak, &[9; 32]).unwrap();
+    assert_eq!(sessions(), 0, "a session is left");
+    let statement = |nonce: &'static [u8]| {
+        let BankStatement { capability, message, signature } = &tpm2;
+        assay_evidence::tpm::banks::BankStatement { capability, message, signature, nonce }
+    };
+    let banks = verify_banks(&statement(&[9; 32]), ak.area()).unwrap();
+    assert_eq!(
+        (banks.known(), banks.unknown()),
+        ([HashAlgorithm::Sha1, HashAlgorithm::Sha256].as_slice(), [].as_slice())
+    );
+    assert_eq!(banks.reset_count(), tpm.read_clock().unwrap().reset_count);
+    let failed = verify_banks(&statement(&[8; 32]), ak.area()).unwrap_err();
+    assert_eq!(failed.len(), 1, "{failed:?}");
+
+    let none = PcrSet::default();
+    let of = |bank: HashAlgorithm| {
+        let whole: PcrSelection =
+            [(HashAlgorithm::Sha256, PcrIndex::of_firmware().collect()), (bank, none)].into_iter().collect();
+        let quote = tpm.quote(&ak, &[9; 32], &whole).unwrap();
+        let Body::Quote { selection, .. } = Attest::parse(&quote.message).unwrap().body else { panic!() };
+        selection.banks().filter(|(_, set)| !set.is_empty()).map(|(bank, _)| bank).collect::<Vec<_>>()
+    };
+    assert_eq!(of(HashAlgorithm::Sha1), of(HashAlgorithm::Sha384), "a quote told active from off");
 }
 
 #[test]

@@ -14,6 +14,7 @@ use assay_evidence::ima::{self, LIST_BYTES_MAX};
 use assay_evidence::measure_log;
 use assay_evidence::time::UnixTime;
 use assay_evidence::tpm::attest::BootCounters;
+use assay_evidence::tpm::banks::BankStatement;
 use assay_evidence::tpm::ek_certificate::Endorsers;
 use assay_evidence::tpm::endorsement::Endorsement;
 use assay_evidence::tpm::pcr::PcrValues;
@@ -35,6 +36,7 @@ pub struct Case {
     authorities: Vec<(&'static str, Vec<u8>)>,
     boot_log: Option<Vec<u8>>,
     measure_log: Option<Vec<u8>>,
+    banks: Option<Banks>,
     ima_binary: Option<Vec<u8>>,
     ima_ascii: Option<Vec<u8>>,
 }
@@ -46,6 +48,14 @@ struct Quote {
     signature: Vec<u8>,
     pcrs: Vec<u8>,
     nonce: Option<Vec<u8>>,
+}
+
+/// The TPM's word on its PCR banks, in answer to the nonce of the first quote.
+#[derive(Debug)]
+struct Banks {
+    capability: Vec<u8>,
+    message: Vec<u8>,
+    signature: Vec<u8>,
 }
 
 /// A public area, and what else the folder says of the same key.
@@ -197,6 +207,7 @@ impl Case {
             authorities: files.present(EK_AUTHORITIES)?,
             boot_log: files.log("binary_bios_measurements", LOG_BYTES_MAX)?,
             measure_log: files.log("tpm2-measure.log", measure_log::LOG_BYTES_MAX)?,
+            banks: files.banks()?,
             ima_binary: files.log("binary_runtime_measurements", LIST_BYTES_MAX)?,
             ima_ascii: files.log("ascii_runtime_measurements", LIST_BYTES_MAX)?,
         })
@@ -216,6 +227,7 @@ impl Case {
             measure_log: self.measure_log.as_deref(),
             ima_log: self.ima_log(),
             ima_from_entry: 0,
+            banks: self.banks(expected),
         };
         let expectation = Expectation { last_counters: expected.last_counters(), ..Expectation::default() };
         let verification = verify(&evidence, &expectation);
@@ -242,6 +254,7 @@ impl Case {
             measure_log: self.measure_log.as_deref(),
             ima_log: self.ima_log(),
             ima_from_entry: 0,
+            banks: self.banks(expected),
         })
     }
 
@@ -275,6 +288,13 @@ impl Case {
                 .filter(|_| quote.label == ECC_QUOTE)
                 .map(|key| key.public.as_slice()),
         })
+    }
+
+    fn banks<'a>(&'a self, expected: &'a Expected) -> Option<BankStatement<'a>> {
+        let Banks { capability, message, signature } = self.banks.as_ref()?;
+        let own = self.quotes.first().and_then(|quote| quote.nonce.as_deref());
+        let nonce = expected.nonce.as_deref().or(own).unwrap_or_default();
+        Some(BankStatement { capability, message, signature, nonce })
     }
 
     /// The binary form is the truth; the ASCII form serves where it is all there is.
@@ -314,6 +334,13 @@ impl Folder<'_> {
             None => None,
         };
         Ok(Some(Quote { label, message, signature: part("sig")?, pcrs: part("pcrs")?, nonce }))
+    }
+
+    fn banks(&self) -> Result<Option<Banks>, CaseError> {
+        let part = |ending| self.small(&format!("{BANKS}.{ending}"));
+        let parts = (part("bin")?, part("msg")?, part("sig")?);
+        let (Some(capability), Some(message), Some(signature)) = parts else { return Ok(None) };
+        Ok(Some(Banks { capability, message, signature }))
     }
 
     fn key(&self, label: &'static str) -> Result<Option<Key>, CaseError> {
@@ -372,6 +399,8 @@ pub fn from_hex(text: &[u8]) -> Option<Vec<u8>> {
 
 /// The evidence.
 const QUOTE: &str = "quote";
+/// The TPM's word on its PCR banks: what it said, the attestation, its signature.
+const BANKS: &str = "pcr-banks";
 /// The quote by the ECC AK.
 const ECC_QUOTE: &str = "quote-ecc";
 /// Quotes that a case may have besides.

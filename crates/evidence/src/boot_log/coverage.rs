@@ -101,6 +101,32 @@ pub fn data_digest_failures(log: &BootLog<'_>) -> Vec<Failure> {
     failures
 }
 
+/// Events whose data is hashed in one bank and something else in another. Whoever measures hashes the same thing for each bank,
+/// so one of the two was extended later, into a bank that was left empty.
+pub fn bank_contradictions(log: &BootLog<'_>) -> Vec<Failure> {
+    let Some((first, others)) = log.banks().split_first() else { return Vec::new() };
+    let mut failures = Vec::new();
+    for event in log.events().iter().filter(|event| !others.is_empty() && event.extends().is_some()) {
+        let is_of_data = |bank: HashAlgorithm| {
+            event.digest(bank).is_some_and(|digest| event.is_hash_of_data(bank, &digest))
+        };
+        let expected = is_of_data(*first);
+        let Some(bank) = others.iter().find(|bank| is_of_data(**bank) != expected) else { continue };
+        let said =
+            |is_of_data: bool| if is_of_data { "the hash of its data" } else { "that of something else" };
+        failures.push(Failure::new(
+            Check::EventDataDigest,
+            format!("event {} ({}) in bank {bank}", event.number(), event.event_type()),
+            format!("{}, as in bank {first}", said(expected)),
+            said(!expected).to_owned(),
+        ));
+        if failures.len() >= FAILURES_MAX {
+            break;
+        }
+    }
+    failures
+}
+
 /// What GRUB hashed: the text after its prefix, without the NUL at the end.
 pub(super) fn grub_text(data: &[u8]) -> Option<&[u8]> {
     let text = data.strip_prefix(GRUB_COMMAND).or_else(|| data.strip_prefix(KERNEL_COMMAND_LINE))?;

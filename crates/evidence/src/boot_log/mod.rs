@@ -26,7 +26,7 @@ mod variable;
 pub use self::cc_log::{CcLog, Rtmr, parse_cc};
 pub(crate) use self::claims::claims;
 pub use self::claims::{BootClaims, EventSummary};
-pub use self::coverage::{Coverage, data_digest_failures};
+pub use self::coverage::{Coverage, bank_contradictions, data_digest_failures};
 pub use self::event_type::EventType;
 pub use self::facts::{
     Authority, BootFacts, Image, LoaderText, MeasuredItem, SecureBootVariables, Statement, facts,

@@ -70,6 +70,11 @@ pub enum Body {
         /// Its qualified Name.
         qualified_name: Vec<u8>,
     },
+    /// TPMS_SESSION_AUDIT_INFO.
+    SessionAudit {
+        /// What went through the session.
+        digest: Vec<u8>,
+    },
     /// Any other kind of statement; not read further.
     Other,
 }
@@ -77,6 +82,8 @@ pub enum Body {
 impl Attest {
     /// TPM_GENERATED_VALUE: what a restricted key refuses to sign at the start of foreign data.
     pub const MAGIC: u32 = 0xff54_4347;
+    /// TPM_ST_ATTEST_SESSION_AUDIT.
+    pub const TYPE_SESSION_AUDIT: u16 = 0x8016;
     /// TPM_ST_ATTEST_CERTIFY.
     pub const TYPE_CERTIFY: u16 = 0x8017;
     /// TPM_ST_ATTEST_QUOTE.
@@ -126,6 +133,11 @@ impl Body {
             }),
             Attest::TYPE_CERTIFY => {
                 Ok(Body::Certify { name: reader.tpm2b()?.to_vec(), qualified_name: reader.tpm2b()?.to_vec() })
+            }
+            Attest::TYPE_SESSION_AUDIT => {
+                // Whether another command came between is of no account: the digest says which did.
+                reader.u8()?;
+                Ok(Body::SessionAudit { digest: reader.tpm2b()?.to_vec() })
             }
             _ => Ok(Body::Other),
         }

@@ -5,6 +5,7 @@
 
 pub mod attest;
 mod attribute_certificate;
+pub mod banks;
 pub(crate) mod certificate;
 mod certificate_summary;
 pub mod certify;

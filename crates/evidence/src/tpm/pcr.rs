@@ -303,7 +303,7 @@ fn bank_selection(id: u16, select: &[u8]) -> Result<Option<(HashAlgorithm, PcrSe
 }
 
 /// TPM 2.0 Part 2, HASH_COUNT: the slots of a TPML_PCR_SELECTION in the tools' headers.
-const BANKS_MAX: u32 = 16;
+pub const BANKS_MAX: u32 = 16;
 /// Every PCR of every bank, eight in a list.
 const TOOL_LISTS_MAX: u32 = BANKS_MAX * 3;
 /// Slots of a TPML_DIGEST.

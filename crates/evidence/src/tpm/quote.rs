@@ -94,7 +94,7 @@ pub fn verify_quote(quote: &Quote<'_>, ak: &PublicArea) -> (Option<VerifiedQuote
                     firmware_version,
                     algorithm: signature.algorithm(),
                 }),
-                Body::Certify { .. } | Body::Other => None,
+                Body::Certify { .. } | Body::SessionAudit { .. } | Body::Other => None,
             }
         }
         _ => None,
@@ -141,7 +141,7 @@ fn check_attest<'a>(
     }
     match &attest.body {
         Body::Quote { selection, pcr_digest } => Some((selection, pcr_digest)),
-        Body::Certify { .. } | Body::Other => {
+        Body::Certify { .. } | Body::SessionAudit { .. } | Body::Other => {
             failures.push(Failure::new(
                 Check::QuoteType,
                 quote.label,

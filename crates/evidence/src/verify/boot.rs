@@ -161,6 +161,7 @@ fn verify_log(
     report: &mut Report,
 ) -> Boot {
     report.failures.extend(boot_log::data_digest_failures(log));
+    report.failures.extend(boot_log::bank_contradictions(log));
     let logged = boot_log::replay(log);
     let log_pcrs = pcrs_of(&logged);
     let before = report.failures.len();
@@ -200,7 +201,7 @@ fn note_missing(quotes: &[QuoteOutcome<'_>], report: &mut Report) -> Boot {
     let extended = quotes
         .iter()
         .flat_map(|quote| quote.pcrs().iter())
-        .find(|(_, index, value)| index.get() <= FIRMWARE_PCR_LAST && !value.is_zero());
+        .find(|(_, index, value)| index.is_of_firmware() && !value.is_zero());
     if let Some((bank, index, _)) = extended {
         let found = format!("none, and {bank} PCR {index} is extended");
         report.note(Check::EventLogPresent, "boot log", "a boot log", found);
@@ -271,7 +272,7 @@ fn unexplained(
         // A kernel that found the log's value has said so in its boot_aggregate.
         comparison.history.insert((bank, index), logged.into_iter().chain([quoted]).copied().collect());
         report.note(Check::EventLogReplay, claim, quoted.to_string(), found);
-    } else if logged.is_some() || index.get() <= FIRMWARE_PCR_LAST {
+    } else if logged.is_some() || index.is_of_firmware() {
         // A log from which every event of a PCR was cut would still replay in the others.
         report.fail(Check::EventLogReplay, claim, quoted.to_string(), found);
         comparison.misfits.push(Misfit { bank, index, quoted: *quoted });
@@ -291,9 +292,10 @@ fn is_runtime(index: PcrIndex, bank: HashAlgorithm, replayed: &PcrValues) -> boo
 /// A bank that firmware extended and the log leaves out: the log could be of another boot, replaying in a bank that
 /// firmware left empty and root filled.
 fn unlogged_bank(quote: &QuoteOutcome<'_>, bank: HashAlgorithm, report: &mut Report) {
-    let extended = quote.pcrs().iter().find(|(of, index, value)| {
-        *of == bank && index.get() <= FIRMWARE_PCR_LAST && was_extended(*index, value)
-    });
+    let extended = quote
+        .pcrs()
+        .iter()
+        .find(|(of, index, value)| *of == bank && index.is_of_firmware() && was_extended(*index, value));
     if let Some((_, index, value)) = extended {
         let claim = format!("{} {bank} PCR {index}", quote.label);
         let found = format!("the log has no digests of {bank}");
@@ -343,8 +345,6 @@ fn pcrs_of(values: &PcrValues) -> Vec<PcrIndex> {
 static NO_VALUES: PcrValues = PcrValues::new();
 /// The highest locality.
 const LOCALITY_LAST: u8 = 4;
-/// TCG PC Client Platform Firmware Profile, 3.3: PCRs 0 to 7 are the firmware's.
-const FIRMWARE_PCR_LAST: u8 = 7;
 /// GRUB and the kernel's EFI stub measure into 8 and 9, shim into 14.
 const BOOT_LOADER_PCRS: [u8; 3] = [8, 9, 14];
 /// The UAPI group's Linux TPM PCR registry: systemd extends these at run time, 11 with its phases, 12 and 13 with

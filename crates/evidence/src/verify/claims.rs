@@ -12,6 +12,7 @@ use crate::check::Failure;
 use crate::digest::{Digest, HashAlgorithm, PcrIndex};
 use crate::ima::{Entry, Extension, List, MEASURED_KEYS_MAX, MeasuredKey, Replay};
 use crate::tpm::attest::ClockInfo;
+use crate::tpm::banks::ActiveBanks;
 use crate::tpm::name::Name;
 use crate::tpm::pcr::{PcrSet, PcrValues};
 use crate::tpm::public_area::PublicArea;
@@ -26,6 +27,7 @@ pub struct Claims {
     firmware_version: u64,
     algorithm: SignatureAlgorithm,
     pcrs: PcrValues,
+    banks: Option<ActiveBanks>,
     boot: Option<Arc<BootClaims>>,
     boot_log_missing: bool,
     explained: PcrValues,
@@ -38,6 +40,7 @@ impl Claims {
     pub(super) fn new(
         ak: PublicArea,
         quotes: &[VerifiedQuote],
+        banks: Option<ActiveBanks>,
         boot: Boot,
         ima: Option<ImaClaims>,
         notes: &[Failure],
@@ -54,6 +57,7 @@ impl Claims {
             firmware_version: first.firmware_version(),
             algorithm: first.algorithm(),
             pcrs,
+            banks,
             boot_log_missing: boot.log_missing,
             explained: boot.explained().clone(),
             boot: boot.claims,
@@ -90,6 +94,11 @@ impl Claims {
     /// The quoted PCR values of every quote by the AK, the first quote's where they differ.
     pub fn pcrs(&self) -> &PcrValues {
         &self.pcrs
+    }
+
+    /// The PCR banks that the TPM has active, where it said so.
+    pub fn banks(&self) -> Option<&ActiveBanks> {
+        self.banks.as_ref()
     }
 
     /// A PCR's value when the boot was over: what the log explains of it, or else what was quoted. Known extensions of
@@ -131,6 +140,7 @@ impl Claims {
         Baseline {
             reset_count: self.clock.reset_count,
             restart_count: self.clock.restart_count,
+            banks: self.banks.clone(),
             boot: self.boot.clone(),
             explained: self.explained.clone(),
             ima: self.ima.as_ref().map(|ima| ima.replay_at(judged_entries)),
@@ -255,6 +265,7 @@ impl ImaClaims {
 pub struct Baseline {
     reset_count: u32,
     restart_count: u32,
+    banks: Option<ActiveBanks>,
     boot: Option<Arc<BootClaims>>,
     explained: PcrValues,
     ima: Option<Replay>,
@@ -275,6 +286,11 @@ impl Baseline {
     /// Entries of the IMA list that were found good: the next list may start there.
     pub fn ima_entries(&self) -> u64 {
         self.ima.as_ref().map_or(0, Replay::entries)
+    }
+
+    /// The PCR banks that the TPM has active in this boot, where it said so.
+    pub fn banks(&self) -> Option<&ActiveBanks> {
+        self.banks.as_ref()
     }
 
     /// Whether the boot log need not be sent again.

@@ -17,6 +17,7 @@ pub use self::claims::{Baseline, Claims, ImaClaims};
 use crate::check::{Check, Failure};
 use crate::digest::{HashAlgorithm, PcrIndex};
 use crate::tpm::attest::BootCounters;
+use crate::tpm::banks::{ActiveBanks, BankStatement, verify_banks};
 use crate::tpm::pcr::PcrValues;
 use crate::tpm::public_area::PublicArea;
 use crate::tpm::quote::{Quote, VerifiedQuote, verify_quote};
@@ -37,6 +38,8 @@ pub struct Evidence<'a> {
     pub ima_log: Option<ImaLog<'a>>,
     /// Index of the list's first entry: zero, or as many as the baseline has.
     pub ima_from_entry: u64,
+    /// The TPM's word on its PCR banks, if it was sent.
+    pub banks: Option<BankStatement<'a>>,
 }
 
 /// One quote.
@@ -81,8 +84,11 @@ impl ImaLog<'_> {
 /// What the verifier knows of the device and asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Expectation<'a> {
-    /// PCRs that the first quote has to cover, whatever logs there are, and no others. Empty: any.
+    /// PCRs that the first quote has to cover, whatever logs there are, and no others but those of the firmware in each
+    /// active bank. Empty: any.
     pub required_selection: Vec<(HashAlgorithm, PcrIndex)>,
+    /// Whether the TPM has to say which banks are active, unless it did so earlier in this boot.
+    pub banks_wanted: bool,
     /// The TPM's counters when it was last seen.
     pub last_counters: Option<BootCounters>,
     /// What was judged before of this boot. Applies while the reset counter stands.
@@ -119,6 +125,11 @@ pub fn verify(evidence: &Evidence<'_>, expectation: &Expectation<'_>) -> Verific
         reset_count.is_none_or(|reset_count| reset_count == baseline.reset_count())
     });
 
+    let banks = match baseline.and_then(Baseline::banks) {
+        Some(known) => Some(known.clone()),
+        None => report.banks(evidence, ak.as_ref(), first, expectation),
+    };
+
     let list = evidence.ima_log.and_then(|log| ima::parse(log, &mut report));
     let known = ima::known_start(list.as_ref(), evidence.ima_from_entry, baseline, &mut report);
     let (list, known) = known.map_or((None, None), |known| (list, known));
@@ -133,7 +144,7 @@ pub fn verify(evidence: &Evidence<'_>, expectation: &Expectation<'_>) -> Verific
         Some((attested, known.and(baseline).map(Baseline::keys).unwrap_or_default()))
     });
     let ima = ima.zip(list).map(|((attested, keys), list)| ImaClaims::new(list, attested, keys));
-    let covered = report.selection(first, boot.log_pcrs(), ima.is_some(), expectation);
+    let covered = report.selection(first, boot.log_pcrs(), ima.is_some(), expectation, banks.as_ref());
     if covered.iter().all(|bank| *bank == HashAlgorithm::Sha1) && !covered.is_empty() {
         let found = "SHA-1 alone".to_owned();
         report.note(Check::AlgorithmPolicy, "PCR bank", "SHA-256 or better", found);
@@ -143,7 +154,7 @@ pub fn verify(evidence: &Evidence<'_>, expectation: &Expectation<'_>) -> Verific
         quotes.into_iter().filter(|quote| quote.by_main_ak).map(|quote| quote.verified).collect();
     match (ak, verified) {
         (Some(ak), Some(quotes)) if report.failures.is_empty() => {
-            let claims = Claims::new(ak, &quotes, boot, ima, &report.notes);
+            let claims = Claims::new(ak, &quotes, banks, boot, ima, &report.notes);
             Verification { claims, failures: report.failures, notes: report.notes }
         }
         _ => report.without_claims(),
@@ -165,11 +176,14 @@ impl QuoteOutcome<'_> {
         self.verified.as_ref().map_or(self.as_sent, VerifiedQuote::pcrs)
     }
 
-    /// The banks in which it has all of these PCRs.
+    /// The banks in which it has all of these PCRs. One of which it has the firmware's alone bears witness beside another.
     fn covering_banks(&self, indexes: &[PcrIndex]) -> Vec<HashAlgorithm> {
         let pcrs = self.pcrs();
+        let is_more =
+            |bank: HashAlgorithm| pcrs.iter().any(|(of, index, _)| of == bank && !index.is_of_firmware());
+        let is_any_more = pcrs.banks().any(is_more);
         let covers = |bank: &HashAlgorithm| indexes.iter().all(|index| pcrs.get(*bank, *index).is_some());
-        pcrs.banks().filter(covers).collect()
+        pcrs.banks().filter(|bank| !is_any_more || is_more(*bank)).filter(covers).collect()
     }
 }
 
@@ -250,25 +264,55 @@ impl Report {
         }
     }
 
-    /// The first quote covers what was asked for, and every PCR of the logs in one bank. Returns the banks that
-    /// do.
+    /// The TPM's word on its banks, in the boot of the first quote.
+    fn banks(
+        &mut self,
+        evidence: &Evidence<'_>,
+        ak: Option<&PublicArea>,
+        first: &QuoteOutcome<'_>,
+        expectation: &Expectation<'_>,
+    ) -> Option<ActiveBanks> {
+        let Some((statement, ak)) = evidence.banks.as_ref().zip(ak) else {
+            if expectation.banks_wanted {
+                let expected = "the TPM's word on which are active";
+                self.fail(Check::PcrBanks, "PCR banks", expected, "none".to_owned());
+            }
+            return None;
+        };
+        let banks =
+            verify_banks(statement, ak).map_err(|mut failures| self.failures.append(&mut failures)).ok()?;
+        let quoted = first.verified.as_ref().map(|quote| quote.clock_info().reset_count);
+        if let Some(quoted) = quoted.filter(|quoted| *quoted != banks.reset_count()) {
+            let found = banks.reset_count().to_string();
+            self.fail(Check::PcrBanks, "PCR banks reset counter", quoted.to_string(), found);
+        }
+        Some(banks)
+    }
+
+    /// The first quote covers what was asked for, the firmware's PCRs in each active bank, and every PCR of the logs in one
+    /// bank. Returns the banks that do the last.
     fn selection(
         &mut self,
         first: &QuoteOutcome<'_>,
         mut log_pcrs: Vec<PcrIndex>,
         has_ima: bool,
         expectation: &Expectation<'_>,
+        banks: Option<&ActiveBanks>,
     ) -> Vec<HashAlgorithm> {
         let pcrs = first.pcrs();
-        let missing =
-            expectation.required_selection.iter().filter(|(bank, index)| pcrs.get(*bank, *index).is_none());
-        for (bank, index) in missing {
+        let active = banks.map(ActiveBanks::known).unwrap_or_default();
+        let of_active =
+            active.iter().flat_map(|bank| PcrIndex::of_firmware().map(move |index| (*bank, index)));
+        let mut required: Vec<(HashAlgorithm, PcrIndex)> =
+            expectation.required_selection.iter().copied().chain(of_active).collect();
+        required.sort_unstable();
+        required.dedup();
+        for (bank, index) in required.iter().filter(|(bank, index)| pcrs.get(*bank, *index).is_none()) {
             let claim = format!("{} {bank} PCR {index}", first.label);
             self.fail(Check::QuoteSelection, claim, "covered", "not covered".to_owned());
         }
         let is_asked = |bank: HashAlgorithm, index: PcrIndex| {
-            expectation.required_selection.is_empty()
-                || expectation.required_selection.contains(&(bank, index))
+            expectation.required_selection.is_empty() || required.binary_search(&(bank, index)).is_ok()
         };
         // Who answers more than was asked chooses what is looked at.
         if let Some((bank, index, _)) = pcrs.iter().find(|(bank, index, _)| !is_asked(*bank, *index)) {

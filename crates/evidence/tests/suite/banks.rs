@@ -1,13 +1,14 @@
 //! What a software TPM with other banks, and with PCRs of its own mind, is believed.
 
 use assay_evidence::ima::parse_binary;
+use assay_evidence::tpm::banks::BankStatement;
 use assay_evidence::tpm::pcr::PcrValues;
 use assay_evidence::verify::{Evidence, Expectation, ImaLog, QuoteEvidence, Verification, verify};
 use assay_evidence::{Check, Digest, Failure, HashAlgorithm, PcrIndex};
 use assay_testkit::edge::protocol::{Challenge, PcrSelection};
 use assay_testkit::machine::{ImaEntry, measure_record};
 use assay_testkit::pcrs::{Measurement, Pcrs};
-use assay_testkit::software_device::Quoting;
+use assay_testkit::software_device::{Quoting, Stating};
 use assay_testkit::{Bank, EkMaker, SoftwareDevice};
 
 const NONCE: [u8; 32] = [7; 32];
@@ -64,6 +65,10 @@ impl Told<'_> {
             let bank = HashAlgorithm::from_name(&value.bank).unwrap();
             pcrs.insert(PcrIndex::new(value.index).unwrap(), Digest::new(bank, &value.digest).unwrap());
         }
+        let active = device.pcrs.banks();
+        let stated = expectation
+            .banks_wanted
+            .then(|| Stating::honest(&active, &device.ak, device.clock, &NONCE).sign(&device.ak).unwrap());
         let evidence = Evidence {
             ak_public: &device.ak.public_area(),
             quotes: vec![QuoteEvidence {
@@ -78,6 +83,12 @@ impl Told<'_> {
             measure_log: self.measure_log,
             ima_log: self.ima.map(ImaLog::Binary),
             ima_from_entry: self.from,
+            banks: stated.as_ref().map(|stated| BankStatement {
+                capability: &stated.capability,
+                message: &stated.message,
+                signature: &stated.signature,
+                nonce: &NONCE,
+            }),
         };
         verify(&evidence, expectation)
     }
@@ -204,4 +215,59 @@ fn a_log_of_another_bank_than_the_quoted_explains_nothing() {
     device.pcrs = Pcrs::new(&[Bank::Sha384]);
     let verification = quoted(&mut device, &[Bank::Sha384], Some(&log), false);
     assert_eq!(checks(&verification.failures), [Check::EventLogReplay]);
+}
+
+/// By the TPM's own word, each active bank has to be quoted, and nothing beside them is.
+#[test]
+fn every_active_bank_is_quoted() {
+    let mut device = device();
+    device.pcrs = Pcrs::new(&[Bank::Sha1, Bank::Sha256]);
+    let sha256 = || (0..16).filter_map(PcrIndex::new).map(|index| (HashAlgorithm::Sha256, index)).collect();
+    let expectation =
+        || Expectation { banks_wanted: true, required_selection: sha256(), ..Expectation::default() };
+    let verification = quoted_as(&mut device, &[Bank::Sha256], None, false, &expectation());
+    assert!(checks(&verification.failures).iter().all(|check| *check == Check::QuoteSelection));
+    assert_eq!(verification.failures.len(), 8, "{:?}", verification.failures);
+    // All of SHA-1 is more than the policy and the banks ask for.
+    let verification = quoted_as(&mut device, &[Bank::Sha1, Bank::Sha256], None, false, &expectation());
+    assert_eq!(checks(&verification.failures), [Check::QuoteSelection]);
+    let any = Expectation { banks_wanted: true, ..Expectation::default() };
+    let claims = quoted_as(&mut device, &[Bank::Sha1, Bank::Sha256], None, false, &any).claims.unwrap();
+    assert_eq!(claims.banks().unwrap().known(), [HashAlgorithm::Sha1, HashAlgorithm::Sha256]);
+    // What was said once holds for the boot, and for no other.
+    let baseline = claims.baseline(0);
+    let known =
+        Expectation { baseline: Some(&baseline), required_selection: sha256(), ..Expectation::default() };
+    let verification = quoted_as(&mut device, &[Bank::Sha256], None, false, &known);
+    assert_eq!(verification.failures.len(), 8, "{:?}", verification.failures);
+    device.clock.reset_count += 1;
+    assert_eq!(quoted_as(&mut device, &[Bank::Sha256], None, false, &known).failures, []);
+}
+
+/// A log that says of one event in one bank what it was, and in another something else, tells of two boots.
+#[test]
+fn what_is_measured_is_the_same_in_every_bank() {
+    let mut device = device();
+    let banks = [Bank::Sha1, Bank::Sha256];
+    let log = assay_testkit::System::default().boot_log(&banks);
+    device.pcrs = Pcrs::new(&banks);
+    log.measurements().iter().for_each(|measurement| device.pcrs.extend(measurement));
+    assert_eq!(quoted(&mut device, &banks, Some(log.bytes()), false).failures, []);
+    // An event whose data nothing has to hash: the text of an entry of PCR 1, of which SHA-1 has another digest.
+    let data = b"a boot option";
+    let event = |sha1: &[u8]| {
+        let mut event = [1u32, 0x10, 2].iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>();
+        event.extend([&[4, 0], sha1, &[11, 0], &Bank::Sha256.hash(data)].concat());
+        event.extend([&(data.len() as u32).to_le_bytes(), data.as_slice()].concat());
+        event
+    };
+    for (sha1, expected) in
+        [(Bank::Sha1.hash(data), vec![]), (Bank::Sha1.hash(b"another"), vec![Check::EventDataDigest])]
+    {
+        let mut device = SoftwareDevice { pcrs: device.pcrs.clone(), ..self::device() };
+        let digests = vec![(Bank::Sha1, sha1.clone()), (Bank::Sha256, Bank::Sha256.hash(data))];
+        device.pcrs.extend(&Measurement { pcr: 1, digests });
+        let log = [log.bytes(), &event(&sha1)].concat();
+        assert_eq!(checks(&quoted(&mut device, &banks, Some(&log), false).failures), expected);
+    }
 }

@@ -81,6 +81,7 @@ impl Case {
             measure_log: None,
             ima_log: self.ima_log.as_deref().map(ImaLog::Binary),
             ima_from_entry: self.ima_from_entry,
+            banks: None,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use assay_evidence::digest::{Digest, HashAlgorithm, PcrIndex};
 use assay_evidence::tpm::attest::BootCounters;
+use assay_evidence::tpm::banks::BankStatement;
 use assay_evidence::tpm::pcr::PcrValues;
 use assay_evidence::verify::{Evidence, Expectation, ImaLog, QuoteEvidence, Verification, verify};
 use assay_testkit::edge::protocol::{self, Challenge, PcrSelection};
@@ -55,6 +56,7 @@ fn challenge() -> Challenge {
         boot_log_wanted: true,
         ima_from_entry: 0,
         stream: Vec::new(),
+        banks_wanted: true,
     }
 }
 
@@ -79,10 +81,17 @@ fn verified(device: &SoftwareDevice, challenge: &Challenge, told: &protocol::Evi
         measure_log: told.measure_log.as_deref(),
         ima_log: Some(ImaLog::Binary(&told.ima_log)),
         ima_from_entry: told.ima_from_entry,
+        banks: told.banks.as_ref().map(|banks| BankStatement {
+            capability: &banks.capability,
+            message: &banks.message,
+            signature: &banks.signature,
+            nonce: &challenge.nonce,
+        }),
     };
     let required = (0..16).filter_map(PcrIndex::new).map(|index| (HashAlgorithm::Sha256, index));
     let expectation = Expectation {
         required_selection: required.collect(),
+        banks_wanted: true,
         last_counters: Some(BootCounters {
             reset_count: device.clock.reset_count,
             restart_count: device.clock.restart_count,

@@ -2,7 +2,7 @@
 //!
 //! The first version was the edge protocol's own messages (protobuf). What it wrote is still read, here and nowhere else.
 
-use assay_evidence::request::{DeviceIdentity, Quote};
+use assay_evidence::request::{BankStatement, DeviceIdentity, Evidence, Quote};
 use assay_evidence::tpm::pcr::PcrValues;
 use assay_evidence::{Digest, HashAlgorithm, PcrIndex};
 use bytes::Bytes;
@@ -15,8 +15,18 @@ pub(crate) struct EndorserFiles {
     pub lists: Vec<Vec<u8>>,
 }
 
-/// A quote, and where there is one the log of what user space measured.
-pub(crate) fn write_quote(quote: &Quote, measure_log: Option<&[u8]>) -> Vec<u8> {
+/// A quote, and what came with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct KeptQuote {
+    pub quote: Quote,
+    /// What user space measured.
+    pub measure_log: Option<Bytes>,
+    /// The TPM's word on its banks.
+    pub banks: Option<BankStatement>,
+}
+
+pub(crate) fn write_quote(evidence: &Evidence) -> Vec<u8> {
+    let Evidence { quote, measure_log, banks, .. } = evidence;
     let mut form = Writer::new();
     form.field(&quote.message);
     form.field(&quote.signature);
@@ -25,16 +35,21 @@ pub(crate) fn write_quote(quote: &Quote, measure_log: Option<&[u8]>) -> Vec<u8> 
         .iter()
         .map(|(bank, index, digest)| [&[bank_number(bank), index.get()], digest.as_bytes()].concat());
     form.list(values.collect::<Vec<_>>());
-    if let Some(log) = measure_log {
-        form.field(log);
+    if measure_log.is_some() || banks.is_some() {
+        form.field(measure_log.as_deref().unwrap_or_default());
+    }
+    if let Some(BankStatement { nonce, capability, message, signature }) = banks {
+        [nonce, capability, message, signature].into_iter().for_each(|field| form.field(field));
     }
     form.0
 }
 
-pub(crate) fn read_quote(form: &Bytes) -> Option<(Quote, Option<Bytes>)> {
+pub(crate) fn read_quote(form: &Bytes) -> Option<KeptQuote> {
     let mut reader = match form.first()? {
         &VERSION => Reader(form.slice(1..)),
-        _ => return first::quote(form).map(|quote| (quote, None)),
+        _ => {
+            return first::quote(form).map(|quote| KeptQuote { quote, measure_log: None, banks: None });
+        }
     };
     let (message, signature) = (reader.field()?, reader.field()?);
     let mut pcrs = PcrValues::new();
@@ -43,10 +58,12 @@ pub(crate) fn read_quote(form: &Bytes) -> Option<(Quote, Option<Bytes>)> {
         let bank = HashAlgorithm::ALL.into_iter().find(|known| bank_number(*known) == bank)?;
         insert(&mut pcrs, bank, index.into(), digest)?;
     }
-    // What was kept before such logs were told ends here.
+    // What was kept before such logs were told ends here, and what was before banks were asked for after them.
     let measure_log = if reader.0.is_empty() { None } else { Some(reader.field()?) };
+    let banks = if reader.0.is_empty() { None } else { Some(reader.banks()?) };
     reader.end()?;
-    Some((Quote { message, signature, pcrs }, measure_log))
+    let measure_log = measure_log.filter(|log| !log.is_empty());
+    Some(KeptQuote { quote: Quote { message, signature, pcrs }, measure_log, banks })
 }
 
 pub(crate) fn write_identity(shown: &DeviceIdentity) -> Vec<u8> {
@@ -146,6 +163,11 @@ impl Reader {
         // Each field takes four bytes at least, so that a count says no more than the bytes do.
         let count = self.number()?;
         (0..count).map(|_| self.field()).collect()
+    }
+
+    fn banks(&mut self) -> Option<BankStatement> {
+        let mut field = || self.field();
+        Some(BankStatement { nonce: field()?, capability: field()?, message: field()?, signature: field()? })
     }
 
     fn end(self) -> Option<()> {
@@ -292,9 +314,18 @@ mod tests {
             message in any::<Vec<u8>>(), log_bytes in any::<Vec<u8>>(), digests in prop::collection::vec(any::<[u8; 32]>(), 0..24),
         ) {
             let quote = quote(message, &digests);
-            for log in [None, Some(log_bytes.clone())] {
-                let form = write_quote(&quote, log.as_deref()).into();
-                prop_assert_eq!(read_quote(&form), Some((quote.clone(), log.map(Bytes::from))));
+            let log = Some(Bytes::from(log_bytes.clone())).filter(|log| !log.is_empty());
+            let stated = BankStatement {
+                nonce: log_bytes.clone().into(),
+                capability: quote.message.clone(),
+                message: log_bytes.into(),
+                signature: quote.signature.clone(),
+            };
+            for (measure_log, banks) in [(None, None), (log.clone(), None), (None, Some(stated.clone())), (log, Some(stated))] {
+                let kept = KeptQuote { quote: quote.clone(), measure_log, banks };
+                let KeptQuote { quote, measure_log, banks } = kept.clone();
+                let form = write_quote(&Evidence { quote, measure_log, banks, ..Evidence::default() }).into();
+                prop_assert_eq!(read_quote(&form), Some(kept));
             }
             let first = edge::Quote {
                 message: quote.message.clone(),
@@ -302,7 +333,7 @@ mod tests {
                 pcrs: assay_wire::pcr::values_to_wire(&quote.pcrs),
             };
             prop_assume!(!quote.message.is_empty());
-            prop_assert_eq!(read_quote(&first.encode_to_vec().into()), Some((quote, None)));
+            prop_assert_eq!(read_quote(&first.encode_to_vec().into()).map(|kept| kept.quote), Some(quote));
         }
 
         #[test]

@@ -315,7 +315,7 @@ impl Draft {
                 policy_revision: judged.policy_revision,
                 last_counters: judged.last_counters,
                 nonce: judged.evidence.nonce.to_vec(),
-                quote: write_quote(&judged.evidence.quote, judged.evidence.measure_log.as_deref()),
+                quote: write_quote(&judged.evidence),
                 boot_log_judged: matches!(boot_log, BootLog::Judged(_)),
                 known_entries: judged.known_entries,
                 ima_from: judged.evidence.ima_from_entry,
@@ -409,7 +409,7 @@ impl EvidenceRecord {
 
     /// The quote, if it reads.
     fn quote(&self) -> Option<Quote> {
-        read_quote(&Bytes::copy_from_slice(&self.judged.quote)).map(|(quote, _)| quote)
+        read_quote(&Bytes::copy_from_slice(&self.judged.quote)).map(|kept| kept.quote)
     }
 }
 

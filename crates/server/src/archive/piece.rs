@@ -16,7 +16,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::form::{read_identity, read_quote};
+use super::form::{KeptQuote, read_identity, read_quote};
 use crate::attest::judge::{Job, Judged};
 use crate::in_force::boot_logs::BootLogs;
 use crate::in_force::endorsers::Endorsing;
@@ -124,7 +124,7 @@ impl Piece {
         endorsement: Option<Arc<Endorsement>>,
         boot_logs: &Arc<BootLogs>,
     ) -> Result<Job, PieceError> {
-        let (quote, measure_log) = read_quote(&self.quote).ok_or(PieceError::Quote)?;
+        let KeptQuote { quote, measure_log, banks } = read_quote(&self.quote).ok_or(PieceError::Quote)?;
         let boot_log = Some(self.boot_log.clone()).filter(|log| self.boot_log_judged && !log.is_empty());
         Ok(Job {
             ak_public: self.ak_public.clone(),
@@ -136,7 +136,10 @@ impl Piece {
                 ima_log: self.judged_list()?,
                 ima_from_entry: self.ima_from,
                 ima_ascii: self.ima_ascii,
+                banks,
             },
+            // What was kept before banks were asked for has none.
+            banks_wanted: false,
             nonce: self.nonce.as_ref().try_into().map_err(|_| PieceError::Quote)?,
             baseline,
             last_counters: self.last_counters,

@@ -4,11 +4,12 @@
 //! came of it. What is remembered of a boot ([`Baseline`]) is in memory only; after a restart of the server or a change of
 //! policy everything is judged anew, but of what is kept (`archive/keeper.rs`) only the rest is asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use assay_evidence::request::{self, Evidence, NONCE_BYTES, Quote};
 use assay_evidence::time::UnixTime;
+use assay_evidence::tpm::banks::ActiveBanks;
 use assay_evidence::tpm::endorsement::Endorsement;
 use assay_evidence::tpm::public_area::PublicArea;
 use assay_evidence::tpm::{self, quote::verify_quote};
@@ -20,7 +21,7 @@ use bytes::Bytes;
 use super::AttestError;
 use super::binding::{Binding, OF_THE_LOGS};
 use super::judge::{Job, Judged, selection};
-use super::measured::ToldMeasurements;
+use super::told::Told;
 use crate::archive::keeper::{Draft, JudgedEvidence, Keeper, Progress, clock};
 use crate::device::{Device, DeviceError, columns};
 use crate::fate::{change, findings_json, vector_json};
@@ -41,8 +42,8 @@ pub(crate) struct Attester {
     baseline: Option<(u64, Baseline)>,
     /// What need not be sent again.
     keeper: Keeper,
-    /// What its user space measured.
-    measured: ToldMeasurements,
+    /// What it told and need not tell again.
+    told: Told,
     /// The result on record, so that the same one is not recorded twice.
     recorded: Option<AppraisalRecord>,
     restarts: u32,
@@ -179,7 +180,7 @@ impl Attester {
             device,
             baseline: None,
             keeper,
-            measured: ToldMeasurements::default(),
+            told: Told::default(),
             recorded,
             restarts: 0,
             unbound: 0,
@@ -249,9 +250,10 @@ impl Attester {
         };
         let challenge = request::Challenge {
             nonce,
-            selection: by_bank(selection(policy.compiled.as_deref())),
+            selection: by_bank(selection(policy.compiled.as_deref()), known.banks()),
             boot_log_wanted: known.boot_log_wanted(),
             ima_from_entry: known.ima_entries(),
+            banks_wanted: known.banks().is_none(),
         };
         (Asked { nonce, known, revision: policy.revision, endorsed: self.endorsed_by.1 }, challenge)
     }
@@ -287,7 +289,7 @@ impl Attester {
         if evidence.nonce != asked.nonce.as_slice() {
             return Err(AttestError::NotAnAnswer);
         }
-        let evidence = self.measured.complete(evidence);
+        let evidence = self.told.complete(evidence, asked.known.banks().is_none());
         self.endorse(endorsing, now)?;
         if self.is_overtaken(&asked, &evidence.quote, policy.revision) {
             return Ok(Step::AskAgain);
@@ -322,6 +324,7 @@ impl Attester {
             policy: pending.policy.compiled.clone(),
             endorsement: Some(self.endorsement.clone()),
             nonce: pending.asked.nonce,
+            banks_wanted: true,
             baseline: pending.asked.known.baseline().cloned(),
             boot_logs: boot_logs.clone(),
             evidence,
@@ -502,6 +505,11 @@ impl Known {
         }
     }
 
+    /// The active PCR banks: by whatever else is known of a boot, nobody knows them.
+    fn banks(&self) -> Option<&ActiveBanks> {
+        self.baseline().and_then(Baseline::banks)
+    }
+
     fn boot_log_wanted(&self) -> bool {
         match self {
             Known::Nothing => true,
@@ -523,13 +531,19 @@ fn citation(result: &AttestationResult) -> String {
     result.policy().map(|(name, version)| format!("{name} v{version}")).unwrap_or_default()
 }
 
-/// PCRs as a challenge names them.
-fn by_bank(selection: Vec<(HashAlgorithm, PcrIndex)>) -> Vec<(HashAlgorithm, Vec<PcrIndex>)> {
-    let mut banks: BTreeMap<HashAlgorithm, Vec<PcrIndex>> = BTreeMap::new();
-    for (bank, index) in selection {
-        banks.entry(bank).or_default().push(index);
+/// PCRs as a challenge names them: the policy's, and the firmware's in every active bank. Before it is known which are active,
+/// that is every bank, of which the device leaves out those that are off.
+fn by_bank(
+    selection: Vec<(HashAlgorithm, PcrIndex)>,
+    active: Option<&ActiveBanks>,
+) -> Vec<(HashAlgorithm, Vec<PcrIndex>)> {
+    let active = active.map_or(HashAlgorithm::ALL.as_slice(), ActiveBanks::known);
+    let of_firmware = active.iter().flat_map(|bank| PcrIndex::of_firmware().map(move |index| (*bank, index)));
+    let mut banks: BTreeMap<HashAlgorithm, BTreeSet<PcrIndex>> = BTreeMap::new();
+    for (bank, index) in selection.into_iter().chain(of_firmware) {
+        banks.entry(bank).or_default().insert(index);
     }
-    banks.into_iter().collect()
+    banks.into_iter().map(|(bank, indexes)| (bank, indexes.into_iter().collect())).collect()
 }
 
 /// Findings sent to the device; the operator sees all of them.

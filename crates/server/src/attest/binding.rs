@@ -37,7 +37,7 @@ impl Binding {
 }
 
 /// The checks that show whose quote it is, which challenge it answers and what it covers.
-const OF_THE_QUOTE: [Check; 10] = [
+const OF_THE_QUOTE: [Check; 11] = [
     Check::AkParse,
     Check::AkAttributes,
     Check::AkName,
@@ -48,6 +48,7 @@ const OF_THE_QUOTE: [Check; 10] = [
     Check::QuoteSignature,
     Check::QuoteNonce,
     Check::QuotePcrDigest,
+    Check::PcrBanks,
 ];
 
 /// The checks that bind the logs to the quote, the most telling first. What the AK signed and a policy refuses is not

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use assay_evidence::request::{Evidence, NONCE_BYTES};
+use assay_evidence::request::{BankStatement, Evidence, NONCE_BYTES};
 use assay_evidence::time::UnixTime;
 use assay_evidence::tpm::attest::BootCounters;
 use assay_evidence::tpm::endorsement::Endorsement;
@@ -49,6 +49,8 @@ pub(crate) struct Job {
     pub ak_public: Bytes,
     pub evidence: Evidence,
     pub nonce: [u8; NONCE_BYTES],
+    /// Whether the TPM has to say which of its banks are active.
+    pub banks_wanted: bool,
     pub baseline: Option<Baseline>,
     pub boot_logs: Arc<BootLogs>,
     pub last_counters: Option<BootCounters>,
@@ -138,9 +140,11 @@ impl Job {
             measure_log: self.evidence.measure_log.as_deref(),
             ima_log: self.evidence.ima_log(),
             ima_from_entry: self.evidence.ima_from_entry,
+            banks: self.evidence.banks.as_ref().map(BankStatement::as_evidence),
         };
         let expectation = Expectation {
             required_selection: selection(self.policy.as_deref()),
+            banks_wanted: self.banks_wanted,
             last_counters: self.last_counters,
             baseline: self.baseline.as_ref(),
             known_boot_log: boot_log.map(|log| KnownBootLog::find(log, |sha256| self.boot_logs.find(sha256))),

@@ -7,8 +7,8 @@
 mod attester;
 mod binding;
 pub(crate) mod judge;
-mod measured;
 pub(crate) mod table;
+mod told;
 
 use std::sync::Arc;
 

@@ -107,6 +107,7 @@ mod tests {
             measure_log: None,
             ima_log: None,
             ima_from_entry: 0,
+            banks: None,
         };
         verify(&evidence, &Expectation::default()).claims.unwrap().boot().unwrap().clone()
     }

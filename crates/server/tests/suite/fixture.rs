@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use assay_evidence::tpm::banks::BankStatement;
 use assay_evidence::verify::{Evidence, Expectation, ImaLog, QuoteEvidence, verify};
 use assay_identity::tls::{self, Trust, TrustSource};
 use assay_identity::{Bundle, CrlSet, PrivateKey, TrustDomain, csr};
@@ -328,6 +329,7 @@ pub fn learned(device: &mut SoftwareDevice, more: &str) -> String {
         boot_log_wanted: true,
         ima_from_entry: 0,
         stream: Vec::new(),
+        banks_wanted: true,
     };
     let sent = device.evidence(&challenge).unwrap();
     let quote = sent.quote.unwrap();
@@ -354,6 +356,12 @@ pub fn learned(device: &mut SoftwareDevice, more: &str) -> String {
         measure_log: sent.measure_log.as_deref(),
         ima_log: Some(ImaLog::Binary(&sent.ima_log)),
         ima_from_entry: 0,
+        banks: sent.banks.as_ref().map(|banks| BankStatement {
+            capability: &banks.capability,
+            message: &banks.message,
+            signature: &banks.signature,
+            nonce: &challenge.nonce,
+        }),
     };
     let verification = verify(&evidence, &Expectation::default());
     let claims = verification.claims.unwrap_or_else(|| panic!("{:?}", verification.failures));

@@ -11,6 +11,8 @@ use crate::machine::EventType;
 /// One thing that is overlooked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blindness {
+    /// Which banks the TPM has is not asked, and one that is not quoted is none.
+    Banks,
     /// A PCR is not judged.
     Pcr(u32),
     /// Of PCR 7, only what a good boot has as well is looked at: a signer more does not count.
@@ -29,7 +31,8 @@ pub enum Blindness {
 
 impl Blindness {
     /// Every one, over the PCRs that a boot extends on all machines.
-    pub const ALL: [Blindness; 12] = [
+    pub const ALL: [Blindness; 13] = [
+        Blindness::Banks,
         Blindness::Pcr(0),
         Blindness::Pcr(2),
         Blindness::Pcr(4),
@@ -56,7 +59,11 @@ impl Blindness {
             }
             Blindness::FurtherSigners => real.retain(|event| !is_authority(event) || is_good(event)),
             Blindness::FurtherImages => real.retain(|event| event.pcr != 4 || is_good(event)),
-            Blindness::Commands | Blindness::Appended | Blindness::Absence | Blindness::FurtherFiles => {}
+            Blindness::Banks
+            | Blindness::Commands
+            | Blindness::Appended
+            | Blindness::Absence
+            | Blindness::FurtherFiles => {}
         }
         real
     }
@@ -64,6 +71,12 @@ impl Blindness {
     /// What is sent as such a verifier sees it.
     pub(super) fn sees_sent(self, scene: &mut Scene) {
         match self {
+            Blindness::Banks => {
+                scene
+                    .quoted_banks
+                    .retain(|bank| scene.good_banks.contains(bank) && scene.log_banks.contains(bank));
+                scene.stated_banks = Some(scene.good_banks.clone());
+            }
             Blindness::Commands => scene.forget_commands(),
             Blindness::Appended => (0..16).for_each(|pcr| scene.forget_before_good(pcr)),
             Blindness::Absence if !scene.is_log_sent && scene.is_list_open => {

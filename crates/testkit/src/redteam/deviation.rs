@@ -1,8 +1,8 @@
 //! What somebody really changed on a machine. The change is measured: honest hardware saw it before it could lie.
 
 use super::installation::{BootPath, GrubStep, Installation, program};
-use crate::Program;
 use crate::machine::uefi::{self, INTRUDER_CA, OTHER_CA};
+use crate::{Bank, Program};
 
 /// One change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -67,6 +67,8 @@ pub enum Deviation {
     Credential,
     /// A system extension.
     Extension,
+    /// A firmware that measures into one bank of those that are active, and a kernel with a hole behind it.
+    BankLeftEmpty,
     /// A program that nobody knows ran.
     UnknownProgram,
     /// A known program with other contents ran.
@@ -75,7 +77,7 @@ pub enum Deviation {
 
 impl Deviation {
     /// Every change.
-    pub const ALL: [Deviation; 32] = [
+    pub const ALL: [Deviation; 33] = [
         Deviation::FirmwareCode,
         Deviation::OptionRom,
         Deviation::FirmwareVersion,
@@ -106,6 +108,7 @@ impl Deviation {
         Deviation::Addon,
         Deviation::Credential,
         Deviation::Extension,
+        Deviation::BankLeftEmpty,
         Deviation::UnknownProgram,
         Deviation::AlteredProgram,
     ];
@@ -235,6 +238,10 @@ impl Deviation {
             Deviation::Addon => machine.addons.push("init=/bin/sh".into()),
             Deviation::Credential => machine.credentials.push(b"a unit that runs a shell".to_vec()),
             Deviation::Extension => machine.extensions.push(b"evil.raw".to_vec()),
+            Deviation::BankLeftEmpty => {
+                leave_banks_empty(machine);
+                machine.kernel.extend_from_slice(b" with a hole");
+            }
             Deviation::UnknownProgram => {
                 let contents = b"a program that nobody knows".to_vec();
                 machine.programs.push(Program { path: "/tmp/unknown".into(), contents });
@@ -244,6 +251,16 @@ impl Deviation {
             }
         }
     }
+}
+
+/// One bank is measured into, the weakest there can be: it is turned on beside a single one, where set-up allows that, and
+/// else the firmware is another.
+fn leave_banks_empty(machine: &mut Installation) {
+    match machine.banks.as_slice() {
+        [_] if !machine.banks.contains(&Bank::Sha1) => machine.banks.insert(0, Bank::Sha1),
+        _ => machine.firmware_code.extend_from_slice(b" of before"),
+    }
+    machine.measured_banks = machine.banks.iter().take(1).copied().collect();
 }
 
 /// GRUB does these steps, and what else was changed about it before them.

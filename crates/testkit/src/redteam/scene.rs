@@ -3,9 +3,10 @@
 use super::blindness::Blindness;
 use super::event::{BootEvent, encode};
 use super::installation::Installation;
+use crate::edge::protocol::BankStatement;
 use crate::machine::ImaEntry;
 use crate::pcrs::{Measurement, Pcrs};
-use crate::software_device::{Clock, DeviceError, Quoting, TpmKey, quote};
+use crate::software_device::{Clock, DeviceError, Quoting, Stating, TpmKey, quote};
 use crate::{Bank, Program};
 
 /// A boot that is over, with root in the attacker's hands: he extends what he likes and sends what he likes.
@@ -16,8 +17,9 @@ pub struct Scene {
     good_programs: Vec<Program>,
     locality: u8,
     blindness: Option<Blindness>,
-    banks: Vec<Bank>,
+    pub(super) banks: Vec<Bank>,
     pub(super) measured_banks: Vec<Bank>,
+    pub(super) good_banks: Vec<Bank>,
     pub(super) pcrs: Pcrs,
     /// The log to be sent.
     pub(super) log: Vec<BootEvent>,
@@ -29,6 +31,8 @@ pub struct Scene {
     /// Whether the kernel measures nothing, so that PCR 10 is still to be filled.
     pub(super) is_list_open: bool,
     pub(super) quoted_banks: Vec<Bank>,
+    /// What the TPM is asked to say of its banks, and says; `None`: it is not asked.
+    pub(super) stated_banks: Option<Vec<Bank>>,
     pub(super) quoted_pcrs: Vec<u32>,
 }
 
@@ -45,6 +49,8 @@ pub struct Submission {
     pub signature: Vec<u8>,
     /// The quoted values: bank, PCR, digest.
     pub pcrs: Vec<(Bank, u32, Vec<u8>)>,
+    /// The TPM's word on its banks.
+    pub banks: Option<BankStatement>,
     /// The boot log.
     pub boot_log: Option<Vec<u8>>,
     /// The IMA list in binary form.
@@ -79,6 +85,7 @@ impl Scene {
             good_programs: good.programs.clone(),
             banks: real.banks.clone(),
             measured_banks: real.measured_banks.clone(),
+            good_banks: good.banks.clone(),
             pcrs: Pcrs::new(&real.banks),
             log: Vec::new(),
             log_banks: real.measured_banks.clone(),
@@ -87,6 +94,7 @@ impl Scene {
             is_list_sent: true,
             is_list_open: is_kernel_ruled,
             quoted_banks: real.banks.clone(),
+            stated_banks: Some(real.banks.clone()),
             quoted_pcrs: QUOTED_PCRS.to_vec(),
         };
         scene.replace_log(log);
@@ -170,6 +178,8 @@ impl Scene {
         let selection = self.quoted_banks.iter().map(|bank| (*bank, self.quoted_pcrs.clone())).collect();
         quoting.select_of(&self.pcrs, selection);
         let quote = quoting.sign(key)?;
+        let stated = self.stated_banks.as_ref();
+        let stated = stated.map(|banks| Stating::honest(banks, key, Clock::default(), nonce).sign(key));
         let value = |value: crate::edge::protocol::PcrValue| {
             Some((Bank::from_name(&value.bank)?, value.index, value.digest))
         };
@@ -179,6 +189,7 @@ impl Scene {
             message: quote.message,
             signature: quote.signature,
             pcrs: quote.pcrs.into_iter().filter_map(value).collect(),
+            banks: stated.transpose()?,
             boot_log: self.is_log_sent.then(|| encode(&self.log, &self.log_banks)),
             ima_log: self.is_list_sent.then(|| self.list.concat()),
         })

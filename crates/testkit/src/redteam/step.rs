@@ -76,6 +76,12 @@ pub enum Step {
     OmitLog,
     /// Fills a bank that the firmware left empty with a good boot, and logs only that.
     FillEmptyBank,
+    /// The same, and logs the good boot with the digests of the real one in the banks that the firmware extended.
+    FillBesideReal,
+    /// Does not quote the first bank.
+    QuoteFewerBanks,
+    /// Does not have the TPM say which banks it has.
+    WithholdBanks,
     /// Adds a bank to the log that is not quoted, in which the boot is a good one.
     InventBank,
     /// Quotes the first PCRs alone.
@@ -139,6 +145,11 @@ impl Step {
         let pcr = if random.percent(70) { telling_pcr } else { random.number() as u32 % 16 };
         let (good, to) = (random.below(scene.good.len()), random.below(scene.log.len() + 1));
         let entry = random.below(scene.list.len());
+        if scene.empty_banks().next().is_some() && random.percent(60) {
+            let of_banks =
+                [Step::FillEmptyBank, Step::FillBesideReal, Step::QuoteFewerBanks, Step::WithholdBanks];
+            return random.choose(&of_banks).cloned().unwrap_or(Step::FillEmptyBank);
+        }
         match random.below(100) {
             0..20 => Step::AppendGoodBoot { pcr },
             20..32 => Step::AppendGoodEvent { event: scene.good_in(pcr, good), to },
@@ -151,7 +162,8 @@ impl Step {
             84 if random.percent(50) => Step::OmitPcr { pcr },
             84 => Step::EndLog { events: to },
             85 => Step::OmitLog,
-            86 => Step::FillEmptyBank,
+            86 if random.percent(50) => Step::QuoteFewerBanks,
+            86 => Step::WithholdBanks,
             87 => Step::InventBank,
             88 => Step::QuoteFewer { pcrs: random.below(16) },
             89 => Step::OmitList,
@@ -200,6 +212,9 @@ impl Step {
             Step::EndLog { events } => scene.log.truncate(*events),
             Step::OmitLog => scene.is_log_sent = false,
             Step::FillEmptyBank => scene.fill_empty_bank(),
+            Step::FillBesideReal => scene.fill_beside_real(),
+            Step::QuoteFewerBanks => drop(scene.quoted_banks.drain(..1.min(scene.quoted_banks.len()))),
+            Step::WithholdBanks => scene.stated_banks = None,
             Step::InventBank => scene.invent_bank(),
             Step::QuoteFewer { pcrs } => scene.quoted_pcrs.truncate(*pcrs),
             Step::OmitList => scene.is_list_sent = false,
@@ -276,17 +291,53 @@ impl Scene {
         }
     }
 
-    /// Only where there is a bank that the firmware does not extend.
+    /// The banks that firmware did not extend and nobody else did.
+    fn empty_banks(&self) -> impl Iterator<Item = Bank> {
+        let is_empty = |bank: &Bank| !self.measured_banks.contains(bank) && !self.log_banks.contains(bank);
+        self.banks.iter().copied().filter(is_empty)
+    }
+
     fn fill_empty_bank(&mut self) {
-        let empty: Vec<Bank> =
-            self.quoted_banks.iter().copied().filter(|bank| !self.measured_banks.contains(bank)).collect();
-        if empty.is_empty() {
+        let empty: Vec<Bank> = self.empty_banks().collect();
+        if self.fill(&empty) {
+            (self.log, self.log_banks) = (self.good.clone(), empty);
+        }
+    }
+
+    /// Each PCR's events, the good ones in the empty banks with the real ones in the others, as far as both go.
+    fn fill_beside_real(&mut self) {
+        let empty: Vec<Bank> = self.empty_banks().collect();
+        if !self.fill(&empty) {
             return;
         }
-        for event in self.good.iter().filter(|event| !event.is_remark()) {
-            self.pcrs.extend(&event.measurement(&empty));
+        let mut real = std::mem::take(&mut self.log);
+        for good in self.good.clone().into_iter().filter(|event| !event.is_remark()) {
+            let place = real.iter().position(|event| event.pcr == good.pcr && !event.is_remark());
+            let measured = match place {
+                Some(place) => real.remove(place).measured,
+                // There is none left in that PCR: this one is extended everywhere.
+                None => {
+                    self.pcrs.extend(&good.measurement(&self.measured_banks));
+                    good.measured.clone()
+                }
+            };
+            let told = self.measured_banks.iter().map(|bank| (*bank, bank.hash(&measured)));
+            self.log.push(BootEvent { invented: told.collect(), ..good });
         }
-        (self.log, self.log_banks) = (self.good.clone(), empty);
+        for event in real {
+            self.pcrs.extend(&event.measurement(&empty));
+            self.log.push(event);
+        }
+        self.log_banks = [self.measured_banks.as_slice(), &empty].concat();
+        self.log_banks.sort_unstable();
+    }
+
+    /// Extends these banks with a good boot.
+    fn fill(&mut self, empty: &[Bank]) -> bool {
+        for event in self.good.iter().filter(|event| !event.is_remark()) {
+            self.pcrs.extend(&event.measurement(empty));
+        }
+        !empty.is_empty()
     }
 
     fn invent_bank(&mut self) {

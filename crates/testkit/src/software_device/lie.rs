@@ -1,8 +1,8 @@
 //! The lies worth telling a verifier, each with the check that must catch it.
 
-use super::quote::{Certifying, Quoting};
-use super::{DeviceError, SoftwareDevice, TpmKey, key};
-use crate::edge::protocol::{Challenge, Evidence};
+use super::quote::{Certifying, Quoting, Stating};
+use super::{BANKS, DeviceError, SoftwareDevice, TpmKey, key};
+use crate::edge::protocol::{BankStatement, Challenge, Evidence};
 use crate::tamper::{flip_bit, move_event_last, swap_ranges, truncate};
 use crate::{Bank, tamper};
 
@@ -25,6 +25,18 @@ pub enum Lie {
     OtherNonce,
     /// A PCR that has to be quoted is not.
     PcrLeftOut,
+    /// The TPM's word on its banks is withheld.
+    BanksUnsaid,
+    /// Another bank is told than the TPM named.
+    BanksAltered,
+    /// What the TPM said of its banks in answer to another challenge.
+    BanksOfOtherChallenge,
+    /// What the TPM said of its banks before it was reset.
+    BanksOfOtherBoot,
+    /// Another key signed what is told of the banks.
+    BanksByOtherKey,
+    /// A bank is active that is not quoted.
+    BankUnquoted,
     /// A PCR value other than the quoted one is told.
     PcrValueAltered,
     /// The reset counter is lower than it was.
@@ -53,7 +65,7 @@ pub enum Lie {
 
 impl Lie {
     /// Every lie.
-    pub const ALL: [Lie; 20] = [
+    pub const ALL: [Lie; 26] = [
         Lie::QuoteAltered,
         Lie::SignatureAltered,
         Lie::OtherKey,
@@ -62,6 +74,12 @@ impl Lie {
         Lie::OtherType,
         Lie::OtherNonce,
         Lie::PcrLeftOut,
+        Lie::BanksUnsaid,
+        Lie::BanksAltered,
+        Lie::BanksOfOtherChallenge,
+        Lie::BanksOfOtherBoot,
+        Lie::BanksByOtherKey,
+        Lie::BankUnquoted,
         Lie::PcrValueAltered,
         Lie::ResetCounterBack,
         Lie::BootEventReworded,
@@ -84,7 +102,12 @@ impl Lie {
             Lie::NotMadeByTpm => "quote-magic",
             Lie::OtherType => "quote-type",
             Lie::OtherNonce => "quote-nonce",
-            Lie::PcrLeftOut => "quote-selection",
+            Lie::PcrLeftOut | Lie::BankUnquoted => "quote-selection",
+            Lie::BanksUnsaid
+            | Lie::BanksAltered
+            | Lie::BanksOfOtherChallenge
+            | Lie::BanksOfOtherBoot
+            | Lie::BanksByOtherKey => "pcr-banks",
             Lie::PcrValueAltered => "quote-pcr-digest",
             Lie::ResetCounterBack => "reset-counter",
             Lie::BootEventReworded => "event-data-digest",
@@ -99,7 +122,7 @@ impl Lie {
 
     /// Whether the AK signs it: else whoever carries the evidence may have told it.
     pub fn is_the_devices_word(self) -> bool {
-        matches!(self, Lie::PcrLeftOut | Lie::ResetCounterBack)
+        matches!(self, Lie::PcrLeftOut | Lie::BankUnquoted | Lie::ResetCounterBack)
     }
 
     /// Answers the challenge with this lie; all else is as it should be.
@@ -124,14 +147,52 @@ impl Lie {
                     (quote.message, quote.signature) = (certified.message, certified.signature);
                 }
             }
+            _ if self.is_of_banks() => evidence.banks = self.banks(device, challenge)?,
             _ if self.is_signed() => {
                 let mut quoting = Quoting::honest(device, challenge);
                 self.alter(device, &mut quoting);
+                // Of what the TPM's clock shows, it says the same everywhere.
+                let stating = Stating::honest(&BANKS, &device.ak, quoting.clock, &challenge.nonce);
+                evidence.banks = evidence.banks.map(|_| stating.sign(&device.ak)).transpose()?;
                 evidence.quote = Some(quoting.sign(&device.ak)?);
             }
             _ => self.alter_logs(&mut evidence),
         }
         Ok(evidence)
+    }
+
+    fn is_of_banks(self) -> bool {
+        matches!(
+            self,
+            Lie::BanksUnsaid
+                | Lie::BanksAltered
+                | Lie::BanksOfOtherChallenge
+                | Lie::BanksOfOtherBoot
+                | Lie::BanksByOtherKey
+                | Lie::BankUnquoted
+        )
+    }
+
+    /// What is told of the banks.
+    fn banks(
+        self,
+        device: &SoftwareDevice,
+        challenge: &Challenge,
+    ) -> Result<Option<BankStatement>, DeviceError> {
+        let mut stating = Stating::honest(&BANKS, &device.ak, device.clock, &challenge.nonce);
+        match self {
+            Lie::BanksUnsaid => return Ok(None),
+            Lie::BanksAltered => stating.audited.push(Bank::Sha1.id()),
+            Lie::BanksOfOtherChallenge => stating.nonce = Bank::Sha256.hash(&stating.nonce),
+            Lie::BanksOfOtherBoot => stating.clock.reset_count = stating.clock.reset_count.saturating_sub(1),
+            Lie::BanksByOtherKey => return Ok(Some(stating.sign(&TpmKey::generate(key::ATTESTATION_KEY)?)?)),
+            Lie::BankUnquoted => {
+                stating.audited.push(Bank::Sha1.id());
+                stating.told.push(Bank::Sha1.id());
+            }
+            _ => {}
+        }
+        Ok(Some(stating.sign(&device.ak)?))
     }
 
     fn is_signed(self) -> bool {

@@ -17,7 +17,7 @@ use rcgen::CertificateParams;
 
 pub use endorsement::{EkKind, EkMaker, EndorsementKey, MakersIdentity};
 pub use key::TpmKey;
-pub use quote::{Clock, Quoting};
+pub use quote::{Clock, Quoting, Stating};
 
 use crate::edge::protocol::{Challenge, EnrollBegin, EnrollChallenge, EnrollProof, Evidence};
 use crate::machine::{ImaEntry, ImaList, System, measure_record};
@@ -216,6 +216,10 @@ impl SoftwareDevice {
             },
             ima_from_entry: challenge.ima_from_entry,
             ima_ascii: self.ima_ascii,
+            banks: match challenge.banks_wanted {
+                true => Some(Stating::honest(&BANKS, &self.ak, self.clock, &challenge.nonce).sign(&self.ak)?),
+                false => None,
+            },
         })
     }
 
@@ -240,7 +244,8 @@ fn enroll_proof(secret: &[u8], parts: &[&[u8]]) -> Vec<u8> {
     hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), hash.as_ref()).as_ref().to_vec()
 }
 
-const BANKS: [Bank; 1] = [Bank::Sha256];
+/// The banks of its TPM.
+pub(crate) const BANKS: [Bank; 1] = [Bank::Sha256];
 
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,9 @@
 //! TPM2_Quote and TPM2_Certify in software. Whatever goes into the signed structure can be altered first.
 
 use super::tpm_bytes::TpmBytes;
-use super::{DeviceError, SoftwareDevice, TpmKey};
+use super::{BANKS, DeviceError, SoftwareDevice, TpmKey};
 use crate::Bank;
-use crate::edge::protocol::{Challenge, PcrSelection, PcrValue, Quote};
+use crate::edge::protocol::{BankStatement, Challenge, PcrSelection, PcrValue, Quote};
 use crate::pcrs::Pcrs;
 
 /// TPMS_CLOCK_INFO.
@@ -61,6 +61,25 @@ pub struct Certifying {
     pub name: Vec<u8>,
 }
 
+/// All that a TPM says of its banks, before it is signed.
+#[derive(Clone, Debug)]
+pub struct Stating {
+    /// TPM_GENERATED_VALUE.
+    pub magic: u32,
+    /// TPM_ST_ATTEST_SESSION_AUDIT.
+    pub kind: u16,
+    /// Who signs.
+    pub signer: Vec<u8>,
+    /// The qualifying data.
+    pub nonce: Vec<u8>,
+    /// The clock and counters.
+    pub clock: Clock,
+    /// TPM_ALG_ID of the active banks as they are told.
+    pub told: Vec<u16>,
+    /// And as they went through the session.
+    pub audited: Vec<u16>,
+}
+
 /// A signed attestation structure.
 #[derive(Clone, Debug, Default)]
 pub struct Signed {
@@ -79,6 +98,9 @@ impl Quoting {
             .iter()
             .filter_map(|PcrSelection { bank, pcrs }| {
                 let (bank, mut pcrs) = (Bank::from_name(bank)?, pcrs.clone());
+                if challenge.banks_wanted && !BANKS.contains(&bank) {
+                    return None;
+                }
                 // A TPM hashes in ascending order, however it was asked.
                 pcrs.sort_unstable();
                 Some((bank, pcrs))
@@ -158,6 +180,51 @@ impl Certifying {
     }
 }
 
+impl Stating {
+    /// What an honest TPM with these banks says.
+    pub fn honest(banks: &[Bank], signer: &TpmKey, clock: Clock, nonce: &[u8]) -> Stating {
+        let ids: Vec<u16> = banks.iter().map(|bank| bank.id()).collect();
+        Stating {
+            magic: GENERATED,
+            kind: ATTEST_SESSION_AUDIT,
+            signer: signer.name(),
+            nonce: nonce.to_vec(),
+            clock,
+            told: ids.clone(),
+            audited: ids,
+        }
+    }
+
+    /// Signs it.
+    pub fn sign(self, key: &TpmKey) -> Result<BankStatement, DeviceError> {
+        let digest = audit_digest(&capability(&self.audited));
+        let message = attest_header(self.magic, self.kind, &self.signer, &self.nonce, self.clock)
+            .u8(0)
+            .sized(&digest)
+            .finish();
+        let signature = key.sign(&message)?;
+        Ok(BankStatement { capability: capability(&self.told), message, signature })
+    }
+}
+
+/// TPMS_CAPABILITY_DATA of the PCRs after moreData. A TPM names its banks that are off as well.
+fn capability(active: &[u16]) -> Vec<u8> {
+    let known: Vec<u16> = Bank::ALL.into_iter().map(Bank::id).collect();
+    let off = known.iter().filter(|bank| !active.contains(bank)).map(|bank| (*bank, 0));
+    let banks: Vec<(u16, u8)> = active.iter().map(|bank| (*bank, 0xff)).chain(off).collect();
+    let head = TpmBytes::default().u8(0).u32(CAP_PCRS).u32(banks.len() as u32);
+    banks.into_iter().fold(head, |bytes, (bank, mask)| bytes.u16(bank).u8(3).raw(&[mask; 3])).finish()
+}
+
+/// What an audit session holds after TPM2_GetCapability(TPM_CAP_PCRS, 0, 16) and this answer.
+fn audit_digest(answer: &[u8]) -> Vec<u8> {
+    let command = TpmBytes::default().u32(GET_CAPABILITY);
+    let asked = command.u32(CAP_PCRS).u32(0).u32(16).finish();
+    let answered = TpmBytes::default().u32(0).u32(GET_CAPABILITY).raw(answer).finish();
+    let hashes = [vec![0; 32], Bank::Sha256.hash(&asked), Bank::Sha256.hash(&answered)];
+    Bank::Sha256.hash(&hashes.concat())
+}
+
 /// TPMS_ATTEST up to the part that depends on its type.
 fn attest_header(magic: u32, kind: u16, signer: &[u8], nonce: &[u8], clock: Clock) -> TpmBytes {
     TpmBytes::default()
@@ -187,4 +254,8 @@ pub const GENERATED: u32 = 0xff54_4347;
 pub const ATTEST_QUOTE: u16 = 0x8018;
 /// TPM_ST_ATTEST_CERTIFY.
 pub const ATTEST_CERTIFY: u16 = 0x8017;
+/// TPM_ST_ATTEST_SESSION_AUDIT.
+pub const ATTEST_SESSION_AUDIT: u16 = 0x8016;
+const CAP_PCRS: u32 = 5;
+const GET_CAPABILITY: u32 = 0x17a;
 const FIRMWARE_VERSION: u64 = 0x2026_0101_0000_0001;

@@ -14,6 +14,7 @@ fn challenge(first: u64) -> Challenge {
         boot_log_wanted: true,
         ima_from_entry: first,
         stream: Vec::new(),
+        banks_wanted: true,
     }
 }
 
@@ -28,11 +29,15 @@ fn every_lie_differs_from_the_truth() {
             let [magic_to_nonce, clock_to_end] = [0..75, 83..quote.message.len()];
             let parts =
                 [magic_to_nonce, clock_to_end].map(|part| quote.message.get(part).map(<[u8]>::to_vec));
-            (parts, quote.pcrs, evidence.boot_log, evidence.ima_log)
+            let stated = evidence.banks.map(|banks| {
+                let stated = banks.message.get(..75).map(<[u8]>::to_vec);
+                (banks.capability, stated, banks.message.get(83..).map(<[u8]>::to_vec))
+            });
+            (parts, quote.pcrs, evidence.boot_log, evidence.ima_log, stated)
         };
         let told = lie.tell(&mut device, &challenge(0)).unwrap();
         let honest = device.evidence(&challenge(0)).unwrap();
-        if !matches!(lie, lie::Lie::SignatureAltered | lie::Lie::OtherKey) {
+        if !matches!(lie, lie::Lie::SignatureAltered | lie::Lie::OtherKey | lie::Lie::BanksByOtherKey) {
             assert_ne!(unsigned(told), unsigned(honest), "{lie:?}");
         }
     }

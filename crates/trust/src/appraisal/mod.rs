@@ -2,6 +2,7 @@
 //!
 //! Each section of the policy is judged in its own file, and each says everything it finds, not the first thing.
 
+mod banks;
 mod boot;
 mod clock;
 mod demand;
@@ -132,6 +133,7 @@ pub fn appraise(
     let mut findings = Vec::new();
     endorsement::judge(policy, endorsement, Some(claims), at, &mut findings);
     clock::judge(policy, claims, &mut findings);
+    banks::judge(policy, claims, &mut findings);
     findings.append(&mut judge_boots(policy, claims));
     findings.extend(policy.tee.as_ref().map(|_| tee::not_shown(policy.citation())));
     let good_ima_entries = files::judge(policy, claims, &mut findings);
@@ -190,6 +192,7 @@ fn judge_boots(policy: &CompiledPolicy, claims: &Claims) -> Vec<Finding> {
     for reference in &policy.boots {
         let mut findings = Vec::new();
         judge_log(reference, claims, &mut findings);
+        banks::judge_set(reference, claims, &mut findings);
         pcr::judge(reference, claims, &mut findings);
         boot::judge(reference, claims, &mut findings);
         let objections = objections(&findings);

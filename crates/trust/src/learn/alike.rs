@@ -27,17 +27,16 @@ pub(super) fn joined(mut boots: Vec<Alternative>) -> Vec<Alternative> {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Thing {
     Settings,
-    Value(PcrIndex),
-    Sequence(PcrIndex),
+    /// What a PCR holds, by value or event by event.
+    Pcr(PcrIndex),
     Line,
     FirmwareVersion,
 }
 
 impl Thing {
     fn all(boots: &[Alternative]) -> Vec<Thing> {
-        let values = boots.iter().flat_map(|boot| boot.pcr.iter().map(|(_, index, _)| Thing::Value(index)));
-        let sequences =
-            boots.iter().flat_map(|boot| boot.boot.sequence.keys().map(|pcr| Thing::Sequence(pcr.0)));
+        let values = boots.iter().flat_map(|boot| boot.pcr.iter().map(|(_, index, _)| Thing::Pcr(index)));
+        let sequences = boots.iter().flat_map(|boot| boot.boot.sequence.keys().map(|pcr| Thing::Pcr(pcr.0)));
         let mut things: Vec<Thing> = [Thing::Settings, Thing::Line, Thing::FirmwareVersion]
             .into_iter()
             .chain(values)
@@ -82,8 +81,8 @@ impl Thing {
                     taken.pcr.allow_all(&boot.pcr.take(index));
                 }
             }
-            Thing::Value(index) => taken.pcr = boot.pcr.take(index),
-            Thing::Sequence(index) => {
+            Thing::Pcr(index) => {
+                taken.pcr = boot.pcr.take(index);
                 let sequences = boot.boot.sequence.remove(&Pcr(index));
                 taken.boot.sequence.extend(sequences.map(|sequences| (Pcr(index), sequences)));
             }

@@ -5,6 +5,7 @@
 //! [`learn`] pins the boot's PCR values, which change with every update; [`learn_rules`] learns what they mean.
 
 mod alike;
+mod banks;
 mod rules;
 mod sequences;
 mod values;

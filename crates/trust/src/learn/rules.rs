@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use assay_evidence::boot_log::{BootFacts, KernelLine, SignatureKind};
 use assay_evidence::verify::Claims;
-use assay_evidence::{Digest, PcrIndex};
+use assay_evidence::{Digest, HashAlgorithm, PcrIndex};
 
 use super::{LearnError, learn_with, sequences};
 use crate::appraisal::{is_older, signers_of};
@@ -18,7 +18,7 @@ use crate::policy::{Alternative, BootSection, PcrSection, Policy, Revocation};
 pub fn learn_rules(name: &str, signing_keys: &[String], cases: &[&Claims]) -> Result<Policy, LearnError> {
     let boots = (1..).zip(cases).map(|(case, claims)| {
         let boot = section(claims).ok_or(LearnError::NoSecureBoot { case })?;
-        Ok(Alternative { pcr: PcrSection::default(), boot })
+        Ok(Alternative { pcr: firmware_elsewhere(claims), boot })
     });
     let boots = boots.collect::<Result<_, LearnError>>()?;
     learn_with(name, signing_keys, cases, boots)
@@ -34,6 +34,7 @@ fn section(claims: &Claims) -> Option<BootSection> {
     let mut boot = BootSection {
         signers: Some(signers),
         firmware_versions: facts.firmware_version.clone().map(|version| vec![version]),
+        banks: super::banks::active(claims),
         dbx_contains: revoked(facts, image),
         dbx_also_contains: revoked(facts, Revocation::of),
         firmware_statements: statements.into_iter().map(str::to_owned).collect(),
@@ -47,6 +48,19 @@ fn section(claims: &Claims) -> Option<BootSection> {
     sequences::add(&mut boot, claims, loaders);
     sequences::add(&mut boot, claims, SEQUENCED_PCRS.into_iter().filter_map(PcrIndex::new));
     Some(boot)
+}
+
+/// What the firmware's code is in the banks that the rules do not judge by: the same firmware measures into each.
+fn firmware_elsewhere(claims: &Claims) -> PcrSection {
+    let mut pcr = PcrSection::default();
+    let Some(boot) = claims.boot() else { return pcr };
+    let of_code = |(_, index): &(HashAlgorithm, PcrIndex)| FIRMWARE_CODE_PCRS.contains(&index.get());
+    for (bank, index) in super::banks::beside(claims, boot.facts().bank).filter(of_code) {
+        if let Some(value) = claims.boot_pcr(bank, index) {
+            pcr.allow(index, *value);
+        }
+    }
+    pcr
 }
 
 /// What `of` makes of the entries of dbx, each once.
@@ -99,6 +113,9 @@ fn of_any_version(line: &str) -> Option<LinePattern> {
 /// What is learned event by event. PCRs 1, 3, 5 and 6 have the firmware's settings, the order in which it boots and the
 /// disk's partitions, which differ from device to device; 8 has its own rules.
 const SEQUENCED_PCRS: [u32; 10] = [0, 2, 4, 7, 9, 11, 12, 13, 14, 15];
+
+/// Firmware and option ROMs.
+const FIRMWARE_CODE_PCRS: [u8; 2] = [0, 2];
 
 /// Where GRUB measures what it runs, by rules of its own. That nothing was measured there is learned.
 const COMMANDS_PCR: u32 = 8;

@@ -16,7 +16,12 @@ pub(super) fn boot(claims: &Claims) -> Alternative {
             pcr.allow(index, *value);
         }
     }
-    let boot = match claims.boot() {
+    for (bank, index) in super::banks::beside(claims, HashAlgorithm::Sha256) {
+        if let Some(value) = claims.boot_pcr(bank, index) {
+            pcr.allow(index, *value);
+        }
+    }
+    let mut boot = match claims.boot() {
         Some(measured) => section(measured, &pcr),
         None => BootSection {
             event_log: Demand::Optional,
@@ -24,6 +29,7 @@ pub(super) fn boot(claims: &Claims) -> Alternative {
             ..BootSection::default()
         },
     };
+    boot.banks = super::banks::active(claims);
     Alternative { pcr, boot }
 }
 

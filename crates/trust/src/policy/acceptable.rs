@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::alternative::Boots;
-use super::{Alternative, Pcr, PcrSection, Policy, Sequence};
+use super::{Alternative, Bank, Pcr, PcrSection, Policy, Sequence};
 use crate::pattern::LinePattern;
 
 /// What one finding about a boot would have the policy list.
@@ -25,6 +25,9 @@ pub struct Acceptable {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "field", content = "value", deny_unknown_fields)]
 pub enum BootRule {
+    /// The active PCR banks.
+    #[serde(rename = "boot.banks")]
+    Banks(Vec<Bank>),
     /// The kernel's command line.
     #[serde(rename = "boot.kernel_command_lines")]
     CommandLine(String),
@@ -81,6 +84,7 @@ impl BootRule {
     /// The field, as policies write it.
     pub fn field(&self) -> String {
         match self {
+            BootRule::Banks(_) => "boot.banks".to_owned(),
             BootRule::CommandLine(_) => "boot.kernel_command_lines".to_owned(),
             BootRule::Kernel(_) => "boot.kernels".to_owned(),
             BootRule::Image(_) => "boot.applications".to_owned(),
@@ -101,7 +105,11 @@ impl BootRule {
             | BootRule::FirmwareStatement(text)
             | BootRule::Command(text) => text.len() <= TEXT_BYTES_MAX,
             BootRule::Events { events, .. } => events.0.len() <= EVENTS_MAX,
-            BootRule::Kernel(_) | BootRule::Image(_) | BootRule::Signer(_) | BootRule::Value { .. } => true,
+            BootRule::Banks(_)
+            | BootRule::Kernel(_)
+            | BootRule::Image(_)
+            | BootRule::Signer(_)
+            | BootRule::Value { .. } => true,
         };
         is_short.then_some(self)
     }
@@ -118,6 +126,7 @@ impl BootRule {
     fn put_into(&self, boot: &mut Alternative) -> Result<(), NotAcceptable> {
         let Alternative { pcr: pinned, boot } = boot;
         match self {
+            BootRule::Banks(banks) => boot.banks = Some(banks.clone()),
             BootRule::CommandLine(line) => {
                 boot.kernel_command_lines = Some(vec![line.clone()]);
                 boot.kernel_command_line_patterns = Vec::new();

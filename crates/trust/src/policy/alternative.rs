@@ -61,6 +61,7 @@ impl Policy {
         for (number, boot) in self.boots().skip(1).enumerate() {
             let mut found = Vec::new();
             boot.sections().into_iter().for_each(|section| section.lint(&mut found));
+            found.extend(boot.weakness());
             let of_alternative = |error| PolicyError::Alternative { number, error: Box::new(error) };
             errors.extend(found.into_iter().map(of_alternative));
         }
@@ -72,6 +73,11 @@ impl<'a> Boot<'a> {
     pub(super) fn sections(self) -> [&'a dyn Section; 2] {
         let Boot { pcr, boot } = self;
         [pcr, boot]
+    }
+
+    /// That it stands on SHA-1 alone, of which collisions can be made.
+    pub(super) fn weakness(self) -> Option<PolicyError> {
+        (self.pcr.is_weak() && !self.boot.measures()).then_some(PolicyError::WeakBankAlone)
     }
 
     /// The same text for boots that accept the same: in one order, and without descriptions of events.

@@ -9,6 +9,7 @@ impl Policy {
         let mut errors = Vec::new();
         self.lint_heading(&mut errors);
         self.sections().into_iter().for_each(|section| section.lint(&mut errors));
+        errors.extend(Boot { pcr: &self.pcr, boot: &self.boot }.weakness());
         self.lint_alternatives(&mut errors);
         let measures = |section: &dyn Section| section.measures();
         let is_judged = |boot: Boot<'_>| boot.sections().into_iter().any(measures);

@@ -54,7 +54,8 @@ fn promise(row: Row, policy: &Policy, Boot { boot, .. }: Boot<'_>) -> Option<Fie
         Row::Files => policy.ima.as_ref().map(|_| Field::of(["ima"])),
         Row::Endorsement => (!policy.endorsement.manufacturers.is_empty())
             .then(|| Field::of(["endorsement", "manufacturers"])),
-        Row::FirmwareSettings
+        Row::PcrBanks
+        | Row::FirmwareSettings
         | Row::SignerChain
         | Row::Initrd
         | Row::MachineOwnerKeys

@@ -24,6 +24,7 @@ fn proven(device: &mut SoftwareDevice, baseline: Option<&Baseline>) -> Claims {
         boot_log_wanted: true,
         ima_from_entry: baseline.map_or(0, Baseline::ima_entries),
         stream: Vec::new(),
+        banks_wanted: false,
     };
     let told = device.evidence(&challenge).unwrap();
     let quote = told.quote.unwrap();
@@ -44,6 +45,7 @@ fn proven(device: &mut SoftwareDevice, baseline: Option<&Baseline>) -> Claims {
         measure_log: told.measure_log.as_deref(),
         ima_log: Some(ImaLog::Binary(&told.ima_log)),
         ima_from_entry: challenge.ima_from_entry,
+        banks: None,
     };
     let verification = verify(&evidence, &Expectation { baseline, ..Expectation::default() });
     assert_eq!(verification.failures, []);

@@ -30,6 +30,7 @@ fn before_the_tpm(list: &[u8]) -> Claims {
         measure_log: None,
         ima_log: Some(ImaLog::Binary(list)),
         ima_from_entry: 0,
+        banks: None,
     };
     let verification = verify(&evidence, &Expectation::default());
     assert_eq!(verification.failures, []);

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod alternatives;
+mod banks;
 mod change;
 mod demands;
 mod diff;
@@ -53,6 +54,7 @@ fn claims_from(case: &str, baseline: Option<&Baseline>) -> Claims {
         measure_log: None,
         ima_log: Some(ImaLog::Binary(ima.get(skip..).unwrap())),
         ima_from_entry: known,
+        banks: None,
     };
     let verification = verify(&evidence, &Expectation { baseline, ..Expectation::default() });
     assert_eq!(verification.failures, []);
@@ -146,22 +148,21 @@ fn each_demand_is_judged() {
     );
 }
 
-/// What is asked of a device comes from its policy: each bank that it pins, and SHA-256 always; SHA-1 proves nothing.
+/// What is asked of a device comes from its policy: SHA-256 always, each strong bank in which it knows more than firmware, and
+/// what it pins of the others.
 #[test]
-fn a_quote_covers_the_banks_that_the_policy_pins() {
-    let banks = |banks: &[HashAlgorithm]| {
+fn a_quote_covers_what_the_policy_pins() {
+    let asked = |bank: HashAlgorithm, index: u32| {
         let mut policy = learned();
-        banks.iter().for_each(|bank| policy.allow_pcr(PcrIndex::new(4).unwrap(), bank.hash(&[b"x"])));
+        policy.allow_pcr(PcrIndex::new(index).unwrap(), bank.hash(&[b"x"]));
         let policy = CompiledPolicy::new(policy).unwrap();
-        let selection = policy.selection();
-        let mut banks: Vec<HashAlgorithm> = selection.iter().map(|(bank, _)| *bank).collect();
-        banks.dedup();
-        assert_eq!(selection.len(), banks.len() * 24);
-        banks
+        let of = |bank| policy.selection().iter().filter(|(of, _)| *of == bank).count();
+        HashAlgorithm::ALL.map(of)
     };
-    assert_eq!(banks(&[]), [HashAlgorithm::Sha256]);
-    assert_eq!(banks(&[HashAlgorithm::Sha1]), [HashAlgorithm::Sha256]);
-    assert_eq!(banks(&[HashAlgorithm::Sha384]), [HashAlgorithm::Sha256, HashAlgorithm::Sha384]);
+    assert_eq!(asked(HashAlgorithm::Sha256, 8), [0, 24, 0, 0]);
+    assert_eq!(asked(HashAlgorithm::Sha1, 8), [1, 24, 0, 0]);
+    assert_eq!(asked(HashAlgorithm::Sha384, 4), [0, 24, 1, 0]);
+    assert_eq!(asked(HashAlgorithm::Sha384, 8), [0, 24, 24, 0]);
 }
 
 #[test]

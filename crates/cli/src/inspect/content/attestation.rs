@@ -22,6 +22,7 @@ pub(super) fn read(bytes: &[u8], _context: &Context) -> Result<Report, Fault> {
     let (kind, title) = match &attest.body {
         Body::Quote { selection, .. } => ("quote", format!("quote of {selection}")),
         Body::Certify { .. } => ("certification", "certification of a key by a TPM".to_owned()),
+        Body::SessionAudit { .. } => ("session-audit", "what went through a session of a TPM".to_owned()),
         Body::Other => ("attestation", format!("statement of a TPM of type {:#06x}", attest.attest_type)),
     };
     let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);
@@ -44,6 +45,7 @@ pub(super) fn read(bytes: &[u8], _context: &Context) -> Result<Report, Fault> {
         Body::Certify { name, qualified_name } => {
             report.with("name", hex(name)).with("qualified_name", hex(qualified_name))
         }
+        Body::SessionAudit { digest } => report.with("session_digest", hex(digest)),
         Body::Other => report,
     };
     if attest.extra_data.is_empty() {

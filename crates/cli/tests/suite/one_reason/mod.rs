@@ -147,6 +147,7 @@ const CASES: &[Case] = &[
             told.quoting.select(&told.device, vec![(Bank::Sha256, without_7)]);
         });
     }),
+    (Check::PcrBanks, |check| boot_rule(check, "banks = [\"sha256\"]")),
     (Check::QuotePcrDigest, |check| {
         // A PCR that no log tells of, so that nothing else contradicts the value.
         told(check, |told| flip_bit(&mut told.quoting.pcrs.last_mut().unwrap().digest, 3));

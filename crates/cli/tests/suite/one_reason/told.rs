@@ -127,6 +127,7 @@ impl Told {
             measure_log: self.measure_log.as_deref(),
             ima_log: Some(ImaLog::Binary(&self.ima)),
             ima_from_entry: 0,
+            banks: None,
         };
         let expectation = Expectation { last_counters: self.last_counters, ..Expectation::default() };
         let Verification { claims, failures, notes } = verify(&evidence, &expectation);

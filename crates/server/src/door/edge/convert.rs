@@ -1,6 +1,6 @@
 //! Messages of the edge protocol into requests, and answers into messages.
 
-use assay_evidence::request::{Challenge, DeviceIdentity, Evidence, Quote};
+use assay_evidence::request::{BankStatement, Challenge, DeviceIdentity, Evidence, Quote};
 use assay_trust::Finding;
 use assay_wire::edge;
 use assay_wire::pcr::{PcrError, selection_to_wire, values_from_wire};
@@ -13,10 +13,16 @@ use crate::store::EntryRecord;
 
 /// Reads what a device answers.
 pub(super) fn evidence(message: edge::Evidence) -> Result<Evidence, NotEvidence> {
-    let edge::Evidence { nonce, quote, boot_log, measure_log, ima_log, ima_from_entry, ima_ascii } = message;
+    let edge::Evidence { nonce, quote, boot_log, measure_log, ima_log, ima_from_entry, ima_ascii, banks } =
+        message;
     let edge::Quote { message, signature, pcrs } = quote.ok_or(NotEvidence::NoQuote)?;
     let quote = Quote { message, signature, pcrs: values_from_wire(&pcrs)? };
-    Ok(Evidence { nonce, quote, boot_log, measure_log, ima_log, ima_from_entry, ima_ascii })
+    let banks = banks.map(|banks| {
+        let edge::BankStatement { capability, message, signature } = *banks;
+        // It answers the challenge that the evidence does, or none.
+        BankStatement { nonce: nonce.clone(), capability, message, signature }
+    });
+    Ok(Evidence { nonce, quote, boot_log, measure_log, ima_log, ima_from_entry, ima_ascii, banks })
 }
 
 /// What of an enrollment's first message says which TPM it is.
@@ -43,6 +49,7 @@ pub(super) fn challenge(challenge: Challenge, stream: &[u8], ttl_seconds: u64) -
         boot_log_wanted: challenge.boot_log_wanted,
         ima_from_entry: challenge.ima_from_entry,
         stream: stream.to_vec().into(),
+        banks_wanted: challenge.banks_wanted,
     }
 }
 

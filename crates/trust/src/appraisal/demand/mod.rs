@@ -12,7 +12,7 @@ use crate::finding::Finding;
 pub(super) use witness::AnsweredRules;
 pub(super) use witness::{
     AttestedBoot, AttestedFiles, AttestedList, AttestedVersion, CertifiedKey, IdentifiedDevice, KernelLines,
-    Measured, MeasuredPcr, QuotedPcr, SecureBootShown, StartedImages, TrustedImages, VouchedKey,
+    Measured, MeasuredPcr, QuotedPcr, SecureBootShown, ShownBanks, StartedImages, TrustedImages, VouchedKey,
 };
 
 /// Something attested that a demand can be met by.

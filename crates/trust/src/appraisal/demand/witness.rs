@@ -3,6 +3,7 @@
 use assay_evidence::boot_log::{
     BootClaims, BootFacts, EventSummary, Image, SecureBootVariables, load_options,
 };
+use assay_evidence::tpm::banks::ActiveBanks;
 use assay_evidence::tpm::ek_certificate::EkCertificate;
 use assay_evidence::tpm::endorsement::Endorsement;
 use assay_evidence::tpm::idevid::DeviceIdentity;
@@ -48,6 +49,9 @@ pub(in crate::appraisal) struct MeasuredPcr<'c>(pub(in crate::appraisal) Sealed<
 
 /// A PCR's quoted value, as the boot left it.
 pub(in crate::appraisal) struct QuotedPcr<'c>(pub(in crate::appraisal) Sealed<&'c Digest>);
+
+/// The TPM's own word on which of its banks are active, where each of them can be judged.
+pub(in crate::appraisal) struct ShownBanks<'c>(pub(in crate::appraisal) Sealed<&'c ActiveBanks>);
 
 /// An EK of which enough vouches for a policy.
 pub(in crate::appraisal) struct VouchedKey<'c>(
@@ -186,6 +190,14 @@ impl<'c> Attested for QuotedPcr<'c> {
 
     fn attested((claims, bank, index): Self::By, _: &Asked) -> Option<Self> {
         claims.boot_pcr(bank, index).map(Sealed).map(QuotedPcr)
+    }
+}
+
+impl<'c> Attested for ShownBanks<'c> {
+    type By = &'c Claims;
+
+    fn attested(claims: &'c Claims, _: &Asked) -> Option<Self> {
+        claims.banks().filter(|banks| banks.unknown().is_empty()).map(Sealed).map(ShownBanks)
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Covered {
 pub enum Row {
     /// What the firmware and its option ROMs run.
     FirmwareCode,
+    /// Into which PCR banks the firmware measures.
+    PcrBanks,
     /// How the firmware is set up, in what order it boots, how the disk is divided: PCRs 1, 3, 5 and 6.
     FirmwareSettings,
     /// Secure Boot's own keys: PK, KEK and db.
@@ -105,8 +107,9 @@ impl Coverage {
 
 impl Row {
     /// Every row, in the order of the table.
-    pub const ALL: [Row; 14] = [
+    pub const ALL: [Row; 15] = [
         Row::FirmwareCode,
+        Row::PcrBanks,
         Row::FirmwareSettings,
         Row::Keys,
         Row::Revocations,
@@ -126,6 +129,7 @@ impl Row {
     pub fn name(self) -> &'static str {
         match self {
             Row::FirmwareCode => "firmware code",
+            Row::PcrBanks => "PCR banks",
             Row::FirmwareSettings => "firmware settings",
             Row::Keys => "Secure Boot keys",
             Row::Revocations => "revocations",

@@ -8,6 +8,7 @@ impl View<'_> {
     pub(super) fn covered(self, row: Row) -> Covered {
         match row {
             Row::FirmwareCode => self.firmware_code(),
+            Row::PcrBanks => self.pcr_banks(),
             Row::FirmwareSettings => self.firmware_settings(),
             Row::Keys => self.keys(),
             Row::Revocations => self.revocations(),
@@ -40,6 +41,22 @@ impl View<'_> {
                 row,
                 "changed firmware passes, and it can measure whatever is wanted of all that follows",
             ),
+        }
+    }
+
+    fn pcr_banks(self) -> Covered {
+        let row = Row::PcrBanks;
+        match &self.boot.boot.banks {
+            None => open(
+                row,
+                "whoever sets up the firmware turns banks on: each active one has to show the same boot, but a firmware that \
+                 leaves one empty leaves its digests to whoever is root",
+            ),
+            Some(banks) if banks.iter().all(|bank| self.is_firmware_known(bank.0)) => pinned(
+                row,
+                "only these banks are active, and firmware is known in each that it measures into",
+            ),
+            Some(_) => ruled(row, "only these banks are active, and each shows the same boot"),
         }
     }
 

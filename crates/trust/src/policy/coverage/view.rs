@@ -31,6 +31,20 @@ impl View<'_> {
         }
     }
 
+    /// Whether the bank shows what the firmware's code is: whoever measures into it what is measured there is no other.
+    pub(super) fn is_firmware_known(self, bank: HashAlgorithm) -> bool {
+        let is_pinned = |index: u8| {
+            let mut pins = self.boot.pcr.iter();
+            pins.any(|(of, pinned, values)| of == bank && pinned.get() == index && !values.is_empty())
+        };
+        let by_events = |index: u8| {
+            let mut slots = self.sequences(index).unwrap_or_default().iter().flat_map(|one| &one.0);
+            self.is_pinned_by_events(index)
+                && slots.all(|slot| matches!(slot, Slot::Digest(digest) if digest.algorithm() == bank))
+        };
+        [0, 2].into_iter().all(|index| is_pinned(index) || by_events(index))
+    }
+
     /// The sequences of events that a PCR may hold, where the policy lists any.
     pub(super) fn sequences(&self, index: u8) -> Option<&[Sequence]> {
         let listed = self.boot.boot.sequence.iter().find(|(pcr, _)| pcr.0.get() == index);

@@ -54,6 +54,11 @@ impl PcrSection {
         }
     }
 
+    /// Whether SHA-1 alone is pinned, of which collisions can be made.
+    pub(crate) fn is_weak(&self) -> bool {
+        !self.is_empty() && self.iter().all(|(bank, ..)| bank == HashAlgorithm::Sha1)
+    }
+
     /// Whether nothing is pinned.
     pub fn is_empty(&self) -> bool {
         self.iter().next().is_none()
@@ -73,9 +78,6 @@ impl Section for PcrSection {
             if index.get() == IMA_PCR {
                 errors.push(PolicyError::ImaPcrPinned { bank });
             }
-        }
-        if !self.is_empty() && self.iter().all(|(bank, ..)| bank == HashAlgorithm::Sha1) {
-            errors.push(PolicyError::WeakBankAlone);
         }
     }
 

@@ -83,6 +83,7 @@ pub fn measures_initrd(good: &Installation) -> bool {
 pub fn row_of(deviation: Deviation) -> Option<Row> {
     Some(match deviation {
         Deviation::FirmwareCode | Deviation::OptionRom => Row::FirmwareCode,
+        Deviation::BankLeftEmpty => Row::PcrBanks,
         Deviation::PlatformKeys | Deviation::TrustedKey => Row::Keys,
         Deviation::RevocationsReplaced
         | Deviation::RevocationTakenOut
@@ -112,7 +113,7 @@ pub fn row_of(deviation: Deviation) -> Option<Row> {
 pub fn is_claimed(coverage: &Coverage, deviation: Deviation) -> bool {
     let cover = row_of(deviation).map_or(Cover::Open, |row| coverage.cover(row));
     match deviation {
-        Deviation::Kernel | Deviation::SbatLevel => cover == Cover::Pinned,
+        Deviation::Kernel | Deviation::SbatLevel | Deviation::BankLeftEmpty => cover == Cover::Pinned,
         _ => cover > Cover::Open,
     }
 }

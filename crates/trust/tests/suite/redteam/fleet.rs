@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use assay_evidence::time::UnixTime;
+use assay_evidence::tpm::banks::BankStatement;
 use assay_evidence::tpm::ek_certificate::{Endorsers, TrustAnchor, verify_ek_certificate};
 use assay_evidence::tpm::endorsement::Endorsement;
 use assay_evidence::tpm::pcr::PcrValues;
@@ -85,8 +86,14 @@ impl Fleet {
             measure_log: None,
             ima_log: sent.ima_log.as_deref().map(ImaLog::Binary),
             ima_from_entry: 0,
+            banks: sent.banks.as_ref().map(|banks| BankStatement {
+                capability: &banks.capability,
+                message: &banks.message,
+                signature: &banks.signature,
+                nonce: &sent.nonce,
+            }),
         };
-        verify(&evidence, &Expectation::default()).claims
+        verify(&evidence, &Expectation { banks_wanted: true, ..Expectation::default() }).claims
     }
 
     /// The verdict on it.
@@ -131,7 +138,7 @@ fn installations() -> Vec<Installation> {
                     0 => good,
                     1 => good.with_banks(&[Bank::Sha1, Bank::Sha256]),
                     2 => good.with_banks(&[Bank::Sha256, Bank::Sha384]),
-                    _ => Installation { banks: vec![Bank::Sha256, Bank::Sha384], ..good },
+                    _ => good.with_banks(&[Bank::Sha1, Bank::Sha256, Bank::Sha384]),
                 };
                 // Older kernels measure nothing themselves.
                 let is_stub_measuring = style != FirmwareStyle::Terse || path == BootPath::Stub;

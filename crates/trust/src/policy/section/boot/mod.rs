@@ -17,7 +17,7 @@ use crate::policy::list::{Lists, texts};
 use crate::policy::remark::Notes;
 use crate::policy::revocation::Revocation;
 use crate::policy::sequence::{SEQUENCES_MAX, Sequence};
-use crate::policy::{Demand, Field, Pcr, PcrSection, PolicyError, unique};
+use crate::policy::{Bank, Demand, Field, Pcr, PcrSection, PolicyError, unique};
 
 /// What the boot log must show.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,9 @@ pub struct BootSection {
     /// Whether Secure Boot must be on.
     #[serde(default)]
     pub secure_boot: Demand,
+    /// The PCR banks that the TPM has active, all of them, by its own word; absent: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub banks: Option<Vec<Bank>>,
     /// The kernel command lines that may be booted; absent: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel_command_lines: Option<Vec<String>>,
@@ -104,6 +107,7 @@ impl Section for BootSection {
         let BootSection {
             event_log: _,
             secure_boot: _,
+            banks,
             kernel_command_lines,
             kernel_command_line_patterns,
             applications,
@@ -123,6 +127,7 @@ impl Section for BootSection {
         let is_empty = |digests: &Option<Vec<Digest>>| digests.as_ref().is_some_and(Vec::is_empty);
         let is_blank = |texts: &Option<Vec<String>>| texts.as_ref().is_some_and(Vec::is_empty);
         for (field, is_empty) in [
+            ("banks", banks.as_ref().is_some_and(Vec::is_empty)),
             ("kernel_command_lines", is_blank(kernel_command_lines)),
             ("applications", is_empty(applications)),
             ("kernels", is_empty(kernels)),
@@ -159,6 +164,7 @@ impl Section for BootSection {
         let BootSection {
             event_log: _,
             secure_boot: _,
+            banks: _,
             kernel_command_lines,
             kernel_command_line_patterns,
             applications,
@@ -183,6 +189,7 @@ impl Section for BootSection {
         let BootSection {
             event_log,
             secure_boot,
+            banks: _,
             kernel_command_lines: _,
             kernel_command_line_patterns: _,
             applications: _,
@@ -211,6 +218,7 @@ impl Section for BootSection {
         let BootSection {
             event_log: _,
             secure_boot: _,
+            banks,
             kernel_command_lines,
             kernel_command_line_patterns,
             applications,
@@ -236,6 +244,10 @@ impl Section for BootSection {
             (Some(lines), Some(patterns)) => Some(&lines | &patterns),
             (lines, patterns) => lines.or(patterns),
         };
+        // One set, of which nothing may be missing and to which nothing may be added.
+        let set =
+            banks.as_ref().map(|banks| banks.iter().map(|bank| bank.0.name()).collect::<Vec<_>>().join("+"));
+        lists.restricts(Field::of(["boot", "banks"]), set.map(|set| [set].into()));
         lists.restricts(Field::of(["boot", "kernel_command_lines"]), lines);
         // A kernel that is listed may be started as well as the applications, and one of them has to be.
         let images = applications.as_ref().map(|images| texts(images.iter().chain(kernels.iter().flatten())));

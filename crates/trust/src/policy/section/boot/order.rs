@@ -19,6 +19,7 @@ impl BootSection {
         let BootSection {
             event_log: _,
             secure_boot: _,
+            banks,
             kernel_command_lines,
             kernel_command_line_patterns,
             applications,
@@ -35,6 +36,7 @@ impl BootSection {
             dbx_entries_min: _,
             events: _,
         } = self;
+        banks.iter_mut().for_each(sorted);
         kernel_command_lines.iter_mut().for_each(sorted);
         sorted_as_text(kernel_command_line_patterns);
         [applications, kernels, signers].into_iter().flatten().for_each(sorted);

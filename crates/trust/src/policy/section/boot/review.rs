@@ -12,6 +12,7 @@ pub(super) fn review(section: &BootSection, pcrs: &PcrSection, notes: &mut Notes
     let BootSection {
         event_log,
         secure_boot,
+        banks,
         kernel_command_lines,
         kernel_command_line_patterns,
         applications,
@@ -29,6 +30,7 @@ pub(super) fn review(section: &BootSection, pcrs: &PcrSection, notes: &mut Notes
         events,
     } = section;
     review_demands(*event_log, *secure_boot, notes);
+    notes.repeated(Field::of(["boot", "banks"]), banks.iter().flatten().map(|bank| &bank.0));
     let field = Field::of(["boot", "kernel_command_lines"]);
     let lines = kernel_command_lines.as_deref().unwrap_or_default();
     review_lines(&field, lines, notes);
