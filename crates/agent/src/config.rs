@@ -52,6 +52,7 @@ pub enum ConfigError {
 }
 
 /// The configuration file, as written. Unknown keys are refused.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ConfigFile {
@@ -84,6 +85,7 @@ pub struct ConfigFile {
 }
 
 /// What the device says of itself, and how often.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TelemetryConfig {
@@ -100,6 +102,7 @@ impl Default for TelemetryConfig {
 }
 
 /// Where the device stands, as its operator says.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct LocationConfig {
@@ -297,6 +300,15 @@ mod tests {
     fn minimal() -> ConfigFile {
         toml::from_str("trust_domain = 'example.org'\ngateway = 'gw.example.org:8443'\nbundle = '/b.pem'")
             .unwrap()
+    }
+
+    #[test]
+    fn year_13_the_reference_is_what_the_types_say() {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/agent.md");
+        let about = "`assay-agent run --config FILE`, TOML. `trust_domain`, `gateway` and `bundle` have to be said, here, by flags or by \
+                     variables (`assay-agent run --help`), which win over the file. A key that is not here is refused.";
+        let schema = schemars::schema_for!(ConfigFile);
+        assay_testkit::reference::check(&page, "Configuration of the agent", about, schema.as_value());
     }
 
     #[test]

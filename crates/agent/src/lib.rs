@@ -10,6 +10,7 @@ pub mod collect;
 pub mod config;
 pub mod detect;
 pub mod device;
+pub mod doctor;
 pub mod door;
 pub mod holding;
 pub mod link;

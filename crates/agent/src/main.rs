@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use assay_agent::config::Options;
-use assay_agent::{collect, detect, run};
+use assay_agent::{collect, detect, doctor, run};
+use assay_identity::tls;
 use clap::{CommandFactory, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -32,6 +33,14 @@ enum Verb {
     Tpm {
         #[command(subcommand)]
         verb: TpmVerb,
+    },
+    /// What is wrong on this device and what to do about it, on one page: what support asks for first
+    Doctor {
+        /// Print the report as JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        options: Options,
     },
     /// Write this machine's evidence into a folder, for `assay appraise` and `assay policy learn`
     Collect {
@@ -81,6 +90,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Run { options } => run_agent(options),
         Verb::Tpm { verb: TpmVerb::Detect { json, options } } => detect(json, options),
+        Verb::Doctor { json, options } => examine(json, options),
         Verb::Collect { out, options } => collect(&out, options),
         Verb::Completion { shell } => {
             let mut script = Vec::new();
@@ -99,16 +109,27 @@ fn main() -> ExitCode {
 /// Exit code 1 says that something is missing; the report says what.
 fn detect(json: bool, options: Options) -> anyhow::Result<ExitCode> {
     let report = detect::detect(&options.merge()?.sources()?);
-    match json {
-        true => println!("{}", serde_json::to_string_pretty(&report)?),
-        false => println!("{report}"),
-    }
+    say(&if json { serde_json::to_string_pretty(&report)? } else { report.to_string() });
     Ok(if report.is_ready() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Prints a line. A reader that has seen enough, as `head` has, closes the pipe, and the exit code stays what it is.
+fn say(text: &str) {
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
+/// The exit code is by the worst finding.
+fn examine(json: bool, options: Options) -> anyhow::Result<ExitCode> {
+    tls::install_crypto_provider();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let report = runtime.block_on(doctor::examine(options));
+    say(&if json { serde_json::to_string_pretty(&report)? } else { report.to_string() });
+    Ok(ExitCode::from(report.exit_code()))
 }
 
 fn collect(out: &std::path::Path, options: Options) -> anyhow::Result<ExitCode> {
     let files = collect::collect(&options.merge()?.sources()?, out)?;
-    println!("{}: {}", out.display(), files.join(" "));
+    say(&format!("{}: {}", out.display(), files.join(" ")));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -10,6 +10,7 @@ mod case;
 mod console;
 mod demo;
 mod device;
+mod doctor;
 mod ear;
 mod entry;
 mod failure;
@@ -45,6 +46,8 @@ enum Verb {
     Server(service::ServerArgs),
     /// Run the gateway, get credentials for one, list and revoke them.
     Gateway(service::GatewayArgs),
+    /// What is wrong with this server and what to do about it, on one page: what support asks for first.
+    Doctor(doctor::ServerArgs),
     /// Look at devices, explain, label, revoke and approve them.
     Device(device::Args),
     /// Verify signed attestation results (EAR).
@@ -84,6 +87,7 @@ fn main() -> ExitCode {
     match cli.verb {
         Verb::Server(args) => service::server(args),
         Verb::Gateway(args) => service::gateway(args),
+        Verb::Doctor(args) => doctor::server(&args),
         Verb::Device(args) => output::exit(device::run(args)),
         Verb::Ear(args) => output::exit(ear::run(args)),
         Verb::Policy(args) => policy::run(args),

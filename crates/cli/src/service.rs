@@ -13,7 +13,7 @@ use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
 use crate::console::Asking;
-use crate::{gateway, output};
+use crate::{doctor, gateway, output};
 
 /// Arguments of `assay server`. What is given here wins over the file.
 #[derive(clap::Args)]
@@ -71,6 +71,8 @@ enum GatewayVerb {
         #[command(flatten)]
         asking: Asking,
     },
+    /// What is wrong with this gateway and what to do about it, on one page: what support asks for first.
+    Doctor(doctor::GatewayArgs),
     /// Every gateway with a certificate that has not ended.
     List {
         #[command(flatten)]
@@ -107,6 +109,7 @@ pub fn server(args: ServerArgs) -> ExitCode {
 /// Runs a verb of `assay gateway`.
 pub fn gateway(args: GatewayArgs) -> ExitCode {
     output::exit(match args.verb {
+        GatewayVerb::Doctor(args) => return doctor::gateway(&args),
         GatewayVerb::Run { config, log } => log.install().and_then(|()| run_gateway(&config)),
         GatewayVerb::Enroll { name, out, asking } => enroll_gateway(&name, &out, &asking),
         GatewayVerb::List { asking } => gateway::list(&asking),

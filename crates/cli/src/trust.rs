@@ -20,7 +20,7 @@ pub struct Args {
 enum Verb {
     /// The fleet's trust states, or that of one SPIFFE ID.
     Status {
-        /// A device's or workload's SPIFFE ID.
+        /// A device's or workload's SPIFFE ID; a device also by its name or hash.
         #[arg(long)]
         id: Option<String>,
     },

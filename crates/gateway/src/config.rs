@@ -9,10 +9,12 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// What `assay gateway` is told. Unknown keys are refused.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The trust domain of gateway, servers and devices.
+    #[cfg_attr(test, schemars(with = "String"))]
     pub trust_domain: TrustDomain,
     /// Where devices connect. Port 0 takes a free one.
     #[serde(default = "default_listen")]
@@ -31,6 +33,7 @@ pub struct Config {
 }
 
 /// Bounds; when one is reached the caller is told so.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
@@ -154,6 +157,14 @@ mod tests {
             (Err(found), Err(expected)) => assert!(found.contains(expected), "{found}"),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn year_13_the_reference_is_what_the_types_say() {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/gateway.md");
+        let about = "`assay gateway run --config FILE`, TOML. A key that is not here is refused.";
+        let schema = schemars::schema_for!(Config);
+        assay_testkit::reference::check(&page, "Configuration of the gateway", about, schema.as_value());
     }
 
     #[test]

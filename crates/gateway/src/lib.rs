@@ -6,6 +6,7 @@
 mod body;
 mod config;
 mod credentials;
+pub mod examine;
 mod limits;
 mod listener;
 mod proxy;

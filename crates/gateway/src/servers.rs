@@ -1,7 +1,7 @@
 //! The servers behind the gateway: connections kept open, checked by ping, and chosen by load.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use assay_identity::{SvidError, UnixTime, VerifiedPeer};
 use http::{Request, Response};
@@ -72,6 +72,16 @@ impl Servers {
 
     pub(crate) fn healthy(&self) -> usize {
         self.servers.iter().filter(|server| server.is_healthy()).count()
+    }
+
+    /// Meets each once; see [`Server::meet`].
+    pub(crate) async fn meet(&self) -> Vec<(String, Result<Option<SystemTime>, String>)> {
+        let mut met = Vec::new();
+        for server in &self.servers {
+            let outcome = server.meet().await.map_err(|error| sentence(&error));
+            met.push((server.address.clone(), outcome));
+        }
+        met
     }
 
     pub(crate) fn total(&self) -> usize {
@@ -241,6 +251,23 @@ impl Server {
         Ok(self.credentials.trust().verify(chain, UnixTime::now())?)
     }
 
+    /// Meets the server, as a connection does before it carries devices, and reads what its clock shows.
+    async fn meet(&self) -> Result<Option<SystemTime>, ConnectError> {
+        let (mut sender, connection, chain) = tokio::time::timeout(CONNECT, self.handshake()).await??;
+        // It ends with the task set.
+        let mut task = JoinSet::new();
+        task.spawn(async { drop(connection.await) });
+        let meeting = async {
+            let answer = sender.send_request(upkeep::list_request(&self.credentials, false)).await?;
+            let date = answer.headers().get(http::header::DATE).and_then(|date| date.to_str().ok());
+            let date = date.and_then(|date| httpdate::parse_http_date(date).ok());
+            upkeep::take_list(answer, &self.credentials).await?;
+            self.credentials.trust().verify(&chain, UnixTime::now())?;
+            Ok(date)
+        };
+        tokio::time::timeout(CONNECT, meeting).await?
+    }
+
     fn part_if_revoked(&self) {
         let trust = self.credentials.trust().current();
         self.with_connections(|connections| {
@@ -274,6 +301,17 @@ impl Server {
         let (sender, connection) = handshake.await?;
         Ok((sender, connection, chain))
     }
+}
+
+/// An error with its causes.
+fn sentence(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text = format!("{text}: {source}");
+        cause = source.source();
+    }
+    text
 }
 
 type Http2 =

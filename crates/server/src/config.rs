@@ -9,12 +9,14 @@ use serde::Deserialize;
 use thiserror::Error;
 
 /// What `assay server` is told. Unknown keys are refused.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// The folder of everything that lasts: database, keys, operator token, bundle. Made if it is not there.
     pub data: PathBuf,
     /// The trust domain whose identities this server issues.
+    #[cfg_attr(test, schemars(with = "String"))]
     pub trust_domain: TrustDomain,
     /// Where gateways connect: gRPC over mutual TLS. Port 0 takes a free one; see `addresses.json` in `data`.
     pub edge: SocketAddr,
@@ -67,6 +69,7 @@ pub struct Config {
 }
 
 /// How it is decided who may enroll that was never here.
+#[cfg_attr(test, derive(schemars::JsonSchema, serde::Serialize))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EnrollmentMode {
@@ -80,6 +83,7 @@ pub enum EnrollmentMode {
 }
 
 /// Bounds; when one is reached the caller is told so.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
@@ -249,6 +253,15 @@ const DAY_SECONDS: u64 = 24 * 3600;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn year_13_the_reference_is_what_the_types_say() {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/server.md");
+        let about = "`assay server --config FILE`, TOML. Every key has a default, and one that is not here is refused. Paths are \
+                     relative to the file.";
+        let schema = schemars::schema_for!(Config);
+        assay_testkit::reference::check(&page, "Configuration of the server", about, schema.as_value());
+    }
 
     #[test]
     fn nothing_has_to_be_said() {

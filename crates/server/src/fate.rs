@@ -134,6 +134,8 @@ pub(crate) async fn approve(
                 Err(StoreError::Conflict) => continue,
                 Err(error) => return Err(error.into()),
             }
+        } else if new.files.is_empty() && new.boot.is_empty() {
+            return Err(FateError::NothingToApprove);
         }
         return Ok(Approval {
             policy: policies.of(&device).compiled,
@@ -259,6 +261,12 @@ pub(crate) enum FateError {
     /// Nothing was judged yet.
     #[error("nothing was judged of the device yet, so there is nothing to approve")]
     NoResult,
+    /// Nothing was named, and nobody waits.
+    #[error(
+        "there is nothing to approve: the last result refused no file, and the device waits for no approval. What was refused of \
+         its boot is approved with --boot"
+    )]
+    NothingToApprove,
     /// Another result came since the operator looked.
     #[error(
         "result {named} is not the device's last, which is {last}: look at that one before it is approved"
@@ -299,6 +307,7 @@ impl Outcome for FateError {
             FateError::Store(error) => error.told(),
             FateError::Unknown => (Kind::NotFound, "unknown-device"),
             FateError::NoResult => (Kind::OutOfTurn, "no-result"),
+            FateError::NothingToApprove => (Kind::OutOfTurn, "nothing-to-approve"),
             FateError::OtherResult { .. } => (Kind::Overtaken, "other-result"),
             FateError::NotRefused { .. } | FateError::BootNotRefused { .. } => {
                 (Kind::Malformed, "not-refused")

@@ -10,6 +10,7 @@ pub mod machine;
 pub mod pcrs;
 mod policy;
 pub mod redteam;
+pub mod reference;
 pub mod software_device;
 mod spiffe_server;
 pub mod swtpm;

@@ -2,11 +2,11 @@
 //!
 //! Generated types live in [`edge`] and [`workload`]. What both ends must compute alike stands beside them:
 //! [`pcr`] converts PCR values, [`binding`] gives the exact bytes that proofs and signatures are over, [`ledger`] the text of a head of the
-//! ledger. Nothing here
-//! decides anything.
+//! ledger, [`doctor`] the report of what is wrong. Nothing here decides anything.
 
 pub mod binding;
 mod codec;
+pub mod doctor;
 pub mod ledger;
 pub mod pcr;
 

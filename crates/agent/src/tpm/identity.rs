@@ -16,6 +16,7 @@ use super::keys::{Key, certify};
 use super::{Tpm, TpmError};
 
 /// Where the identity is.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct IdentityConfig {
@@ -33,6 +34,7 @@ pub struct IdentityConfig {
 }
 
 /// Where a certificate is.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(untagged)]
 pub enum CertificateSource {

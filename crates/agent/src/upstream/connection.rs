@@ -5,19 +5,24 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use assay_identity::crl::CrlError;
 use assay_identity::tls::{self, Trust, TrustSource};
 use assay_identity::{Crl, CrlSet, SpiffeId, SvidError, TrustDomain, UnixTime};
 use assay_wire::EDGE_MESSAGE_BYTES_MAX;
 use assay_wire::edge::edge_client::EdgeClient;
-use hyper_util::rt::TokioIo;
+use http::Request;
+use http::header::DATE;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::sign::CertifiedKey;
 use thiserror::Error;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
@@ -43,6 +48,14 @@ pub enum ConnectionError {
         gateway: String,
         /// What was in the way.
         source: tonic::transport::Error,
+    },
+    /// No answer.
+    #[error("gateway {gateway} cannot be reached: {}", innermost(source))]
+    Meet {
+        /// The gateway's address.
+        gateway: String,
+        /// What was in the way.
+        source: io::Error,
     },
 }
 
@@ -113,6 +126,32 @@ impl Connection {
         Ok(EdgeClient::new(channel)
             .max_decoding_message_size(EDGE_MESSAGE_BYTES_MAX)
             .max_encoding_message_size(EDGE_MESSAGE_BYTES_MAX))
+    }
+}
+
+impl Connection {
+    /// Meets the gateway and asks for nothing; what its clock shows, if it says that.
+    pub(crate) async fn date(&self) -> Result<Option<SystemTime>, ConnectionError> {
+        let trust_domain = self.trust_domain.clone();
+        let accept = Arc::new(move |id: &SpiffeId| is_ours(id, &trust_domain));
+        let mut config = tls::client_config(None, self.trust.clone(), accept)?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let meeting = async {
+            let stream = connect_tls(self.gateway.clone(), Arc::new(config), self.peer.clone()).await?;
+            let (mut sender, connection) =
+                http2::handshake(TokioExecutor::new(), stream).await.map_err(io::Error::other)?;
+            // It ends with the task set.
+            let mut task = JoinSet::new();
+            task.spawn(async { drop(connection.await) });
+            let request = Request::get(format!("https://{}/", self.gateway)).body(String::new());
+            let answer = sender.send_request(request.map_err(io::Error::other)?).await;
+            let answer = answer.map_err(io::Error::other)?;
+            let date = answer.headers().get(DATE).and_then(|date| date.to_str().ok());
+            Ok(date.and_then(|date| httpdate::parse_http_date(date).ok()))
+        };
+        let late = |_| Err(io::Error::from(io::ErrorKind::TimedOut));
+        let met = timeout(CONNECT_TIMEOUT, meeting).await.unwrap_or_else(late);
+        met.map_err(|source| ConnectionError::Meet { gateway: self.gateway.clone(), source })
     }
 }
 

@@ -120,3 +120,17 @@ fn swtpm_case_is_what_tpm2_tools_would_have_written() {
         &["verify", "-ignore_critical", "-CAfile", root, "-untrusted", issuing, "ek-cert.pem"],
     );
 }
+
+#[test]
+fn year_12_a_reader_that_has_seen_enough_does_not_break_the_program() {
+    for verb in [&["doctor"][..], &["tpm", "detect"]] {
+        let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_assay-agent"));
+        program.args(verb).args(["--tpm", "unix:/nowhere/tpm.sock"]);
+        program.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        let mut running = program.spawn().unwrap();
+        drop(running.stdout.take());
+        let output = running.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), said.contains("panicked")), (Some(1), false), "{verb:?}: {said}");
+    }
+}

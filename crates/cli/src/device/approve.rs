@@ -144,9 +144,9 @@ pub(super) fn print(answer: &Value) {
         output::out!("approved {}", measured(accept));
     }
     if approved.is_empty() && boot.is_empty() {
-        output::out!("nothing to approve: the last appraisal refused no file");
+        output::out!("approved: the device is trusted with its next good evidence");
     }
-    if let Some(policy) = answer.get("policy") {
+    if let Some(policy) = answer.get("policy").filter(|policy| policy.is_object()) {
         output::out!("policy {} version {}", output::text(policy, "name"), output::text(policy, "version"));
     }
 }

@@ -6,6 +6,7 @@ mod bench;
 mod boot_rules;
 mod cases;
 mod changes;
+mod doctor;
 mod ear;
 mod initrd;
 mod inspect;

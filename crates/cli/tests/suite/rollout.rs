@@ -43,6 +43,12 @@ impl Server {
         Server { process, folder, maker, _log: log }
     }
 
+    /// Ends it without a word; its folder stays.
+    pub fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
     pub fn at(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

@@ -261,3 +261,16 @@ async fn finding_5_memory_that_is_not_as_the_store_has_it_is_mended_and_counted(
     let metrics = fixture.call(Method::GET, "/metrics", &[], String::new()).await;
     assert!(String::from_utf8_lossy(metrics.body()).contains("assay_mended_total 1"));
 }
+
+#[tokio::test]
+async fn year_11_there_is_nothing_to_approve_of_a_device_that_nothing_is_wrong_with() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let (_device, _stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
+    let approval = fixture.approval("press-1").await;
+    let path = "/v1/devices/press-1/approve";
+    let (status, code, message) =
+        crate::assignment::refusal(&fixture, Method::POST, path, &approval.to_string()).await;
+    assert_eq!((status, code.as_str()), (409, "nothing-to-approve"), "{message}");
+    assert_eq!(fixture.status("press-1").await["status"], "trusted");
+}

@@ -77,6 +77,9 @@ async fn year_9_a_device_is_known_by_name_id_hash_and_its_start() {
     }
     let (status, code, _) = refusal(&fixture, Method::GET, &format!("/v1/devices/{}", &hash[..11]), "").await;
     assert_eq!((status, code.as_str()), (404, "unknown-device"));
+    assert_eq!(fixture.get("/trust/status?id=press-1").await["device"], id);
+    let stranger = fixture.call(Method::GET, "/trust/status?id=press-1", &[], String::new()).await;
+    assert_eq!(stranger.status(), 400, "names are the operator's");
     // An entry's parent is told in the same ways, and one that has yet to enroll by its ID.
     let entry = |parent: &str, uid: u32| {
         json!({

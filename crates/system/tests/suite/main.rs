@@ -7,6 +7,7 @@ mod admission;
 mod agent;
 mod attestation;
 mod crash;
+mod doctor;
 mod enrollment;
 mod gateways;
 mod hostile;

@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use super::access::has_token;
+use super::devices::find;
 use super::parameters::Asked;
 use crate::clock;
 use crate::fate::{self, FateError};
@@ -74,7 +75,7 @@ pub(super) async fn trust_status(
     match about.id {
         Some(id) => {
             let _turn = turn(&server, &headers).await?;
-            identity_status(&server, &id).await.map(Json)
+            identity_status(&server, &headers, &id).await.map(Json)
         }
         None => fleet_status(&server, &headers).await.map(Json),
     }
@@ -148,9 +149,13 @@ async fn fleet_status(server: &Server, headers: &HeaderMap) -> Result<Value, Ref
     }))
 }
 
-async fn identity_status(server: &Server, text: &str) -> Result<Value, Refusal> {
-    let malformed = |_| Refusal::new(Kind::Malformed, "spiffe-id", "id: not a SPIFFE ID");
-    let id = SpiffeId::parse(text).map_err(malformed)?;
+async fn identity_status(server: &Server, headers: &HeaderMap, text: &str) -> Result<Value, Refusal> {
+    let id = match SpiffeId::parse(text) {
+        Ok(id) => id,
+        // Names are the operator's, and nobody else's to try.
+        Err(_) if has_token(server, headers) => find(server, text).await?.id,
+        Err(_) => return Err(Refusal::new(Kind::Malformed, "spiffe-id", "id: not a SPIFFE ID")),
+    };
     let now = clock::now();
     let carrier = match id.device_hex() {
         Some(_) => Some(id.to_string()),
