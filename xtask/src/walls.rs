@@ -11,17 +11,19 @@ use anyhow::{Context, Result, bail};
 /// Crate, the crates of ours it may use in its product code.
 const WALLS: &[(&str, &[&str])] = &[
     ("admission", &["identity"]),
+    ("clock", &[]),
+    ("exposition", &[]),
     ("evidence", &[]),
     ("identity", &[]),
     ("telemetry", &["identity"]),
     ("trust", &["evidence", "identity", "telemetry"]),
     ("wire", &["evidence"]),
-    ("server", &["admission", "evidence", "identity", "telemetry", "trust", "wire"]),
-    ("agent", &["evidence", "identity", "telemetry", "wire"]),
-    ("gateway", &["admission", "identity"]),
+    ("server", &["admission", "clock", "evidence", "exposition", "identity", "telemetry", "trust", "wire"]),
+    ("agent", &["clock", "evidence", "identity", "telemetry", "wire"]),
+    ("gateway", &["admission", "clock", "exposition", "identity"]),
     ("testkit", &[]),
-    ("cli", &["evidence", "identity", "telemetry", "trust", "wire", "server", "gateway", "testkit"]),
-    ("system", &["server", "agent", "gateway", "wire", "testkit"]),
+    ("cli", &["clock", "evidence", "identity", "telemetry", "trust", "wire", "server", "gateway", "testkit"]),
+    ("system", &["clock", "server", "agent", "gateway", "wire", "testkit"]),
 ];
 
 /// Crates that are pure: no runtime, socket or file reaches them, so none of these libraries may either.
@@ -32,11 +34,45 @@ const IMPURE_LIBRARIES: &[&str] = &["tokio", "hyper", "axum", "tonic", "sqlx", "
 const IMPURE_WORDS: &[&str] =
     &["std::fs", "std::net", "std::env", "SystemTime::now", "Instant::now", "std::process", "std::thread"];
 
+/// What runs for long has one clock, which its tests own: these parts ask it and nobody else what time it is, and wait by
+/// it.
+const CLOCKED: &[&str] = &["server", "agent", "gateway"];
+const CLOCK_WORDS: &[&str] = &[
+    "SystemTime::now",
+    "UnixTime::now",
+    "Instant::now",
+    ".elapsed()",
+    "sleep(",
+    "sleep_until(",
+    "interval(",
+];
+/// How the clock is waited for.
+const CLOCK_WAITS: &[&str] = &["clock.sleep(", "clock().sleep(", "clock.sleep_until("];
+
+/// Files that measure something else, each with its reason.
+const NOT_BY_THE_CLOCK: &[(&str, &str, &str)] = &[
+    ("server", "door/admission.rs", "places are held for so long, whatever day it is"),
+    ("server", "door/console/public.rs", "how old an answer is that anyone gets"),
+    ("server", "door/edge/messages.rs", "how long a message may take to come"),
+    ("server", "door/listen.rs", "how long a connection is quiet"),
+    ("server", "door/local.rs", "a pause after a failed accept"),
+    ("server", "metrics.rs", "how long work takes"),
+    ("server", "policy/trial/mod.rs", "how often progress is told"),
+    ("server", "store/writer.rs", "how long a commit waits for others"),
+    ("agent", "door/local/mod.rs", "how long a connection is quiet"),
+    ("agent", "tpm/command.rs", "a TPM that is busy is asked again"),
+    ("agent", "upstream/ledger.rs", "how often a file is written"),
+    ("agent", "upstream/memory.rs", "how often a file is written"),
+    ("agent", "workload/program.rs", "files are stamped by the system's clock"),
+    ("gateway", "listener.rs", "how long a connection is quiet"),
+    ("gateway", "proxy.rs", "how long a request may take"),
+];
+
 /// The floors of the server, from the top: a file may name modules of its own floor and of those below. What is on no
 /// floor (`clock`, `outcome`, …) is for everybody.
 const FLOORS: &[(&str, &[&str])] = &[
     ("start", &["start", "maintenance"]),
-    ("parts", &["parts"]),
+    ("parts", &["parts", "concern"]),
     ("doors", &["door"]),
     ("what follows commits", &["follow"]),
     (
@@ -65,6 +101,7 @@ const FLOORS: &[(&str, &[&str])] = &[
 /// Arrows that run up all the same, each with its reason.
 const ARROWS_UP: &[(&str, &str, &str)] = &[
     ("parts", "start", "what is missing at the start is said as a start that failed"),
+    ("door", "concern", "what is wrong is shown at the doors"),
     ("door", "parts", "doors hold all parts; each use case gets those it needs"),
     ("archive", "attest", "kept evidence is judged again by the same pure call"),
     ("archive", "fate", "results are compared as they were stored"),
@@ -104,6 +141,11 @@ pub fn check(root: &Path) -> Result<String> {
             impure_words(&root.join("crates").join(name).join("src"), &mut broken)?;
         }
         let _ = writeln!(report, "{name:10} {}", ours.into_iter().collect::<Vec<_>>().join(" "));
+    }
+    for part in CLOCKED {
+        for (file, product) in sources(&root.join("crates").join(part).join("src"))? {
+            clock(part, &file, &product, &mut broken);
+        }
     }
     let server = root.join("crates/server/src");
     for (file, product) in sources(&server)? {
@@ -164,6 +206,28 @@ fn sources(folder: &Path) -> Result<Vec<(String, String)>> {
         }
     }
     Ok(found)
+}
+
+fn clock(part: &str, file: &str, product: &str, broken: &mut Vec<String>) {
+    if NOT_BY_THE_CLOCK.iter().any(|(of, excepted, _)| (*of, *excepted) == (part, file)) {
+        return;
+    }
+    let product = CLOCK_WAITS.iter().fold(product.to_owned(), |product, wait| product.replace(wait, ""));
+    let is_comment = |line: &&str| line.trim_start().starts_with("//");
+    let named = |word: &&&str| {
+        product.lines().filter(|line| !is_comment(line)).any(|line| {
+            line.match_indices(**word).any(|(place, _)| {
+                let before = line.get(..place).and_then(|before| before.chars().next_back());
+                !before.is_some_and(|before| before.is_alphanumeric() || before == '_')
+            })
+        })
+    };
+    broken.extend(
+        CLOCK_WORDS
+            .iter()
+            .filter(named)
+            .map(|word| format!("{part}/{file} names {word}: what time it is, its clock says")),
+    );
 }
 
 /// The module at the root of the server that a file belongs to.
@@ -239,6 +303,23 @@ mod tests {
         assert_eq!(broken("fate.rs", "use crate::door::edge;"), 1);
         assert_eq!(broken("store/mod.rs", "use crate::fate::change;"), 1);
         assert_eq!(broken("fate.rs", "use crate::store::Store;\nuse crate::policy::Planning;"), 0);
+    }
+
+    #[test]
+    fn year_1_whoever_asks_the_system_what_time_it_is_is_found() {
+        let broken = |file: &str, product: &str| {
+            let mut broken = Vec::new();
+            clock("server", file, product, &mut broken);
+            broken.len()
+        };
+        assert_eq!(broken("enroll.rs", "let now = SystemTime::now();"), 1);
+        assert_eq!(broken("enroll.rs", "tokio::time::sleep(PAUSE).await;"), 1);
+        assert_eq!(
+            broken("enroll.rs", "self.clock.sleep(PAUSE).await; server.clock().sleep(PAUSE).await;"),
+            0
+        );
+        assert_eq!(broken("enroll.rs", "// Instant::now is not for us\nself.attest_interval();"), 0);
+        assert_eq!(broken("door/listen.rs", "let now = Instant::now();"), 0);
     }
 
     #[test]

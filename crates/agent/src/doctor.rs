@@ -8,9 +8,10 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
+use assay_clock::Clock;
 use assay_evidence::tpm::CertificateSummary;
 use assay_identity::tls::{Trust, TrustSource};
-use assay_identity::{Bundle, CrlSet, UnixTime};
+use assay_identity::{Bundle, CrlSet};
 use assay_wire::doctor::{Report, Severity};
 
 use crate::config::{Config, ConfigError, ConfigFile, Options};
@@ -21,7 +22,7 @@ use crate::upstream::Connection;
 
 /// Looks at everything that an agent with these options needs.
 pub async fn examine(options: Options) -> Report {
-    let mut report = Report::new("assay-agent", env!("CARGO_PKG_VERSION"), UnixTime::now().as_secs());
+    let mut report = Report::new("assay-agent", env!("CARGO_PKG_VERSION"), Clock::system().seconds());
     let file = options.config.clone();
     let merged = match options.merge() {
         Ok(merged) => merged,
@@ -194,7 +195,8 @@ async fn gateway(report: &mut Report, config: &Config) {
         }
     }
     let trust = TrustSource::new(Trust { bundle, crls: CrlSet::bootstrapping() });
-    let connection = Connection::new(config.gateway.clone(), config.trust_domain.clone(), trust);
+    let connection =
+        Connection::new(config.gateway.clone(), config.trust_domain.clone(), trust, Clock::system());
     match connection.date().await {
         Err(error) => {
             let action = "look whether it runs (assay gateway doctor on its machine), at the address, and for a firewall or a clock \

@@ -5,7 +5,6 @@
 //! finds out who they are; `tpm/` is the one piece of hardware everything rests on.
 
 pub mod ask;
-pub mod backoff;
 pub mod collect;
 pub mod config;
 pub mod detect;

@@ -5,15 +5,15 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use assay_clock::Clock;
 use assay_identity::bundle::BundleError;
 use assay_identity::tls::{self, Trust, TrustSource};
 use assay_identity::{Bundle, CrlSet};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::interval;
 
 use crate::ask::Asker;
 use crate::config::Config;
@@ -70,8 +70,13 @@ type Part = (&'static str, Pin<Box<dyn Future<Output = ()> + Send>>);
 /// Runs the agent until `stop` is done. What cannot be had now (gateway, TPM, grants) is tried for again and again;
 /// what can never work (configuration, files, socket) is an error at once.
 pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), RunError> {
+    run_by(Clock::system(), config, stop).await
+}
+
+/// The same, by a clock of the caller's.
+pub async fn run_by(clock: Clock, config: Config, stop: impl Future<Output = ()>) -> Result<(), RunError> {
     tls::install_crypto_provider();
-    let parts = parts(config)?;
+    let parts = parts(config, clock)?;
     let mut running = JoinSet::new();
     for (name, part) in parts {
         running.spawn(async move {
@@ -90,7 +95,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), R
 }
 
 /// Everything that lives as long as the agent. The parts share what the device holds and the link of the moment.
-fn parts(config: Config) -> Result<Vec<Part>, RunError> {
+fn parts(config: Config, clock: Clock) -> Result<Vec<Part>, RunError> {
     let state = StateDir::open(&config.state)?;
     let installed = read_bundle(&config)?;
     let memory = Memory::load(&state, &installed.to_der())?;
@@ -108,24 +113,30 @@ fn parts(config: Config) -> Result<Vec<Part>, RunError> {
     let domain = config.trust_domain.clone();
 
     let mut parts: Vec<Part> = vec![
-        ("workload API", Box::pin(workload_api::serve(socket, holding.clone(), asker, domain.clone()))),
-        ("janitor", Box::pin(expire(held.clone()))),
+        (
+            "workload API",
+            Box::pin(workload_api::serve(socket, holding.clone(), asker, domain.clone(), clock.clone())),
+        ),
+        ("janitor", Box::pin(expire(held.clone(), clock.clone()))),
     ];
     if let Some(interval) = config.telemetry_interval {
-        let telemetry = Telemetry::new(interval, config.location.clone(), state.clone());
+        let telemetry = Telemetry::new(interval, config.location.clone(), state.clone(), clock.clone());
         parts.push(("telemetry", Box::pin(telemetry.run(linked, holding))));
     }
     let grants = Grants::new(held, trust.clone(), domain, memory.remembered().clone());
-    parts.push(("device", Box::pin(Upstream::new(config, state, trust, grants, memory, (link, asks)).run())));
+    parts.push((
+        "device",
+        Box::pin(Upstream::new(config, state, trust, grants, memory, clock, (link, asks)).run()),
+    ));
     Ok(parts)
 }
 
 /// Takes SVIDs that nobody could renew out of the holding when their time is over.
-async fn expire(held: Held) {
-    let mut tick = interval(EXPIRY_INTERVAL);
+async fn expire(held: Held, clock: Clock) {
+    let mut tick = clock.ticks(EXPIRY_INTERVAL);
     loop {
         tick.tick().await;
-        held.send_if_modified(|holding| holding.expire(SystemTime::now()));
+        held.send_if_modified(|holding| holding.expire(clock.now()));
     }
 }
 

@@ -7,8 +7,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use assay_identity::x509_svid::presented_id;
 use assay_identity::{PrivateKey, TrustDomain, csr};
 use clap::Subcommand;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 use serde_json::json;
 use tracing_subscriber::EnvFilter;
 
@@ -60,7 +63,8 @@ enum GatewayVerb {
         #[command(flatten)]
         log: Log,
     },
-    /// Get credentials for a gateway: makes a key, has the server certify it, writes both and the bundle to a folder.
+    /// Get credentials for a gateway: makes a key, has the server certify it, writes both and the bundle to a folder. In
+    /// the folder of a gateway whose certificate has ended, new ones take the place of the old, also while it runs.
     Enroll {
         /// Name of the gateway, one path segment of its SPIFFE ID.
         #[arg(long)]
@@ -172,19 +176,26 @@ fn run_gateway(file: &Path) -> Result<()> {
 }
 
 fn enroll_gateway(name: &str, out: &Path, asking: &Asking) -> Result<()> {
-    if out.join(KEY_FILE).exists() {
-        bail!("{}: has a key already; name an empty folder", out.display());
-    }
+    only_this_gateways(name, out)?;
     let key = PrivateKey::generate()?;
     let request = data_encoding::BASE64.encode(&csr::request(&key)?);
     let answer = asking.console.client()?.post("/v1/gateways", &json!({ "name": name, "csr": request }))?;
     std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
-    write_secret(&out.join(KEY_FILE), key.to_pem().as_bytes())?;
-    for (member, file) in [("certificate", CREDENTIALS_FILE), ("bundle", BUNDLE_FILE)] {
-        let text = answer.get(member).and_then(serde_json::Value::as_str);
-        let path = out.join(file);
-        std::fs::write(&path, text.with_context(|| format!("the console sent no {member}"))?)
-            .with_context(|| path.display().to_string())?;
+    let member = |name: &str| {
+        let text = answer.get(name).and_then(serde_json::Value::as_str);
+        text.with_context(|| format!("the console sent no {name}"))
+    };
+    let (certificate, bundle) = (member("certificate")?, member("bundle")?);
+    // The certificate last: a gateway that runs on the folder takes it up with the key that is there by then.
+    replace(&out.join(BUNDLE_FILE), bundle.as_bytes(), 0o644)?;
+    replace(&out.join(KEY_FILE), key.to_pem().as_bytes(), 0o600)?;
+    replace(&out.join(CREDENTIALS_FILE), certificate.as_bytes(), 0o644)?;
+    // What the gateway renewed itself was renewed from what is no more.
+    match std::fs::remove_file(out.join(RENEWED_FILE)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| out.join(RENEWED_FILE).display().to_string());
+        }
+        _ => {}
     }
     if asking.json {
         let file = |name: &str| out.join(name);
@@ -196,13 +207,37 @@ fn enroll_gateway(name: &str, out: &Path, asking: &Asking) -> Result<()> {
     Ok(())
 }
 
-/// Writes a new file that only its owner can read.
-fn write_secret(path: &Path, bytes: &[u8]) -> Result<()> {
-    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let mut file = file.with_context(|| path.display().to_string())?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    Ok(())
+/// A folder that has credentials already gets new ones only for the gateway whose they are.
+fn only_this_gateways(name: &str, out: &Path) -> Result<()> {
+    let path = out.join(CREDENTIALS_FILE);
+    let Ok(pem) = std::fs::read(&path) else {
+        if out.join(KEY_FILE).exists() {
+            bail!("{}: has a key and no certificate that says whose; name another folder", out.display());
+        }
+        return Ok(());
+    };
+    let leaf = CertificateDer::from_pem_slice(&pem)
+        .with_context(|| format!("{}: not a certificate", path.display()))?;
+    let id = presented_id(&leaf).with_context(|| format!("{}: not a gateway's", path.display()))?;
+    match id.path().strip_prefix("/assay/gateway/") {
+        Some(found) if found == name => Ok(()),
+        _ => bail!("{}: has the credentials of {id}; name that gateway or another folder", out.display()),
+    }
+}
+
+/// Puts a file in its place as a whole, with this mode from its first byte.
+fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(".new");
+    let write = || {
+        let _ = std::fs::remove_file(&unfinished);
+        let mut file =
+            std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&unfinished)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&unfinished, path)
+    };
+    write().with_context(|| path.display().to_string())
 }
 
 impl Log {
@@ -248,3 +283,4 @@ const IDLE_THREAD_ENDS_AFTER: Duration = Duration::from_secs(1);
 const KEY_FILE: &str = "key.pem";
 const CREDENTIALS_FILE: &str = "credentials.pem";
 const BUNDLE_FILE: &str = "bundle.pem";
+const RENEWED_FILE: &str = "renewed.pem";

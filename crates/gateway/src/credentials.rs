@@ -8,20 +8,22 @@
 use std::io::Write as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use assay_clock::Clock;
 use assay_identity::bundle::{BundleError, pem_certificates};
 use assay_identity::crl::CrlError;
 use assay_identity::key::KeyError;
 use assay_identity::tls::{self, ClientIdentity, Trust, TrustSource};
 use assay_identity::{
-    Bundle, Crl, CrlSet, PrivateKey, SpiffeId, SvidError, TrustDomain, UnixTime, VerifiedPeer,
+    Bundle, Crl, CrlSet, Moment, PrivateKey, SpiffeId, SvidError, TrustDomain, VerifiedPeer,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, ServerConfig};
 use thiserror::Error;
+use tokio::sync::watch;
 
 use crate::config::Config;
 
@@ -66,7 +68,23 @@ pub enum CredentialsError {
     Bundle(#[from] BundleError),
     /// The certificate would convince nobody.
     #[error("{CERTIFICATES}: does not verify with {BUNDLE}")]
-    Svid(#[from] SvidError),
+    Svid(#[source] SvidError),
+    /// The certificate has ended.
+    #[error(
+        "{CERTIFICATES}: it ended at {ended}, and here it is {now}. If this clock is right: \
+         assay gateway enroll --name {name} --out {}",
+        folder.display()
+    )]
+    Ended {
+        /// When it ended.
+        ended: Moment,
+        /// What time it is here.
+        now: Moment,
+        /// Whose it is.
+        name: String,
+        /// The folder it is in.
+        folder: PathBuf,
+    },
     /// The certificate is somebody else's.
     #[error("{CERTIFICATES}: {id} is not a gateway")]
     NotAGateway {
@@ -82,8 +100,6 @@ pub enum CredentialsError {
 pub(crate) struct Credentials {
     /// Whose they are, and until when.
     pub(crate) own: VerifiedPeer,
-    /// When this process began to use them.
-    pub(crate) taken_at: UnixTime,
     /// Towards devices.
     pub(crate) server: Arc<ServerConfig>,
     /// Towards servers.
@@ -102,25 +118,43 @@ pub(crate) struct Pair {
 pub(crate) struct CredentialSource {
     folder: PathBuf,
     trust_domain: TrustDomain,
-    current: RwLock<Arc<Credentials>>,
+    current: watch::Sender<Arc<Credentials>>,
     /// What devices are verified with, and servers before they carry anything.
     trust: Arc<TrustSource>,
     /// What servers are met with.
     meeting: Arc<TrustSource>,
+    clock: Clock,
 }
 
 impl CredentialSource {
-    pub(crate) fn load(config: &Config) -> Result<Arc<Self>, CredentialsError> {
+    pub(crate) fn load(config: &Config, clock: &Clock) -> Result<Arc<Self>, CredentialsError> {
         let (folder, trust_domain) = (config.credentials.clone(), config.trust_domain.clone());
         let bundle = read_bundle(&folder, &trust_domain)?;
         let trust = TrustSource::new(Trust { bundle: bundle.clone(), crls: CrlSet::default() });
         let meeting = TrustSource::new(Trust { bundle, crls: CrlSet::bootstrapping() });
-        let current = RwLock::new(Arc::new(read(&folder, &trust, &meeting)?));
-        Ok(Arc::new(CredentialSource { folder, trust_domain, current, trust, meeting }))
+        let current = watch::Sender::new(Arc::new(read(&folder, (&trust, &meeting), clock)?));
+        Ok(Arc::new(CredentialSource { folder, trust_domain, current, trust, meeting, clock: clock.clone() }))
     }
 
     pub(crate) fn current(&self) -> Arc<Credentials> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.current.borrow().clone()
+    }
+
+    /// Word of every other [`Credentials`].
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<Credentials>> {
+        self.current.subscribe()
+    }
+
+    /// What time it is.
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// What an operator does when the certificate cannot be renewed.
+    pub(crate) fn advice(&self) -> String {
+        let current = self.current();
+        let name = current.own.spiffe_id().path().rsplit('/').next().unwrap_or_default();
+        format!("assay gateway enroll --name {name} --out {}", self.folder.display())
     }
 
     /// What devices are verified with.
@@ -149,7 +183,7 @@ impl CredentialSource {
     /// Uses a renewed pair from now on, and keeps it for the next start.
     pub(crate) fn renew(&self, pair: Pair) -> Result<(), CredentialsError> {
         let text = format!("{}{}", pair.key.to_pem(), pem_certificates(&pair.chain));
-        let credentials = credentials(pair, &self.trust, &self.meeting)?;
+        let credentials = credentials(pair, (&self.trust, &self.meeting), &self.clock)?;
         tracing::info!(id = %credentials.own.spiffe_id(), "certificate renewed");
         self.replace(credentials);
         write(&self.folder, text.as_bytes())
@@ -159,7 +193,7 @@ impl CredentialSource {
     pub(crate) async fn keep_loaded(self: Arc<Self>) {
         let mut seen = modified(&self.folder);
         loop {
-            tokio::time::sleep(LOOK_INTERVAL).await;
+            self.clock.sleep(LOOK_INTERVAL).await;
             let found = modified(&self.folder);
             if found == seen {
                 continue;
@@ -182,23 +216,32 @@ impl CredentialSource {
             self.trust.replace(Trust { bundle: bundle.clone(), crls: CrlSet::default() });
             self.meeting.replace(Trust { bundle, crls: CrlSet::bootstrapping() });
         }
-        read(&self.folder, &self.trust, &self.meeting)
+        read(&self.folder, (&self.trust, &self.meeting), &self.clock)
     }
 
     fn replace(&self, credentials: Credentials) {
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(credentials);
+        self.current.send_replace(Arc::new(credentials));
     }
 }
 
 /// Of the operator's pair and the renewed one, what can be used and ends later.
 fn read(
     folder: &Path,
-    trust: &Arc<TrustSource>,
-    meeting: &Arc<TrustSource>,
+    (trust, meeting): (&Arc<TrustSource>, &Arc<TrustSource>),
+    clock: &Clock,
 ) -> Result<Credentials, CredentialsError> {
-    let given = given(folder).and_then(|pair| credentials(pair, trust, meeting));
+    let credentials = |pair: Pair| {
+        let name = name(&pair.chain);
+        credentials(pair, (trust, meeting), clock).map_err(|error| match error {
+            CredentialsError::Svid(SvidError::Ended { ended, now }) => {
+                CredentialsError::Ended { ended, now, name, folder: folder.to_owned() }
+            }
+            error => error,
+        })
+    };
+    let given = given(folder).and_then(credentials);
     let renewed = match renewed(folder) {
-        Ok(Some(pair)) => credentials(pair, trust, meeting).ok(),
+        Ok(Some(pair)) => credentials(pair).ok(),
         Ok(None) => None,
         Err(error) => {
             tracing::warn!(error = &error as &dyn std::error::Error, "the renewed certificate is left out");
@@ -214,21 +257,27 @@ fn read(
 
 fn credentials(
     pair: Pair,
-    trust: &Arc<TrustSource>,
-    meeting: &Arc<TrustSource>,
+    (trust, meeting): (&Arc<TrustSource>, &Arc<TrustSource>),
+    clock: &Clock,
 ) -> Result<Credentials, CredentialsError> {
-    let taken_at = UnixTime::now();
-    let own = meeting.verify(&pair.chain, taken_at)?;
+    let own = meeting.verify(&pair.chain, clock.unix_time()).map_err(CredentialsError::Svid)?;
     if !own.spiffe_id().is_gateway() {
         return Err(CredentialsError::NotAGateway { id: own.spiffe_id().clone() });
     }
     let issuer = pair.chain.get(1).cloned().ok_or(CredentialsError::Certificates)?;
     let certified = tls::certified_key(pair.chain, pair.key.pkcs8())?;
     let anybody = ClientIdentity::Optional(Arc::new(|_| true));
-    let server = tls::server_config(certified.clone(), trust.clone(), anybody)?;
-    let client = tls::client_config(Some(certified), meeting.clone(), Arc::new(SpiffeId::is_server))?;
+    let server = tls::server_config(certified.clone(), trust.clone(), anybody, clock.into())?;
+    let client =
+        tls::client_config(Some(certified), meeting.clone(), Arc::new(SpiffeId::is_server), clock.into())?;
     let (server, client) = (Arc::new(server), Arc::new(client));
-    Ok(Credentials { own, taken_at, server, client, issuer })
+    Ok(Credentials { own, server, client, issuer })
+}
+
+/// The name of the gateway that a chain is for; it is believed by nobody.
+fn name(chain: &[Vec<u8>]) -> String {
+    let id = chain.first().and_then(|leaf| assay_identity::x509_svid::presented_id(leaf).ok());
+    id.and_then(|id| id.path().rsplit('/').next().map(str::to_owned)).unwrap_or_default()
 }
 
 fn given(folder: &Path) -> Result<Pair, CredentialsError> {

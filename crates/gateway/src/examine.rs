@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use assay_clock::Clock;
+
 use crate::GatewayError;
 use crate::config::Config;
 use crate::credentials::CredentialSource;
@@ -19,7 +21,7 @@ impl Examined {
     /// Reads what a gateway reads when it starts, and refuses what it would refuse.
     pub fn load(config: &Config) -> Result<Examined, GatewayError> {
         config.check()?;
-        let credentials = CredentialSource::load(config)?;
+        let credentials = CredentialSource::load(config, &Clock::system())?;
         Ok(Examined { servers: Servers::new(config, credentials.clone()), credentials })
     }
 

@@ -19,6 +19,7 @@ mod upkeep;
 use std::sync::Arc;
 use std::time::Duration;
 
+use assay_clock::Clock;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -56,8 +57,17 @@ pub enum GatewayError {
 
 /// Runs the gateway until `shutdown` completes; then open streams get a second to end.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), GatewayError> {
+    run_by(Clock::system(), config, shutdown).await
+}
+
+/// The same, by a clock of the caller's.
+pub async fn run_by(
+    clock: Clock,
+    config: Config,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), GatewayError> {
     config.check()?;
-    let credentials = CredentialSource::load(&config)?;
+    let credentials = CredentialSource::load(&config, &clock)?;
     let cannot_listen = |source| GatewayError::Listen { address: config.listen, source };
     let socket = TcpListener::bind(config.listen).await.map_err(cannot_listen)?;
     let address = socket.local_addr().map_err(cannot_listen)?;

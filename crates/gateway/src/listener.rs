@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use assay_identity::UnixTime;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -69,7 +68,7 @@ impl Listener {
     pub(crate) async fn serve(self) {
         let mut stopping = self.stopping.clone();
         let mut connections = JoinSet::new();
-        let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+        let mut housekeeping = self.connection.credentials.clock().ticks(HOUSEKEEPING);
         loop {
             tokio::select! {
                 _ = stopping.changed() => break,
@@ -80,7 +79,7 @@ impl Listener {
                     Err(error) => {
                         // Out of file descriptors, most likely: let some connections end.
                         tracing::warn!(%error, "cannot accept");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        self.connection.credentials.clock().sleep(ACCEPT_PAUSE).await;
                     }
                 },
             }
@@ -158,7 +157,9 @@ impl Service {
         let shown = match tls.get_ref().1.peer_certificates() {
             None => None,
             // The handshake verified it; this reads the name, and costs one more verification.
-            Some(chain) => Some(self.credentials.trust().verify(chain, UnixTime::now()).ok()?),
+            Some(chain) => {
+                Some(self.credentials.trust().verify(chain, self.credentials.clock().unix_time()).ok()?)
+            }
         };
         Some((tls, Peer { address: address.ip().to_canonical(), shown }))
     }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use assay_admission::{ADDRESS_HEADER, IDENTITY_HEADER};
 use assay_identity::{SpiffeId, VerifiedPeer};
@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use crate::body::{Answer, AnswerBody, Exceeded, RequestBody};
 use crate::config::Config;
@@ -71,9 +72,9 @@ impl Proxy {
         Proxy {
             limiter,
             servers,
-            credentials,
             counters: Counters::default(),
-            started: Instant::now(),
+            started: credentials.clock().instant(),
+            credentials,
             request_bytes_max: config.limits.request_bytes_max,
             request_time: Duration::from_secs(config.limits.request_seconds),
         }
@@ -107,7 +108,7 @@ impl Proxy {
         let id = peer.id(&self.credentials);
         self.limiter.request(peer.address, id.as_ref()).map_err(Refusal::TooOften)?;
         if request.method() == Method::GET
-            && let Some(page) = status::page(self, peer, request.uri().path())
+            && let Some(page) = status::page(self, peer, request.uri().path(), request.headers())
         {
             return Ok(page);
         }
@@ -155,6 +156,19 @@ impl Proxy {
 }
 
 impl Counters {
+    /// How many requests came to what.
+    pub(crate) fn by_outcome(&self) -> [(&'static str, u64); 6] {
+        [
+            ("passed", &self.passed),
+            ("too_many", &self.refused_rate),
+            ("too_large", &self.refused_size),
+            ("timed_out", &self.refused_time),
+            ("unknown_path", &self.refused_path),
+            ("unavailable", &self.unavailable),
+        ]
+        .map(|(outcome, counter)| (outcome, counter.load(Ordering::Relaxed)))
+    }
+
     fn of(&self, refusal: Refusal) -> &AtomicU64 {
         match refusal {
             Refusal::Unknown => &self.refused_path,

@@ -3,11 +3,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use assay_identity::{SvidError, UnixTime, VerifiedPeer};
+use assay_clock::Backoff;
+use assay_identity::{Serial, SvidError, VerifiedPeer};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use thiserror::Error;
 use tokio::net::TcpStream;
@@ -47,6 +49,7 @@ impl Servers {
                 streams_max: config.limits.streams_per_server_connection_max,
                 credentials: credentials.clone(),
                 connections: Mutex::default(),
+                former: Mutex::default(),
                 connecting: tokio::sync::Mutex::default(),
                 lost: Notify::new(),
                 connected: connected.clone(),
@@ -122,6 +125,8 @@ struct Server {
     credentials: Arc<CredentialSource>,
     /// Live connections. Locked for look-ups only, never across an await.
     connections: Mutex<Vec<Connection>>,
+    /// Those that were made with an earlier certificate of ours: they carry what they carry to its end, and nothing new.
+    former: Mutex<Vec<(VerifiedPeer, AbortHandle)>>,
     /// Held while connecting, so that a crowd of requests opens one connection and not a crowd of them.
     connecting: tokio::sync::Mutex<()>,
     /// A connection ended.
@@ -135,6 +140,8 @@ struct Connection {
     leases: Arc<()>,
     /// The server, as a fresh list had it.
     peer: VerifiedPeer,
+    /// What we showed it.
+    shown: Serial,
     task: AbortHandle,
 }
 
@@ -198,22 +205,53 @@ impl Server {
     }
 
     async fn keep_connected(self: Arc<Self>) {
-        let mut pause = PAUSE_MIN;
+        let (clock, mut credentials) = (self.credentials.clock(), self.credentials.watch());
+        let mut backoff = Backoff::between(PAUSE_MIN, PAUSE_MAX);
         loop {
-            if self.is_healthy() {
-                pause = PAUSE_MIN;
-                self.lost.notified().await;
-                continue;
-            }
             match self.connect().await {
-                Ok(()) => tracing::info!(server = self.address, "server connected"),
-                Err(error) => {
-                    self.log_unreachable(&error);
-                    tokio::time::sleep(pause).await;
-                    pause = PAUSE_MAX.min(pause * 2);
+                Ok(()) => {
+                    tracing::info!(server = self.address, "server connected");
+                    self.part_with_former();
+                    let since = clock.instant();
+                    while self.is_current() {
+                        tokio::select! {
+                            () = self.lost.notified() => {}
+                            _ = credentials.changed() => {}
+                        }
+                    }
+                    backoff.held_for(clock.instant() - since);
+                    if self.is_healthy() {
+                        // Ours is the reason to connect anew.
+                        backoff.succeeded();
+                        continue;
+                    }
                 }
+                Err(error) => self.log_unreachable(&error),
             }
+            clock.sleep(backoff.wait()).await;
         }
+    }
+
+    /// Whether a connection stands that was made with the certificate of now.
+    fn is_current(&self) -> bool {
+        let credentials = self.credentials.current();
+        self.with_connections(|connections| {
+            connections.iter().any(|connection| connection.shown == *credentials.own.serial())
+        })
+    }
+
+    /// Puts nothing new on connections that were made with an earlier certificate.
+    fn part_with_former(&self) {
+        let credentials = self.credentials.current();
+        let former: Vec<_> = self.with_connections(|connections| {
+            let is_former = |connection: &mut Connection| connection.shown != *credentials.own.serial();
+            connections.extract_if(.., is_former).collect()
+        });
+        // With the sender gone, such a connection ends when what it carries has ended.
+        let former = former.into_iter().map(|connection| (connection.peer, connection.task));
+        let mut kept = self.former.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|(_, task)| !task.is_finished());
+        kept.extend(former);
     }
 
     fn log_unreachable(&self, error: &ConnectError) {
@@ -222,7 +260,9 @@ impl Server {
     }
 
     async fn connect(self: &Arc<Self>) -> Result<(), ConnectError> {
-        let (mut sender, connection, chain) = tokio::time::timeout(CONNECT, self.handshake()).await??;
+        let credentials = self.credentials.current();
+        let shaking = self.handshake(credentials.client.clone());
+        let (mut sender, connection, chain) = tokio::time::timeout(CONNECT, shaking).await??;
         let server = self.clone();
         let task = tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -234,7 +274,8 @@ impl Server {
         let task = task.abort_handle();
         let checked = tokio::time::timeout(CONNECT, self.check(&mut sender, &chain)).await;
         let peer = checked.map_err(ConnectError::from).flatten().inspect_err(|_| task.abort())?;
-        let connection = Connection { sender, leases: Arc::default(), peer, task };
+        let shown = credentials.own.serial().clone();
+        let connection = Connection { sender, leases: Arc::default(), peer, shown, task };
         self.with_connections(|connections| connections.push(connection));
         self.connected.notify_waiters();
         Ok(())
@@ -248,12 +289,14 @@ impl Server {
     ) -> Result<VerifiedPeer, ConnectError> {
         let answer = sender.send_request(upkeep::list_request(&self.credentials, false)).await?;
         upkeep::take_list(answer, &self.credentials).await?;
-        Ok(self.credentials.trust().verify(chain, UnixTime::now())?)
+        Ok(self.credentials.trust().verify(chain, self.credentials.clock().unix_time())?)
     }
 
     /// Meets the server, as a connection does before it carries devices, and reads what its clock shows.
     async fn meet(&self) -> Result<Option<SystemTime>, ConnectError> {
-        let (mut sender, connection, chain) = tokio::time::timeout(CONNECT, self.handshake()).await??;
+        let (mut sender, connection, chain) =
+            tokio::time::timeout(CONNECT, self.handshake(self.credentials.current().client.clone()))
+                .await??;
         // It ends with the task set.
         let mut task = JoinSet::new();
         task.spawn(async { drop(connection.await) });
@@ -262,7 +305,7 @@ impl Server {
             let date = answer.headers().get(http::header::DATE).and_then(|date| date.to_str().ok());
             let date = date.and_then(|date| httpdate::parse_http_date(date).ok());
             upkeep::take_list(answer, &self.credentials).await?;
-            self.credentials.trust().verify(&chain, UnixTime::now())?;
+            self.credentials.trust().verify(&chain, self.credentials.clock().unix_time())?;
             Ok(date)
         };
         tokio::time::timeout(CONNECT, meeting).await?
@@ -270,25 +313,31 @@ impl Server {
 
     fn part_if_revoked(&self) {
         let trust = self.credentials.trust().current();
+        let stands = |peer: &VerifiedPeer, task: &AbortHandle| {
+            let stands = !trust.crls.names(peer.serial());
+            if !stands {
+                tracing::warn!(server = self.address, "a server's certificate was revoked");
+                task.abort();
+            }
+            stands
+        };
         self.with_connections(|connections| {
-            connections.retain(|connection| {
-                let stands = !trust.crls.names(connection.peer.serial());
-                if !stands {
-                    tracing::warn!(server = self.address, "a server's certificate was revoked");
-                    connection.task.abort();
-                }
-                stands
-            });
+            connections.retain(|connection| stands(&connection.peer, &connection.task));
         });
+        let mut former = self.former.lock().unwrap_or_else(PoisonError::into_inner);
+        former.retain(|(peer, task)| stands(peer, task));
         self.lost.notify_one();
     }
 
-    async fn handshake(&self) -> Result<(SendRequest<RequestBody>, Http2, Vec<Vec<u8>>), ConnectError> {
+    async fn handshake(
+        &self,
+        client: Arc<ClientConfig>,
+    ) -> Result<(SendRequest<RequestBody>, Http2, Vec<Vec<u8>>), ConnectError> {
         let tcp = TcpStream::connect(&self.address).await?;
         tcp.set_nodelay(true)?;
         // Whom we reached is told by the SPIFFE ID; the name on the wire is of no account.
         let name = ServerName::try_from(SERVER_NAME).map_err(std::io::Error::other)?;
-        let connector = TlsConnector::from(self.credentials.current().client.clone());
+        let connector = TlsConnector::from(client);
         let tls = connector.connect(name, tcp).await?;
         let shown = tls.get_ref().1.peer_certificates().unwrap_or_default();
         let chain = shown.iter().map(|der| der.to_vec()).collect();

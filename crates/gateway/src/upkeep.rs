@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use assay_clock::Backoff;
 use assay_identity::crl::{CRL_BYTES_MAX, CrlError};
 use assay_identity::csr::{self, CsrError};
 use assay_identity::key::KeyError;
-use assay_identity::{PrivateKey, UnixTime};
+use assay_identity::{PrivateKey, Stage};
 use http::{Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -43,14 +44,18 @@ pub(crate) enum UpkeepError {
 
 /// Has every new list as soon as there is one; never ends.
 pub(crate) async fn follow_list(servers: Arc<Servers>, credentials: Arc<CredentialSource>) {
+    let mut backoff = Backoff::between(RETRY_FIRST, RETRY_LONGEST);
     loop {
         let before = credentials.list_number();
         match next_list(&servers, &credentials).await {
-            Ok(()) => {}
-            Err(UpkeepError::Send(SendError::NoServer)) => tokio::time::sleep(PAUSE).await,
+            Ok(()) => backoff.succeeded(),
+            // It is said where it is found out, and news are wanted as soon as there is one.
+            Err(UpkeepError::Send(SendError::NoServer)) if servers.healthy() == 0 => {
+                servers.connected().await
+            }
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "no news of the revocation list");
-                tokio::time::sleep(PAUSE).await;
+                credentials.clock().sleep(backoff.wait()).await;
             }
         }
         if credentials.list_number() > before {
@@ -85,17 +90,38 @@ pub(crate) async fn take_list(
 
 /// Renews the certificate at half of its life; never ends.
 pub(crate) async fn keep_renewed(servers: Arc<Servers>, credentials: Arc<CredentialSource>) {
+    let clock = credentials.clock();
+    let mut backoff = Backoff::between(RETRY_FIRST, RETRY_LONGEST);
     loop {
-        let current = credentials.current();
-        let life = seconds(current.own.not_after()).saturating_sub(seconds(current.taken_at));
-        let due = seconds(current.taken_at) + life / 2;
-        let wait = due.saturating_sub(seconds(UnixTime::now()));
-        if wait > 0 {
+        let (life, now) = (credentials.current().own.life(), clock.unix_time());
+        if life.stage(now) == Stage::Young {
+            let wait = life.renew_at().as_secs().saturating_sub(now.as_secs());
             // Files may bring another certificate meanwhile.
-            tokio::time::sleep(Duration::from_secs(wait).min(LOOK_AGAIN)).await;
-        } else if let Err(error) = renew(&servers, &credentials).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "certificate not renewed");
-            tokio::time::sleep(Duration::from_secs(life / 20).clamp(RETRY_MIN, RETRY_MAX)).await;
+            clock.sleep(Duration::from_secs(wait).min(LOOK_AGAIN)).await;
+            continue;
+        }
+        match renew(&servers, &credentials).await {
+            Ok(()) => backoff.succeeded(),
+            Err(error) => {
+                warn(&error, life.stage(now), &credentials);
+                clock.sleep(backoff.wait()).await;
+            }
+        }
+    }
+}
+
+/// Says that the certificate was not renewed: the louder, the less of its life is left.
+fn warn(error: &UpkeepError, stage: Stage, credentials: &CredentialSource) {
+    let (error, advice) = (error as &dyn std::error::Error, credentials.advice());
+    match stage {
+        Stage::Young | Stage::Due => tracing::info!(error, "the certificate was not renewed yet"),
+        Stage::Late => tracing::warn!(
+            error,
+            advice,
+            "the certificate is past two thirds of its life and was not renewed"
+        ),
+        Stage::Ended => {
+            tracing::error!(error, advice, "the certificate has ended: nobody believes this gateway")
         }
     }
 }
@@ -135,16 +161,11 @@ fn request(method: Method, path: &str, body: Vec<u8>) -> Request<RequestBody> {
     request
 }
 
-fn seconds(time: UnixTime) -> u64 {
-    time.as_secs()
-}
-
-const PAUSE: Duration = Duration::from_millis(500);
 /// Longer than a server waits for a new list.
 const NEWS_WITHIN: Duration = Duration::from_secs(30);
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
-const RETRY_MIN: Duration = Duration::from_secs(1);
-const RETRY_MAX: Duration = Duration::from_secs(60);
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+const RETRY_LONGEST: Duration = Duration::from_secs(60);
 /// Two P-256 certificates have some 2,000 bytes.
 const CERTIFICATE_BYTES_MAX: usize = 64 << 10;

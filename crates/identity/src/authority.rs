@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer as _, ParsedExtension, X509Certificate};
 
 use crate::key::PrivateKey;
+use crate::life::Life;
 use crate::serial::Serial;
 use crate::spiffe_id::TrustDomain;
 use crate::x509_svid;
@@ -62,23 +63,25 @@ pub struct Issuer {
     pub(crate) signer: rcgen::Issuer<'static, rcgen::KeyPair>,
     pub(crate) key_identifier: Vec<u8>,
     certificate: Vec<u8>,
-    not_after: UnixTime,
+    life: Life,
 }
 
 impl Issuer {
     /// Joins a CA certificate and its key.
     pub fn new(certificate: Vec<u8>, key: PrivateKey) -> Result<Self, IssueError> {
-        let (key_identifier, not_after) = {
+        let (key_identifier, life) = {
             let parsed = parse_authority(&certificate).ok_or(IssueError::NotAnAuthority)?;
             if parsed.public_key().raw != key.spki() {
                 return Err(IssueError::KeyMismatch);
             }
             let identifier = subject_key_identifier(&parsed).ok_or(IssueError::NotAnAuthority)?;
-            (identifier.to_vec(), x509_svid::unix_time(parsed.validity().not_after))
+            let validity = parsed.validity();
+            let [from, until] = [validity.not_before, validity.not_after].map(x509_svid::unix_time);
+            (identifier.to_vec(), Life::of(from, until))
         };
         let signer = rcgen::Issuer::from_ca_cert_der(&CertificateDer::from(certificate.as_slice()), key.0)
             .map_err(|_| IssueError::NotAnAuthority)?;
-        Ok(Issuer { signer, key_identifier, certificate, not_after })
+        Ok(Issuer { signer, key_identifier, certificate, life })
     }
 
     /// The authority's certificate, DER.
@@ -88,13 +91,18 @@ impl Issuer {
 
     /// When the authority's certificate ends; nothing it signs may live longer.
     pub fn not_after(&self) -> UnixTime {
-        self.not_after
+        self.life.until()
+    }
+
+    /// The life of its certificate.
+    pub fn life(&self) -> Life {
+        self.life
     }
 }
 
 impl fmt::Debug for Issuer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Issuer").field("not_after", &self.not_after).finish_non_exhaustive()
+        f.debug_struct("Issuer").field("life", &self.life).finish_non_exhaustive()
     }
 }
 
@@ -108,7 +116,7 @@ pub fn sign_root(template: &AuthorityTemplate, key: &PrivateKey) -> Result<Vec<u
 
 /// Signs the certificate of an issuing CA, which may sign leaves only.
 pub fn sign_issuing(template: &AuthorityTemplate, spki: &[u8], root: &Issuer) -> Result<Vec<u8>, IssueError> {
-    if template.not_after > root.not_after {
+    if template.not_after > root.not_after() {
         return Err(IssueError::Dates);
     }
     let public = rcgen::SubjectPublicKeyInfo::from_der(spki).map_err(|_| IssueError::PublicKey)?;

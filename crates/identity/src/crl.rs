@@ -193,8 +193,10 @@ pub struct CrlSet {
 pub(crate) enum Revocation {
     NotListed,
     Revoked,
-    /// No list, or one that is too old.
-    Unknown,
+    /// No list.
+    NoList,
+    /// One that should have been replaced by then.
+    OldList(UnixTime),
 }
 
 impl CrlSet {
@@ -220,6 +222,11 @@ impl CrlSet {
         self.lists.iter().map(Crl::number).max().unwrap_or(0)
     }
 
+    /// Until when there should be a newer list; `None`: there is none yet.
+    pub fn next_update(&self) -> Option<UnixTime> {
+        self.lists.iter().map(Crl::next_update).max()
+    }
+
     /// Whether a list names this serial, for verifiers of certificates of one authority whose path was verified before.
     pub fn names(&self, serial: &Serial) -> bool {
         self.lists.iter().any(|list| list.revokes(serial))
@@ -237,9 +244,11 @@ impl CrlSet {
         let lists = self.lists.iter().filter(|crl| crl.issuer == issuer && crl.is_signed_by(issuer_spki));
         match lists.max_by_key(|crl| crl.number) {
             None if self.bootstrapping => Revocation::NotListed,
-            None => Revocation::Unknown,
+            None => Revocation::NoList,
             Some(crl) if crl.revokes(serial) => Revocation::Revoked,
-            Some(crl) if crl.next_update <= now && !self.bootstrapping => Revocation::Unknown,
+            Some(crl) if crl.next_update <= now && !self.bootstrapping => {
+                Revocation::OldList(crl.next_update)
+            }
             Some(_) => Revocation::NotListed,
         }
     }

@@ -12,6 +12,7 @@ use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime
 use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::CertifiedKey;
+use rustls::time_provider::TimeProvider;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError,
     PeerIncompatible, ServerConfig, SignatureScheme, SupportedProtocolVersion, version,
@@ -86,13 +87,14 @@ pub fn certified_key(chain: Vec<Vec<u8>>, key_pkcs8: &[u8]) -> Result<Arc<Certif
     Ok(Arc::new(certified))
 }
 
-/// The configuration of a server that shows `key` and speaks HTTP/2.
+/// The configuration of a server that shows `key` and speaks HTTP/2; certificates are verified as of what `time` says.
 pub fn server_config(
     key: Arc<CertifiedKey>,
     trust: Arc<TrustSource>,
     clients: ClientIdentity,
+    time: Arc<dyn TimeProvider>,
 ) -> Result<ServerConfig, Error> {
-    let builder = ServerConfig::builder_with_provider(Arc::new(provider::default_provider()))
+    let builder = ServerConfig::builder_with_details(Arc::new(provider::default_provider()), time)
         .with_protocol_versions(VERSIONS)?;
     let builder = match clients {
         ClientIdentity::None => builder.with_no_client_auth(),
@@ -117,8 +119,9 @@ pub fn client_config(
     key: Option<Arc<CertifiedKey>>,
     trust: Arc<TrustSource>,
     accept: AcceptPeer,
+    time: Arc<dyn TimeProvider>,
 ) -> Result<ClientConfig, Error> {
-    let builder = ClientConfig::builder_with_provider(Arc::new(provider::default_provider()))
+    let builder = ClientConfig::builder_with_details(Arc::new(provider::default_provider()), time)
         .with_protocol_versions(VERSIONS)?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(SvidVerifier::new(trust, accept, true)));
@@ -189,10 +192,13 @@ impl SvidVerifier {
 fn refusal(error: SvidError) -> Error {
     let error = match error {
         SvidError::Revoked => CertificateError::Revoked,
-        SvidError::RevocationUnknown => CertificateError::UnknownRevocationStatus,
+        SvidError::NoRevocationList | SvidError::OldRevocationList { .. } => {
+            CertificateError::UnknownRevocationStatus
+        }
         SvidError::Empty | SvidError::Malformed => CertificateError::BadEncoding,
         SvidError::Path(webpki::Error::UnknownIssuer) => CertificateError::UnknownIssuer,
-        SvidError::Path(webpki::Error::CertExpired { .. }) => CertificateError::Expired,
+        SvidError::Ended { .. } => CertificateError::Expired,
+        SvidError::NotYet { .. } => CertificateError::NotValidYet,
         error => CertificateError::Other(OtherError(Arc::new(error))),
     };
     error.into()

@@ -6,6 +6,7 @@ use thiserror::Error;
 use crate::authority::parse_authority;
 use crate::bundle::Bundle;
 use crate::crl::{CrlSet, Revocation};
+use crate::life::{Life, Moment};
 use crate::serial::Serial;
 use crate::signature::ALGORITHMS;
 use crate::spiffe_id::{SpiffeId, SpiffeIdError, TrustDomain};
@@ -16,7 +17,7 @@ use crate::x509_svid::Leaf;
 pub struct VerifiedPeer {
     spiffe_id: SpiffeId,
     serial: Serial,
-    not_after: UnixTime,
+    life: Life,
     spki: Vec<u8>,
 }
 
@@ -33,7 +34,12 @@ impl VerifiedPeer {
 
     /// When the certificate shown ends.
     pub fn not_after(&self) -> UnixTime {
-        self.not_after
+        self.life.until()
+    }
+
+    /// The life of the certificate shown.
+    pub fn life(&self) -> Life {
+        self.life
     }
 
     /// The key of the certificate shown, SubjectPublicKeyInfo DER.
@@ -86,12 +92,42 @@ pub enum SvidError {
     /// No valid path to the bundle.
     #[error("no valid path leads from the leaf to the bundle")]
     Path(#[source] webpki::Error),
+    /// Whoever verifies is past its end.
+    #[error(
+        "the certificate ended at {ended}, and here it is {now}: it was not renewed, or a clock is wrong"
+    )]
+    Ended {
+        /// When it ended.
+        ended: Moment,
+        /// What time it was taken to be.
+        now: Moment,
+    },
+    /// Whoever verifies is before its beginning.
+    #[error(
+        "the certificate begins at {begins}, and here it is {now}: this clock is behind that of who issued it"
+    )]
+    NotYet {
+        /// When it begins.
+        begins: Moment,
+        /// What time it was taken to be.
+        now: Moment,
+    },
     /// The certificate is on its authority's revocation list.
     #[error("the certificate is revoked")]
     Revoked,
-    /// The authority's revocation list is not there, or is past its next update.
-    #[error("the authority's revocation list is missing or out of date")]
-    RevocationUnknown,
+    /// The authority's revocation list is not there.
+    #[error("there is no revocation list of the certificate's authority")]
+    NoRevocationList,
+    /// The authority's revocation list is past its next update.
+    #[error(
+        "the revocation list was to be replaced by {ended}, and here it is {now}: there is no news of it, or a clock is wrong"
+    )]
+    OldRevocationList {
+        /// Until when there should have been a newer one.
+        ended: Moment,
+        /// What time it was taken to be.
+        now: Moment,
+    },
 }
 
 /// Verifies a chain, leaf first, against the bundle of its trust domain.
@@ -115,10 +151,13 @@ pub fn verify_svid<C: AsRef<[u8]>>(
     match crls.look_up(&leaf.issuer, &issuer_spki, &leaf.serial, now) {
         Revocation::NotListed => {}
         Revocation::Revoked => return Err(SvidError::Revoked),
-        Revocation::Unknown => return Err(SvidError::RevocationUnknown),
+        Revocation::NoList => return Err(SvidError::NoRevocationList),
+        Revocation::OldList(ended) => {
+            return Err(SvidError::OldRevocationList { ended: Moment(ended), now: Moment(now) });
+        }
     }
-    let Leaf { spiffe_id, serial, not_after, spki, .. } = leaf;
-    Ok(VerifiedPeer { spiffe_id, serial, not_after, spki })
+    let Leaf { spiffe_id, serial, life, spki, .. } = leaf;
+    Ok(VerifiedPeer { spiffe_id, serial, life, spki })
 }
 
 /// RFC 5280 path validation; returns the key of the leaf's issuer.
@@ -142,11 +181,24 @@ fn verify_path<C: AsRef<[u8]>>(
             None,
             None,
         )
-        .map_err(SvidError::Path)?;
+        .map_err(path_error)?;
     for intermediate in path.intermediate_certificates() {
         check_intermediate(intermediate, bundle.trust_domain())?;
     }
     Ok(path.issuer_spki().to_vec())
+}
+
+/// Clocks that do not agree are told apart from a path that is none.
+fn path_error(error: webpki::Error) -> SvidError {
+    match error {
+        webpki::Error::CertExpired { time, not_after } => {
+            SvidError::Ended { ended: Moment(not_after), now: Moment(time) }
+        }
+        webpki::Error::CertNotValidYet { time, not_before } => {
+            SvidError::NotYet { begins: Moment(not_before), now: Moment(time) }
+        }
+        error => SvidError::Path(error),
+    }
 }
 
 /// X509-SVID §3.1 and §4.3, which path validation as webpki does it leaves out.

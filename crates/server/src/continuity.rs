@@ -3,12 +3,14 @@
 
 use std::path::{Path, PathBuf};
 
+use assay_clock::Clock;
 use assay_identity::crl::CrlError;
 use assay_identity::signed_note::NoteError;
 use assay_identity::{Crl, TrustDomain};
 use thiserror::Error;
 
 use crate::audit::Head;
+use crate::clock;
 use crate::in_force::ledger_head::HEAD_FILE;
 use crate::in_force::revocations::LIST_FILE;
 use crate::keys::{self, FileError, KeyNames, KeysError, LedgerKey};
@@ -124,7 +126,7 @@ async fn resume_on(
     };
     let key = LedgerKey::load(&folder, trust_domain)?
         .ok_or(ContinuityError::Keys { folder: folder.clone(), what: "ledger.key" })?;
-    let at = crate::clock::now();
+    let at = clock::now(&Clock::system());
     let (serials, number) = match keys::read(&data.join(LIST_FILE))? {
         Some(der) => last_list(&der, &folder)?,
         None => (Vec::new(), 0),

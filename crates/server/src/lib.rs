@@ -9,6 +9,7 @@ pub mod archive;
 mod attest;
 pub mod audit;
 mod clock;
+mod concern;
 pub mod config;
 pub mod continuity;
 mod device;

@@ -1,14 +1,19 @@
 //! What Prometheus is told.
 
 use std::sync::atomic::AtomicI64;
+use std::time::Instant;
 
-use assay_trust::Tier;
-use prometheus_client::encoding::{EncodeLabelSet, text::encode};
+use assay_exposition::Format;
+use assay_identity::Life;
+use assay_trust::{Status, Tier};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::concern::Concern;
 use crate::in_force::endorsers::ListInForce;
 use crate::outcome::faults;
 use crate::store::Storage;
@@ -28,6 +33,10 @@ pub(crate) struct Metrics {
     revocation_list_bytes: Gauge,
     endorsers_failing_seconds: Gauge,
     makers_lists: Family<IssuerLabel, Gauge>,
+    certificates: Family<CertificateLabel, Gauge>,
+    concerns: Family<ConcernLabel, Gauge>,
+    judging: Histogram,
+    issuing: Histogram,
     coalesced: Counter,
     faults: Counter,
     mended: Counter,
@@ -45,12 +54,22 @@ struct VerdictLabel {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StatusLabel {
-    status: String,
+    status: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct IssuerLabel {
     issuer: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CertificateLabel {
+    certificate: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ConcernLabel {
+    concern: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -74,6 +93,10 @@ impl Metrics {
             revocation_list_bytes: Gauge::default(),
             endorsers_failing_seconds: Gauge::default(),
             makers_lists: Family::default(),
+            certificates: Family::default(),
+            concerns: Family::default(),
+            judging: Histogram::new(LATENCY_SECONDS),
+            issuing: Histogram::new(LATENCY_SECONDS),
             coalesced: Counter::default(),
             faults: Counter::default(),
             mended: Counter::default(),
@@ -111,6 +134,26 @@ impl Metrics {
             metrics.makers_lists.clone(),
         );
         registry.register(
+            "certificate_end_seconds",
+            "When a certificate of the server's or of a gateway ends unless it is renewed, in seconds since 1970",
+            metrics.certificates.clone(),
+        );
+        registry.register(
+            "concerns",
+            "What an operator has to do something about, by what it is about",
+            metrics.concerns.clone(),
+        );
+        registry.register(
+            "attestation_seconds",
+            "From evidence that came whole to the verdict on record",
+            metrics.judging.clone(),
+        );
+        registry.register(
+            "svid_seconds",
+            "From a request for a certificate to the certificate, on record and signed",
+            metrics.issuing.clone(),
+        );
+        registry.register(
             "results_coalesced",
             "Results that have no place of their own on record: their device's differ too often",
             metrics.coalesced.clone(),
@@ -121,7 +164,52 @@ impl Metrics {
             metrics.faults.clone(),
         );
         registry.register("mended", "Times that memory was not as the store had it", metrics.mended.clone());
-        Metrics { registry, ..metrics }
+        let metrics = Metrics { registry, ..metrics };
+        metrics.begin();
+        metrics
+    }
+
+    /// Every series whose labels are known is there from the start: what is absent cannot be told from what is nought.
+    fn begin(&self) {
+        for tier in [Tier::None, Tier::Affirming, Tier::Warning, Tier::Contraindicated] {
+            drop(self.attestations.get_or_create(&TierLabel { tier: tier.name() }));
+        }
+        for accepted in ["true", "false"] {
+            drop(self.telemetry.get_or_create(&VerdictLabel { accepted }));
+        }
+        for concern in Concern::CODES {
+            drop(self.concerns.get_or_create(&ConcernLabel { concern }));
+        }
+        self.count_devices(&[]);
+        self.stored(&Storage::default(), 0, 0);
+    }
+
+    fn count_devices(&self, devices: &[(String, u64)]) {
+        for status in STATUSES {
+            let counted =
+                devices.iter().find(|(counted, _)| counted == status.name()).map(|(_, count)| *count);
+            let label = StatusLabel { status: status.name() };
+            self.devices.get_or_create(&label).set(i64::try_from(counted.unwrap_or(0)).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// What is wrong now.
+    pub(crate) fn concerns(&self, concerns: &[Concern]) {
+        for code in Concern::CODES {
+            let count = concerns.iter().filter(|concern| concern.code() == code).count();
+            let gauge = self.concerns.get_or_create(&ConcernLabel { concern: code });
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Measures how long evidence takes to be judged.
+    pub(crate) fn judging(&self) -> Timer {
+        Timer { histogram: self.judging.clone(), since: Instant::now() }
+    }
+
+    /// Measures how long a certificate takes.
+    pub(crate) fn issuing(&self) -> Timer {
+        Timer { histogram: self.issuing.clone(), since: Instant::now() }
     }
 
     /// What the database takes, as of a while ago.
@@ -151,6 +239,15 @@ impl Metrics {
             self.makers_lists
                 .get_or_create(&IssuerLabel { issuer: issuer.clone() })
                 .set(gauge(next_update.0));
+        }
+    }
+
+    /// When certificates end, by name.
+    pub(crate) fn certificates(&self, lives: &[(String, Life)]) {
+        self.certificates.clear();
+        for (certificate, life) in lives {
+            let end = i64::try_from(life.until().as_secs()).unwrap_or(i64::MAX);
+            self.certificates.get_or_create(&CertificateLabel { certificate: certificate.clone() }).set(end);
         }
     }
 
@@ -184,16 +281,28 @@ impl Metrics {
     }
 
     /// The text, with the gauges as they stand.
-    pub(crate) fn render(&self, attached: usize, devices: Vec<(String, u64)>) -> String {
+    pub(crate) fn render(&self, attached: usize, devices: &[(String, u64)], format: Format) -> String {
         self.attached.set(i64::try_from(attached).unwrap_or(i64::MAX));
         self.faults.inc_by(faults().saturating_sub(self.faults.get()));
-        self.devices.clear();
-        for (status, count) in devices {
-            self.devices.get_or_create(&StatusLabel { status }).set(i64::try_from(count).unwrap_or(i64::MAX));
-        }
-        let mut text = String::new();
-        // Writing to a string does not fail.
-        encode(&mut text, &self.registry).ok();
-        text
+        self.count_devices(devices);
+        format.encode(&self.registry)
     }
 }
+
+/// Something whose duration counts once it is done; what failed or was given up does not.
+#[derive(Debug)]
+pub(crate) struct Timer {
+    histogram: Histogram,
+    since: Instant,
+}
+
+impl Timer {
+    pub(crate) fn done(self) {
+        self.histogram.observe(self.since.elapsed().as_secs_f64());
+    }
+}
+
+const STATUSES: [Status; 6] =
+    [Status::Pending, Status::Enrolled, Status::Trusted, Status::Suspect, Status::Expired, Status::Revoked];
+/// From a quote alone on a quiet machine to a whole list on a busy one.
+const LATENCY_SECONDS: [f64; 9] = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0, 10.0];

@@ -4,14 +4,16 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use assay_clock::Clock;
 use assay_evidence::time::UnixTime;
-use assay_identity::{SpiffeId, TrustDomain};
+use assay_identity::{Life, SpiffeId, TrustDomain};
 use tokio::sync::{Semaphore, watch};
 
 use crate::attest::Attesting;
 use crate::attest::judge::Verifier;
 use crate::attest::table::Registry;
 use crate::clock;
+use crate::concern::Concerns;
 use crate::config::Config;
 use crate::continuity;
 use crate::door::admission::EdgeAdmission;
@@ -41,6 +43,7 @@ use crate::store::{Store, StoreError, WithdrawOwn};
 /// The parts, shared by every request and stream.
 #[derive(Debug)]
 pub(crate) struct Server {
+    pub clock: Clock,
     pub config: Config,
     pub store: Store,
     pub authority: Arc<Authority>,
@@ -55,6 +58,7 @@ pub(crate) struct Server {
     pub attesting: Attesting,
     pub granting: Granting,
     pub metrics: Arc<Metrics>,
+    pub concerns: Concerns,
     pub operator: OperatorToken,
     pub result_key: ResultKey,
     pub sign_ins: SignIns,
@@ -72,9 +76,10 @@ impl Server {
     pub(crate) async fn open(
         store: Store,
         config: Config,
+        clock: Clock,
         shutdown: watch::Receiver<bool>,
     ) -> Result<Server, StartError> {
-        let now = clock::now();
+        let now = clock::now(&clock);
         continuity::check(&store, &config.data, &config.trust_domain).await?;
         let folder = config.data.join(keys::FOLDER);
         let authority = Arc::new(Authority::open(&folder, &config.trust_domain, now)?);
@@ -93,7 +98,7 @@ impl Server {
         let ledger_key = ledger_head.verifier().to_string();
         let announcer =
             Announcer::new((&authority, &jwt_key), &revocations.current(), Arc::new(statements), ledger_key)?;
-        let tls = DoorTls::new(revocations.trust(), &certificate)?;
+        let tls = DoorTls::new(revocations.trust(), &certificate, &clock)?;
         continuity::record(&store, &config.data, &config.trust_domain).await?;
         let (policies, endorsers) = in_force(&store, &config, now).await?;
         let (entries, metrics) = (Arc::new(Entries::open(&store).await?), Arc::new(Metrics::new()));
@@ -117,6 +122,7 @@ impl Server {
             trials: Arc::new(Semaphore::new(1)),
             sign_ins: SignIns::default(),
             public: Public::default(),
+            concerns: Concerns::default(),
             entries,
             ledger_head,
             registry,
@@ -134,8 +140,20 @@ impl Server {
             result_key,
             tls,
             shutdown,
+            clock,
             config,
         })
+    }
+
+    /// What time it is.
+    pub(crate) fn now(&self) -> UnixTime {
+        clock::now(&self.clock)
+    }
+
+    /// The lives of the certificates that the server shows or signs with, by name.
+    pub(crate) fn lives(&self) -> [(&'static str, Life); 4] {
+        let [root, issuing] = self.authority.lives();
+        [root, issuing, ("server", self.tls.life()), ("statements", self.announcer.key().life)]
     }
 
     /// What follows commits.
@@ -148,6 +166,7 @@ impl Server {
             ledger_head: self.ledger_head.clone(),
             revocations: self.revocations.clone(),
             metrics: self.metrics.clone(),
+            clock: self.clock.clone(),
         }
     }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use assay_clock::Clock;
 use assay_evidence::ima::{SigningKey, SigningKeyError};
 use assay_identity::tls;
 use assay_trust::policy::{PolicySigners, SIGNERS_MAX};
@@ -17,7 +18,6 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
-use crate::clock;
 use crate::config::Config;
 use crate::continuity::ContinuityError;
 use crate::door;
@@ -56,6 +56,11 @@ pub struct Addresses {
 impl Running {
     /// Opens the data folder, binds both doors and starts to serve.
     pub async fn start(config: Config) -> Result<Running, StartError> {
+        Running::start_by(Clock::system(), config).await
+    }
+
+    /// The same, by a clock of the caller's.
+    pub async fn start_by(clock: Clock, config: Config) -> Result<Running, StartError> {
         tls::install_crypto_provider();
         let lock = keys::take_data_folder(&config.data)?;
         raise_descriptors(&config.limits);
@@ -63,7 +68,7 @@ impl Running {
         let store = Store::open(&config.database()).await?;
         // Before anything is loaded, so that nothing that is committed meanwhile is missed.
         let follower = store.follow();
-        let server = Arc::new(Server::open(store, config, shutdown.clone()).await?);
+        let server = Arc::new(Server::open(store, config, clock, shutdown.clone()).await?);
         let edge = bind(server.config.edge).await?;
         let console = bind(server.config.console).await?;
         let path = server.config.data.join(door::local::SOCKET);
@@ -108,7 +113,7 @@ impl Running {
             self.tasks.shutdown().await;
         }
         self.following.abort();
-        if let Err(error) = self.server.ledger_head.sign(&self.server.store, clock::now()).await {
+        if let Err(error) = self.server.ledger_head.sign(&self.server.store, self.server.now()).await {
             fault("signing", &error);
         }
         if let Err(error) = self.server.revocations.keep(&self.server.config.data) {
@@ -142,6 +147,7 @@ fn edge_door(server: &Arc<Server>) -> Door {
         router: door::edge::router(server),
         limits,
         admission: limits.admission(),
+        clock: server.clock.clone(),
     }
 }
 
@@ -154,6 +160,7 @@ fn console_door(server: &Arc<Server>) -> Door {
         router: door::console::router(server),
         limits,
         admission: limits.admission(),
+        clock: server.clock.clone(),
     }
 }
 

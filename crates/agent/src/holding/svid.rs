@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use assay_clock::jitter;
 use assay_identity::key::KeyError;
 use assay_identity::tls::TrustSource;
 use assay_identity::{PrivateKey, SpiffeId, SvidError};
@@ -15,7 +16,6 @@ use thiserror::Error;
 
 use super::bundle::unix_time;
 use super::{Entry, Workload};
-use crate::backoff::jitter;
 
 /// An X.509-SVID with its key.
 #[derive(Clone)]

@@ -6,12 +6,12 @@ mod metrics;
 mod seal;
 mod send;
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use assay_clock::Clock;
 use assay_wire::edge::SubmitResponse;
 use thiserror::Error;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
 use tonic::Status;
 
 use crate::config::LocationConfig;
@@ -49,19 +49,19 @@ pub struct Telemetry {
     interval: Duration,
     location: Option<LocationConfig>,
     state: StateDir,
+    clock: Clock,
     said: Said,
 }
 
 impl Telemetry {
     /// A batch every `interval`.
-    pub fn new(interval: Duration, location: Option<LocationConfig>, state: StateDir) -> Self {
-        Telemetry { interval, location, state, said: Said::default() }
+    pub fn new(interval: Duration, location: Option<LocationConfig>, state: StateDir, clock: Clock) -> Self {
+        Telemetry { interval, location, state, clock, said: Said::default() }
     }
 
     /// Runs while the agent does. Without a connection nothing is measured.
     pub async fn run(mut self, link: Linked, holding: watch::Receiver<Holding>) {
-        let mut tick = interval(self.interval);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tick = self.clock.ticks(self.interval);
         loop {
             tick.tick().await;
             let Some(link) = link.borrow().clone() else { continue };
@@ -74,7 +74,7 @@ impl Telemetry {
     }
 
     async fn submit(&self, mut link: Link, policy: String) -> Result<SubmitResponse, TelemetryError> {
-        let batch = measure::measure(SystemTime::now());
+        let batch = measure::measure(self.clock.now());
         let sealed = seal::sealed(batch, &link, self.location.as_ref(), policy, &self.state).await?;
         send::send(&mut link.client, sealed).await
     }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use assay_clock::{Backoff, Clock, jitter};
 use assay_identity::tls::TrustSource;
 use thiserror::Error;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::Instant;
 use tonic::{Code, Status};
 
 use super::connection::{Connection, ConnectionError, Credential};
@@ -14,7 +15,6 @@ use super::enroll::{EnrollError, Enrollment, enroll};
 use super::memory::Memory;
 use super::session::{Session, SessionError};
 use crate::ask::Asks;
-use crate::backoff::{Backoff, jitter};
 use crate::config::Config;
 use crate::device::Device;
 use crate::holding::Grants;
@@ -92,28 +92,35 @@ impl Upstream {
         trust: Arc<TrustSource>,
         grants: Grants,
         memory: Memory,
+        clock: Clock,
         (link, asks): (watch::Sender<Option<Link>>, Asks),
     ) -> Self {
-        let connection = Connection::new(config.gateway.clone(), config.trust_domain.clone(), trust);
+        let connection = Connection::new(config.gateway.clone(), config.trust_domain.clone(), trust, clock);
         Upstream { config, state, connection, grants, link, memory, asks, unknown: false }
     }
 
     /// Keeps the device attached for as long as the agent runs.
     pub async fn run(mut self) {
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::between(WAIT_FIRST, WAIT_LONGEST);
         let mut device = None;
         // A gateway that does not take our certificate may still take us without.
         let mut show_svid = true;
         loop {
-            let Err(interruption) = self.attach(&mut device, &mut backoff, show_svid).await;
+            let mut attached_at = None;
+            let Err(interruption) = self.attach(&mut device, &mut attached_at, show_svid).await;
             self.link.send_replace(None);
+            if let Some(at) = attached_at {
+                backoff.held_for(self.connection.clock().instant() - at);
+            }
             show_svid = !interruption.may_be_our_certificate() || !show_svid;
             if interruption.lost_the_tpm() {
                 device = None;
             }
-            let wait = backoff.wait().max(self.settle(&interruption));
+            // A server that is there and ends streams is not away: what falls to whoever waits is bounded more closely.
+            let longest = if attached_at.is_some() { WAIT_AFTER_A_STREAM } else { Duration::MAX };
+            let wait = backoff.wait().min(longest).max(self.settle(&interruption));
             tracing::warn!(retry_in_ms = wait.as_millis(), "not attached: {interruption}");
-            sleep(wait).await;
+            self.connection.clock().sleep(wait).await;
         }
     }
 
@@ -121,7 +128,7 @@ impl Upstream {
     async fn attach(
         &mut self,
         device: &mut Option<Device>,
-        backoff: &mut Backoff,
+        attached_at: &mut Option<Instant>,
         show_svid: bool,
     ) -> Result<std::convert::Infallible, Interruption> {
         let device = match device {
@@ -155,9 +162,10 @@ impl Upstream {
             memory: &mut self.memory,
             asks: &mut self.asks,
         };
+        let clock = self.connection.clock().clone();
         let attached = || {
             tracing::info!(%device_id, "attached");
-            backoff.reset();
+            *attached_at = Some(clock.instant());
             self.link.send_replace(Some(link));
         };
         session.serve(&mut client, &mut self.grants, attached).await?;
@@ -191,6 +199,10 @@ fn told_to_wait(status: Option<&Status>) -> Duration {
     milliseconds.map_or(BUSY_WAIT, Duration::from_millis).clamp(BUSY_WAIT_MIN, BUSY_WAIT_MAX)
 }
 
+/// After one more failure, at the first and at most. A stream that ends sooner than the longest is a failure too.
+const WAIT_FIRST: Duration = Duration::from_millis(500);
+const WAIT_LONGEST: Duration = Duration::from_secs(30);
+const WAIT_AFTER_A_STREAM: Duration = Duration::from_secs(5);
 /// A revoked device asks again at leisure.
 const REFUSED_WAIT: Duration = Duration::from_secs(30);
 /// A busy server is left alone for a moment.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use assay_clock::Clock;
 use assay_evidence::{Digest, HashAlgorithm};
 use assay_wire::edge::{
     BankStatement, Challenge, DeviceMessage, Evidence, EvidenceChanged, Quote, device_message,
@@ -9,7 +10,6 @@ use assay_wire::edge::{
 use assay_wire::pcr::{PcrError, selection_from_wire, values_to_wire};
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval};
 
 use crate::config::Sources;
 use crate::device::Device;
@@ -36,14 +36,14 @@ pub enum AttestError {
 pub async fn answer(
     device: Device,
     sources: Sources,
+    clock: Clock,
     mut challenges: watch::Receiver<Option<Challenge>>,
     outbox: mpsc::Sender<DeviceMessage>,
 ) -> Result<(), TpmError> {
     let ima = ImaSource::new(&sources.ima_log);
     let mut attested = ima.mark();
     let mut told = Told::default();
-    let mut tick = interval(WATCH_INTERVAL);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut tick = clock.ticks(WATCH_INTERVAL);
     loop {
         let message = tokio::select! {
             changed = challenges.changed() => {

@@ -7,9 +7,10 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use assay_clock::Clock;
 use assay_identity::crl::CrlError;
 use assay_identity::tls::{self, Trust, TrustSource};
-use assay_identity::{Crl, CrlSet, SpiffeId, SvidError, TrustDomain, UnixTime};
+use assay_identity::{Crl, CrlSet, SpiffeId, SvidError, TrustDomain};
 use assay_wire::EDGE_MESSAGE_BYTES_MAX;
 use assay_wire::edge::edge_client::EdgeClient;
 use http::Request;
@@ -65,6 +66,7 @@ pub struct Connection {
     gateway: String,
     trust_domain: TrustDomain,
     trust: Arc<TrustSource>,
+    clock: Clock,
     /// The chain that the gateway showed last.
     peer: Arc<Mutex<Vec<Vec<u8>>>>,
 }
@@ -79,15 +81,20 @@ pub struct Credential {
 
 impl Connection {
     /// The gateway at HOST:PORT, of a trust domain whose authorities are in `trust`.
-    pub fn new(gateway: String, trust_domain: TrustDomain, trust: Arc<TrustSource>) -> Self {
-        Connection { gateway, trust_domain, trust, peer: Arc::default() }
+    pub fn new(gateway: String, trust_domain: TrustDomain, trust: Arc<TrustSource>, clock: Clock) -> Self {
+        Connection { gateway, trust_domain, trust, clock, peer: Arc::default() }
+    }
+
+    /// What its certificates are verified by.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// Verifies the gateway again with what is believed now: before the first announcement there is no revocation list
     /// to look it up in.
     pub(super) fn check_peer(&self) -> Result<(), SvidError> {
         let chain = self.peer.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        self.trust.verify(&chain, UnixTime::now()).map(|_| ())
+        self.trust.verify(&chain, self.clock.unix_time()).map(|_| ())
     }
 
     /// Connects, with the device's certificate if there is one.
@@ -111,7 +118,7 @@ impl Connection {
         });
         let trust_domain = self.trust_domain.clone();
         let accept = Arc::new(move |id: &SpiffeId| is_ours(id, &trust_domain));
-        let config = tls::client_config(certified, trust, accept)?;
+        let config = tls::client_config(certified, trust, accept, (&self.clock).into())?;
         let failed = |source| ConnectionError::Connect { gateway: self.gateway.clone(), source };
         // The connector makes the TLS connection, so to tonic the address is a plain one.
         let endpoint = Endpoint::from_shared(format!("http://{}", self.gateway))
@@ -134,7 +141,7 @@ impl Connection {
     pub(crate) async fn date(&self) -> Result<Option<SystemTime>, ConnectionError> {
         let trust_domain = self.trust_domain.clone();
         let accept = Arc::new(move |id: &SpiffeId| is_ours(id, &trust_domain));
-        let mut config = tls::client_config(None, self.trust.clone(), accept)?;
+        let mut config = tls::client_config(None, self.trust.clone(), accept, (&self.clock).into())?;
         config.alpn_protocols = vec![b"h2".to_vec()];
         let meeting = async {
             let stream = connect_tls(self.gateway.clone(), Arc::new(config), self.peer.clone()).await?;

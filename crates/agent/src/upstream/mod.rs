@@ -10,6 +10,7 @@ pub mod enroll;
 mod ledger;
 mod memory;
 mod message;
+mod order;
 mod refusal;
 mod request;
 pub mod session;

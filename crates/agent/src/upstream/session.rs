@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use assay_clock::Clock;
 use assay_identity::SvidError;
 use assay_wire::edge::{
     self, Challenge, DeviceMessage, Finding, Hello, ServerMessage, Signed, Verdict, device_message,
@@ -10,12 +11,13 @@ use assay_wire::edge::{
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::connection::{Client, Connection};
 use super::memory::Memory;
+use super::order::Order;
 use super::request::{self, Waiting, Wanted};
 use super::statement::{self, Hearing, StatementError};
 use super::{attest, message};
@@ -90,7 +92,13 @@ impl Session<'_> {
         let (challenge, challenges) = watch::channel(None);
         // Dropped with the session, which ends what runs in it.
         let mut tasks = JoinSet::new();
-        tasks.spawn(attest::answer(self.device.clone(), self.sources.clone(), challenges, outbox.clone()));
+        tasks.spawn(attest::answer(
+            self.device.clone(),
+            self.sources.clone(),
+            self.connection.clock().clone(),
+            challenges,
+            outbox.clone(),
+        ));
         let (wanted, requests) = mpsc::channel(WANTED_MAX);
         tasks.spawn(request::sign(self.device.clone(), requests, outbox));
         let mut stream = Stream {
@@ -101,7 +109,7 @@ impl Session<'_> {
             challenge,
             grants,
             hearing,
-            asks_on: Vec::new(),
+            order: Order::default(),
             wanted,
             waiting: Waiting::default(),
             said: String::new(),
@@ -127,8 +135,8 @@ struct Stream<'a> {
     memory: &'a mut Memory,
     hearing: Hearing,
     asks: &'a mut Asks,
-    /// The server's name of the stream; empty until its first challenge, and nothing can be asked for before.
-    asks_on: Vec<u8>,
+    /// How far the stream has come: nothing is asked for out of turn.
+    order: Order,
     /// What is to be asked for on it.
     wanted: mpsc::Sender<(Vec<u8>, Wanted)>,
     waiting: Waiting,
@@ -137,9 +145,12 @@ struct Stream<'a> {
 }
 
 impl Stream<'_> {
+    fn clock(&self) -> &Clock {
+        self.connection.clock()
+    }
+
     async fn run(&mut self) -> Result<(), SessionError> {
-        let mut tick = interval(DUE_INTERVAL);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tick = self.clock().ticks(DUE_INTERVAL);
         loop {
             tokio::select! {
                 message = self.inbox.message() => match message? {
@@ -149,7 +160,7 @@ impl Stream<'_> {
                     None => return Err(SessionError::Closed),
                 },
                 _ = tick.tick() => self.ask(),
-                Some(ask) = self.asks.recv(), if !self.asks_on.is_empty() => self.ask_for_token(ask),
+                Some(ask) = self.asks.recv(), if self.order.may_ask().is_some() => self.ask_for_token(ask),
             }
         }
     }
@@ -157,11 +168,11 @@ impl Stream<'_> {
     fn take(&mut self, message: server_message::Message) -> Result<(), SessionError> {
         match message {
             server_message::Message::Challenge(challenge) => {
-                self.asks_on = challenge.stream.to_vec();
+                self.order.challenged(&challenge.stream);
                 self.challenge.send_replace(Some(challenge));
             }
             server_message::Message::Trust(signed) => {
-                let ledger_key = statement::trust(signed, self.grants, SystemTime::now())?;
+                let ledger_key = statement::trust(signed, self.grants, self.clock().now())?;
                 self.memory.ledger.key(&ledger_key);
                 self.connection.check_peer().map_err(SessionError::Gateway)?;
             }
@@ -173,8 +184,9 @@ impl Stream<'_> {
     }
 
     fn hear(&mut self, signed: Signed) -> Result<(), SessionError> {
-        let now = SystemTime::now();
+        let now = self.clock().now();
         let heard = self.hearing.statement(signed, self.grants, now)?;
+        self.order.believed();
         self.memory.ledger.head(&heard.ledger_head);
         match heard.body {
             Some(device_statement::Body::Verdict(verdict)) => self.log_verdict(&verdict),
@@ -199,7 +211,7 @@ impl Stream<'_> {
     /// A door asks: what another caller was just given serves this one too.
     fn ask_for_token(&mut self, ask: Ask) {
         if let Some(token) =
-            self.grants.held().borrow().token(&ask.entry_id, &ask.audience, SystemTime::now())
+            self.grants.held().borrow().token(&ask.entry_id, &ask.audience, self.clock().now())
         {
             let _ = ask.answer.send(Ok(token));
         } else if let Some(wanted) = self.waiting.take(ask) {
@@ -224,14 +236,18 @@ impl Stream<'_> {
     }
 
     fn want(&mut self, wanted: Wanted) {
-        if self.wanted.try_send((self.asks_on.clone(), wanted)).is_err() {
+        let Some(stream) = self.order.may_ask() else { return };
+        if self.wanted.try_send((stream.to_vec(), wanted)).is_err() {
             tracing::error!("too much is asked for at once");
         }
     }
 
     /// Has every request that is due signed and sent.
     fn ask(&mut self) {
-        match self.grants.due(SystemTime::now()) {
+        if self.order.may_ask().is_none() {
+            return;
+        }
+        match self.grants.due(self.clock().now()) {
             Ok(due) => due.into_iter().for_each(|one| self.want(Wanted::Svid(one))),
             Err(error) => report(Err(error), "workload svid could not be asked for"),
         }

@@ -5,6 +5,7 @@
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
+use assay_clock::Clock;
 use assay_evidence::tpm::banks::BankStatement;
 use assay_evidence::tpm::certify::verify_certify;
 use assay_evidence::tpm::credential::make_credential;
@@ -46,6 +47,10 @@ pub enum Seen {
     Evidence { entries: usize, boot_log: bool },
     /// Something was measured.
     Changed,
+    /// A stream was ended from this side.
+    Left,
+    /// Something was asked for before there was evidence.
+    OutOfTurn,
     /// A workload's request, signed by the device.
     SvidAsked,
     /// A workload's request for a token, signed by the device.
@@ -61,6 +66,8 @@ pub enum Mood {
     Granting(String),
     /// Takes everything back.
     Withdrawing,
+    /// Ends the streams that there are; new ones are granted what was granted before.
+    Leaving(String),
 }
 
 pub struct Counterpart {
@@ -124,7 +131,7 @@ async fn serve(listener: TcpListener, server: Server) {
     let certified = tls::certified_key(vec![svid], key.pkcs8()).unwrap();
     let trust = TrustSource::new(Trust { bundle: server.authority.bundle(), crls: CrlSet::bootstrapping() });
     let clients = ClientIdentity::Optional(Arc::new(|_| true));
-    let config = tls::server_config(certified, trust, clients).unwrap();
+    let config = tls::server_config(certified, trust, clients, (&Clock::system()).into()).unwrap();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     loop {
         let (stream, _) = listener.accept().await.unwrap();
@@ -237,6 +244,8 @@ impl Server {
     ) {
         let mut baseline: Option<Baseline> = None;
         let mut moods = self.mood.clone();
+        // What was said before this stream is in what it is told first.
+        moods.mark_unchanged();
         let mut said = 0;
         let _ = answers.send(challenge(baseline.as_ref())).await;
         loop {
@@ -246,11 +255,21 @@ impl Server {
                     _ => return,
                 },
                 _ = moods.changed() => {
+                    if matches!(*moods.borrow(), Mood::Leaving(_)) {
+                        return self.tell(Seen::Left);
+                    }
                     let grants = self.say(&device, &stream, &mut said, self.grants(&device));
                     let _ = answers.send(grants).await;
                     continue;
                 }
             };
+            let asks = matches!(
+                message,
+                device_message::Message::WorkloadSvid(_) | device_message::Message::JwtSvid(_)
+            );
+            if asks && said == 0 {
+                return self.tell(Seen::OutOfTurn);
+            }
             let answer = match message {
                 device_message::Message::Evidence(evidence) => {
                     baseline = Some(self.verify(&device, &evidence, baseline.as_ref()));
@@ -344,7 +363,7 @@ impl Server {
     }
 
     fn grants(&self, device: &Device) -> device_statement::Body {
-        let Mood::Granting(selector) = self.mood.borrow().clone() else {
+        let (Mood::Granting(selector) | Mood::Leaving(selector)) = self.mood.borrow().clone() else {
             let reason = "an unknown program ran".to_owned();
             return device_statement::Body::Grants(edge::Grants {
                 withdrawn: true,

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use assay_agent::config::{Config, LocationConfig, Sources};
+use assay_clock::Clock;
 use assay_testkit::Machine;
 use assay_wire::workload::{JwtsvidRequest, X509svidRequest};
 use tokio::sync::oneshot;
@@ -24,6 +25,14 @@ impl Agent {
     fn start(config: Config) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
         let ended = tokio::spawn(assay_agent::run::run(config, async move { drop(stopped.await) }));
+        Agent { stop, ended }
+    }
+
+    /// Starts it by a clock.
+    fn start_by(clock: Clock, config: Config) -> Self {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let stopped = async move { drop(stopped.await) };
+        let ended = tokio::spawn(assay_agent::run::run_by(clock, config, stopped));
         Agent { stop, ended }
     }
 
@@ -60,6 +69,27 @@ fn config(bench: &Bench, machine: &Machine, counterpart: &Counterpart) -> Config
             city: String::new(),
         }),
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn year_2_swtpm_what_became_due_while_away_is_asked_for_after_the_evidence() {
+    let bench = Bench::new();
+    let machine = Machine::boot(&bench.soft, &bench.path("machine")).unwrap();
+    let mut counterpart = Counterpart::start(mine()).await;
+    let mut config = config(&bench, &machine, &counterpart);
+    config.telemetry_interval = None;
+    let (clock, hands) = Clock::with_hands();
+    let agent = Agent::start_by(clock, config);
+    counterpart.sees(|seen| *seen == Seen::SvidAsked).await;
+    // Its SVID lives for an hour: by now it is to be renewed, and the stream is gone.
+    counterpart.mood.send_replace(Mood::Leaving(mine()));
+    counterpart.sees(|seen| *seen == Seen::Left).await;
+    hands.advance(Duration::from_secs(2400));
+    let first = counterpart.sees(|seen| !matches!(seen, Seen::Connected { .. })).await;
+    assert!(matches!(first, Seen::Evidence { .. }), "{first:?}");
+    let next = counterpart.sees(|_| true).await;
+    assert_eq!(next, Seen::SvidAsked);
+    agent.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

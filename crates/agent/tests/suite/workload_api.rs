@@ -33,7 +33,13 @@ impl Api {
         let (held, holding) = watch::channel(Holding::default());
         let bound = Socket::bind(&socket).unwrap();
         let (asker, asks) = Asker::new();
-        tokio::spawn(workload_api::serve(bound, holding, asker, TrustDomain::parse("example.org").unwrap()));
+        tokio::spawn(workload_api::serve(
+            bound,
+            holding,
+            asker,
+            TrustDomain::parse("example.org").unwrap(),
+            assay_clock::Clock::system(),
+        ));
         Api { held, asks, socket, _folder: folder }
     }
 

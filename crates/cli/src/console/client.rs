@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
+use assay_clock::Clock;
 use assay_identity::crl::CRL_BYTES_MAX;
 use assay_identity::tls::{self, Trust, TrustSource};
 use assay_identity::{Bundle, CrlSet, SpiffeId, TrustDomain, UnixTime, verify_svid};
@@ -46,7 +47,8 @@ impl Client {
         let bundle = Bundle::from_pem(trust_domain, bundle_pem.as_bytes()).context("trust bundle")?;
         // The list comes over the connection itself: see `check`.
         let trust = TrustSource::new(Trust { bundle: bundle.clone(), crls: CrlSet::bootstrapping() });
-        let mut config = tls::client_config(None, trust, Arc::new(move |id| *id == server))?;
+        let mut config =
+            tls::client_config(None, trust, Arc::new(move |id| *id == server), (&Clock::system()).into())?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
         Ok(Client {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
+use assay_clock::Clock;
 use assay_identity::tls::{self, ClientIdentity, Trust, TrustSource};
 use assay_identity::{Bundle, CrlSet, SpiffeId, UnixTime};
 use assay_wire::workload::X509svidRequest;
@@ -126,8 +127,12 @@ async fn serve(listener: TcpListener, held: Held) {
 }
 
 async fn answer(tcp: TcpStream, identity: Identity) -> Result<()> {
-    let config =
-        tls::server_config(identity.key, identity.trust, ClientIdentity::Required(Arc::new(|_| true)))?;
+    let config = tls::server_config(
+        identity.key,
+        identity.trust,
+        ClientIdentity::Required(Arc::new(|_| true)),
+        (&Clock::system()).into(),
+    )?;
     let mut stream = TlsAcceptor::from(Arc::new(config)).accept(tcp).await?;
     stream.write_all(GREETING).await?;
     stream.shutdown().await?;
@@ -136,7 +141,12 @@ async fn answer(tcp: TcpStream, identity: Identity) -> Result<()> {
 
 async fn connect(address: &str, held: &Held) -> Result<String> {
     let identity = held.get().context("no SVID yet")?;
-    let config = tls::client_config(Some(identity.key), identity.trust.clone(), Arc::new(|_| true))?;
+    let config = tls::client_config(
+        Some(identity.key),
+        identity.trust.clone(),
+        Arc::new(|_| true),
+        (&Clock::system()).into(),
+    )?;
     let tcp = TcpStream::connect(address).await?;
     let mut stream =
         TlsConnector::from(Arc::new(config)).connect("workload.invalid".try_into()?, tcp).await?;

@@ -113,6 +113,34 @@ fn door(folder: &Path, address: String) -> Door {
 }
 
 #[test]
+fn year_1_a_gateways_folder_is_enrolled_again_in_place_and_no_others() {
+    let stage = Stage::start();
+    let (data, out) = (stage.folder.path().join("data"), stage.folder.path().join("gateway"));
+    let read = |name: &str| std::fs::read(out.join(name)).unwrap();
+    let (key, certificate) = (read("key.pem"), read("credentials.pem"));
+    std::fs::write(out.join("renewed.pem"), "of before").unwrap();
+    let enroll =
+        |name: &str| run(&data, &["gateway", "enroll", "--name", name, "--out", out.to_str().unwrap()]);
+    let refused = enroll("edge-2");
+    assert!(!refused.status.success());
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("/assay/gateway/edge-1") && read("key.pem") == key, "{said}");
+
+    succeed(&enroll("edge-1"));
+    assert!(read("key.pem") != key && read("credentials.pem") != certificate);
+    assert!(!out.join("renewed.pem").exists() && !out.join("key.pem.new").exists());
+    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(out.join("key.pem")).unwrap());
+    assert_eq!(mode & 0o777, 0o600);
+    // What is there is whole: it opens the door.
+    let chain = CertificateDer::pem_slice_iter(&read("credentials.pem")).count();
+    assert_eq!(chain, 2);
+    assert!(PrivateKeyDer::from_pem_slice(&read("key.pem")).is_ok());
+    // A key that nobody knows the owner of is not written over.
+    std::fs::remove_file(out.join("credentials.pem")).unwrap();
+    assert!(!enroll("edge-1").status.success());
+}
+
+#[test]
 fn results_are_listed_and_judged_again() {
     let mut stage = Stage::start();
     stage.device.run_program("/tmp/implant", b"evil");

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use assay_clock::Clock;
 use assay_identity::tls::{ClientIdentity, server_config};
 use assay_wire::edge::edge_server::{Edge, EdgeServer};
 use assay_wire::edge::{
@@ -43,7 +44,8 @@ impl Server {
     pub async fn start_with(domain: &Domain, path: &str, revoked: &[&str]) -> Self {
         let (list, lists) = watch::channel((1, domain.list(1, revoked)));
         let gateways = ClientIdentity::Required(Arc::new(assay_identity::SpiffeId::is_gateway));
-        let tls = server_config(domain.key(path), domain.trust(), gateways).unwrap();
+        let tls =
+            server_config(domain.key(path), domain.trust(), gateways, (&Clock::system()).into()).unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(tls));
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();

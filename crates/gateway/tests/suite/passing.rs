@@ -25,6 +25,29 @@ pub fn submit(bytes: usize) -> SubmitRequest {
 }
 
 #[tokio::test]
+async fn year_12_a_gateway_has_metrics_and_every_series_from_the_start() {
+    let domain = Domain::new();
+    let server = Server::start(&domain, "/assay/server").await;
+    let stage = Stage::start(domain, &[server.address], |_| {}).await;
+    let (status, text) = stage.get_text("/gateway/metrics").await;
+    assert_eq!(status, 200);
+    for series in [
+        "assay_gateway_requests_total{outcome=\"passed\"} 0",
+        "assay_gateway_requests_total{outcome=\"unavailable\"} 0",
+        "assay_gateway_servers{state=\"healthy\"} 1",
+        "assay_gateway_servers{state=\"unhealthy\"} 0",
+    ] {
+        assert!(text.lines().any(|line| line == series), "{series}\n{text}");
+    }
+    let number = |family: &str| -> u64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{family} "))).unwrap();
+        line.parse().unwrap()
+    };
+    assert!(number("assay_gateway_certificate_end_seconds") > 0);
+    assert!(number("assay_gateway_revocation_list_end_seconds") > 0);
+}
+
+#[tokio::test]
 async fn a_stream_crosses_both_ways_message_by_message_to_its_status() {
     let domain = Domain::new();
     let server = Server::start(&domain, "/assay/server").await;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use assay_clock::Clock;
 use assay_gateway::{Config, GatewayError, Limits};
 use assay_identity::tls::client_config;
 use assay_wire::edge::edge_client::EdgeClient;
@@ -83,6 +84,12 @@ impl Stage {
 
     /// One plain HTTP/2 request without a body; status and body of the answer.
     pub async fn get(&self, path: &str) -> (u16, serde_json::Value) {
+        let (status, body) = self.get_text(path).await;
+        (status, serde_json::from_str(&body).unwrap())
+    }
+
+    /// The same, whatever the body is.
+    pub async fn get_text(&self, path: &str) -> (u16, String) {
         let tls = self.connect(None).await.unwrap();
         let (mut sender, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls)).await.unwrap();
@@ -92,7 +99,7 @@ impl Stage {
         let response = sender.send_request(request).await.unwrap();
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.unwrap().to_bytes();
-        (status, serde_json::from_slice(&body).unwrap())
+        (status, String::from_utf8(body.to_vec()).unwrap())
     }
 }
 
@@ -102,7 +109,7 @@ async fn connect(
     key: Option<Arc<CertifiedKey>>,
 ) -> std::io::Result<TlsStream<TcpStream>> {
     let accept = Arc::new(|id: &assay_identity::SpiffeId| id.is_gateway());
-    let config = client_config(key, domain.trust(), accept).unwrap();
+    let config = client_config(key, domain.trust(), accept, (&Clock::system()).into()).unwrap();
     let tcp = TcpStream::connect(address).await?;
     TlsConnector::from(Arc::new(config)).connect("localhost".try_into().unwrap(), tcp).await
 }

@@ -1,10 +1,10 @@
 //! The SPIFFE rules for a leaf certificate that somebody presents (X509-SVID §2-§5).
 
-use rustls_pki_types::UnixTime;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::unix_time;
+use crate::life::Life;
 use crate::serial::Serial;
 use crate::spiffe_id::SpiffeId;
 use crate::verify::SvidError;
@@ -19,7 +19,7 @@ pub fn presented_id(der: &[u8]) -> Result<SpiffeId, SvidError> {
 pub(crate) struct Leaf {
     pub(crate) spiffe_id: SpiffeId,
     pub(crate) serial: Serial,
-    pub(crate) not_after: UnixTime,
+    pub(crate) life: Life,
     pub(crate) spki: Vec<u8>,
     /// The issuer's name, DER.
     pub(crate) issuer: Vec<u8>,
@@ -37,7 +37,10 @@ impl Leaf {
         Ok(Leaf {
             spiffe_id: spiffe_id(&certificate)?,
             serial: Serial::from_integer(certificate.raw_serial()).ok_or(SvidError::Malformed)?,
-            not_after: unix_time(certificate.validity().not_after),
+            life: Life::of(
+                unix_time(certificate.validity().not_before),
+                unix_time(certificate.validity().not_after),
+            ),
             spki: certificate.public_key().raw.to_vec(),
             issuer: certificate.issuer().as_raw().to_vec(),
         })

@@ -1,7 +1,7 @@
 //! What a revocation list changes.
 
 use assay_identity::crl::{CRL_BYTES_MAX, CRL_SERIALS_MAX, CrlError};
-use assay_identity::{Crl, CrlSet, PrivateKey, Serial, SvidError, UnixTime, verify_svid};
+use assay_identity::{Crl, CrlSet, Moment, PrivateKey, Serial, SvidError, UnixTime, verify_svid};
 
 use crate::authority::{Domain, NOW, at};
 
@@ -20,7 +20,7 @@ fn a_listed_serial_is_revoked() {
     let listed = Serial::from_random([0x5e; 16]);
     let other = Serial::from_random([0x11; 16]);
     let revoked = Err(SvidError::Revoked);
-    check(&[], &domain, NOW, Err(SvidError::RevocationUnknown));
+    check(&[], &domain, NOW, Err(SvidError::NoRevocationList));
     check(&[domain.crl(1, &[])], &domain, NOW, Ok(()));
     check(&[domain.crl(1, &[&other])], &domain, NOW, Ok(()));
     check(&[domain.crl(1, &[&other, &listed])], &domain, NOW, revoked.clone());
@@ -42,7 +42,12 @@ fn a_stale_list_leaves_nothing_certain() {
     let domain = Domain::new("example.org");
     let listed = Serial::from_random([0x5e; 16]);
     check(&[domain.crl(1, &[])], &domain, at(599), Ok(()));
-    check(&[domain.crl(1, &[])], &domain, at(600), Err(SvidError::RevocationUnknown));
+    check(
+        &[domain.crl(1, &[])],
+        &domain,
+        at(600),
+        Err(SvidError::OldRevocationList { ended: Moment(at(600)), now: Moment(at(600)) }),
+    );
     check(&[domain.crl(1, &[&listed])], &domain, at(600), Err(SvidError::Revoked));
 }
 
@@ -51,8 +56,8 @@ fn finding_4_no_list_is_refusal_but_for_whoever_says_that_there_can_be_none_yet(
     let (domain, namesake) = (Domain::new("example.org"), Domain::new("example.org"));
     let chain = domain.chain("/a", &PrivateKey::generate().unwrap());
     let of = |crls: &CrlSet| verify_svid(&chain, &domain.bundle(), crls, NOW).map(|_| ());
-    assert_eq!(of(&CrlSet::default()), Err(SvidError::RevocationUnknown));
-    assert_eq!(of(&CrlSet::from_der([namesake.crl(1, &[])]).unwrap()), Err(SvidError::RevocationUnknown));
+    assert_eq!(of(&CrlSet::default()), Err(SvidError::NoRevocationList));
+    assert_eq!(of(&CrlSet::from_der([namesake.crl(1, &[])]).unwrap()), Err(SvidError::NoRevocationList));
     assert_eq!(of(&CrlSet::bootstrapping()), Ok(()));
     // What an earlier list named is revoked, however old the list is.
     let had = |list: Vec<u8>| CrlSet::bootstrapping_with(vec![Crl::parse(&list).unwrap()]);

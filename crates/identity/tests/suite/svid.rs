@@ -2,7 +2,7 @@
 
 use assay_identity::authority::IssueError;
 use assay_identity::x509_svid::{InspectError, SvidTemplate, inspect, issue};
-use assay_identity::{Bundle, CrlSet, PrivateKey, Serial, SvidError, UnixTime, verify_svid};
+use assay_identity::{Bundle, CrlSet, Moment, PrivateKey, Serial, SvidError, UnixTime, verify_svid};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose as Purpose, IsCa,
     KeyPair, KeyUsagePurpose as Usage, SanType,
@@ -31,10 +31,13 @@ fn dates_end_where_they_say() {
     let chain = domain.chain("/workload", &key);
     assert!(verify(&chain, &domain.bundle(), at(-10)).is_ok());
     assert!(verify(&chain, &domain.bundle(), at(3600)).is_ok());
-    for outside in [at(-11), at(3601)] {
-        let refused = verify(&chain, &domain.bundle(), outside);
-        assert!(matches!(refused, Err(SvidError::Path(_))), "{refused:?}");
-    }
+    let ended = verify(&chain, &domain.bundle(), at(3601));
+    assert_eq!(ended, Err(SvidError::Ended { ended: Moment(at(3600)), now: Moment(at(3601)) }));
+    let early = verify(&chain, &domain.bundle(), at(-11));
+    assert_eq!(early, Err(SvidError::NotYet { begins: Moment(at(-10)), now: Moment(at(-11)) }));
+    // What is said has both clocks in it.
+    let said = early.unwrap_err().to_string();
+    assert!(said.contains(&Moment(at(-11)).to_string()) && said.contains("clock is behind"), "{said}");
 }
 
 #[test]

@@ -10,9 +10,10 @@ use assay_identity::tls::{self, AcceptPeer, ClientIdentity, Trust, TrustSource};
 use assay_identity::x509_svid::{SvidTemplate, issue};
 use assay_identity::{Bundle, CrlSet, Issuer, PrivateKey, Serial, TrustDomain, UnixTime};
 use rustls::sign::CertifiedKey;
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use rustls::{ClientConnection, ServerConnection};
 
-/// rustls asks the system clock, so this domain lives now.
+/// TLS asks the system clock here, so this domain lives now.
 struct Live {
     domain: TrustDomain,
     root: Issuer,
@@ -69,6 +70,10 @@ fn later(time: UnixTime, seconds: u64) -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_secs(time.as_secs() + seconds))
 }
 
+fn now() -> Arc<dyn TimeProvider> {
+    Arc::new(DefaultTimeProvider)
+}
+
 fn anyone() -> AcceptPeer {
     Arc::new(|_| true)
 }
@@ -117,8 +122,8 @@ fn both_ends_see_who_the_other_is() {
     let attempt = |client_accepts: AcceptPeer, server_accepts: ClientIdentity, shown: bool| {
         let shown = shown.then(|| client_key.clone());
         shake(
-            tls::client_config(shown, trust.clone(), client_accepts).unwrap(),
-            tls::server_config(server_key.clone(), trust.clone(), server_accepts).unwrap(),
+            tls::client_config(shown, trust.clone(), client_accepts, now()).unwrap(),
+            tls::server_config(server_key.clone(), trust.clone(), server_accepts, now()).unwrap(),
         )
     };
     let refused = |result: Result<(), String>, by: &str| {
@@ -141,8 +146,8 @@ fn a_revocation_counts_from_the_next_handshake() {
     let (server_key, client_key) = (live.key("/server", 1), live.key("/client", 2));
     let attempt = || {
         shake(
-            tls::client_config(Some(client_key.clone()), trust.clone(), anyone()).unwrap(),
-            tls::server_config(server_key.clone(), trust.clone(), ClientIdentity::Required(anyone()))
+            tls::client_config(Some(client_key.clone()), trust.clone(), anyone(), now()).unwrap(),
+            tls::server_config(server_key.clone(), trust.clone(), ClientIdentity::Required(anyone()), now())
                 .unwrap(),
         )
     };
@@ -168,8 +173,8 @@ fn a_stolen_certificate_needs_its_key() {
     let stolen = Arc::new(CertifiedKey::new(own.cert.clone(), signer));
     let trust = TrustSource::new(live.trust(&[]));
     let result = shake(
-        tls::client_config(Some(stolen), trust.clone(), anyone()).unwrap(),
-        tls::server_config(live.key("/server", 1), trust, ClientIdentity::Required(anyone())).unwrap(),
+        tls::client_config(Some(stolen), trust.clone(), anyone(), now()).unwrap(),
+        tls::server_config(live.key("/server", 1), trust, ClientIdentity::Required(anyone()), now()).unwrap(),
     );
     assert!(result.unwrap_err().contains("server: InvalidCertificate(BadSignature)"));
 }

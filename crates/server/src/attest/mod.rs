@@ -112,6 +112,7 @@ impl Attesting {
         evidence: Evidence,
         now: UnixTime,
     ) -> Result<Judgement, AttestError> {
+        let timer = self.metrics.judging();
         let in_force = (self.policies.of(&attester.device), &self.endorsers.current());
         let mut step = attester.evidence(open.asked, evidence, in_force, &self.boot_logs, now)?;
         loop {
@@ -136,6 +137,7 @@ impl Attesting {
                     let result = finished.result.clone();
                     self.record(attester, finished).await?;
                     self.metrics.attested(result.tier());
+                    timer.done();
                     return Ok(Judgement::Verdict(attester.verdict(&result, now)));
                 }
             };

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use assay_admission::{Peer, Room};
+use assay_clock::Clock;
 use assay_identity::VerifiedPeer;
 use assay_identity::tls::TrustSource;
 use axum::{Extension, Router};
@@ -27,7 +28,6 @@ use tokio_rustls::TlsAcceptor;
 use tower::Layer;
 
 use super::admission::{Admission, Admitted, NoPlace};
-use crate::clock::{self, certificate_time};
 
 /// One door: whom it lets in, and what it shows them.
 pub(crate) struct Door {
@@ -38,6 +38,8 @@ pub(crate) struct Door {
     pub router: Router,
     pub limits: Limits,
     pub admission: Arc<Admission>,
+    /// What certificates are verified by.
+    pub clock: Clock,
 }
 
 /// What verifies the certificates that are shown at a door, when they are shown and for as long as their connections last.
@@ -191,7 +193,7 @@ impl Door {
             Err(_) => return tracing::debug!(%address, "a handshake took too long"),
         };
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        let now = certificate_time(clock::now());
+        let now = self.clock.unix_time();
         // The handshake verified it; this reads the name.
         let peer = self.peers.as_ref().map(|peers| peers.trust.verify(chain, now)).transpose();
         let Ok(peer) = peer else { return };

@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use assay_identity::SpiffeId;
+use assay_clock::Clock;
 use assay_identity::tls::{self, ClientIdentity, TrustSource};
+use assay_identity::{Life, SpiffeId};
 use rustls::ServerConfig;
 
 use crate::keys::{KeysError, ServerCertificate};
@@ -12,8 +13,15 @@ use crate::keys::{KeysError, ServerCertificate};
 #[derive(Debug)]
 pub(crate) struct DoorTls {
     trust: Arc<TrustSource>,
-    edge: RwLock<Arc<ServerConfig>>,
-    console: RwLock<Arc<ServerConfig>>,
+    clock: Clock,
+    shown: RwLock<Shown>,
+}
+
+#[derive(Clone, Debug)]
+struct Shown {
+    edge: Arc<ServerConfig>,
+    console: Arc<ServerConfig>,
+    life: Life,
 }
 
 impl DoorTls {
@@ -21,27 +29,36 @@ impl DoorTls {
     pub(crate) fn new(
         trust: Arc<TrustSource>,
         certificate: &ServerCertificate,
+        clock: &Clock,
     ) -> Result<DoorTls, KeysError> {
-        let (edge, console) = configurations(&trust, certificate)?;
-        Ok(DoorTls { trust, edge: RwLock::new(edge), console: RwLock::new(console) })
+        let shown = RwLock::new(configurations(&trust, certificate, clock)?);
+        Ok(DoorTls { trust, clock: clock.clone(), shown })
     }
 
     /// Shows another certificate from the next handshake on.
     pub(crate) fn renew(&self, certificate: &ServerCertificate) -> Result<(), KeysError> {
-        let (edge, console) = configurations(&self.trust, certificate)?;
-        *self.edge.write().unwrap_or_else(PoisonError::into_inner) = edge;
-        *self.console.write().unwrap_or_else(PoisonError::into_inner) = console;
+        let shown = configurations(&self.trust, certificate, &self.clock)?;
+        *self.shown.write().unwrap_or_else(PoisonError::into_inner) = shown;
         Ok(())
     }
 
     /// For gateways.
     pub(crate) fn edge(&self) -> Arc<ServerConfig> {
-        self.edge.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shown().edge
     }
 
     /// For browsers and operators' tools.
     pub(crate) fn console(&self) -> Arc<ServerConfig> {
-        self.console.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shown().console
+    }
+
+    /// The life of the certificate that is shown.
+    pub(crate) fn life(&self) -> Life {
+        self.shown().life
+    }
+
+    fn shown(&self) -> Shown {
+        self.shown.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -49,10 +66,12 @@ impl DoorTls {
 fn configurations(
     trust: &Arc<TrustSource>,
     certificate: &ServerCertificate,
-) -> Result<(Arc<ServerConfig>, Arc<ServerConfig>), KeysError> {
+    clock: &Clock,
+) -> Result<Shown, KeysError> {
     let gateways = ClientIdentity::Required(Arc::new(SpiffeId::is_gateway));
-    let edge = tls::server_config(certificate.key.clone(), trust.clone(), gateways)?;
-    let mut console = tls::server_config(certificate.key.clone(), trust.clone(), ClientIdentity::None)?;
+    let edge = tls::server_config(certificate.key.clone(), trust.clone(), gateways, clock.into())?;
+    let mut console =
+        tls::server_config(certificate.key.clone(), trust.clone(), ClientIdentity::None, clock.into())?;
     console.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok((Arc::new(edge), Arc::new(console)))
+    Ok(Shown { edge: Arc::new(edge), console: Arc::new(console), life: certificate.life })
 }

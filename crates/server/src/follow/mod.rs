@@ -15,8 +15,9 @@ mod wake;
 use std::sync::Arc;
 use std::time::Duration;
 
+use assay_clock::Clock;
+use assay_evidence::time::UnixTime;
 use thiserror::Error;
-use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::attest::table::Registry;
 use crate::clock;
@@ -40,6 +41,7 @@ pub(crate) struct Following {
     pub revocations: Arc<RevocationList>,
     pub ledger_head: Arc<LedgerHead>,
     pub metrics: Arc<Metrics>,
+    pub clock: Clock,
 }
 
 /// What follows from leaves that were read and is not done yet.
@@ -51,19 +53,22 @@ struct Owed {
 }
 
 impl Following {
+    pub(crate) fn now(&self) -> UnixTime {
+        clock::now(&self.clock)
+    }
+
     /// Follows until the store is closed, whatever happens: what a panic left undone is mended by the comparison with the
     /// store.
     pub(crate) async fn run(self, mut follower: Follower) {
         while let Err(panicked) = caught(self.follow(&mut follower)).await {
             fault("panic", &panicked);
-            sleep(TICK).await;
+            self.clock.sleep(TICK).await;
         }
     }
 
     async fn follow(&self, follower: &mut Follower) {
         let mut owed = Owed::default();
-        let mut ticks = interval(TICK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = self.clock.ticks(TICK);
         loop {
             let outcome = tokio::select! {
                 biased;
@@ -125,7 +130,7 @@ impl Following {
             changed.iter().for_each(|device| self.registry.wake_for_entries(device));
             owed.entries = false;
         }
-        owed.list.publish(&self.revocations, clock::now()).await?;
+        owed.list.publish(&self.revocations, self.now()).await?;
         self.store.settle(follower.next_leaf());
         Ok(())
     }
@@ -133,14 +138,14 @@ impl Following {
     /// Pays old debts, reads what was committed elsewhere, and mends what is not as the store has it.
     async fn tick(&self, follower: &mut Follower, owed: &mut Owed) -> Result<(), FollowError> {
         self.settle(follower, owed).await?;
-        let standing = self.store.standing(clock::now()).await?;
+        let standing = self.store.standing(self.now()).await?;
         if follower.next_leaf() < standing.leaves {
             let missed = follower.missed(standing.leaves).await?;
             self.heed(&missed, owed);
             return self.settle(follower, owed).await;
         }
         reconcile::reconcile(self, follower.next_leaf(), &standing).await?;
-        Ok(self.ledger_head.sign(&self.store, clock::now()).await?)
+        Ok(self.ledger_head.sign(&self.store, self.now()).await?)
     }
 }
 

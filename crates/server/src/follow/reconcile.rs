@@ -2,7 +2,6 @@
 //! said aloud, counted and mended.
 
 use super::{FollowError, Following};
-use crate::clock;
 use crate::store::Standing;
 
 pub(super) async fn reconcile(
@@ -28,7 +27,7 @@ pub(super) async fn reconcile(
         changed.iter().for_each(|device| registry.wake_for_entries(device));
         mended("entries");
     }
-    let now = clock::now();
+    let now = following.now();
     if revocations.standing(now) < standing.withdrawn {
         revocations.reload(store, now).await?;
         mended("revocation list");

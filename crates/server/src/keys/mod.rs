@@ -14,7 +14,8 @@ mod server_certificate;
 mod statement_key;
 mod token;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use assay_evidence::time::UnixTime;
 use assay_identity::authority::{AuthorityTemplate, IssueError, sign_issuing, sign_root};
@@ -24,7 +25,7 @@ use assay_identity::jwt_svid::JwtSvidError;
 use assay_identity::key::KeyError;
 use assay_identity::signed_note::NoteError;
 use assay_identity::x509_svid::{self, IssuedSvid, NOT_BEFORE_LEEWAY, SvidTemplate};
-use assay_identity::{Bundle, Csr, Issuer, PrivateKey, Serial, SpiffeId, TrustDomain};
+use assay_identity::{Bundle, Csr, Issuer, Life, PrivateKey, Serial, SpiffeId, Stage, TrustDomain};
 use assay_trust::grant::svid::SvidGrant;
 use aws_lc_rs::rand;
 use data_encoding::HEXLOWER;
@@ -47,8 +48,11 @@ use crate::store::{Carrier, RecordSvid, Store, StoreError, SvidRecord};
 /// Root and issuing CA of one trust domain.
 #[derive(Debug)]
 pub(crate) struct Authority {
+    folder: PathBuf,
     trust_domain: TrustDomain,
-    issuing: Issuer,
+    root: Life,
+    /// Replaced as a whole when its certificate is renewed; the key stays.
+    issuing: RwLock<Arc<Issuer>>,
     bundle: Bundle,
 }
 
@@ -62,7 +66,7 @@ pub(crate) struct Chain {
 }
 
 impl Authority {
-    /// Loads the authority from `folder`, making what is missing and renewing an issuing CA near its end.
+    /// Loads the authority from `folder`, making what is missing and renewing an issuing CA from half of its life.
     pub(crate) fn open(
         folder: &Path,
         trust_domain: &TrustDomain,
@@ -73,7 +77,36 @@ impl Authority {
         let bundle = Bundle::new(trust_domain.clone(), [root.as_slice()])?;
         let root = Issuer::new(root, root_key)?;
         let issuing = open_issuing(folder, trust_domain, &root, now)?;
-        Ok(Authority { trust_domain: trust_domain.clone(), issuing, bundle })
+        Ok(Authority {
+            folder: folder.to_owned(),
+            trust_domain: trust_domain.clone(),
+            root: root.life(),
+            issuing: RwLock::new(Arc::new(issuing)),
+            bundle,
+        })
+    }
+
+    /// Renews the issuing CA's certificate if that is due, and says whether it was.
+    pub(crate) fn renew_issuing(&self, now: UnixTime) -> Result<bool, KeysError> {
+        if self.issuing().life().stage(certificate_time(now)) == Stage::Young {
+            return Ok(false);
+        }
+        // The root's key is in memory for as long as this takes.
+        let (key, certificate) = files::load(&self.folder, "root")?.ok_or(KeysError::NoRoot)?;
+        let root = Issuer::new(certificate, key)?;
+        let renewed = open_issuing(&self.folder, &self.trust_domain, &root, now)?;
+        tracing::info!(until = renewed.not_after().as_secs(), "the issuing CA's certificate was renewed");
+        *self.issuing.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(renewed);
+        Ok(true)
+    }
+
+    /// The lives of its own certificates, by name.
+    pub(crate) fn lives(&self) -> [(&'static str, Life); 2] {
+        [("root", self.root), ("issuing", self.issuing().life())]
+    }
+
+    fn issuing(&self) -> Arc<Issuer> {
+        self.issuing.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What verifies everything this authority signs.
@@ -144,7 +177,8 @@ impl Authority {
     ) -> Result<Vec<u8>, KeysError> {
         // Clocks that are behind must not find the list to be of the future.
         let this_update = certificate_time(UnixTime(now.0.saturating_sub(NOT_BEFORE_LEEWAY.as_secs())));
-        Ok(crl::sign(revoked, number, this_update, certificate_time(now.plus(ttl_seconds)), &self.issuing)?)
+        let next_update = certificate_time(now.plus(ttl_seconds));
+        Ok(crl::sign(revoked, number, this_update, next_update, &self.issuing())?)
     }
 
     /// Signs one of the server's own certificates.
@@ -197,14 +231,15 @@ impl Authority {
             withdrawn_at: None,
         };
         store.commit(RecordSvid { svid, actor: actor.to_owned() }).await?;
-        let issued: IssuedSvid = x509_svid::issue(&template, &self.issuing)?;
+        let issuing = self.issuing();
+        let issued: IssuedSvid = x509_svid::issue(&template, &issuing)?;
         tracing::info!(svid = %template.spiffe_id, serial = %template.serial, %not_after, "svid issued");
-        let certificates = vec![issued.der().to_vec(), self.issuing.certificate().to_vec()];
+        let certificates = vec![issued.der().to_vec(), issuing.certificate().to_vec()];
         Ok(Chain { certificates, not_after })
     }
 
     fn no_later_than_ours(&self, not_after: UnixTime) -> assay_identity::UnixTime {
-        certificate_time(not_after).min(self.issuing.not_after())
+        certificate_time(not_after).min(self.issuing().not_after())
     }
 }
 
@@ -220,6 +255,9 @@ pub enum KeysError {
     /// Signing, or what inspection found.
     #[error("a certificate could not be issued")]
     Issue(#[from] IssueError),
+    /// The root is not in the key folder any more.
+    #[error("the root is not in the key folder: put root.key and root.pem back from a backup")]
+    NoRoot,
     /// The root in the key folder is not this trust domain's.
     #[error("the root in the key folder cannot be used")]
     Bundle(#[from] BundleError),
@@ -293,11 +331,10 @@ fn open_issuing(
         Some((key, certificate)) => (key, Some(certificate)),
         None => (PrivateKey::generate()?, None),
     };
-    let renewed_from = certificate_time(now.plus(ISSUING_LIFE_SECONDS / 6));
     let pem = key.to_pem();
     if let Some(certificate) = certificate {
         let issuer = Issuer::new(certificate, key)?;
-        if issuer.not_after() > renewed_from {
+        if issuer.life().stage(certificate_time(now)) == Stage::Young {
             return Ok(issuer);
         }
     }

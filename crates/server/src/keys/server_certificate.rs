@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use assay_evidence::time::UnixTime;
-use assay_identity::{PrivateKey, SpiffeId, tls};
+use assay_identity::{Life, PrivateKey, SpiffeId, tls};
 use rustls::sign::CertifiedKey;
 
 use super::{Authority, KeysError};
@@ -15,8 +15,8 @@ use crate::store::Store;
 pub(crate) struct ServerCertificate {
     /// What TLS shows.
     pub key: Arc<CertifiedKey>,
-    /// From when on it should be replaced.
-    pub renew_at: UnixTime,
+    /// How long it lives.
+    pub life: Life,
 }
 
 impl ServerCertificate {
@@ -32,10 +32,9 @@ impl ServerCertificate {
         let id = SpiffeId::server(&authority.trust_domain);
         let template = authority.leaf(id, key.spki(), ttl_seconds, now)?;
         let chain = authority.sign_own(store, template, split(names), now).await?;
-        let life = chain.not_after.0.saturating_sub(now.0);
         Ok(ServerCertificate {
             key: tls::certified_key(chain.certificates, key.pkcs8())?,
-            renew_at: now.plus(life / 2),
+            life: Life::between(now.0, chain.not_after.0),
         })
     }
 }

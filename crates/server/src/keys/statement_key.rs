@@ -3,7 +3,7 @@
 //! It is no server's key: whoever ends TLS for a server cannot speak for the authority with it.
 
 use assay_evidence::time::UnixTime;
-use assay_identity::{PrivateKey, SpiffeId};
+use assay_identity::{Life, PrivateKey, SpiffeId};
 use assay_telemetry::pae;
 
 use super::{Authority, KeysError};
@@ -14,8 +14,8 @@ use crate::store::Store;
 pub(crate) struct StatementKey {
     key: PrivateKey,
     chain: Vec<Vec<u8>>,
-    /// From when on it should be replaced.
-    pub renew_at: UnixTime,
+    /// How long its certificate lives.
+    pub life: Life,
 }
 
 impl StatementKey {
@@ -30,8 +30,8 @@ impl StatementKey {
         let id = SpiffeId::statements(&authority.trust_domain);
         let template = authority.leaf(id, key.spki(), ttl_seconds, now)?;
         let chain = authority.sign_own(store, template, (Vec::new(), Vec::new()), now).await?;
-        let life = chain.not_after.0.saturating_sub(now.0);
-        Ok(StatementKey { key, chain: chain.certificates, renew_at: now.plus(life / 2) })
+        let life = Life::between(now.0, chain.not_after.0);
+        Ok(StatementKey { key, chain: chain.certificates, life })
     }
 
     /// Its certificate and those above, DER, leaf first.

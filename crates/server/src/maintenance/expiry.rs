@@ -8,10 +8,8 @@ use std::sync::Arc;
 
 use assay_evidence::time::UnixTime;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
 
-use super::report;
-use crate::clock;
+use super::chore::Chore;
 use crate::device::Device;
 use crate::fate::{self, FateError};
 use crate::outcome::{chain, fault};
@@ -19,7 +17,7 @@ use crate::parts::Server;
 use crate::store::{DeviceRecord, ExpireUnreadable, Store, StoreError};
 use crate::thread::caught;
 
-/// Runs until the server stops. What fails is tried again with the next second.
+/// Runs until the server stops. What fails is tried again after longer each time; it grants nothing meanwhile.
 pub(crate) async fn run(server: Arc<Server>) {
     while let Err(panicked) = caught(seconds(&server)).await {
         fault("panic", &panicked);
@@ -28,12 +26,16 @@ pub(crate) async fn run(server: Arc<Server>) {
 
 async fn seconds(server: &Server) {
     let mut shutdown = server.shutdown.clone();
+    let mut expiry = Chore::new("expiry", server.now());
     loop {
         tokio::select! {
-            () = sleep(clock::until_next_second()) => {}
+            () = server.clock.sleep(server.clock.until_next_second()) => {}
             _ = shutdown.changed() => return,
         }
-        report("expiry", expire(&server.store, clock::now()).await);
+        let now = server.now();
+        if expiry.is_due(now) {
+            expiry.did(expire(&server.store, now).await.map(|()| now), now);
+        }
     }
 }
 

@@ -1,83 +1,113 @@
 //! What has to happen by the clock: stale trust expires ([`expiry`]), lists and certificates are renewed, history is
 //! forgotten.
 
+mod chore;
 pub(crate) mod expiry;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use assay_evidence::time::UnixTime;
-use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use crate::clock;
+use crate::config::Config;
 use crate::in_force::endorsers::{EndorsersError, ListInForce};
 use crate::in_force::manifest::ManifestError;
-use crate::keys::{KeysError, ServerCertificate};
-use crate::outcome::{chain, fault};
+use crate::keys::{FileError, KeysError, ServerCertificate};
+use crate::outcome::fault;
 use crate::parts::Server;
 use crate::store::{PruneHistory, StoreError};
 use crate::thread::{aside, caught};
+use chore::Chore;
 
 /// Runs until the server stops. What fails is tried again at the next turn.
 pub(crate) async fn run(server: Arc<Server>) {
     while let Err(panicked) = caught(turns(&server)).await {
         fault("panic", &panicked);
-        sleep(TICK).await;
+        server.clock.sleep(TICK).await;
     }
 }
 
 async fn turns(server: &Arc<Server>) {
     let mut shutdown = server.shutdown.clone();
-    let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let now = clock::now();
-    let mut due = Due {
-        crl: now.plus(server.config.crl_ttl_seconds / 2),
-        certificate: now.plus(server.config.server_svid_ttl_seconds / 2),
-        pruning: now.plus(PRUNE_EVERY_SECONDS),
-        storage: now,
-        reminder: now,
-    };
+    let mut ticks = server.clock.ticks(TICK);
+    let mut chores = Chores::new(server, server.now());
     loop {
         tokio::select! {
-            _ = ticks.tick() => {}
+            _ = ticks.tick() => chores.turn(server, server.now()).await,
             _ = shutdown.changed() => return,
-        }
-        let now = clock::now();
-        report("trust anchors and revocation lists", read_endorsers(server, now).await);
-        report("enrollment manifest", read_manifest(server).await);
-        measure_endorsers(server, now);
-        keep_list(server).await;
-        if now >= due.storage {
-            due.storage = now.plus(STORAGE_EVERY_SECONDS);
-            report("storage", measure(server, now).await);
-        }
-        if now >= due.reminder {
-            due.reminder = now.plus(REMIND_EVERY_SECONDS);
-            remind(server, now);
-        }
-        if now >= due.crl {
-            due.crl = now.plus(retry_or(
-                server.config.crl_ttl_seconds / 2,
-                server.revocations.renew(&server.store, now).await,
-            ));
-        }
-        if now >= due.certificate {
-            due.certificate = renew_certificate(server, now).await;
-        }
-        if now >= due.pruning {
-            due.pruning = now.plus(prune(server, now).await);
         }
     }
 }
 
-/// When each chore is next.
-struct Due {
-    crl: UnixTime,
-    certificate: UnixTime,
-    pruning: UnixTime,
-    storage: UnixTime,
-    reminder: UnixTime,
+/// What is done by the clock.
+struct Chores {
+    endorsers: Chore,
+    manifest: Chore,
+    keeping: Chore,
+    storage: Chore,
+    reminder: Chore,
+    certificates: Chore,
+    issuing: Chore,
+    list: Chore,
+    certificate: Chore,
+    pruning: Chore,
+}
+
+impl Chores {
+    fn new(server: &Server, now: UnixTime) -> Chores {
+        let renew_at = UnixTime(server.tls.life().renew_at().as_secs());
+        Chores {
+            endorsers: Chore::new("trust anchors and revocation lists", now),
+            manifest: Chore::new("enrollment manifest", now),
+            keeping: Chore::new("keeping the revocation list", now),
+            storage: Chore::new("storage", now),
+            reminder: Chore::new("reminder", now),
+            certificates: Chore::new("lives of certificates", now),
+            issuing: Chore::new("issuing CA", now),
+            list: Chore::new("revocation list", now.plus(server.config.crl_ttl_seconds / 2)),
+            certificate: Chore::new("server's certificate", renew_at),
+            pruning: Chore::new("pruning", now.plus(PRUNE_EVERY_SECONDS)),
+        }
+    }
+
+    async fn turn(&mut self, server: &Arc<Server>, now: UnixTime) {
+        if self.endorsers.is_due(now) {
+            self.endorsers.did(read_endorsers(server, now).await.map(|()| now), now);
+            measure_endorsers(server, now);
+        }
+        if self.manifest.is_due(now) {
+            self.manifest.did(read_manifest(server).await.map(|()| now), now);
+        }
+        if self.issuing.is_due(now) {
+            let renewed = server.authority.renew_issuing(now);
+            self.issuing.did(renewed.map(|_| now.plus(ISSUING_EVERY_SECONDS)), now);
+        }
+        if self.list.is_due(now) {
+            let renewed = server.revocations.renew(&server.store, now).await;
+            self.list.did(renewed.map(|()| now.plus(server.config.crl_ttl_seconds / 2)), now);
+        }
+        if self.certificate.is_due(now) {
+            self.certificate.did(renew_certificate(server, now).await, now);
+        }
+        if self.keeping.is_due(now) {
+            self.keeping.did(keep_list(server).await.map(|()| now), now);
+        }
+        if self.storage.is_due(now) {
+            let measured = measure(server, now).await;
+            self.storage.did(measured.map(|()| now.plus(STORAGE_EVERY_SECONDS)), now);
+        }
+        if self.reminder.is_due(now) {
+            remind(server, now);
+            self.reminder.did(Ok::<_, StoreError>(now.plus(REMIND_EVERY_SECONDS)), now);
+        }
+        if self.certificates.is_due(now) {
+            let looked = server.concerns.look(server, now).await;
+            self.certificates.did(looked.map(|()| now.plus(CERTIFICATES_EVERY_SECONDS)), now);
+        }
+        if self.pruning.is_due(now) {
+            self.pruning.did(prune(server, now).await.map(|seconds| now.plus(seconds)), now);
+        }
+    }
 }
 
 /// Looks whether a trust anchor or revocation list is another than before; attached streams hear of it.
@@ -110,13 +140,12 @@ async fn measure(server: &Server, now: UnixTime) -> Result<(), StoreError> {
 }
 
 /// Keeps the revocation list beside the database.
-async fn keep_list(server: &Arc<Server>) {
+async fn keep_list(server: &Arc<Server>) -> Result<(), FileError> {
     let at = server.clone();
-    match aside(move || at.revocations.keep(&at.config.data)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => fault("revocation list", &error),
-        Err(panicked) => fault("panic", &panicked),
-    }
+    aside(move || at.revocations.keep(&at.config.data)).await.unwrap_or_else(|panicked| {
+        fault("panic", &panicked);
+        Ok(())
+    })
 }
 
 /// Shows which makers' lists grow old, and whether they can be read at all.
@@ -127,6 +156,7 @@ fn measure_endorsers(server: &Server, now: UnixTime) {
 
 /// Says again what an operator has to do something about, for as long as nobody did.
 fn remind(server: &Server, now: UnixTime) {
+    server.concerns.remind();
     for ListInForce { issuer, next_update } in server.endorsers.current().lists.iter() {
         if *next_update < now {
             tracing::error!(
@@ -138,27 +168,15 @@ fn remind(server: &Server, now: UnixTime) {
     }
 }
 
-async fn renew_certificate(server: &Server, now: UnixTime) -> UnixTime {
-    let config = &server.config;
-    let issued = ServerCertificate::issue(
-        &server.authority,
-        &server.store,
-        &config.names,
-        config.server_svid_ttl_seconds,
-        now,
-    );
-    let renewed = issued.await.and_then(|certificate| {
-        server.tls.renew(&certificate)?;
-        Ok(certificate.renew_at)
-    });
-    renewed.unwrap_or_else(|error| {
-        tracing::error!(error = %chain(&error), "the server's certificate was not renewed");
-        now.plus(RETRY_SECONDS)
-    })
+async fn renew_certificate(server: &Server, now: UnixTime) -> Result<UnixTime, KeysError> {
+    let Config { names, server_svid_ttl_seconds: ttl, .. } = &server.config;
+    let certificate = ServerCertificate::issue(&server.authority, &server.store, names, *ttl, now).await?;
+    server.tls.renew(&certificate)?;
+    Ok(UnixTime(certificate.life.renew_at().as_secs()))
 }
 
 /// Returns in how many seconds to look again: at once while there is more to forget.
-async fn prune(server: &Server, now: UnixTime) -> u64 {
+async fn prune(server: &Server, now: UnixTime) -> Result<u64, StoreError> {
     let config = &server.config;
     let before = |seconds| UnixTime(now.0.saturating_sub(seconds));
     let prune = PruneHistory {
@@ -167,37 +185,17 @@ async fn prune(server: &Server, now: UnixTime) -> u64 {
         evidence_before: before(config.evidence_retention_seconds),
         evidence_bytes_max: config.evidence_bytes_max,
     };
-    match server.store.commit(prune).await {
-        Ok(0) => PRUNE_EVERY_SECONDS,
-        Ok(_) => 0,
-        Err(error) => {
-            report("pruning", Err::<(), StoreError>(error));
-            PRUNE_EVERY_SECONDS
-        }
-    }
-}
-
-fn retry_or(seconds: u64, outcome: Result<(), KeysError>) -> u64 {
-    match outcome {
-        Ok(()) => seconds,
-        Err(error) => {
-            tracing::error!(error = %chain(&error), "the revocation list was not renewed");
-            RETRY_SECONDS
-        }
-    }
-}
-
-fn report<E: std::error::Error>(chore: &str, outcome: Result<(), E>) {
-    if let Err(error) = outcome {
-        tracing::error!(chore, error = %chain(&error), "a chore failed");
-    }
+    let pruned = server.store.commit(prune).await?;
+    Ok(if pruned == 0 { PRUNE_EVERY_SECONDS } else { 0 })
 }
 
 /// How often it is looked what is due.
 const TICK: Duration = Duration::from_secs(1);
-const RETRY_SECONDS: u64 = 5;
+/// A certificate of a year.
+const ISSUING_EVERY_SECONDS: u64 = 60;
 const PRUNE_EVERY_SECONDS: u64 = 600;
 const STORAGE_EVERY_SECONDS: u64 = 15;
+const CERTIFICATES_EVERY_SECONDS: u64 = 15;
 const REMIND_EVERY_SECONDS: u64 = 3600;
 /// So that an operator can look at what was.
 const ENDED_SVIDS_KEPT_SECONDS: u64 = 7 * 24 * 3600;

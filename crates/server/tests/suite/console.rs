@@ -66,6 +66,46 @@ async fn whoever_comes_without_a_gateways_svid_does_not_reach_the_edge() {
 }
 
 #[tokio::test]
+async fn year_12_every_family_is_there_from_the_start_in_the_format_that_was_asked_for() {
+    let fixture = Fixture::start().await;
+    let metrics = async |accept: &str| {
+        let answer = fixture.call(Method::GET, "/metrics", &[("accept", accept)], String::new()).await;
+        let content_type = header_text(answer.headers(), "content-type").to_owned();
+        (content_type, String::from_utf8(answer.body().to_vec()).unwrap())
+    };
+    let (content_type, text) = metrics("text/plain").await;
+    assert_eq!(content_type, "text/plain; version=0.0.4; charset=utf-8");
+    for series in [
+        "assay_enrollments_total 0",
+        "assay_attestations_total{tier=\"affirming\"} 0",
+        "assay_attestations_total{tier=\"contraindicated\"} 0",
+        "assay_telemetry_batches_total{accepted=\"false\"} 0",
+        "assay_devices{status=\"revoked\"} 0",
+        "assay_concerns{concern=\"certificate\"} 0",
+        "assay_attestation_seconds_count 0",
+        "assay_svid_seconds_bucket{le=\"+Inf\"} 0",
+        "# TYPE assay_faults_total counter",
+    ] {
+        assert!(text.lines().any(|line| line == series), "{series}\n{text}");
+    }
+    assert!(text.contains("assay_storage{what=\"telemetry\",unit=\"bytes\"} ") && !text.contains("# EOF"));
+    let (content_type, open) = metrics("application/openmetrics-text;q=0.9, text/plain;q=0.1").await;
+    assert!(content_type.starts_with("application/openmetrics-text"), "{content_type}");
+    assert!(open.contains("# TYPE assay_faults counter") && open.ends_with("# EOF\n"), "{open}");
+    // The certificates that everything rests on, from the first look on.
+    for _ in 0..200 {
+        let (_, text) = metrics("*/*").await;
+        let ends =
+            |of: &str| text.contains(&format!("assay_certificate_end_seconds{{certificate=\"{of}\"}} "));
+        if ["root", "issuing", "server", "statements"].into_iter().all(ends) {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("no life of a certificate in the metrics");
+}
+
+#[tokio::test]
 async fn what_is_public_is_there_for_everyone() {
     let fixture = Fixture::start().await;
     let health = fixture.call(Method::GET, "/health", &[], String::new()).await;

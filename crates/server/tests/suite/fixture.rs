@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use assay_clock::Clock;
 use assay_evidence::tpm::banks::BankStatement;
 use assay_evidence::verify::{Evidence, Expectation, ImaLog, QuoteEvidence, verify};
 use assay_identity::tls::{self, Trust, TrustSource};
@@ -253,7 +254,9 @@ impl Fixture {
     /// took before it answered.
     pub async fn call_http2(&self, method: Method, path: &str, bearer: &str, body: Vec<u8>) -> (u16, usize) {
         let trust = TrustSource::new(Trust { bundle: self.bundle(), crls: CrlSet::bootstrapping() });
-        let mut config = tls::client_config(None, trust, Arc::new(|id| id.is_server())).unwrap();
+        let mut config =
+            tls::client_config(None, trust, Arc::new(|id| id.is_server()), (&Clock::system()).into())
+                .unwrap();
         config.alpn_protocols = vec![b"h2".to_vec()];
         let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
         let stream = TcpStream::connect(self.running().addresses().console).await.unwrap();
@@ -284,7 +287,9 @@ impl Fixture {
         body: String,
     ) -> Response<Bytes> {
         let trust = TrustSource::new(Trust { bundle: self.bundle(), crls: CrlSet::bootstrapping() });
-        let mut config = tls::client_config(None, trust, Arc::new(|id| id.is_server())).unwrap();
+        let mut config =
+            tls::client_config(None, trust, Arc::new(|id| id.is_server()), (&Clock::system()).into())
+                .unwrap();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
         let stream = TcpStream::connect(self.running().addresses().console).await.unwrap();

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use assay_clock::Clock;
 use assay_identity::authority::{AuthorityTemplate, sign_root};
 use assay_identity::tls::{self, ClientIdentity, Trust, TrustSource};
 use assay_identity::x509_svid::{SvidTemplate, issue};
@@ -163,7 +164,12 @@ impl Hostile {
             Bundle::from_pem(TrustDomain::parse(TRUST_DOMAIN)?, read("data/bundle.pem")?.as_bytes())?;
         let trust = TrustSource::new(Trust { bundle, crls: CrlSet::bootstrapping() });
         let anybody = ClientIdentity::Optional(Arc::new(|_: &SpiffeId| true));
-        let config = tls::server_config(tls::certified_key(chain, key.pkcs8())?, trust, anybody)?;
+        let config = tls::server_config(
+            tls::certified_key(chain, key.pkcs8())?,
+            trust,
+            anybody,
+            (&Clock::system()).into(),
+        )?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();
         let (mode, modes) = watch::channel(Mode::Honest);

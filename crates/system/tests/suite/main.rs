@@ -18,3 +18,4 @@ mod rollout;
 mod stage;
 mod telemetry;
 mod withdrawal;
+mod year;

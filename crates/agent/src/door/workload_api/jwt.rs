@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use assay_clock::Clock;
 use assay_identity::TrustDomain;
 use assay_identity::jwt_svid::{AUDIENCE_BYTES_MAX, AUDIENCES_MAX, is_audience};
 use assay_wire::workload::{
@@ -23,7 +24,7 @@ use crate::workload::Caller;
 pub(super) async fn tokens(
     holding: Holding,
     caller: &Caller,
-    asker: &Asker,
+    (asker, clock): (&Asker, &Clock),
     request: JwtsvidRequest,
 ) -> Result<JwtsvidResponse, Status> {
     let JwtsvidRequest { audience, spiffe_id } = request;
@@ -49,7 +50,7 @@ pub(super) async fn tokens(
     let mut asked = JoinSet::new();
     let mut svids: Vec<Option<Jwtsvid>> = vec![None; entries.len()];
     for (index, entry) in entries.iter().enumerate() {
-        match holding.token(&entry.id, &audience, SystemTime::now()) {
+        match holding.token(&entry.id, &audience, clock.now()) {
             Some(token) => svids[index] = Some(svid(entry, &token.compact)),
             None => {
                 let (entry, asker, audience) = (entry.clone(), asker.clone(), audience.clone());
@@ -80,13 +81,14 @@ pub(super) fn validated(
     holding: &Holding,
     trust_domain: &TrustDomain,
     (audience, token): (&str, &str),
+    now: SystemTime,
 ) -> Result<ValidateJwtsvidResponse, Status> {
     if audience.is_empty() || token.is_empty() {
         return Err(Status::invalid_argument("name an audience and a token"));
     }
     let verified = holding
         .jwt_keys
-        .verify(token, trust_domain, audience, SystemTime::now())
+        .verify(token, trust_domain, audience, now)
         .map_err(|error| Status::invalid_argument(format!("the token does not hold: {error}")))?;
     Ok(ValidateJwtsvidResponse {
         spiffe_id: verified.svid.spiffe_id.to_string(),

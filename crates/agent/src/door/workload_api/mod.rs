@@ -9,6 +9,7 @@ mod stream;
 
 use std::pin::Pin;
 
+use assay_clock::Clock;
 use assay_identity::TrustDomain;
 use assay_wire::WORKLOAD_API_HEADER;
 use assay_wire::workload::spiffe_workload_api_server::{SpiffeWorkloadApi, SpiffeWorkloadApiServer};
@@ -31,14 +32,16 @@ pub async fn serve(
     holding: watch::Receiver<Holding>,
     asker: Asker,
     trust_domain: TrustDomain,
+    clock: Clock,
 ) {
     let attestor = Attestor::new();
     let named = holding.clone();
     let is_named = move |uid: u32| named.borrow().names_user(uid);
     local::serve(socket, is_named, move |peer| {
         let (holding, asker, trust_domain) = (holding.clone(), asker.clone(), trust_domain.clone());
+        let clock = clock.clone();
         let caller = attestor.caller(peer);
-        SpiffeWorkloadApiServer::new(WorkloadApi { holding, asker, trust_domain, caller })
+        SpiffeWorkloadApiServer::new(WorkloadApi { holding, asker, trust_domain, caller, clock })
             .max_decoding_message_size(REQUEST_BYTES_MAX)
     })
     .await;
@@ -50,6 +53,7 @@ struct WorkloadApi {
     asker: Asker,
     trust_domain: TrustDomain,
     caller: Caller,
+    clock: Clock,
 }
 
 impl WorkloadApi {
@@ -91,7 +95,8 @@ impl SpiffeWorkloadApi for WorkloadApi {
         request: Request<JwtsvidRequest>,
     ) -> Result<Response<JwtsvidResponse>, Status> {
         check_header(&request)?;
-        let answer = jwt::tokens(self.now(), &self.caller, &self.asker, request.into_inner()).await?;
+        let answer =
+            jwt::tokens(self.now(), &self.caller, (&self.asker, &self.clock), request.into_inner()).await?;
         Ok(Response::new(answer))
     }
 
@@ -113,7 +118,7 @@ impl SpiffeWorkloadApi for WorkloadApi {
         let holding = self.now();
         stream::entitled(&holding, &self.caller).await?;
         let ValidateJwtsvidRequest { audience, svid } = request.into_inner();
-        jwt::validated(&holding, &self.trust_domain, (&audience, &svid)).map(Response::new)
+        jwt::validated(&holding, &self.trust_domain, (&audience, &svid), self.clock.now()).map(Response::new)
     }
 }
 

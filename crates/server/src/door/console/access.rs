@@ -15,7 +15,6 @@ use data_encoding::BASE64URL_NOPAD;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE};
 
-use crate::clock;
 use crate::door::listen::Caller;
 use crate::keys::{KeysError, random};
 use crate::outcome::{Kind, Refusal};
@@ -56,7 +55,7 @@ pub(super) fn known(request: &Request) -> Result<(), Refusal> {
 }
 
 pub(super) fn may_view(server: &Server, headers: &HeaderMap) -> bool {
-    has_token(server, headers) || server.sign_ins.knows(headers, clock::now())
+    has_token(server, headers) || server.sign_ins.knows(headers, server.now())
 }
 
 pub(super) fn has_token(server: &Server, headers: &HeaderMap) -> bool {

@@ -15,7 +15,6 @@ use serde_json::{Value, json};
 use super::parameters::Asked;
 use crate::archive::changes;
 use crate::audit::Leaf;
-use crate::clock;
 use crate::device::Device;
 use crate::fate::NewApproval;
 use crate::label::NewLabels;
@@ -70,7 +69,7 @@ pub(super) async fn ear(
         (&server.config.trust_domain, &server.result_key),
         &device,
         nonce,
-        clock::now(),
+        server.now(),
     )
     .await?;
     Ok(Json(json!({ "ear": token })))
@@ -91,7 +90,7 @@ pub(super) async fn revoke(
     let Revoke { reason } = read(&body)?;
     let reason = said(&reason)?;
     let device = find(&server, &name).await?;
-    let device = fate::revoke(&server.store, &device.id, reason, clock::now()).await?;
+    let device = fate::revoke(&server.store, &device.id, reason, server.now()).await?;
     explanation(&server, &device).await.map(Json)
 }
 
@@ -112,7 +111,7 @@ pub(super) async fn readmit(
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Refusal> {
     let device = find(&server, &name).await?;
-    let device = fate::readmit(&server.store, &device.id, clock::now()).await?;
+    let device = fate::readmit(&server.store, &device.id, server.now()).await?;
     explanation(&server, &device).await.map(Json)
 }
 
@@ -123,7 +122,7 @@ pub(super) async fn approve(
 ) -> Result<Json<Value>, Refusal> {
     let approval: NewApproval = read(&body)?;
     let device = find(&server, &name).await?;
-    let approval = fate::approve(server.planning("operator", clock::now()), &device.id, &approval).await?;
+    let approval = fate::approve(server.planning("operator", server.now()), &device.id, &approval).await?;
     let policy = approval.policy.map(|policy| json!({ "name": policy.name(), "version": policy.version() }));
     Ok(Json(json!({ "policy": policy, "approved": approval.approved, "boot": approval.boot })))
 }
@@ -135,7 +134,7 @@ pub(super) async fn label(
 ) -> Result<Json<Value>, Refusal> {
     let labels: NewLabels = read(&body)?;
     let device = find(&server, &name).await?;
-    let device = label::label(server.planning("operator", clock::now()), &device.id, &labels).await?;
+    let device = label::label(server.planning("operator", server.now()), &device.id, &labels).await?;
     explanation(&server, &device).await.map(Json)
 }
 
@@ -146,7 +145,7 @@ pub(super) async fn rename(
 ) -> Result<Json<Value>, Refusal> {
     let new: NewName = read(&body)?;
     let device = find(&server, &name).await?;
-    let device = name::rename(&server.store, &device.id, new, "operator", clock::now()).await?;
+    let device = name::rename(&server.store, &device.id, new, "operator", server.now()).await?;
     explanation(&server, &device).await.map(Json)
 }
 
@@ -158,7 +157,7 @@ pub(super) async fn replace(
 ) -> Result<Json<Value>, Refusal> {
     let NewReplacement { by, force } = read(&body)?;
     let (old, new) = (find(&server, &old).await?.id, find(&server, &by).await?.id);
-    let replaced = replace::replace(server.planning("operator", clock::now()), &old, &new, force).await?;
+    let replaced = replace::replace(server.planning("operator", server.now()), &old, &new, force).await?;
     let new = fate::enrolled(&server.store, &new).await?;
     let mut answer = explanation(&server, &new).await?;
     if let Some(answer) = answer.as_object_mut() {
@@ -210,7 +209,7 @@ pub(super) fn as_beginning(digits: &str, trust_domain: &TrustDomain) -> Option<S
 }
 
 async fn explanation(server: &Server, device: &Device) -> Result<Value, Refusal> {
-    let now = clock::now();
+    let now = server.now();
     let id = device.id.as_str();
     let grants = server.store.svids_of_device(id, now, GRANTS_SHOWN_MAX).await?;
     let held = grants.iter().filter(|grant| grant.withdrawn_at.is_none()).count();

@@ -8,7 +8,6 @@ use axum::extract::{Path, State};
 use serde_json::{Value, json};
 
 use super::devices::{find, read};
-use crate::clock;
 use crate::entry;
 use crate::outcome::Refusal;
 use crate::parts::Server;
@@ -32,13 +31,13 @@ pub(super) async fn create(
         }
         _ => read(&body)?,
     };
-    Ok(Json(entry::create(store, &config.trust_domain, new, clock::now()).await?))
+    Ok(Json(entry::create(store, &config.trust_domain, new, server.now()).await?))
 }
 
 pub(super) async fn remove(
     State(server): State<Arc<Server>>,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Refusal> {
-    let withdrawn = entry::remove(&server.store, &id, clock::now()).await?;
+    let withdrawn = entry::remove(&server.store, &id, server.now()).await?;
     Ok(Json(json!({ "removed": id, "withdrawn": withdrawn.serials.len() })))
 }

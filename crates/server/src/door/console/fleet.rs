@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 
 use super::devices::device_json;
 use super::parameters::Asked;
-use crate::clock;
 use crate::device::Device;
 use crate::fleet::Which;
 use crate::outcome::{Refusal, fault};
@@ -21,7 +20,7 @@ pub(super) async fn list(
     State(server): State<Arc<Server>>,
     Asked(which): Asked<Which>,
 ) -> Result<Json<Value>, Refusal> {
-    let now = clock::now();
+    let now = server.now();
     let page = which.filter(DEVICES_DEFAULT)?.page(&server.store, &server.registry, now).await?;
     let devices: Vec<Value> = page
         .devices

@@ -13,7 +13,6 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::devices::{Revoke, read, said};
-use crate::clock;
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
 use crate::store::RevokeGateway;
@@ -36,7 +35,7 @@ pub(super) async fn issue(State(server): State<Arc<Server>>, body: Bytes) -> Res
     let csr = Csr::parse(&der).map_err(|error| malformed("csr", format!("csr: {error}")))?;
     let ttl = server.config.gateway_svid_ttl_seconds;
     let chain =
-        server.authority.sign_gateway(&server.store, gateway.clone(), &csr, ttl, clock::now()).await?;
+        server.authority.sign_gateway(&server.store, gateway.clone(), &csr, ttl, server.now()).await?;
     Ok(Json(json!({
         "spiffe_id": gateway.as_str(),
         "certificate": pem_certificates(&chain.certificates),
@@ -48,7 +47,7 @@ pub(super) async fn issue(State(server): State<Arc<Server>>, body: Bytes) -> Res
 /// Every gateway with a certificate that has not ended.
 pub(super) async fn list(State(server): State<Arc<Server>>) -> Result<Json<Value>, Refusal> {
     let path = format!("{}/assay/gateway/", server.config.trust_domain.id());
-    let svids = server.store.svids_under(&path, clock::now(), SVIDS_SHOWN_MAX).await?;
+    let svids = server.store.svids_under(&path, server.now(), SVIDS_SHOWN_MAX).await?;
     let mut gateways: BTreeMap<String, Value> = BTreeMap::new();
     // Newest first: a gateway is what its last certificate is.
     for svid in svids {
@@ -82,7 +81,7 @@ pub(super) async fn revoke(
         spiffe_id: gateway.to_string(),
         reason: reason.to_owned(),
         actor: "operator".to_owned(),
-        at: clock::now(),
+        at: server.now(),
     };
     let withdrawn = server.store.commit_and_follow(revoke).await?;
     tracing::warn!(%gateway, reason, svids = withdrawn.serials.len(), "gateway revoked");

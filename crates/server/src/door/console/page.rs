@@ -20,7 +20,6 @@ use serde_json::Value;
 use super::access::may_view;
 use super::devices::{findings, sentence};
 use super::parameters::Asked;
-use crate::clock;
 use crate::device::Device;
 use crate::fate::IMA_POLICY;
 use crate::fleet::Which;
@@ -44,6 +43,8 @@ struct Fleet {
     policies: Vec<String>,
     /// What each of them covers of a device.
     coverages: Vec<PolicyCoverage>,
+    /// What is wrong with the server and its gateways.
+    concerns: Vec<String>,
     attached: usize,
     tiles: Vec<Tile>,
     /// Devices that wait for an operator's word.
@@ -113,7 +114,7 @@ pub(super) async fn page(
     Asked(which): Asked<Which>,
 ) -> Result<Html<String>, Refusal> {
     let fleet = match may_view(&server, &headers) {
-        true => Some(render(&Fleet::load(&server, which, clock::now()).await?)?),
+        true => Some(render(&Fleet::load(&server, which, server.now()).await?)?),
         false => None,
     };
     let page = Page { trust_domain: server.config.trust_domain.to_string(), fleet, refused: false };
@@ -124,7 +125,7 @@ pub(super) async fn fleet(
     State(server): State<Arc<Server>>,
     Asked(which): Asked<Which>,
 ) -> Result<Html<String>, Refusal> {
-    render(&Fleet::load(&server, which, clock::now()).await?).map(Html)
+    render(&Fleet::load(&server, which, server.now()).await?).map(Html)
 }
 
 /// The token is Base64url, so the form's encoding leaves it as it is.
@@ -135,7 +136,7 @@ pub(super) async fn sign_in(State(server): State<Arc<Server>>, body: Bytes) -> R
         let page = Page { trust_domain: server.config.trust_domain.to_string(), fleet: None, refused: true };
         return Ok((http::StatusCode::UNAUTHORIZED, Html(render(&page)?)).into_response());
     }
-    with_cookie(server.sign_ins.add(clock::now())?)
+    with_cookie(server.sign_ins.add(server.now())?)
 }
 
 pub(super) async fn sign_out(
@@ -185,6 +186,7 @@ impl Fleet {
         Ok(Fleet {
             policies: policies(server),
             coverages: coverages(server),
+            concerns: server.concerns.current().iter().map(ToString::to_string).collect(),
             attached: server.registry.attached(),
             tiles: STATUSES
                 .iter()
@@ -390,6 +392,7 @@ mod tests {
         }];
         let (tiles, events) = (Vec::new(), Vec::new());
         let fleet = Fleet {
+            concerns: Vec::new(),
             policies: Vec::new(),
             coverages: Vec::new(),
             attached: 1,

@@ -8,7 +8,6 @@ use axum::extract::{Path, State};
 use serde_json::{Value, json};
 
 use super::devices::{Revoke, as_beginning, as_id, read, said};
-use crate::clock;
 use crate::newcomer::say;
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
@@ -37,7 +36,7 @@ pub(super) async fn deny(
 
 async fn told(server: &Server, device: &str, word: (Word, &str)) -> Result<Json<Value>, Refusal> {
     let PendingRecord { id, .. } = find(server, device).await?;
-    say(&server.store, &id, word, "operator", clock::now()).await?;
+    say(&server.store, &id, word, "operator", server.now()).await?;
     Ok(Json(pending_json(&find(server, &id).await?)))
 }
 

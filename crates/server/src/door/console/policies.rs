@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 use super::devices::read;
 use super::parameters::Asked;
 use super::policy::{PolicyText, selector_of};
-use crate::clock;
 use crate::in_force::policies::PlanInForce;
 use crate::outcome::Refusal;
 use crate::parts::Server;
@@ -160,7 +159,7 @@ fn assignment_json(in_force: &PlanInForce, assigned: &Assignment, devices: &Devi
 }
 
 fn planning(server: &Server) -> Planning<'_> {
-    server.planning("operator", clock::now())
+    server.planning("operator", server.now())
 }
 
 fn percent_of(number: u64) -> Result<Percent, PolicyChangeError> {

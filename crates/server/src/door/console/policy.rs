@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 
 use super::devices::find;
 use super::parameters::Asked;
-use crate::clock;
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
 use crate::policy::PolicyChangeError;
@@ -120,7 +119,7 @@ pub(super) async fn set(
     PolicyText(text): PolicyText,
 ) -> Result<Json<Value>, Refusal> {
     let selector = selector_of(&whom.selector)?;
-    let policy = server.planning("operator", clock::now()).set(text, &selector, whom.force).await?;
+    let policy = server.planning("operator", server.now()).set(text, &selector, whom.force).await?;
     Ok(Json(json!({
         "name": policy.name, "version": policy.version, "digest": policy.digest, "selector": selector.to_string(),
     })))

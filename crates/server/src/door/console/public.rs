@@ -1,15 +1,17 @@
 //! What anyone may fetch: health, metrics, revocation list, bundle, keys, and who is trusted right now.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use assay_exposition::Format;
 use assay_identity::SpiffeId;
 use assay_trust::labels::Selector;
 use axum::Json;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use http::HeaderMap;
-use http::header::CONTENT_TYPE;
+use http::header::{ACCEPT, CONTENT_TYPE};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -18,13 +20,21 @@ use tokio::time::{Instant, timeout};
 use super::access::has_token;
 use super::devices::find;
 use super::parameters::Asked;
-use crate::clock;
+use crate::concern::Concern;
 use crate::fate::{self, FateError};
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
 
-pub(super) async fn health() -> Json<Value> {
-    Json(json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") }))
+/// Whether all is well; what is not, in sentences for who shows the token.
+pub(super) async fn health(State(server): State<Arc<Server>>, headers: HeaderMap) -> Json<Value> {
+    let concerns = server.concerns.current();
+    let status = if concerns.is_empty() { "ok" } else { "degraded" };
+    let codes: BTreeSet<_> = concerns.iter().map(Concern::code).collect();
+    let mut health = json!({ "status": status, "version": env!("CARGO_PKG_VERSION"), "concerns": codes });
+    if has_token(&server, &headers) {
+        health["sentences"] = concerns.iter().map(Concern::to_string).collect();
+    }
+    Json(health)
 }
 
 pub(super) async fn metrics(
@@ -32,8 +42,9 @@ pub(super) async fn metrics(
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, Refusal> {
     let devices = device_counts(&server, &headers).await?;
-    let text = server.metrics.render(server.registry.attached(), devices);
-    Ok(([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text))
+    let format = Format::accepted(headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()));
+    let text = server.metrics.render(server.registry.attached(), &devices, format);
+    Ok(([(CONTENT_TYPE, format.content_type())], text))
 }
 
 pub(super) async fn crl(State(server): State<Arc<Server>>) -> impl IntoResponse {
@@ -156,7 +167,7 @@ async fn identity_status(server: &Server, headers: &HeaderMap, text: &str) -> Re
         Err(_) if has_token(server, headers) => find(server, text).await?.id,
         Err(_) => return Err(Refusal::new(Kind::Malformed, "spiffe-id", "id: not a SPIFFE ID")),
     };
-    let now = clock::now();
+    let now = server.now();
     let carrier = match id.device_hex() {
         Some(_) => Some(id.to_string()),
         None => server.store.carrier_of(id.as_str(), now).await?,

@@ -14,7 +14,6 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::parameters::Asked;
 use super::policy::selector_of;
-use crate::clock;
 use crate::outcome::Refusal;
 use crate::parts::Server;
 use crate::policy::trial::{self, Scope};
@@ -35,7 +34,7 @@ pub(super) async fn start(
     Asked(what): Asked<What>,
     text: String,
 ) -> Result<Response, Refusal> {
-    let ago = |seconds| UnixTime(clock::now().0.saturating_sub(seconds));
+    let ago = |seconds| UnixTime(server.now().0.saturating_sub(seconds));
     let since = what.since_seconds.filter(|seconds| *seconds > 0).map(ago);
     let scope = Scope { since, selector: selector_of(&what.selector)? };
     let lines = trial::start(server.trying(), text, scope).await?;

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use assay_clock::Backoff;
 use assay_identity::Crl;
 use assay_identity::crl::CrlError;
 use assay_wire::binding::TRUST_STATEMENT_TYPE;
@@ -14,9 +15,7 @@ use bytes::Bytes;
 use prost::Message;
 use thiserror::Error;
 use tokio::sync::watch;
-use tokio::time::sleep;
 
-use crate::clock;
 use crate::keys::{Authority, JwtKey, KeysError, StatementKey};
 use crate::outcome::chain;
 use crate::parts::Server;
@@ -101,17 +100,23 @@ pub(crate) async fn run(server: Arc<Server>) {
     let mut lists = server.revocations.watch();
     let mut shutdown = server.shutdown.clone();
     let mut key = server.announcer.key();
+    let mut backoff = Backoff::between(RETRY_FIRST, RETRY_LONGEST);
+    let mut retry = RETRY_FIRST;
     loop {
-        let now = clock::now();
-        let wait = Duration::from_secs(key.renew_at.0.saturating_sub(now.0));
+        let wait = key.life.renew_at().as_secs().saturating_sub(server.now().0);
         tokio::select! {
             Ok(()) = lists.changed() => {}
-            () = sleep(wait.max(RETRY)) => {
+            () = server.clock.sleep(Duration::from_secs(wait).max(retry)) => {
                 let ttl = server.config.server_svid_ttl_seconds;
-                match StatementKey::issue(&server.authority, &server.store, ttl, now).await {
-                    Ok(renewed) => key = Arc::new(renewed),
+                match StatementKey::issue(&server.authority, &server.store, ttl, server.now()).await {
+                    Ok(renewed) => {
+                        key = Arc::new(renewed);
+                        backoff.succeeded();
+                        retry = RETRY_FIRST;
+                    }
                     Err(error) => {
                         tracing::error!(error = %chain(&error), "no new key for statements");
+                        retry = backoff.wait();
                         continue;
                     }
                 }
@@ -129,5 +134,6 @@ pub(crate) async fn run(server: Arc<Server>) {
     }
 }
 
-/// After a failure; a key lives far longer.
-const RETRY: Duration = Duration::from_secs(5);
+/// After failures; a key lives far longer.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_LONGEST: Duration = Duration::from_secs(60);

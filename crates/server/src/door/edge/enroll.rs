@@ -13,7 +13,6 @@ use tonic::Status;
 
 use super::convert;
 use super::messages::{Heard, MessageError, Messages};
-use crate::clock;
 use crate::door::admission::NoPlace;
 use crate::enroll::{Enrollment, Presented, Proof};
 use crate::outcome::{Kind, Refusal};
@@ -39,7 +38,7 @@ pub(super) async fn converse(
     let address = peer.to_string();
     let conversation = async {
         let (enrollment, challenge) =
-            Enrollment::begin(server.enrolling(), presented(begin), clock::now()).await?;
+            Enrollment::begin(server.enrolling(), presented(begin), server.now()).await?;
         let challenge = EnrollChallenge {
             credential_blob: challenge.credential_blob.into(),
             encrypted_secret: challenge.encrypted_secret.into(),
@@ -49,7 +48,7 @@ pub(super) async fn converse(
         let Some(enroll_request::Step::Proof(proof)) = next(&mut inbound).await? else {
             return Err(out_of_turn());
         };
-        let device = enrollment.prove(server.enrolling(), &address, proved(proof), clock::now()).await?;
+        let device = enrollment.prove(server.enrolling(), &address, proved(proof), server.now()).await?;
         let bundle = server.authority.bundle().to_der().into();
         let result = EnrollResult { device_id: device.to_string(), bundle };
         say(answers, enroll_response::Step::Result(result)).await;

@@ -17,7 +17,6 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::clock;
 use crate::door::listen::Caller;
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
@@ -81,7 +80,7 @@ async fn renew(
         (gateway.spiffe_id().clone(), gateway.serial()),
         &csr,
         server.config.gateway_svid_ttl_seconds,
-        clock::now(),
+        server.now(),
     );
     Ok(Json(json!({ "certificate": pem_certificates(&renewed.await?.certificates) })))
 }

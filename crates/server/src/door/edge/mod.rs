@@ -36,7 +36,6 @@ use tonic::{Request, Response, Status, Streaming};
 
 use self::messages::{Counted, Messages};
 use self::session::Answer;
-use crate::clock;
 use crate::grant::telemetry::{self, Batch};
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
@@ -131,7 +130,7 @@ impl Edge for EdgeService {
         }
         let SubmitRequest { statement, signature, payload } = request;
         let batch = Batch { statement, signature, payload };
-        let submitted = caught(telemetry::submit(self.0.collecting(), &batch, clock::now())).await;
+        let submitted = caught(telemetry::submit(self.0.collecting(), &batch, self.0.now())).await;
         let submitted =
             submitted.map_or_else(|panicked| Err(panicked.into()), |ended| ended.map_err(Refusal::from));
         match submitted {

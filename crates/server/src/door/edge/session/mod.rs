@@ -21,7 +21,7 @@ use assay_wire::binding::STREAM_BYTES;
 use assay_wire::edge::{self, device_message, device_statement, server_message};
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::announce::Announcement;
 use super::beginning;
@@ -29,7 +29,6 @@ use super::convert;
 use super::messages::{Heard, MessageError, Messages};
 use crate::attest::table::{Seat, Signal};
 use crate::attest::{AttestError, Attester, Judgement, Open};
-use crate::clock;
 use crate::door::admission::{Admitted, NoPlace};
 use crate::grant::svid::SvidError;
 use crate::in_force::endorsers::Endorsing;
@@ -69,7 +68,7 @@ pub(super) async fn attach(
         return Err(SessionEnd::NoStream);
     }
     let voice = Voice::new(&server, &id, hello.stream);
-    let attester = match Box::pin(server.attesting.take_up(&id, clock::now())).await {
+    let attester = match Box::pin(server.attesting.take_up(&id, server.now())).await {
         Ok(attester) => attester,
         Err(AttestError::Revoked) => {
             // Only what is signed takes anything from a device.
@@ -145,10 +144,11 @@ impl Session {
         voice: Voice,
         outbound: mpsc::Sender<Answer>,
     ) -> Result<Session, KeysError> {
+        let now = server.clock.instant();
         let mut plan = server.policies.watch();
         let revision = plan.borrow_and_update().of(&attester.device).revision;
         Ok(Session {
-            pace: Pace::new(server.config.attest_interval(), Instant::now()),
+            pace: Pace::new(server.config.attest_interval(), now),
             announced: server.announcer.watch(),
             voice,
             stream: random()?,
@@ -159,8 +159,8 @@ impl Session {
             outstanding: None,
             missed: None,
             unheard_since: None,
-            svid_requests: Allowance::new(Instant::now()),
-            token_requests: Allowance::new(Instant::now()),
+            svid_requests: Allowance::new(now),
+            token_requests: Allowance::new(now),
             held: None,
             told: false,
             plan,
@@ -173,7 +173,7 @@ impl Session {
 
     async fn serve(&mut self, mut inbound: Messages<edge::DeviceMessage>) -> Result<(), SessionEnd> {
         let mut believed = false;
-        let mut shutdown = self.server.shutdown.clone();
+        let (mut shutdown, clock) = (self.server.shutdown.clone(), self.server.clock.clone());
         loop {
             let due = self.outstanding.as_ref().map_or(self.pace.next(), |(_, expires_at)| *expires_at);
             tokio::select! {
@@ -184,7 +184,7 @@ impl Session {
                     Box::pin(self.look_again()).await?;
                 }
                 Ok(()) = shutdown.changed() => return Err(SessionEnd::ShuttingDown),
-                () = sleep_until(due) => match self.outstanding {
+                () = clock.sleep_until(due) => match self.outstanding {
                     Some(_) => Box::pin(self.miss()).await?,
                     None => Box::pin(self.challenge()).await?,
                 },
@@ -212,7 +212,7 @@ impl Session {
         match message.message {
             Some(device_message::Message::Evidence(evidence)) => self.judge(evidence).await,
             Some(device_message::Message::Changed(_)) => {
-                self.pace.soon(Instant::now());
+                self.pace.soon(self.server.clock.instant());
                 Ok(())
             }
             Some(device_message::Message::WorkloadSvid(request)) => self.workload_svid(request).await,
@@ -242,10 +242,10 @@ impl Session {
     async fn challenge(&mut self) -> Result<(), SessionEnd> {
         let is_proven = matches!(self.standing, Standing::Proven(_));
         let Some((open, challenge)) = self.server.attesting.challenge(&self.attester, is_proven)? else {
-            self.pace.postpone(Instant::now());
+            self.pace.postpone(self.server.clock.instant());
             return Ok(());
         };
-        let now = Instant::now();
+        let now = self.server.clock.instant();
         self.outstanding = Some((open, now + self.server.config.challenge_ttl()));
         self.unheard_since.get_or_insert(now);
         self.pace.challenged(now);
@@ -279,7 +279,7 @@ impl Session {
         match self.standing {
             Standing::Unproven(_) => Ok(()),
             Standing::Proven(_) => {
-                Ok(self.server.attesting.unanswered(&self.attester, reason, clock::now()).await?)
+                Ok(self.server.attesting.unanswered(&self.attester, reason, self.server.now()).await?)
             }
         }
     }
@@ -287,7 +287,7 @@ impl Session {
     /// Asks again for what did not come whole. Who lets that take longer than an answer may has not answered.
     async fn ask_again(&mut self) -> Result<(), SessionEnd> {
         let ttl = self.server.config.challenge_ttl();
-        if self.unheard_since.is_some_and(|since| since + ttl <= Instant::now()) {
+        if self.unheard_since.is_some_and(|since| since + ttl <= self.server.clock.instant()) {
             self.unanswered(MISSED).await?;
         }
         self.challenge().await
@@ -301,7 +301,7 @@ impl Session {
         let (open, _) = self.outstanding.take().ok_or(AttestError::NotAnAnswer)?;
         let proven = matches!(self.standing, Standing::Proven(_));
         let attesting = &self.server.attesting;
-        match attesting.judge(&mut self.attester, open, evidence, clock::now()).await {
+        match attesting.judge(&mut self.attester, open, evidence, self.server.now()).await {
             Ok(Judgement::AskAgain) => Box::pin(self.ask_again()).await,
             Ok(Judgement::Verdict(verdict)) => {
                 (self.missed, self.unheard_since) = (None, None);
@@ -350,7 +350,7 @@ impl Session {
         let revision = self.plan.borrow_and_update().of(&self.attester.device).revision;
         if revision != self.revision {
             self.revision = revision;
-            self.pace.hurry(self.server.registry.attached(), Instant::now());
+            self.pace.hurry(self.server.registry.attached(), self.server.clock.instant());
         }
     }
 
@@ -360,10 +360,10 @@ impl Session {
         if matches!(self.standing, Standing::Unproven(_)) {
             return Ok(());
         }
-        match self.server.attesting.endorse_again(&mut self.attester, clock::now()).await {
+        match self.server.attesting.endorse_again(&mut self.attester, self.server.now()).await {
             Ok(false) => Ok(()),
             Ok(true) => {
-                self.pace.soon(Instant::now());
+                self.pace.soon(self.server.clock.instant());
                 self.settle().await
             }
             Err(error) => self.part(error).await,
@@ -381,7 +381,7 @@ impl Session {
 
     /// Brings what the device holds in line with its state, and tells it if that changed anything.
     async fn settle(&mut self) -> Result<(), SessionEnd> {
-        let now = clock::now();
+        let now = self.server.now();
         let state = &self.attester.device.state;
         if state.status_at(now) != TrustStatus::Trusted {
             if self.held.take().is_some() || !self.told {

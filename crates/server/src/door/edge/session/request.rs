@@ -3,10 +3,8 @@
 //! One signature of the device gives one of them: it names this stream, and a number that was not used on it.
 
 use assay_wire::edge::{self, device_statement};
-use tokio::time::Instant;
 
 use super::{Session, SessionEnd, Standing};
-use crate::clock;
 use crate::grant::jwt::TokenRequest;
 use crate::grant::svid::{SvidError, WorkloadRequest};
 use crate::keys::Chain;
@@ -17,7 +15,7 @@ impl Session {
         request: edge::WorkloadSvidRequest,
     ) -> Result<(), SessionEnd> {
         self.must_be_proven()?;
-        let may_ask = self.svid_requests.take(Instant::now());
+        let may_ask = self.svid_requests.take(self.server.clock.instant());
         let edge::WorkloadSvidRequest { request_id, entry_id, csr, device_signature, number } = request;
         let request = WorkloadRequest { number, entry_id, csr, device_signature };
         let granted = match may_ask {
@@ -32,7 +30,7 @@ impl Session {
 
     pub(super) async fn jwt_svid(&mut self, request: edge::JwtSvidRequest) -> Result<(), SessionEnd> {
         self.must_be_proven()?;
-        let may_ask = self.token_requests.take(Instant::now());
+        let may_ask = self.token_requests.take(self.server.clock.instant());
         let edge::JwtSvidRequest { request_id, entry_id, audience, device_signature, number } = request;
         let request = TokenRequest { number, entry_id, audience, device_signature };
         let granted = match may_ask {
@@ -55,13 +53,17 @@ impl Session {
     async fn sign_svid(&mut self, request: &WorkloadRequest) -> Result<Chain, SvidError> {
         request.authentic(&self.attester.device, &self.stream)?;
         self.count(request.number)?;
-        self.server.granting.workload_svid(&self.attester.device, request, clock::now()).await
+        let timer = self.server.metrics.issuing();
+        let granted =
+            self.server.granting.workload_svid(&self.attester.device, request, self.server.now()).await?;
+        timer.done();
+        Ok(granted)
     }
 
     async fn sign_token(&mut self, request: &TokenRequest) -> Result<String, SvidError> {
         request.authentic(&self.attester.device, &self.stream)?;
         self.count(request.number)?;
-        self.server.granting.token(&self.attester.device, request, clock::now()).await
+        self.server.granting.token(&self.attester.device, request, self.server.now()).await
     }
 
     fn count(&mut self, number: u64) -> Result<(), SvidError> {
