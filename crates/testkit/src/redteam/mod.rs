@@ -10,6 +10,7 @@ mod blindness;
 mod deviation;
 mod event;
 mod installation;
+mod list;
 mod measured_boot;
 mod random;
 mod scene;

@@ -3,6 +3,7 @@
 use super::blindness::Blindness;
 use super::event::{BootEvent, encode};
 use super::installation::Installation;
+use super::list;
 use crate::edge::protocol::BankStatement;
 use crate::machine::ImaEntry;
 use crate::pcrs::{Measurement, Pcrs};
@@ -28,6 +29,10 @@ pub struct Scene {
     /// The list to be sent, entry by entry.
     pub(super) list: Vec<Vec<u8>>,
     pub(super) is_list_sent: bool,
+    pub(super) is_list_text: bool,
+    /// From which entry the list is said to be told, and how many entries are left out.
+    pub(super) told_from: (usize, usize),
+    clock: Clock,
     /// Whether the kernel measures nothing, so that PCR 10 is still to be filled.
     pub(super) is_list_open: bool,
     pub(super) quoted_banks: Vec<Bank>,
@@ -53,8 +58,12 @@ pub struct Submission {
     pub banks: Option<BankStatement>,
     /// The boot log.
     pub boot_log: Option<Vec<u8>>,
-    /// The IMA list in binary form.
+    /// The IMA list.
     pub ima_log: Option<Vec<u8>>,
+    /// Whether it is text.
+    pub ima_ascii: bool,
+    /// From which entry it is said to be told.
+    pub ima_from: u64,
 }
 
 impl Scene {
@@ -92,6 +101,9 @@ impl Scene {
             is_log_sent: true,
             list: Vec::new(),
             is_list_sent: true,
+            is_list_text: false,
+            told_from: (0, 0),
+            clock: Clock::default(),
             is_list_open: is_kernel_ruled,
             quoted_banks: real.banks.clone(),
             stated_banks: Some(real.banks.clone()),
@@ -137,6 +149,41 @@ impl Scene {
         self.is_list_open = true;
     }
 
+    /// The list as it is sent.
+    fn told_list(&self) -> Vec<u8> {
+        let told = self.list.iter().skip(self.told_from.1);
+        match self.is_list_text {
+            true => told.filter_map(|entry| list::line(entry)).collect::<String>().into_bytes(),
+            false => told.flatten().copied().collect(),
+        }
+    }
+
+    /// Files run, once the boot is over.
+    pub fn run(&mut self, programs: &[Program]) {
+        for program in programs {
+            let entry = ImaEntry::file(&program.path, &program.contents);
+            self.pcrs.extend(&entry.measurement(&self.banks));
+            self.list.push(entry.binary());
+        }
+    }
+
+    /// How many entries the list has.
+    pub fn entries(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether the kernel measures files by itself.
+    pub fn is_kernel_measuring(&self) -> bool {
+        !self.is_list_open
+    }
+
+    /// The same boot, after so many others.
+    #[must_use]
+    pub fn after(mut self, boots: u32) -> Scene {
+        self.clock.reset_count += boots;
+        self
+    }
+
     pub(super) fn good_programs(&self) -> &[Program] {
         &self.good_programs
     }
@@ -170,7 +217,7 @@ impl Scene {
             kind: quote::ATTEST_QUOTE,
             signer: key.name(),
             nonce: nonce.to_vec(),
-            clock: Clock::default(),
+            clock: self.clock,
             selection: Vec::new(),
             pcr_digest: Vec::new(),
             pcrs: Vec::new(),
@@ -179,7 +226,7 @@ impl Scene {
         quoting.select_of(&self.pcrs, selection);
         let quote = quoting.sign(key)?;
         let stated = self.stated_banks.as_ref();
-        let stated = stated.map(|banks| Stating::honest(banks, key, Clock::default(), nonce).sign(key));
+        let stated = stated.map(|banks| Stating::honest(banks, key, self.clock, nonce).sign(key));
         let value = |value: crate::edge::protocol::PcrValue| {
             Some((Bank::from_name(&value.bank)?, value.index, value.digest))
         };
@@ -191,7 +238,9 @@ impl Scene {
             pcrs: quote.pcrs.into_iter().filter_map(value).collect(),
             banks: stated.transpose()?,
             boot_log: self.is_log_sent.then(|| encode(&self.log, &self.log_banks)),
-            ima_log: self.is_list_sent.then(|| self.list.concat()),
+            ima_log: self.is_list_sent.then(|| self.told_list()),
+            ima_ascii: self.is_list_text,
+            ima_from: u64::try_from(self.told_from.0).unwrap_or(u64::MAX),
         })
     }
 }

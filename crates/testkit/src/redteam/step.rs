@@ -89,6 +89,20 @@ pub enum Step {
         /// How many.
         pcrs: usize,
     },
+    /// Leaves a PCR out of the quote.
+    QuoteWithout {
+        /// The PCR.
+        pcr: u32,
+    },
+    /// Sends the list as text.
+    SendText,
+    /// Says that the list begins later, and sends it from some entry on.
+    TellFrom {
+        /// The entry that it says.
+        told: usize,
+        /// Entries that it leaves out.
+        skipped: usize,
+    },
     /// Sends no list of files.
     OmitList,
     /// Sends a list without entries.
@@ -165,7 +179,9 @@ impl Step {
             86 if random.percent(50) => Step::QuoteFewerBanks,
             86 => Step::WithholdBanks,
             87 => Step::InventBank,
-            88 => Step::QuoteFewer { pcrs: random.below(16) },
+            88 if random.percent(50) => Step::QuoteFewer { pcrs: random.below(16) },
+            88 => Step::QuoteWithout { pcr },
+            89 if random.percent(50) => Step::SendText,
             89 => Step::OmitList,
             90 => Step::EmptyList,
             91 | 92 => Step::EndList { entries: entry },
@@ -217,6 +233,9 @@ impl Step {
             Step::WithholdBanks => scene.stated_banks = None,
             Step::InventBank => scene.invent_bank(),
             Step::QuoteFewer { pcrs } => scene.quoted_pcrs.truncate(*pcrs),
+            Step::QuoteWithout { pcr } => scene.quoted_pcrs.retain(|quoted| quoted != pcr),
+            Step::SendText => scene.is_list_text = true,
+            Step::TellFrom { told, skipped } => scene.told_from = (*told, *skipped),
             Step::OmitList => scene.is_list_sent = false,
             Step::BypassList if !scene.is_list_open => {}
             Step::BypassList => scene.bypass_list(),

@@ -1,4 +1,8 @@
 //! Acceptance of telemetry: from a trusted device, from an attested boot, from an allowed place.
+//!
+//! No evidence says where a device is. It states that itself, batch by batch, so that a policy's regions are a demand on each batch
+//! and no part of appraisal. What meets it is the grant: [`decide`] alone makes one, and without a stated place, or with a list of
+//! no region, which is no policy, there is none.
 
 use assay_evidence::Check;
 use assay_evidence::time::UnixTime;

@@ -7,7 +7,7 @@ use assay_evidence::tpm::banks::BankStatement;
 use assay_evidence::tpm::ek_certificate::{Endorsers, TrustAnchor, verify_ek_certificate};
 use assay_evidence::tpm::endorsement::Endorsement;
 use assay_evidence::tpm::pcr::PcrValues;
-use assay_evidence::verify::{Claims, Evidence, Expectation, ImaLog, QuoteEvidence, verify};
+use assay_evidence::verify::{Baseline, Claims, Evidence, Expectation, ImaLog, QuoteEvidence, verify};
 use assay_evidence::{Digest, HashAlgorithm, PcrIndex};
 use assay_testkit::redteam::{BootPath, FirmwareStyle, Installation, Scene, Submission};
 use assay_testkit::software_device::{EkKind, EndorsementKey, TpmKey, key};
@@ -69,6 +69,11 @@ impl Fleet {
 
     /// The claims of what was sent, if it verifies.
     pub fn claims(&self, sent: &Submission) -> Option<Claims> {
+        self.claims_since(sent, None)
+    }
+
+    /// The same by a verifier that remembers.
+    pub fn claims_since(&self, sent: &Submission, baseline: Option<&Baseline>) -> Option<Claims> {
         let value = |(bank, index, digest): &(Bank, u32, Vec<u8>)| {
             Some((PcrIndex::new(*index)?, Digest::new(algorithm(*bank), digest)?))
         };
@@ -84,8 +89,8 @@ impl Fleet {
             }],
             boot_log: sent.boot_log.as_deref(),
             measure_log: None,
-            ima_log: sent.ima_log.as_deref().map(ImaLog::Binary),
-            ima_from_entry: 0,
+            ima_log: sent.ima_log.as_deref().map(if sent.ima_ascii { ImaLog::Ascii } else { ImaLog::Binary }),
+            ima_from_entry: sent.ima_from,
             banks: sent.banks.as_ref().map(|banks| BankStatement {
                 capability: &banks.capability,
                 message: &banks.message,
@@ -93,7 +98,7 @@ impl Fleet {
                 nonce: &sent.nonce,
             }),
         };
-        verify(&evidence, &Expectation { banks_wanted: true, ..Expectation::default() }).claims
+        verify(&evidence, &Expectation { banks_wanted: true, baseline, ..Expectation::default() }).claims
     }
 
     /// The verdict on it.

@@ -7,6 +7,7 @@
 mod approval;
 mod closed;
 mod fleet;
+mod kept;
 
 use std::collections::BTreeMap;
 use std::fmt;

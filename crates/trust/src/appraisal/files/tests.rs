@@ -1,0 +1,127 @@
+//! Files that are signed, by keys of the policy and by keys that were measured.
+
+use assay_evidence::ima::{List, learned_keys, parse_binary};
+use assay_testkit::redteam::Random;
+use assay_testkit::tamper;
+
+use super::*;
+use crate::Policy;
+use crate::policy::ImaSection;
+
+/// fs-verity digests and signatures of version 3, with their key measured onto `.ima` as entry 2.
+fn list() -> List {
+    let bytes = include_bytes!("../../../../../vectors/ima/ima-sigv2/binary_runtime_measurements");
+    parse_binary(bytes).unwrap()
+}
+
+/// Judges entries from `from` on, and looks at the indexes of those that are refused.
+fn check(change: impl FnOnce(&mut ImaSection), from: usize, expected: &[usize]) -> Vec<Finding> {
+    let (refused, findings) = judged(&list(), change, from);
+    assert_eq!(refused, expected, "{findings:?}");
+    findings
+}
+
+fn judged(list: &List, change: impl FnOnce(&mut ImaSection), from: usize) -> (Vec<usize>, Vec<Finding>) {
+    let mut section = ImaSection::default();
+    change(&mut section);
+    let mut policy = Policy::new("edge");
+    policy.ima = Some(section);
+    let policy = CompiledPolicy::new(policy).unwrap();
+    let keys = learned_keys(list).into_iter().filter(|(index, _)| *index < from);
+    let keys: Vec<_> = keys.map(|(_, key)| key).collect();
+    let reference = policy.ima.as_ref().unwrap();
+    let mut findings = Vec::new();
+    let mut report = Report::new(&policy, reference, Signers::new(reference, &keys), &mut findings);
+    let refused: Vec<usize> = list
+        .iter()
+        .enumerate()
+        .skip(from)
+        .filter(|(_, entry)| !entry.is_boot_aggregate() && !report.judge(entry))
+        .map(|(index, _)| index)
+        .collect();
+    report.finish();
+    (refused, findings)
+}
+
+fn key(algorithm: HashAlgorithm) -> Digest {
+    learned_keys(&list()).first().unwrap().1.digest(algorithm)
+}
+
+fn keyring(name: &str, digest: Digest) -> impl FnOnce(&mut ImaSection) {
+    let name = name.to_owned();
+    move |section| drop(section.keyrings.insert(name, vec![digest]))
+}
+
+#[test]
+fn a_measured_key_counts_from_its_own_entry_on() {
+    let findings = check(keyring(".ima", key(HashAlgorithm::Sha256)), 0, &[1, 6]);
+    let early = findings.iter().find(|finding| finding.claim == "/opt/early").unwrap();
+    assert!(early.message.contains("not among the accepted keys"), "{}", early.message);
+    check(keyring(".ima", key(HashAlgorithm::Sha512)), 0, &[1, 6]);
+    // What was measured before the baseline is still known.
+    check(keyring(".ima", key(HashAlgorithm::Sha256)), 3, &[6]);
+    check(keyring(".ima", key(HashAlgorithm::Sha256)), 1, &[1, 6]);
+}
+
+#[test]
+fn a_key_counts_only_if_the_policy_has_it_for_that_keyring() {
+    let all = [1, 2, 3, 4, 5, 6];
+    check(keyring(".platform", key(HashAlgorithm::Sha256)), 0, &all);
+    check(keyring(".ima", HashAlgorithm::Sha256.hash(&[b"another"])), 0, &all);
+    check(keyring(".ima", key(HashAlgorithm::Sha1)), 0, &all);
+    check(keyring(".ima", key(HashAlgorithm::Sha256)), 0, &[1, 6]);
+}
+
+#[test]
+fn a_signature_by_an_unknown_key_says_so() {
+    let certificate = include_str!("../../../../../vectors/ima/ima-sig/signing-cert.pem");
+    let findings =
+        check(|section| section.signing_keys = vec![certificate.to_owned()], 0, &[1, 2, 3, 4, 5, 6]);
+    let message = |path: &str| &findings.iter().find(|finding| finding.claim == path).unwrap().message;
+    assert!(message("/opt/content-v2").contains("its signature is by key"), "{}", message("/opt/content-v2"));
+    assert!(message("/opt/late").contains("an fs-verity digest"), "{}", message("/opt/late"));
+    assert!(!message("/opt/unsigned").contains("signature"), "{}", message("/opt/unsigned"));
+}
+
+/// Entries of the recorded list, drawn in any order and number: what the key signed counts behind the key's own entry, and
+/// nothing else does. A key that differs in a bit, or was measured onto another keyring, vouches for nothing, itself neither.
+#[test]
+fn no_order_of_a_list_makes_a_signature_count_before_its_key() {
+    let bytes = include_bytes!("../../../../../vectors/ima/ima-sigv2/binary_runtime_measurements").to_vec();
+    let entries = tamper::ima_entries(&bytes);
+    let mut counted = 0;
+    for seed in 0..500 {
+        let mut random = Random::new(seed);
+        let drawn: Vec<usize> = (0..random.below(10)).map(|_| 1 + random.below(entries.len() - 1)).collect();
+        let damage = random.below(3);
+        let mut is_key_known = false;
+        let (mut list, mut expected) = (Vec::new(), Vec::new());
+        for (place, number) in drawn.iter().enumerate() {
+            let mut entry = bytes.get(entries[*number].clone()).unwrap().to_vec();
+            let is_key = *number == KEY;
+            match damage {
+                1 if is_key => tamper::flip_bit(&mut entry, 8 * (200 + random.below(64))),
+                2 if is_key => {
+                    let at = entry.windows(5).position(|part| part == b".ima\0").unwrap();
+                    entry.get_mut(at..at + 4).unwrap().copy_from_slice(b".lma");
+                }
+                _ => {}
+            }
+            is_key_known |= is_key && damage == 0;
+            let is_good = is_key_known && (is_key || SIGNED.contains(number));
+            counted += usize::from(is_good && !is_key);
+            if !is_good {
+                expected.push(place);
+            }
+            list.extend(entry);
+        }
+        let list = parse_binary(&list).unwrap();
+        let (refused, findings) = judged(&list, keyring(".ima", key(HashAlgorithm::Sha256)), 0);
+        assert_eq!(refused, expected, "seed {seed}, {drawn:?}, {damage}: {findings:?}");
+    }
+    assert!(counted > 100, "{counted}");
+}
+
+/// The entry that measured the key, and those that it signed.
+const KEY: usize = 2;
+const SIGNED: [usize; 4] = [1, 3, 4, 5];
