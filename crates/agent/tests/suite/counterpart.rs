@@ -183,7 +183,9 @@ impl Edge for Server {
         request: Request<edge::SubmitRequest>,
     ) -> Result<Response<edge::SubmitResponse>, Status> {
         let edge::SubmitRequest { statement, signature, payload } = request.into_inner();
-        let spki = self.device.lock().unwrap().as_ref().unwrap().spki.clone();
+        // A batch may be on its way while the device is forgotten.
+        let known = self.device.lock().unwrap().clone();
+        let spki = known.ok_or_else(|| Status::not_found("unknown device"))?.spki;
         let batch = assay_telemetry::open(&statement, &signature, &payload, &spki).unwrap();
         self.tell(Seen::Batch { sequence: batch.statement().sequence });
         Ok(Response::new(edge::SubmitResponse { accepted: true, ..Default::default() }))

@@ -155,10 +155,16 @@ async fn year_9_the_page_shows_those_that_are_looked_for() {
         String::from_utf8(page.body().to_vec()).unwrap()
     };
     let shown = page("name=press-*&limit=1").await;
-    assert!(shown.contains("<b>press-1</b>") && !shown.contains("<b>press-2</b>"), "{shown}");
+    let (devices, events) = shown.split_once("<h2>Events</h2>").unwrap();
+    assert!(devices.contains("<b>press-1</b>") && !devices.contains("<b>press-2</b>"), "{shown}");
+    assert!(
+        events.contains("<b>robot-1</b>"),
+        "what happens is told by name, whomever the page is about: {events}"
+    );
     let link = shown.split("href=\"/?").nth(1).unwrap().split('"').next().unwrap().replace("&#38;", "&");
     let shown = page(&link).await;
-    assert!(shown.contains("<b>press-2</b>") && !shown.contains("<b>robot-1</b>"), "{shown}");
+    let (devices, _) = shown.split_once("<h2>Events</h2>").unwrap();
+    assert!(devices.contains("<b>press-2</b>") && !devices.contains("<b>robot-1</b>"), "{shown}");
     let listed: Value = fixture.get("/v1/devices?name=robot-*").await;
     assert_eq!((&listed["devices"][0]["name"], &listed["next"]), (&json!("robot-1"), &Value::Null));
 }

@@ -159,9 +159,12 @@ impl Fleet {
         let counts: HashMap<String, u64> = server.store.device_counts().await?.into_iter().collect();
         let shown = which.filter(DEVICES_SHOWN)?.page(&server.store, &server.registry, now).await?;
         let devices = shown.devices.into_iter().map(Device::of).collect::<Result<Vec<_>, _>>()?;
-        let names: HashMap<&str, &str> =
-            devices.iter().map(|device| (device.id.as_str(), device.record.name.as_str())).collect();
         let events = server.store.recent_events(EVENTS_SHOWN_MAX).await?;
+        // Things happen to devices that this page does not show as well.
+        let subjects: Vec<&str> = events.iter().map(|leaf| leaf.subject.as_str()).collect();
+        let named = server.store.devices_of(&subjects).await?;
+        let names: HashMap<&str, &str> =
+            named.iter().map(|record| (record.id.as_str(), record.name.as_str())).collect();
         let events = events
             .iter()
             .map(|leaf| {
