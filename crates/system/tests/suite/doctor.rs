@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use assay_agent::config::Options;
 use assay_agent::doctor;
-use assay_wire::doctor::{Report, Severity};
+use assay_wire::doctor::{Finding, Report, Severity};
 
 use crate::agent::Device;
 use crate::stage::within;
@@ -32,7 +32,9 @@ async fn year_12_swtpm_doctor_says_of_an_agent_what_is_wrong_and_what_to_do() ->
     }
     // A TPM without a resource manager is the running agent's.
     is(&report, "tpm", Severity::Note)?;
-    ensure!(report.worst() <= Severity::Note, "{report}");
+    // How full the disk is that the tests run on is not theirs to say.
+    let is_wrong = |one: &Finding| one.severity > Severity::Note && one.check != "disk";
+    ensure!(!report.findings.iter().any(is_wrong), "{report}");
 
     within(10, device.agent.take().context("the agent")?.terminate()).await??;
     device.stage.take_gateway()?.kill()?;
