@@ -182,7 +182,40 @@ impl TrustVector {
             Check::PcrPolicy | Check::ImaPolicy | Check::ImaViolation | Check::ImaForms => {
                 &mut self.executables
             }
-            _ => &mut self.configuration,
+            // Of a new check it has to be decided here what it is about.
+            Check::AkParse
+            | Check::AkAttributes
+            | Check::AkName
+            | Check::AkPublic
+            | Check::EkPublic
+            | Check::IakCertify
+            | Check::QuoteParse
+            | Check::QuoteMagic
+            | Check::QuoteType
+            | Check::QuoteSignature
+            | Check::QuoteNonce
+            | Check::QuoteSelection
+            | Check::QuotePcrDigest
+            | Check::EventLogPresent
+            | Check::EventLogParse
+            | Check::EventLogReplay
+            | Check::EventDataDigest
+            | Check::MeasureLogParse
+            | Check::ImaParse
+            | Check::ImaTemplateDigest
+            | Check::ImaReplay
+            | Check::ImaPcr
+            | Check::ImaUndecided
+            | Check::BootAggregate
+            | Check::BootPolicy
+            | Check::AlgorithmPolicy
+            | Check::LocationPolicy
+            | Check::RegoPolicy
+            | Check::PolicyPresent
+            | Check::PcrBanks
+            | Check::DeviceKeyCertify
+            | Check::DeviceKeyCsr
+            | Check::TeePolicy => &mut self.configuration,
         }
     }
 }

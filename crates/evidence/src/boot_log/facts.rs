@@ -5,11 +5,11 @@
 //! What runs after the firmware can extend PCRs further, so that the lists may have grown at their end;
 //! nothing can be taken out of them. Demand that all of a list is known, never that something is in it.
 
-use super::coverage::GRUB_COMMAND_PCR;
+use super::coverage::{GRUB_COMMAND_PCR, SEPARATOR_ERROR};
 use super::remark::{image_path, remark};
 use super::secure_boot::{self, separators};
 use super::unified_kernel::{Section, sections};
-use super::variable::utf16;
+use super::variable::{Variable, utf16};
 use super::{BootLog, Coverage, Event, EventType, Guid, Signature, SignatureKind};
 use crate::{Digest, HashAlgorithm, PcrIndex};
 
@@ -112,6 +112,13 @@ pub struct Authority {
     pub signature: Option<SignatureKind>,
 }
 
+impl Authority {
+    /// Whether it says how shim checks instead of by what: its SBAT level, and whether the kernel trusts its keys too.
+    pub fn is_setting(&self) -> bool {
+        self.vendor == Guid::SHIM_LOCK && SHIM_SETTINGS.contains(&self.variable.as_str())
+    }
+}
+
 /// An image that was started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
@@ -141,6 +148,7 @@ pub fn facts(log: &BootLog<'_>, bank: HashAlgorithm) -> BootFacts {
     let mut facts = BootFacts::new(bank);
     let closes = separators(bank);
     let mut pcr11 = Vec::new();
+    let mut boot_orders = false;
     for (event, pcr, digest) in extends(log, bank) {
         let covered = match event.coverage(bank) {
             Coverage::Covered(bytes) => Some(bytes),
@@ -153,12 +161,17 @@ pub fn facts(log: &BootLog<'_>, bank: HashAlgorithm) -> BootFacts {
             pcr11.push((event, digest));
         }
         match (separator(pcr, &digest), event.event_type(), covered) {
+            (Some(_), ..) if is_boot_order(event, pcr) => boot_orders = true,
             (Some(data), ..) => facts.add_separator(pcr, &data),
             (None, EventType::SEPARATOR, Some(data)) if data.len() == SEPARATOR_BYTES => {
                 facts.add_separator(pcr, data);
             }
             _ => facts.add(event, pcr, digest, covered),
         }
+    }
+    // What ends PCR 1 is there once: if nothing else did, it was this.
+    if boot_orders && !facts.separators.iter().any(|pcr| pcr.get() == BOOT_VARIABLES_PCR) {
+        facts.error_separators.extend(PcrIndex::new(u32::from(BOOT_VARIABLES_PCR)));
     }
     let record = secure_boot::read(log, bank);
     facts.secure_boot = record.variables;
@@ -289,6 +302,18 @@ fn separator(pcr: PcrIndex, digest: &Digest) -> Option<[u8; SEPARATOR_BYTES]> {
     known.into_iter().find(|data| is_firmware && digest.algorithm().hash(&[data]) == *digest)
 }
 
+/// Whether the log says that a machine starts entry 1 first and then entry 0. Firmware measures the data of that variable alone,
+/// which is what an error is reported with. The label is not believed by itself.
+fn is_boot_order(event: &Event<'_>, pcr: PcrIndex) -> bool {
+    let is_labelled =
+        matches!(event.event_type(), EventType::EFI_VARIABLE_BOOT | EventType::EFI_VARIABLE_BOOT2);
+    pcr.get() == BOOT_VARIABLES_PCR
+        && is_labelled
+        && Variable::parse(event.data()).is_ok_and(|variable| {
+            variable.is(Guid::GLOBAL_VARIABLE, "BootOrder") && variable.data == SEPARATOR_ERROR
+        })
+}
+
 /// What GRUB measures as UTF-8, and systemd-boot and systemd-stub as UTF-16 with its NUL. A text that is neither could be
 /// shown in one way alone, and two that the kernel tells apart would be the same: it is none.
 fn loader_text(pcr: PcrIndex, data: &[u8]) -> Option<String> {
@@ -320,11 +345,15 @@ pub(super) fn version(data: &[u8]) -> String {
 const FIRMWARE_PCR_LAST: u8 = 7;
 /// Where the firmware measures itself.
 const FIRMWARE_PCR: u8 = 0;
+/// Where it measures what it starts in which order.
+const BOOT_VARIABLES_PCR: u8 = 1;
 /// Where systemd-stub measures its sections, what configures the kernel, and what extends the system.
 const SECTIONS_PCR: u8 = 11;
 const CREDENTIALS_PCR: u8 = 12;
 const EXTENSIONS_PCR: u8 = 13;
 const SEPARATOR_BYTES: usize = 4;
+/// shim, mok.c: measured into PCR 7 though they vouch for no image.
+const SHIM_SETTINGS: [&str; 2] = ["SbatLevel", "MokListTrusted"];
 /// Bytes of a covered text in the PCRs of images: the longest action string has 47, the shortest image
 /// that firmware would start some 300.
 const TEXT_BYTES_MAX: usize = 128;

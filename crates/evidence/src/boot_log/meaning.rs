@@ -6,6 +6,7 @@
 use super::coverage::{GRUB_COMMAND, KERNEL_COMMAND_LINE, grub_text};
 use super::facts::{extends, version};
 use super::remark::{image_path, remark};
+use super::secure_boot::authority_signature;
 use super::variable::utf16;
 use super::{BootLog, Event, EventSummary, EventType, Guid, SignatureKind, Variable, signature_lists};
 use crate::HashAlgorithm;
@@ -110,9 +111,7 @@ fn no_action(data: &[u8]) -> Option<String> {
 
 fn separator(data: &[u8]) -> String {
     match data {
-        [0, 0, 0, 0, ..] | [0xff, 0xff, 0xff, 0xff, ..] => {
-            "the firmware ends its part of this PCR".to_owned()
-        }
+        [0, 0, 0, 0, ..] | [0xff, 0xff, 0xff, 0xff, ..] => "the firmware ends its part here".to_owned(),
         [1, 0, 0, 0, ..] => "the firmware reports an error".to_owned(),
         _ => "a separator of an unknown kind".to_owned(),
     }
@@ -161,18 +160,34 @@ fn variable(data: &[u8]) -> Option<String> {
 fn authority(data: &[u8]) -> Option<String> {
     let variable = Variable::parse(data).ok()?;
     let name = escaped(&variable.name);
-    if variable.is(Guid::SHIM_LOCK, "SbatLevel") {
-        let level = String::from_utf8_lossy(variable.data);
-        return Some(format!("shim enforces the SBAT level {:?}", level.trim_end()));
+    if let Some(words) = shim_setting(&variable) {
+        return Some(words);
     }
-    // EFI_SIGNATURE_DATA: the owner, and then a certificate, a digest, or something else.
-    let entry = variable.data.get(OWNER_BYTES..).unwrap_or_default();
-    Some(match SignatureKind::certificate(entry) {
-        SignatureKind::Certificate { subject, .. } if !subject.is_empty() => {
+    Some(match authority_signature(variable.data) {
+        Some(SignatureKind::Certificate { subject, .. }) if !subject.is_empty() => {
             format!("trusted by {name}: {subject}")
         }
+        Some(SignatureKind::ImageDigest(digest)) => format!("trusted by {name}: the image {digest}"),
         _ => format!("trusted by {name}, {} bytes", variable.data.len()),
     })
+}
+
+/// What shim measures beside what it trusts images by.
+fn shim_setting(variable: &Variable<'_>) -> Option<String> {
+    let is_on = variable.data == [1];
+    let words = match variable.name.as_str() {
+        _ if variable.vendor != Guid::SHIM_LOCK => return None,
+        "SbatLevel" => {
+            let level = String::from_utf8_lossy(variable.data);
+            return Some(format!("shim enforces the SBAT level {:?}", level.trim_end()));
+        }
+        "MokListTrusted" if is_on => "MokListTrusted: the kernel is told to trust shim's keys as well",
+        "MokListTrusted" => "MokListTrusted: the kernel is told not to trust shim's keys",
+        "MokSBState" | "MokSBStateRT" if variable.data == [0] => "MokSBState: shim checks what it starts",
+        "MokSBState" | "MokSBStateRT" => "MokSBState: shim was told to check nothing that it starts",
+        _ => return None,
+    };
+    Some(words.to_owned())
 }
 
 /// BootOrder, and the load options of `Boot####` (UEFI, 3.1.3).
@@ -267,7 +282,6 @@ fn bounded(words: &str) -> String {
 }
 
 const SIGNATURE_BYTES: usize = 16;
-const OWNER_BYTES: usize = 16;
 /// EFI_PARTITION_TABLE_HEADER without its reserved rest.
 const GPT_HEADER_BYTES: usize = 92;
 const GPT_ENTRY_BYTES: usize = 128;
@@ -297,8 +311,8 @@ mod tests {
     #[test]
     fn events_say_what_they_mean() {
         check(0, EventType::NO_ACTION, b"StartupLocality\0\x03", "the TPM was started from locality 3");
-        check(7, EventType::SEPARATOR, &[0; 4], "the firmware ends its part of this PCR");
-        check(7, EventType::SEPARATOR, &[0xff; 4], "the firmware ends its part of this PCR");
+        check(7, EventType::SEPARATOR, &[0; 4], "the firmware ends its part here");
+        check(7, EventType::SEPARATOR, &[0xff; 4], "the firmware ends its part here");
         check(7, EventType::SEPARATOR, &[1, 0, 0, 0], "the firmware reports an error");
         check(8, EventType::IPL, b"grub_cmd: set x=\"1\"\0", r#"GRUB ran "set x=\"1\"""#);
         check(

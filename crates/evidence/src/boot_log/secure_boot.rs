@@ -150,7 +150,7 @@ fn variables(configuration: &[(usize, Variable<'_>)]) -> Option<SecureBootVariab
 }
 
 /// EFI_SIGNATURE_DATA with a certificate or a digest, or (shim's own) a certificate alone.
-fn authority_signature(data: &[u8]) -> Option<SignatureKind> {
+pub(super) fn authority_signature(data: &[u8]) -> Option<SignatureKind> {
     let is_der = |bytes: &[u8]| bytes.starts_with(&[0x30, 0x82]);
     let owned = data.get(GUID_BYTES..).unwrap_or_default();
     match (is_der(data), is_der(owned)) {

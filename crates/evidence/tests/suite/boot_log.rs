@@ -454,6 +454,45 @@ fn an_error_separator_is_told_from_a_good_one() {
     assert_eq!(found.error_separators, [pcr(6)]);
 }
 
+/// Firmware measures the data of BootOrder alone, and two entries are the four bytes that report an error. Where PCR 1 was ended
+/// as it should be, it was the order; anywhere else it was the error, whatever the log calls it.
+#[test]
+fn a_boot_order_is_no_error_of_the_firmware() {
+    let bank = HashAlgorithm::Sha256;
+    let order = |pcr, event_type, name: &str, data: &[u8]| {
+        let mut event = measured(pcr, event_type, data);
+        let units: Vec<u8> = name.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let vendor =
+            [0x61, 0xdf, 0xe4, 0x8b, 0xca, 0x93, 0xd2, 0x11, 0xaa, 0x0d, 0, 0xe0, 0x98, 3, 0x2b, 0x8c];
+        let lengths = [units.len() as u64 / 2, data.len() as u64].map(u64::to_le_bytes).concat();
+        event.data = [&vendor, lengths.as_slice(), &units, data].concat();
+        event
+    };
+    let errors = |event: Plain, is_ended: bool| {
+        let mut events = take_apart(&log_of("direct-kernel"));
+        let ends = |event: &Plain| event.pcr == 1 && event.event_type == EventType::SEPARATOR.0;
+        let at = events.iter().position(ends).unwrap();
+        events.insert(at, event);
+        if !is_ended {
+            events.retain(|event| !ends(event));
+        }
+        let bytes = put_together(&events);
+        facts(&parse(&bytes).unwrap(), bank).error_separators
+    };
+    let (boot, error) = (EventType::EFI_VARIABLE_BOOT, [1, 0, 0, 0]);
+    assert_eq!(errors(order(1, boot, "BootOrder", &error), true), []);
+    assert_eq!(errors(order(1, EventType::EFI_VARIABLE_BOOT2, "BootOrder", &error), true), []);
+    assert_eq!(errors(order(1, boot, "BootOrder", &error), false), [pcr(1)]);
+    assert_eq!(errors(order(1, boot, "BootNext", &error), true), [pcr(1)]);
+    assert_eq!(errors(order(1, EventType::PLATFORM_CONFIG_FLAGS, "BootOrder", &error), true), [pcr(1)]);
+    assert_eq!(errors(order(5, boot, "BootOrder", &error), true), [pcr(5)]);
+    assert_eq!(errors(measured(1, EventType::SEPARATOR, &error), true), [pcr(1)]);
+    // Recorded: the only update of the firmware among the shared cases changed the order to this.
+    let Some(path) = recorded("sb-update-firmware/binary_bios_measurements") else { return };
+    let bytes = fs::read(path).unwrap();
+    assert_eq!(facts(&parse(&bytes).unwrap(), bank).error_separators, []);
+}
+
 fn refused(change: impl FnOnce(&mut Vec<Plain>)) -> BootLogErrorKind {
     let mut events = take_apart(&log_of("direct-kernel"));
     change(&mut events);

@@ -7,6 +7,7 @@ mod boot_log;
 mod case;
 mod device_mapper;
 mod ek_certificate;
+mod field;
 mod files;
 mod idevid;
 mod ima;

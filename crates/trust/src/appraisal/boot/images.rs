@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use assay_evidence::Digest;
-use assay_evidence::boot_log::{Authority, BootFacts, Guid, SignatureKind};
+use assay_evidence::boot_log::{Authority, BootFacts, SignatureKind};
 
 use super::{Report, refusal};
 use crate::appraisal::demand::{StartedImages, TrustedImages, witness};
@@ -110,7 +110,7 @@ impl Report<'_> {
             self.refuse("signer", expected.as_str(), format!("event {event}"), message);
         }
         let is_known = |authority: &&Authority| {
-            is_setting(authority) || signer(authority).is_some_and(|signer| allowed.contains(&signer))
+            authority.is_setting() || signer(authority).is_some_and(|signer| allowed.contains(&signer))
         };
         for authority in facts.authorities.iter().filter(|authority| !is_known(authority)) {
             let (found, who) = named(authority);
@@ -141,7 +141,7 @@ pub(crate) fn loaders_least(facts: &BootFacts) -> usize {
 /// What Secure Boot trusted images by; `None` unless it was on and says so of every one.
 pub(crate) fn signers_of(facts: &BootFacts) -> Option<Vec<Digest>> {
     let is_on = facts.secure_boot.as_ref().is_some_and(|variables| variables.is_enabled);
-    let signers = facts.authorities.iter().filter(|authority| !is_setting(authority)).map(signer);
+    let signers = facts.authorities.iter().filter(|authority| !authority.is_setting()).map(signer);
     let signers: Vec<Digest> = signers.collect::<Option<_>>()?;
     (is_on && facts.unexplained_in_pcr7.is_empty() && !signers.is_empty()).then_some(signers)
 }
@@ -156,11 +156,6 @@ fn signer(authority: &Authority) -> Option<Digest> {
     }
 }
 
-/// Whether it says how shim checks instead of by what: its SBAT level, and whether the kernel trusts its keys too.
-pub(in crate::appraisal) fn is_setting(authority: &Authority) -> bool {
-    authority.vendor == Guid::SHIM_LOCK && SETTINGS.contains(&authority.variable.as_str())
-}
-
 /// The digest to list, and what people call it.
 fn named(authority: &Authority) -> (String, String) {
     match &authority.signature {
@@ -173,6 +168,3 @@ fn named(authority: &Authority) -> (String, String) {
         }
     }
 }
-
-/// shim, mok.c: measured into PCR 7 though they vouch for no image.
-const SETTINGS: [&str; 2] = ["SbatLevel", "MokListTrusted"];

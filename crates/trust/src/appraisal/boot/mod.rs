@@ -19,7 +19,6 @@ use assay_evidence::boot_log::BootFacts;
 use assay_evidence::verify::Claims;
 use assay_evidence::{Check, HashAlgorithm};
 
-pub(super) use images::is_setting;
 pub(crate) use images::{loaders_least, signers_of};
 pub(crate) use openings::CHANGED_SECTIONS;
 pub(crate) use version::is_older;

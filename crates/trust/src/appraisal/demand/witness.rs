@@ -11,7 +11,6 @@ use assay_evidence::verify::{Claims, ImaClaims};
 use assay_evidence::{Digest, HashAlgorithm, PcrIndex};
 
 use super::{Asked, Attested};
-use crate::appraisal::boot::is_setting;
 use crate::policy::{EndorsementKind, EndorsementSection};
 
 /// A list of which PCR 10 attests a file. boot_aggregate alone is none: the kernel writes it before it measures anything.
@@ -138,7 +137,7 @@ impl<'c> Attested for TrustedImages<'c> {
     fn attested(facts: Option<&'c BootFacts>, _: &Asked) -> Option<Self> {
         let is_on =
             |facts: &&BootFacts| facts.secure_boot.as_ref().is_some_and(|variables| variables.is_enabled);
-        let has_signer = |facts: &&BootFacts| facts.authorities.iter().any(|one| !is_setting(one));
+        let has_signer = |facts: &&BootFacts| facts.authorities.iter().any(|one| !one.is_setting());
         facts.filter(is_on).filter(has_signer).map(Sealed).map(TrustedImages)
     }
 }
