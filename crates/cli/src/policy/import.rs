@@ -13,7 +13,8 @@ use crate::bounded::read_text;
 #[derive(clap::Args)]
 #[command(group(clap::ArgGroup::new("source").required(true).multiple(true)))]
 pub struct Args {
-    /// A runtime policy of any version, signed or not (its signature is not verified), or a plain allowlist.
+    /// A runtime policy of any version, signed or not (its signature is not verified), as Keylime's verifier prints it or
+    /// kept it with its excludes, or a plain allowlist.
     #[arg(long, value_name = "FILE", group = "source")]
     keylime_runtime_policy: Option<PathBuf>,
     /// The excludes that a plain allowlist has beside it: a regular expression on each line.
@@ -41,7 +42,7 @@ pub fn run(args: &Args) -> Result<()> {
     if let Some(path) = &args.keylime_runtime_policy {
         let text = read(path)?;
         // Before runtime policies there were plain lists.
-        let taken = match text.trim_start().starts_with('{') {
+        let taken = match text.trim_start_matches('\u{feff}').trim_start().starts_with('{') {
             true => import.runtime_policy(&text),
             false => import.allowlist(&text),
         };

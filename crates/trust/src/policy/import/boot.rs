@@ -3,7 +3,7 @@
 use assay_evidence::{Digest, HashAlgorithm, PcrIndex};
 use serde_json::{Map, Value};
 
-use super::{Import, ImportError, digest_by_length, is_empty, object, texts};
+use super::{Import, ImportError, digest_by_length, is_empty, object};
 use crate::policy::section::pcr::IMA_PCR;
 use crate::policy::{Demand, Field};
 
@@ -39,7 +39,7 @@ impl Import {
 
     fn pcr_values(&mut self, index: PcrIndex, field: &Field, values: &Value) {
         let mut accepted = 0;
-        for text in texts(values) {
+        for text in self.texts(field, values) {
             match digest_by_length(text) {
                 Some(value) => {
                     self.policy.allow_pcr(index, value);
@@ -56,11 +56,14 @@ impl Import {
     /// Takes over a measured-boot reference state of Keylime's policy `example`.
     pub fn reference_state(&mut self, json: &str) -> Result<(), ImportError> {
         let state = object(json)?;
-        match state.get("has_secureboot").and_then(Value::as_bool) {
-            Some(true) | None => {}
-            Some(false) => {
+        match state.get("has_secureboot") {
+            Some(Value::Bool(true)) | None => {}
+            Some(Value::Bool(false)) => {
                 self.policy.boot.secure_boot = Demand::Optional;
                 self.warn(Field::of(["has_secureboot"]), "Secure Boot may be off, and may be on as well");
+            }
+            Some(_) => {
+                self.refuse(Field::of(["has_secureboot"]), "not imported: it is neither true nor false");
             }
         }
         self.dbx(&state);
@@ -80,7 +83,7 @@ impl Import {
     }
 
     fn dbx(&mut self, state: &Map<String, Value>) {
-        for (index, entry) in state.get("dbx").and_then(Value::as_array).into_iter().flatten().enumerate() {
+        for (index, entry) in self.items(state, "dbx").iter().enumerate() {
             let data = entry.get("SignatureData").and_then(Value::as_str).unwrap_or_default();
             match sha256(data) {
                 Some(digest) if !self.policy.boot.dbx_contains.contains(&digest) => {
@@ -96,14 +99,15 @@ impl Import {
     }
 
     fn kernels(&mut self, state: &Map<String, Value>) {
-        let kernels = state.get("kernels").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let kernels = self.items(state, "kernels");
         let (mut lines, mut images) = (Vec::new(), Vec::new());
         let (mut any_line, mut any_image) = (kernels.is_empty(), kernels.is_empty());
         for (index, kernel) in kernels.iter().enumerate() {
             let field = Field::of(["kernels"]).at(index);
             match kernel.get("kernel_cmdline").and_then(Value::as_str) {
                 None => any_line = true,
-                Some(regex) => match literal(regex) {
+                // Some tools leave the end of the text that was measured in the line.
+                Some(regex) => match literal(regex.trim_end_matches('\0')) {
                     Some(line) => lines.push(line),
                     None => self.refuse(
                         field.clone(),

@@ -5,24 +5,15 @@ use assay_evidence::{Digest, HashAlgorithm};
 use data_encoding::BASE64;
 use serde_json::{Map, Value};
 
-use super::{Import, ImportError, digest_by_length, exclude, is_empty, object, texts};
+use super::{Import, ImportError, digest_by_length, exclude, is_empty, object, without_mark};
 use crate::path;
 use crate::policy::Field;
 use crate::policy::section::ima::BOOT_AGGREGATE;
 
 impl Import {
-    /// Takes over a runtime policy, signed or not.
+    /// Takes over a runtime policy, whatever it comes in; that of a signature is not verified.
     pub fn runtime_policy(&mut self, json: &str) -> Result<(), ImportError> {
-        let mut policy = object(json)?;
-        if let Some(payload) = policy.get("payload").filter(|_| policy.contains_key("signatures")) {
-            let payload = payload.as_str().and_then(|text| BASE64.decode(text.as_bytes()).ok());
-            let payload = payload.and_then(|bytes| String::from_utf8(bytes).ok());
-            policy = object(&payload.ok_or(ImportError::Envelope)?).map_err(|_| ImportError::Envelope)?;
-            self.warn(
-                Field::of(["signatures"]),
-                "the signature was not verified: verify it before you import",
-            );
-        }
+        let mut policy = self.unwrapped(object(json)?)?;
         if let Some(version) = policy.get("meta").and_then(|meta| meta.get("version"))
             && version.as_u64() != Some(KNOWN_VERSION)
         {
@@ -39,10 +30,7 @@ impl Import {
                 Field::of(["hashes"]),
                 "this is an allowlist of an earlier version, whose files are under hashes instead of digests",
             );
-            match policy.get_mut("digests").and_then(Value::as_object_mut) {
-                Some(digests) => digests.extend(files.as_object().cloned().unwrap_or_default()),
-                None => drop(policy.insert("digests".to_owned(), files)),
-            }
+            self.earlier_files(&mut policy, files);
         }
         self.take_runtime_policy(&policy);
         Ok(())
@@ -67,27 +55,53 @@ impl Import {
         );
     }
 
-    fn files(&mut self, policy: &Map<String, Value>) {
-        let files = policy.get("digests").and_then(Value::as_object);
-        let mut weak = 0;
-        for (name, digests) in files.into_iter().flatten() {
-            if name == BOOT_AGGREGATE {
-                self.note(
-                    Field::of(["digests", name]),
-                    "left out: it is checked against the boot PCRs by itself",
+    /// Files under the word of earlier versions, beside those under today's.
+    fn earlier_files(&mut self, policy: &mut Map<String, Value>, files: Value) {
+        let digests = policy.entry("digests").or_insert_with(|| Map::new().into());
+        match (digests.as_object_mut(), files) {
+            (Some(digests), Value::Object(files)) => {
+                for (name, more) in files {
+                    let known = digests.entry(name).or_insert_with(|| Vec::<Value>::new().into());
+                    let both = [&*known, &more]
+                        .map(|one| one.as_array().cloned().unwrap_or_else(|| vec![one.clone()]));
+                    *known = both.concat().into();
+                }
+            }
+            (_, files) if !is_empty(&files) => {
+                self.refuse(
+                    Field::of(["hashes"]),
+                    "not imported: it is no object, or digests beside it is none",
                 );
+            }
+            _ => {}
+        }
+    }
+
+    fn files(&mut self, policy: &Map<String, Value>) {
+        let files = self.members(policy, "digests");
+        // Files that are listed by SHA-1 alone, and digests of SHA-1 beside others.
+        let (mut weak, mut spare) = (0, 0);
+        for (name, digests) in files.into_iter().flatten() {
+            let field = Field::of(["digests", name]);
+            if name == BOOT_AGGREGATE {
+                self.note(field, "left out: it is checked against the boot PCRs by itself");
                 continue;
             }
-            for text in texts(digests) {
+            let (mut strong, mut sha1) = (0, 0);
+            for text in self.texts(&field, digests) {
                 match digest_by_length(text) {
-                    Some(digest) if digest.algorithm() == HashAlgorithm::Sha1 => weak += 1,
-                    Some(digest) => self.policy.allow_file(name.as_bytes(), digest),
+                    Some(digest) if digest.algorithm() == HashAlgorithm::Sha1 => sha1 += 1,
+                    Some(digest) => {
+                        self.policy.allow_file(name.as_bytes(), digest);
+                        strong += 1;
+                    }
                     None => self.refuse(
-                        Field::of(["digests", name]),
+                        field.clone(),
                         format!("{text:?} is not imported: no digest of 40, 64, 96 or 128 hex digits"),
                     ),
                 }
             }
+            if strong > 0 { spare += sha1 } else { weak += sha1 }
         }
         if files.is_some_and(|files| !files.is_empty()) {
             self.note(
@@ -102,11 +116,16 @@ impl Import {
                 format!("{weak} SHA-1 digests are not imported, because files with the same digest can be made: measure with ima_hash=sha256"),
             );
         }
+        if spare > 0 {
+            self.warn(
+                Field::of(["digests"]),
+                format!("{spare} SHA-1 digests were left out beside stronger ones of the same files: measure with ima_hash=sha256"),
+            );
+        }
     }
 
     fn excludes(&mut self, policy: &Map<String, Value>) {
-        let excludes = policy.get("excludes").and_then(Value::as_array);
-        for (index, regex) in excludes.into_iter().flatten().enumerate() {
+        for (index, regex) in self.items(policy, "excludes").iter().enumerate() {
             let field = Field::of(["excludes"]).at(index);
             match regex.as_str() {
                 Some(regex) => self.exclude(field, regex),
@@ -117,7 +136,7 @@ impl Import {
 
     /// Takes over the file of excludes that allowlists had beside them: a regular expression on each line.
     pub fn excludes_file(&mut self, text: &str) {
-        let lines = text.lines().map(|line| line.trim_end_matches('\r')).enumerate();
+        let lines = without_mark(text).lines().map(|line| line.trim_end_matches('\r')).enumerate();
         for (number, regex) in lines.filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#')) {
             self.exclude(Field::of(["excludes"]).at(number), regex);
         }
@@ -147,13 +166,13 @@ impl Import {
     /// Keys put on keyrings, and other buffers that the kernel measures by name.
     fn buffers(&mut self, policy: &Map<String, Value>) {
         for (member, is_keyring) in [("keyrings", true), ("ima-buf", false)] {
-            for (name, digests) in policy.get(member).and_then(Value::as_object).into_iter().flatten() {
-                for text in texts(digests) {
-                    let field = Field::of([member, name]);
+            for (name, digests) in self.members(policy, member).into_iter().flatten() {
+                let field = Field::of([member, name]);
+                for text in self.texts(&field, digests) {
                     let strong = |digest: &Digest| digest.algorithm() != HashAlgorithm::Sha1;
                     let Some(digest) = digest_by_length(text).filter(strong) else {
                         self.refuse(
-                            field,
+                            field.clone(),
                             format!("{text:?} is not imported: no digest of sha256, sha384 or sha512"),
                         );
                         continue;
@@ -181,7 +200,7 @@ impl Import {
     fn verification_keys(&mut self, policy: &Map<String, Value>) {
         let field = Field::of(["verification-keys"]);
         let Some(keys) = policy.get("verification-keys").filter(|keys| !is_empty(keys)) else { return };
-        let parsed = keys.as_str().and_then(|text| object(text).ok());
+        let parsed = key_list(keys);
         let Some(listed) = parsed.as_ref().and_then(|keys| keys.get("pubkeys")).and_then(Value::as_array)
         else {
             self.refuse(field, "not imported: no list of public keys in it can be read");
@@ -207,7 +226,7 @@ impl Import {
     }
 
     fn ima_options(&mut self, policy: &Map<String, Value>) {
-        let Some(ima) = policy.get("ima").and_then(Value::as_object) else { return };
+        let Some(ima) = self.members(policy, "ima") else { return };
         for (option, _) in ima.iter().filter(|(_, value)| !is_empty(value)) {
             let field = Field::of(["ima", option]);
             match option.as_str() {
@@ -225,6 +244,19 @@ impl Import {
     }
 }
 
+/// Keys are an object, in most versions as text, and in some as text in text.
+fn key_list(keys: &Value) -> Option<Map<String, Value>> {
+    let mut keys = keys.clone();
+    for _ in 0..KEYS_IN_TEXT_MAX {
+        match keys {
+            Value::Object(keys) => return Some(keys),
+            Value::String(text) => keys = serde_json::from_str(&text).ok()?,
+            _ => return None,
+        }
+    }
+    None
+}
+
 fn pem(der: &[u8]) -> String {
     let base64 = BASE64.encode(der);
     let mut pem = "-----BEGIN PUBLIC KEY-----\n".to_owned();
@@ -239,5 +271,7 @@ fn pem(der: &[u8]) -> String {
 
 /// Of Keylime's runtime policies.
 const KNOWN_VERSION: u64 = 1;
+/// An object, and twice as text.
+const KEYS_IN_TEXT_MAX: usize = 3;
 /// RFC 7468, 2: lines of 64 characters.
 const PEM_LINE_CHARACTERS: usize = 64;

@@ -68,7 +68,7 @@ fn a_runtime_policy_is_taken_over() {
     let (a, b) = ("aa".repeat(32), "bb".repeat(20));
     let json = format!(
         r#"{{"meta": {{"version": 1}}, "release": 0, "excludes": ["/var/log/", "\\w+"], "colour": 1,
-        "digests": {{"/bin/a b": ["{a}", "{b}"], "boot_aggregate": ["{a}"], "/c": ["abc"]}},
+        "digests": {{"/bin/a b": ["{a}"], "/bin/old": ["{b}"], "boot_aggregate": ["{a}"], "/c": ["abc"]}},
         "keyrings": {{".ima": ["{a}"]}}, "ima": {{"ignored_keyrings": ["*"], "log_hash_alg": "sha1", "dm_policy": null}},
         "ima-buf": {{"kernel_version": ["{a}"]}}, "verification-keys": ""}}"#
     );
@@ -103,6 +103,92 @@ fn a_signed_policy_is_opened_and_its_signature_left_to_its_reader() {
     assert_eq!(Import::new("k").runtime_policy("[]"), Err(ImportError::NotAnObject));
 }
 
+/// The verifier kept pairs, answers with policies as text, and people save what it printed.
+#[test]
+fn whatever_a_policy_comes_in_is_opened() {
+    let digest = "aa".repeat(32);
+    let inner = format!(r#"{{"digests": {{"/a": ["{digest}"]}}, "meta": {{"version": 1}}}}"#);
+    let text = Value::from(inner.as_str());
+    let payload = data_encoding::BASE64URL.encode(inner.as_bytes());
+    let signed = format!(r#"{{"payload": "{payload}", "payloadType": "x", "signatures": []}}"#);
+    let answer = |policy: &str| {
+        format!(
+            r#"{{"code": 200, "status": "Success", "results": {{"name": "p", "runtime_policy": {policy}}}}}"#
+        )
+    };
+    for (json, remark) in [
+        (answer(&text.to_string()), "note results"),
+        (answer(&inner), "note results"),
+        (answer(&Value::from(signed.as_str()).to_string()), "warning signatures"),
+        (signed, "warning signatures"),
+        (
+            format!(r#"{{"allowlist": {{"hashes": {{"/a": ["{digest}"]}}}}, "exclude": ["/tmp/"]}}"#),
+            "note allowlist",
+        ),
+        (format!("\u{feff}{inner}"), "note digests"),
+    ] {
+        let (policy, said) = imported(|import| import.runtime_policy(&json));
+        let ima = policy.ima.unwrap();
+        assert_eq!(
+            (ima.allow.len(), ima.exclude.len()),
+            (1, usize::from(json.contains("exclude"))),
+            "{json}"
+        );
+        says(&said, remark, "");
+        assert!(!said.iter().any(|line| line.starts_with("error")), "{said:#?}");
+    }
+    let pcrs = Value::from(format!(r#"{{"4": ["{digest}"]}}"#));
+    let pinned = answer(&format!(r#"{text}, "tpm_policy": {pcrs}"#));
+    assert_eq!(imported(|import| import.runtime_policy(&pinned)).0.pcr.iter().count(), 1);
+    for (json, error) in [
+        (answer("null"), ImportError::Answer),
+        (answer("\"{\""), ImportError::Answer),
+        (r#"{"code": 404, "status": "not found", "results": {}}"#.to_owned(), ImportError::Answer),
+    ] {
+        assert_eq!(Import::new("k").runtime_policy(&json), Err(error), "{json}");
+    }
+}
+
+/// A member of another type than it has to be is not lost without a word.
+#[test]
+fn what_is_not_of_its_type_is_said() {
+    let digest = "aa".repeat(32);
+    for (member, place) in [
+        (r#""digests": ["/a"]"#.to_owned(), "error digests"),
+        (r#""digests": {"/a": 7}"#.to_owned(), "error digests.\"/a\""),
+        (format!(r#""digests": {{"/a": ["{digest}", null]}}"#), "error digests.\"/a\""),
+        (format!(r#""digests": {{"/a": {{"sha256": "{digest}"}}}}"#), "error digests.\"/a\""),
+        (r#""hashes": ["/a"]"#.to_owned(), "error hashes"),
+        (r#""excludes": "/tmp/""#.to_owned(), "error excludes"),
+        (r#""keyrings": [".ima"]"#.to_owned(), "error keyrings"),
+        (r#""ima-buf": {"kernel_version": [1]}"#.to_owned(), "error ima-buf.kernel_version"),
+        (r#""ima": "sha1""#.to_owned(), "error ima"),
+        (r#""verification-keys": [1]"#.to_owned(), "error verification-keys"),
+    ] {
+        let (_, said) = imported(|import| import.runtime_policy(&format!("{{{member}}}")));
+        says(&said, place, "not imported");
+    }
+    let (policy, said) = imported(|import| import.tpm_policy(&format!(r#"{{"4": ["{digest}", 5]}}"#)));
+    assert_eq!(policy.pcr.iter().count(), 1);
+    says(&said, "error 4", "not imported");
+    for member in [r#""dbx": {}, "kernels": "x""#, r#""has_secureboot": "no", "dbx": 1"#] {
+        let (_, said) = imported(|import| import.reference_state(&format!("{{{member}}}")));
+        says(&said, "error", "not imported");
+    }
+}
+
+/// Tools list a file by several algorithms; that of them one is weak loses nothing.
+#[test]
+fn digests_of_several_algorithms_are_each_taken_over() {
+    let digests = [20, 32, 48, 64].map(|bytes| "ab".repeat(bytes));
+    let json =
+        format!(r#"{{"digests": {{"/a": {digests:?}}}, "hashes": {{"/a": ["{}"]}}}}"#, "cd".repeat(32));
+    let (policy, said) = imported(|import| import.runtime_policy(&json));
+    assert_eq!(policy.ima.unwrap().allow.get("/a").unwrap().len(), 4);
+    says(&said, "warning digests", "1 SHA-1 digests were left out beside stronger ones");
+    assert!(!said.iter().any(|line| line.starts_with("error")), "{said:#?}");
+}
+
 #[test]
 fn any_version_is_taken_over_with_a_remark() {
     let digest = "aa".repeat(32);
@@ -134,6 +220,18 @@ fn lists_of_earlier_versions_are_taken_over_with_a_remark() {
     assert_eq!(policy.ima.unwrap().allow.keys().collect::<Vec<_>>(), ["/opt/my_app/run", "/usr/bin/a"]);
     says(&said, "note :", "plain allowlist");
     says(&said, "error digests:", "1 SHA-1");
+    // Keys of a keyring; names that sha256sum writes with backslashes; what an editor put before all; a remark.
+    let text = format!(
+        "\u{feff}# made by hand\n{digest}  %keyring:.ima\n\\{digest}  /opt/a\\\\b\\nc\n{digest}\t/opt/t\tu é\n"
+    );
+    let (policy, _) = imported(|import| import.allowlist(&text));
+    let ima = policy.ima.unwrap();
+    assert_eq!(ima.allow.keys().collect::<Vec<_>>(), ["/opt/a\\\\b\\x0ac", "/opt/t\\x09u_é"]);
+    assert_eq!(ima.keyrings.keys().collect::<Vec<_>>(), [".ima"]);
+    assert_eq!(
+        Import::new("k").allowlist(&format!("\\{digest} /a\\q\n")),
+        Err(ImportError::Line { line: 1 })
+    );
     for (text, line) in
         [("xyz /a", 1), (&format!("{digest} /a\n{digest}\n"), 2), (&format!("\n{digest}   \n"), 2)]
     {
@@ -169,10 +267,14 @@ fn verification_keys_become_signing_keys() {
     let keys = Value::from(format!(
         r#"{{"meta": {{"version": 1}}, "keyids": [1], "pubkeys": ["{base64}", "AAAA"]}}"#
     ));
-    let (policy, said) =
-        imported(|import| import.runtime_policy(&format!(r#"{{"verification-keys": {keys}}}"#)));
-    assert_eq!(policy.ima.unwrap().signing_keys.len(), 1);
-    says(&said, "error verification-keys[1]", "no public key");
+    // As text, as text in text, and as they are.
+    let text = keys.to_string();
+    for keys in [&text, &Value::from(text.as_str()).to_string(), keys.as_str().unwrap()] {
+        let (policy, said) =
+            imported(|import| import.runtime_policy(&format!(r#"{{"verification-keys": {keys}}}"#)));
+        assert_eq!(policy.ima.unwrap().signing_keys.len(), 1);
+        says(&said, "error verification-keys[1]", "no public key");
+    }
 }
 
 #[test]
