@@ -46,8 +46,17 @@ pub enum CollectError {
     },
 }
 
-/// Writes a case into `out` and returns the names of the files.
-pub fn collect(sources: &Sources, out: &Path) -> Result<Vec<&'static str>, CollectError> {
+/// What was collected.
+#[derive(Debug)]
+pub struct Collected {
+    /// The names of the files.
+    pub files: Vec<&'static str>,
+    /// What the TPM should have had as well, and why it is not there.
+    pub missing: Vec<String>,
+}
+
+/// Writes a case into `out`.
+pub fn collect(sources: &Sources, out: &Path) -> Result<Collected, CollectError> {
     let tpm = Tpm::open(&sources.tpm)?;
     let keys = Keys::ephemeral(&tpm)?;
     let nonce = tpm.random(NONCE_BYTES)?;
@@ -94,7 +103,7 @@ pub fn collect(sources: &Sources, out: &Path) -> Result<Vec<&'static str>, Colle
         false if list.ascii => case.write("ascii_runtime_measurements", &list.bytes)?,
         false => case.write("binary_runtime_measurements", &list.bytes)?,
     }
-    Ok(case.written)
+    Ok(Collected { files: case.written, missing: ek.unread().iter().map(ToString::to_string).collect() })
 }
 
 /// PCRs 0 to 15 of the preferred active bank, which firmware, boot loaders and the kernel measure into, and the firmware's in

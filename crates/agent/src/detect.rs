@@ -133,6 +133,14 @@ fn endorsement(tpm: &Tpm, report: &mut Report) -> Result<(), TpmError> {
     }
     let ek = EndorsementKey::load(tpm)?;
     report.endorsement_key = Some(ek.kind().to_string());
+    for unread in ek.unread() {
+        report.advise(
+            Severity::Note,
+            unread.to_string(),
+            "the index is not as its maker wrote it, or is closed to this program: look at it with tpm2_nvreadpublic and \
+             tpm2_nvread, and ask the maker for the certificate (tpm2_getekcertificate)",
+        );
+    }
     match ek.certificate() {
         None => report.advise(
             Severity::Problem,

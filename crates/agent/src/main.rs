@@ -128,8 +128,11 @@ fn examine(json: bool, options: Options) -> anyhow::Result<ExitCode> {
 }
 
 fn collect(out: &std::path::Path, options: Options) -> anyhow::Result<ExitCode> {
-    let files = collect::collect(&options.merge()?.sources()?, out)?;
-    say(&format!("{}: {}", out.display(), files.join(" ")));
+    let collected = collect::collect(&options.merge()?.sources()?, out)?;
+    say(&format!("{}: {}", out.display(), collected.files.join(" ")));
+    for missing in &collected.missing {
+        eprintln!("assay-agent: {missing} (`assay-agent tpm detect` says what to do)");
+    }
     Ok(ExitCode::SUCCESS)
 }
 

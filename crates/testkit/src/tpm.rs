@@ -145,6 +145,41 @@ impl Tpm {
         Ok(key)
     }
 
+    /// Defines an NV index of the owner's that everybody may read, or only by a policy that nobody meets, and writes content
+    /// into it as far as there is any.
+    pub fn define_nv(
+        &mut self,
+        index: u32,
+        bytes: u16,
+        is_open: bool,
+        content: &[u8],
+    ) -> Result<(), TpmError> {
+        let read = if is_open { NV_OWNER_READ | NV_AUTH_READ } else { NV_POLICY_READ };
+        let public = [
+            &index.to_be_bytes()[..],
+            &Bank::Sha256.id().to_be_bytes(),
+            &(NV_OWNER_WRITE | read).to_be_bytes(),
+            &0u16.to_be_bytes(),
+            &bytes.to_be_bytes(),
+        ]
+        .concat();
+        let mut parameters = RH_OWNER.to_be_bytes().to_vec();
+        parameters.extend_from_slice(&EMPTY_PASSWORD);
+        parameters.extend_from_slice(&0u16.to_be_bytes());
+        parameters.extend_from_slice(&(public.len() as u16).to_be_bytes());
+        parameters.extend_from_slice(&public);
+        self.command(TAG_SESSIONS, CC_NV_DEFINE_SPACE, &parameters)?;
+        for (number, part) in content.chunks(NV_WRITE_BYTES).enumerate() {
+            let mut parameters = [RH_OWNER.to_be_bytes(), index.to_be_bytes()].concat();
+            parameters.extend_from_slice(&EMPTY_PASSWORD);
+            parameters.extend_from_slice(&(part.len() as u16).to_be_bytes());
+            parameters.extend_from_slice(part);
+            parameters.extend_from_slice(&((number * NV_WRITE_BYTES) as u16).to_be_bytes());
+            self.command(TAG_SESSIONS, CC_NV_WRITE, &parameters)?;
+        }
+        Ok(())
+    }
+
     /// TPM2_GetCapability: the list inside TPMS_CAPABILITY_DATA, after moreData and the capability's number.
     fn capability(&mut self, capability: u32, property: u32) -> Result<Vec<u8>, TpmError> {
         let parameters: Vec<u8> =
@@ -206,6 +241,15 @@ const TAG_SESSIONS: u16 = 0x8002;
 const RH_OWNER: u32 = 0x4000_0001;
 const RH_ENDORSEMENT: u32 = 0x4000_000b;
 const CC_EVICT_CONTROL: u32 = 0x120;
+const CC_NV_DEFINE_SPACE: u32 = 0x12a;
+const CC_NV_WRITE: u32 = 0x137;
+/// TPMA_NV.
+const NV_OWNER_WRITE: u32 = 1 << 1;
+const NV_OWNER_READ: u32 = 1 << 17;
+const NV_AUTH_READ: u32 = 1 << 18;
+const NV_POLICY_READ: u32 = 1 << 19;
+/// What every TPM of the PC Client profile takes at once.
+const NV_WRITE_BYTES: usize = 512;
 const CC_CREATE_PRIMARY: u32 = 0x131;
 /// TPMT_PUBLIC of an ECC key with a SHA-256 Name, up to its attributes.
 const SIGNING_KEY_HEAD: [u8; 4] = [0x00, 0x23, 0x00, 0x0b];

@@ -16,7 +16,7 @@ use tpm2_protocol::frame::{TpmActivateCredentialCommand, TpmCreatePrimaryCommand
 use super::command::{Loaded, argument, empty_password, policy};
 use super::keys::Key;
 use super::template::{self, tpm2b};
-use super::{Tpm, TpmError};
+use super::{Tpm, TpmError, UnreadIndex};
 
 /// The kinds of endorsement keys that makers certify, in the order we prefer them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +77,7 @@ pub struct EndorsementKey {
     public: Vec<u8>,
     certificate: Option<Vec<u8>>,
     intermediates: Vec<Vec<u8>>,
+    unread: Vec<UnreadIndex>,
     tpm: Tpm,
 }
 
@@ -89,15 +90,17 @@ impl EndorsementKey {
     /// Takes the preferred kind that has a certificate, or the preferred kind that the TPM can make.
     pub fn load(tpm: &Tpm) -> Result<Self, TpmError> {
         let certificates = tpm.ek_certificates()?;
-        match certificates.leaves.into_iter().next() {
+        let mut ek = match certificates.leaves.into_iter().next() {
             Some((kind, leaf)) => {
                 let mut ek = Self::load_kind(tpm, kind)?;
                 ek.certificate = Some(leaf);
                 ek.intermediates = certificates.intermediates;
-                Ok(ek)
+                ek
             }
-            None => Self::load_any(tpm),
-        }
+            None => Self::load_any(tpm)?,
+        };
+        ek.unread = certificates.unread;
+        Ok(ek)
     }
 
     /// Takes the key of this kind, without its certificate.
@@ -109,6 +112,7 @@ impl EndorsementKey {
             public,
             certificate: None,
             intermediates: Vec::new(),
+            unread: Vec::new(),
             tpm: tpm.clone(),
         };
         let persistent = kind.persistent_handle();
@@ -151,6 +155,11 @@ impl EndorsementKey {
     /// CA certificates that the TPM holds, DER.
     pub fn intermediates(&self) -> &[Vec<u8>] {
         &self.intermediates
+    }
+
+    /// Indexes that should hold certificates, and of which none could be read.
+    pub fn unread(&self) -> &[UnreadIndex] {
+        &self.unread
     }
 
     /// Whether its certificate, if any, is for this very key.

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use super::keys::{Key, certify};
-use super::{Tpm, TpmError};
+use super::{Tpm, TpmError, UnreadIndex};
 
 /// Where the identity is.
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -86,7 +86,7 @@ impl CertificateSource {
         match self {
             CertificateSource::NvIndex(index) => {
                 let certificate = tpm.nv_certificate(*index)?;
-                certificate.ok_or(IdentityError::NoCertificateInTpm { index: *index })
+                Ok(certificate.ok_or(IdentityError::NoCertificateInTpm { index: *index })??)
             }
             CertificateSource::File(path) => read_file(path),
         }
@@ -128,6 +128,9 @@ pub enum IdentityError {
         /// Where it should be.
         index: u32,
     },
+    /// Not all of a certificate at the NV index, or something else.
+    #[error("identity: {0}")]
+    Unread(#[from] UnreadIndex),
     /// A file that cannot be read.
     #[error("{}: cannot be read", path.display())]
     File {

@@ -20,6 +20,6 @@ pub use banks::BankStatement;
 pub use capability::{Clock, PcrBank, Property, algorithm_name};
 pub use command::Tpm;
 pub use error::{ReturnCode, TpmError};
-pub use nv::EkCertificates;
+pub use nv::{EkCertificates, NvFault, UnreadIndex};
 pub use signing_key::DeviceSigningKey;
 pub use transport::{Target, Transport};

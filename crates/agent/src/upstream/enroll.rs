@@ -98,6 +98,9 @@ pub async fn enroll(
 ) -> Result<Enrollment, EnrollError> {
     // Its slot in the TPM is free again when the exchange is over, however it ends.
     let ek = device.run(|device| EndorsementKey::load(&device.tpm)).await?;
+    for unread in ek.unread() {
+        tracing::warn!("{unread}; enrolling without it");
+    }
     let own_id =
         SpiffeId::device(&config.trust_domain, &sha256(&PublicArea::parse_tpm2b(ek.public())?.spki_der()));
     let keys = device.key.keys();

@@ -86,7 +86,7 @@ fn a_list_that_never_reached_the_tpm_is_told() {
 fn swtpm_case_is_what_tpm2_tools_would_have_written() {
     let bench = Bench::new();
     let out = bench.path("case");
-    let files = assay_agent::collect::collect(&sources(&bench), &out).unwrap();
+    let files = assay_agent::collect::collect(&sources(&bench), &out).unwrap().files;
     for name in [
         "quote.msg",
         "pcr-banks.bin",
@@ -134,3 +134,35 @@ fn year_12_a_reader_that_has_seen_enough_does_not_break_the_program() {
         assert_eq!((output.status.code(), said.contains("panicked")), (Some(1), false), "{verb:?}: {said}");
     }
 }
+
+/// Indexes that were written in part, never written, or are closed: each is told, and the machine is attested all the same.
+#[test]
+fn an_index_without_a_whole_certificate_is_told_and_ends_nothing() {
+    let bench = Bench::new();
+    let sources = sources(&bench);
+    let whole = bench.open().ek_certificates().unwrap().leaves.remove(0).1;
+    let mut tpm = bench.soft.connect().unwrap();
+    tpm.define_nv(ECC_P256_CERTIFICATE, 1600, true, &whole[..700]).unwrap();
+    tpm.define_nv(FIRST_CA_CERTIFICATE, 800, true, &[]).unwrap();
+    tpm.define_nv(FIRST_CA_CERTIFICATE + 1, 800, false, &whole[..700]).unwrap();
+    drop(tpm);
+    let report = detect(&sources);
+    let told = |words: &[&str]| {
+        let says = |advice: &assay_agent::detect::Advice| {
+            advice.severity == Severity::Note && words.iter().all(|word| advice.what.contains(word))
+        };
+        assert!(report.advice.iter().any(says), "{words:?}: {report}");
+    };
+    told(&["NV index 0x01c0000a", &format!("of the {} bytes that it says it has", whole.len())]);
+    told(&["NV index 0x01c00100", "the TPM answered"]);
+    told(&["NV index 0x01c00101", "the TPM answered"]);
+    assert!(report.is_ready() && report.ek_certificates.len() == 2, "{report}");
+
+    let collected = assay_agent::collect::collect(&sources, &bench.path("case")).unwrap();
+    assert_eq!(collected.missing.len(), 3, "{:?}", collected.missing);
+    assert!(collected.files.contains(&"ek-cert.der"), "{:?}", collected.files);
+}
+
+/// TCG EK Credential Profile 2.5, 2.2.1.4 and 2.2.1.5.2.
+const ECC_P256_CERTIFICATE: u32 = 0x01c0_000a;
+const FIRST_CA_CERTIFICATE: u32 = 0x01c0_0100;

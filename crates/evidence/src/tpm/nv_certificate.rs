@@ -17,14 +17,20 @@ pub struct NvCertificate<'a> {
 
 impl<'a> NvCertificate<'a> {
     /// Finds the certificate; `None` where no SEQUENCE of DER fits that begins in the first bytes and is followed by
-    /// nothing but bytes of zeros or of ones, which no certificate begins with.
+    /// nothing but bytes of zeros or of ones, which no certificate begins with and none ends with.
     pub fn find(bytes: &'a [u8]) -> Option<Self> {
         (0..=HEADER_BYTES_MAX.min(bytes.len())).find_map(|start| {
             let (header, rest) = bytes.split_at_checked(start)?;
             let (certificate, filling) = rest.split_at_checked(sequence_bytes(rest)?)?;
             let is_filling = filling.iter().all(|byte| matches!(byte, 0 | 0xff));
-            is_filling.then_some(NvCertificate { header, certificate, filling })
+            let is_whole = written(certificate, certificate.len()) == certificate.len();
+            (is_filling && is_whole).then_some(NvCertificate { header, certificate, filling })
         })
+    }
+
+    /// What is wrong with an index of which no certificate can be read, as far as its bytes show.
+    pub fn fault(bytes: &[u8]) -> CertificateError {
+        unreadable(bytes)
     }
 }
 
@@ -37,10 +43,19 @@ pub(super) fn unreadable(bytes: &[u8]) -> CertificateError {
         let rest = bytes.get(start..)?;
         // A certificate begins with two SEQUENCEs: itself, and what of it is signed.
         let (stated, signed) = (sequence_bytes(rest)?, sequence_bytes(rest.get(4..)?)?);
-        (signed < stated && stated > rest.len())
-            .then_some(CertificateError::CutShort { stated, found: rest.len() })
+        let found = written(rest, stated);
+        (signed < stated && found < stated).then_some(CertificateError::CutShort { stated, found })
     });
     begun.unwrap_or(CertificateError::Der)
+}
+
+/// How many of the first `stated` bytes somebody wrote: an index that was written in part ends with what it was made of. A
+/// certificate ends with a signature, of which so many equal bytes are no part.
+fn written(bytes: &[u8], stated: usize) -> usize {
+    let bytes = bytes.get(..stated).unwrap_or(bytes);
+    let Some(last) = bytes.last().filter(|last| matches!(last, 0 | 0xff)) else { return bytes.len() };
+    let filled = bytes.iter().rev().take_while(|byte| *byte == last).count();
+    if filled < FILLED_BYTES_MIN { bytes.len() } else { bytes.len() - filled }
 }
 
 /// Bytes of the DER SEQUENCE that begins here, with its tag and length. No certificate has fewer than 256.
@@ -51,6 +66,8 @@ fn sequence_bytes(bytes: &[u8]) -> Option<usize> {
     (tag == SEQUENCE_OF_TWO_LENGTH_BYTES && length > 0xff).then_some(length + 4)
 }
 
+/// By chance, one signature in 2^127 ends so.
+const FILLED_BYTES_MIN: usize = 16;
 /// RFC 1952, 2.3.1.
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 const SEQUENCE_OF_TWO_LENGTH_BYTES: &[u8; 2] = &[0x30, 0x82];
@@ -109,6 +126,13 @@ mod tests {
         for (header, kept) in headers.into_iter().flat_map(|header| [8, 300, 603].map(|kept| (header, kept)))
         {
             let bytes = [header, certificate.get(..kept).unwrap()].concat();
+            assert_eq!(unreadable(&bytes), CertificateError::CutShort { stated: 604, found: kept });
+        }
+        // Written in part, into an index that was made of zeros or ones.
+        for (filling, kept) in [(0, 40), (0xff, 300), (0xff, 588)] {
+            let mut bytes = [certificate.get(..kept).unwrap(), &[filling; 900]].concat();
+            bytes.truncate(900);
+            assert_eq!(NvCertificate::find(&bytes), None);
             assert_eq!(unreadable(&bytes), CertificateError::CutShort { stated: 604, found: kept });
         }
         assert_eq!(unreadable(&certificate), CertificateError::Der);
