@@ -22,10 +22,14 @@ fn main() -> Outcome {
     let policy = policy_for("field", &[&device]);
     let policy = format!("{policy}\n[endorsement]\nrequired = \"dangerous_none\"\n");
     fs::write(root.join("policy.toml"), &policy)?;
-    fs::write(root.join("policy-two-pcrs.toml"), policy.replace("[ima]\n", "[ima]\npcrs = [10, 15]\n"))?;
+    for (name, pcr) in [("two-pcrs", 15), ("pcr-11", 11), ("pcr-14", 14)] {
+        let policy = policy.replace("[ima]\n", &format!("[ima]\npcrs = [10, {pcr}]\n"));
+        fs::write(root.join(format!("policy-{name}.toml")), policy)?;
+    }
     other_pcrs(&root.join("ima-other-pcr"))?;
     measurements(&root.join("measure-log"))?;
-    lists(&root.join("ima-list"))
+    lists(&root.join("ima-list"))?;
+    further(&root.join("further"))
 }
 
 fn device() -> Result<SoftwareDevice, Box<dyn Error>> {
@@ -91,6 +95,42 @@ fn lists(root: &Path) -> Outcome {
     let mut later = self::device()?;
     later.pcrs.extend(&Measurement::of(&[Bank::Sha256], 4, b"os-separator"));
     Case { boot_log: Vec::new(), ..Case::of(&mut later) }.write(&root.join("boot-log-not-sent"), 16)
+}
+
+/// Machines of kinds that were told, which differ from the machine told.
+fn further(root: &Path) -> Outcome {
+    let ended = |device: &mut SoftwareDevice, pcrs: &[u32], times: usize| {
+        for pcr in pcrs.iter().flat_map(|pcr| std::iter::repeat_n(*pcr, times)) {
+            device.pcrs.extend(&Measurement::of(&[Bank::Sha256], pcr, b"os-separator"));
+        }
+    };
+    for (name, pcrs, times) in [
+        ("ends-9-12-13", &[9, 12, 13][..], 1),
+        ("ends-7-twice", &[7], 2),
+        ("ends-0-to-7-thrice", &FIRMWARE_PCRS, 3),
+    ] {
+        let mut device = device()?;
+        ended(&mut device, pcrs, times);
+        Case::of(&mut device).write(&root.join(name), 16)?;
+    }
+    // Between two kernels, user space of the first ends the PCRs of the firmware.
+    let mut device = device()?;
+    for _ in 0..3 {
+        ended(&mut device, &FIRMWARE_PCRS, 1);
+        device.measure(ImaEntry::boot_aggregate(&device.pcrs));
+    }
+    Case::of(&mut device).write(&root.join("kexec-thrice"), 16)?;
+    let mut other = device.pcrs.clone();
+    other.extend(&Measurement::of(&[Bank::Sha256], 4, b"another boot loader"));
+    device.measure(ImaEntry::boot_aggregate(&other));
+    Case::of(&mut device).write(&root.join("kexec-wrong-last"), 16)?;
+    for pcr in [11, 14] {
+        let mut device = self::device()?;
+        let files: Vec<ImaEntry> = device.ima.entries().iter().skip(1).take(2).cloned().collect();
+        files.into_iter().for_each(|file| device.measure(file.into_pcr(pcr)));
+        Case::of(&mut device).write(&root.join(format!("list-in-pcr-{pcr}")), 16)?;
+    }
+    Ok(())
 }
 
 /// A folder as `assay-agent collect` writes it, as far as it is needed here.
@@ -162,3 +202,5 @@ fn pcr_file(digests: &[&[u8]]) -> Vec<u8> {
 }
 
 const NONCE: [u8; 32] = [7; 32];
+/// TCG PC Client Platform Firmware Profile, 2.3.4.
+const FIRMWARE_PCRS: [u32; 8] = [0, 1, 2, 3, 4, 5, 6, 7];

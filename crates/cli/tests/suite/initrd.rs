@@ -11,13 +11,13 @@ use tempfile::tempdir;
 
 use crate::assay;
 
-const PROGRAM: u32 = 0o100_755;
+pub const PROGRAM: u32 = 0o100_755;
 const PAGE: u32 = 0o100_644;
 const FOLDER: u32 = 0o040_755;
 
 /// An archive of the new ASCII form in the making.
 #[derive(Default)]
-struct Cpio(Vec<u8>);
+pub struct Cpio(Vec<u8>);
 
 impl Cpio {
     fn entry(mut self, path: &str, mode: u32, file: u32, links: u32, content: &[u8]) -> Self {
@@ -31,12 +31,12 @@ impl Cpio {
         self
     }
 
-    fn file(self, path: &str, mode: u32, content: &[u8]) -> Self {
+    pub fn file(self, path: &str, mode: u32, content: &[u8]) -> Self {
         let number = self.0.len() as u32;
         self.entry(path, mode, number, 1, content)
     }
 
-    fn finish(self) -> Vec<u8> {
+    pub fn finish(self) -> Vec<u8> {
         self.entry("TRAILER!!!", 0, 0, 1, &[]).0
     }
 }

@@ -14,7 +14,7 @@ use tempfile::tempdir;
 use crate::{assay, shared_cases, vector};
 
 /// What is said of one file, and the exit code.
-fn inspect(file: &Path, arguments: &[&str]) -> (i32, Value) {
+pub fn inspect(file: &Path, arguments: &[&str]) -> (i32, Value) {
     let fixed = ["inspect".as_ref(), "--json".as_ref(), file.as_os_str()];
     let output = assay(fixed.into_iter().chain(arguments.iter().map(AsRef::as_ref)));
     let json = serde_json::from_slice(&output.stdout)
@@ -148,7 +148,8 @@ fn hostile_files_get_an_error_with_its_place() {
         (&list[..list.len() - 1], "entry 108 at byte"),
         (b"{\"a\": ", "line 1 column"),
         (b"name = \"x\"\nversion = 1\n[imma]\n", "imma"),
-        (b"\x30\x82\x01\x00abc", "neither a certificate"),
+        (b"\x30\x82\x01\x00abc", "7 of the 260 bytes that it says it has"),
+        (&[&b"\x30\x82\x01\x00"[..], &[0; 256]].concat(), "neither a certificate"),
         (b"\xff\x54\x43\x47\x80", "a TPM's statement, and is none"),
         (key.as_bytes(), "a private key, of which nothing is shown"),
         (b"what is this", "it is text"),
@@ -247,6 +248,96 @@ fn policies_and_revocation_lists_are_told_apart_by_what_they_list() {
     assert!(!changed.keys().any(|what| what.ends_with("0111")), "{changed:?}");
 }
 
+/// Authorities come and go, and stand in whatever order: a bundle is a set, and one of one authority is its certificate.
+#[test]
+fn bundles_are_told_apart_by_their_authorities() {
+    let folder = tempdir().unwrap();
+    let write = |name: &str, pem: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, pem).unwrap();
+        path
+    };
+    let read = |name| std::fs::read_to_string(file("sb-good-1", name)).unwrap();
+    let (root, issuing) = (read("ek-root-ca.pem"), read("ek-issuing-ca.pem"));
+    let one = write("one", &root);
+    let both = write("both", &[root.as_str(), &issuing].concat());
+    let turned = write("turned", &[issuing.as_str(), &root].concat());
+    assert_eq!(kind(&both), "bundle");
+    assert_eq!(differences(&turned, &both).0, 0);
+    let (exit, json) = inspect(&both, &["--against", one.to_str().unwrap()]);
+    let [came] = json["differences"].as_array().unwrap().as_slice() else { panic!("{json}") };
+    assert!(exit == 1 && came["what"] == "certificate of the authority CN=swtpm-localca", "{json}");
+    assert!(
+        came["before"].is_null() && came["after"].as_str().unwrap().contains("until 9999-12-31"),
+        "{json}"
+    );
+    let (_, json) = inspect(&one, &["--against", turned.to_str().unwrap()]);
+    assert!(json["differences"][0]["after"].is_null() && json["differences"][1].is_null(), "{json}");
+
+    // An authority that signed its own key again is the same one, renewed.
+    let key = rcgen::KeyPair::generate().unwrap();
+    let signed = |until| {
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
+        params.self_signed(&key).unwrap().pem()
+    };
+    let before = write("before", &[signed(2027), root.clone()].concat());
+    let after = write("after", &[root, signed(2029)].concat());
+    let (exit, json) = inspect(&after, &["--against", before.to_str().unwrap()]);
+    let [renewed] = json["differences"].as_array().unwrap().as_slice() else { panic!("{json}") };
+    assert!(exit == 1 && renewed["before"].as_str().unwrap().contains("2027-01-01"), "{json}");
+    assert!(renewed["after"].as_str().unwrap().contains("2029-01-01"), "{json}");
+}
+
+/// What belongs to no order is the same in any.
+#[test]
+fn tokens_envelopes_and_keys_are_told_apart_by_what_they_hold() {
+    let folder = tempdir().unwrap();
+    let write = |name: &str, text: String| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let token = |audiences: &str, exp: u32| {
+        let part = |text: &str| data_encoding::BASE64URL_NOPAD.encode(text.as_bytes());
+        let claims = format!(r#"{{"sub":"spiffe://a.example/web","aud":[{audiences}],"exp":{exp}}}"#);
+        format!("{}.{}.AAAA", part(r#"{"alg":"ES256"}"#), part(&claims))
+    };
+    let names = |now: &Path, before: &Path| differences(now, before).1.into_keys().collect::<Vec<_>>();
+    let first = write("first", token(r#""db","api""#, 1_900_000_000));
+    let other = write("other", token(r#""api","mail""#, 1_900_000_300));
+    assert_eq!(names(&other, &first), ["claims.aud", "claims.exp"]);
+    let (_, json) = inspect(&other, &["--against", first.to_str().unwrap()]);
+    assert_eq!(
+        (&json["differences"][0]["before"], &json["differences"][0]["after"]),
+        (&"db".into(), &"mail".into())
+    );
+
+    let key =
+        |kid: &str, x: &str| format!(r#"{{"kty":"EC","crv":"P-256","kid":"{kid}","x":"{x}","y":"AA"}}"#);
+    let set = |keys: &[String]| format!(r#"{{"keys":[{}]}}"#, keys.join(","));
+    let two = write("two", set(&[key("1", "AA"), key("2", "BB")]));
+    assert_eq!(differences(&write("turned", set(&[key("2", "BB"), key("1", "AA")])), &two).0, 0);
+    // The same name for another key.
+    assert_eq!(names(&write("exchanged", set(&[key("1", "AA"), key("2", "CC")])), &two), ["keys"]);
+
+    let envelope = |digest: &str, signers: [&str; 2]| {
+        let policy = format!(r#"{{"digests":{{"/usr/bin/a":["{}"]}}}}"#, digest.repeat(32));
+        let payload = data_encoding::BASE64.encode(policy.as_bytes());
+        let signatures = signers.map(|signer| format!(r#"{{"keyid":"{signer}","sig":"AAAA"}}"#)).join(",");
+        format!(r#"{{"payloadType":"keylime","payload":"{payload}","signatures":[{signatures}]}}"#)
+    };
+    let signed = write("signed", envelope("3a", ["a", "b"]));
+    let (exit, changed) = differences(&write("again", envelope("3a", ["a", "c"])), &signed);
+    assert!(exit == 1 && changed.keys().eq(["signatures"]), "{changed:?}");
+    let (_, changed) = differences(&write("more", envelope("4b", ["a", "c"])), &signed);
+    assert!(
+        changed.contains_key("signatures") && changed.keys().any(|what| what.starts_with("ima.allow")),
+        "{changed:?}"
+    );
+}
+
 /// Where a report does not tell two files apart, they are not said to be the same.
 #[test]
 fn two_signatures_are_not_one() {
@@ -280,120 +371,4 @@ fn an_update_is_told_by_its_cause() {
     assert!(exit == 1 && kernel["kernel"].contains("6.1.0-56-amd64"), "{kernel:?}");
     let (exit, pcrs) = differences(&of("sb-update-kernel"), &cases.join("sb-good-1/quote.pcrs"));
     assert!(exit == 1 && pcrs["sha256.4"].contains("the log does not lead to this value"), "{pcrs:?}");
-}
-
-/// The PCRs that `tpm2_eventlog` printed of a log.
-fn printed_pcrs(yaml: &Path) -> Option<Value> {
-    let text = String::from_utf8_lossy(&std::fs::read(yaml).ok()?).into_owned();
-    let (_, pcrs) = text.split_once("\npcrs:\n")?;
-    let mut banks = serde_json::Map::new();
-    let mut bank = String::new();
-    for line in pcrs.lines() {
-        match line.trim().split_once(':')? {
-            (name, "") => name.clone_into(&mut bank),
-            (index, value) => {
-                let values = banks.entry(bank.clone()).or_insert_with(|| Value::Object(Default::default()));
-                let value = value.trim().trim_start_matches("0x").to_lowercase();
-                values.as_object_mut()?.insert(index.trim().to_owned(), value.into());
-            }
-        }
-    }
-    Some(Value::Object(banks))
-}
-
-/// Every file of the shared evidence: none ends the program, for people and as JSON, and each log leads where other readers
-/// say it does.
-#[test]
-fn every_shared_file_is_read() {
-    let Some(cases) = shared_cases() else { return };
-    let root = cases.parent().unwrap_or(&cases).to_owned();
-    let mut folders = vec![root];
-    let (mut files, mut compared, mut printed) = (0, 0, 0);
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-                continue;
-            }
-            let (exit, json) = inspect(&path, &[]);
-            files += 1;
-            assert_eq!(exit, i32::from(json["error"].is_string()), "{}: {json}", path.display());
-            let for_people = assay(["inspect".as_ref(), path.as_os_str()]);
-            assert_eq!(for_people.status.code(), Some(exit), "{}", path.display());
-            assert!(for_people.stdout.is_empty() == (exit == 1), "{}", path.display());
-            let beside = match path.file_name() {
-                Some(name) if name == "binary_bios_measurements" => path.with_file_name("eventlog.yaml"),
-                _ => PathBuf::from(format!("{}.yaml", path.display())),
-            };
-            if let Some(expected) = printed_pcrs(&beside) {
-                assert_eq!(json["says"]["pcrs"], expected, "{}", path.display());
-                printed += 1;
-            }
-            let yardstick = PathBuf::from(format!("{}.replayed-pcrs.json", path.display()));
-            if let Ok(expected) = std::fs::read(yardstick) {
-                let mut expected: Value = serde_json::from_slice(&expected).unwrap();
-                expected.as_object_mut().unwrap().retain(|_, bank| !bank.as_object().unwrap().is_empty());
-                assert_eq!(json["says"]["pcrs"], expected, "{}", path.display());
-                compared += 1;
-            }
-        }
-    }
-    assert!(files > 500 && compared > 10 && printed > 15, "{files} files, {compared} and {printed} compared");
-}
-
-/// Reports of confidential machines, as makers and clouds gave them out.
-#[test]
-fn reports_of_confidential_machines_say_their_main_fields() {
-    let Some(cases) = shared_cases() else { return };
-    let tee = cases.join("../tee");
-    let says = |path: &str, expected: &str| {
-        let (exit, json) = inspect(&tee.join(path), &[]);
-        assert_eq!((exit, json["kind"].as_str()), (0, Some(expected)), "{path}: {json}");
-        json
-    };
-    for (folder, version) in
-        [("milan-v2", 2), ("milan-v3", 3), ("milan-v3-vlek", 3), ("genoa-v5", 5), ("turin-v5", 5)]
-    {
-        let report = says(&format!("snp/{folder}/report.bin"), "snp-report");
-        assert_eq!(report["says"]["version"], version, "{folder}");
-        let key = report["says"]["signed_by"].as_str().unwrap();
-        assert_eq!(key.starts_with("VLEK"), folder.ends_with("vlek"), "{folder}");
-    }
-    for (folder, kind, is_debug) in [
-        ("tdx-v4-uptodate", "tdx-quote", false),
-        ("tdx-v4-gcp-ccel", "tdx-quote", false),
-        ("tdx-v4-debug", "tdx-quote", true),
-        ("tdx-v5-td15ex", "tdx-quote", false),
-        ("tdx-v5-nolevel", "tdx-quote", false),
-        ("sgx-v3-swhardening", "sgx-quote", false),
-        ("sgx-v3-debug", "sgx-quote", true),
-    ] {
-        let quote = says(&format!("dcap/{folder}/quote.bin"), kind);
-        let remarks = quote["remarks"].to_string();
-        assert_eq!(remarks.contains("keeps nothing from the host"), is_debug, "{folder}: {remarks}");
-    }
-    // What the machine extended is what its log of events leads to.
-    let quote = says("dcap/tdx-v4-gcp-ccel/quote.bin", "tdx-quote");
-    let log = says("dcap/tdx-v4-gcp-ccel/ccel_data.bin", "cc-log");
-    for register in ["rtmr0", "rtmr1", "rtmr2"] {
-        assert_eq!(quote["says"]["registers"][register], log["says"]["registers"][register]);
-    }
-    let against = |log: &str, quote: &str| {
-        let quote = tee.join(format!("dcap/{quote}/quote.bin"));
-        inspect(&tee.join(log), &["--against", quote.to_str().unwrap()]).0
-    };
-    assert_eq!(against("dcap/tdx-v4-gcp-ccel/ccel_data.bin", "tdx-v4-gcp-ccel"), 0);
-    assert_eq!(against("dcap/tdx-v4-gcp-ccel/ccel_data.bin", "tdx-v4-uptodate"), 1);
-    // What nothing judges says so.
-    for (path, kind) in [
-        ("cca/token-tfrmm.cbor", "cca-token"),
-        ("nvidia/h100-report.hex", "spdm-measurements"),
-        ("azure/snp-milan-v1.json", "azure-evidence"),
-        ("azure/tdx-v1.json", "azure-evidence"),
-        ("azure/snp-genoa-v0.json", "azure-evidence"),
-    ] {
-        let remarks = says(path, kind)["remarks"].to_string();
-        assert!(remarks.contains("nothing judges it"), "{path}: {remarks}");
-    }
 }

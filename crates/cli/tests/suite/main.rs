@@ -10,6 +10,7 @@ mod doctor;
 mod ear;
 mod initrd;
 mod inspect;
+mod names;
 mod one_reason;
 mod policy;
 mod recorded;
@@ -20,6 +21,7 @@ mod tampered;
 mod tee;
 mod usage;
 mod verbs;
+mod yardsticks;
 
 use std::ffi::OsStr;
 use std::io::Write as _;

@@ -9,19 +9,19 @@ use tempfile::tempdir;
 use crate::{Appraisal, assay, learn, vector};
 
 /// Runs a policy verb: exit code, standard output, standard error.
-fn policy(arguments: &[&str]) -> (i32, String, String) {
+pub fn policy(arguments: &[&str]) -> (i32, String, String) {
     let output = assay(["policy"].iter().chain(arguments));
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
 }
 
-fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
+pub fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
     let path = folder.join(name);
     std::fs::write(&path, text).unwrap();
     path
 }
 
-fn shown(path: &Path) -> &str {
+pub fn shown(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 

@@ -1,12 +1,13 @@
 //! Two files of one kind against each other, or a log against the PCR values that it should lead to.
 //!
-//! Boot logs, IMA lists, policies and revocation lists are compared by what they mean; everything else by what its report
-//! says, member by member, and by its bytes where the report does not tell them apart.
+//! Boot logs, IMA lists, policies, bundles and revocation lists are compared by what they mean; everything else by what its
+//! report says (`said.rs`), and by its bytes where the report does not tell them apart.
 
+mod certificates;
 mod policy;
 mod revocation;
+mod said;
 
-use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
@@ -18,7 +19,7 @@ use assay_trust::change::{describe_boot_logs, describe_ima_lists};
 use serde::Serialize;
 use serde_json::json;
 
-use super::content::report::{Member, Report, Value};
+use super::content::report::{Report, Value};
 use super::content::{self, Context};
 use super::{open, sentence};
 use crate::output;
@@ -113,6 +114,7 @@ fn compare(before: &Subject, after: &Subject) -> Result<Vec<Difference>> {
         ("tdx-quote", "cc-log") => Ok(compare_values(before, after, "registers")),
         ("pcr-values", "ima-list") => compare_list_with_pcrs(before, after),
         ("crl", "crl") => revocation::compare(before, after),
+        _ if certificates::are_several(before, after) => Ok(certificates::compare(before, after)),
         _ if policy::is_policy(before) && policy::is_policy(after) => policy::compare(before, after),
         (old, new) if old == new => Ok(compare_reports(before, after)),
         (old, new) => bail!("these cannot be compared: before it is {old}, and now {new}"),
@@ -151,7 +153,7 @@ fn parse_list(subject: &Subject) -> Result<List> {
 
 /// The PCRs or registers that a boot log leads to against those that were read or quoted; others are none of its business.
 fn compare_values(pcrs: &Subject, log: &Subject, member: &str) -> Vec<Difference> {
-    let logged = flat(&log.report, member);
+    let logged = said::values(&log.report, member);
     let differs = |(name, value): (String, String)| {
         let found = logged.get(&name).filter(|found| **found != value)?;
         Some(Difference {
@@ -164,7 +166,7 @@ fn compare_values(pcrs: &Subject, log: &Subject, member: &str) -> Vec<Difference
             ),
         })
     };
-    flat(&pcrs.report, member).into_iter().filter_map(differs).collect()
+    said::values(&pcrs.report, member).into_iter().filter_map(differs).collect()
 }
 
 /// The list against the values of the PCRs that it was measured into; a list may have gone on since they were read.
@@ -175,7 +177,7 @@ fn compare_list_with_pcrs(pcrs: &Subject, list: &Subject) -> Result<Vec<Differen
         let index = PcrIndex::new(index.parse().ok()?).filter(|index| list.pcrs().contains(*index))?;
         Some((index, Digest::from_text(&format!("{bank}:{value}"))?))
     };
-    let quoted: Vec<QuotedPcr> = flat(&pcrs.report, "pcrs").into_iter().filter_map(named).collect();
+    let quoted: Vec<QuotedPcr> = said::values(&pcrs.report, "pcrs").into_iter().filter_map(named).collect();
     let missing: Vec<String> = (list.pcrs().iter())
         .filter(|index| quoted.iter().all(|(of, _)| of != index))
         .map(|index| index.to_string())
@@ -214,17 +216,8 @@ fn compare_list_with_pcrs(pcrs: &Subject, list: &Subject) -> Result<Vec<Differen
     })
 }
 
-/// The values of one member by their path below it.
-fn flat(report: &Report, member: &str) -> BTreeMap<String, String> {
-    let mut values = BTreeMap::new();
-    for found in report.members.iter().filter(|found| found.name == member) {
-        flatten("", &found.value, &mut values);
-    }
-    values
-}
-
 fn compare_reports(before: &Subject, after: &Subject) -> Vec<Difference> {
-    let differences = compare_members(&before.report, &after.report);
+    let differences = said::compare(&before.report, &after.report, |_| true);
     let is_told_apart = IDENTIFIED_BY_REPORT.contains(&after.report.kind);
     if !differences.is_empty() || is_told_apart || before.bytes == after.bytes {
         return differences;
@@ -236,50 +229,6 @@ fn compare_reports(before: &Subject, after: &Subject) -> Vec<Difference> {
         after: sha256(after),
         message: Some("the files differ in what is not shown here, such as a signature".to_owned()),
     }]
-}
-
-fn compare_members(before: &Report, after: &Report) -> Vec<Difference> {
-    let [mut old, mut new] = [before, after].map(|report| {
-        let mut values = BTreeMap::new();
-        report.members.iter().for_each(|member| flatten_member("", member, &mut values));
-        values
-    });
-    new.retain(|name, value| match old.get(name) == Some(value) {
-        true => {
-            old.remove(name);
-            false
-        }
-        false => true,
-    });
-    let names: std::collections::BTreeSet<String> = old.keys().chain(new.keys()).cloned().collect();
-    let difference = |name: String| Difference {
-        before: old.get(&name).cloned(),
-        after: new.get(&name).cloned(),
-        what: name,
-        message: None,
-    };
-    names.into_iter().map(difference).collect()
-}
-
-fn flatten_member(above: &str, member: &Member, into: &mut BTreeMap<String, String>) {
-    let dot = if above.is_empty() { "" } else { "." };
-    flatten(&format!("{above}{dot}{}", member.name), &member.value, into);
-}
-
-fn flatten(name: &str, value: &Value, into: &mut BTreeMap<String, String>) {
-    match value {
-        Value::Absent => {}
-        Value::Group(members) => members.iter().for_each(|member| flatten_member(name, member, into)),
-        Value::Table(table) => {
-            for (position, row) in table.rows.iter().enumerate() {
-                let cells = row.iter().map(Value::line).collect::<Vec<_>>();
-                into.insert(format!("{name}[{position}]"), cells.join(" "));
-            }
-        }
-        value => {
-            into.insert(name.to_owned(), value.line());
-        }
-    }
 }
 
 /// Kinds of which the report has all there is, or a hash over it: PEM and DER of one certificate are the same.
@@ -297,8 +246,7 @@ const IDENTIFIED_BY_REPORT: &[&str] = &[
     "ca-certificate",
     "svid",
     "spiffe-authority",
-    "bundle",
-    "certificate-chain",
+    "jwk-set",
 ];
 /// The longest IMA list that is compared, and one byte.
 const BYTES_MAX: u64 = ima::LIST_BYTES_MAX as u64 + 1;

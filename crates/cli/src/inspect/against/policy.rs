@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use assay_trust::policy::diff;
 
-use super::{Difference, Subject};
+use super::{Difference, Subject, said};
 use crate::inspect::content;
 
 /// Whether the file is one of which a policy is made; an envelope may hold something else.
@@ -27,9 +27,17 @@ pub(super) fn compare(before: &Subject, after: &Subject) -> Result<Vec<Differenc
         message: Some(format!("{}: {}", change.effect, change.value)),
     };
     let mut differences: Vec<Difference> = changes.into_iter().map(difference).collect();
-    if differences.is_empty() && before.report.kind == after.report.kind && after.report.kind != "policy" {
+    if before.report.kind != after.report.kind {
+        return Ok(differences);
+    }
+    match (after.report.kind, differences.is_empty()) {
+        ("policy", _) => {}
         // The same policy may be signed by others, and an import leaves out what a policy of ours does not have.
-        differences = super::compare_reports(before, after);
+        (_, true) => differences = super::compare_reports(before, after),
+        ("dsse", false) => {
+            differences.extend(said::compare(&before.report, &after.report, |name| name == "signatures"));
+        }
+        _ => {}
     }
     Ok(differences)
 }

@@ -1,5 +1,6 @@
 //! What a TPM signs: quotes and certifications (TPMS_ATTEST).
 
+use assay_evidence::HashAlgorithm;
 use assay_evidence::tpm::attest::{Attest, Body};
 use assay_evidence::tpm::name::Name;
 
@@ -48,6 +49,12 @@ pub(super) fn read(bytes: &[u8], _context: &Context) -> Result<Report, Fault> {
         Body::SessionAudit { digest } => report.with("session_digest", hex(digest)),
         Body::Other => report,
     };
+    if let Body::Quote { selection, .. } = &attest.body
+        && selection.banks().next().is_some()
+        && selection.banks().all(|(bank, _)| bank == HashAlgorithm::Sha1)
+    {
+        report.remark(Severity::Warning, "it is of the SHA-1 bank alone, which nobody should rely on");
+    }
     if attest.extra_data.is_empty() {
         report.remark(Severity::Warning, "there is no nonce in it, so it may be of any time");
     }

@@ -33,8 +33,16 @@ pub(super) fn read(bytes: &[u8], _context: &Context) -> Result<Report, Fault> {
         (Ok(log), Ok(cc)) if is_confidential(&log) => Ok(describe_cc(bytes, &cc)),
         (Ok(log), _) => Ok(describe(&log)),
         (Err(_), Ok(cc)) => Ok(describe_cc(bytes, &cc)),
+        (Err(_), Err(error)) if has_sha384_alone(bytes) => {
+            Err(malformed("a boot log of a confidential machine", error))
+        }
         (Err(error), Err(_)) => Err(malformed("a boot log", error)),
     }
+}
+
+/// Whether the header lists SHA-384 and nothing else, as those of confidential machines do.
+fn has_sha384_alone(bytes: &[u8]) -> bool {
+    bytes.get(ALGORITHMS_AT..ALGORITHMS_AT + 6) == Some(&[1, 0, 0, 0, 0x0c, 0])
 }
 
 /// A TPM's firmware ends its part of PCR 0 to 7; registers of a confidential machine end at 4, and have SHA-384 alone.
@@ -84,7 +92,7 @@ fn with_facts(report: Report, facts: &BootFacts) -> Report {
     let mut separators: Vec<u64> = facts.separators.iter().map(|pcr| u64::from(pcr.get())).collect();
     separators.sort_unstable();
     let sbat_level = facts.sbat_level.iter().flat_map(|level| level.split_whitespace());
-    let trusted_by = facts.authorities.iter().filter(|authority| authority.variable != "SbatLevel");
+    let trusted_by = facts.authorities.iter().filter(|authority| !authority.is_setting());
     let mut report = report.with("firmware_version", Value::of(facts.firmware_version.clone()));
     if let Some(variables) = &facts.secure_boot {
         let counts = [
@@ -219,7 +227,7 @@ fn describe_cc(bytes: &[u8], log: &CcLog<'_>) -> Report {
             .with("events", Table { columns: CC_COLUMNS, rows: rows.collect() });
     report.remark(
         Severity::Note,
-        "a log by itself proves nothing: it counts once these registers are those of a TDX report",
+        "a log by itself proves nothing: it counts once these registers are those of a TDX report (assay tee verify)",
     );
     report
 }
@@ -243,5 +251,7 @@ const CC_COLUMNS: &[Column] = &[
 ];
 const PREFERRED_BANKS: [HashAlgorithm; 3] =
     [HashAlgorithm::Sha256, HashAlgorithm::Sha384, HashAlgorithm::Sha512];
+/// Where TCG_EfiSpecIDEvent has the number of its algorithms, behind the frame of its event.
+const ALGORITHMS_AT: usize = 32 + 24;
 /// The index that a confidential machine's log has for its last register.
 const RTMR_INDEX_LAST: u8 = 4;

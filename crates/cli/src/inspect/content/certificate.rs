@@ -13,17 +13,25 @@ fn kind(summary: &CertificateSummary) -> (&'static str, String) {
     match spiffe {
         Some(id) if summary.is_ca => ("spiffe-authority", format!("authority of {id}")),
         Some(id) => ("svid", format!("X.509-SVID of {id}")),
-        None if summary.is_of_platform() => ("platform-certificate", "platform certificate".to_owned()),
+        None if summary.is_of_platform() => {
+            let [maker, model, ..] = &summary.platform;
+            ("platform-certificate", titled("platform certificate", [maker, model]))
+        }
         None if summary.is_of_ek() => {
             let [maker, model, _] = &summary.tpm;
-            let words: Vec<&str> = [maker, model].into_iter().flatten().map(String::as_str).collect();
-            ("ek-certificate", format!("EK certificate, {}", words.join(" ")))
+            ("ek-certificate", titled("EK certificate", [maker, model]))
         }
         None if summary.is_ca => {
             ("ca-certificate", format!("certificate of the authority {}", summary.subject))
         }
         None => ("certificate", format!("certificate of {}", summary.subject)),
     }
+}
+
+/// What it is, and of what by whom, as far as it says so.
+fn titled(what: &str, names: [&Option<String>; 2]) -> String {
+    let names: Vec<&str> = names.into_iter().flatten().map(String::as_str).collect();
+    if names.is_empty() { what.to_owned() } else { format!("{what}, {}", names.join(" ")) }
 }
 
 /// Everything that a certificate says.
@@ -73,8 +81,7 @@ pub(super) fn describe_attributes(certificate: &AttributeCertificate, context: &
     let (kind, title) = match certificate.is_of_platform() {
         true => {
             let [maker, model, ..] = &certificate.platform;
-            let words: Vec<&str> = [maker, model].into_iter().flatten().map(String::as_str).collect();
-            ("platform-attribute-certificate", format!("platform certificate, {}", words.join(" ")))
+            ("platform-attribute-certificate", titled("platform certificate", [maker, model]))
         }
         false => ("attribute-certificate", format!("attribute certificate of {}", certificate.issuer)),
     };

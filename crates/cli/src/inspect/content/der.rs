@@ -9,9 +9,13 @@ use assay_evidence::tpm::{AttributeCertificate, CertificateSummary, NvCertificat
 use super::report::{Report, Severity, Value};
 use super::{Context, Fault, Looks, certificate, malformed};
 
-/// A SEQUENCE.
-pub(super) fn begins(head: &[u8], _is_all: bool) -> bool {
-    matches!(head, [0x30, length, ..] if *length >= 0x80)
+/// A SEQUENCE; a short one, such as a key on a curve, is all there is.
+pub(super) fn begins(head: &[u8], is_all: bool) -> bool {
+    match head {
+        [0x30, length, ..] if *length >= 0x80 => true,
+        [0x30, length, rest @ ..] => is_all && usize::from(*length) == rest.len() && rest.len() > 1,
+        _ => false,
+    }
 }
 
 /// A SEQUENCE that begins a few bytes further on.
@@ -42,11 +46,25 @@ pub(super) fn read(bytes: &[u8], context: &Context) -> Result<Report, Fault> {
     if is_private_key(bytes) {
         return Err(Fault::Unknown(Looks::PrivateKey));
     }
-    match CertificateSummary::read(bytes) {
-        Err(error @ CertificateError::CutShort { .. }) => {
+    let stated = stated_bytes(bytes).filter(|stated| *stated > bytes.len());
+    match (CertificateSummary::read(bytes), stated) {
+        (Err(error @ CertificateError::CutShort { .. }), _) => {
             Err(malformed("a certificate or a revocation list", error))
         }
+        (_, Some(stated)) => Err(malformed("DER", CertificateError::CutShort { stated, found: bytes.len() })),
         _ => Err(Fault::Unknown(Looks::Der)),
+    }
+}
+
+/// How long the first element says it is, with its own head.
+fn stated_bytes(bytes: &[u8]) -> Option<usize> {
+    match bytes {
+        [_, 0x81, length, ..] => Some(3 + usize::from(*length)),
+        [_, 0x82, high, low, ..] => Some(4 + usize::from(u16::from_be_bytes([*high, *low]))),
+        [_, 0x83, high, middle, low, ..] => {
+            usize::try_from(u32::from_be_bytes([0, *high, *middle, *low])).ok()?.checked_add(5)
+        }
+        _ => None,
     }
 }
 
@@ -90,6 +108,7 @@ pub(super) fn describe_lists(lists: &[RevocationList], context: &Context) -> Rep
 fn is_private_key(bytes: &[u8]) -> bool {
     let body = match bytes {
         [0x30, 0x81, _, body @ ..] | [0x30, 0x82, _, _, body @ ..] => body,
+        [0x30, length, body @ ..] if *length < 0x80 => body,
         _ => return false,
     };
     matches!(body, [2, 1, 0 | 1, 0x30 | 0x02 | 0x04, ..])

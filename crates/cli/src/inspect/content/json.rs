@@ -1,5 +1,6 @@
 //! JSON: what its members show it to be.
 
+use assay_evidence::HashAlgorithm;
 use assay_trust::ear::PROFILE;
 use assay_trust::policy::{Envelope, Import};
 use data_encoding::{BASE64, BASE64URL, BASE64URL_NOPAD};
@@ -37,7 +38,7 @@ pub(super) fn read(bytes: &[u8], context: &Context) -> Result<Report, Fault> {
     if has("name") && has("version") {
         return policy::describe(text);
     }
-    if has("digests") || has("hashes") {
+    if has("digests") || has("hashes") || has("allowlist") || is_answer_of_keylime(object) {
         return imported(text, object, RUNTIME);
     }
     if !object.is_empty() && object.iter().all(|(name, values)| is_pcr(name, values)) {
@@ -47,6 +48,12 @@ pub(super) fn read(bytes: &[u8], context: &Context) -> Result<Report, Fault> {
         return imported(text, object, STATE);
     }
     Err(Fault::Unknown(Looks::Json))
+}
+
+/// What Keylime's verifier says to whoever asks for a runtime policy.
+fn is_answer_of_keylime(object: &Map<String, Json>) -> bool {
+    let results = object.get("results").filter(|_| object.contains_key("code"));
+    results.is_some_and(|results| results.get("runtime_policy").is_some())
 }
 
 /// PCR values as Keylime pins them: an index with values in a list, and a mask beside them.
@@ -145,8 +152,13 @@ fn keys(object: &Map<String, Json>, context: &Context) -> Result<Report, Fault> 
     if keys.iter().any(|key| key.get("kty").is_none()) {
         return Err(Fault::Unknown(Looks::Json));
     }
+    // RFC 7518, 6.2.2 and 6.4: what is secret of a key of two halves, and a key that is all secret.
+    if keys.iter().any(|key| key.get("d").is_some() || key.get("k").is_some()) {
+        return Err(Fault::Unknown(Looks::PrivateKey));
+    }
     let rows = keys.iter().take(KEYS_MAX).map(|key| {
-        Value::group(["use", "kty", "crv", "alg", "kid"].map(|name| (name, Value::from(text(key, name)))))
+        let members = ["use", "kty", "crv", "alg", "kid"].map(|name| (name, Value::from(text(key, name))));
+        Value::group(members.into_iter().chain([("thumbprint", Value::from(thumbprint(key)))]))
     });
     let rows: Vec<Value> = rows.collect();
     let authorities: Vec<Vec<u8>> = keys
@@ -170,6 +182,21 @@ fn keys(object: &Map<String, Json>, context: &Context) -> Result<Report, Fault> 
         report = report.with("authorities", Value::group(members));
     }
     Ok(report)
+}
+
+/// RFC 7638, and of a key of another type the hash of all that is said of it.
+fn thumbprint(key: &Json) -> String {
+    let members: &[&str] = match key.get("kty").and_then(Json::as_str) {
+        Some("EC") => &["crv", "kty", "x", "y"],
+        Some("OKP") => &["crv", "kty", "x"],
+        Some("RSA") => &["e", "kty", "n"],
+        _ => &[],
+    };
+    let pair = |name: &&str| Some(format!("\"{name}\":{}", key.get(name)?));
+    let pairs: Option<Vec<String>> = members.iter().map(pair).collect();
+    let text = pairs.filter(|pairs| !pairs.is_empty()).map(|pairs| format!("{{{}}}", pairs.join(",")));
+    let text = text.unwrap_or_else(|| key.to_string());
+    BASE64URL_NOPAD.encode(HashAlgorithm::Sha256.hash(&[text.as_bytes()]).as_bytes())
 }
 
 /// JSON as a value of a report. The parser bounds how deep it is.

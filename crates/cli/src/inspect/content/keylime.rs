@@ -37,9 +37,12 @@ pub(super) fn read_quote(bytes: &[u8], context: &Context) -> Result<Report, Faul
 
 /// Lines of a digest and a path, as `sha256sum` writes them.
 pub(super) fn begins_allowlist(head: &[u8], _is_all: bool) -> bool {
-    let first = head.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).find(|line| !line.is_empty());
+    let mut lines = head.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let first = lines.find(|line| !line.is_empty() && !line.starts_with(b"#"));
+    // Of a name that is written with backslashes, the line begins with one.
+    let first = first.map(|line| line.strip_prefix(b"\\").unwrap_or(line));
     let Some((digest, path)) =
-        first.and_then(|line| line.split_at_checked(line.iter().position(|b| *b == b' ')?))
+        first.and_then(|line| line.split_at_checked(line.iter().position(|b| matches!(b, b' ' | b'\t'))?))
     else {
         return false;
     };
@@ -54,7 +57,8 @@ pub(super) fn read_allowlist(bytes: &[u8], _context: &Context) -> Result<Report,
     let mut import = Import::new("inspected");
     import.allowlist(text).map_err(|error| malformed("a list of files and their digests", error))?;
     let (made, remarks) = import.finish();
-    let files = text.lines().filter(|line| !line.trim().is_empty()).count();
+    let is_entry = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
+    let files = text.lines().filter(is_entry).count();
     let mut report = Report::new("allowlist", format!("list of {files} files and their digests"))
         .with("files", files)
         .with("usable", made.is_ok());

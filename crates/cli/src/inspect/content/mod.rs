@@ -225,7 +225,14 @@ fn inspect_plain(
     each: EachEntry<'_>,
 ) -> Result<Report, Fault> {
     let is_all = head.len() < HEAD_BYTES;
-    let Some(kind) = KINDS.iter().find(|kind| (kind.begins)(&head, is_all)) else {
+    let kind_of = |head: &[u8]| KINDS.iter().find(|kind| (kind.begins)(head, is_all));
+    let mut head = head;
+    let mut kind = kind_of(&head);
+    if kind.is_none() && head.starts_with(BYTE_ORDER_MARK) {
+        head.drain(..BYTE_ORDER_MARK.len());
+        kind = kind_of(&head);
+    }
+    let Some(kind) = kind else {
         return Err(Fault::Unknown(if text::is_text(&head) { Looks::Text } else { Looks::Binary }));
     };
     let (bytes_max, read) = match kind.reading {
@@ -248,7 +255,10 @@ pub fn policy_of(kind: &str, bytes: &[u8]) -> Option<assay_trust::Policy> {
     let mut import = Import::new("inspected");
     match kind {
         "policy" => assay_trust::Policy::from_text(text).ok(),
-        "dsse" => assay_trust::Policy::from_text(Envelope::parse(text).ok()?.payload()).ok(),
+        "dsse" => match Envelope::parse(text) {
+            Ok(envelope) => assay_trust::Policy::from_text(envelope.payload()).ok(),
+            Err(_) => imported(import.runtime_policy(text), import),
+        },
         "keylime-runtime-policy" => imported(import.runtime_policy(text), import),
         "keylime-tpm-policy" => imported(import.tpm_policy(text), import),
         "keylime-refstate" => imported(import.reference_state(text), import),
@@ -272,6 +282,8 @@ fn malformed(kind: &'static str, error: impl Into<Box<dyn Error + Send + Sync>>)
 /// Kinds of which a policy can be made.
 pub const POLICY_KINDS: &[&str] =
     &["policy", "keylime-runtime-policy", "keylime-tpm-policy", "keylime-refstate", "allowlist"];
+/// With which some editors begin a text; it says nothing.
+const BYTE_ORDER_MARK: &[u8] = &[0xef, 0xbb, 0xbf];
 /// What a recogniser looks at. The heads of all forms are shorter.
 const HEAD_BYTES: usize = 4096;
 pub(super) const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];

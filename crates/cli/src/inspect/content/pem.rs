@@ -17,7 +17,8 @@ pub(super) fn read(bytes: &[u8], context: &Context) -> Result<Report, Fault> {
     let mut certificates: Vec<Vec<u8>> = Vec::new();
     let mut others: Vec<(SectionKind, Vec<u8>)> = Vec::new();
     for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(bytes) {
-        match section.map_err(|error| malformed("PEM", error.to_string()))? {
+        let number = certificates.len() + others.len();
+        match section.map_err(|error| malformed("PEM", format!("section {number}: {error}")))? {
             (SectionKind::Certificate, der) => certificates.push(der),
             other => others.push(other),
         }

@@ -1,5 +1,5 @@
 //! Reports of confidential machines: AMD SEV-SNP reports, Intel TDX and SGX quotes, and Arm CCA tokens. Their main fields are
-//! told; signatures and the chains behind them are not looked at.
+//! told; signatures and the chains behind them are not looked at (`assay tee verify` does).
 
 use assay_evidence::read::Reader;
 
@@ -64,7 +64,7 @@ pub(super) fn read_snp(bytes: &[u8], _context: &Context) -> Result<Report, Fault
         Some(report)
     };
     let report = fields().ok_or_else(|| malformed("an SEV-SNP report", "it ends early"))?;
-    Ok(unjudged(unverified(report)))
+    Ok(unverified(report))
 }
 
 /// Intel's DCAP quotes: a version, a key of ECDSA, and the vendor of Intel's quoting enclave.
@@ -101,7 +101,7 @@ pub(super) fn read_dcap(bytes: &[u8], _context: &Context) -> Result<Report, Faul
         let filled = if reader.rest().iter().all(|byte| *byte == 0) { "zeros" } else { "bytes" };
         report.remark(Severity::Note, format!("{} {filled} follow the quote", reader.rest().len()));
     }
-    Ok(unjudged(unverified(report)))
+    Ok(unverified(report))
 }
 
 type Fields = Result<Report, assay_evidence::read::Truncated>;
@@ -185,8 +185,8 @@ pub(super) fn begins_cca(head: &[u8], _is_all: bool) -> bool {
 /// Says of a CCA token that it is one.
 pub(super) fn read_cca(bytes: &[u8], _context: &Context) -> Result<Report, Fault> {
     let mut report = Report::new("cca-token", "Arm CCA token").with("bytes", bytes.len());
-    report.remark(Severity::Note, "its claims are CBOR that is not read here");
-    Ok(unjudged(report))
+    report.remark(Severity::Note, "its claims are CBOR that is not read here: `assay tee verify` shows them");
+    Ok(unverified(report))
 }
 
 /// Whether these bytes are GET_MEASUREMENTS of SPDM 1.1 with a nonce, and the answer (DSP0274 1.1, 10.11): so GPUs attest.
@@ -210,7 +210,7 @@ pub(super) fn read_spdm(bytes: &[u8]) -> Result<Report, Fault> {
         .with("blocks", u64::from_str_radix(&blocks, 16).unwrap_or_default())
         .with("record_bytes", little_endian(&length))
         .with("bytes", bytes.len());
-    Ok(unjudged(unverified(report)))
+    Ok(unverified(report))
 }
 
 /// A number of hex digits, the least byte first.
@@ -231,22 +231,15 @@ pub(super) fn read_azure<'a>(members: impl Iterator<Item = &'a str>) -> Report {
         "evidence of a confidential machine on Azure: its paravisor's report and its vTPM's quote",
     )
     .with("members", Value::list(members));
-    unjudged(report)
+    unverified(report)
 }
 
-/// What the product does with it: nothing, which must not be taken for approval.
-fn unjudged(mut report: Report) -> Report {
-    report.remark(
-        Severity::Note,
-        "it is recognised and shown, and nothing judges it: `assay appraise` and the server appraise evidence of TPMs",
-    );
-    report
-}
-
+/// What it takes to believe it is another verb's work.
 fn unverified(mut report: Report) -> Report {
     report.remark(
         Severity::Note,
-        "signature and chain were not looked at: what it says is worth something once they lead to the maker's root",
+        "signature and chain were not looked at: what it says is worth something once they lead to the maker's root or key \
+         (assay tee verify)",
     );
     report
 }

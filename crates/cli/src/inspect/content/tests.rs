@@ -42,6 +42,14 @@ fn genuine() -> Vec<(&'static str, Vec<u8>)> {
         ("name", "tpm/sb-good-1/ak.name"),
         ("ek-certificate", "tpm/sb-good-1/ek-cert.der"),
         ("ca-certificate", "tpm/sb-good-1/ek-root-ca.pem"),
+        ("platform-certificate", "tpm/sb-good-1/platform-cert.der"),
+        ("platform-attribute-certificate", "field/inspect/platform-attribute-certificate.der"),
+        ("certificate-chain", "field/inspect/ek-chain.pem"),
+        ("public-key", "field/inspect/public-key.pem"),
+        ("public-key", "field/inspect/public-key.der"),
+        ("cc-log", "field/inspect/ccel.bin"),
+        ("pcr-values", "field/inspect/pcrs.sha256.bin"),
+        ("keylime-refstate", "field/inspect/keylime-refstate.json"),
     ]
     .map(|(kind, path)| (kind, vector(path)))
     .into();
@@ -205,6 +213,83 @@ fn certificates_of_nv_indexes_are_found_or_told_apart() {
         let error = said(&cut).unwrap_err();
         let words = format!("of the {} bytes that it says it has", certificate.len());
         assert!(error.contains(&words), "{error}");
+    }
+}
+
+/// Every form, broken: what is said names the form and the place, or at the least that nothing here is of that form.
+#[test]
+fn what_is_broken_says_what_and_where() {
+    let cut = |path: &str, keep: usize| vector(path)[..keep].to_vec();
+    let altered = |path: &str, at: usize, byte: u8| {
+        let mut bytes = vector(path);
+        bytes[at] = byte;
+        bytes
+    };
+    let texts = |path: &str, from: &str, to: &str| {
+        let text = String::from_utf8(vector(path)).unwrap();
+        assert!(text.contains(from), "{path} has no {from}");
+        text.replacen(from, to, 1).into_bytes()
+    };
+    let platform = "field/inspect/platform-attribute-certificate.der";
+    let chain = "field/inspect/ek-chain.pem";
+    let validity = vector(platform).windows(4).position(|bytes| bytes == b"2025").unwrap();
+    let mut wrong = Vec::new();
+    for (bytes, words) in [
+        (
+            cut("field/inspect/ccel.bin", 300),
+            "a boot log of a confidential machine, and is none: event 3 at byte",
+        ),
+        (altered("field/inspect/ccel.bin", 65, 9), "event 1 at byte 65: it extends measurement register 9"),
+        (cut("tpm/sb-good-1/platform-cert.der", 700), "700 of the"),
+        (cut(platform, 200), "an attribute certificate, and is none: its"),
+        (altered(platform, validity, b'X'), "an attribute certificate, and is none: its validity"),
+        ([vector(platform), vec![7; 9]].concat(), "9 bytes follow it"),
+        (texts(chain, "MII", "!!!"), "PEM, and is none: section 0: "),
+        (
+            texts(chain, "-----END CERTIFICATE-----\n-----BEGIN CERTIFICATE-----\n", ""),
+            "PEM, and is none: section 0: ",
+        ),
+        (cut(chain, 2000), "PEM, and is none: section 1: "),
+        (texts("field/inspect/public-key.pem", "MFkw", "AAAA"), "a public key, and is none"),
+        (altered("field/inspect/public-key.der", 20, 0), "it is DER, and neither"),
+        (texts("field/inspect/keylime-refstate.json", ": true,", ": tru,"), "JSON, and is none"),
+        (cut("field/inspect/keylime-refstate.json", 500), "EOF while parsing a string at line 22 column"),
+        (cut("tpm/sb-good-1/quote.pcrs", 100), "PCR values as tpm2-tools write them, and is none: "),
+        (
+            altered("tpm/sb-good-1/quote.pcrs", 4 + 16 * 8, 0xff),
+            "PCR values as tpm2-tools write them, and is none: ",
+        ),
+        (cut("field/inspect/pcrs.sha256.bin", 767), "it is binary"),
+        (b"sha256:\n  7 : 0xab\n".to_vec(), "line 2: no PCR with a digest of its bank"),
+        (b"sha256:\n  77 : 0x00\n".to_vec(), "line 2: no PCR"),
+        (snp()[..0x4a0 - 1].to_vec(), "it is binary"),
+        (dcap(4, 0x81, 584)[..500].to_vec(), "a TDX or SGX quote, and is none: "),
+        (dcap(4, 0x7f, 584), "its TEE type 0x7f is not known"),
+        (cut("tpm/sb-good-1/quote.msg", 90), "a TPM's statement, and is none: "),
+        (cut("tpm/sb-good-1/quote.sig", 200), "a TPM's signature, and is none: "),
+        (altered("tpm/sb-good-1/ak.tpm2b_public", 11, 0xff), "a public area, and is none: "),
+        (cut("identity/crl.der", 200), "DER, and is none: 200 of the 263 bytes that it says it has"),
+        (measured()[..40].to_vec(), "systemd's measurement log, and is none: "),
+    ] {
+        let said = kind_of(&mut bytes.as_slice());
+        if !said.as_ref().is_err_and(|error| error.contains(words)) {
+            wrong.push(format!("{said:?}, not {words:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Public halves are shown, and of the others nothing, in whatever they come.
+#[test]
+fn of_private_keys_nothing_is_shown() {
+    let sec1 = [&[0x30, 0x77, 2, 1, 1, 4, 0x20][..], &[7; 114]].concat();
+    let pkcs8 = [&[0x30, 0x81, 0x87, 2, 1, 0, 0x30, 0x13][..], &[7; 130]].concat();
+    let rsa = [&[0x30, 0x82, 4, 0xa3, 2, 1, 0, 2][..], &[7; 1184]].concat();
+    let jwk = br#"{"keys":[{"kty":"EC","crv":"P-256","x":"AA","y":"AA","d":"secret"}]}"#.to_vec();
+    let shared = br#"{"keys":[{"kty":"oct","k":"secret"}]}"#.to_vec();
+    for bytes in [sec1, pkcs8, rsa, jwk, shared] {
+        let said = kind_of(&mut bytes.as_slice());
+        assert!(said.as_ref().is_err_and(|error| error.contains("a private key")), "{said:?}");
     }
 }
 

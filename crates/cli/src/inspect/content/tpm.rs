@@ -23,6 +23,12 @@ pub(super) fn read_signature(bytes: &[u8], _context: &Context) -> Result<Report,
     let mut report = Report::new("signature", format!("signature of a TPM, {algorithm}"))
         .with("algorithm", algorithm)
         .with("bytes", bytes.len());
+    if signature.algorithm().hash == HashAlgorithm::Sha1 {
+        report.remark(
+            Severity::Warning,
+            "it is over SHA-1, under which two statements can be made to have one signature",
+        );
+    }
     report.remark(Severity::Note, "what it is over is another file (assay appraise verifies both)");
     Ok(report)
 }
