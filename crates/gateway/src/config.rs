@@ -37,13 +37,13 @@ pub struct Config {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Connections at once.
+    /// Connections at once. A quarter of them are for peers that have shown no SVID, who make room for each other.
     pub connections_max: usize,
-    /// Connections at once from one address (IPv6: one /64).
+    /// Connections at once from one address (IPv6: one /64) of peers that have shown no SVID.
     pub connections_per_address_max: usize,
     /// Requests at once in one connection.
     pub streams_per_connection_max: u32,
-    /// Requests a second from one address, lasting.
+    /// Requests a second from one address by peers that have shown no SVID, lasting.
     pub address_requests_per_second: NonZeroU32,
     /// Requests from one address in a burst.
     pub address_requests_burst: NonZeroU32,

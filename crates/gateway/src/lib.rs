@@ -9,6 +9,7 @@ mod credentials;
 pub mod examine;
 mod limits;
 mod listener;
+mod places;
 mod proxy;
 mod refusal;
 mod route;

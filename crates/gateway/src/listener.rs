@@ -17,6 +17,7 @@ use tokio_rustls::server::TlsStream;
 use crate::config::Limits;
 use crate::credentials::CredentialSource;
 use crate::limits::Limiter;
+use crate::places::Connected;
 use crate::proxy::{Peer, Proxy};
 
 /// The door devices come in by.
@@ -90,15 +91,12 @@ impl Listener {
 
     fn admit(&self, tcp: TcpStream, address: SocketAddr, connections: &mut JoinSet<()>) {
         // Before TLS there is nobody to tell: a connection too many is closed.
-        let Some(permit) = self.limiter.connect(address.ip()) else {
+        let Ok(place) = self.limiter.connections.admit(&assay_admission::Peer::at(address.ip())) else {
             tracing::debug!(%address, "connection refused: too many");
             return;
         };
         let (service, stopping) = (self.connection.clone(), self.stopping.clone());
-        connections.spawn(async move {
-            service.connection(tcp, address, stopping).await;
-            drop(permit);
-        });
+        connections.spawn(async move { service.connection(tcp, address, place, stopping).await });
     }
 }
 
@@ -107,19 +105,27 @@ impl Service {
         self: Arc<Self>,
         tcp: TcpStream,
         address: SocketAddr,
+        place: Connected,
         mut stopping: watch::Receiver<()>,
     ) {
         let stop = async { drop(stopping.changed().await) };
         tokio::pin!(stop);
         let shaken = tokio::select! {
             shaken = self.handshake(tcp, address) => shaken,
+            () = place.leave() => return tracing::debug!(%address, "a handshake made room for another"),
             () = &mut stop => return,
         };
         let Some((tls, peer)) = shaken else {
             return;
         };
+        let id = peer.id(&self.credentials);
+        let counted = peer.counted(id.as_ref());
+        if id.is_some() && self.proxy.limiter.connections.promote(&place, &counted).is_err() {
+            return tracing::debug!(%address, "connection refused: as many devices as there may be");
+        }
         let activity = Arc::new(Activity::default());
         let service = service_fn(|request| {
+            place.renew();
             let (service, peer, request_in_progress) = (self.clone(), peer.clone(), activity.start());
             async move {
                 Ok::<_, std::convert::Infallible>(
@@ -132,6 +138,7 @@ impl Service {
         tokio::select! {
             _ = &mut serving => return,
             () = activity.quiet_for(self.idle) => {}
+            () = place.leave() => {}
             () = &mut stop => {}
         }
         // GOAWAY; streams that do not end by themselves are cut. The peer connects again elsewhere.

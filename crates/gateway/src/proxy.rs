@@ -38,6 +38,14 @@ impl Peer {
         let stands = |shown: &&VerifiedPeer| !lists.crls.names(shown.serial());
         self.shown.as_ref().filter(stands).map(|shown| shown.spiffe_id().clone())
     }
+
+    /// Whom it is counted against, with the identity that stands.
+    pub(crate) fn counted(&self, id: Option<&SpiffeId>) -> assay_admission::Peer {
+        match id {
+            Some(id) => assay_admission::Peer::Known(id.clone()),
+            None => assay_admission::Peer::at(self.address),
+        }
+    }
 }
 
 /// Everything a request needs, shared by all connections.
@@ -106,7 +114,7 @@ impl Proxy {
         held: H,
     ) -> Result<Response<AnswerBody>, Refusal> {
         let id = peer.id(&self.credentials);
-        self.limiter.request(peer.address, id.as_ref()).map_err(Refusal::TooOften)?;
+        self.limiter.request(&peer.counted(id.as_ref())).map_err(Refusal::TooOften)?;
         if request.method() == Method::GET
             && let Some(page) = status::page(self, peer, request.uri().path(), request.headers())
         {

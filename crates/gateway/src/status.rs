@@ -100,9 +100,13 @@ fn status(proxy: &Proxy, peer: &Peer) -> Value {
         "revocation_list": proxy.credentials.list_number(),
         "uptime_seconds": (proxy.credentials.clock().instant() - proxy.started).as_secs(),
         "servers": { "healthy": healthy, "total": proxy.servers.total() },
-        "connections": proxy.limiter.open(peer.address).0,
+        "connections": proxy.limiter.connections.open(&caller(proxy, peer)).0,
         "requests": requests,
     })
+}
+
+fn caller(proxy: &Proxy, peer: &Peer) -> assay_admission::Peer {
+    peer.counted(peer.id(&proxy.credentials).as_ref())
 }
 
 fn rate_limits(proxy: &Proxy, peer: &Peer) -> Value {
@@ -113,7 +117,7 @@ fn rate_limits(proxy: &Proxy, peer: &Peer) -> Value {
         "caller": {
             "address": peer.address,
             "id": peer.id(&proxy.credentials),
-            "connections": proxy.limiter.open(peer.address).1,
+            "connections": proxy.limiter.connections.open(&caller(proxy, peer)).1,
         },
     })
 }
