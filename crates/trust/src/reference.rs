@@ -24,6 +24,7 @@ pub struct CompiledPolicy {
     digest: Digest,
     evidence_age_max_seconds: u64,
     unanswered_max_seconds: u64,
+    offline_max_seconds: u64,
     recovery: Recovery,
     location: Option<RegionList>,
     coverage: Coverage,
@@ -95,6 +96,7 @@ impl CompiledPolicy {
             version: policy.version,
             evidence_age_max_seconds: policy.freshness.evidence_age_max_seconds,
             unanswered_max_seconds: policy.freshness.unanswered_max_seconds,
+            offline_max_seconds: policy.freshness.offline_seconds(),
             recovery: policy.recovery.mode,
             location: policy.location,
             ima: policy.ima.map(FileReference::new).transpose()?,
@@ -161,6 +163,11 @@ impl CompiledPolicy {
     /// Seconds for which it does once the device, attached, did not answer for itself.
     pub fn unanswered_max_seconds(&self) -> u64 {
         self.unanswered_max_seconds
+    }
+
+    /// Seconds for which it does once the device is offline.
+    pub fn offline_max_seconds(&self) -> u64 {
+        self.offline_max_seconds
     }
 
     /// How trust comes back.

@@ -254,6 +254,7 @@ mod tests {
             ),
             &[
                 ("freshness.evidence_age_max_seconds", Effect::Stricter, "300 → 60"),
+                ("freshness.offline_max_seconds", Effect::Stricter, "300 → 60"),
                 ("pcr.sha256.7", Effect::Stricter, &format!("anything → only {value}")),
                 ("boot.secure_boot", Effect::Looser, "required → optional"),
                 ("boot.dbx_contains", Effect::Stricter, &format!("sha256:{value}")),
@@ -268,6 +269,16 @@ mod tests {
         };
         check(&silence(90), &[("freshness.unanswered_max_seconds", Effect::Looser, "60 → 90")]);
         check(&silence(30), &[("freshness.unanswered_max_seconds", Effect::Stricter, "60 → 30")]);
+    }
+
+    #[test]
+    fn finding_13_how_long_a_device_may_be_offline_is_said_or_is_the_age_of_its_evidence() {
+        let offline = |seconds: u64| {
+            format!("{A}[freshness]\nevidence_age_max_seconds = 300\noffline_max_seconds = {seconds}\n")
+        };
+        check(&offline(90), &[("freshness.offline_max_seconds", Effect::Stricter, "300 → 90")]);
+        // Past the end of the evidence it bounds nothing.
+        check(&offline(400), &[]);
     }
 
     #[test]

@@ -129,5 +129,13 @@ mod tests {
                 max: EVIDENCE_AGE_MAX_SECONDS,
             },
         );
+        check(
+            |policy| policy.freshness.offline_max_seconds = Some(0),
+            PolicyError::EvidenceAge {
+                field: "offline_max_seconds",
+                seconds: 0,
+                max: EVIDENCE_AGE_MAX_SECONDS,
+            },
+        );
     }
 }

@@ -95,7 +95,14 @@ pub(crate) fn policies() -> impl Strategy<Value = Policy> {
 }
 
 fn policies_of_one_boot() -> impl Strategy<Value = Policy> {
-    let heading = ("[a-c]", 1u64..4, (1u64..4, 1u64..4), any::<bool>(), endorsements(), weights());
+    let heading = (
+        "[a-c]",
+        1u64..4,
+        (1u64..4, 1u64..4, proptest::option::of(1u64..4)),
+        any::<bool>(),
+        endorsements(),
+        weights(),
+    );
     let pcrs = vec((0u32..3, digests()), 1..4);
     let lines = proptest::option::of(vec("/k[ab]", 1..3));
     let regions = proptest::option::of(vec(prop_oneof![Just("DE"), Just("FR")], 1..3));
@@ -108,7 +115,7 @@ fn policies_of_one_boot() -> impl Strategy<Value = Policy> {
     let boot = (demands(), demands(), lines, vec(digests(), 0..3), proptest::option::of(0u32..3), started);
     (heading, pcrs, boot, regions, proptest::option::of(files()), rego()).prop_map(
         |(
-            (name, version, (age, unanswered), approve, endorsement, clock),
+            (name, version, (age, unanswered, offline), approve, endorsement, clock),
             pcrs,
             boot,
             regions,
@@ -119,6 +126,7 @@ fn policies_of_one_boot() -> impl Strategy<Value = Policy> {
             policy.version = version;
             policy.freshness.evidence_age_max_seconds = age;
             policy.freshness.unanswered_max_seconds = unanswered;
+            policy.freshness.offline_max_seconds = offline;
             policy.recovery.mode = if approve { Recovery::Approve } else { Recovery::Automatic };
             policy.endorsement = endorsement;
             policy.clock.unsafe_clock = clock;

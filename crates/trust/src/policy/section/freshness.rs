@@ -12,19 +12,28 @@ use crate::policy::{Field, PcrSection, PolicyError};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FreshnessSection {
-    /// Seconds for which an affirming result carries trust. This is the grace of a device that is offline as well: one
-    /// whose connection ended between challenges is trusted for as long.
+    /// Seconds for which an affirming result carries trust.
     pub evidence_age_max_seconds: u64,
     /// Seconds for which it carries trust at most once the device, attached, did not answer a challenge in time or hung up
     /// on it, or what came in its name was not its evidence. Never longer than the evidence would have stood anyway.
     #[serde(default = "unanswered_default")]
     pub unanswered_max_seconds: u64,
+    /// Seconds for which it carries trust at most once the device is offline: its connection ended, and no challenge was open.
+    /// Without it, as long as the evidence stands anyway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offline_max_seconds: Option<u64>,
 }
 
 impl FreshnessSection {
     /// A bound past the end of the evidence bounds nothing.
     fn unanswered_seconds(&self) -> u64 {
         self.unanswered_max_seconds.min(self.evidence_age_max_seconds)
+    }
+
+    /// Seconds for which a device that is offline is trusted at most.
+    pub(crate) fn offline_seconds(&self) -> u64 {
+        let age = self.evidence_age_max_seconds;
+        self.offline_max_seconds.map_or(age, |offline| offline.min(age))
     }
 }
 
@@ -33,6 +42,7 @@ impl Default for FreshnessSection {
         FreshnessSection {
             evidence_age_max_seconds: EVIDENCE_AGE_DEFAULT_SECONDS,
             unanswered_max_seconds: UNANSWERED_DEFAULT_SECONDS,
+            offline_max_seconds: None,
         }
     }
 }
@@ -43,11 +53,14 @@ impl Section for FreshnessSection {
     }
 
     fn lint(&self, errors: &mut Vec<PolicyError>) {
-        let FreshnessSection { evidence_age_max_seconds, unanswered_max_seconds } = *self;
-        for (field, seconds) in [
-            ("evidence_age_max_seconds", evidence_age_max_seconds),
-            ("unanswered_max_seconds", unanswered_max_seconds),
-        ] {
+        let FreshnessSection { evidence_age_max_seconds, unanswered_max_seconds, offline_max_seconds } =
+            *self;
+        let stated = [
+            ("evidence_age_max_seconds", Some(evidence_age_max_seconds)),
+            ("unanswered_max_seconds", Some(unanswered_max_seconds)),
+            ("offline_max_seconds", offline_max_seconds),
+        ];
+        for (field, seconds) in stated.into_iter().filter_map(|(field, stated)| Some((field, stated?))) {
             if !(1..=EVIDENCE_AGE_MAX_SECONDS).contains(&seconds) {
                 errors.push(PolicyError::EvidenceAge { field, seconds, max: EVIDENCE_AGE_MAX_SECONDS });
             }
@@ -55,7 +68,7 @@ impl Section for FreshnessSection {
     }
 
     fn review(&self, _pcr: &PcrSection, notes: &mut Notes<'_>) {
-        let FreshnessSection { evidence_age_max_seconds: seconds, unanswered_max_seconds } = *self;
+        let FreshnessSection { evidence_age_max_seconds: seconds, unanswered_max_seconds, .. } = *self;
         if seconds > EVIDENCE_AGE_USUAL_SECONDS {
             notes.warn(
                 Field::of(["freshness", "evidence_age_max_seconds"]),
@@ -83,9 +96,14 @@ impl Section for FreshnessSection {
     }
 
     fn demands(&self, _manufacturers: &[&str]) -> Vec<Demanded> {
-        let FreshnessSection { evidence_age_max_seconds: age, unanswered_max_seconds: _ } = *self;
-        let unanswered = self.unanswered_seconds();
-        [("evidence_age_max_seconds", age), ("unanswered_max_seconds", unanswered)]
+        let age = self.evidence_age_max_seconds;
+        let (unanswered, offline) = (self.unanswered_seconds(), self.offline_seconds());
+        let bounds = [
+            ("evidence_age_max_seconds", age),
+            ("unanswered_max_seconds", unanswered),
+            ("offline_max_seconds", offline),
+        ];
+        bounds
             .map(|(field, seconds)| {
                 Demanded::least(Field::of(["freshness", field]), seconds, u64::MAX - seconds)
             })
@@ -99,9 +117,13 @@ impl Section for FreshnessSection {
 
 impl Join for FreshnessSection {
     fn join(&mut self, other: &Self) {
-        let FreshnessSection { evidence_age_max_seconds, unanswered_max_seconds } = self;
+        let offline = self.offline_seconds().min(other.offline_seconds());
+        let FreshnessSection { evidence_age_max_seconds, unanswered_max_seconds, offline_max_seconds } = self;
         *evidence_age_max_seconds = (*evidence_age_max_seconds).min(other.evidence_age_max_seconds);
         *unanswered_max_seconds = (*unanswered_max_seconds).min(other.unanswered_max_seconds);
+        if other.offline_max_seconds.is_some() || offline_max_seconds.is_some() {
+            *offline_max_seconds = Some(offline);
+        }
     }
 
     fn sort(&mut self) {}
