@@ -56,6 +56,7 @@ const NOT_BY_THE_CLOCK: &[(&str, &str, &str)] = &[
     ("server", "door/edge/messages.rs", "how long a message may take to come"),
     ("server", "door/listen.rs", "how long a connection is quiet"),
     ("server", "door/local.rs", "a pause after a failed accept"),
+    ("server", "keys/together.rs", "how long statements wait for each other"),
     ("server", "metrics.rs", "how long work takes"),
     ("server", "policy/trial/mod.rs", "how often progress is told"),
     ("server", "store/writer.rs", "how long a commit waits for others"),
@@ -65,6 +66,7 @@ const NOT_BY_THE_CLOCK: &[(&str, &str, &str)] = &[
     ("agent", "upstream/memory.rs", "how often a file is written"),
     ("agent", "workload/program.rs", "files are stamped by the system's clock"),
     ("gateway", "listener.rs", "how long a connection is quiet"),
+    ("gateway", "places.rs", "places are held for so long, whatever day it is"),
     ("gateway", "proxy.rs", "how long a request may take"),
 ];
 

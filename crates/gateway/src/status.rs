@@ -66,7 +66,11 @@ fn metrics(proxy: &Proxy, peer: &Peer) -> Registry {
         servers.get_or_create(&State { state }).set(i64::try_from(number).unwrap_or(i64::MAX));
     }
     registry.register("servers", "Servers behind the gateway, by state", servers);
-    registry.register("connections", "Connections of devices", count(proxy.limiter.open(peer.address).0));
+    registry.register(
+        "connections",
+        "Connections of devices",
+        count(proxy.limiter.connections.open(&caller(proxy, peer)).0),
+    );
     let (credentials, trust) = (proxy.credentials.current(), proxy.credentials.trust().current());
     registry.register(
         "certificate_end_seconds",

@@ -19,6 +19,7 @@ use crate::continuity;
 use crate::door::admission::EdgeAdmission;
 use crate::door::console::{Public, SignIns};
 use crate::door::edge::announce::Announcer;
+use crate::door::edge::session::Beat;
 use crate::door::tls::DoorTls;
 use crate::enroll::Enrolling;
 use crate::follow::Following;
@@ -64,6 +65,8 @@ pub(crate) struct Server {
     pub sign_ins: SignIns,
     pub public: Public,
     pub edge: EdgeAdmission,
+    /// When challenges go out.
+    pub beat: Beat,
     /// One policy is tried at a time.
     pub trials: Arc<Semaphore>,
     pub tls: DoorTls,
@@ -119,6 +122,7 @@ impl Server {
         };
         Ok(Server {
             edge: EdgeAdmission::new(&config.limits),
+            beat: Beat::from(clock.instant()),
             trials: Arc::new(Semaphore::new(1)),
             sign_ins: SignIns::default(),
             public: Public::default(),

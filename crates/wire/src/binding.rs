@@ -7,8 +7,10 @@ pub const WORKLOAD_SVID_TYPE: &str = "application/vnd.assay.workload-svid.v2";
 /// DSSE payload type of a request for a workload's token, signed by the device key.
 pub const JWT_SVID_TYPE: &str = "application/vnd.assay.jwt-svid.v1";
 
-/// DSSE payload type of what the server says to one device.
-pub const DEVICE_STATEMENT_TYPE: &str = "application/vnd.assay.device-statement.v1";
+/// DSSE payload type of what the server says to single devices: the root of the tree of what is signed [`together`].
+///
+/// [`together`]: crate::together
+pub const DEVICE_STATEMENTS_TYPE: &str = "application/vnd.assay.device-statements.v2";
 
 /// DSSE payload type of what the server says to everybody.
 pub const TRUST_STATEMENT_TYPE: &str = "application/vnd.assay.trust-statement.v1";

@@ -1,14 +1,16 @@
 //! The wire formats: protobuf messages of the edge protocol and of the SPIFFE Workload API.
 //!
 //! Generated types live in [`edge`] and [`workload`]. What both ends must compute alike stands beside them:
-//! [`pcr`] converts PCR values, [`binding`] gives the exact bytes that proofs and signatures are over, [`ledger`] the text of a head of the
-//! ledger, [`doctor`] the report of what is wrong. Nothing here decides anything.
+//! [`pcr`] converts PCR values, [`binding`] gives the exact bytes that proofs and signatures are over, [`together`] the
+//! tree of statements that one signature is for, [`ledger`] the text of a head of the ledger, [`doctor`] the report of what is
+//! wrong. Nothing here decides anything.
 
 pub mod binding;
 mod codec;
 pub mod doctor;
 pub mod ledger;
 pub mod pcr;
+pub mod together;
 
 /// The edge protocol, `assay.edge.v1`.
 #[expect(missing_docs, clippy::allow_attributes, reason = "generated; documented in proto/edge.proto")]

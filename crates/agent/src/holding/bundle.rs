@@ -13,6 +13,8 @@ use assay_identity::jws::JwsError;
 use assay_identity::tls::{Trust, TrustSource};
 use assay_identity::{Bundle, CrlSet, SpiffeId, SvidError, TrustDomain, UnixTime, verify_svid};
 use assay_telemetry::{BadSignature, verify_device_signature};
+use assay_wire::binding::{DEVICE_STATEMENTS_TYPE, TRUST_STATEMENT_TYPE};
+use assay_wire::together::root;
 use thiserror::Error;
 
 use super::{JwtKeys, Svid};
@@ -22,10 +24,15 @@ use super::{JwtKeys, Svid};
 pub struct Signed {
     /// What was signed, exactly.
     pub statement: Vec<u8>,
-    /// ECDSA P-256, DER, over DSSE's pre-authentication encoding.
+    /// ECDSA P-256, DER, over DSSE's pre-authentication encoding of the statement, or of the root of the tree of what was
+    /// signed together.
     pub signature: Vec<u8>,
     /// The key's chain, DER, leaf first; empty: the same as before.
     pub signer: Vec<Vec<u8>>,
+    /// Of what was signed together: which leaf it is, of how many.
+    pub place: (u32, u32),
+    /// The hashes beside it on the way to the root.
+    pub path: Vec<u8>,
 }
 
 /// What a statement says about whom to believe. It counts once its signature does.
@@ -82,6 +89,9 @@ pub enum TrustError {
     /// The signature does not hold.
     #[error("a statement is not signed by its signer")]
     Signature(#[from] BadSignature),
+    /// Nothing was signed that it could be part of.
+    #[error("a statement does not lead to what was signed")]
+    NotAmong,
     /// An older state.
     #[error("{what} {found} was said after {known}")]
     Older {
@@ -151,13 +161,12 @@ impl Authorities {
     pub(super) fn take(
         &mut self,
         signed: &Signed,
-        kind: &str,
         announced: Announced,
         now: SystemTime,
     ) -> Result<(), TrustError> {
         let crls = CrlSet::from_der([&announced.crl])?;
         let voice = self.verify_signer(&signed.signer, &crls, now)?;
-        verify_device_signature(&voice, kind, &signed.statement, &signed.signature)?;
+        verify_device_signature(&voice, TRUST_STATEMENT_TYPE, &signed.statement, &signed.signature)?;
         let known = self.remembered.number;
         if announced.number < known {
             return Err(TrustError::Older { what: "announcement", found: announced.number, known });
@@ -176,13 +185,15 @@ impl Authorities {
         Ok(())
     }
 
-    /// Whether the trust domain said this.
-    pub(super) fn hear(&mut self, signed: &Signed, kind: &str, now: SystemTime) -> Result<(), TrustError> {
+    /// Whether the trust domain said this to a device: by itself or together with what it said to others.
+    pub(super) fn hear(&mut self, signed: &Signed, now: SystemTime) -> Result<(), TrustError> {
         let voice = match signed.signer.is_empty() {
             true => self.voice.clone().ok_or(TrustError::NoSigner)?,
             false => self.verify_signer(&signed.signer, &self.source.current().crls, now)?,
         };
-        Ok(verify_device_signature(&voice, kind, &signed.statement, &signed.signature)?)
+        let (index, size) = signed.place;
+        let root = root(&signed.statement, index, size, &signed.path).ok_or(TrustError::NotAmong)?;
+        Ok(verify_device_signature(&voice, DEVICE_STATEMENTS_TYPE, &root, &signed.signature)?)
     }
 
     /// Takes note of the version of the device's trust state.

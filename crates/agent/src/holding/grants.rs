@@ -71,11 +71,10 @@ impl Grants {
     pub fn announced(
         &mut self,
         signed: &Signed,
-        kind: &str,
         announced: Announced,
         now: SystemTime,
     ) -> Result<(), TrustError> {
-        self.authorities.take(signed, kind, announced, now)?;
+        self.authorities.take(signed, announced, now)?;
         let trust = self.authorities.source().current();
         let (bundle, crl) = (self.authorities.bundle(), self.authorities.crl().to_vec());
         let (_, jwt_keys) = self.authorities.jwt_keys();
@@ -97,9 +96,9 @@ impl Grants {
         Ok(())
     }
 
-    /// Whether the trust domain said this.
-    pub fn hear(&mut self, signed: &Signed, kind: &str, now: SystemTime) -> Result<(), TrustError> {
-        self.authorities.hear(signed, kind, now)
+    /// Whether the trust domain said this to a device.
+    pub fn hear(&mut self, signed: &Signed, now: SystemTime) -> Result<(), TrustError> {
+        self.authorities.hear(signed, now)
     }
 
     /// Takes note of the version of the device's trust state, which never goes back.

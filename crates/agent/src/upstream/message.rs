@@ -15,6 +15,8 @@ pub(super) fn signed(signed: edge::Signed) -> Signed {
         statement: signed.statement.to_vec(),
         signature: signed.signature.to_vec(),
         signer: signed.signer.iter().map(|der| der.to_vec()).collect(),
+        place: (signed.index, signed.size),
+        path: signed.path.to_vec(),
     }
 }
 

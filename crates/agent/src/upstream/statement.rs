@@ -5,7 +5,7 @@
 
 use std::time::SystemTime;
 
-use assay_wire::binding::{DEVICE_STATEMENT_TYPE, STREAM_BYTES, TRUST_STATEMENT_TYPE};
+use assay_wire::binding::STREAM_BYTES;
 use assay_wire::edge::{self, device_statement};
 use aws_lc_rs::rand;
 use prost::Message;
@@ -80,7 +80,7 @@ impl Hearing {
         now: SystemTime,
     ) -> Result<Heard, StatementError> {
         let signed = message::signed(signed);
-        grants.hear(&signed, DEVICE_STATEMENT_TYPE, now)?;
+        grants.hear(&signed, now)?;
         let statement = edge::DeviceStatement::decode(signed.statement.as_slice())
             .map_err(|_| StatementError::Malformed)?;
         if statement.device_id != self.device_id {
@@ -109,6 +109,6 @@ pub(super) fn trust(
     let statement =
         edge::TrustStatement::decode(signed.statement.as_slice()).map_err(|_| StatementError::Malformed)?;
     let ledger_key = statement.ledger_key.clone();
-    grants.announced(&signed, TRUST_STATEMENT_TYPE, message::announced(statement), now)?;
+    grants.announced(&signed, message::announced(statement), now)?;
     Ok(ledger_key)
 }

@@ -2,6 +2,8 @@
 
 use assay_agent::holding::{Announced, Signed};
 use assay_telemetry::pae;
+use assay_wire::binding::{DEVICE_STATEMENTS_TYPE, TRUST_STATEMENT_TYPE};
+use assay_wire::together::Tree;
 use std::time::Duration;
 
 use assay_identity::authority::{AuthorityTemplate, sign_root};
@@ -18,9 +20,6 @@ pub struct Authority {
     voice: (PrivateKey, Vec<u8>),
     serials: AtomicU8,
 }
-
-/// The type of the statements that tests of the state machine sign.
-pub const KIND: &str = "test";
 
 pub fn trust_domain() -> TrustDomain {
     TrustDomain::parse("example.org").unwrap()
@@ -52,12 +51,26 @@ impl Authority {
         authority
     }
 
-    /// A statement of this type, signed for the authority.
-    pub fn signed(&self, kind: &str, statement: &[u8]) -> Signed {
+    /// What everybody is told, signed for the authority.
+    pub fn trust(&self, statement: &[u8]) -> Signed {
         Signed {
             statement: statement.to_vec(),
-            signature: self.voice.0.sign_message(&pae(kind, statement)).unwrap(),
+            signature: self.voice.0.sign_message(&pae(TRUST_STATEMENT_TYPE, statement)).unwrap(),
             signer: vec![self.voice.1.clone()],
+            ..Signed::default()
+        }
+    }
+
+    /// What one device is told, signed together with what others are.
+    pub fn signed(&self, statement: &[u8]) -> Signed {
+        let tree = Tree::over([b"of another".as_slice(), b"of a third", statement]).unwrap();
+        let root = pae(DEVICE_STATEMENTS_TYPE, &tree.root());
+        Signed {
+            statement: statement.to_vec(),
+            signature: self.voice.0.sign_message(&root).unwrap(),
+            signer: vec![self.voice.1.clone()],
+            place: (2, 3),
+            path: tree.path(2),
         }
     }
 
@@ -65,7 +78,7 @@ impl Authority {
     pub fn announced(&self, revoked: &[Serial], number: u64) -> (Signed, Announced) {
         let crl = self.crl(revoked, number);
         (
-            self.signed(KIND, &crl),
+            self.trust(&crl),
             Announced { number, bundle: self.bundle().to_der(), crl, jwt_keys: self.jwt_keys() },
         )
     }

@@ -15,8 +15,7 @@ use assay_identity::tls::{self, ClientIdentity, Trust, TrustSource};
 use assay_identity::{CrlSet, Csr, PrivateKey, SpiffeId};
 use assay_telemetry::verify_device_signature;
 use assay_wire::binding::{
-    DEVICE_STATEMENT_TYPE, JWT_SVID_TYPE, TRUST_STATEMENT_TYPE, WORKLOAD_SVID_TYPE, enroll_proof_body,
-    jwt_svid_body, workload_svid_body,
+    JWT_SVID_TYPE, WORKLOAD_SVID_TYPE, enroll_proof_body, jwt_svid_body, workload_svid_body,
 };
 use assay_wire::edge::edge_server::{Edge, EdgeServer};
 use assay_wire::edge::{
@@ -336,7 +335,7 @@ impl Server {
             jwt_keys: self.authority.jwt_keys().into(),
             ledger_key: String::new(),
         };
-        server_message::Message::Trust(self.signed(TRUST_STATEMENT_TYPE, &statement.encode_to_vec()))
+        server_message::Message::Trust(signed(self.authority.trust(&statement.encode_to_vec())))
     }
 
     fn say(
@@ -355,13 +354,7 @@ impl Server {
             body: Some(body),
             ledger_head: String::new(),
         };
-        server_message::Message::Statement(self.signed(DEVICE_STATEMENT_TYPE, &statement.encode_to_vec()))
-    }
-
-    fn signed(&self, kind: &str, statement: &[u8]) -> edge::Signed {
-        let signed = self.authority.signed(kind, statement);
-        let signer = signed.signer.into_iter().map(Into::into).collect();
-        edge::Signed { statement: signed.statement.into(), signature: signed.signature.into(), signer }
+        server_message::Message::Statement(signed(self.authority.signed(&statement.encode_to_vec())))
     }
 
     fn grants(&self, device: &Device) -> device_statement::Body {
@@ -426,4 +419,16 @@ fn challenge(baseline: Option<&Baseline>) -> server_message::Message {
         stream: vec![6; 32].into(),
         banks_wanted: baseline.is_none(),
     })
+}
+
+fn signed(signed: assay_agent::holding::Signed) -> edge::Signed {
+    let (index, size) = signed.place;
+    edge::Signed {
+        statement: signed.statement.into(),
+        signature: signed.signature.into(),
+        signer: signed.signer.into_iter().map(Into::into).collect(),
+        index,
+        size,
+        path: signed.path.into(),
+    }
 }

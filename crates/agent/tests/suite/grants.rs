@@ -9,7 +9,7 @@ use assay_identity::tls::{Trust, TrustSource};
 use assay_identity::{CrlSet, PrivateKey, Serial};
 use tokio::sync::watch;
 
-use crate::authority::{Authority, KIND, trust_domain};
+use crate::authority::{Authority, trust_domain};
 
 struct Device {
     authority: Authority,
@@ -33,7 +33,7 @@ impl Device {
     fn granted(&mut self, entries: &[&str], revoked: &[Serial]) -> Granted {
         self.announcements += 1;
         let (signed, announced) = self.authority.announced(revoked, self.announcements);
-        self.grants.announced(&signed, KIND, announced, SystemTime::now()).unwrap();
+        self.grants.announced(&signed, announced, SystemTime::now()).unwrap();
         let entry = |id: &&str| Entry {
             id: (*id).into(),
             spiffe_id: format!("spiffe://example.org/{id}"),
@@ -189,7 +189,7 @@ fn finding_1_only_the_voice_of_known_authorities_changes_whom_the_device_believe
     let bundle = |device: &Device| device.grants.held().borrow().bundle.clone();
     let before = bundle(&device);
     let mut refused = |signed, announced, why: fn(&TrustError) -> bool| {
-        let error = device.grants.announced(&signed, KIND, announced, now).unwrap_err();
+        let error = device.grants.announced(&signed, announced, now).unwrap_err();
         assert!(why(&error), "{error:?}");
         assert_eq!(bundle(&device), before);
         assert!(device.holds_svid("web"));
@@ -211,20 +211,30 @@ fn finding_1_numbers_and_versions_never_go_back() {
     let now = SystemTime::now();
     let (signed, announced) = device.authority.announced(&[], 7);
     let (older, old) = device.authority.announced(&[], 6);
-    device.grants.announced(&signed, KIND, announced.clone(), now).unwrap();
-    let error = device.grants.announced(&older, KIND, old, now).unwrap_err();
+    device.grants.announced(&signed, announced.clone(), now).unwrap();
+    let error = device.grants.announced(&older, old, now).unwrap_err();
     assert!(matches!(error, TrustError::Older { found: 6, known: 7, .. }));
-    device.grants.announced(&signed, KIND, announced, now).unwrap();
+    device.grants.announced(&signed, announced, now).unwrap();
     device.grants.note(4).unwrap();
     assert!(matches!(device.grants.note(3), Err(TrustError::Older { .. })));
     assert_eq!((device.grants.remembered().number, device.grants.remembered().state_version), (7, 4));
 
     // What is signed as one thing is no other, and a revoked voice is none.
-    let word = device.authority.signed(KIND, b"word");
-    device.grants.hear(&word, KIND, now).unwrap();
-    assert!(matches!(device.grants.hear(&word, "other", now), Err(TrustError::Signature(_))));
+    let word = device.authority.signed(b"word");
+    device.grants.hear(&word, now).unwrap();
+    let as_trust = device.authority.trust(b"word");
+    assert!(matches!(device.grants.hear(&as_trust, now), Err(TrustError::NotAmong)));
+    let alone = assay_agent::holding::Signed { place: (0, 1), ..as_trust };
+    assert!(matches!(device.grants.hear(&alone, now), Err(TrustError::Signature(_))));
+    // Of what is signed together each counts as itself, in its own place.
+    for place in [(0, 3), (1, 3), (2, 2), (2, 4), (0, 0)] {
+        let moved = assay_agent::holding::Signed { place, ..word.clone() };
+        assert!(device.grants.hear(&moved, now).is_err(), "{place:?}");
+    }
+    let other = assay_agent::holding::Signed { statement: b"words".to_vec(), ..word.clone() };
+    assert!(matches!(device.grants.hear(&other, now), Err(TrustError::Signature(_))));
     let path_of_a_server =
         device.authority.svid("/assay/server", &PrivateKey::generate().unwrap().spki(), 60).0;
     let of_a_server = assay_agent::holding::Signed { signer: vec![path_of_a_server], ..word };
-    assert!(matches!(device.grants.hear(&of_a_server, KIND, now), Err(TrustError::NotTheVoice { .. })));
+    assert!(matches!(device.grants.hear(&of_a_server, now), Err(TrustError::NotTheVoice { .. })));
 }

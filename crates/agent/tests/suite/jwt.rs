@@ -12,7 +12,7 @@ use assay_wire::workload::{JwtBundlesRequest, JwtsvidRequest, ValidateJwtsvidReq
 use tokio::sync::watch;
 use tonic::Code;
 
-use crate::authority::{Authority, KIND, trust_domain};
+use crate::authority::{Authority, trust_domain};
 use crate::workload_api::{Api, connect, holding, mine, uid, with_header, workload};
 
 fn request(audience: &[&str], spiffe_id: &str) -> JwtsvidRequest {
@@ -124,7 +124,7 @@ fn only_a_token_for_its_identity_and_audience_is_kept_and_no_longer_than_it_stan
     let mut grants = Grants::new(held, trust, trust_domain(), Remembered::default());
     let now = SystemTime::now();
     let (signed, announced) = authority.announced(&[], 1);
-    grants.announced(&signed, KIND, announced, now).unwrap();
+    grants.announced(&signed, announced, now).unwrap();
     let entry = (*workload("web", "uid:0", None).entry).clone();
     grants.apply(Granted { entries: vec![entry.clone()], ..Granted::default() }, now);
     let audience = ["db".to_owned()];

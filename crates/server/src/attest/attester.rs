@@ -1,7 +1,7 @@
 //! What the verifier knows of one attached device, and what follows from each thing that happens to it.
 //!
-//! Pure: no store, no stream, no clock. Evidence comes in as bytes, the caller does what a [`Step`] says and tells what
-//! came of it. What is remembered of a boot ([`Baseline`]) is in memory only; after a restart of the server or a change of
+//! Pure: no store, no stream, no clock. Evidence comes in as bytes, the caller does what a [`Step`] says (`step.rs`) and tells
+//! what came of it. What is remembered of a boot ([`Baseline`]) is in memory only; after a restart of the server or a change of
 //! policy everything is judged anew, but of what is kept (`archive/keeper.rs`) only the rest is asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,20 +15,21 @@ use assay_evidence::tpm::public_area::PublicArea;
 use assay_evidence::tpm::{self, quote::verify_quote};
 use assay_evidence::verify::Baseline;
 use assay_evidence::{Check, HashAlgorithm, PcrIndex};
-use assay_trust::{AttestationResult, CompiledPolicy, Event, Finding, Status, Tier, reappraise_endorsement};
+use assay_trust::{AttestationResult, CompiledPolicy, Status, reappraise_endorsement};
 use bytes::Bytes;
 
 use super::AttestError;
 use super::binding::{Binding, OF_THE_LOGS};
 use super::judge::{Job, Judged, selection};
+use super::step::{Asked, Attempt, Finished, Known, Pending, StateChange, Step, Taken, Verdict, citation};
 use super::told::Told;
-use crate::archive::keeper::{Draft, JudgedEvidence, Keeper, Progress, clock};
+use crate::archive::keeper::{JudgedEvidence, Keeper, clock};
 use crate::device::{Device, DeviceError, columns};
-use crate::fate::{change, findings_json, vector_json};
+use crate::fate::change;
 use crate::in_force::boot_logs::BootLogs;
 use crate::in_force::endorsers::Endorsing;
 use crate::in_force::policies::PolicyInForce;
-use crate::store::{AppraisalRecord, Change, Kept, RenewTrust};
+use crate::store::{AppraisalRecord, RenewTrust};
 
 /// The verifier's memory of one attached device.
 #[derive(Debug)]
@@ -49,117 +50,6 @@ pub(crate) struct Attester {
     restarts: u32,
     /// Pieces of evidence in a row whose logs are not bound to the quote.
     unbound: u32,
-}
-
-/// A challenge that waits for its evidence.
-#[derive(Debug)]
-pub(crate) struct Asked {
-    nonce: [u8; NONCE_BYTES],
-    known: Known,
-    /// The policy it was made under.
-    revision: u64,
-    /// The endorsers it was made under.
-    endorsed: u64,
-}
-
-impl Asked {
-    /// What the answer has to bear.
-    pub(crate) fn nonce(&self) -> [u8; NONCE_BYTES] {
-        self.nonce
-    }
-}
-
-/// What evidence has to add to.
-#[derive(Debug)]
-enum Known {
-    /// Nothing: it has to be whole.
-    Nothing,
-    /// What is kept, which is judged anew with it.
-    Kept(Progress),
-    /// What was judged before.
-    Judged(Baseline),
-}
-
-/// What to do next.
-#[derive(Debug)]
-pub(crate) enum Step {
-    /// Challenge again at once: what was asked for is no longer enough, or not all of it came.
-    AskAgain,
-    /// Put what is kept of the boot before what was sent, and go on with [`Attester::completed`].
-    Complete(Pending, Evidence),
-    /// Verify and appraise, and go on with [`Attester::judged`].
-    Judge(Pending, Job),
-    /// Put the result on record, and say what became of it with [`Attester::recorded`].
-    Record(Finished),
-}
-
-/// Evidence on its way to a verdict.
-#[derive(Debug)]
-pub(crate) struct Pending {
-    asked: Asked,
-    policy: PolicyInForce,
-    now: UnixTime,
-    kept_bytes: Option<usize>,
-}
-
-impl Pending {
-    /// The boot that is kept.
-    pub(crate) fn progress(&self) -> Option<&Progress> {
-        match &self.asked.known {
-            Known::Kept(progress) => Some(progress),
-            Known::Nothing | Known::Judged(_) => None,
-        }
-    }
-}
-
-/// A result to be put on record.
-#[derive(Debug)]
-pub(crate) struct Finished {
-    /// It.
-    pub result: AttestationResult,
-    appraisal: AppraisalRecord,
-    event: Event,
-    judged: Option<(JudgedEvidence, Option<Baseline>)>,
-}
-
-/// How a result goes on record as of now; made anew when the device moved on meanwhile.
-#[derive(Debug)]
-pub(crate) struct Attempt {
-    /// A step of the state, or its new times alone.
-    pub change: StateChange,
-    /// What to keep of the evidence.
-    pub draft: Option<Draft>,
-    next: assay_trust::TrustState,
-}
-
-/// What a result does to a device's state.
-#[derive(Debug)]
-pub(crate) enum StateChange {
-    /// It is another result, or moves the state.
-    Moves(Box<(Change, AppraisalRecord)>),
-    /// The same, with new times.
-    Renews(RenewTrust),
-}
-
-/// What the store made of a result.
-#[derive(Debug)]
-pub(crate) struct Taken {
-    /// Whether the last result on record says the same; else the device's results differ too often for each to be there.
-    pub on_record: bool,
-    /// Where its evidence was put, if it was.
-    pub kept: Option<Kept>,
-}
-
-/// What a device is told.
-#[derive(Clone, Debug)]
-pub(crate) struct Verdict {
-    pub tier: Tier,
-    pub state: Status,
-    /// The gravest.
-    pub findings: Vec<Finding>,
-    pub valid_for_seconds: u64,
-    /// Name and version; empty: there is none.
-    pub policy: String,
 }
 
 impl Attester {
@@ -482,53 +372,6 @@ impl Attester {
             policy: citation(result),
         }
     }
-}
-
-impl Finished {
-    fn new(result: AttestationResult, judged: Option<(JudgedEvidence, Option<Baseline>)>) -> Finished {
-        let appraisal = AppraisalRecord {
-            at: result.at(),
-            tier: result.tier().name().to_owned(),
-            policy: citation(&result),
-            findings: findings_json(result.findings()),
-            vector: vector_json(result.vector()),
-        };
-        Finished { event: Event::appraised(&result), appraisal, judged, result }
-    }
-}
-
-impl Known {
-    fn baseline(&self) -> Option<&Baseline> {
-        match self {
-            Known::Judged(baseline) => Some(baseline),
-            Known::Nothing | Known::Kept(_) => None,
-        }
-    }
-
-    /// The active PCR banks: by whatever else is known of a boot, nobody knows them.
-    fn banks(&self) -> Option<&ActiveBanks> {
-        self.baseline().and_then(Baseline::banks)
-    }
-
-    fn boot_log_wanted(&self) -> bool {
-        match self {
-            Known::Nothing => true,
-            Known::Kept(progress) => progress.boot_log_wanted(),
-            Known::Judged(baseline) => !baseline.has_boot_log(),
-        }
-    }
-
-    fn ima_entries(&self) -> u64 {
-        match self {
-            Known::Nothing => 0,
-            Known::Kept(progress) => progress.entries,
-            Known::Judged(baseline) => baseline.ima_entries(),
-        }
-    }
-}
-
-fn citation(result: &AttestationResult) -> String {
-    result.policy().map(|(name, version)| format!("{name} v{version}")).unwrap_or_default()
 }
 
 /// PCRs as a challenge names them: the policy's, and the firmware's in every active bank. Before it is known which are active,

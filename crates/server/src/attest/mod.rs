@@ -1,12 +1,13 @@
 //! Attestation of one attached device: challenge, verify, appraise, record, answer.
 //!
-//! `attester.rs` decides, without store or stream; `judge.rs` verifies and appraises, and `binding.rs` says whose word
+//! `attester.rs` decides in steps (`step.rs`), without store or stream; `judge.rs` verifies and appraises, and `binding.rs` says whose word
 //! evidence is. Here is what they ask for done:
 //! kept evidence is read, work goes to threads, results go on record. `table.rs` knows who is attached.
 
 mod attester;
 mod binding;
 pub(crate) mod judge;
+mod step;
 pub(crate) mod table;
 mod told;
 
@@ -20,10 +21,11 @@ use assay_trust::Finding;
 use thiserror::Error;
 use tokio::sync::OwnedSemaphorePermit;
 
-use self::attester::{Asked, Attempt, Finished, StateChange, Step, Taken};
-pub(crate) use self::attester::{Attester, Verdict};
+pub(crate) use self::attester::Attester;
 pub(crate) use self::binding::Binding;
 use self::judge::Verifier;
+pub(crate) use self::step::Verdict;
+use self::step::{Asked, Attempt, Finished, StateChange, Step, Taken};
 use self::table::Registry;
 use crate::archive::keeper::Keeper;
 use crate::device::{Device, DeviceError};
@@ -57,6 +59,15 @@ pub(crate) struct Open {
     pub asked: Asked,
     /// Held while whole logs may be on their way or in memory.
     _logs: Option<OwnedSemaphorePermit>,
+}
+
+/// Why a device is not heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Silence {
+    /// It was asked and did not answer for itself, and this is how.
+    Unanswered(&'static str),
+    /// Its connection ended, and nothing was asked.
+    Offline,
 }
 
 /// What evidence led to.
@@ -159,21 +170,20 @@ impl Attesting {
         Ok(is_other)
     }
 
-    /// Notes that the device did not answer for itself on a stream that has proven to be its own.
-    pub(crate) async fn unanswered(
+    /// Notes that the device is not heard any more on a stream that has proven to be its own.
+    pub(crate) async fn unheard(
         &self,
         attester: &Attester,
-        reason: &str,
+        silence: Silence,
         now: UnixTime,
     ) -> Result<(), FateError> {
-        let Device { id, .. } = &attester.device;
-        match self.policies.of(&attester.device).compiled {
-            Some(policy) => {
-                fate::unanswered(&self.store, id, policy.unanswered_max_seconds(), reason, now).await
-            }
-            // Nothing stands that could be shortened.
-            None => Ok(()),
-        }
+        // Without a policy nothing stands that could be shortened.
+        let Some(policy) = self.policies.of(&attester.device).compiled else { return Ok(()) };
+        let (seconds, reason) = match silence {
+            Silence::Unanswered(reason) => (policy.unanswered_max_seconds(), reason),
+            Silence::Offline => (policy.offline_max_seconds(), "the connection ended"),
+        };
+        fate::unanswered(&self.store, &attester.device.id, seconds, reason, now).await
     }
 
     /// Looks at the device again.

@@ -28,6 +28,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::Layer;
 
 use super::admission::{Admission, Admitted, NoPlace};
+use super::corked::Corked;
 
 /// One door: whom it lets in, and what it shows them.
 pub(crate) struct Door {
@@ -184,7 +185,7 @@ impl Door {
     ) {
         stream.set_nodelay(true).ok();
         let shaken = tokio::select! {
-            shaken = timeout(HANDSHAKE_WITHIN, TlsAcceptor::from((self.tls)()).accept(stream)) => shaken,
+            shaken = timeout(HANDSHAKE_WITHIN, TlsAcceptor::from((self.tls)()).accept(Corked::new(stream))) => shaken,
             () = place.leave() => return tracing::debug!(%address, "a handshake made room for another"),
         };
         let stream = match shaken {

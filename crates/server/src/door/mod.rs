@@ -6,6 +6,7 @@
 
 pub(crate) mod admission;
 pub mod console;
+mod corked;
 pub(crate) mod edge;
 pub(crate) mod listen;
 pub(crate) mod local;

@@ -12,6 +12,7 @@ mod names;
 mod result_key;
 mod server_certificate;
 mod statement_key;
+mod together;
 mod token;
 
 use std::path::{Path, PathBuf};
@@ -39,6 +40,7 @@ pub(crate) use names::{KeyNames, issuing_certificate, trust_domain};
 pub(crate) use result_key::ResultKey;
 pub(crate) use server_certificate::ServerCertificate;
 pub(crate) use statement_key::StatementKey;
+pub(crate) use together::{SignedTogether, Urgency};
 pub(crate) use token::OperatorToken;
 
 use crate::clock::certificate_time;

@@ -419,8 +419,61 @@ const OPEN_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Transactions that may wait; at 10,000 writes a second, less than a second's worth.
 const QUEUE_MAX: usize = 8192;
 
-/// How often nothing but renewals is committed. Each of them takes so much longer at most, which no device notices.
-const RENEWALS_EVERY: Duration = Duration::from_millis(20);
+/// How often nothing but renewals is committed. Each of them takes so much longer at most, which no device notices: a commit
+/// waits for the disk, and costs what forty renewals in it do.
+const RENEWALS_EVERY: Duration = Duration::from_millis(50);
 
 /// Transactions per commit: enough that the disk is no limit, few enough that a commit stays under some 20 ms.
 const BATCH_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::TrustColumns;
+
+    fn renewal(device: &str) -> Waiting {
+        let trust = TrustColumns {
+            status: "trusted".to_owned(),
+            tier: "affirming".to_owned(),
+            valid_until: UnixTime(2),
+            evidence_at: UnixTime(1),
+            reset_count: None,
+            version: 1,
+            record: String::new(),
+        };
+        let renew = RenewTrust { device_id: device.to_owned(), trust };
+        Waiting::Renewal(Renewal { renew, answer: oneshot::channel().0 })
+    }
+
+    fn transaction() -> Waiting {
+        Waiting::Transaction(Box::new(Closing(oneshot::channel().0)))
+    }
+
+    /// How many are committed together with the first, which came so long before the others may no longer wait.
+    async fn committed(first: Waiting, others: Vec<Waiting>, window: Duration) -> usize {
+        let (queue, mut waiting) = mpsc::channel(2 * BATCH_MAX);
+        for other in others {
+            assert!(queue.send(other).await.is_ok());
+        }
+        let mut batch = vec![first];
+        gather(&mut waiting, &mut batch, Instant::now() + window).await;
+        batch.len()
+    }
+
+    #[tokio::test]
+    async fn renewals_wait_for_each_other_and_nothing_else_waits() {
+        // Longer than any test: whoever waited for its end would not be heard of.
+        const NEVER: Duration = Duration::from_secs(24 * 3600);
+        let with_news = vec![renewal("b"), renewal("c"), transaction()];
+        assert_eq!(committed(renewal("a"), with_news, NEVER).await, 4, "what is at once takes them along");
+        assert_eq!(committed(transaction(), vec![renewal("b")], NEVER).await, 1);
+        let many = (0..2 * BATCH_MAX).map(|number| renewal(&number.to_string())).collect();
+        assert_eq!(
+            committed(renewal("a"), many, NEVER).await,
+            BATCH_MAX,
+            "a batch that is full is committed"
+        );
+        let (alone, past) = (Vec::new(), Duration::ZERO);
+        assert_eq!(committed(renewal("a"), alone, past).await, 1, "whoever comes alone waits for nobody");
+    }
+}

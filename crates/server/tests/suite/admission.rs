@@ -2,18 +2,22 @@
 
 use std::convert::Infallible;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use assay_identity::Crl;
 use assay_testkit::edge::Door;
 use assay_testkit::edge::protocol::{DeviceMessage, Hello, device_message};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Bytes, Frame};
+use hyper::client::conn::http2::SendRequest;
 use hyper::{Method, Request, header};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message as _;
 use serde_json::json;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
@@ -94,12 +98,23 @@ async fn finding_7_long_evidence_is_taken_in_once_its_quote_has_shown_whose_it_i
     attach_trusted(&edge, &mut device).await;
 }
 
-/// A request to the edge that is never whole: what was sent of it, and how it was answered.
-async fn unfinished(fixture: &Fixture, method: &str, sent: Vec<Bytes>) -> (String, String) {
+type Pieces = StreamBody<ReceiverStream<Result<Frame<Bytes>, Infallible>>>;
+
+/// A connection to the edge as a gateway has one.
+async fn gateway(fixture: &Fixture) -> SendRequest<Pieces> {
     let stream = fixture.door("edge-2").await.dial("h2").await.unwrap();
-    let (mut sender, connection) =
+    let (sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
+    sender
+}
+
+/// A request to the edge that is never whole: how it was answered, and how many bytes of it were let in.
+async fn unfinished(
+    mut sender: SendRequest<Pieces>,
+    method: &'static str,
+    sent: Vec<Bytes>,
+) -> ((String, String), usize) {
     let (body, receiver) = mpsc::channel::<Result<Frame<Bytes>, Infallible>>(1);
     let request = Request::post(format!("https://edge/assay.edge.v1.Edge/{method}"))
         .header(header::CONTENT_TYPE, "application/grpc")
@@ -107,8 +122,11 @@ async fn unfinished(fixture: &Fixture, method: &str, sent: Vec<Bytes>) -> (Strin
         .header("assay-peer-address", ATTACKER)
         .body(StreamBody::new(ReceiverStream::new(receiver)))
         .unwrap();
+    let taken = Arc::new(AtomicUsize::new(0));
+    let counted = taken.clone();
     let sending = tokio::spawn(async move {
         for bytes in sent {
+            counted.fetch_add(bytes.len(), Ordering::Relaxed);
             if body.send(Ok(Frame::data(bytes))).await.is_err() {
                 return;
             }
@@ -124,15 +142,28 @@ async fn unfinished(fixture: &Fixture, method: &str, sent: Vec<Bytes>) -> (Strin
         let value = trailers.get(name).or(headers.get(name));
         value.map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
     };
-    (told("grpc-status"), told("assay-reason"))
+    ((told("grpc-status"), told("assay-reason")), taken.load(Ordering::Relaxed))
 }
 
-/// The start of a message of so many bytes: its header, and some mebibytes of it.
+/// The start of a message of so many bytes: its header, and some mebibytes of it, in small pieces.
 fn begun(bytes: u32, mebibytes: usize) -> Vec<Bytes> {
     let header = [&[0], &bytes.to_be_bytes()[..]].concat();
-    let part = Bytes::from(vec![0; 1 << 20]);
-    std::iter::once(header.into()).chain(std::iter::repeat_n(part, mebibytes)).collect()
+    let piece = Bytes::from(vec![0; PIECE_BYTES]);
+    std::iter::once(header.into())
+        .chain(std::iter::repeat_n(piece, mebibytes * PIECES_OF_A_MEBIBYTE))
+        .collect()
 }
+
+/// Attaches as a device and goes on with such a message.
+fn attaching(device_id: &str) -> Vec<Bytes> {
+    let hello = Hello { device_id: device_id.to_owned(), agent_version: String::new(), stream: vec![7; 32] };
+    let hello = DeviceMessage { message: Some(device_message::Message::Hello(hello)) }.encode_to_vec();
+    let framed = [&[0], &u32::try_from(hello.len()).unwrap().to_be_bytes()[..], &hello].concat();
+    std::iter::once(framed.into()).chain(begun(31 << 20, 31)).collect()
+}
+
+const PIECE_BYTES: usize = 32 << 10;
+const PIECES_OF_A_MEBIBYTE: usize = 32;
 
 const EXHAUSTED: &str = "8";
 
@@ -140,18 +171,29 @@ const EXHAUSTED: &str = "8";
 async fn finding_7_nobody_has_megabytes_kept_who_has_proven_nothing() {
     let fixture = Fixture::start().await;
     let edge = fixture.edge().await;
-    let device = fixture.known_device(&edge, "press-1", "").await;
-    let hello = Hello {
-        device_id: device.device_id.clone().unwrap(),
-        agent_version: String::new(),
-        stream: vec![7; 32],
-    };
-    let hello = DeviceMessage { message: Some(device_message::Message::Hello(hello)) }.encode_to_vec();
-    let framed = [&[0], &u32::try_from(hello.len()).unwrap().to_be_bytes()[..], &hello].concat();
-    let sent: Vec<Bytes> = std::iter::once(framed.into()).chain(begun(31 << 20, 31)).collect();
+    let mut device = fixture.known_device(&edge, "press-1", "").await;
+    let id = device.device_id.clone().unwrap();
     let refused = (EXHAUSTED.to_owned(), "size".to_owned());
-    assert_eq!(unfinished(&fixture, "Attach", sent).await, refused);
-    assert_eq!(unfinished(&fixture, "Enroll", begun(31 << 20, 31)).await, refused);
+    let gateway = gateway(&fixture).await;
+    let attack = async |method, sent| unfinished(gateway.clone(), method, sent).await.0;
+    assert_eq!(attack("Attach", attaching(&id)).await, refused);
+    assert_eq!(attack("Enroll", begun(31 << 20, 31)).await, refused);
+
+    // As many at once as once took 1.3 GiB: each gets no further than the room that a stream has.
+    let mut attacks = JoinSet::new();
+    for number in 0..42 {
+        let (method, sent) = match number % 2 {
+            0 => ("Attach", attaching(&id)),
+            _ => ("Enroll", begun(31 << 20, 31)),
+        };
+        attacks.spawn(unfinished(gateway.clone(), method, sent));
+    }
+    // Meanwhile the device comes and is served.
+    attach_trusted(&edge.on_behalf_of(HERE, None), &mut device).await;
+    for ((status, _), taken) in attacks.join_all().await {
+        assert_eq!(status, EXHAUSTED);
+        assert!(taken < 1 << 20, "{taken} bytes were let in");
+    }
 }
 
 #[tokio::test]
@@ -161,7 +203,7 @@ async fn finding_7_bytes_that_wait_are_counted_against_whoever_sends_them() {
     let edge = fixture.edge().await;
     let (mut device, _stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
     let refused = (EXHAUSTED.to_owned(), "bytes".to_owned());
-    assert_eq!(unfinished(&fixture, "Submit", begun(4 << 20, 1)).await, refused);
+    assert_eq!(unfinished(gateway(&fixture).await, "Submit", begun(4 << 20, 1)).await.0, refused);
     let id = device.device_id.clone().unwrap();
     let payload = vec![0; 1 << 20];
     let statement = device.statement(&payload, None);

@@ -146,6 +146,29 @@ async fn finding_13_whoever_hangs_up_on_a_challenge_has_not_answered_it() {
 #[tokio::test]
 async fn finding_13_a_connection_that_merely_ends_keeps_what_the_policy_gives_to_evidence() {
     let (fixture, _device, stream, _) = attached().await;
+    gone(&fixture, stream).await;
+    assert_eq!(stands_for(&fixture).await, AGE);
+    assert!(!events(&fixture).await.contains(&"device.unanswered".to_owned()));
+}
+
+#[tokio::test]
+async fn finding_13_the_policy_says_how_long_a_device_may_be_offline() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let policy = format!("{SILENCE}\noffline_max_seconds = 3");
+    let (mut device, stream, _) = fixture.trusted_device(&edge, "press-1", &policy).await;
+    assert_eq!(stands_for(&fixture).await, AGE, "while it is attached");
+    gone(&fixture, stream).await;
+    let told = expired(&fixture).await;
+    assert!(told["valid_until"].as_u64().unwrap() - told["evidence_at"].as_u64().unwrap() < AGE);
+    assert!(events(&fixture).await.contains(&"device.unanswered".to_owned()));
+    // Who was merely away comes back by good evidence.
+    let _attached = attach_trusted(&fixture.edge().await, &mut device).await;
+    assert_eq!(stands_for(&fixture).await, AGE);
+}
+
+/// Hangs up between challenges, and waits until the server has noticed.
+async fn gone(fixture: &Fixture, stream: Attachment) {
     drop(stream);
     let gone = async {
         while fixture.status("press-1").await["attached"] == true {
@@ -153,8 +176,6 @@ async fn finding_13_a_connection_that_merely_ends_keeps_what_the_policy_gives_to
         }
     };
     timeout(WITHIN, gone).await.unwrap();
-    assert_eq!(stands_for(&fixture).await, AGE);
-    assert!(!events(&fixture).await.contains(&"device.unanswered".to_owned()));
 }
 
 const SILENCE: &str = "[freshness]\nevidence_age_max_seconds = 300\nunanswered_max_seconds = 2";

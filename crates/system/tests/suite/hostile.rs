@@ -19,10 +19,11 @@ use assay_identity::x509_svid::{SvidTemplate, issue};
 use assay_identity::{Bundle, Crl, CrlSet, Issuer, PrivateKey, Serial, SpiffeId, TrustDomain, UnixTime, crl};
 use assay_telemetry::pae;
 use assay_testkit::edge::Door;
-use assay_wire::binding::{DEVICE_STATEMENT_TYPE, TRUST_STATEMENT_TYPE};
+use assay_wire::binding::{DEVICE_STATEMENTS_TYPE, TRUST_STATEMENT_TYPE};
 use assay_wire::edge::edge_client::EdgeClient;
 use assay_wire::edge::edge_server::{Edge, EdgeServer};
 use assay_wire::edge::{self, DeviceStatement, ServerMessage, Signed, device_statement, server_message};
+use assay_wire::together;
 use assay_wire::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
 use assay_wire::workload::{X509svidRequest, X509svidResponse};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -75,6 +76,7 @@ async fn finding_1_swtpm_a_hostile_gateway_can_delay_and_nothing_else() -> Resul
         Mode::Repeat,
         Mode::LeaveOut,
         Mode::OtherStream,
+        Mode::OtherPlace,
         Mode::Refuse,
     ] {
         hostile.mode.send_replace(mode);
@@ -125,6 +127,8 @@ enum Mode {
     LeaveOut,
     /// What was said on an earlier stream.
     OtherStream,
+    /// As another of what was signed together.
+    OtherPlace,
     /// An unsigned status that would take everything.
     Refuse,
 }
@@ -332,6 +336,9 @@ impl Between {
                 let earlier = self.earlier.lock().unwrap().last().cloned();
                 vec![Ok(Statement(earlier.unwrap_or(signed)))]
             }
+            (Mode::OtherPlace, Statement(signed)) => {
+                vec![Ok(Statement(Signed { size: signed.size + 1, ..signed }))]
+            }
             (Mode::Refuse, Statement(_)) => vec![Err(Status::unauthenticated("no"))],
             (_, message) => vec![Ok(message)],
         }
@@ -370,10 +377,10 @@ impl Stranger {
         Ok(Stranger { issuer, voice, chain })
     }
 
-    fn signed(&self, kind: &str, statement: Vec<u8>) -> Signed {
-        let signature = self.voice.sign_message(&pae(kind, &statement)).unwrap();
+    fn signed(&self, kind: &str, (body, size): (&[u8], u32), statement: &[u8]) -> Signed {
+        let signature = self.voice.sign_message(&pae(kind, body)).unwrap().into();
         let signer = self.chain.iter().cloned().map(Into::into).collect();
-        Signed { statement: statement.into(), signature: signature.into(), signer }
+        Signed { statement: statement.to_vec().into(), signature, signer, size, ..Signed::default() }
     }
 
     fn trust(&self) -> Signed {
@@ -381,7 +388,8 @@ impl Stranger {
         let bundle = self.issuer.certificate().to_vec().into();
         let statement =
             edge::TrustStatement { number: u64::MAX, bundle, crl: crl.into(), ..Default::default() };
-        self.signed(TRUST_STATEMENT_TYPE, statement.encode_to_vec())
+        let statement = statement.encode_to_vec();
+        self.signed(TRUST_STATEMENT_TYPE, (&statement, 0), &statement)
     }
 
     /// The same place in the same stream, with nothing in it.
@@ -389,7 +397,9 @@ impl Stranger {
         let mut statement = DeviceStatement::decode(said.statement.clone()).unwrap();
         statement.state_version = u64::MAX;
         statement.body = Some(device_statement::Body::Grants(edge::Grants::default()));
-        self.signed(DEVICE_STATEMENT_TYPE, statement.encode_to_vec())
+        let statement = statement.encode_to_vec();
+        let root = together::root(&statement, 0, 1, &[]).unwrap();
+        self.signed(DEVICE_STATEMENTS_TYPE, (&root, 1), &statement)
     }
 }
 

@@ -9,13 +9,13 @@ use std::time::Duration;
 use assay_clock::Backoff;
 use assay_identity::Crl;
 use assay_identity::crl::CrlError;
-use assay_wire::binding::TRUST_STATEMENT_TYPE;
-use assay_wire::edge;
+use assay_wire::edge::{self, server_message};
 use bytes::Bytes;
 use prost::Message;
 use thiserror::Error;
 use tokio::sync::watch;
 
+use super::answers::framed;
 use crate::keys::{Authority, JwtKey, KeysError, StatementKey};
 use crate::outcome::chain;
 use crate::parts::Server;
@@ -31,8 +31,8 @@ pub(crate) struct Announcer {
 /// One announcement.
 #[derive(Debug)]
 pub(crate) struct Announcement {
-    /// As devices get it.
-    pub signed: edge::Signed,
+    /// As devices get it, one piece of memory for all.
+    pub frame: Bytes,
     /// What signed it.
     pub key: Arc<StatementKey>,
 }
@@ -89,10 +89,15 @@ fn announcement(
         ledger_key: ledger_key.to_owned(),
     };
     let statement = statement.encode_to_vec();
-    let signature = key.sign(TRUST_STATEMENT_TYPE, &statement)?;
+    let signature = key.sign_trust(&statement)?;
     let signer = key.chain().iter().cloned().map(Into::into).collect();
-    let signed = edge::Signed { statement: statement.into(), signature: signature.into(), signer };
-    Ok(Announcement { signed, key })
+    let signed = edge::Signed {
+        statement: statement.into(),
+        signature: signature.into(),
+        signer,
+        ..edge::Signed::default()
+    };
+    Ok(Announcement { frame: framed(server_message::Message::Trust(signed)), key })
 }
 
 /// Announces every new list, and a new key at half of the last one's life, until the server stops.

@@ -26,16 +26,19 @@ use tokio::time::{Sleep, sleep};
 use tonic::Status;
 use tonic::codegen::http::Extensions;
 
+use super::answers;
 use crate::door::admission::InFlight;
 use crate::outcome::{Kind, Outcome, Refusal};
 
-/// Keeps the body of a stream from tonic's reader, for [`Messages::of`].
-pub(super) async fn keep_body(mut request: Request, next: Next) -> Response {
+/// Keeps the bodies of a stream from tonic: what comes for [`Messages::of`], what goes out for [`Answers`].
+///
+/// [`Answers`]: super::answers::Answers
+pub(super) async fn keep_bodies(mut request: Request, next: Next) -> Response {
     if request.uri().path().ends_with("/Attach") || request.uri().path().ends_with("/Enroll") {
         let body = mem::take(request.body_mut());
         request.extensions_mut().insert(KeptBody(Arc::new(Mutex::new(Some(body)))));
     }
-    next.run(request).await
+    answers::in_place(next.run(request).await)
 }
 
 /// In the extensions of a request, which have to be cloneable.
@@ -239,7 +242,7 @@ impl Unread {
 }
 
 /// gRPC over HTTP/2, Length-Prefixed-Message: Compressed-Flag and Message-Length.
-const HEADER_BYTES: usize = 5;
+pub(super) const HEADER_BYTES: usize = 5;
 /// What an enrollment needs, and evidence with a boot log and a short IMA list.
 const UNPROVEN_MESSAGE_BYTES_MAX: usize = 256 << 10;
 /// The nonce and a quote of the PCRs of three banks, twice over.

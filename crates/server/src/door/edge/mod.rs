@@ -1,6 +1,7 @@
 //! `assay.edge.v1` over gRPC: messages in, use cases, messages out.
 
 pub(crate) mod announce;
+mod answers;
 mod beginning;
 mod convert;
 mod enroll;
@@ -28,14 +29,13 @@ use http::Extensions;
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tokio_stream::StreamExt;
-use tokio_stream::adapters::Map;
+use tokio_stream::Empty;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
+use self::answers::Answers;
 use self::messages::{Counted, Messages};
-use self::session::Answer;
 use crate::grant::telemetry::{self, Batch};
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
@@ -50,7 +50,7 @@ pub(crate) fn router(server: &Arc<Server>) -> Router {
     router
         .merge(gateway::router(server))
         .layer(middleware::from_fn_with_state(server.clone(), in_time))
-        .layer(middleware::from_fn(messages::keep_body))
+        .layer(middleware::from_fn(messages::keep_bodies))
         .layer(middleware::from_fn_with_state(server.clone(), peer::read))
 }
 
@@ -85,7 +85,8 @@ impl EdgeService {
 #[tonic::async_trait]
 impl Edge for EdgeService {
     type EnrollStream = ReceiverStream<Result<EnrollResponse, Status>>;
-    type AttachStream = Map<ReceiverStream<Answer>, fn(Answer) -> Result<ServerMessage, Status>>;
+    /// See [`Answers`].
+    type AttachStream = Empty<Result<ServerMessage, Status>>;
 
     async fn enroll(
         &self,
@@ -107,7 +108,7 @@ impl Edge for EdgeService {
         &self,
         request: Request<Streaming<DeviceMessage>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
-        let (answers, stream) = mpsc::channel(ANSWERS_WAITING_MAX);
+        let (answers, queue) = mpsc::channel(ANSWERS_WAITING_MAX);
         let (server, (peer, inbound)) = (self.0.clone(), self.inbound(request.extensions())?);
         tokio::spawn(async move {
             let attached = caught(session::attach(server, &peer, inbound, answers.clone())).await;
@@ -118,8 +119,7 @@ impl Edge for EdgeService {
                 timeout(LAST_WORD_WITHIN, answers.send(Box::new(Err(refusal.into())))).await.ok();
             }
         });
-        let unboxed: fn(Answer) -> _ = |answer| *answer;
-        Ok(Response::new(ReceiverStream::new(stream).map(unboxed)))
+        Ok(Answers::of(queue).into_response())
     }
 
     async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {

@@ -5,6 +5,8 @@
 //! [`attach`].
 
 mod end;
+mod evidence;
+mod hold;
 mod pace;
 mod request;
 mod say;
@@ -14,30 +16,27 @@ use std::time::Duration;
 
 use assay_admission::Peer;
 use assay_evidence::request::NONCE_BYTES;
-use assay_evidence::time::UnixTime;
 use assay_identity::SpiffeId;
-use assay_trust::Status as TrustStatus;
 use assay_wire::binding::STREAM_BYTES;
 use assay_wire::edge::{self, device_message, device_statement, server_message};
 use bytes::Bytes;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
 use super::announce::Announcement;
-use super::beginning;
-use super::convert;
+use super::answers::{Answer, framed};
 use super::messages::{Heard, MessageError, Messages};
 use crate::attest::table::{Seat, Signal};
-use crate::attest::{AttestError, Attester, Judgement, Open};
+use crate::attest::{AttestError, Attester, Open};
 use crate::door::admission::{Admitted, NoPlace};
-use crate::grant::svid::SvidError;
 use crate::in_force::endorsers::Endorsing;
 use crate::in_force::policies::PlanInForce;
-use crate::keys::{Chain, KeysError, random};
+use crate::keys::{KeysError, random};
 use crate::parts::Server;
-use crate::store::StoreError;
 pub(crate) use end::SessionEnd;
-use end::{HUNG_UP, MISSED};
+use hold::Held;
+pub(crate) use pace::Beat;
 use pace::{Allowance, Pace};
 use say::{Voice, refuse_revoked};
 
@@ -80,14 +79,11 @@ pub(super) async fn attach(
     let mut session = Session::new(server, attester, place, voice, outbound)?;
     Box::pin(session.challenge()).await?;
     let ended = session.serve(inbound).await;
-    if let Some(reason) = session.left_undone(&ended) {
-        Box::pin(session.unanswered(reason)).await?;
+    if let Some(silence) = session.silence(&ended) {
+        Box::pin(session.unheard(silence)).await?;
     }
     ended
 }
-
-/// A message on its way out. A queue has room for dozens from the start, so that each stream pays for their size.
-pub(crate) type Answer = Box<Result<edge::ServerMessage, tonic::Status>>;
 
 struct Session {
     server: Arc<Server>,
@@ -129,13 +125,6 @@ enum Standing {
     Proven(Seat),
 }
 
-/// The device's SVID, and when to get the next one.
-struct Held {
-    chain: Chain,
-    renew_at: UnixTime,
-    state_version: u64,
-}
-
 impl Session {
     fn new(
         server: Arc<Server>,
@@ -148,7 +137,7 @@ impl Session {
         let mut plan = server.policies.watch();
         let revision = plan.borrow_and_update().of(&attester.device).revision;
         Ok(Session {
-            pace: Pace::new(server.config.attest_interval(), now),
+            pace: Pace::new(server.config.attest_interval(), server.beat, now),
             announced: server.announcer.watch(),
             voice,
             stream: random()?,
@@ -228,99 +217,6 @@ impl Session {
         Peer::Known(self.attester.device.id.clone())
     }
 
-    /// Proves the stream by the beginning of evidence whose logs are long.
-    fn prove(&self, beginning: Bytes) -> Result<(), SessionEnd> {
-        let (nonce, quote) = beginning::quote(beginning).ok_or(MessageError::TooLarge)?;
-        let (open, _) = self.outstanding.as_ref().ok_or(AttestError::NotAnAnswer)?;
-        self.attester.signed(&open.asked, &nonce, &quote)?;
-        if let Standing::Unproven(place) = &self.standing {
-            self.server.edge.streams.promote(place, &self.peer())?;
-        }
-        Ok(())
-    }
-
-    async fn challenge(&mut self) -> Result<(), SessionEnd> {
-        let is_proven = matches!(self.standing, Standing::Proven(_));
-        let Some((open, challenge)) = self.server.attesting.challenge(&self.attester, is_proven)? else {
-            self.pace.postpone(self.server.clock.instant());
-            return Ok(());
-        };
-        let now = self.server.clock.instant();
-        self.outstanding = Some((open, now + self.server.config.challenge_ttl()));
-        self.unheard_since.get_or_insert(now);
-        self.pace.challenged(now);
-        let message = convert::challenge(challenge, &self.stream, self.server.config.challenge_ttl_seconds);
-        self.send(server_message::Message::Challenge(message)).await
-    }
-
-    /// A challenge was not answered in time. A message that was lost, a slow TPM or a bad link makes up for it with the
-    /// next one; what the device holds does not wait for that.
-    async fn miss(&mut self) -> Result<(), SessionEnd> {
-        let missed = self.outstanding.take().map(|(open, _)| open.nonce());
-        if matches!(self.standing, Standing::Unproven(_)) || self.missed.is_some() {
-            return Err(SessionEnd::Silent);
-        }
-        self.missed = missed;
-        self.unanswered(MISSED).await?;
-        self.challenge().await
-    }
-
-    /// What the device left undone whose stream ended so. Whoever hangs up on an open challenge has not answered it: else
-    /// that would be the way to keep for the whole age of the evidence what silence ends sooner.
-    fn left_undone(&self, ended: &Result<(), SessionEnd>) -> Option<&'static str> {
-        match ended {
-            Ok(()) | Err(SessionEnd::Gone) => self.outstanding.as_ref().map(|_| HUNG_UP),
-            Err(error) => error.unanswered(),
-        }
-    }
-
-    /// Shortens what stands, if the stream is the device's own: anybody can open one and say nothing.
-    async fn unanswered(&mut self, reason: &str) -> Result<(), SessionEnd> {
-        match self.standing {
-            Standing::Unproven(_) => Ok(()),
-            Standing::Proven(_) => {
-                Ok(self.server.attesting.unanswered(&self.attester, reason, self.server.now()).await?)
-            }
-        }
-    }
-
-    /// Asks again for what did not come whole. Who lets that take longer than an answer may has not answered.
-    async fn ask_again(&mut self) -> Result<(), SessionEnd> {
-        let ttl = self.server.config.challenge_ttl();
-        if self.unheard_since.is_some_and(|since| since + ttl <= self.server.clock.instant()) {
-            self.unanswered(MISSED).await?;
-        }
-        self.challenge().await
-    }
-
-    async fn judge(&mut self, evidence: edge::Evidence) -> Result<(), SessionEnd> {
-        let evidence = convert::evidence(evidence)?;
-        if self.missed.is_some_and(|nonce| evidence.nonce == nonce.as_slice()) {
-            return Ok(());
-        }
-        let (open, _) = self.outstanding.take().ok_or(AttestError::NotAnAnswer)?;
-        let proven = matches!(self.standing, Standing::Proven(_));
-        let attesting = &self.server.attesting;
-        match attesting.judge(&mut self.attester, open, evidence, self.server.now()).await {
-            Ok(Judgement::AskAgain) => Box::pin(self.ask_again()).await,
-            Ok(Judgement::Verdict(verdict)) => {
-                (self.missed, self.unheard_since) = (None, None);
-                if !proven {
-                    let seat = self.server.registry.seat(&self.attester.device.id)?;
-                    self.standing = Standing::Proven(seat);
-                    self.announce().await?;
-                }
-                self.say(device_statement::Body::Verdict(convert::verdict(verdict))).await?;
-                if !proven {
-                    // What changed before there was a seat to wake.
-                    self.look_again().await?;
-                }
-                self.settle().await
-            }
-            Err(error) => self.part(error).await,
-        }
-    }
-
     /// Another part of the server changed something about this device.
     async fn look_again(&mut self) -> Result<(), SessionEnd> {
         let signal = match &mut self.standing {
@@ -370,79 +266,6 @@ impl Session {
         }
     }
 
-    /// Takes leave of a revoked device with word of what it lost.
-    async fn part(&mut self, error: AttestError) -> Result<(), SessionEnd> {
-        if matches!((&error, &self.standing), (AttestError::Revoked, Standing::Proven(_))) {
-            self.held = None;
-            self.tell().await?;
-        }
-        Err(error.into())
-    }
-
-    /// Brings what the device holds in line with its state, and tells it if that changed anything.
-    async fn settle(&mut self) -> Result<(), SessionEnd> {
-        let now = self.server.now();
-        let state = &self.attester.device.state;
-        if state.status_at(now) != TrustStatus::Trusted {
-            if self.held.take().is_some() || !self.told {
-                return self.tell().await;
-            }
-            return Ok(());
-        }
-        let version = state.version();
-        let good =
-            self.held.as_ref().is_some_and(|held| held.state_version == version && now < held.renew_at);
-        if good {
-            return Ok(());
-        }
-        match self.server.granting.device_svid(&self.attester.device, now).await {
-            Ok(chain) => {
-                let life = chain.not_after.0.saturating_sub(now.0);
-                self.held = Some(Held { chain, renew_at: now.plus(life / 2), state_version: version });
-                self.tell().await
-            }
-            // The state moved on meanwhile; whoever moved it has woken this stream.
-            Err(SvidError::Denied(_) | SvidError::Keys(KeysError::Record(StoreError::Conflict))) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Something changed in what everyone is told.
-    async fn tell_again(&mut self) -> Result<(), SessionEnd> {
-        if self.told { self.tell().await } else { Ok(()) }
-    }
-
-    /// Everything the device holds now; what is not there is withdrawn.
-    async fn tell(&mut self) -> Result<(), SessionEnd> {
-        let server = &self.server;
-        let state = &self.attester.device.state;
-        let mut grants = edge::Grants {
-            version: state.version(),
-            policy: state.policy().unwrap_or_default().to_owned(),
-            ..edge::Grants::default()
-        };
-        match &self.held {
-            Some(held) => {
-                grants.device_svid = held.chain.certificates.iter().cloned().map(Into::into).collect();
-                let entries = server.entries.of(&self.attester.device.id);
-                grants.entries = entries.iter().map(|entry| convert::entry(entry)).collect();
-            }
-            None => {
-                grants.withdrawn = true;
-                grants.reason = state.reason().to_owned();
-            }
-        }
-        self.told = true;
-        self.say(device_statement::Body::Grants(grants)).await
-    }
-
-    /// Whom everybody believes from now on.
-    async fn announce(&mut self) -> Result<(), SessionEnd> {
-        let announcement = self.announced.borrow_and_update().clone();
-        self.voice.take_key(announcement.key.clone());
-        self.send(server_message::Message::Trust(announcement.signed.clone())).await
-    }
-
     /// Says something to this device alone, signed.
     async fn say(&mut self, body: device_statement::Body) -> Result<(), SessionEnd> {
         // With a verdict, since one comes now and then and to every device.
@@ -452,17 +275,22 @@ impl Session {
             | device_statement::Body::WorkloadSvid(_)
             | device_statement::Body::JwtSvid(_) => String::new(),
         };
-        let signed = self.voice.say(self.attester.device.state.version(), body, ledger_head)?;
-        self.send(server_message::Message::Statement(signed)).await
+        let signed = self.voice.say(self.attester.device.state.version(), body, ledger_head).await?;
+        self.send(framed(server_message::Message::Statement(signed))).await
     }
 
     /// A device that does not read is as good as gone.
-    async fn send(&mut self, message: server_message::Message) -> Result<(), SessionEnd> {
-        let message = edge::ServerMessage { message: Some(message) };
-        match timeout(SEND_WAIT_MAX, self.outbound.send(Box::new(Ok(message)))).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(SessionEnd::Gone),
-            Err(_) => Err(SessionEnd::Silent),
+    async fn send(&mut self, message: Bytes) -> Result<(), SessionEnd> {
+        match self.outbound.try_send(Box::new(Ok(message))) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Closed(_)) => Err(SessionEnd::Gone),
+            Err(TrySendError::Full(message)) => {
+                match timeout(SEND_WAIT_MAX, self.outbound.send(message)).await {
+                    Ok(Ok(())) => Ok(()),
+                    Ok(Err(_)) => Err(SessionEnd::Gone),
+                    Err(_) => Err(SessionEnd::Silent),
+                }
+            }
         }
     }
 }

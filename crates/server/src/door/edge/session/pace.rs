@@ -8,13 +8,33 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub(super) struct Pace {
     interval: Duration,
+    beat: Beat,
     last: Instant,
     next: Instant,
 }
 
+/// When challenges go out that may wait a moment, those of all streams together: in one packet of each connection, whose
+/// devices answer together, whose verdicts are recorded and signed together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Beat(Instant);
+
+impl Beat {
+    /// Counted from here.
+    pub(crate) fn from(now: Instant) -> Beat {
+        Beat(now)
+    }
+
+    /// The first beat that is not before this.
+    fn after(self, at: Instant) -> Instant {
+        let past = (at - self.0).as_nanos() % BEAT.as_nanos();
+        let rest = BEAT.as_nanos() - past;
+        if past == 0 { at } else { at + Duration::from_nanos(u64::try_from(rest).unwrap_or_default()) }
+    }
+}
+
 impl Pace {
-    pub(super) fn new(interval: Duration, now: Instant) -> Pace {
-        Pace { interval, last: now, next: now }
+    pub(super) fn new(interval: Duration, beat: Beat, now: Instant) -> Pace {
+        Pace { interval, beat, last: now, next: now }
     }
 
     pub(super) fn next(&self) -> Instant {
@@ -24,7 +44,7 @@ impl Pace {
     /// A challenge went out.
     pub(super) fn challenged(&mut self, now: Instant) {
         self.last = now;
-        self.next = now + self.interval;
+        self.next = self.beat.after(now + self.interval);
     }
 
     /// There is no room for the challenge that is due.
@@ -34,7 +54,8 @@ impl Pace {
 
     /// Something was measured: at once, but no more often than the spacing allows.
     pub(super) fn soon(&mut self, now: Instant) {
-        self.next = self.next.min(self.last + SPACING).max(now);
+        let soon = if self.last + SPACING <= now { now } else { self.beat.after(self.last + SPACING) };
+        self.next = self.next.min(soon).max(now);
     }
 
     /// Everyone has to be challenged: each at a moment of its own within what the fleet's size takes.
@@ -74,6 +95,8 @@ impl Allowance {
 
 /// A device that measures all the time costs twenty appraisals a second, no more.
 const SPACING: Duration = Duration::from_millis(50);
+/// Half of the spacing.
+const BEAT: Duration = Duration::from_millis(25);
 /// About as long as a few whole IMA lists take to verify.
 const POSTPONEMENT: Duration = Duration::from_millis(100);
 /// What one core appraises beside everything else.
@@ -88,22 +111,43 @@ mod tests {
 
     const LATER: Duration = Duration::from_secs(5);
 
+    fn pace(now: Instant) -> Pace {
+        Pace::new(LATER, Beat::from(now), now)
+    }
+
     #[test]
     fn changes_are_challenged_soon_but_spaced() {
         let now = Instant::now();
-        let mut pace = Pace::new(Duration::from_secs(60), now);
+        let mut pace = pace(now);
         pace.challenged(now);
         pace.soon(now);
         assert_eq!(pace.next(), now + SPACING);
         pace.soon(now + LATER);
-        assert_eq!(pace.next(), now + LATER);
+        assert_eq!(pace.next(), now + LATER, "whoever was not asked for a while is asked at once");
+    }
+
+    #[test]
+    fn challenges_that_may_wait_go_out_together() {
+        let now = Instant::now();
+        let due = |after: u64| {
+            let mut pace = pace(now);
+            let challenged = now + Duration::from_millis(after);
+            pace.challenged(challenged);
+            let by_itself = pace.next();
+            pace.soon(challenged + Duration::from_millis(7));
+            (by_itself, pace.next())
+        };
+        for after in 1..=25 {
+            assert_eq!(due(after), (now + LATER + BEAT, now + SPACING + BEAT), "{after}");
+        }
+        assert_eq!(due(26), (now + LATER + 2 * BEAT, now + SPACING + 2 * BEAT));
     }
 
     #[test]
     fn a_small_fleet_hurries_at_once_and_a_large_one_in_turn() {
         let now = Instant::now();
         let hurried = |attached| {
-            let mut pace = Pace::new(Duration::from_secs(60), now);
+            let mut pace = Pace::new(Duration::from_secs(60), Beat::from(now), now);
             pace.challenged(now);
             pace.hurry(attached, now + LATER);
             pace.next()

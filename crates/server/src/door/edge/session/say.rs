@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use assay_identity::SpiffeId;
-use assay_wire::binding::DEVICE_STATEMENT_TYPE;
 use assay_wire::edge::{self, device_statement, server_message};
 use bytes::Bytes;
 use prost::Message;
 use tokio::sync::mpsc;
 
-use super::{Answer, SessionEnd};
+use super::super::answers::{Answer, framed};
+use super::SessionEnd;
 use crate::device::Device;
-use crate::keys::{KeysError, StatementKey};
+use crate::keys::{KeysError, SignedTogether, StatementKey, Urgency};
 use crate::parts::Server;
 
 /// The voice towards one stream.
@@ -35,7 +35,7 @@ impl Voice {
     }
 
     /// The next statement.
-    pub(super) fn say(
+    pub(super) async fn say(
         &mut self,
         state_version: u64,
         body: device_statement::Body,
@@ -50,9 +50,24 @@ impl Voice {
             body: Some(body),
             ledger_head,
         };
-        let statement = statement.encode_to_vec();
-        let signature = self.key.sign(DEVICE_STATEMENT_TYPE, &statement)?;
-        Ok(edge::Signed { statement: statement.into(), signature: signature.into(), signer: Vec::new() })
+        let urgency = urgency(statement.body.as_ref());
+        let signed = self.key.sign(statement.encode_to_vec(), urgency).await?;
+        let SignedTogether { statement, signature, place: (index, size), path } = signed;
+        let (statement, path) = (statement.into(), path.into());
+        Ok(edge::Signed { statement, signature, signer: Vec::new(), index, size, path })
+    }
+}
+
+/// A verdict says what comes of it by itself where that is anything: in grants, or their withdrawal.
+fn urgency(body: Option<&device_statement::Body>) -> Urgency {
+    match body {
+        Some(device_statement::Body::Verdict(_)) => Urgency::WithOthers,
+        Some(
+            device_statement::Body::Grants(_)
+            | device_statement::Body::WorkloadSvid(_)
+            | device_statement::Body::JwtSvid(_),
+        )
+        | None => Urgency::AtOnce,
     }
 }
 
@@ -70,9 +85,9 @@ pub(super) async fn refuse_revoked(
         ..edge::Grants::default()
     };
     let mut signed =
-        voice.say(device.state.version(), device_statement::Body::Grants(grants), String::new())?;
+        voice.say(device.state.version(), device_statement::Body::Grants(grants), String::new()).await?;
     // Nothing was announced on this stream.
     signed.signer = voice.key.chain().iter().cloned().map(Into::into).collect();
-    let message = edge::ServerMessage { message: Some(server_message::Message::Statement(signed)) };
+    let message = framed(server_message::Message::Statement(signed));
     outbound.send(Box::new(Ok(message))).await.map_err(|_| SessionEnd::Gone)
 }

@@ -1,0 +1,109 @@
+//! Challenges and what comes of them: evidence, and its absence.
+
+use assay_wire::edge::{self, device_statement, server_message};
+use bytes::Bytes;
+
+use super::super::answers::framed;
+use super::super::messages::MessageError;
+use super::super::{beginning, convert};
+use super::end::{HUNG_UP, MISSED};
+use super::{Session, SessionEnd, Standing};
+use crate::attest::{AttestError, Judgement, Silence};
+
+impl Session {
+    /// Proves the stream by the beginning of evidence whose logs are long.
+    pub(super) fn prove(&self, beginning: Bytes) -> Result<(), SessionEnd> {
+        let (nonce, quote) = beginning::quote(beginning).ok_or(MessageError::TooLarge)?;
+        let (open, _) = self.outstanding.as_ref().ok_or(AttestError::NotAnAnswer)?;
+        self.attester.signed(&open.asked, &nonce, &quote)?;
+        if let Standing::Unproven(place) = &self.standing {
+            self.server.edge.streams.promote(place, &self.peer())?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn challenge(&mut self) -> Result<(), SessionEnd> {
+        let is_proven = matches!(self.standing, Standing::Proven(_));
+        let Some((open, challenge)) = self.server.attesting.challenge(&self.attester, is_proven)? else {
+            self.pace.postpone(self.server.clock.instant());
+            return Ok(());
+        };
+        let now = self.server.clock.instant();
+        self.outstanding = Some((open, now + self.server.config.challenge_ttl()));
+        self.unheard_since.get_or_insert(now);
+        self.pace.challenged(now);
+        let message = convert::challenge(challenge, &self.stream, self.server.config.challenge_ttl_seconds);
+        self.send(framed(server_message::Message::Challenge(message))).await
+    }
+
+    /// A challenge was not answered in time. A message that was lost, a slow TPM or a bad link makes up for it with the
+    /// next one; what the device holds does not wait for that.
+    pub(super) async fn miss(&mut self) -> Result<(), SessionEnd> {
+        let missed = self.outstanding.take().map(|(open, _)| open.nonce());
+        if matches!(self.standing, Standing::Unproven(_)) || self.missed.is_some() {
+            return Err(SessionEnd::Silent);
+        }
+        self.missed = missed;
+        self.unheard(Silence::Unanswered(MISSED)).await?;
+        self.challenge().await
+    }
+
+    /// In which silence the device is whose stream ended so. Whoever hangs up on an open challenge has not answered it: else
+    /// that would be the way to keep for the whole age of the evidence what silence ends sooner.
+    pub(super) fn silence(&self, ended: &Result<(), SessionEnd>) -> Option<Silence> {
+        match ended {
+            Ok(()) | Err(SessionEnd::Gone) if self.outstanding.is_some() => {
+                Some(Silence::Unanswered(HUNG_UP))
+            }
+            Ok(()) | Err(SessionEnd::Gone) => Some(Silence::Offline),
+            Err(error) => error.unanswered().map(Silence::Unanswered),
+        }
+    }
+
+    /// Shortens what stands, if the stream is the device's own: anybody can open one and say nothing.
+    pub(super) async fn unheard(&mut self, silence: Silence) -> Result<(), SessionEnd> {
+        match self.standing {
+            Standing::Unproven(_) => Ok(()),
+            Standing::Proven(_) => {
+                Ok(self.server.attesting.unheard(&self.attester, silence, self.server.now()).await?)
+            }
+        }
+    }
+
+    /// Asks again for what did not come whole. Who lets that take longer than an answer may has not answered.
+    pub(super) async fn ask_again(&mut self) -> Result<(), SessionEnd> {
+        let ttl = self.server.config.challenge_ttl();
+        if self.unheard_since.is_some_and(|since| since + ttl <= self.server.clock.instant()) {
+            self.unheard(Silence::Unanswered(MISSED)).await?;
+        }
+        self.challenge().await
+    }
+
+    pub(super) async fn judge(&mut self, evidence: edge::Evidence) -> Result<(), SessionEnd> {
+        let evidence = convert::evidence(evidence)?;
+        if self.missed.is_some_and(|nonce| evidence.nonce == nonce.as_slice()) {
+            return Ok(());
+        }
+        let (open, _) = self.outstanding.take().ok_or(AttestError::NotAnAnswer)?;
+        let proven = matches!(self.standing, Standing::Proven(_));
+        let attesting = &self.server.attesting;
+        match attesting.judge(&mut self.attester, open, evidence, self.server.now()).await {
+            Ok(Judgement::AskAgain) => Box::pin(self.ask_again()).await,
+            Ok(Judgement::Verdict(verdict)) => {
+                (self.missed, self.unheard_since) = (None, None);
+                if !proven {
+                    let seat = self.server.registry.seat(&self.attester.device.id)?;
+                    self.standing = Standing::Proven(seat);
+                    self.announce().await?;
+                }
+                self.say(device_statement::Body::Verdict(convert::verdict(verdict))).await?;
+                if !proven {
+                    // What changed before there was a seat to wake.
+                    self.look_again().await?;
+                }
+                self.settle().await
+            }
+            Err(error) => self.part(error).await,
+        }
+    }
+}

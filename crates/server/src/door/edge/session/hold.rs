@@ -1,0 +1,94 @@
+//! What the device holds: brought in line with its trust state, and told whole after every change.
+
+use assay_evidence::time::UnixTime;
+use assay_trust::Status as TrustStatus;
+use assay_wire::edge::{self, device_statement};
+
+use super::super::convert;
+use super::{Session, SessionEnd, Standing};
+use crate::attest::AttestError;
+use crate::grant::svid::SvidError;
+use crate::keys::{Chain, KeysError};
+use crate::store::StoreError;
+
+/// The device's SVID, and when to get the next one.
+pub(super) struct Held {
+    pub(super) chain: Chain,
+    pub(super) renew_at: UnixTime,
+    pub(super) state_version: u64,
+}
+
+impl Session {
+    /// Takes leave of a revoked device with word of what it lost.
+    pub(super) async fn part(&mut self, error: AttestError) -> Result<(), SessionEnd> {
+        if matches!((&error, &self.standing), (AttestError::Revoked, Standing::Proven(_))) {
+            self.held = None;
+            self.tell().await?;
+        }
+        Err(error.into())
+    }
+
+    /// Brings what the device holds in line with its state, and tells it if that changed anything.
+    pub(super) async fn settle(&mut self) -> Result<(), SessionEnd> {
+        let now = self.server.now();
+        let state = &self.attester.device.state;
+        if state.status_at(now) != TrustStatus::Trusted {
+            if self.held.take().is_some() || !self.told {
+                return self.tell().await;
+            }
+            return Ok(());
+        }
+        let version = state.version();
+        let good =
+            self.held.as_ref().is_some_and(|held| held.state_version == version && now < held.renew_at);
+        if good {
+            return Ok(());
+        }
+        match self.server.granting.device_svid(&self.attester.device, now).await {
+            Ok(chain) => {
+                let life = chain.not_after.0.saturating_sub(now.0);
+                self.held = Some(Held { chain, renew_at: now.plus(life / 2), state_version: version });
+                self.tell().await
+            }
+            // The state moved on meanwhile; whoever moved it has woken this stream.
+            Err(SvidError::Denied(_) | SvidError::Keys(KeysError::Record(StoreError::Conflict))) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Something changed in what everyone is told.
+    pub(super) async fn tell_again(&mut self) -> Result<(), SessionEnd> {
+        if self.told { self.tell().await } else { Ok(()) }
+    }
+
+    /// Everything the device holds now; what is not there is withdrawn.
+    pub(super) async fn tell(&mut self) -> Result<(), SessionEnd> {
+        let server = &self.server;
+        let state = &self.attester.device.state;
+        let mut grants = edge::Grants {
+            version: state.version(),
+            policy: state.policy().unwrap_or_default().to_owned(),
+            ..edge::Grants::default()
+        };
+        match &self.held {
+            Some(held) => {
+                grants.device_svid = held.chain.certificates.iter().cloned().map(Into::into).collect();
+                let entries = server.entries.of(&self.attester.device.id);
+                grants.entries = entries.iter().map(|entry| convert::entry(entry)).collect();
+            }
+            None => {
+                grants.withdrawn = true;
+                grants.reason = state.reason().to_owned();
+            }
+        }
+        self.told = true;
+        self.say(device_statement::Body::Grants(grants)).await
+    }
+
+    /// Whom everybody believes from now on.
+    pub(super) async fn announce(&mut self) -> Result<(), SessionEnd> {
+        let announcement = self.announced.borrow_and_update().clone();
+        self.voice.take_key(announcement.key.clone());
+        self.send(announcement.frame.clone()).await
+    }
+}
