@@ -1,8 +1,9 @@
 //! `assay entry`: registration entries, which say what workload on which device gets which SPIFFE ID.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use assay_identity::Selector;
 use clap::Subcommand;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::console::{Asking, segment};
 use crate::output;
@@ -30,7 +31,7 @@ enum Verb {
         parent: String,
         /// A selector, type:value, such as unix:uid:1000; all of them must match.
         #[arg(long = "selector", required = true)]
-        selectors: Vec<String>,
+        selectors: Vec<Selector>,
         /// Life of an SVID in seconds.
         #[arg(long, default_value_t = 3600)]
         ttl: u32,
@@ -51,7 +52,6 @@ pub fn run(args: Args) -> Result<()> {
     let answer = match &args.verb {
         Verb::List => client.get("/v1/entries")?,
         Verb::Create { spiffe_id, parent, selectors, ttl, dns_names } => {
-            let selectors = selectors.iter().map(|text| selector(text)).collect::<Result<Vec<_>>>()?;
             let entry = json!({
                 "spiffe_id": spiffe_id, "parent": parent, "selectors": selectors,
                 "ttl_seconds": ttl, "dns_names": dns_names,
@@ -83,22 +83,4 @@ pub fn run(args: Args) -> Result<()> {
     });
     output::out!("{}", output::table(&["entry", "spiffe id", "parent", "selectors", "ttl"], rows));
     Ok(())
-}
-
-fn selector(text: &str) -> Result<Value> {
-    let (kind, value) = text
-        .split_once(':')
-        .with_context(|| format!("{text:?} is no selector: write type:value, as unix:uid:1000"))?;
-    Ok(json!({ "type": kind, "value": value }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_selector_keeps_the_colons_of_its_value() {
-        assert_eq!(selector("unix:uid:0").unwrap(), json!({ "type": "unix", "value": "uid:0" }));
-        assert!(selector("unix").unwrap_err().to_string().contains("unix:uid:1000"));
-    }
 }

@@ -3,7 +3,8 @@
 //! Pure: times are arguments, nothing here opens a file or a socket. Three things draw randomness inside the
 //! cryptography library: [`PrivateKey::generate`], [`signed_note::NoteSigner::generate`] and ECDSA signing.
 //! Start at `spiffe_id.rs`; `x509_svid/` issues, `verify.rs` verifies, `tls.rs` puts verification into rustls; signed
-//! tokens are in `jws.rs`, JWT-SVIDs in `jwt_svid.rs`, signed notes in `signed_note.rs`.
+//! tokens are in `jws.rs`, JWT-SVIDs in `jwt_svid.rs`, signed notes in `signed_note.rs`. `selector/` says what entries may ask of a
+//! workload.
 
 pub mod authority;
 pub mod bundle;
@@ -13,6 +14,7 @@ pub mod jws;
 pub mod jwt_svid;
 pub mod key;
 mod life;
+pub mod selector;
 mod serial;
 mod signature;
 pub mod signed_note;
@@ -28,6 +30,7 @@ pub use csr::Csr;
 pub use key::PrivateKey;
 pub use life::{Life, Moment, Stage};
 pub use rustls_pki_types::UnixTime;
+pub use selector::Selector;
 pub use serial::Serial;
 pub use spiffe_id::{SpiffeId, TrustDomain};
 pub use verify::{SvidError, VerifiedPeer, verify_svid};

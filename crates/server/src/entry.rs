@@ -1,17 +1,15 @@
 //! Registration entries: what an operator entitles workloads to, and takes back.
 
-mod selector;
-
 use assay_evidence::time::UnixTime;
-use assay_identity::{SpiffeId, TrustDomain};
+use assay_identity::selector::{self, NeverMatches, SetError, Written};
+use assay_identity::{Selector, SpiffeId, TrustDomain};
 use data_encoding::HEXLOWER;
 use serde::Deserialize;
 use thiserror::Error;
 
-use self::selector::NeverMatches;
 use crate::keys::{KeysError, random};
 use crate::outcome::{Kind, Outcome};
-use crate::store::{CreateEntry, EntryRecord, RemoveEntry, SelectorRecord, Store, StoreError, Withdrawn};
+use crate::store::{CreateEntry, EntryRecord, RemoveEntry, Store, StoreError, Withdrawn};
 
 /// What an operator asks for.
 #[derive(Clone, Debug, Deserialize)]
@@ -19,7 +17,7 @@ use crate::store::{CreateEntry, EntryRecord, RemoveEntry, SelectorRecord, Store,
 pub(crate) struct NewEntry {
     spiffe_id: SpiffeId,
     parent: SpiffeId,
-    selectors: Vec<SelectorRecord>,
+    selectors: Vec<Written>,
     #[serde(default = "ttl_default")]
     ttl_seconds: u64,
     #[serde(default)]
@@ -35,19 +33,21 @@ pub(crate) async fn create(
     new: NewEntry,
     now: UnixTime,
 ) -> Result<EntryRecord, EntryError> {
-    new.check(trust_domain)?;
+    let selectors = new.check(trust_domain)?;
     let entry = EntryRecord {
         id: HEXLOWER.encode(&random::<16>()?),
         spiffe_id: new.spiffe_id.to_string(),
         parent: new.parent.to_string(),
-        selectors: new.selectors,
+        selectors,
         ttl_seconds: new.ttl_seconds,
         dns_names: new.dns_names,
         hint: new.hint,
         created_at: now,
     };
     let create = CreateEntry { entry: entry.clone(), actor: OPERATOR.to_owned() };
-    store.commit_and_follow(create).await?;
+    if let Some(id) = store.commit_and_follow(create).await? {
+        return Err(EntryError::Exists { id });
+    }
     tracing::info!(entry = entry.id, spiffe_id = entry.spiffe_id, parent = entry.parent, "entry created");
     Ok(entry)
 }
@@ -61,7 +61,8 @@ pub(crate) async fn remove(store: &Store, id: &str, now: UnixTime) -> Result<Wit
 }
 
 impl NewEntry {
-    fn check(&self, trust_domain: &TrustDomain) -> Result<(), EntryError> {
+    /// Refuses what gives nobody anything, or more than an entry may; its selectors.
+    fn check(&self, trust_domain: &TrustDomain) -> Result<Vec<Selector>, EntryError> {
         let of_ours = |id: &SpiffeId| id.trust_domain() == trust_domain;
         if self.parent.device_hex().is_none() || !of_ours(&self.parent) {
             return Err(EntryError::Parent);
@@ -70,30 +71,21 @@ impl NewEntry {
         if reserved || self.spiffe_id.path().is_empty() || !of_ours(&self.spiffe_id) {
             return Err(EntryError::SpiffeId);
         }
-        let bounded = |text: &str| !text.is_empty() && text.len() <= TEXT_BYTES_MAX;
-        // Without a selector every process on the device would match.
-        let selectors = 1..=SELECTORS_MAX;
-        let readable = |one: &SelectorRecord| one.kind == "unix" && bounded(&one.value);
-        if !selectors.contains(&self.selectors.len()) || !self.selectors.iter().all(readable) {
-            return Err(EntryError::Selectors);
-        }
-        for one in &self.selectors {
-            selector::check(&one.value).map_err(EntryError::NeverMatches)?;
-        }
-        // Whoever runs as the same user can make a program do as they like: a program alone tells nobody apart.
-        let is_of = |kind: &str| self.selectors.iter().any(|one| one.value.split(':').next() == Some(kind));
-        if (is_of("path") || is_of("sha256")) && !is_of("uid") {
-            return Err(EntryError::ProgramAlone);
-        }
-        let names =
-            self.dns_names.len() <= DNS_NAMES_MAX && self.dns_names.iter().all(|name| is_dns_name(name));
-        if !names {
+        let read = self.selectors.iter().cloned().map(Selector::try_from);
+        let mut selectors = read.collect::<Result<Vec<_>, _>>().map_err(EntryError::NeverMatches)?;
+        selectors.sort();
+        selectors.dedup();
+        selector::check_all(&selectors).map_err(EntryError::Selectors)?;
+        if self.dns_names.len() > DNS_NAMES_MAX {
             return Err(EntryError::DnsNames);
+        }
+        if let Some(name) = self.dns_names.iter().find(|name| !is_dns_name(name)) {
+            return Err(EntryError::DnsName { name: name.chars().take(NAME_CHARACTERS_SHOWN).collect() });
         }
         if self.ttl_seconds < TTL_SECONDS_MIN || self.ttl_seconds > TTL_SECONDS_MAX {
             return Err(EntryError::Ttl);
         }
-        if self.hint.len() > TEXT_BYTES_MAX { Err(EntryError::Hint) } else { Ok(()) }
+        if self.hint.len() > TEXT_BYTES_MAX { Err(EntryError::Hint) } else { Ok(selectors) }
     }
 }
 
@@ -106,26 +98,33 @@ pub enum EntryError {
     /// Not a name for a workload.
     #[error("spiffe_id: give an ID of this trust domain outside of /assay/ and /spire/")]
     SpiffeId,
-    /// None, too many, or of a kind the agent does not know.
-    #[error("selectors: give 1 to {SELECTORS_MAX}, each of type unix, such as uid:1000")]
-    Selectors,
+    /// Together they match nobody, or anybody.
+    #[error("selectors: {0}")]
+    Selectors(SetError),
     /// One that no workload can have.
     #[error("selectors: {0}")]
     NeverMatches(NeverMatches),
-    /// A program without its user.
-    #[error(
-        "selectors: give a unix:uid beside unix:path or unix:sha256, which tell programs of one user apart and no more"
-    )]
-    ProgramAlone,
-    /// Too many, or none.
-    #[error("dns_names: give at most {DNS_NAMES_MAX} DNS names")]
+    /// Too many.
+    #[error("dns_names: give at most {DNS_NAMES_MAX}")]
     DnsNames,
+    /// One that is none.
+    #[error("dns_names: {name:?} is no DNS name: give one such as web.internal")]
+    DnsName {
+        /// As it was written; a long one is cut.
+        name: String,
+    },
     /// Out of range.
     #[error("ttl_seconds: give {TTL_SECONDS_MIN} to {TTL_SECONDS_MAX}")]
     Ttl,
     /// Too long.
     #[error("hint: give at most {TEXT_BYTES_MAX} bytes")]
     Hint,
+    /// It is there already.
+    #[error("entry {id} says the same: it has this identity, parent and selectors")]
+    Exists {
+        /// Which one.
+        id: String,
+    },
     /// It could not be stored.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -139,7 +138,15 @@ impl Outcome for EntryError {
         match self {
             EntryError::Store(error) => error.told(),
             EntryError::Keys(error) => error.told(),
-            _ => (Kind::Malformed, "entry"),
+            EntryError::Exists { .. } => (Kind::Duplicate, "entry-exists"),
+            EntryError::Parent
+            | EntryError::SpiffeId
+            | EntryError::Selectors(_)
+            | EntryError::NeverMatches(_)
+            | EntryError::DnsNames
+            | EntryError::DnsName { .. }
+            | EntryError::Ttl
+            | EntryError::Hint => (Kind::Malformed, "entry"),
         }
     }
 }
@@ -153,40 +160,10 @@ fn ttl_default() -> u64 {
 }
 
 const OPERATOR: &str = "operator";
-const SELECTORS_MAX: usize = 16;
 const DNS_NAMES_MAX: usize = 16;
+/// The Workload API's bound of a hint.
 const TEXT_BYTES_MAX: usize = 1024;
+/// A DNS name has 253 at most.
+const NAME_CHARACTERS_SHOWN: usize = 256;
 const TTL_SECONDS_MIN: u64 = 10;
 const TTL_SECONDS_MAX: u64 = 24 * 3600;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn finding_12_a_program_is_named_beside_its_user() {
-        let domain = TrustDomain::parse("td").unwrap();
-        let parent = SpiffeId::device(&domain, &[1; 32]);
-        let check = |values: &[&str]| {
-            let selector = |value: &&str| SelectorRecord { kind: "unix".into(), value: (*value).into() };
-            let new = NewEntry {
-                spiffe_id: SpiffeId::parse("spiffe://td/web").unwrap(),
-                parent: parent.clone(),
-                selectors: values.iter().map(selector).collect(),
-                ttl_seconds: ttl_default(),
-                dns_names: Vec::new(),
-                hint: String::new(),
-            };
-            new.check(&domain)
-        };
-        let hash = format!("sha256:{}", "ab".repeat(32));
-        for good in [&["uid:7"][..], &["gid:7"], &["uid:7", "path:/usr/bin/web"], &[hash.as_str(), "uid:7"]] {
-            check(good).unwrap();
-        }
-        for alone in
-            [&["path:/usr/bin/web"][..], &[hash.as_str(), "gid:7"], &["path:/usr/bin/web", "user:web"]]
-        {
-            assert!(matches!(check(alone), Err(EntryError::ProgramAlone)), "{alone:?}");
-        }
-    }
-}

@@ -1,5 +1,7 @@
 //! What a device is entitled to hand to its workloads: an identity, and for whom it is.
 
+use assay_identity::Selector;
+
 /// One entitlement, as an operator made it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
@@ -13,15 +15,6 @@ pub struct Entry {
     pub dns_names: Vec<String>,
     /// What the identity is for, where a workload has several.
     pub hint: String,
-}
-
-/// One thing that must hold of a caller.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Selector {
-    /// Which part of the agent knows, such as `unix`.
-    pub kind: String,
-    /// What, such as `uid:1000`.
-    pub value: String,
 }
 
 impl Entry {

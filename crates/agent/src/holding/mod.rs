@@ -12,10 +12,12 @@ mod token;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use assay_identity::Selector;
+use assay_identity::selector::unix::Unix;
 use tokio::sync::watch;
 
 pub use bundle::{Announced, Remembered, Signed, TrustError};
-pub use entry::{Entry, Selector};
+pub use entry::Entry;
 pub use grants::{Granted, Grants};
 pub use svid::{Answer, AnswerError, Due, Svid};
 pub use token::{JwtKeys, Token, TokenError};
@@ -60,9 +62,7 @@ impl Holding {
 
     /// Whether an entry names this user by its number.
     pub(crate) fn names_user(&self, uid: u32) -> bool {
-        let names = |one: &Selector| {
-            one.kind == "unix" && one.value.strip_prefix("uid:").and_then(|id| id.parse().ok()) == Some(uid)
-        };
+        let names = |one: &Selector| *one == Selector::Unix(Unix::Uid(uid));
         self.workloads.iter().any(|workload| workload.entry.selectors.iter().any(names))
     }
 

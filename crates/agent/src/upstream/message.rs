@@ -1,8 +1,10 @@
 //! What the server says, in the agent's own types.
 
+use assay_identity::Selector;
+use assay_identity::selector::NeverMatches;
 use assay_wire::edge;
 
-use crate::holding::{Announced, Answer, Entry, Granted, Selector, Signed};
+use crate::holding::{Announced, Answer, Entry, Granted, Signed};
 
 /// What the server grants, or why it takes everything back.
 pub(super) enum Grants {
@@ -31,7 +33,7 @@ pub(super) fn grants(grants: edge::Grants) -> Grants {
     }
     Grants::Granted(Granted {
         device_svid: grants.device_svid.iter().map(|der| der.to_vec()).collect(),
-        entries: grants.entries.into_iter().map(entry).collect(),
+        entries: grants.entries.into_iter().filter_map(entry).collect(),
         policy: grants.policy,
     })
 }
@@ -44,13 +46,21 @@ pub(super) fn answer(answer: edge::WorkloadSvidResponse) -> Answer {
     }
 }
 
-fn entry(entry: edge::WorkloadEntry) -> Entry {
-    let selector = |one: edge::Selector| Selector { kind: one.r#type, value: one.value };
-    Entry {
+/// An entry of which this agent knows all that it asks of a caller; of another it could not tell whose it is.
+fn entry(entry: edge::WorkloadEntry) -> Option<Entry> {
+    let read = entry.selectors.iter().map(|one| Selector::parse(&one.r#type, &one.value));
+    let selectors = match read.collect::<Result<Vec<_>, NeverMatches>>() {
+        Ok(selectors) => selectors,
+        Err(error) => {
+            tracing::warn!(entry = entry.id, spiffe_id = entry.spiffe_id, %error, "entry is nobody's on this device");
+            return None;
+        }
+    };
+    Some(Entry {
         id: entry.id,
         spiffe_id: entry.spiffe_id,
-        selectors: entry.selectors.into_iter().map(selector).collect(),
+        selectors,
         dns_names: entry.dns_names,
         hint: entry.hint,
-    }
+    })
 }

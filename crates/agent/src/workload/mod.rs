@@ -57,7 +57,7 @@ impl Caller {
         }
         match self.attestor.programs.sha256(&self.peer).await {
             Ok(sha256) => {
-                let holds = |entry: &Entry| unix.has_all(&entry.selectors, Hash::Is(&sha256));
+                let holds = |entry: &Entry| unix.has_all(&entry.selectors, Hash::Is(sha256));
                 found.extend(
                     costly.into_iter().filter(|index| entries.get(*index).is_some_and(|entry| holds(entry))),
                 );

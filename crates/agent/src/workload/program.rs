@@ -11,8 +11,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use assay_identity::selector::Sha256;
 use aws_lc_rs::digest::{Context, SHA256};
-use data_encoding::HEXLOWER;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
@@ -37,7 +37,7 @@ struct Known {
 
 #[derive(Debug)]
 struct Hash {
-    sha256: Arc<str>,
+    sha256: Sha256,
     used: u64,
 }
 
@@ -72,8 +72,8 @@ impl Programs {
         Programs { turns, lanes: Mutex::default(), known: Mutex::default() }
     }
 
-    /// SHA-256 in hex of the program that a process runs, which is not always the file that its path names now.
-    pub(crate) async fn sha256(&self, peer: &Peer) -> io::Result<Arc<str>> {
+    /// The hash of the program that a process runs, which is not always the file that its path names now.
+    pub(crate) async fn sha256(&self, peer: &Peer) -> io::Result<Sha256> {
         let path = peer.proc("exe");
         let expected = peer.program().map(|program| program.file);
         let opened = spawn_blocking(move || open(&path)).await.map_err(io::Error::other)??;
@@ -96,21 +96,21 @@ impl Programs {
             let _turn = turn;
             hash(file, &state)
         });
-        let sha256: Arc<str> = hashing.await.map_err(io::Error::other)??.into();
-        self.remember(state, sha256.clone());
+        let sha256 = hashing.await.map_err(io::Error::other)??;
+        self.remember(state, sha256);
         Ok(sha256)
     }
 
-    fn recall(&self, state: &FileState) -> Option<Arc<str>> {
+    fn recall(&self, state: &FileState) -> Option<Sha256> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.uses += 1;
         let uses = known.uses;
         let hash = known.hashes.get_mut(state)?;
         hash.used = uses;
-        Some(hash.sha256.clone())
+        Some(hash.sha256)
     }
 
-    fn remember(&self, state: FileState, sha256: Arc<str>) {
+    fn remember(&self, state: FileState, sha256: Sha256) {
         if !state.is_settled(now_seconds()) {
             return;
         }
@@ -146,7 +146,7 @@ fn open(path: &Path) -> io::Result<(File, FileState)> {
 }
 
 /// Hashes a file, and refuses it if it changed meanwhile.
-fn hash(mut file: File, before: &FileState) -> io::Result<String> {
+fn hash(mut file: File, before: &FileState) -> io::Result<Sha256> {
     let mut context = Context::new(&SHA256);
     let mut buffer = vec![0; HASH_BUFFER_BYTES];
     let mut read = (&mut file).take(PROGRAM_BYTES_MAX);
@@ -160,7 +160,8 @@ fn hash(mut file: File, before: &FileState) -> io::Result<String> {
     if FileState::of(&file.metadata()?) != *before {
         return Err(io::Error::other("the program changed while it was hashed"));
     }
-    Ok(HEXLOWER.encode(context.finish().as_ref()))
+    let hash: Option<[u8; 32]> = context.finish().as_ref().try_into().ok();
+    Ok(hash.ok_or_else(|| io::Error::other("a SHA-256 has 32 bytes"))?.into())
 }
 
 fn now_seconds() -> i64 {
@@ -192,8 +193,8 @@ mod tests {
         let path = folder.path().join("program");
         std::fs::write(&path, b"one").unwrap();
         let (file, state) = open(&path).unwrap();
-        let expected = HEXLOWER.encode(aws_lc_rs::digest::digest(&SHA256, b"one").as_ref());
-        assert_eq!(hash(file, &state).unwrap(), expected);
+        let expected = aws_lc_rs::digest::digest(&SHA256, b"one");
+        assert_eq!(hash(file, &state).unwrap().as_bytes(), expected.as_ref());
         let (file, state) = open(&path).unwrap();
         std::fs::write(&path, b"three").unwrap();
         assert!(hash(file, &state).is_err());
@@ -209,10 +210,10 @@ mod tests {
         assert!(!state.is_settled(state.changed.0), "a change within the same tick would not show");
         let settled = |size| FileState { size, changed: (0, 0), ..state };
         for size in 0..u64::try_from(KNOWN_MAX).unwrap() {
-            programs.remember(settled(size), "hash".into());
+            programs.remember(settled(size), [7; 32].into());
         }
         assert!(programs.recall(&settled(0)).is_some());
-        programs.remember(settled(u64::MAX), "hash".into());
+        programs.remember(settled(u64::MAX), [7; 32].into());
         assert!(programs.recall(&settled(1)).is_none(), "the least recently used makes room");
         assert!(programs.recall(&settled(0)).is_some() && programs.recall(&settled(u64::MAX)).is_some());
         assert_eq!(programs.known.lock().unwrap().hashes.len(), KNOWN_MAX);

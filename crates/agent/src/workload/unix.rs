@@ -8,11 +8,13 @@
 use std::fs;
 use std::io;
 
+use assay_identity::Selector;
+use assay_identity::selector::unix::Unix as Wanted;
+use assay_identity::selector::{Sha256, check_all};
 use thiserror::Error;
 
 use super::peer::{Peer, PeerError, Program};
 use super::program::is_at;
-use crate::holding::Selector;
 
 /// What is known at once of a process that asks for its identity.
 #[derive(Debug)]
@@ -58,56 +60,50 @@ impl Unix {
         Ok(Unix { uid, gid, groups, program })
     }
 
-    /// Whether there are selectors and all of them hold.
-    pub(crate) fn has_all(&self, selectors: &[Selector], hash: Hash<'_>) -> bool {
-        let is_of =
-            |wanted: &str| selectors.iter().any(|one| unix(one).is_some_and(|(kind, _)| kind == wanted));
-        let by_program_alone = (is_of("path") || is_of("sha256")) && !is_of("uid");
-        !selectors.is_empty() && !by_program_alone && selectors.iter().all(|one| self.has(one, hash))
+    /// Whether all of these hold. Those that nobody should have together, or anybody could, hold of nobody: what a server
+    /// would not make an entry of is none here either.
+    pub(crate) fn has_all(&self, selectors: &[Selector], hash: Hash) -> bool {
+        check_all(selectors).is_ok() && selectors.iter().all(|one| self.has(one, hash))
     }
 
-    fn has(&self, selector: &Selector, hash: Hash<'_>) -> bool {
-        let Some((kind, value)) = unix(selector) else { return false };
-        match kind {
-            "uid" => value.parse() == Ok(self.uid),
-            "gid" => value.parse() == Ok(self.gid),
-            "user" => id_of("/etc/passwd", value) == Some(self.uid),
-            "group" => id_of("/etc/group", value) == Some(self.gid),
-            "supplementary_gid" => value.parse().is_ok_and(|gid| self.groups.contains(&gid)),
-            "supplementary_group" => id_of("/etc/group", value).is_some_and(|gid| self.groups.contains(&gid)),
-            "path" => self.program.is_some_and(|program| is_at(value, program.file)),
-            "sha256" => self.program.is_some() && hash.may_be(value),
-            _ => false,
+    fn has(&self, selector: &Selector, hash: Hash) -> bool {
+        let Selector::Unix(wanted) = selector;
+        match wanted {
+            Wanted::Uid(uid) => *uid == self.uid,
+            Wanted::Gid(gid) => *gid == self.gid,
+            Wanted::User(name) => id_of("/etc/passwd", name) == Some(self.uid),
+            Wanted::Group(name) => id_of("/etc/group", name) == Some(self.gid),
+            Wanted::SupplementaryGid(gid) => self.groups.contains(gid),
+            Wanted::SupplementaryGroup(name) => {
+                id_of("/etc/group", name).is_some_and(|gid| self.groups.contains(&gid))
+            }
+            Wanted::Path(path) => self.program.is_some_and(|program| is_at(path, program.file)),
+            Wanted::Sha256(sha256) => self.program.is_some() && hash.may_be(sha256),
         }
     }
 }
 
 /// The hash of the caller's program.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Hash<'a> {
+pub(crate) enum Hash {
     /// Not made yet, as it may not be needed: anything may be it.
     Later,
-    /// In hex.
-    Is(&'a str),
+    /// It.
+    Is(Sha256),
 }
 
-impl Hash<'_> {
-    fn may_be(self, value: &str) -> bool {
+impl Hash {
+    fn may_be(self, wanted: &Sha256) -> bool {
         match self {
             Hash::Later => true,
-            Hash::Is(sha256) => sha256.eq_ignore_ascii_case(value),
+            Hash::Is(sha256) => sha256 == *wanted,
         }
     }
 }
 
 /// Whether a selector asks for the hash of the caller's program.
 pub(crate) fn is_hash(selector: &Selector) -> bool {
-    unix(selector).is_some_and(|(kind, _)| kind == "sha256")
-}
-
-/// Kind and value of a selector of this file.
-fn unix(selector: &Selector) -> Option<(&str, &str)> {
-    if selector.kind == "unix" { selector.value.split_once(':') } else { None }
+    matches!(selector, Selector::Unix(Wanted::Sha256(_)))
 }
 
 /// The numbers of a line of /proc/pid/status.
@@ -144,62 +140,60 @@ mod tests {
         Unix { uid: 0, gid: 7, groups: vec![7, 1000], program }
     }
 
-    fn selectors(selectors: &[(&str, &str)]) -> Vec<Selector> {
-        let selector =
-            |(kind, value): &(&str, &str)| Selector { kind: (*kind).into(), value: (*value).into() };
-        selectors.iter().map(selector).collect()
+    fn selectors(texts: &[&str]) -> Vec<Selector> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn hash(byte: u8) -> Hash {
+        Hash::Is([byte; 32].into())
     }
 
     #[tokio::test]
     async fn a_caller_has_an_entry_if_every_selector_holds() {
         let caller = caller().await;
-        let check = |wanted: &[(&str, &str)], expected| {
-            assert_eq!(caller.has_all(&selectors(wanted), Hash::Is("ab")), expected, "{wanted:?}");
+        let check = |wanted: &[&str], expected| {
+            assert_eq!(caller.has_all(&selectors(wanted), hash(0xab)), expected, "{wanted:?}");
         };
         let own = std::env::current_exe().unwrap();
-        let own = format!("path:{}", own.display());
-        check(&[("unix", "uid:0")], true);
-        check(&[("unix", "uid:1")], false);
-        check(&[("unix", "gid:7"), ("unix", "uid:0")], true);
-        check(&[("unix", "gid:7"), ("unix", "uid:1")], false);
-        check(&[("unix", "user:root")], true);
-        check(&[("unix", "user:nobody at all")], false);
-        check(&[("unix", "group:root")], false);
-        check(&[("unix", "supplementary_gid:1000")], true);
-        check(&[("unix", "supplementary_gid:1001")], false);
-        check(&[("unix", "uid:0"), ("unix", &own)], true);
-        check(&[("unix", "uid:0"), ("unix", "path:/proc/self/exe")], true);
-        check(&[("unix", "uid:0"), ("unix", "path:/bin/sh")], false);
-        check(&[("unix", "uid:0"), ("unix", "sha256:AB")], true);
-        check(&[("unix", "uid:0"), ("unix", "sha256:abc")], false);
-        // What we do not know holds for nobody.
-        check(&[("unix", "colour:blue")], false);
-        check(&[("unix", "uid")], false);
-        check(&[("unix", "uid:")], false);
-        check(&[("docker", "uid:0")], false);
+        let own = format!("unix:path:{}", own.display());
+        let [its_hash, other_hash] =
+            [0xab, 0xac].map(|byte: u8| format!("unix:sha256:{}", Sha256::from([byte; 32])));
+        check(&["unix:uid:0"], true);
+        check(&["unix:uid:1"], false);
+        check(&["unix:gid:7", "unix:uid:0"], true);
+        check(&["unix:gid:7", "unix:uid:1"], false);
+        check(&["unix:user:root"], true);
+        check(&["unix:user:nobody at all"], false);
+        check(&["unix:group:root"], false);
+        check(&["unix:supplementary_gid:1000"], true);
+        check(&["unix:supplementary_gid:1001"], false);
+        check(&["unix:uid:0", &own], true);
+        check(&["unix:uid:0", "unix:path:/proc/self/exe"], true);
+        check(&["unix:uid:0", "unix:path:/bin/sh"], false);
+        check(&["unix:uid:0", &its_hash], true);
+        check(&["unix:uid:0", &other_hash], false);
+        check(&["unix:uid:0", "unix:uid:1"], false);
         check(&[], false);
     }
 
     #[tokio::test]
     async fn finding_12_a_program_counts_beside_its_user_and_in_our_world_only() {
         let mut caller = caller().await;
-        let own = format!("path:{}", std::env::current_exe().unwrap().display());
-        let (path, hash) = (("unix", own.as_str()), ("unix", "sha256:ab"));
-        let by_program = [path, hash].map(|one| selectors(&[("unix", "uid:0"), one]));
-        assert!(by_program.iter().all(|wanted| caller.has_all(wanted, Hash::Is("ab"))));
-        for alone in [path, hash] {
-            assert!(!caller.has_all(&selectors(&[alone]), Hash::Is("ab")), "{alone:?}");
-            assert!(!caller.has_all(&selectors(&[("unix", "gid:7"), alone]), Hash::Is("ab")), "{alone:?}");
+        let own = format!("unix:path:{}", std::env::current_exe().unwrap().display());
+        let its_hash = format!("unix:sha256:{}", Sha256::from([0xab; 32]));
+        let (path, program) = (own.as_str(), its_hash.as_str());
+        let by_program = [path, program].map(|one| selectors(&["unix:uid:0", one]));
+        assert!(by_program.iter().all(|wanted| caller.has_all(wanted, hash(0xab))));
+        for alone in [path, program] {
+            assert!(!caller.has_all(&selectors(&[alone]), hash(0xab)), "{alone:?}");
+            assert!(!caller.has_all(&selectors(&["unix:gid:7", alone]), hash(0xab)), "{alone:?}");
         }
-        assert!(
-            !by_program
-                .iter()
-                .any(|wanted| caller.has_all(wanted, Hash::Is("cd")) && wanted.iter().any(is_hash))
-        );
+        let [_, by_hash] = &by_program;
+        assert!(by_hash.iter().any(is_hash) && !caller.has_all(by_hash, hash(0xcd)));
         assert!(by_program.iter().all(|wanted| caller.has_all(wanted, Hash::Later)));
         // Where it is seen from elsewhere, a file's name and hash are what the caller says they are.
         caller.program = None;
-        assert!(!by_program.iter().any(|wanted| caller.has_all(wanted, Hash::Is("ab"))));
+        assert!(!by_program.iter().any(|wanted| caller.has_all(wanted, hash(0xab))));
     }
 
     #[test]

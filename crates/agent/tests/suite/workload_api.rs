@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 use assay_agent::ask::{Asker, Asks};
 use assay_agent::door::local::Socket;
 use assay_agent::door::workload_api;
-use assay_agent::holding::{Entry, Holding, Selector, Svid, Workload};
-use assay_identity::TrustDomain;
+use assay_agent::holding::{Entry, Holding, Svid, Workload};
+use assay_identity::{Selector, TrustDomain};
 use assay_wire::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
 use assay_wire::workload::{X509BundlesRequest, X509svidRequest, X509svidResponse};
 use hyper_util::rt::TokioIo;
@@ -70,7 +70,7 @@ pub fn with_header<T>(message: T) -> Request<T> {
 }
 
 pub fn workload(id: &str, selectors: &str, svid: Option<u8>) -> Workload {
-    let selector = |value: &str| Selector { kind: "unix".into(), value: value.into() };
+    let selector = |value: &str| Selector::parse("unix", value).unwrap();
     let selectors = selectors.split(' ').map(selector).collect();
     let spiffe_id = format!("spiffe://example.org/{id}");
     let entry = Arc::new(Entry { id: id.into(), spiffe_id, selectors, hint: id.into(), ..Entry::default() });

@@ -1,6 +1,8 @@
 //! No bytes make a parser panic, and every text that parses reads back the same.
 
-use assay_identity::{Bundle, Crl, CrlSet, Csr, PrivateKey, SpiffeId, TrustDomain, csr, verify_svid};
+use assay_identity::{
+    Bundle, Crl, CrlSet, Csr, PrivateKey, Selector, SpiffeId, TrustDomain, csr, verify_svid,
+};
 use proptest::prelude::*;
 
 use crate::authority::{Domain, NOW};
@@ -49,8 +51,27 @@ proptest! {
     }
 
     #[test]
+    fn selectors_read_back(text in "unix:(uid|gid|user|path|sha256|supplementary_g(id|roup)):(/?[a-z0-9:]{0,12}|[0-9a-fA-F]{64})") {
+        if let Ok(selector) = text.parse::<Selector>() {
+            prop_assert_eq!(selector.to_string().parse(), Ok(selector.clone()));
+            prop_assert_eq!(Selector::parse(selector.kind(), &selector.value()), Ok(selector));
+        }
+    }
+
+    #[test]
+    fn what_is_near_to_a_selector_is_one_but_for_the_place_of_its_value(text in "(unix|Unix|unx):[a-zA-Z_]{0,8}:?.{0,40}") {
+        let near = text.parse::<Selector>().err().and_then(|refused| refused.nearest);
+        if let Some(near) = near.filter(|near| !near.ends_with('…')) {
+            // Another slip may be in the value; but the same one is not made twice.
+            let again = near.parse::<Selector>().err().and_then(|refused| refused.nearest);
+            prop_assert_ne!(again, Some(near));
+        }
+    }
+
+    #[test]
     fn any_text_is_answered(text in ".{0,80}") {
         let _ = SpiffeId::parse(&text);
         let _ = TrustDomain::parse(&text);
+        let _ = text.parse::<Selector>();
     }
 }

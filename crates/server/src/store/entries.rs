@@ -1,7 +1,8 @@
 //! Registration entries: which workload on which device is entitled to which identity.
 
 use assay_evidence::time::UnixTime;
-use serde::{Deserialize, Serialize};
+use assay_identity::Selector;
+use serde::Serialize;
 
 use super::withdraw::{self, Withdrawn};
 use super::{Store, StoreError, Transaction, Unit, loaded, stored};
@@ -18,7 +19,7 @@ pub struct EntryRecord {
     /// The device that may hand it out.
     pub parent: String,
     /// What a workload must match, all of it.
-    pub selectors: Vec<SelectorRecord>,
+    pub selectors: Vec<Selector>,
     /// How long an SVID lasts.
     pub ttl_seconds: u64,
     /// Names in its SVIDs.
@@ -29,18 +30,7 @@ pub struct EntryRecord {
     pub created_at: UnixTime,
 }
 
-/// One thing a workload must match.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SelectorRecord {
-    /// The attestor: `unix`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// What it must say: `uid:1000`.
-    pub value: String,
-}
-
-/// Entitles workloads to an identity.
+/// Entitles workloads to an identity, unless an entry does so already.
 #[derive(Clone, Debug)]
 pub struct CreateEntry {
     /// The entry.
@@ -50,10 +40,20 @@ pub struct CreateEntry {
 }
 
 impl Transaction for CreateEntry {
-    type Output = ();
+    /// The entry that says the same; nothing was written then.
+    type Output = Option<String>;
 
-    async fn apply(self, unit: &mut Unit) -> Result<(), StoreError> {
+    async fn apply(self, unit: &mut Unit) -> Result<Option<String>, StoreError> {
         let CreateEntry { entry, actor } = self;
+        let same = query("SELECT id FROM entries WHERE spiffe_id = $1 AND parent = $2 AND selectors = $3")
+            .bind(&entry.spiffe_id)
+            .bind(&entry.parent)
+            .bind(json(&entry.selectors))
+            .fetch_optional(unit.connection())
+            .await?;
+        if let Some(same) = same {
+            return Ok(Some(same.try_get("id")?));
+        }
         let row = query("SELECT COUNT(*) AS entries FROM entries").fetch_one(unit.connection()).await?;
         if loaded(row.try_get("entries")?, "count")? >= ENTRIES_MAX {
             return Err(StoreError::Full { noun: "entries", limit: ENTRIES_MAX });
@@ -80,7 +80,7 @@ impl Transaction for CreateEntry {
             detail: json(&entry),
         })
         .await?;
-        Ok(())
+        Ok(None)
     }
 }
 

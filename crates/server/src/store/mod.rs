@@ -53,7 +53,7 @@ pub use device::{
     Recorded, RenameDevice, RenewTrust, ReplaceDevice, ReplacedDevice, RevokeDevice, StandingDevice,
     TrustColumns,
 };
-pub use entries::{CreateEntry, EntryRecord, RemoveEntry, SelectorRecord};
+pub use entries::{CreateEntry, EntryRecord, RemoveEntry};
 pub use evidence::{
     BootRecord, EvidenceColumns, EvidenceRecord, KeepEvidence, Kept, NewBoot, NewEvidence, NewPart,
     PartedList, Place, ToldBoot, TriedBoot, TriedEvidence,

@@ -139,7 +139,7 @@ fn entry(id: &str) -> CreateEntry {
         id: id.to_owned(),
         spiffe_id: WORKLOAD.to_owned(),
         parent: DEVICE.to_owned(),
-        selectors: vec![SelectorRecord { kind: "unix".to_owned(), value: "uid:1".to_owned() }],
+        selectors: vec!["unix:uid:1".parse().unwrap()],
         ttl_seconds: 60,
         dns_names: vec!["web".to_owned()],
         hint: String::new(),

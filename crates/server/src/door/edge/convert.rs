@@ -81,7 +81,7 @@ pub(super) fn entry(entry: &EntryRecord) -> edge::WorkloadEntry {
         id: entry.id.clone(),
         spiffe_id: entry.spiffe_id.clone(),
         selectors: selectors
-            .map(|selector| edge::Selector { r#type: selector.kind.clone(), value: selector.value.clone() })
+            .map(|selector| edge::Selector { r#type: selector.kind().to_owned(), value: selector.value() })
             .collect(),
         ttl_seconds: u32::try_from(entry.ttl_seconds).unwrap_or(u32::MAX),
         dns_names: entry.dns_names.clone(),

@@ -1,0 +1,249 @@
+//! Selectors: what must hold of a workload, as entries write it, typed.
+//!
+//! An attestor each has its file, with all that it may say of a caller. What parses here is what some caller can have: the
+//! rest is refused when an entry is made, with the nearest that may be meant, and not found out when nothing gets its
+//! identity. Whether one holds is for those who know the caller; this is the language they share.
+
+mod nearest;
+mod set;
+pub mod unix;
+mod value;
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use self::nearest::nearest;
+pub use self::set::{SetError, check_all};
+use self::unix::Unix;
+pub use self::value::Sha256;
+
+/// One thing that must hold of a caller. Written as `type:value`; equal ones are written alike.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Written", into = "Written")]
+pub enum Selector {
+    /// What the kernel knows of a process.
+    Unix(Unix),
+}
+
+/// A selector in the form of SPIRE's entries, read by nobody yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Written {
+    /// The attestor: `unix`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What it must say: `uid:1000`.
+    pub value: String,
+}
+
+/// Why a selector never holds of anybody, and the nearest one that may be meant.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{selector:?} can never match, because {why}{}", NearestText(.nearest.as_deref()))]
+pub struct NeverMatches {
+    /// As it was written; a long one is cut.
+    pub selector: String,
+    /// Completes "because".
+    pub why: &'static str,
+    /// In full, with its type.
+    pub nearest: Option<String>,
+}
+
+/// The same before it is known of which attestor it is.
+#[derive(Debug, PartialEq, Eq)]
+struct Never {
+    why: &'static str,
+    nearest: Option<String>,
+}
+
+impl Never {
+    /// With nothing near it.
+    fn new(why: &'static str) -> Never {
+        Never { why, nearest: None }
+    }
+
+    fn near(why: &'static str, nearest: Option<String>) -> Never {
+        Never { why, nearest }
+    }
+}
+
+impl Selector {
+    /// Reads a selector; one that nobody can have is an error.
+    pub fn parse(kind: &str, value: &str) -> Result<Selector, NeverMatches> {
+        parse(kind, value).map_err(|Never { why, nearest }| {
+            let selector = format!("{kind}:{value}").chars().take(SHOWN_CHARACTERS_MAX).collect();
+            NeverMatches { selector, why, nearest }
+        })
+    }
+
+    /// The attestor: what stands before the first colon.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Selector::Unix(_) => unix::KIND,
+        }
+    }
+
+    /// What stands behind it.
+    pub fn value(&self) -> String {
+        match self {
+            Selector::Unix(unix) => unix.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.kind(), self.value())
+    }
+}
+
+impl FromStr for Selector {
+    type Err = NeverMatches;
+
+    fn from_str(text: &str) -> Result<Selector, NeverMatches> {
+        match text.split_once(':') {
+            Some((kind, value)) => Selector::parse(kind, value),
+            None => Selector::parse(text, ""),
+        }
+    }
+}
+
+impl TryFrom<Written> for Selector {
+    type Error = NeverMatches;
+
+    fn try_from(written: Written) -> Result<Selector, NeverMatches> {
+        Selector::parse(&written.kind, &written.value)
+    }
+}
+
+impl From<Selector> for Written {
+    fn from(selector: Selector) -> Written {
+        Written { kind: selector.kind().to_owned(), value: selector.value() }
+    }
+}
+
+fn parse(kind: &str, value: &str) -> Result<Selector, Never> {
+    if value.len() > VALUE_BYTES_MAX {
+        return Err(Never::new("it is longer than a selector may be"));
+    }
+    if value.chars().any(char::is_control) {
+        return Err(Never::new("there are control characters in it"));
+    }
+    let Some(Attestor { names, read, .. }) = ATTESTORS.iter().find(|attestor| attestor.kind == kind) else {
+        let kinds: Vec<&str> = ATTESTORS.iter().map(|attestor| attestor.kind).collect();
+        let near = nearest(kind, &kinds).map(|kind| format!("{kind}:{value}"));
+        return Err(Never::near("there is no attestor of that name", near));
+    };
+    let named = |name: &str, rest: &str| format!("{kind}:{name}:{rest}");
+    let Some((name, rest)) = value.split_once(':') else {
+        return Err(Never::near("it has no value", nearest(value, names).map(|name| named(name, "…"))));
+    };
+    if !names.contains(&name) {
+        let near = nearest(name, names).map(|name| named(name, rest));
+        return Err(Never::near("there is no selector of that name", near));
+    }
+    read(name, rest)
+        .map_err(|Never { why, nearest }| Never::near(why, nearest.map(|near| format!("{kind}:{near}"))))
+}
+
+/// As the end of a sentence.
+struct NearestText<'a>(Option<&'a str>);
+
+impl fmt::Display for NearestText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |nearest| write!(f, "; did you mean {nearest:?}?"))
+    }
+}
+
+/// What an attestor may say.
+struct Attestor {
+    kind: &'static str,
+    names: &'static [&'static str],
+    read: fn(name: &str, value: &str) -> Result<Selector, Never>,
+}
+
+const ATTESTORS: &[Attestor] = &[Attestor {
+    kind: unix::KIND,
+    names: unix::NAMES,
+    read: |name, value| Unix::parse(name, value).map(Selector::Unix),
+}];
+
+/// Paths may have 4096 bytes, and nobody names a program by one of these.
+const VALUE_BYTES_MAX: usize = 1024;
+/// Of what is refused.
+const SHOWN_CHARACTERS_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_match_reads_back_as_it_was_written() {
+        let hash = format!("unix:sha256:{}", "ab".repeat(32));
+        for good in [
+            "unix:uid:0",
+            "unix:gid:1000",
+            "unix:user:web",
+            "unix:group:www-data",
+            "unix:supplementary_gid:7",
+            "unix:path:/usr/bin/web:1",
+            &hash,
+        ] {
+            assert_eq!(good.parse::<Selector>().unwrap().to_string(), good);
+        }
+        for (one, other) in [("unix:uid:7", "unix:uid:007"), (&hash, &hash.replace("ab", "AB"))] {
+            assert_eq!(one.parse::<Selector>(), other.parse(), "the same, whoever wrote it");
+        }
+    }
+
+    #[test]
+    fn what_never_matches_is_refused_with_the_nearest_that_may() {
+        let hex = "ab".repeat(32);
+        let with_algorithm = format!("unix:sha256:sha256:{hex}");
+        let bare = format!("unix:sha256:{hex}");
+        let long = format!("unix:path:/{}", "a".repeat(VALUE_BYTES_MAX));
+        for (text, nearest) in [
+            ("unix:usr:web", Some("unix:user:web")),
+            ("unix:UID:7", Some("unix:uid:7")),
+            ("unix:supplementary-gid:7", Some("unix:supplementary_gid:7")),
+            ("unix:uid:abc", Some("unix:user:abc")),
+            ("unix:gid:www-data", Some("unix:group:www-data")),
+            ("unix:uid:-1", None),
+            ("unix:uid:4294967296", None),
+            ("unix:uid:4294967295", None),
+            ("unix:uid", Some("unix:uid:…")),
+            ("unix:path:web", Some("unix:path:/usr/bin/web")),
+            ("unix:path:usr/bin/web", None),
+            ("unix:path:/usr/bin/", None),
+            ("unix:path:/usr/bin\n", None),
+            (&long, None),
+            (&with_algorithm, Some(bare.as_str())),
+            ("unix:sha256:ab", None),
+            ("unix:user:", None),
+            ("unix:cgroup_and_more:7", None),
+            ("unix", None),
+            ("Unix:uid:7", Some("unix:uid:7")),
+            ("colour:blue", None),
+            ("", None),
+        ] {
+            let refused = text.parse::<Selector>().unwrap_err();
+            assert_eq!(refused.nearest.as_deref(), nearest, "{text}: {refused}");
+        }
+        let said = "unix:usr:web".parse::<Selector>().unwrap_err().to_string();
+        assert_eq!(
+            said,
+            "\"unix:usr:web\" can never match, because there is no selector of that name; did you mean \"unix:user:web\"?"
+        );
+    }
+
+    #[test]
+    fn json_has_spires_form() {
+        let json = r#"{"type":"unix","value":"uid:7"}"#;
+        let selector: Selector = serde_json::from_str(json).unwrap();
+        assert_eq!(serde_json::to_string(&selector).unwrap(), json);
+        let refused = serde_json::from_str::<Selector>(r#"{"type":"unix","value":"usr:7"}"#).unwrap_err();
+        assert!(refused.to_string().contains("unix:user:7"), "{refused}");
+    }
+}
