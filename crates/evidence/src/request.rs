@@ -15,6 +15,8 @@ pub struct Challenge {
     pub nonce: [u8; NONCE_BYTES],
     /// The PCRs to quote, by bank.
     pub selection: Vec<(HashAlgorithm, Vec<PcrIndex>)>,
+    /// Further PCRs to quote where the TPM has them, and to watch.
+    pub watched: Vec<(HashAlgorithm, Vec<PcrIndex>)>,
     /// Whether the boot log is wanted; else it is known.
     pub boot_log_wanted: bool,
     /// The first IMA entry that is wanted, counted from boot.

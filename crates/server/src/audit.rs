@@ -85,6 +85,8 @@ kinds! {
     EntryCreated => "entry.created",
     /// That entitlement ended.
     EntryRemoved => "entry.removed",
+    /// What an entry asks of a device holds of it no longer.
+    EntryUnmet => "entry.unmet",
 }
 
 /// What a transaction wants on record; the trail gives it its place.

@@ -1,6 +1,7 @@
 //! Registration entries: what an operator entitles workloads to, and takes back.
 
 use assay_evidence::time::UnixTime;
+use assay_identity::selector::tpm::Tpm;
 use assay_identity::selector::{self, NeverMatches, SetError, Written};
 use assay_identity::{Selector, SpiffeId, TrustDomain};
 use data_encoding::HEXLOWER;
@@ -76,6 +77,7 @@ impl NewEntry {
         selectors.sort();
         selectors.dedup();
         selector::check_all(&selectors).map_err(EntryError::Selectors)?;
+        self.check_tpm(&selectors).map_err(EntryError::NeverMatches)?;
         if self.dns_names.len() > DNS_NAMES_MAX {
             return Err(EntryError::DnsNames);
         }
@@ -86,6 +88,23 @@ impl NewEntry {
             return Err(EntryError::Ttl);
         }
         if self.hint.len() > TEXT_BYTES_MAX { Err(EntryError::Hint) } else { Ok(selectors) }
+    }
+}
+
+impl NewEntry {
+    /// The TPM is the parent's, and no other.
+    fn check_tpm(&self, selectors: &[Selector]) -> Result<(), NeverMatches> {
+        let own = self.parent.device_hex().unwrap_or_default();
+        let is_others =
+            |one: &&Selector| matches!(one, Selector::Tpm(Tpm::PubHash(hash)) if hash.to_string() != own);
+        match selectors.iter().find(is_others) {
+            None => Ok(()),
+            Some(other) => Err(NeverMatches {
+                selector: other.to_string(),
+                why: "the entry's parent has another TPM",
+                nearest: Some(format!("tpm:pub_hash:{own}")),
+            }),
+        }
     }
 }
 

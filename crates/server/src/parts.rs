@@ -111,7 +111,7 @@ impl Server {
             manifest: ManifestInForce::open(config.enrollment_manifest.clone())?,
             devices_max: config.limits.pending_devices_max,
         });
-        let judges = (policies.clone(), endorsers.clone());
+        let judges = (policies.clone(), endorsers.clone(), entries.clone());
         let attesting = attesting(&config, &store, judges, registry.clone(), metrics.clone());
         let granting = Granting {
             store: store.clone(),
@@ -222,7 +222,7 @@ async fn ledger_head(
 fn attesting(
     config: &Config,
     store: &Store,
-    (policies, endorsers): (Arc<Policies>, Arc<EndorsersInForce>),
+    (policies, endorsers, entries): (Arc<Policies>, Arc<EndorsersInForce>, Arc<Entries>),
     registry: Arc<Registry>,
     metrics: Arc<Metrics>,
 ) -> Attesting {
@@ -230,6 +230,7 @@ fn attesting(
         store: store.clone(),
         policies,
         endorsers,
+        entries,
         registry,
         verifier: Arc::new(Verifier::new(config.limits.verifications_max)),
         boot_logs: Arc::default(),

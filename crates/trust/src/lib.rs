@@ -8,6 +8,7 @@
 pub mod appraisal;
 pub mod assignment;
 pub mod change;
+pub mod condition;
 pub mod ear;
 pub mod finding;
 pub mod grant;

@@ -1,8 +1,10 @@
 //! Evidence: answers a challenge with a quote and the logs, and tells when there is something new to see.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use assay_clock::Clock;
+use assay_evidence::tpm::pcr::{PcrSet, PcrValues};
 use assay_evidence::{Digest, HashAlgorithm};
 use assay_wire::edge::{
     BankStatement, Challenge, DeviceMessage, Evidence, EvidenceChanged, Quote, device_message,
@@ -30,7 +32,7 @@ pub enum AttestError {
     Log(#[from] LogError),
 }
 
-/// Answers every challenge and watches the IMA list, until the stream is gone or the TPM is lost.
+/// Answers every challenge and watches the IMA list and the PCRs that entries look at, until the stream is gone or the TPM is lost.
 ///
 /// Of several waiting challenges only the latest is answered: its nonce is the one the server still waits for.
 pub async fn answer(
@@ -43,6 +45,7 @@ pub async fn answer(
     let ima = ImaSource::new(&sources.ima_log);
     let mut attested = ima.mark();
     let mut told = Told::default();
+    let mut watched = PcrValues::new();
     let mut tick = clock.ticks(WATCH_INTERVAL);
     loop {
         let message = tokio::select! {
@@ -55,8 +58,8 @@ pub async fn answer(
                 attested = ima.mark();
                 let sources = sources.clone();
                 match device.run(move |device| Ok(collect(device, &sources, &challenge, told))).await? {
-                    Ok((evidence, telling)) => {
-                        told = telling;
+                    Ok((evidence, telling, watching)) => {
+                        (told, watched) = (telling, watching);
                         device_message::Message::Evidence(evidence)
                     }
                     Err(AttestError::Tpm(error)) if error.is_lost() => return Err(error),
@@ -68,15 +71,32 @@ pub async fn answer(
             }
             _ = tick.tick() => {
                 let mark = ima.mark();
-                if mark == attested {
+                let now = watch(&device, &watched).await?;
+                if mark == attested && now == watched {
                     continue;
                 }
-                attested = mark;
+                (attested, watched) = (mark, now);
                 device_message::Message::Changed(EvidenceChanged {})
             }
         };
         if outbox.send(DeviceMessage { message: Some(message) }).await.is_err() {
             return Ok(());
+        }
+    }
+}
+
+/// The PCRs as they are now; as they were, where the TPM does not say.
+async fn watch(device: &Device, watched: &PcrValues) -> Result<PcrValues, TpmError> {
+    if watched.is_empty() {
+        return Ok(PcrValues::new());
+    }
+    let selection = watched.selection();
+    match device.run(move |device| device.tpm.read_pcrs(&selection)).await {
+        Ok(now) => Ok(now),
+        Err(error) if error.is_lost() => Err(error),
+        Err(error) => {
+            tracing::warn!(%error, "PCRs could not be watched");
+            Ok(watched.clone())
         }
     }
 }
@@ -102,20 +122,43 @@ fn collect(
     sources: &Sources,
     challenge: &Challenge,
     mut told: Told,
-) -> Result<(Evidence, Told), AttestError> {
-    let mut selection = selection_from_wire(&challenge.selection)?;
+) -> Result<(Evidence, Told, PcrValues), AttestError> {
+    let mut selection: BTreeMap<HashAlgorithm, PcrSet> = BTreeMap::new();
+    for (bank, pcrs) in selection_from_wire(&challenge.selection)? {
+        selection.entry(bank).or_default().extend(pcrs);
+    }
     if challenge.banks_wanted {
         let banks = device.tpm.pcr_banks()?;
         let is_active = |wanted| banks.iter().any(|bank| bank.pcrs > 0 && bank.hash() == Some(wanted));
-        selection.retain(|(bank, _)| is_active(*bank));
+        selection.retain(|bank, _| is_active(*bank));
     }
-    let selection = selection.into_iter().map(|(bank, pcrs)| (bank, pcrs.into_iter().collect())).collect();
+    let mut watched = PcrValues::new();
+    for (bank, pcrs) in selection_from_wire(&challenge.watched)? {
+        let alone = [(bank, pcrs.iter().copied().collect())].into_iter().collect();
+        match device.tpm.read_pcrs(&alone) {
+            Ok(values) => {
+                watched.fill_from(&values);
+                selection.entry(bank).or_default().extend(pcrs);
+            }
+            // What the TPM does not have it does not say: the rest is quoted without.
+            Err(TpmError::NoBank { bank }) => {
+                tracing::warn!(%bank, "an entry looks at a bank that this TPM does not have")
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let selection = selection.into_iter().collect();
     let ak = &device.key.keys().ak;
     let banks = match challenge.banks_wanted {
         true => Some(device.tpm.state_banks(ak, &challenge.nonce)?),
         false => None,
     };
     let quote = device.tpm.quote(ak, &challenge.nonce, &selection)?;
+    // What was quoted is what the server knows.
+    let watched = watched
+        .iter()
+        .filter_map(|(bank, index, _)| Some((index, *quote.values.get(bank, index)?)))
+        .collect();
     let boot_log = match challenge.boot_log_wanted {
         true => logs::read_boot_log(&sources.boot_log)?,
         false => None,
@@ -143,10 +186,10 @@ fn collect(
             Box::new(BankStatement { capability, message, signature })
         }),
     };
-    Ok((evidence, told))
+    Ok((evidence, told, watched))
 }
 
-/// How often the IMA list is looked at: a new program is told of well within the second in which it must be judged.
+/// How often the IMA list and PCRs are looked at: a new program is told of well within the second in which it must be judged.
 const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 
 #[cfg(test)]

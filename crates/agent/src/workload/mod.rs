@@ -4,17 +4,20 @@
 
 pub(crate) mod peer;
 pub(crate) mod program;
+mod seen;
 pub(crate) mod unix;
 
 use std::sync::Arc;
 
+use assay_identity::selector::Sha256;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use crate::holding::Entry;
 use peer::Peer;
 use program::Programs;
-use unix::{Hash, Unix, UnixError};
+use seen::{Known, Seen, is_of_program};
+use unix::{Unix, UnixError};
 
 /// Finds out who callers are; one for the whole agent. Clones share its turns and its memory.
 #[derive(Clone, Debug)]
@@ -49,44 +52,42 @@ impl Caller {
     /// An entry is a caller's if every selector of it holds; one without selectors is nobody's. A program is hashed only
     /// for whom everything else holds.
     pub(crate) async fn entries(&self, entries: Arc<[Arc<Entry>]>) -> Result<Vec<usize>, UnixError> {
-        let (unix, quick) = self.look(entries.clone()).await?;
-        let (costly, mut found): (Vec<usize>, Vec<usize>) =
-            quick.into_iter().partition(|index| entries.get(*index).is_some_and(|entry| wants_hash(entry)));
-        if costly.is_empty() {
-            return Ok(found);
+        let (mut seen, may_be) = self.look(entries.clone()).await?;
+        let asked =
+            || may_be.iter().filter_map(|index| entries.get(*index)).flat_map(|entry| &entry.selectors);
+        if !asked().any(is_of_program) {
+            return Ok(may_be);
         }
-        match self.attestor.programs.sha256(&self.peer).await {
-            Ok(sha256) => {
-                let holds = |entry: &Entry| unix.has_all(&entry.selectors, Hash::Is(sha256));
-                found.extend(
-                    costly.into_iter().filter(|index| entries.get(*index).is_some_and(|entry| holds(entry))),
-                );
-                found.sort_unstable();
-            }
-            Err(error) => tracing::warn!(pid = self.peer.pid(), %error, "program could not be hashed"),
-        }
-        // Hashing took its time: what was hashed must still be what runs.
+        seen.program = self.program().await;
+        // That took its time: what was looked at must still be what runs.
         self.peer.check()?;
-        Ok(found)
+        let holds = |index: &usize| entries.get(*index).is_some_and(|entry| seen.has_all(&entry.selectors));
+        Ok(may_be.into_iter().filter(holds).collect())
     }
 
-    /// Everything that is known at once, and the entries for which it holds, hashes left out.
-    async fn look(&self, entries: Arc<[Arc<Entry>]>) -> Result<(Unix, Vec<usize>), UnixError> {
+    async fn program(&self) -> Known<Sha256> {
+        match self.attestor.programs.sha256(&self.peer).await {
+            Ok(sha256) => Known::Is(sha256),
+            Err(error) => {
+                tracing::warn!(pid = self.peer.pid(), %error, "program could not be hashed");
+                Known::Never
+            }
+        }
+    }
+
+    /// Everything that is known at once, and the entries that may be the caller's by that.
+    async fn look(&self, entries: Arc<[Arc<Entry>]>) -> Result<(Seen, Vec<usize>), UnixError> {
         let peer = self.peer.clone();
         let turn = self.attestor.looks.clone().acquire_owned().await.map_err(|_| UnixError::Stopping)?;
         let looking = spawn_blocking(move || {
             let _turn = turn;
-            let unix = Unix::of(&peer)?;
-            let holds = |(_, entry): &(usize, &Arc<Entry>)| unix.has_all(&entry.selectors, Hash::Later);
-            let found = entries.iter().enumerate().filter(holds).map(|(index, _)| index).collect();
-            Ok((unix, found))
+            let seen = Seen { unix: Unix::of(&peer)?, program: Known::NotYet };
+            let may_be = |(_, entry): &(usize, &Arc<Entry>)| seen.has_all(&entry.selectors);
+            let found = entries.iter().enumerate().filter(may_be).map(|(index, _)| index).collect();
+            Ok((seen, found))
         });
         looking.await.map_err(|_| UnixError::Stopping)?
     }
-}
-
-fn wants_hash(entry: &Entry) -> bool {
-    entry.selectors.iter().any(unix::is_hash)
 }
 
 /// Reading procfs and /etc/passwd takes well under a millisecond each.

@@ -8,9 +8,7 @@
 use std::fs;
 use std::io;
 
-use assay_identity::Selector;
 use assay_identity::selector::unix::Unix as Wanted;
-use assay_identity::selector::{Sha256, check_all};
 use thiserror::Error;
 
 use super::peer::{Peer, PeerError, Program};
@@ -60,14 +58,8 @@ impl Unix {
         Ok(Unix { uid, gid, groups, program })
     }
 
-    /// Whether all of these hold. Those that nobody should have together, or anybody could, hold of nobody: what a server
-    /// would not make an entry of is none here either.
-    pub(crate) fn has_all(&self, selectors: &[Selector], hash: Hash) -> bool {
-        check_all(selectors).is_ok() && selectors.iter().all(|one| self.has(one, hash))
-    }
-
-    fn has(&self, selector: &Selector, hash: Hash) -> bool {
-        let Selector::Unix(wanted) = selector;
+    /// Whether this holds of the caller. The hash of its program is not known here.
+    pub(crate) fn has(&self, wanted: &Wanted) -> bool {
         match wanted {
             Wanted::Uid(uid) => *uid == self.uid,
             Wanted::Gid(gid) => *gid == self.gid,
@@ -78,32 +70,14 @@ impl Unix {
                 id_of("/etc/group", name).is_some_and(|gid| self.groups.contains(&gid))
             }
             Wanted::Path(path) => self.program.is_some_and(|program| is_at(path, program.file)),
-            Wanted::Sha256(sha256) => self.program.is_some() && hash.may_be(sha256),
+            Wanted::Sha256(_) => false,
         }
     }
-}
 
-/// The hash of the caller's program.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Hash {
-    /// Not made yet, as it may not be needed: anything may be it.
-    Later,
-    /// It.
-    Is(Sha256),
-}
-
-impl Hash {
-    fn may_be(self, wanted: &Sha256) -> bool {
-        match self {
-            Hash::Later => true,
-            Hash::Is(sha256) => sha256 == *wanted,
-        }
+    /// Whether it sees files as the agent does, so that the hash of its program is what it seems.
+    pub(crate) fn is_in_our_world(&self) -> bool {
+        self.program.is_some()
     }
-}
-
-/// Whether a selector asks for the hash of the caller's program.
-pub(crate) fn is_hash(selector: &Selector) -> bool {
-    matches!(selector, Selector::Unix(Wanted::Sha256(_)))
 }
 
 /// The numbers of a line of /proc/pid/status.
@@ -129,71 +103,20 @@ fn parse_id(text: &str, name: &str) -> Option<u32> {
 const GROUPS_MAX: usize = 65_536;
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// This test program, as user 0.
-    async fn caller() -> Unix {
+    pub(in crate::workload) async fn caller() -> Unix {
         let (one, _two) = tokio::net::UnixStream::pair().unwrap();
         let program = Unix::of(&Peer::of(&one).unwrap()).unwrap().program;
         assert!(program.is_some());
         Unix { uid: 0, gid: 7, groups: vec![7, 1000], program }
     }
 
-    fn selectors(texts: &[&str]) -> Vec<Selector> {
-        texts.iter().map(|text| text.parse().unwrap()).collect()
-    }
-
-    fn hash(byte: u8) -> Hash {
-        Hash::Is([byte; 32].into())
-    }
-
-    #[tokio::test]
-    async fn a_caller_has_an_entry_if_every_selector_holds() {
-        let caller = caller().await;
-        let check = |wanted: &[&str], expected| {
-            assert_eq!(caller.has_all(&selectors(wanted), hash(0xab)), expected, "{wanted:?}");
-        };
-        let own = std::env::current_exe().unwrap();
-        let own = format!("unix:path:{}", own.display());
-        let [its_hash, other_hash] =
-            [0xab, 0xac].map(|byte: u8| format!("unix:sha256:{}", Sha256::from([byte; 32])));
-        check(&["unix:uid:0"], true);
-        check(&["unix:uid:1"], false);
-        check(&["unix:gid:7", "unix:uid:0"], true);
-        check(&["unix:gid:7", "unix:uid:1"], false);
-        check(&["unix:user:root"], true);
-        check(&["unix:user:nobody at all"], false);
-        check(&["unix:group:root"], false);
-        check(&["unix:supplementary_gid:1000"], true);
-        check(&["unix:supplementary_gid:1001"], false);
-        check(&["unix:uid:0", &own], true);
-        check(&["unix:uid:0", "unix:path:/proc/self/exe"], true);
-        check(&["unix:uid:0", "unix:path:/bin/sh"], false);
-        check(&["unix:uid:0", &its_hash], true);
-        check(&["unix:uid:0", &other_hash], false);
-        check(&["unix:uid:0", "unix:uid:1"], false);
-        check(&[], false);
-    }
-
-    #[tokio::test]
-    async fn finding_12_a_program_counts_beside_its_user_and_in_our_world_only() {
-        let mut caller = caller().await;
-        let own = format!("unix:path:{}", std::env::current_exe().unwrap().display());
-        let its_hash = format!("unix:sha256:{}", Sha256::from([0xab; 32]));
-        let (path, program) = (own.as_str(), its_hash.as_str());
-        let by_program = [path, program].map(|one| selectors(&["unix:uid:0", one]));
-        assert!(by_program.iter().all(|wanted| caller.has_all(wanted, hash(0xab))));
-        for alone in [path, program] {
-            assert!(!caller.has_all(&selectors(&[alone]), hash(0xab)), "{alone:?}");
-            assert!(!caller.has_all(&selectors(&["unix:gid:7", alone]), hash(0xab)), "{alone:?}");
-        }
-        let [_, by_hash] = &by_program;
-        assert!(by_hash.iter().any(is_hash) && !caller.has_all(by_hash, hash(0xcd)));
-        assert!(by_program.iter().all(|wanted| caller.has_all(wanted, Hash::Later)));
-        // Where it is seen from elsewhere, a file's name and hash are what the caller says they are.
-        caller.program = None;
-        assert!(!by_program.iter().any(|wanted| caller.has_all(wanted, hash(0xab))));
+    /// The same, seen from elsewhere.
+    pub(in crate::workload) async fn caller_in_another_world() -> Unix {
+        Unix { program: None, ..caller().await }
     }
 
     #[test]

@@ -45,6 +45,13 @@ impl PcrValues {
         HashAlgorithm::ALL.into_iter().filter(|bank| self.0.keys().any(|(of, _)| of == bank))
     }
 
+    /// Which PCRs these are.
+    pub fn selection(&self) -> PcrSelection {
+        let of_bank =
+            |bank| self.0.keys().filter(move |(of, _)| *of == bank).map(|(_, index)| *index).collect();
+        self.banks().map(|bank| (bank, of_bank(bank))).collect()
+    }
+
     /// Whether there is no value at all.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -112,6 +119,12 @@ impl PcrSet {
             mask |= u32::from(*byte).checked_shl(shift).filter(|_| shift < u32::BITS)?;
         }
         (mask >> PcrIndex::COUNT == 0).then_some(PcrSet(mask))
+    }
+}
+
+impl Extend<PcrIndex> for PcrSet {
+    fn extend<I: IntoIterator<Item = PcrIndex>>(&mut self, indexes: I) {
+        indexes.into_iter().for_each(|index| self.insert(index));
     }
 }
 

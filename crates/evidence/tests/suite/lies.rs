@@ -57,6 +57,7 @@ fn challenge() -> Challenge {
         ima_from_entry: 0,
         stream: Vec::new(),
         banks_wanted: true,
+        watched: Vec::new(),
     }
 }
 

@@ -4,8 +4,10 @@
 //! rest is refused when an entry is made, with the nearest that may be meant, and not found out when nothing gets its
 //! identity. Whether one holds is for those who know the caller; this is the language they share.
 
+pub mod ima;
 mod nearest;
 mod set;
+pub mod tpm;
 pub mod unix;
 mod value;
 
@@ -15,8 +17,10 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use self::ima::Ima;
 use self::nearest::nearest;
 pub use self::set::{SetError, check_all};
+use self::tpm::Tpm;
 use self::unix::Unix;
 pub use self::value::Sha256;
 
@@ -26,6 +30,10 @@ pub use self::value::Sha256;
 pub enum Selector {
     /// What the kernel knows of a process.
     Unix(Unix),
+    /// What the device's last verified quote says.
+    Tpm(Tpm),
+    /// What its kernel measured of a process's program.
+    Ima(Ima),
 }
 
 /// A selector in the form of SPIRE's entries, read by nobody yet.
@@ -82,6 +90,17 @@ impl Selector {
     pub fn kind(&self) -> &'static str {
         match self {
             Selector::Unix(_) => unix::KIND,
+            Selector::Tpm(_) => tpm::KIND,
+            Selector::Ima(_) => ima::KIND,
+        }
+    }
+
+    /// Whether it is true of a device and not of a process, or of both: the server has its part in deciding it, by the
+    /// device's last verified quote.
+    pub fn is_condition(&self) -> bool {
+        match self {
+            Selector::Tpm(_) | Selector::Ima(_) => true,
+            Selector::Unix(_) => false,
         }
     }
 
@@ -89,6 +108,8 @@ impl Selector {
     pub fn value(&self) -> String {
         match self {
             Selector::Unix(unix) => unix.to_string(),
+            Selector::Tpm(tpm) => tpm.to_string(),
+            Selector::Ima(ima) => ima.to_string(),
         }
     }
 }
@@ -164,11 +185,23 @@ struct Attestor {
     read: fn(name: &str, value: &str) -> Result<Selector, Never>,
 }
 
-const ATTESTORS: &[Attestor] = &[Attestor {
-    kind: unix::KIND,
-    names: unix::NAMES,
-    read: |name, value| Unix::parse(name, value).map(Selector::Unix),
-}];
+const ATTESTORS: &[Attestor] = &[
+    Attestor {
+        kind: unix::KIND,
+        names: unix::NAMES,
+        read: |name, value| Unix::parse(name, value).map(Selector::Unix),
+    },
+    Attestor {
+        kind: tpm::KIND,
+        names: tpm::NAMES,
+        read: |name, value| Tpm::parse(name, value).map(Selector::Tpm),
+    },
+    Attestor {
+        kind: ima::KIND,
+        names: ima::NAMES,
+        read: |name, value| Ima::parse(name, value).map(Selector::Ima),
+    },
+];
 
 /// Paths may have 4096 bytes, and nobody names a program by one of these.
 const VALUE_BYTES_MAX: usize = 1024;
@@ -190,6 +223,10 @@ mod tests {
             "unix:supplementary_gid:7",
             "unix:path:/usr/bin/web:1",
             &hash,
+            &hash.replace("unix", "ima"),
+            &hash.replace("unix:sha256", "tpm:pub_hash"),
+            &hash.replace("unix:sha256", "tpm:pcr:7"),
+            &format!("tpm:pcr:0:{}", "0a".repeat(48)),
         ] {
             assert_eq!(good.parse::<Selector>().unwrap().to_string(), good);
         }
@@ -224,6 +261,17 @@ mod tests {
             ("unix:user:", None),
             ("unix:cgroup_and_more:7", None),
             ("unix", None),
+            (
+                &with_algorithm.replace("unix:sha256", "tpm:pcr:7"),
+                Some(&bare.replace("unix:sha256", "tpm:pcr:7")),
+            ),
+            (&with_algorithm.replace("unix", "ima"), Some(&bare.replace("unix", "ima"))),
+            (&bare.replace("unix:sha256", "tpm:pcr:24"), None),
+            (&bare.replace("unix:sha256", "tpm:pcr"), None),
+            (&format!("tpm:pcr:7:{}", "ab".repeat(20)), None),
+            ("tpm:pcr:7", Some("tpm:pcr:7:…")),
+            ("tpm:pubhash:ab", Some("tpm:pub_hash:ab")),
+            ("tmp:pcr:7:ab", Some("tpm:pcr:7:ab")),
             ("Unix:uid:7", Some("unix:uid:7")),
             ("colour:blue", None),
             ("", None),

@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use super::Selector;
+use super::tpm::Tpm;
 use super::unix::Unix;
 
 /// Why nobody can, or nobody should, have all of these.
@@ -24,9 +25,20 @@ pub enum SetError {
     },
     /// Whoever runs as the same user can make a program do as they like: a program alone tells nobody apart.
     #[error(
-        "give a unix:uid beside unix:path or unix:sha256, which tell programs of one user apart and no more"
+        "give a unix:uid beside unix:path, unix:sha256 or ima:sha256, which tell programs of one user apart and no more"
     )]
     ProgramAlone,
+    /// They say which device it is, and every process on it would match.
+    #[error(
+        "tpm: selectors are about the device; give one beside them that says which of its processes, as unix:uid"
+    )]
+    DeviceAlone,
+    /// Whoever may use the TPM sets these two back.
+    #[error("tpm:pcr:{index} says nothing, as PCR {index} can be reset by whoever may use the TPM")]
+    Resettable {
+        /// Which.
+        index: u8,
+    },
 }
 
 /// Refuses selectors that together match nobody, or that anybody could match.
@@ -42,30 +54,53 @@ pub fn check_all(selectors: &[Selector]) -> Result<(), SetError> {
             return Err(SetError::Contradiction { one: other.clone().into(), other: one.clone().into() });
         }
     }
+    let resettable = selectors.iter().find_map(|one| match one {
+        Selector::Tpm(Tpm::Pcr { index, .. }) if RESETTABLE.contains(index) => Some(*index),
+        _ => None,
+    });
+    if let Some(index) = resettable {
+        return Err(SetError::Resettable { index });
+    }
+    if selectors.iter().all(|one| matches!(one, Selector::Tpm(_))) {
+        return Err(SetError::DeviceAlone);
+    }
     match is_program_alone(selectors) {
         true => Err(SetError::ProgramAlone),
         false => Ok(()),
     }
 }
 
-/// Of some things a process has one: if it has this, it does not have that.
+/// Of some things there is one: if it is this, it is not that.
 fn excludes(one: &Selector, other: &Selector) -> bool {
-    let (Selector::Unix(one), Selector::Unix(other)) = (one, other);
-    let is_single = matches!(one, Unix::Uid(_) | Unix::Gid(_) | Unix::Sha256(_));
-    is_single && std::mem::discriminant(one) == std::mem::discriminant(other) && one != other
+    let is_same_thing = match (one, other) {
+        (Selector::Unix(Unix::Uid(_)), Selector::Unix(Unix::Uid(_)))
+        | (Selector::Unix(Unix::Gid(_)), Selector::Unix(Unix::Gid(_)))
+        | (Selector::Unix(Unix::Sha256(_)), Selector::Unix(Unix::Sha256(_)))
+        | (Selector::Tpm(Tpm::PubHash(_)), Selector::Tpm(Tpm::PubHash(_)))
+        | (Selector::Ima(_), Selector::Ima(_)) => true,
+        (
+            Selector::Tpm(Tpm::Pcr { index: a, value: one }),
+            Selector::Tpm(Tpm::Pcr { index: b, value: other }),
+        ) => {
+            // Of another bank it has another value.
+            a == b && one.as_bytes().len() == other.as_bytes().len()
+        }
+        _ => false,
+    };
+    is_same_thing && one != other
 }
 
 fn is_program_alone(selectors: &[Selector]) -> bool {
-    let is_any = |wanted: fn(&Unix) -> bool| {
-        selectors.iter().any(|one| match one {
-            Selector::Unix(unix) => wanted(unix),
-        })
-    };
-    is_any(|one| matches!(one, Unix::Path(_) | Unix::Sha256(_))) && !is_any(|one| matches!(one, Unix::Uid(_)))
+    let is_program =
+        |one: &Selector| matches!(one, Selector::Unix(Unix::Path(_) | Unix::Sha256(_)) | Selector::Ima(_));
+    selectors.iter().any(is_program)
+        && !selectors.iter().any(|one| matches!(one, Selector::Unix(Unix::Uid(_))))
 }
 
 /// More say nothing that fewer could not.
 const SELECTORS_MAX: usize = 16;
+/// TCG PC Client Platform TPM Profile: the debug and the application PCR.
+const RESETTABLE: [u8; 2] = [16, 23];
 
 #[cfg(test)]
 mod tests {
@@ -91,6 +126,7 @@ mod tests {
             &["unix:path:/usr/bin/web"][..],
             &[&hash, "unix:gid:7"],
             &["unix:path:/usr/bin/web", "unix:user:web"],
+            &[&hash.replace("unix", "ima")],
         ] {
             assert_eq!(check(alone), Err(SetError::ProgramAlone), "{alone:?}");
         }
@@ -115,6 +151,13 @@ mod tests {
         ] {
             check(fine).unwrap();
         }
+        let pcr = |index: u8, byte: &str| format!("tpm:pcr:{index}:{}", byte.repeat(32));
+        let both = ["unix:uid:7", &pcr(7, "ab"), &pcr(7, "cd")];
+        assert!(matches!(check(&both), Err(SetError::Contradiction { .. })));
+        check(&["unix:uid:7", &pcr(7, "ab"), &pcr(8, "cd"), &format!("tpm:pcr:7:{}", "ab".repeat(48))])
+            .unwrap();
+        assert_eq!(check(&[&pcr(7, "ab")]), Err(SetError::DeviceAlone));
+        assert_eq!(check(&["unix:uid:7", &pcr(23, "ab")]), Err(SetError::Resettable { index: 23 }));
         assert_eq!(check(&[]), Err(SetError::None));
         assert_eq!(check(&["unix:supplementary_gid:1"; SELECTORS_MAX + 1]), Err(SetError::TooMany));
     }

@@ -11,6 +11,7 @@ use assay_evidence::time::UnixTime;
 use assay_evidence::tpm::attest::BootCounters;
 use assay_evidence::tpm::endorsement::Endorsement;
 use assay_evidence::verify::{Baseline, Claims, ImaLog};
+use assay_trust::condition::{Conditions, Searched};
 use assay_trust::{AttestationResult, CompiledPolicy};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -146,6 +147,9 @@ impl Piece {
             policy,
             boot_logs: boot_logs.clone(),
             endorsement,
+            // What entries ask is no part of a result.
+            conditions: Conditions::new(),
+            searched: Searched::default(),
             now: self.at,
         })
     }

@@ -15,7 +15,8 @@ use assay_evidence::tpm::public_area::PublicArea;
 use assay_evidence::tpm::{self, quote::verify_quote};
 use assay_evidence::verify::Baseline;
 use assay_evidence::{Check, HashAlgorithm, PcrIndex};
-use assay_trust::{AttestationResult, CompiledPolicy, Status, reappraise_endorsement};
+use assay_trust::condition::{self, Conditions, Holding, Searched};
+use assay_trust::{AttestationResult, CompiledPolicy, Status, TrustState, reappraise_endorsement};
 use bytes::Bytes;
 
 use super::AttestError;
@@ -29,7 +30,7 @@ use crate::fate::change;
 use crate::in_force::boot_logs::BootLogs;
 use crate::in_force::endorsers::Endorsing;
 use crate::in_force::policies::PolicyInForce;
-use crate::store::{AppraisalRecord, RenewTrust};
+use crate::store::{AppraisalRecord, EntryRecord, LostEntry, RenewTrust};
 
 /// The verifier's memory of one attached device.
 #[derive(Debug)]
@@ -39,8 +40,8 @@ pub(crate) struct Attester {
     endorsement: Arc<Endorsement>,
     /// Those it was verified with, as evidence is kept with, and the count of their changes.
     endorsed_by: (Bytes, u64),
-    /// What need not be judged again, and the policy it was judged under.
-    baseline: Option<(u64, Baseline)>,
+    /// What need not be judged again.
+    baseline: Option<Remembered>,
     /// What need not be sent again.
     keeper: Keeper,
     /// What it told and need not tell again.
@@ -50,6 +51,16 @@ pub(crate) struct Attester {
     restarts: u32,
     /// Pieces of evidence in a row whose logs are not bound to the quote.
     unbound: u32,
+}
+
+/// What was judged of a boot.
+#[derive(Clone, Debug)]
+struct Remembered {
+    /// The policy that it was judged under.
+    revision: u64,
+    baseline: Baseline,
+    /// What entries ask of the list, and was looked for.
+    searched: Searched,
 }
 
 impl Attester {
@@ -105,7 +116,7 @@ impl Attester {
             return Ok((false, None));
         }
         let result = policy.and_then(|policy| reappraise_endorsement(policy, &self.endorsement, now));
-        Ok((true, result.map(|result| Finished::new(result, None))))
+        Ok((true, result.map(|result| Finished::new(result, Holding::default(), None))))
     }
 
     /// The endorsement under the endorsers in force, and by certificates that have not expired. Evidence is kept with
@@ -124,28 +135,33 @@ impl Attester {
     }
 
     /// Whether the next challenge may bring whole logs.
-    pub(crate) fn needs_logs(&self, policy: &PolicyInForce) -> bool {
-        self.baseline.as_ref().is_none_or(|(revision, _)| *revision != policy.revision)
+    pub(crate) fn needs_logs(&self, policy: &PolicyInForce, conditions: &Conditions) -> bool {
+        !self.baseline.as_ref().is_some_and(|known| known.serves(policy, conditions))
     }
 
     /// Asks for fresh evidence, and of the logs only for what is new.
     pub(crate) fn ask(
         &self,
         policy: &PolicyInForce,
+        conditions: Conditions,
         nonce: [u8; NONCE_BYTES],
     ) -> (Asked, request::Challenge) {
-        let known = match self.baseline.as_ref().filter(|(revision, _)| *revision == policy.revision) {
-            Some((_, baseline)) => Known::Judged(baseline.clone()),
+        let known = match self.baseline.as_ref().filter(|known| known.serves(policy, &conditions)) {
+            Some(known) => Known::Judged(known.baseline.clone(), known.searched.clone()),
             None => self.keeper.progress().cloned().map_or(Known::Nothing, Known::Kept),
         };
         let challenge = request::Challenge {
             nonce,
             selection: by_bank(selection(policy.compiled.as_deref()), known.banks()),
+            watched: grouped(condition::pcrs(&conditions)),
             boot_log_wanted: known.boot_log_wanted(),
             ima_from_entry: known.ima_entries(),
             banks_wanted: known.banks().is_none(),
         };
-        (Asked { nonce, known, revision: policy.revision, endorsed: self.endorsed_by.1 }, challenge)
+        (
+            Asked { nonce, known, conditions, revision: policy.revision, endorsed: self.endorsed_by.1 },
+            challenge,
+        )
     }
 
     /// Whether a quote is the device's own answer to the challenge; its logs may not have come yet.
@@ -216,6 +232,8 @@ impl Attester {
             nonce: pending.asked.nonce,
             banks_wanted: true,
             baseline: pending.asked.known.baseline().cloned(),
+            conditions: pending.asked.conditions.clone(),
+            searched: pending.asked.known.searched(),
             boot_logs: boot_logs.clone(),
             evidence,
             now: pending.now,
@@ -225,7 +243,7 @@ impl Attester {
 
     /// Decides what follows from what was found.
     pub(crate) fn judged(&mut self, pending: Pending, found: Judged) -> Result<Step, AttestError> {
-        let Judged { evidence, result, baseline, attested, binding, .. } = found;
+        let Judged { evidence, result, holding, baseline, attested, binding } = found;
         match binding {
             Binding::Authentic => {}
             Binding::NotTheDevice => return Err(AttestError::NotTheDevice(result.findings().to_vec())),
@@ -245,7 +263,7 @@ impl Attester {
             attested,
             good: result.good_ima_entries(),
         };
-        Ok(Step::Record(Finished::new(result, Some((judged, baseline)))))
+        Ok(Step::Record(Finished::new(result, holding, Some((judged, baseline)))))
     }
 
     /// A list that was read before its last entry was in it is no fault of the device's, and what is kept may be damaged:
@@ -279,7 +297,7 @@ impl Attester {
         if asked.endorsed != self.endorsed_by.1 && !matches!(asked.known, Known::Nothing) {
             return true;
         }
-        let judged_otherwise = matches!(asked.known, Known::Judged(_)) && asked.revision != revision;
+        let judged_otherwise = matches!(asked.known, Known::Judged(..)) && asked.revision != revision;
         if judged_otherwise {
             self.baseline = None;
         }
@@ -292,7 +310,7 @@ impl Attester {
         let known = match known {
             Known::Nothing => return false,
             Known::Kept(progress) => progress.clock,
-            Known::Judged(baseline) => (baseline.reset_count(), baseline.restart_count()),
+            Known::Judged(baseline, _) => (baseline.reset_count(), baseline.restart_count()),
         };
         if Some(known) == clock(quote) {
             return false;
@@ -310,7 +328,7 @@ impl Attester {
 
     /// How a result goes on record: a step of the state if it changes anything, else its new times; and the evidence, if
     /// it says anything new.
-    pub(crate) fn attempt(&self, finished: &Finished, keeps: bool) -> Attempt {
+    pub(crate) fn attempt(&self, finished: &Finished, keeps: bool, entries: &[Arc<EntryRecord>]) -> Attempt {
         let now = finished.result.at();
         let next = self.device.state.apply(&finished.event);
         let same_result =
@@ -329,7 +347,25 @@ impl Attester {
                 StateChange::Renews(RenewTrust { device_id, trust: columns(&next) })
             }
         };
-        Attempt { change, draft, next }
+        let lost = self.lost(&next, entries);
+        Attempt { change, lost, draft, next }
+    }
+
+    /// Entries whose conditions held and do not any more. Where the state's version is another, all that stood by it falls
+    /// anyway.
+    fn lost(&self, next: &TrustState, entries: &[Arc<EntryRecord>]) -> Vec<LostEntry> {
+        let state = &self.device.state;
+        if next.version() != state.version() {
+            return Vec::new();
+        }
+        let held = entries.iter().filter(|entry| state.unmet(&entry.selectors).is_none());
+        let lost = held.filter_map(|entry| Some((entry, next.unmet(&entry.selectors)?)));
+        lost.map(|(entry, condition)| LostEntry {
+            id: entry.id.clone(),
+            spiffe_id: entry.spiffe_id.clone(),
+            condition: condition.to_string(),
+        })
+        .collect()
     }
 
     /// The result was taken.
@@ -353,11 +389,13 @@ impl Attester {
     }
 
     /// Remembers what need not be judged again, unless it would leave a gap in what is kept.
-    fn remember(&mut self, baseline: Option<Baseline>, judged: &JudgedEvidence) {
+    fn remember(&mut self, baseline: Option<(Baseline, Searched)>, judged: &JudgedEvidence) {
         self.keeper.expect_again(judged);
         let kept = self.keeper.progress().map(|kept| kept.entries);
         let goes_on = |known: &Baseline| kept.is_none_or(|kept| known.ima_entries() <= kept);
-        self.baseline = baseline.filter(goes_on).map(|baseline| (judged.policy_revision, baseline));
+        let revision = judged.policy_revision;
+        let known = baseline.filter(|(baseline, _)| goes_on(baseline));
+        self.baseline = known.map(|(baseline, searched)| Remembered { revision, baseline, searched });
         self.restarts = 0;
     }
 
@@ -374,6 +412,13 @@ impl Attester {
     }
 }
 
+impl Remembered {
+    /// Whether it was judged by this policy, and searched for all that entries ask.
+    fn serves(&self, policy: &PolicyInForce, conditions: &Conditions) -> bool {
+        self.revision == policy.revision && self.searched.covers(conditions)
+    }
+}
+
 /// PCRs as a challenge names them: the policy's, and the firmware's in every active bank. Before it is known which are active,
 /// that is every bank, of which the device leaves out those that are off.
 fn by_bank(
@@ -382,8 +427,13 @@ fn by_bank(
 ) -> Vec<(HashAlgorithm, Vec<PcrIndex>)> {
     let active = active.map_or(HashAlgorithm::ALL.as_slice(), ActiveBanks::known);
     let of_firmware = active.iter().flat_map(|bank| PcrIndex::of_firmware().map(move |index| (*bank, index)));
+    grouped(selection.into_iter().chain(of_firmware))
+}
+
+/// The PCRs of each bank.
+fn grouped(pcrs: impl IntoIterator<Item = (HashAlgorithm, PcrIndex)>) -> Vec<(HashAlgorithm, Vec<PcrIndex>)> {
     let mut banks: BTreeMap<HashAlgorithm, BTreeSet<PcrIndex>> = BTreeMap::new();
-    for (bank, index) in selection.into_iter().chain(of_firmware) {
+    for (bank, index) in pcrs {
         banks.entry(bank).or_default().insert(index);
     }
     banks.into_iter().map(|(bank, indexes)| (bank, indexes.into_iter().collect())).collect()

@@ -9,6 +9,7 @@ use assay_evidence::tpm::attest::BootCounters;
 use assay_evidence::tpm::endorsement::Endorsement;
 use assay_evidence::verify::{self, Baseline, Expectation, KnownBootLog, QuoteEvidence, Verification};
 use assay_evidence::{Check, Failure, HashAlgorithm, PcrIndex};
+use assay_trust::condition::{Conditions, Holding, Searched};
 use assay_trust::{AttestationResult, CompiledPolicy, Finding, Tier, appraise, refuse};
 use bytes::Bytes;
 use tokio::sync::Semaphore;
@@ -55,6 +56,9 @@ pub(crate) struct Job {
     pub boot_logs: Arc<BootLogs>,
     pub last_counters: Option<BootCounters>,
     pub policy: Option<Arc<CompiledPolicy>>,
+    /// What entries ask of the device, and what the list before this was searched for.
+    pub conditions: Conditions,
+    pub searched: Searched,
     pub endorsement: Option<Arc<Endorsement>>,
     pub now: UnixTime,
 }
@@ -65,7 +69,10 @@ pub(crate) struct Judged {
     /// What was judged.
     pub evidence: Evidence,
     pub result: AttestationResult,
-    pub baseline: Option<Baseline>,
+    /// What it fulfils of what entries ask.
+    pub holding: Holding,
+    /// What to remember of the boot.
+    pub baseline: Option<(Baseline, Searched)>,
     /// Whose word it is.
     pub binding: Binding,
     /// IMA entries since boot that the quote attests, and how many more were sent; `None`: it does not verify.
@@ -89,16 +96,25 @@ impl Job {
                     self.boot_logs.keep(log.len(), claims);
                 }
                 let result = appraise(&claims, policy, self.endorsement.as_deref(), self.now);
-                let baseline = policy.map(|_| claims.baseline(result.good_ima_entries()));
+                let searched = self.searched.go_on(&claims, &self.conditions);
+                let holding = Holding::of(&claims, &self.conditions, &searched);
+                let baseline = policy.map(|_| (claims.baseline(result.good_ima_entries()), searched));
                 let ima = claims.ima().map(|ima| (ima.attested_total(), ima.undecided()));
                 let binding = self.binding_of_what_is_missing(&result, &notes);
                 let attested = Some(ima.unwrap_or_default());
-                Judged { result, baseline, binding, attested, evidence: self.evidence }
+                Judged { result, holding, baseline, binding, attested, evidence: self.evidence }
             }
             None => {
                 let binding = Binding::of(failures.iter().map(|one| one.check), self.list_starts_well());
                 let result = refuse(&failures, policy, self.now);
-                Judged { result, baseline: None, binding, attested: None, evidence: self.evidence }
+                Judged {
+                    result,
+                    holding: Holding::default(),
+                    baseline: None,
+                    binding,
+                    attested: None,
+                    evidence: self.evidence,
+                }
             }
         }
     }

@@ -32,11 +32,14 @@ use crate::device::{Device, DeviceError};
 use crate::fate::{self, FateError};
 use crate::in_force::boot_logs::BootLogs;
 use crate::in_force::endorsers::EndorsersInForce;
+use crate::in_force::entries::Entries;
 use crate::in_force::policies::Policies;
 use crate::keys::{KeysError, random};
 use crate::metrics::Metrics;
 use crate::outcome::{Kind, Outcome};
-use crate::store::{KeepEvidence, NewEvidence, RecordAppraisal, Recorded, Store, StoreError};
+use crate::store::{
+    KeepEvidence, LoseEntries, LostEntry, NewEvidence, RecordAppraisal, Recorded, Store, StoreError,
+};
 use crate::thread::Panicked;
 
 /// What attestation needs.
@@ -45,6 +48,7 @@ pub(crate) struct Attesting {
     pub store: Store,
     pub policies: Arc<Policies>,
     pub endorsers: Arc<EndorsersInForce>,
+    pub entries: Arc<Entries>,
     pub registry: Arc<Registry>,
     pub verifier: Arc<Verifier>,
     pub boot_logs: Arc<BootLogs>,
@@ -104,14 +108,15 @@ impl Attesting {
         is_proven: bool,
     ) -> Result<Option<(Open, Challenge)>, AttestError> {
         let policy = self.policies.of(&attester.device);
-        let logs = match is_proven && attester.needs_logs(&policy) {
+        let conditions = self.entries.conditions(&attester.device.id);
+        let logs = match is_proven && attester.needs_logs(&policy, &conditions) {
             false => None,
             true => match self.registry.full_challenge() {
                 Some(permit) => Some(permit),
                 None => return Ok(None),
             },
         };
-        let (asked, challenge) = attester.ask(&policy, random()?);
+        let (asked, challenge) = attester.ask(&policy, conditions, random()?);
         Ok(Some((Open { asked, _logs: logs }, challenge)))
     }
 
@@ -197,7 +202,8 @@ impl Attesting {
     async fn record(&self, attester: &mut Attester, finished: Finished) -> Result<(), AttestError> {
         let mut keeps = true;
         for number in 1..=ATTEMPTS_MAX {
-            let attempt = attester.attempt(&finished, keeps && number < ATTEMPTS_MAX);
+            let entries = self.entries.of(&attester.device.id);
+            let attempt = attester.attempt(&finished, keeps && number < ATTEMPTS_MAX, &entries);
             let evidence = match &attempt.draft {
                 Some(draft) => draft.pack(&self.store, self.evidence_bytes_max).await.ok(),
                 None => None,
@@ -225,8 +231,9 @@ impl Attesting {
         match (&attempt.change, evidence) {
             (StateChange::Moves(change), evidence) => {
                 let (change, appraisal) = (**change).clone();
-                let falls = change.withdraw;
-                let record = RecordAppraisal { change, appraisal, evidence };
+                let lost = attempt.lost.clone();
+                let falls = change.withdraw || !lost.is_empty();
+                let record = RecordAppraisal { change, appraisal, evidence, lost };
                 let Recorded { moved, evidence } = match falls {
                     true => self.store.commit_and_follow(record).await?,
                     false => self.store.commit(record).await?,
@@ -243,6 +250,15 @@ impl Attesting {
                     "device appraised"
                 );
                 Ok(Taken { on_record: true, kept: evidence })
+            }
+            (StateChange::Renews(renew), evidence) if !attempt.lost.is_empty() => {
+                let (renew, lost) = (renew.clone(), attempt.lost.clone());
+                for LostEntry { id, spiffe_id, condition } in &lost {
+                    tracing::info!(device = renew.device_id, entry = id, spiffe_id, condition, "entry lost");
+                }
+                let at = renew.trust.evidence_at;
+                let kept = self.store.commit_and_follow(LoseEntries { renew, lost, at, evidence }).await?;
+                Ok(Taken { on_record: true, kept })
             }
             (StateChange::Renews(renew), None) => {
                 self.store.renew(renew.clone()).await?;

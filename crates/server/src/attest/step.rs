@@ -4,19 +4,22 @@ use assay_evidence::request::{Evidence, NONCE_BYTES};
 use assay_evidence::time::UnixTime;
 use assay_evidence::tpm::banks::ActiveBanks;
 use assay_evidence::verify::Baseline;
+use assay_trust::condition::{Conditions, Holding, Searched};
 use assay_trust::{AttestationResult, Event, Finding, Status, Tier, TrustState};
 
 use super::judge::Job;
 use crate::archive::keeper::{Draft, JudgedEvidence, Progress};
 use crate::fate::{findings_json, vector_json};
 use crate::in_force::policies::PolicyInForce;
-use crate::store::{AppraisalRecord, Change, Kept, RenewTrust};
+use crate::store::{AppraisalRecord, Change, Kept, LostEntry, RenewTrust};
 
 /// A challenge that waits for its evidence.
 #[derive(Debug)]
 pub(crate) struct Asked {
     pub(super) nonce: [u8; NONCE_BYTES],
     pub(super) known: Known,
+    /// What entries ask of the device.
+    pub(super) conditions: Conditions,
     /// The policy it was made under.
     pub(super) revision: u64,
     /// The endorsers it was made under.
@@ -37,8 +40,8 @@ pub(crate) enum Known {
     Nothing,
     /// What is kept, which is judged anew with it.
     Kept(Progress),
-    /// What was judged before.
-    Judged(Baseline),
+    /// What was judged before, and searched.
+    Judged(Baseline, Searched),
 }
 
 /// What to do next.
@@ -68,7 +71,7 @@ impl Pending {
     pub(crate) fn progress(&self) -> Option<&Progress> {
         match &self.asked.known {
             Known::Kept(progress) => Some(progress),
-            Known::Nothing | Known::Judged(_) => None,
+            Known::Nothing | Known::Judged(..) => None,
         }
     }
 }
@@ -80,7 +83,7 @@ pub(crate) struct Finished {
     pub result: AttestationResult,
     pub(super) appraisal: AppraisalRecord,
     pub(super) event: Event,
-    pub(super) judged: Option<(JudgedEvidence, Option<Baseline>)>,
+    pub(super) judged: Option<(JudgedEvidence, Option<(Baseline, Searched)>)>,
 }
 
 /// How a result goes on record as of now; made anew when the device moved on meanwhile.
@@ -88,6 +91,8 @@ pub(crate) struct Finished {
 pub(crate) struct Attempt {
     /// A step of the state, or its new times alone.
     pub change: StateChange,
+    /// Entries that the device loses though it stays trusted.
+    pub lost: Vec<LostEntry>,
     /// What to keep of the evidence.
     pub draft: Option<Draft>,
     pub(super) next: TrustState,
@@ -126,7 +131,8 @@ pub(crate) struct Verdict {
 impl Finished {
     pub(super) fn new(
         result: AttestationResult,
-        judged: Option<(JudgedEvidence, Option<Baseline>)>,
+        holding: Holding,
+        judged: Option<(JudgedEvidence, Option<(Baseline, Searched)>)>,
     ) -> Finished {
         let appraisal = AppraisalRecord {
             at: result.at(),
@@ -135,14 +141,14 @@ impl Finished {
             findings: findings_json(result.findings()),
             vector: vector_json(result.vector()),
         };
-        Finished { event: Event::appraised(&result), appraisal, judged, result }
+        Finished { event: Event::appraised(&result, holding), appraisal, judged, result }
     }
 }
 
 impl Known {
     pub(super) fn baseline(&self) -> Option<&Baseline> {
         match self {
-            Known::Judged(baseline) => Some(baseline),
+            Known::Judged(baseline, _) => Some(baseline),
             Known::Nothing | Known::Kept(_) => None,
         }
     }
@@ -152,11 +158,18 @@ impl Known {
         self.baseline().and_then(Baseline::banks)
     }
 
+    pub(super) fn searched(&self) -> Searched {
+        match self {
+            Known::Judged(_, searched) => searched.clone(),
+            Known::Nothing | Known::Kept(_) => Searched::default(),
+        }
+    }
+
     pub(super) fn boot_log_wanted(&self) -> bool {
         match self {
             Known::Nothing => true,
             Known::Kept(progress) => progress.boot_log_wanted(),
-            Known::Judged(baseline) => !baseline.has_boot_log(),
+            Known::Judged(baseline, _) => !baseline.has_boot_log(),
         }
     }
 
@@ -164,7 +177,7 @@ impl Known {
         match self {
             Known::Nothing => 0,
             Known::Kept(progress) => progress.entries,
-            Known::Judged(baseline) => baseline.ima_entries(),
+            Known::Judged(baseline, _) => baseline.ima_entries(),
         }
     }
 }

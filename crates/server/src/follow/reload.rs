@@ -33,7 +33,8 @@ pub(super) fn changes_plan(committed: &Committed) -> bool {
             | Kind::GatewayRevoked
             | Kind::TelemetryAccepted
             | Kind::EntryCreated
-            | Kind::EntryRemoved,
+            | Kind::EntryRemoved
+            | Kind::EntryUnmet,
         ) => false,
         // Written by a later version of the server: look.
         None => true,

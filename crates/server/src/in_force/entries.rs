@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use assay_identity::SpiffeId;
+use assay_trust::condition::Conditions;
 use assay_trust::grant::Entitlement;
 
 use crate::store::{EntryRecord, Store, StoreError};
@@ -26,6 +27,13 @@ impl Entries {
     /// What workloads on this device are entitled to.
     pub(crate) fn of(&self, device: &SpiffeId) -> Vec<Arc<EntryRecord>> {
         self.current().get(device.as_str()).cloned().unwrap_or_default()
+    }
+
+    /// What they ask of the device itself.
+    pub(crate) fn conditions(&self, device: &SpiffeId) -> Conditions {
+        let entries = self.of(device);
+        let selectors = entries.iter().flat_map(|entry| &entry.selectors);
+        selectors.filter(|selector| selector.is_condition()).cloned().collect()
     }
 
     /// How many there are.
@@ -59,6 +67,7 @@ pub(crate) fn entitlement(entry: &EntryRecord) -> Option<Entitlement> {
         parent: SpiffeId::parse(&entry.parent).ok()?,
         ttl_seconds: entry.ttl_seconds,
         dns_names: entry.dns_names.clone(),
+        selectors: entry.selectors.clone(),
     })
 }
 

@@ -125,20 +125,23 @@ impl Store {
 }
 
 fn entry(row: &Row) -> Result<EntryRecord, StoreError> {
-    let selectors: &str = row.try_get("selectors")?;
     let dns_names: &str = row.try_get("dns_names")?;
     Ok(EntryRecord {
         id: row.try_get("id")?,
         spiffe_id: row.try_get("spiffe_id")?,
         parent: row.try_get("parent")?,
-        selectors: serde_json::from_str(selectors)
-            .map_err(|_| StoreError::Corrupt { column: "entries.selectors" })?,
+        selectors: selectors(row)?,
         ttl_seconds: loaded(row.try_get("ttl_seconds")?, "entries.ttl_seconds")?,
         dns_names: serde_json::from_str(dns_names)
             .map_err(|_| StoreError::Corrupt { column: "entries.dns_names" })?,
         hint: row.try_get("hint")?,
         created_at: UnixTime(loaded(row.try_get("created_at")?, "entries.created_at")?),
     })
+}
+
+pub(super) fn selectors(row: &Row) -> Result<Vec<Selector>, StoreError> {
+    let selectors: &str = row.try_get("selectors")?;
+    serde_json::from_str(selectors).map_err(|_| StoreError::Corrupt { column: "entries.selectors" })
 }
 
 fn json(value: &impl Serialize) -> String {

@@ -49,9 +49,9 @@ pub use authority::{AuthorityRecord, RecordAuthority};
 pub use blobs::{BlobHash, NewBlob, blob_hash};
 pub use device::{
     Along, ApproveDevice, Candidate, Change, DeviceRecord, EnrollDevice, ExpireDevice, ExpireUnreadable,
-    IdentityRecord, LabelDevice, LabelledDevice, Moved, NoteUnanswered, ReadmitDevice, RecordAppraisal,
-    Recorded, RenameDevice, RenewTrust, ReplaceDevice, ReplacedDevice, RevokeDevice, StandingDevice,
-    TrustColumns,
+    IdentityRecord, LabelDevice, LabelledDevice, LoseEntries, Moved, NoteUnanswered, ReadmitDevice,
+    RecordAppraisal, Recorded, RenameDevice, RenewTrust, ReplaceDevice, ReplacedDevice, RevokeDevice,
+    StandingDevice, TrustColumns,
 };
 pub use entries::{CreateEntry, EntryRecord, RemoveEntry};
 pub use evidence::{
@@ -70,7 +70,7 @@ pub use policies::{NewPolicy, PolicyKey, PolicyRecord};
 pub use svid::{Carrier, RecordSvid, SvidRecord};
 pub use telemetry::{AcceptTelemetry, PositionRecord, RefuseTelemetry, TelemetryRecord};
 pub use usage::Storage;
-pub use withdraw::{RenumberRevocationList, ResumeLedger, WithdrawOwn, Withdrawn};
+pub use withdraw::{LostEntry, RenumberRevocationList, ResumeLedger, WithdrawOwn, Withdrawn};
 pub use writer::{Transaction, Unit};
 
 /// The store: a door to the writer and a pool of readers. Cheap to clone.

@@ -1,12 +1,13 @@
 //! Certificates the authority signed: recorded before signing.
 
 use assay_evidence::time::UnixTime;
-
 use assay_identity::crl::CRL_SERIALS_MAX;
+use assay_identity::{Selector, SpiffeId};
+use assay_trust::TrustState;
 
 use super::budget::Spending;
 use super::withdraw::superseded;
-use super::{Store, StoreError, Transaction, Unit, gateways, loaded, stored};
+use super::{Store, StoreError, Transaction, Unit, entries, gateways, loaded, stored};
 use crate::audit::{Kind, Line};
 use crate::store::sql::{Row, query};
 
@@ -166,20 +167,33 @@ pub(super) async fn carried(
     version: u64,
     entry_id: Option<&str>,
 ) -> Result<(), StoreError> {
-    query("SELECT 1 FROM devices WHERE id = $1 AND state_version = $2 AND status = 'trusted'")
-        .bind(id)
-        .bind(stored(version))
-        .fetch_optional(unit.connection())
-        .await?
-        .ok_or(StoreError::Conflict)?;
-    if let Some(entry_id) = entry_id {
-        query("SELECT 1 FROM entries WHERE id = $1")
-            .bind(entry_id)
+    let device =
+        query("SELECT trust FROM devices WHERE id = $1 AND state_version = $2 AND status = 'trusted'")
+            .bind(id)
+            .bind(stored(version))
             .fetch_optional(unit.connection())
             .await?
             .ok_or(StoreError::Conflict)?;
+    let Some(entry_id) = entry_id else { return Ok(()) };
+    let entry = query("SELECT selectors FROM entries WHERE id = $1")
+        .bind(entry_id)
+        .fetch_optional(unit.connection())
+        .await?
+        .ok_or(StoreError::Conflict)?;
+    let selectors = entries::selectors(&entry)?;
+    if selectors.iter().any(Selector::is_condition) && !fulfils(id, device.try_get("trust")?, &selectors)? {
+        return Err(StoreError::Conflict);
     }
     Ok(())
+}
+
+/// Whether what an entry asks of a device holds by its state as stored.
+fn fulfils(id: &str, trust: &str, selectors: &[Selector]) -> Result<bool, StoreError> {
+    let corrupt = |column| StoreError::Corrupt { column };
+    let id = SpiffeId::parse(id).map_err(|_| corrupt("devices.id"))?;
+    let record = serde_json::from_str(trust).map_err(|_| corrupt("devices.trust"))?;
+    let state = TrustState::from_record(id, record).map_err(|_| corrupt("devices.trust"))?;
+    Ok(state.unmet(selectors).is_none())
 }
 
 /// Refuses more certificates of one device than may not have ended, withdrawn or not: each has a place on the revocation

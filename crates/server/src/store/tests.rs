@@ -114,7 +114,12 @@ pub(super) fn appraise(from_version: u64, trust: TrustColumns, withdraw: bool) -
         findings: "[]".to_owned(),
         vector: "{}".to_owned(),
     };
-    RecordAppraisal { change: change(from_version, trust, withdraw), appraisal, evidence: None }
+    RecordAppraisal {
+        change: change(from_version, trust, withdraw),
+        appraisal,
+        evidence: None,
+        lost: Vec::new(),
+    }
 }
 
 fn svid(serial: &str, state_version: u64, entry_id: Option<&str>) -> RecordSvid {
@@ -209,6 +214,47 @@ async fn enroll_device_binds_once_and_rebinds_on_its_version_only() {
     fixture.store.commit(enroll(Some(0), "enrolled", 1)).await.unwrap();
     assert_eq!(fixture.leaves().await, 2, "refusals leave no trace");
     assert!(fixture.store.device_named("press-1").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn what_was_decided_on_older_evidence_does_not_overwrite_what_newer_evidence_said() {
+    let fixture = Fixture::trusted().await;
+    let of = |evidence_at| TrustColumns { evidence_at, ..trust("trusted", 1) };
+    fixture.store.commit(appraise(1, of(NOW.plus(5)), false)).await.unwrap();
+    assert!(is_conflict(fixture.store.commit(appraise(1, of(NOW.plus(4)), false)).await));
+    fixture.store.commit(appraise(1, of(NOW.plus(5)), false)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_svid_of_an_entry_with_a_condition_is_recorded_while_the_state_fulfils_it() {
+    let fixture = Fixture::trusted().await;
+    let pcr = format!("tpm:pcr:15:{}", "ab".repeat(32));
+    let selectors = vec!["unix:uid:1".parse().unwrap(), pcr.parse().unwrap()];
+    let CreateEntry { entry, actor } = entry("web");
+    let create = CreateEntry { entry: EntryRecord { selectors, ..entry }, actor };
+    let id = create.entry.id.clone();
+    fixture.store.commit(create).await.unwrap();
+    let state = |holding: serde_json::Value| {
+        let record = serde_json::json!({
+            "status": "trusted", "version": 1, "since": 1, "tier": "affirming", "policy": null, "evidence_at": 1,
+            "valid_until": 2000, "reset_count": 3, "device_key": "aa", "needs_approval": false,
+            "awaiting_approval": false, "approved": false, "reason": "", "holding": holding,
+        });
+        appraise(1, TrustColumns { record: record.to_string(), ..trust("trusted", 1) }, false)
+    };
+    let fulfilled = serde_json::json!([{ "type": "tpm", "value": pcr.split_once(':').unwrap().1 }]);
+    fixture.store.commit(state(serde_json::json!([]))).await.unwrap();
+    assert!(is_conflict(fixture.store.commit(svid("01", 1, Some(&id))).await));
+    fixture.store.commit(state(fulfilled)).await.unwrap();
+    fixture.store.commit(svid("01", 1, Some(&id))).await.unwrap();
+    // It goes with the condition, and nothing else does.
+    fixture.store.commit(svid("02", 1, None)).await.unwrap();
+    let RecordAppraisal { change, appraisal, .. } = state(serde_json::json!([]));
+    let lost = vec![LostEntry { id, spiffe_id: WORKLOAD.to_owned(), condition: pcr }];
+    fixture.store.commit(RecordAppraisal { change, appraisal, evidence: None, lost }).await.unwrap();
+    let listed = fixture.store.withdrawn_svids(NOW).await.unwrap().0;
+    assert_eq!(listed.iter().map(|svid| svid.serial.as_str()).collect::<Vec<_>>(), ["01"]);
+    fixture.verify().await.unwrap();
 }
 
 #[tokio::test]

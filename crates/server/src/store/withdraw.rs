@@ -180,6 +180,53 @@ pub(super) async fn of_entry(unit: &mut Unit, entry_id: &str, at: UnixTime) -> R
     listed(unit, &rows).await
 }
 
+/// An entry of which a device no longer fulfils what it asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostEntry {
+    /// The entry.
+    pub id: String,
+    /// What it entitled to.
+    pub spiffe_id: String,
+    /// What does not hold any more.
+    pub condition: String,
+}
+
+/// Withdraws what a device's workloads hold by entries that it lost, each on record.
+pub(super) async fn of_lost(
+    unit: &mut Unit,
+    device_id: &str,
+    lost: &[LostEntry],
+    at: UnixTime,
+) -> Result<Withdrawn, StoreError> {
+    let mut all = Withdrawn::default();
+    for LostEntry { id, spiffe_id, condition } in lost {
+        let detail = serde_json::json!({ "entry": id, "device": device_id, "condition": condition });
+        let line = Line {
+            kind: Kind::EntryUnmet,
+            at,
+            actor: "server".to_owned(),
+            subject: spiffe_id.clone(),
+            detail: detail.to_string(),
+        };
+        unit.audit(line).await?;
+        let rows = query(
+            "UPDATE svids SET withdrawn_at = $3, withdrawn_leaf = $4
+             WHERE device_id = $1 AND entry_id = $2 AND withdrawn_at = 0 AND not_after > $3
+             RETURNING serial, not_after",
+        )
+        .bind(device_id)
+        .bind(id)
+        .bind(stored(at.0))
+        .bind(unit.last_leaf().map_or(-1, stored))
+        .fetch_all(unit.connection())
+        .await?;
+        let Withdrawn { serials, list_number } = listed(unit, &rows).await?;
+        all.serials.extend(serials);
+        all.list_number = list_number.or(all.list_number);
+    }
+    Ok(all)
+}
+
 /// Withdraws all certificates of an entry on a device but the newest ones; without an entry, the device's own.
 pub(super) async fn superseded(
     unit: &mut Unit,

@@ -335,6 +335,7 @@ pub fn learned(device: &mut SoftwareDevice, more: &str) -> String {
         ima_from_entry: 0,
         stream: Vec::new(),
         banks_wanted: true,
+        watched: Vec::new(),
     };
     let sent = device.evidence(&challenge).unwrap();
     let quote = sent.quote.unwrap();

@@ -6,6 +6,7 @@ mod admission;
 mod assignment;
 mod attestation;
 mod bad_policies;
+mod conditions;
 mod console;
 mod continuity;
 mod dropped_callers;

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use assay_testkit::software_device::key::{ATTESTATION_KEY, DEVICE_KEY};
-use assay_testkit::{EkMaker, Machine, SoftTpm, TpmMaker};
+use assay_testkit::{Bank, EkMaker, Machine, SoftTpm, TpmMaker};
+use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 
 use crate::stage::{Program, Stage, TRUST_DOMAIN, eventually, within};
@@ -145,6 +146,16 @@ impl Device {
     /// Runs a program that no policy knows.
     pub fn run(&self, path: &str) -> Result<()> {
         Ok(self.machine.run_program(path, b"unknown")?)
+    }
+
+    /// What a PCR of the SHA-256 bank holds, in hex.
+    pub fn pcr(&self, pcr: u32) -> Result<String> {
+        Ok(HEXLOWER.encode(&self.tpm.connect()?.pcr_read(Bank::Sha256, pcr)?))
+    }
+
+    /// Extends a PCR with something that no log tells of.
+    pub fn extend(&self, pcr: u32, words: &[u8]) -> Result<()> {
+        Ok(self.tpm.connect()?.pcr_extend(pcr, &[(Bank::Sha256, Bank::Sha256.hash(words))])?)
     }
 
     pub async fn explain(&self) -> Result<Value> {

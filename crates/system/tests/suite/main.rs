@@ -6,6 +6,7 @@
 mod admission;
 mod agent;
 mod attestation;
+mod conditions;
 mod crash;
 mod doctor;
 mod enrollment;

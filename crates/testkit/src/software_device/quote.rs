@@ -93,19 +93,23 @@ impl Quoting {
     /// What an honest TPM says to this challenge.
     pub fn honest(device: &mut SoftwareDevice, challenge: &Challenge) -> Quoting {
         device.clock.millis += 1;
-        let selection: Vec<_> = challenge
-            .selection
-            .iter()
-            .filter_map(|PcrSelection { bank, pcrs }| {
-                let (bank, mut pcrs) = (Bank::from_name(bank)?, pcrs.clone());
-                if challenge.banks_wanted && !BANKS.contains(&bank) {
-                    return None;
-                }
-                // A TPM hashes in ascending order, however it was asked.
-                pcrs.sort_unstable();
-                Some((bank, pcrs))
-            })
-            .collect();
+        let mut selection: Vec<(Bank, Vec<u32>)> = Vec::new();
+        for PcrSelection { bank, pcrs } in challenge.selection.iter().chain(&challenge.watched) {
+            let Some(bank) = Bank::from_name(bank) else { continue };
+            if challenge.banks_wanted && !BANKS.contains(&bank) {
+                continue;
+            }
+            let place = selection.iter().position(|(of, _)| *of == bank).unwrap_or_else(|| {
+                selection.push((bank, Vec::new()));
+                selection.len() - 1
+            });
+            if let Some((_, of_bank)) = selection.get_mut(place) {
+                // A TPM hashes in ascending order and each once, however it was asked.
+                of_bank.extend(pcrs);
+                of_bank.sort_unstable();
+                of_bank.dedup();
+            }
+        }
         let mut quoting = Quoting {
             magic: GENERATED,
             kind: ATTEST_QUOTE,

@@ -15,6 +15,7 @@ fn challenge(first: u64) -> Challenge {
         ima_from_entry: first,
         stream: Vec::new(),
         banks_wanted: true,
+        watched: Vec::new(),
     }
 }
 

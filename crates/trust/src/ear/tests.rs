@@ -30,6 +30,7 @@ fn appraised(tier: Tier, recovery: Recovery) -> EventRecord {
         restart_count: Some(0),
         recovery,
         reason: "because".to_owned(),
+        holding: Default::default(),
     })
 }
 

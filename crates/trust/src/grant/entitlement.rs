@@ -1,8 +1,9 @@
 //! Entitlements: what an operator said a workload on one device may be.
 
-use assay_identity::SpiffeId;
+use assay_identity::{Selector, SpiffeId};
 
 use super::Denied;
+use crate::state::TrustState;
 
 /// A registration entry's part in the decision: what an operator entitled a workload on one device to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,13 +16,15 @@ pub struct Entitlement {
     pub ttl_seconds: u64,
     /// DNS names in the SVID.
     pub dns_names: Vec<String>,
+    /// What must hold of the workload. Those that must hold of its device are looked at here.
+    pub selectors: Vec<Selector>,
 }
 
 impl Entitlement {
     /// An entry of another device, or one that names a server, a gateway or a device, gives nothing here: whoever may
     /// write entries must not become an authority by it.
-    pub(super) fn require_own(&self, device: &SpiffeId) -> Result<(), Denied> {
-        let Entitlement { spiffe_id, parent, .. } = self;
+    pub(super) fn require_own(&self, state: &TrustState) -> Result<(), Denied> {
+        let (Entitlement { spiffe_id, parent, .. }, device) = (self, state.device());
         if parent != device {
             return Err(Denied::WrongParent { parent: parent.to_string(), device: device.to_string() });
         }
@@ -30,7 +33,10 @@ impl Entitlement {
             let trust_domain = device.trust_domain().as_str().to_owned();
             return Err(Denied::NotAWorkload { spiffe_id: spiffe_id.to_string(), trust_domain });
         }
-        Ok(())
+        match state.unmet(&self.selectors) {
+            Some(condition) => Err(Denied::ConditionUnmet { condition: condition.to_string() }),
+            None => Ok(()),
+        }
     }
 }
 

@@ -41,7 +41,7 @@ impl JwtGrant {
 pub fn decide(state: &TrustState, request: JwtRequest<'_>, now: UnixTime) -> Result<JwtGrant, Denied> {
     require_trust(state, now)?;
     let JwtRequest { entitlement, audience } = request;
-    entitlement.require_own(state.device())?;
+    entitlement.require_own(state)?;
     if !is_audience(audience) {
         return Err(Denied::NoAudience);
     }

@@ -46,6 +46,12 @@ pub enum Denied {
         /// The device's trust domain.
         trust_domain: String,
     },
+    /// The device's last quote does not say what the entry asks of it.
+    #[error("{condition} does not hold: the device's last verified quote says otherwise, or nothing of it")]
+    ConditionUnmet {
+        /// What the entry asks.
+        condition: String,
+    },
     /// A token for nobody, or for more than one is for.
     #[error(
         "a token is for 1 to {AUDIENCES_MAX} audiences that can be printed, of {AUDIENCE_BYTES_MAX} bytes together"
@@ -89,6 +95,7 @@ impl Denied {
             Denied::KeyNotBound => "key-not-bound",
             Denied::WrongParent { .. } => "wrong-parent",
             Denied::NotAWorkload { .. } => "not-a-workload",
+            Denied::ConditionUnmet { .. } => "condition-unmet",
             Denied::NoAudience => "no-audience",
             Denied::WrongDevice { .. } => "wrong-device",
             Denied::BootNotAttested { .. } => "boot-not-attested",

@@ -80,7 +80,7 @@ pub fn decide(state: &TrustState, request: SvidRequest<'_>, now: UnixTime) -> Re
             (state.device().clone(), key, ttl_seconds, Vec::new())
         }
         SvidRequest::Workload { entitlement, csr } => {
-            entitlement.require_own(state.device())?;
+            entitlement.require_own(state)?;
             let Entitlement { spiffe_id, ttl_seconds, dns_names, .. } = entitlement;
             (spiffe_id.clone(), csr.spki_der(), *ttl_seconds, dns_names.clone())
         }

@@ -1,7 +1,7 @@
 //! The invariants of grants, over arbitrary states, and each reason for a denial.
 
 use assay_evidence::time::UnixTime;
-use assay_identity::{Csr, PrivateKey, SpiffeId, csr};
+use assay_identity::{Csr, PrivateKey, Selector, SpiffeId, csr};
 use assay_telemetry::{
     BootEpoch, Freshness, Location, LocationMethod, OTLP_METRICS, Opened, Statement, open, seal, sha256,
     to_be_signed,
@@ -14,6 +14,7 @@ use super::jwt::JwtRequest;
 use super::svid::SvidRequest;
 use super::telemetry::TelemetryRequest;
 use super::*;
+use crate::condition::Holding;
 use crate::finding::Tier;
 use crate::policy::Recovery;
 use crate::region::RegionList;
@@ -75,6 +76,7 @@ impl Device {
             parent: self.id.clone(),
             ttl_seconds: 60,
             dns_names: vec!["web.example.org".to_owned()],
+            selectors: vec!["unix:uid:7".parse().unwrap()],
         }
     }
 }
@@ -89,6 +91,7 @@ fn appraised(at: u64, tier: Tier) -> EventRecord {
         restart_count: Some(0),
         recovery: Recovery::Automatic,
         reason: "because".to_owned(),
+        holding: Holding::default(),
     })
 }
 
@@ -129,6 +132,42 @@ fn a_workload_gets_what_its_entry_says() {
         (grant.spiffe_id(), grant.dns_names()),
         (&entitlement.spiffe_id, entitlement.dns_names.as_slice())
     );
+}
+
+#[test]
+fn nothing_is_granted_whose_condition_the_last_good_evidence_does_not_fulfil() {
+    let (device, csr) = (Device::new(), workload_csr());
+    let pcr = |byte: &str| format!("tpm:pcr:15:{}", byte.repeat(32)).parse::<Selector>().unwrap();
+    let [expected, other] = ["ab", "cd"].map(pcr);
+    let measured: Selector = format!("ima:sha256:{}", "ef".repeat(32)).parse().unwrap();
+    let of = |conditions: &[&Selector]| Entitlement {
+        selectors: conditions.iter().map(|one| (*one).clone()).collect(),
+        ..device.entitlement("spiffe://example.org/web")
+    };
+    let holding = |conditions: &[&Selector]| {
+        let EventRecord::Appraised(appraised) = appraised(3, Tier::Affirming) else { panic!() };
+        let holding = serde_json::from_value(serde_json::json!(conditions)).unwrap();
+        EventRecord::Appraised(Appraised { holding, ..appraised })
+    };
+    let code = |state: &TrustState, entitlement: &Entitlement| {
+        let x509 = svid::decide(state, SvidRequest::Workload { entitlement, csr: &csr }, NOW).err();
+        let jwt = jwt::decide(state, JwtRequest { entitlement, audience: &["db".into()] }, NOW).err();
+        assert_eq!(x509, jwt, "both kinds ask the same");
+        x509.map(|denied| denied.code())
+    };
+    let state = device.state(&[holding(&[&expected, &measured])]);
+    assert_eq!(code(&state, &of(&[&expected, &measured])), None);
+    assert_eq!(code(&state, &of(&[&expected, &other])), Some("condition-unmet"));
+    assert_eq!(code(&device.trusted(), &of(&[&measured])), Some("condition-unmet"));
+    let hash = |digit: &str| format!("tpm:pub_hash:{}", digit.repeat(64)).parse::<Selector>().unwrap();
+    assert_eq!(code(&state, &of(&[&hash("1")])), None);
+    assert_eq!(code(&state, &of(&[&hash("2")])), Some("condition-unmet"));
+    // The next result takes away what it does not fulfil, and a bad one everything.
+    let state = device.state(&[holding(&[&expected, &measured]), holding(&[&measured])]);
+    assert_eq!(code(&state, &of(&[&expected])), Some("condition-unmet"));
+    assert!(state.unmet(std::slice::from_ref(&measured)).is_none());
+    let state = device.state(&[holding(&[&measured]), appraised(4, Tier::Contraindicated)]);
+    assert!(state.holding().is_empty());
 }
 
 #[test]

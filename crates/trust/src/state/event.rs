@@ -10,6 +10,7 @@ use assay_evidence::tpm::certify::CertifiedKey;
 use serde::{Deserialize, Serialize};
 
 use crate::appraisal::AttestationResult;
+use crate::condition::Holding;
 use crate::finding::Tier;
 use crate::policy::Recovery;
 
@@ -89,6 +90,9 @@ pub struct Appraised {
     pub recovery: Recovery,
     /// The worst finding, in a sentence.
     pub reason: String,
+    /// What entries ask of the device and its evidence fulfils.
+    #[serde(default, skip_serializing_if = "Holding::is_empty")]
+    pub holding: Holding,
 }
 
 impl Event {
@@ -102,8 +106,8 @@ impl Event {
         Event(EventRecord::Readmitted { at, by: by.into() })
     }
 
-    /// Evidence was appraised.
-    pub fn appraised(result: &AttestationResult) -> Self {
+    /// Evidence was appraised, and fulfils these conditions of entries.
+    pub fn appraised(result: &AttestationResult, holding: Holding) -> Self {
         Event(EventRecord::Appraised(Appraised {
             at: result.at(),
             tier: result.tier(),
@@ -113,6 +117,7 @@ impl Event {
             restart_count: result.counters().map(|counters| counters.restart_count),
             recovery: result.recovery(),
             reason: result.reason().to_owned(),
+            holding,
         }))
     }
 

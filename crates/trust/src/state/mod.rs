@@ -11,12 +11,14 @@ mod record;
 mod tests;
 
 use assay_evidence::time::UnixTime;
-use assay_identity::SpiffeId;
+use assay_identity::selector::tpm::Tpm;
+use assay_identity::{Selector, SpiffeId};
 
 pub(crate) use event::key_fingerprint;
 pub use event::{Appraised, Event, EventRecord};
 pub use record::{RecordError, TrustRecord};
 
+use crate::condition::Holding;
 use crate::finding::Tier;
 use crate::policy::Recovery;
 
@@ -167,6 +169,20 @@ impl TrustState {
         self.record.device_key.as_deref()
     }
 
+    /// What entries ask of the device and its last affirming evidence fulfils.
+    pub fn holding(&self) -> &Holding {
+        &self.record.holding
+    }
+
+    /// The first of these selectors that has to hold of the device and does not. What the agent alone can tell is left
+    /// to it.
+    pub fn unmet<'a>(&self, selectors: &'a [Selector]) -> Option<&'a Selector> {
+        selectors.iter().filter(|one| one.is_condition()).find(|condition| match condition {
+            Selector::Tpm(Tpm::PubHash(hash)) => self.device.device_hex() != Some(hash.to_string().as_str()),
+            condition => !self.record.holding.has(condition),
+        })
+    }
+
     /// The plain data to store.
     pub fn to_record(&self) -> &TrustRecord {
         &self.record
@@ -233,7 +249,8 @@ impl TrustRecord {
         let went_back = (result.reset_count, result.restart_count) < (self.reset_count, self.restart_count);
         if went_back && result.tier == Tier::Affirming {
             let reason = "the TPM's counters went back: old evidence, or another TPM state".to_owned();
-            let fallen = TrustRecord { tier: Tier::Contraindicated, valid_until: None, ..self.clone() };
+            let (tier, holding) = (Tier::Contraindicated, Holding::default());
+            let fallen = TrustRecord { tier, holding, valid_until: None, ..self.clone() };
             return fallen.moved(Status::Suspect, result.at, reason);
         }
         let next = TrustRecord {
@@ -244,6 +261,7 @@ impl TrustRecord {
             restart_count: result.restart_count.or(self.restart_count),
             valid_until: Some(result.valid_until).filter(|_| result.tier == Tier::Affirming),
             needs_approval: result.recovery == Recovery::Approve,
+            holding: if result.tier == Tier::Affirming { result.holding.clone() } else { Holding::default() },
             ..self.clone()
         };
         match result.tier {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::Status;
+use crate::condition::Holding;
 use crate::finding::Tier;
 
 /// A trust state as data. Its fields are read, never written, outside the fold.
@@ -27,6 +28,9 @@ pub struct TrustRecord {
     pub(super) awaiting_approval: bool,
     pub(super) approved: bool,
     pub(super) reason: String,
+    /// What entries ask of the device, as of the last affirming evidence.
+    #[serde(default, skip_serializing_if = "Holding::is_empty")]
+    pub(super) holding: Holding,
 }
 
 impl Default for TrustRecord {
@@ -46,6 +50,7 @@ impl Default for TrustRecord {
             awaiting_approval: false,
             approved: false,
             reason: "nothing is known of it yet".to_owned(),
+            holding: Holding::default(),
         }
     }
 }

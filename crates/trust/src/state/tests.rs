@@ -5,6 +5,7 @@ use assay_identity::SpiffeId;
 use proptest::prelude::*;
 
 use super::*;
+use crate::condition::Holding;
 
 fn device() -> SpiffeId {
     SpiffeId::parse(&format!("spiffe://example.org/spire/agent/tpm/{}", "0".repeat(64))).unwrap()
@@ -28,6 +29,7 @@ fn appraised_under(at: u64, tier: Tier, recovery: Recovery) -> EventRecord {
         restart_count: Some(0),
         recovery,
         reason: "because".to_owned(),
+        holding: Holding::default(),
     })
 }
 

@@ -25,6 +25,7 @@ fn proven(device: &mut SoftwareDevice, baseline: Option<&Baseline>) -> Claims {
         ima_from_entry: baseline.map_or(0, Baseline::ima_entries),
         stream: Vec::new(),
         banks_wanted: false,
+        watched: Vec::new(),
     };
     let told = device.evidence(&challenge).unwrap();
     let quote = told.quote.unwrap();

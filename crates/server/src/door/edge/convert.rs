@@ -1,6 +1,7 @@
 //! Messages of the edge protocol into requests, and answers into messages.
 
 use assay_evidence::request::{BankStatement, Challenge, DeviceIdentity, Evidence, Quote};
+use assay_identity::Selector;
 use assay_trust::Finding;
 use assay_wire::edge;
 use assay_wire::pcr::{PcrError, selection_to_wire, values_from_wire};
@@ -46,6 +47,7 @@ pub(super) fn challenge(challenge: Challenge, stream: &[u8], ttl_seconds: u64) -
         nonce: challenge.nonce.to_vec().into(),
         expires_in_seconds: u32::try_from(ttl_seconds).unwrap_or(u32::MAX),
         selection: selection_to_wire(&challenge.selection),
+        watched: selection_to_wire(&challenge.watched),
         boot_log_wanted: challenge.boot_log_wanted,
         ima_from_entry: challenge.ima_from_entry,
         stream: stream.to_vec().into(),
@@ -76,7 +78,8 @@ fn finding(finding: &Finding) -> edge::Finding {
 }
 
 pub(super) fn entry(entry: &EntryRecord) -> edge::WorkloadEntry {
-    let selectors = entry.selectors.iter();
+    // Of what holds of the device it is told by the entry's being there.
+    let selectors = entry.selectors.iter().filter(|selector| !matches!(selector, Selector::Tpm(_)));
     edge::WorkloadEntry {
         id: entry.id.clone(),
         spiffe_id: entry.spiffe_id.clone(),

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use assay_evidence::time::UnixTime;
+
 use super::fate::{Change, Moved, change};
 use super::record::{TrustColumns, update_trust};
 use crate::audit::Kind;
@@ -9,6 +11,7 @@ use crate::store::appraisals::{self, AppraisalRecord};
 use crate::store::budget::Spending;
 use crate::store::evidence::{self, Kept, NewEvidence};
 use crate::store::sql::query;
+use crate::store::withdraw::{self, LostEntry};
 use crate::store::{StoreError, Transaction, Unit, stored};
 
 /// Records an attestation result that changed something, and all that follows from it.
@@ -20,6 +23,8 @@ pub struct RecordAppraisal {
     pub appraisal: AppraisalRecord,
     /// What it was made of, where that can be kept.
     pub evidence: Option<NewEvidence>,
+    /// Entries of a device that stays trusted, and does not fulfil any more what they ask.
+    pub lost: Vec<LostEntry>,
 }
 
 /// A result that was taken in.
@@ -36,6 +41,7 @@ impl Transaction for RecordAppraisal {
 
     async fn apply(self, unit: &mut Unit) -> Result<Recorded, StoreError> {
         let device_id = self.change.device_id.clone();
+        withdraw::of_lost(unit, &device_id, &self.lost, self.change.at).await?;
         match self.worth(unit) {
             Worth::Leaf => {}
             Worth::Times => {
@@ -81,6 +87,33 @@ impl RecordAppraisal {
 }
 
 const TRUSTED: &str = "trusted";
+
+/// Extends what stands, without entries of which the fresh evidence says that they no longer hold.
+#[derive(Clone, Debug)]
+pub struct LoseEntries {
+    /// The device's new times.
+    pub renew: RenewTrust,
+    /// The entries.
+    pub lost: Vec<LostEntry>,
+    /// When.
+    pub at: UnixTime,
+    /// What says so, where it can be kept.
+    pub evidence: Option<NewEvidence>,
+}
+
+impl Transaction for LoseEntries {
+    type Output = Option<Kept>;
+
+    async fn apply(self, unit: &mut Unit) -> Result<Option<Kept>, StoreError> {
+        let LoseEntries { renew: RenewTrust { device_id, trust }, lost, at, evidence } = self;
+        update_trust(unit, &device_id, trust.version, &trust).await?;
+        withdraw::of_lost(unit, &device_id, &lost, at).await?;
+        match evidence {
+            Some(evidence) => evidence::insert(unit, &device_id, None, evidence).await,
+            None => Ok(None),
+        }
+    }
+}
 
 /// Extends what stands: fresh evidence with the same result.
 #[derive(Clone, Debug)]

@@ -14,7 +14,7 @@ mod record;
 mod replace;
 
 pub(in crate::store) use appraise::renew_all;
-pub use appraise::{RecordAppraisal, Recorded, RenewTrust};
+pub use appraise::{LoseEntries, RecordAppraisal, Recorded, RenewTrust};
 pub use enroll::EnrollDevice;
 pub use fate::{
     ApproveDevice, Change, ExpireDevice, ExpireUnreadable, Moved, NoteUnanswered, ReadmitDevice, RevokeDevice,

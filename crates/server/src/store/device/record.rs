@@ -111,7 +111,8 @@ impl Store {
     }
 }
 
-/// The compare-and-set everything about trust goes through.
+/// The compare-and-set everything about trust goes through. What was decided on older evidence than is on record does not
+/// overwrite what the newer said: the version counts changes of status alone.
 pub(in crate::store) async fn update_trust(
     unit: &mut Unit,
     id: &str,
@@ -121,7 +122,7 @@ pub(in crate::store) async fn update_trust(
     let done = query(
         "UPDATE devices SET status = $3, tier = $4, valid_until = $5, evidence_at = $6,
              reset_count = CASE WHEN reset_count > $7 THEN reset_count ELSE $7 END, state_version = $8, trust = $9
-         WHERE id = $1 AND state_version = $2",
+         WHERE id = $1 AND state_version = $2 AND (evidence_at <= $6 OR $6 = 0)",
     )
     .bind(id)
     .bind(stored(from_version))

@@ -42,7 +42,8 @@ impl Session {
         let good =
             self.held.as_ref().is_some_and(|held| held.state_version == version && now < held.renew_at);
         if good {
-            return Ok(());
+            // Entries come and go with what holds of the device.
+            return if *state.holding() == self.told_holding { Ok(()) } else { self.tell_again().await };
         }
         match self.server.granting.device_svid(&self.attester.device, now).await {
             Ok(chain) => {
@@ -74,7 +75,8 @@ impl Session {
             Some(held) => {
                 grants.device_svid = held.chain.certificates.iter().cloned().map(Into::into).collect();
                 let entries = server.entries.of(&self.attester.device.id);
-                grants.entries = entries.iter().map(|entry| convert::entry(entry)).collect();
+                let met = entries.iter().filter(|entry| state.unmet(&entry.selectors).is_none());
+                grants.entries = met.map(|entry| convert::entry(entry)).collect();
             }
             None => {
                 grants.withdrawn = true;
@@ -82,6 +84,7 @@ impl Session {
             }
         }
         self.told = true;
+        self.told_holding = state.holding().clone();
         self.say(device_statement::Body::Grants(grants)).await
     }
 

@@ -17,6 +17,7 @@ use std::time::Duration;
 use assay_admission::Peer;
 use assay_evidence::request::NONCE_BYTES;
 use assay_identity::SpiffeId;
+use assay_trust::condition::Holding;
 use assay_wire::binding::STREAM_BYTES;
 use assay_wire::edge::{self, device_message, device_statement, server_message};
 use bytes::Bytes;
@@ -102,6 +103,8 @@ struct Session {
     held: Option<Held>,
     /// Whether the device has heard what it holds.
     told: bool,
+    /// What held of the device then, of what entries ask.
+    told_holding: Holding,
     /// What is said to this device, signed.
     voice: Voice,
     announced: watch::Receiver<Arc<Announcement>>,
@@ -152,6 +155,7 @@ impl Session {
             token_requests: Allowance::new(now),
             held: None,
             told: false,
+            told_holding: Holding::default(),
             plan,
             revision,
             attester,
@@ -237,6 +241,10 @@ impl Session {
         if signal.entries != self.entries {
             self.entries = signal.entries;
             self.tell_again().await?;
+            if !self.server.entries.conditions(&self.attester.device.id).is_empty() {
+                // What a new entry asks of the device was not looked at yet.
+                self.pace.soon(Instant::now());
+            }
         }
         Ok(())
     }
