@@ -1,7 +1,7 @@
 //! Generates the protobuf types with a compiler in Rust, so that no `protoc` is needed.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["proto/edge.proto", "proto/workload.proto"];
+    let files = ["proto/edge.proto", "proto/workload.proto", "proto/envoy_sds.proto"];
     for file in files {
         println!("cargo::rerun-if-changed={file}");
     }

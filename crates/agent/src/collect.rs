@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use assay_evidence::digest::{HashAlgorithm, PcrIndex};
 use assay_evidence::tpm::pcr::{PcrSelection, PcrSet};
 use assay_evidence::tpm::public_area::{PublicArea, PublicAreaError};
-use data_encoding::{BASE64, HEXLOWER};
+use assay_identity::bundle::pem;
+use data_encoding::HEXLOWER;
 use thiserror::Error;
 
 use crate::config::Sources;
@@ -141,13 +142,6 @@ impl<'a> Case<'a> {
         self.written.push(name);
         Ok(())
     }
-}
-
-/// RFC 7468, lines of 64.
-fn pem(label: &str, der: &[u8]) -> String {
-    let text = BASE64.encode(der);
-    let lines = text.as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line) + "\n");
-    format!("-----BEGIN {label}-----\n{}-----END {label}-----\n", lines.collect::<String>())
 }
 
 const NONCE_BYTES: u16 = 32;

@@ -10,6 +10,7 @@ use thiserror::Error;
 use crate::logs;
 use crate::tpm::identity::IdentityConfig;
 use crate::tpm::{Target, TpmError};
+use crate::workload::Engines;
 
 /// The configuration cannot be used.
 #[derive(Debug, Error)]
@@ -78,6 +79,8 @@ pub struct ConfigFile {
     pub measure_log: Option<PathBuf>,
     /// The SPIFFE Workload API's socket.
     pub workload_api: Option<PathBuf>,
+    /// Where the engines of containers answer, for entries with docker: selectors.
+    pub engines: Engines,
     /// Telemetry.
     pub telemetry: TelemetryConfig,
     /// Where the device stands.
@@ -227,6 +230,7 @@ impl ConfigFile {
             sources,
             identity: self.identity,
             workload_api: self.workload_api.unwrap_or_else(|| WORKLOAD_API.into()),
+            engines: self.engines,
             telemetry_interval: self.telemetry.enabled.then(|| Duration::from_secs_f64(interval_seconds)),
             location: self.location,
         })
@@ -265,6 +269,8 @@ pub struct Config {
     pub identity: Option<IdentityConfig>,
     /// The Workload API's socket.
     pub workload_api: PathBuf,
+    /// Where the engines of containers answer.
+    pub engines: Engines,
     /// Time between two batches; `None`: no telemetry.
     pub telemetry_interval: Option<Duration>,
     /// Where the device stands.
@@ -291,7 +297,7 @@ const NAME_BYTES_MAX: usize = 253;
 /// A TPM makes a few signatures a second; a day without a word is no telemetry.
 const INTERVAL_SECONDS: std::ops::RangeInclusive<f64> = 0.1..=86_400.0;
 const STATE: &str = "/var/lib/assay-agent";
-const WORKLOAD_API: &str = "/run/assay-agent/workload.sock";
+pub(crate) const WORKLOAD_API: &str = "/run/assay-agent/workload.sock";
 
 #[cfg(test)]
 mod tests {

@@ -11,6 +11,7 @@ pub mod detect;
 pub mod device;
 pub mod doctor;
 pub mod door;
+pub mod fetch;
 pub mod holding;
 pub mod link;
 pub mod logs;

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use assay_agent::config::Options;
-use assay_agent::{collect, detect, doctor, run};
+use assay_agent::fetch::{FetchError, FetchedSvid};
+use assay_agent::{collect, detect, doctor, fetch, run};
 use assay_identity::tls;
 use clap::{CommandFactory, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -50,6 +51,11 @@ enum Verb {
         #[command(flatten)]
         options: Options,
     },
+    /// Get what this process is entitled to from the agent's socket, as any workload does
+    Fetch {
+        #[command(subcommand)]
+        verb: FetchVerb,
+    },
     /// Print a completion script for a shell
     Completion {
         /// bash, zsh, fish, elvish or powershell
@@ -67,6 +73,39 @@ enum TpmVerb {
         #[command(flatten)]
         options: Options,
     },
+}
+
+#[derive(Subcommand)]
+enum FetchVerb {
+    /// X.509-SVIDs; exit code 1 says that this process has none
+    X509 {
+        /// Folder to write svid.N.pem, svid.N.key, bundle.N.pem and crl.N.pem into; it has to be there
+        #[arg(long, value_name = "DIR")]
+        write: Option<PathBuf>,
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// JWT-SVIDs, one a line
+    Jwt {
+        /// For whom the token is; may be given several times
+        #[arg(long, required = true)]
+        audience: Vec<String>,
+        /// Which identity of this process [default: all]
+        #[arg(long, default_value = "")]
+        spiffe_id: String,
+        #[command(flatten)]
+        asking: Asking,
+    },
+}
+
+#[derive(clap::Args)]
+struct Asking {
+    /// Workload API endpoint, unix:///PATH [default: the agent's own socket]
+    #[arg(long, value_name = "URI", env = "SPIFFE_ENDPOINT_SOCKET")]
+    socket: Option<String>,
+    /// Print JSON; a private key is in files alone
+    #[arg(long)]
+    json: bool,
 }
 
 const RUN_HELP: &str = "\
@@ -92,6 +131,7 @@ fn main() -> ExitCode {
         Verb::Tpm { verb: TpmVerb::Detect { json, options } } => detect(json, options),
         Verb::Doctor { json, options } => examine(json, options),
         Verb::Collect { out, options } => collect(&out, options),
+        Verb::Fetch { verb } => fetch(verb),
         Verb::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "assay-agent", &mut script);
@@ -134,6 +174,45 @@ fn collect(out: &std::path::Path, options: Options) -> anyhow::Result<ExitCode> 
         eprintln!("assay-agent: {missing} (`assay-agent tpm detect` says what to do)");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn fetch(verb: FetchVerb) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    match runtime.block_on(fetched(verb)) {
+        Ok(lines) => {
+            lines.iter().for_each(|line| println!("{line}"));
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) if error.is_no() => {
+            eprintln!("assay-agent: {error}");
+            Ok(ExitCode::FAILURE)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn fetched(verb: FetchVerb) -> Result<Vec<String>, FetchError> {
+    match verb {
+        FetchVerb::X509 { write, asking: Asking { socket, json } } => {
+            let svids = fetch::x509(&fetch::socket_or_default(socket)).await?;
+            for (number, svid) in svids.iter().enumerate() {
+                if let Some(folder) = &write {
+                    svid.write(folder, number)?;
+                }
+            }
+            Ok(match json {
+                true => vec![serde_json::json!({ "svids": svids }).to_string()],
+                false => svids.iter().map(FetchedSvid::line).collect(),
+            })
+        }
+        FetchVerb::Jwt { audience, spiffe_id, asking: Asking { socket, json } } => {
+            let tokens = fetch::jwt(&fetch::socket_or_default(socket), &audience, &spiffe_id).await?;
+            Ok(match json {
+                true => vec![serde_json::json!({ "tokens": tokens }).to_string()],
+                false => tokens,
+            })
+        }
+    }
 }
 
 fn run_agent(options: Options) -> anyhow::Result<ExitCode> {

@@ -17,8 +17,8 @@ use tokio::task::JoinSet;
 
 use crate::ask::Asker;
 use crate::config::Config;
+use crate::door;
 use crate::door::local::{Socket, SocketError};
-use crate::door::workload_api;
 use crate::holding::{Grants, Held, Holding};
 use crate::state_dir::{StateDir, StateError};
 use crate::telemetry::Telemetry;
@@ -114,8 +114,14 @@ fn parts(config: Config, clock: Clock) -> Result<Vec<Part>, RunError> {
 
     let mut parts: Vec<Part> = vec![
         (
-            "workload API",
-            Box::pin(workload_api::serve(socket, holding.clone(), asker, domain.clone(), clock.clone())),
+            "local door",
+            Box::pin(door::serve(
+                socket,
+                (holding.clone(), asker),
+                domain.clone(),
+                config.engines.clone(),
+                clock.clone(),
+            )),
         ),
         ("janitor", Box::pin(expire(held.clone(), clock.clone()))),
     ];

@@ -75,16 +75,9 @@ impl Bundle {
     }
 
     /// Reads concatenated DER, the Workload API's form.
-    pub fn from_der(trust_domain: TrustDomain, mut bytes: &[u8]) -> Result<Self, BundleError> {
+    pub fn from_der(trust_domain: TrustDomain, bytes: &[u8]) -> Result<Self, BundleError> {
         check_size(bytes)?;
-        let mut authorities = Vec::new();
-        while !bytes.is_empty() {
-            let index = authorities.len();
-            let (rest, _) =
-                X509Certificate::from_der(bytes).map_err(|_| BundleError::NotAnAuthority { index })?;
-            authorities.extend(bytes.get(..bytes.len() - rest.len()));
-            bytes = rest;
-        }
+        let authorities = split_certificates(bytes).map_err(|index| BundleError::NotAnAuthority { index })?;
         Self::new(trust_domain, authorities)
     }
 
@@ -163,18 +156,27 @@ impl Bundle {
     }
 }
 
+/// Concatenated DER certificates, each for itself; the place of the first that is none.
+pub fn split_certificates(mut bytes: &[u8]) -> Result<Vec<&[u8]>, usize> {
+    let mut certificates = Vec::new();
+    while !bytes.is_empty() {
+        let (rest, _) = X509Certificate::from_der(bytes).map_err(|_| certificates.len())?;
+        certificates.extend(bytes.get(..bytes.len() - rest.len()));
+        bytes = rest;
+    }
+    Ok(certificates)
+}
+
 /// Renders certificates as PEM.
 pub fn pem_certificates<C: AsRef<[u8]>>(certificates: impl IntoIterator<Item = C>) -> String {
-    let mut pem = String::new();
-    for der in certificates {
-        pem.push_str("-----BEGIN CERTIFICATE-----\n");
-        for line in BASE64.encode(der.as_ref()).as_bytes().chunks(64) {
-            pem.push_str(&String::from_utf8_lossy(line));
-            pem.push('\n');
-        }
-        pem.push_str("-----END CERTIFICATE-----\n");
-    }
-    pem
+    certificates.into_iter().map(|der| pem("CERTIFICATE", der.as_ref())).collect()
+}
+
+/// RFC 7468, lines of 64.
+pub fn pem(label: &str, der: &[u8]) -> String {
+    let text = BASE64.encode(der);
+    let lines = text.as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line) + "\n");
+    format!("-----BEGIN {label}-----\n{}-----END {label}-----\n", lines.collect::<String>())
 }
 
 /// X509-SVID §3.1: the URI name of a signing certificate, where there is one, is its trust domain.

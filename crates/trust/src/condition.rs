@@ -36,7 +36,10 @@ impl Holding {
             Selector::Tpm(Tpm::Pcr { index, value }) => has_value(claims, *index, value),
             Selector::Ima(Ima::Sha256(hash)) => searched.found.contains(hash),
             // The hash of the EK is in the device's name, and everything else is the agent's to say.
-            Selector::Tpm(Tpm::PubHash(_)) | Selector::Unix(_) => false,
+            Selector::Tpm(Tpm::PubHash(_))
+            | Selector::Unix(_)
+            | Selector::Systemd(_)
+            | Selector::Docker(_) => false,
         };
         Holding(conditions.iter().filter(holds).cloned().collect())
     }
@@ -80,7 +83,9 @@ pub fn pcrs(conditions: &Conditions) -> BTreeSet<(HashAlgorithm, PcrIndex)> {
     let pcr = |condition: &Selector| match condition {
         Selector::Tpm(Tpm::Pcr { index, value }) => Some((bank(value)?, PcrIndex::new(u32::from(*index))?)),
         Selector::Ima(_) => Some((HashAlgorithm::Sha256, PcrIndex::IMA)),
-        Selector::Tpm(Tpm::PubHash(_)) | Selector::Unix(_) => None,
+        Selector::Tpm(Tpm::PubHash(_)) | Selector::Unix(_) | Selector::Systemd(_) | Selector::Docker(_) => {
+            None
+        }
     };
     conditions.iter().filter_map(pcr).collect()
 }
@@ -100,7 +105,7 @@ fn bank(value: &PcrValue) -> Option<HashAlgorithm> {
 fn hashes(conditions: &Conditions) -> impl Iterator<Item = &Sha256> {
     conditions.iter().filter_map(|condition| match condition {
         Selector::Ima(Ima::Sha256(hash)) => Some(hash),
-        Selector::Tpm(_) | Selector::Unix(_) => None,
+        Selector::Tpm(_) | Selector::Unix(_) | Selector::Systemd(_) | Selector::Docker(_) => None,
     })
 }
 

@@ -1,6 +1,6 @@
-//! The wire formats: protobuf messages of the edge protocol and of the SPIFFE Workload API.
+//! The wire formats: protobuf messages of the edge protocol, the SPIFFE Workload API and Envoy's secret discovery.
 //!
-//! Generated types live in [`edge`] and [`workload`]. What both ends must compute alike stands beside them:
+//! Generated types live in [`edge`], [`workload`] and [`envoy`]. What both ends must compute alike stands beside them:
 //! [`pcr`] converts PCR values, [`binding`] gives the exact bytes that proofs and signatures are over, [`together`] the
 //! tree of statements that one signature is for, [`ledger`] the text of a head of the ledger, [`doctor`] the report of what is
 //! wrong. Nothing here decides anything.
@@ -22,6 +22,12 @@ pub mod edge {
 #[expect(missing_docs, clippy::allow_attributes, reason = "generated; documented by the SPIFFE standard")]
 pub mod workload {
     tonic::include_proto!("_");
+}
+
+/// Envoy's secret discovery service, v3.
+#[expect(missing_docs, clippy::allow_attributes, reason = "generated; documented in proto/envoy_sds.proto")]
+pub mod envoy {
+    tonic::include_proto!("envoy.service.secret.v3");
 }
 
 /// Metadata that every Workload API request carries, so that no browser can be made to send one.

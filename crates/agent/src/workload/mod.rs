@@ -2,6 +2,8 @@
 //!
 //! Each kind of selector has its file. What a caller says of itself counts nowhere: the kernel is asked.
 
+mod cgroup;
+mod engine;
 pub(crate) mod peer;
 pub(crate) mod program;
 mod seen;
@@ -14,15 +16,19 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use crate::holding::Entry;
+use cgroup::Cgroups;
+use engine::Description;
+pub use engine::Engines;
 use peer::Peer;
 use program::Programs;
-use seen::{Known, Seen, is_of_program};
+use seen::{Known, Seen, is_of_container, is_of_program};
 use unix::{Unix, UnixError};
 
 /// Finds out who callers are; one for the whole agent. Clones share its turns and its memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Attestor {
     programs: Arc<Programs>,
+    engines: Arc<Engines>,
     /// Callers that are looked at at a time.
     looks: Arc<Semaphore>,
 }
@@ -35,8 +41,9 @@ pub(crate) struct Caller {
 }
 
 impl Attestor {
-    pub(crate) fn new() -> Self {
-        Attestor { programs: Arc::new(Programs::new()), looks: Arc::new(Semaphore::new(LOOKS)) }
+    pub(crate) fn new(engines: Engines) -> Self {
+        let (programs, engines) = (Arc::new(Programs::new()), Arc::new(engines));
+        Attestor { programs, engines, looks: Arc::new(Semaphore::new(LOOKS)) }
     }
 
     /// A caller whose entries can be asked for.
@@ -55,14 +62,32 @@ impl Caller {
         let (mut seen, may_be) = self.look(entries.clone()).await?;
         let asked =
             || may_be.iter().filter_map(|index| entries.get(*index)).flat_map(|entry| &entry.selectors);
-        if !asked().any(is_of_program) {
+        let (wants_program, wants_container) = (asked().any(is_of_program), asked().any(is_of_container));
+        if !wants_program && !wants_container {
             return Ok(may_be);
         }
-        seen.program = self.program().await;
+        if wants_container {
+            seen.container = self.container(&seen.cgroups).await;
+        }
+        if wants_program {
+            seen.program = self.program().await;
+        }
         // That took its time: what was looked at must still be what runs.
         self.peer.check()?;
         let holds = |index: &usize| entries.get(*index).is_some_and(|entry| seen.has_all(&entry.selectors));
         Ok(may_be.into_iter().filter(holds).collect())
+    }
+
+    async fn container(&self, cgroups: &Cgroups) -> Known<Description> {
+        let Some(container) = &cgroups.container else { return Known::Never };
+        match self.attestor.engines.describe(container).await {
+            Ok(description) => Known::Is(description),
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                tracing::warn!(pid = self.peer.pid(), container = container.id, %error, cause, "container is not known");
+                Known::Never
+            }
+        }
     }
 
     async fn program(&self) -> Known<Sha256> {
@@ -81,7 +106,10 @@ impl Caller {
         let turn = self.attestor.looks.clone().acquire_owned().await.map_err(|_| UnixError::Stopping)?;
         let looking = spawn_blocking(move || {
             let _turn = turn;
-            let seen = Seen { unix: Unix::of(&peer)?, program: Known::NotYet };
+            let cgroups = Cgroups::of(&peer.proc("cgroup"));
+            // Read first, then asked: what was read was of the process that connected.
+            let unix = Unix::of(&peer)?;
+            let seen = Seen { unix, cgroups, container: Known::NotYet, program: Known::NotYet };
             let may_be = |(_, entry): &(usize, &Arc<Entry>)| seen.has_all(&entry.selectors);
             let found = entries.iter().enumerate().filter(may_be).map(|(index, _)| index).collect();
             Ok((seen, found))

@@ -2,15 +2,21 @@
 
 use assay_identity::Selector;
 use assay_identity::selector::ima::Ima;
+use assay_identity::selector::systemd::Systemd;
 use assay_identity::selector::unix::Unix as OfProcess;
 use assay_identity::selector::{Sha256, check_all};
 
+use super::cgroup::Cgroups;
+use super::engine::Description;
 use super::unix::Unix;
 
 /// Everything that is known of a caller so far.
 #[derive(Debug)]
 pub(crate) struct Seen {
     pub(crate) unix: Unix,
+    pub(crate) cgroups: Cgroups,
+    /// The container, as its engine describes it.
+    pub(crate) container: Known<Description>,
     /// The hash of its program.
     pub(crate) program: Known<Sha256>,
 }
@@ -50,6 +56,10 @@ impl Seen {
                 self.unix.is_in_our_world() && self.program.may(|hash| hash == wanted)
             }
             Selector::Unix(wanted) => self.unix.has(wanted),
+            Selector::Systemd(Systemd::Id(unit)) => self.cgroups.unit.as_ref() == Some(unit),
+            Selector::Docker(wanted) => {
+                self.cgroups.container.is_some() && self.container.may(|container| container.has(wanted))
+            }
             // The server's to decide, and never sent.
             Selector::Tpm(_) => false,
         }
@@ -59,6 +69,11 @@ impl Seen {
 /// Whether a selector asks for the hash of the caller's program.
 pub(crate) fn is_of_program(selector: &Selector) -> bool {
     matches!(selector, Selector::Unix(OfProcess::Sha256(_)) | Selector::Ima(_))
+}
+
+/// Whether a selector asks for the caller's container.
+pub(crate) fn is_of_container(selector: &Selector) -> bool {
+    matches!(selector, Selector::Docker(_))
 }
 
 #[cfg(test)]
@@ -80,7 +95,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_caller_has_an_entry_if_every_selector_holds() {
-        let seen = Seen { unix: caller().await, program: program(0xab) };
+        let cgroups = Cgroups::parse("0::/system.slice/web.service").unwrap();
+        let seen = Seen { unix: caller().await, cgroups, container: Known::Never, program: program(0xab) };
         let check = |wanted: &[&str], expected| {
             assert_eq!(seen.has_all(&selectors(wanted)), expected, "{wanted:?}");
         };
@@ -103,6 +119,10 @@ mod tests {
         check(&["unix:uid:0", &hash(0xac).replace("unix", "ima")], false);
         check(&["unix:uid:0", &hash(0xab).replace("unix:sha256", "tpm:pcr:7")], false);
         check(&["unix:uid:0", "unix:uid:1"], false);
+        check(&["systemd:id:web.service"], true);
+        check(&["systemd:id:web.service", "unix:uid:0"], true);
+        check(&["systemd:id:other.service"], false);
+        check(&["docker:label:role:web"], false);
         check(&[], false);
     }
 
@@ -110,7 +130,9 @@ mod tests {
     async fn finding_12_a_program_counts_beside_its_user_and_in_our_world_only() {
         let own = format!("unix:path:{}", std::env::current_exe().unwrap().display());
         let (its, measured) = (hash(0xab), hash(0xab).replace("unix", "ima"));
-        let seen = async |program| Seen { unix: caller().await, program };
+        let of =
+            |unix, program| Seen { unix, cgroups: Cgroups::default(), container: Known::NotYet, program };
+        let seen = async |program| of(caller().await, program);
         for one in [own.as_str(), &its, &measured] {
             let beside = selectors(&["unix:uid:0", one]);
             assert!(seen(program(0xab)).await.has_all(&beside), "{one}");
@@ -119,7 +141,7 @@ mod tests {
                 assert!(!seen(program(0xab)).await.has_all(&selectors(alone)), "{alone:?}");
             }
             // Where it is seen from elsewhere, a file's name and hash are what the caller says they are.
-            let elsewhere = Seen { unix: caller_in_another_world().await, program: program(0xab) };
+            let elsewhere = of(caller_in_another_world().await, program(0xab));
             assert!(!elsewhere.has_all(&beside), "{one}");
         }
         for one in [&its, &measured] {

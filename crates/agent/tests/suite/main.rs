@@ -6,6 +6,7 @@ mod authority;
 mod bench;
 mod collect;
 mod counterpart;
+mod envoy_sds;
 mod grants;
 mod grpc_core;
 mod identity;

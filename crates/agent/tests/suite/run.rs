@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use assay_agent::config::{Config, LocationConfig, Sources};
+use assay_agent::workload::Engines;
 use assay_clock::Clock;
 use assay_testkit::Machine;
 use assay_wire::workload::{JwtsvidRequest, X509svidRequest};
@@ -61,6 +62,7 @@ fn config(bench: &Bench, machine: &Machine, counterpart: &Counterpart) -> Config
             measure_log: bench.path("tpm2-measure.log"),
         },
         workload_api: bench.path("workload.sock"),
+        engines: Engines::default(),
         telemetry_interval: Some(Duration::from_secs(1)),
         identity: None,
         location: Some(LocationConfig {
@@ -202,6 +204,7 @@ async fn what_can_never_work_is_an_error_at_once() {
             measure_log: "/none".into(),
         },
         workload_api: path("workload.sock"),
+        engines: Engines::default(),
         telemetry_interval: None,
         location: None,
     };

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use assay_agent::ask::{Asker, Asks};
+use assay_agent::door;
 use assay_agent::door::local::Socket;
-use assay_agent::door::workload_api;
 use assay_agent::holding::{Entry, Holding, Svid, Workload};
+use assay_agent::workload::Engines;
 use assay_identity::{Selector, TrustDomain};
 use assay_wire::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
 use assay_wire::workload::{X509BundlesRequest, X509svidRequest, X509svidResponse};
@@ -33,13 +34,9 @@ impl Api {
         let (held, holding) = watch::channel(Holding::default());
         let bound = Socket::bind(&socket).unwrap();
         let (asker, asks) = Asker::new();
-        tokio::spawn(workload_api::serve(
-            bound,
-            holding,
-            asker,
-            TrustDomain::parse("example.org").unwrap(),
-            assay_clock::Clock::system(),
-        ));
+        let domain = TrustDomain::parse("example.org").unwrap();
+        let clock = assay_clock::Clock::system();
+        tokio::spawn(door::serve(bound, (holding, asker), domain, Engines::default(), clock));
         Api { held, asks, socket, _folder: folder }
     }
 

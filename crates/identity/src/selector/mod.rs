@@ -4,9 +4,11 @@
 //! rest is refused when an entry is made, with the nearest that may be meant, and not found out when nothing gets its
 //! identity. Whether one holds is for those who know the caller; this is the language they share.
 
+pub mod docker;
 pub mod ima;
 mod nearest;
 mod set;
+pub mod systemd;
 pub mod tpm;
 pub mod unix;
 mod value;
@@ -17,9 +19,11 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use self::docker::Docker;
 use self::ima::Ima;
 use self::nearest::nearest;
 pub use self::set::{SetError, check_all};
+use self::systemd::Systemd;
 use self::tpm::Tpm;
 use self::unix::Unix;
 pub use self::value::Sha256;
@@ -30,6 +34,10 @@ pub use self::value::Sha256;
 pub enum Selector {
     /// What the kernel knows of a process.
     Unix(Unix),
+    /// The unit that a process is of.
+    Systemd(Systemd),
+    /// The container that it is in.
+    Docker(Docker),
     /// What the device's last verified quote says.
     Tpm(Tpm),
     /// What its kernel measured of a process's program.
@@ -90,6 +98,8 @@ impl Selector {
     pub fn kind(&self) -> &'static str {
         match self {
             Selector::Unix(_) => unix::KIND,
+            Selector::Systemd(_) => systemd::KIND,
+            Selector::Docker(_) => docker::KIND,
             Selector::Tpm(_) => tpm::KIND,
             Selector::Ima(_) => ima::KIND,
         }
@@ -100,7 +110,7 @@ impl Selector {
     pub fn is_condition(&self) -> bool {
         match self {
             Selector::Tpm(_) | Selector::Ima(_) => true,
-            Selector::Unix(_) => false,
+            Selector::Unix(_) | Selector::Systemd(_) | Selector::Docker(_) => false,
         }
     }
 
@@ -108,6 +118,8 @@ impl Selector {
     pub fn value(&self) -> String {
         match self {
             Selector::Unix(unix) => unix.to_string(),
+            Selector::Systemd(systemd) => systemd.to_string(),
+            Selector::Docker(docker) => docker.to_string(),
             Selector::Tpm(tpm) => tpm.to_string(),
             Selector::Ima(ima) => ima.to_string(),
         }
@@ -192,6 +204,16 @@ const ATTESTORS: &[Attestor] = &[
         read: |name, value| Unix::parse(name, value).map(Selector::Unix),
     },
     Attestor {
+        kind: systemd::KIND,
+        names: systemd::NAMES,
+        read: |name, value| Systemd::parse(name, value).map(Selector::Systemd),
+    },
+    Attestor {
+        kind: docker::KIND,
+        names: docker::NAMES,
+        read: |name, value| Docker::parse(name, value).map(Selector::Docker),
+    },
+    Attestor {
         kind: tpm::KIND,
         names: tpm::NAMES,
         read: |name, value| Tpm::parse(name, value).map(Selector::Tpm),
@@ -223,6 +245,12 @@ mod tests {
             "unix:supplementary_gid:7",
             "unix:path:/usr/bin/web:1",
             &hash,
+            "systemd:id:web@1.service",
+            "docker:label:com.example.role:a:b",
+            "docker:env:PATH=/bin:/usr/bin",
+            "docker:env:EMPTY=",
+            "docker:image_id:registry.example:5000/web:1.2",
+            &hash.replace("unix:", "docker:image_config_digest:"),
             &hash.replace("unix", "ima"),
             &hash.replace("unix:sha256", "tpm:pub_hash"),
             &hash.replace("unix:sha256", "tpm:pcr:7"),
@@ -269,6 +297,21 @@ mod tests {
             (&bare.replace("unix:sha256", "tpm:pcr:24"), None),
             (&bare.replace("unix:sha256", "tpm:pcr"), None),
             (&format!("tpm:pcr:7:{}", "ab".repeat(20)), None),
+            ("systemd:id:web", Some("systemd:id:web.service")),
+            ("systemd:id:web.target", None),
+            ("systemd:id:web@.service", Some("systemd:id:web@INSTANCE.service")),
+            ("systemd:id:web service", None),
+            ("systemd:unit:web.service", None),
+            ("docker:label:role=web", Some("docker:label:role:web")),
+            ("docker:label:role", None),
+            ("docker:env:ROLE:web", Some("docker:env:ROLE=web")),
+            ("docker:env:=web", None),
+            ("docker:image_id:", None),
+            ("dokcer:image_id:web", Some("docker:image_id:web")),
+            (
+                &bare.replace("unix:sha256", "docker:image_config_digest"),
+                Some(&bare.replace("unix:", "docker:image_config_digest:")),
+            ),
             ("tpm:pcr:7", Some("tpm:pcr:7:…")),
             ("tpm:pubhash:ab", Some("tpm:pub_hash:ab")),
             ("tmp:pcr:7:ab", Some("tpm:pcr:7:ab")),

@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use super::Selector;
+use super::docker::Docker;
 use super::tpm::Tpm;
 use super::unix::Unix;
 
@@ -77,7 +78,14 @@ fn excludes(one: &Selector, other: &Selector) -> bool {
         | (Selector::Unix(Unix::Gid(_)), Selector::Unix(Unix::Gid(_)))
         | (Selector::Unix(Unix::Sha256(_)), Selector::Unix(Unix::Sha256(_)))
         | (Selector::Tpm(Tpm::PubHash(_)), Selector::Tpm(Tpm::PubHash(_)))
+        | (Selector::Systemd(_), Selector::Systemd(_))
+        | (Selector::Docker(Docker::ImageId(_)), Selector::Docker(Docker::ImageId(_)))
+        | (Selector::Docker(Docker::ImageConfigDigest(_)), Selector::Docker(Docker::ImageConfigDigest(_)))
         | (Selector::Ima(_), Selector::Ima(_)) => true,
+        (Selector::Docker(Docker::Label { key: a, .. }), Selector::Docker(Docker::Label { key: b, .. }))
+        | (Selector::Docker(Docker::Env { name: a, .. }), Selector::Docker(Docker::Env { name: b, .. })) => {
+            a == b
+        }
         (
             Selector::Tpm(Tpm::Pcr { index: a, value: one }),
             Selector::Tpm(Tpm::Pcr { index: b, value: other }),
@@ -140,6 +148,9 @@ mod tests {
             &["unix:uid:7", "unix:uid:8"][..],
             &["unix:gid:7", "unix:user:web", "unix:gid:8"],
             &["unix:uid:7", &hash, &other],
+            &["systemd:id:a.service", "systemd:id:b.service"],
+            &["docker:label:a:1", "docker:label:a:2"],
+            &["docker:env:A=1", "docker:env:A=2"],
         ] {
             assert!(matches!(check(both), Err(SetError::Contradiction { .. })), "{both:?}");
         }

@@ -151,6 +151,16 @@ impl SoftwareDevice {
     ) -> Result<WorkloadSvidRequest, DeviceError> {
         let key = KeyPair::generate()?;
         let csr = CertificateParams::default().serialize_request(&key)?.der().to_vec();
+        self.workload_request_for(place, entry_id, csr)
+    }
+
+    /// Asks for the SVID of a workload that made this request (PKCS#10, DER).
+    pub fn workload_request_for(
+        &self,
+        place: RequestPlace,
+        entry_id: &str,
+        csr: Vec<u8>,
+    ) -> Result<WorkloadSvidRequest, DeviceError> {
         let RequestPlace { stream, number } = place;
         let body = framed(&[&stream, &number.to_be_bytes(), entry_id.as_bytes(), &csr]);
         let device_signature = self.device_key.sign_der(&envelope(WORKLOAD_SVID_TYPE, &body))?;

@@ -12,7 +12,7 @@ use std::pin::Pin;
 use assay_clock::Clock;
 use assay_identity::TrustDomain;
 use assay_wire::WORKLOAD_API_HEADER;
-use assay_wire::workload::spiffe_workload_api_server::{SpiffeWorkloadApi, SpiffeWorkloadApiServer};
+use assay_wire::workload::spiffe_workload_api_server::SpiffeWorkloadApi;
 use assay_wire::workload::{
     JwtBundlesRequest, JwtBundlesResponse, JwtsvidRequest, JwtsvidResponse, ValidateJwtsvidRequest,
     ValidateJwtsvidResponse, X509BundlesRequest, X509BundlesResponse, X509svidRequest, X509svidResponse,
@@ -21,39 +21,19 @@ use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-use super::local::{self, Socket};
+pub(super) use stream::entitled;
+
 use crate::ask::Asker;
 use crate::holding::Holding;
-use crate::workload::{Attestor, Caller};
-
-/// Serves until dropped.
-pub async fn serve(
-    socket: Socket,
-    holding: watch::Receiver<Holding>,
-    asker: Asker,
-    trust_domain: TrustDomain,
-    clock: Clock,
-) {
-    let attestor = Attestor::new();
-    let named = holding.clone();
-    let is_named = move |uid: u32| named.borrow().names_user(uid);
-    local::serve(socket, is_named, move |peer| {
-        let (holding, asker, trust_domain) = (holding.clone(), asker.clone(), trust_domain.clone());
-        let clock = clock.clone();
-        let caller = attestor.caller(peer);
-        SpiffeWorkloadApiServer::new(WorkloadApi { holding, asker, trust_domain, caller, clock })
-            .max_decoding_message_size(REQUEST_BYTES_MAX)
-    })
-    .await;
-}
+use crate::workload::Caller;
 
 /// The service for one connection, over what the device holds.
-struct WorkloadApi {
-    holding: watch::Receiver<Holding>,
-    asker: Asker,
-    trust_domain: TrustDomain,
-    caller: Caller,
-    clock: Clock,
+pub(super) struct WorkloadApi {
+    pub(super) holding: watch::Receiver<Holding>,
+    pub(super) asker: Asker,
+    pub(super) trust_domain: TrustDomain,
+    pub(super) caller: Caller,
+    pub(super) clock: Clock,
 }
 
 impl WorkloadApi {
@@ -132,4 +112,4 @@ fn check_header<T>(request: &Request<T>) -> Result<(), Status> {
 }
 
 /// A token to be validated is the longest thing that is asked about.
-const REQUEST_BYTES_MAX: usize = 40 << 10;
+pub(super) const REQUEST_BYTES_MAX: usize = 40 << 10;

@@ -74,7 +74,7 @@ pub(super) fn messages<T: PartialEq + Clone + Send + Sync + 'static>(
 }
 
 /// The workloads that are the caller's; a caller without any gets nothing, not even a bundle.
-pub(super) async fn entitled(holding: &Holding, caller: &Caller) -> Result<Vec<usize>, Status> {
+pub(in crate::door) async fn entitled(holding: &Holding, caller: &Caller) -> Result<Vec<usize>, Status> {
     if !holding.ready {
         return Err(Status::unavailable("the agent has not heard from its server yet"));
     }

@@ -1,5 +1,7 @@
 //! Other people's clients against the whole system. Each needs a package of its maker's; `make interop` gets them.
 
+mod envoy;
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
