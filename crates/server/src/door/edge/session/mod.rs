@@ -243,7 +243,7 @@ impl Session {
             self.tell_again().await?;
             if !self.server.entries.conditions(&self.attester.device.id).is_empty() {
                 // What a new entry asks of the device was not looked at yet.
-                self.pace.soon(Instant::now());
+                self.pace.soon(self.server.clock.instant());
             }
         }
         Ok(())
