@@ -3,10 +3,12 @@
 /// The name that takes the fewest changes, if few are enough.
 pub(super) fn nearest<'a>(name: &str, names: &[&'a str]) -> Option<&'a str> {
     let name: String = name.chars().take(NAME_CHARACTERS_MAX).collect::<String>().to_ascii_lowercase();
-    let distances = names.iter().map(|known| (changes(&name, known), *known));
+    // Two letters the wrong way round are a slip, two others another word.
+    let foreign = |known: &str| name.chars().filter(|letter| !known.contains(*letter)).count();
+    let distances = names.iter().map(|known| (changes(&name, known), foreign(known), *known));
     // As many changes as it has letters make any name of any other.
     let is_near = |changes: usize, known: &str| changes <= CHANGES_MAX && changes < known.chars().count();
-    distances.min().filter(|(changes, known)| is_near(*changes, known)).map(|(_, known)| known)
+    distances.min().filter(|(changes, _, known)| is_near(*changes, known)).map(|(_, _, known)| known)
 }
 
 /// How many characters have to be put in, taken out or changed to make one of the other (Levenshtein).
@@ -51,5 +53,6 @@ mod tests {
         ] {
             assert_eq!(nearest(name, names), expected, "{name}");
         }
+        assert_eq!(nearest("tmp", &["ima", "tpm", "unix"]), Some("tpm"));
     }
 }

@@ -80,16 +80,21 @@ impl fmt::Debug for PcrValue {
 
 fn pcr(text: &str) -> Result<Tpm, Never> {
     let Some((number, value)) = text.split_once(':') else {
-        return Err(Never::near("it has no value: write pcr:INDEX:VALUE", Some(format!("pcr:{text}:…"))));
+        // What stands there may be the value, without its index.
+        let nearest = index(text).map(|index| format!("pcr:{index}:…"));
+        return Err(Never::near("it lacks its index or its value: write pcr:INDEX:VALUE", nearest));
     };
-    let index = number.parse().ok().filter(|index| *index < PCRS);
-    let index = index.ok_or_else(|| Never::new("there are PCRs 0 to 23"))?;
+    let index = index(number).ok_or_else(|| Never::new("there are PCRs 0 to 23"))?;
     let value = PcrValue::parse(value).map_err(|never| {
         // As other tools write it: sha256:VALUE.
         let bare = value.rsplit(':').next().and_then(|value| PcrValue::parse(value).ok());
         Never { nearest: bare.map(|value| format!("pcr:{index}:{value}")), ..never }
     })?;
     Ok(Tpm::Pcr { index, value })
+}
+
+fn index(text: &str) -> Option<u8> {
+    text.parse().ok().filter(|index| *index < PCRS)
 }
 
 /// TCG PC Client Platform TPM Profile: 24 PCRs.
