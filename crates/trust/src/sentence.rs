@@ -44,7 +44,16 @@ pub(crate) fn of_note(note: &Failure) -> String {
              the log says of this PCR is believed.",
             note.claim, note.expected, note.found
         ),
-        Undecided::Forms | Undecided::AsFailure => of_failure(note),
+        Undecided::Nonce => "No nonce was given, so the quote was held against the one that came with it, and the evidence may be of \
+                             any time: say which nonce it has to answer (--nonce)."
+            .to_owned(),
+        Undecided::Forms
+        | Undecided::BootLog
+        | Undecided::MeasureLog
+        | Undecided::Entries
+        | Undecided::WeakBank
+        | Undecided::Tee
+        | Undecided::Nothing => of_failure(note),
     }
 }
 

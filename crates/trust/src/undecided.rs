@@ -3,7 +3,7 @@
 use assay_evidence::Check;
 
 /// How a note of a check is put, and what weighs it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Undecided {
     /// Whether the IMA list is of this boot and machine.
     BootAggregate,
@@ -13,11 +13,33 @@ pub(crate) enum Undecided {
     Pcr,
     /// Which of two forms of one list is right.
     Forms,
-    /// Said in the words of the check's failure, and judged by the sections where it matters.
-    AsFailure,
+    /// Whether the quote is of now: nobody chose the nonce that it answers.
+    Nonce,
+    /// What was booted: no log says so.
+    BootLog,
+    /// What systemd says that it measured.
+    MeasureLog,
+    /// Entries of the IMA list that no quoted PCR attests.
+    Entries,
+    /// Whether PCRs are what they seem: SHA-1 alone was quoted.
+    WeakBank,
+    /// Something about a TEE, which its section weighs.
+    Tee,
+    /// Nothing: no note is of this check.
+    Nothing,
 }
 
 impl Undecided {
+    /// Each that there can be a note of.
+    #[cfg(test)]
+    pub(crate) fn all() -> std::collections::BTreeSet<Self> {
+        Check::ALL
+            .iter()
+            .map(|check| Undecided::of(*check))
+            .filter(|one| *one != Undecided::Nothing)
+            .collect()
+    }
+
     /// Of a new check it has to be decided here what its notes would be.
     pub(crate) fn of(check: Check) -> Self {
         match check {
@@ -25,6 +47,12 @@ impl Undecided {
             Check::EkChain => Undecided::Endorsement,
             Check::EventLogReplay => Undecided::Pcr,
             Check::ImaForms => Undecided::Forms,
+            Check::QuoteNonce => Undecided::Nonce,
+            Check::EventLogPresent => Undecided::BootLog,
+            Check::MeasureLogParse => Undecided::MeasureLog,
+            Check::ImaPcr => Undecided::Entries,
+            Check::AlgorithmPolicy => Undecided::WeakBank,
+            Check::TeeChip | Check::TeeRevoked => Undecided::Tee,
             Check::AkParse
             | Check::AkAttributes
             | Check::AkName
@@ -45,26 +73,21 @@ impl Undecided {
             | Check::QuoteMagic
             | Check::QuoteType
             | Check::QuoteSignature
-            | Check::QuoteNonce
             | Check::QuoteSelection
             | Check::QuotePcrDigest
             | Check::PcrBanks
             | Check::ResetCounter
             | Check::RestartCounter
-            | Check::EventLogPresent
             | Check::EventLogParse
-            | Check::MeasureLogParse
             | Check::EventDataDigest
             | Check::ImaParse
             | Check::ImaTemplateDigest
             | Check::ImaReplay
-            | Check::ImaPcr
             | Check::ImaPolicy
             | Check::ImaViolation
             | Check::ImaUndecided
             | Check::BootPolicy
             | Check::PcrPolicy
-            | Check::AlgorithmPolicy
             | Check::ClockPolicy
             | Check::EndorsementPolicy
             | Check::LocationPolicy
@@ -76,16 +99,14 @@ impl Undecided {
             | Check::TeeEndorsement
             | Check::TeeChain
             | Check::TeeValidity
-            | Check::TeeRevoked
             | Check::TeeReportSignature
             | Check::TeeCollateral
             | Check::TeeProduct
             | Check::TeeTcb
-            | Check::TeeChip
             | Check::TeeReportData
             | Check::TeeLog
             | Check::TeeBinding
-            | Check::TeePolicy => Undecided::AsFailure,
+            | Check::TeePolicy => Undecided::Nothing,
         }
     }
 }

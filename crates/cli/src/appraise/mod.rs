@@ -109,9 +109,7 @@ fn appraise_folder(args: &Args, folder: &Path) -> Result<Verdict> {
         Some(claims) => appraise(claims, policy.as_ref(), verified.endorsement.as_ref(), at),
         None => refuse(&verified.failures, policy.as_ref(), at),
     };
-    let needs_anchor = policy.as_ref().is_some_and(CompiledPolicy::demands_endorsement);
-    let own_word = verified.own_word().filter(|_| needs_anchor);
-    let result = result.with_notes(&verified.notes).with_notes(own_word.as_slice());
+    let result = result.with_notes(policy.as_ref(), &verified.notes);
     let is_accepted = verified.claims.is_some();
     let changes = changes.flatten();
     Ok(Verdict { folder: folder.to_owned(), is_accepted, result, verified, changes, at })
@@ -250,10 +248,15 @@ impl Verdict {
         })
     }
 
+    /// Whether nobody was named who may vouch for TPMs, so that the folder's own authorities stood in.
+    fn is_self_vouched(&self) -> bool {
+        self.verified.notes.iter().any(|note| note.check == Check::EkChain)
+    }
+
     fn print_report(&self, args: &Args) -> Result<()> {
         crate::output::out!("{}", self.folder.display());
         let vouched = match self.certificate() {
-            Some(certificate) if self.verified.is_self_vouched => {
+            Some(certificate) if self.is_self_vouched() => {
                 format!("EK certificate by {}, which the folder itself names", certificate.issuer())
             }
             Some(certificate) => format!("EK certificate by {}", certificate.issuer()),

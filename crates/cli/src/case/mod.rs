@@ -93,8 +93,6 @@ pub struct Verified {
     pub claims: Option<Claims>,
     /// The EK, and who vouches for it.
     pub endorsement: Option<Endorsement>,
-    /// Whether nobody was named who may vouch for TPMs, so that the folder's own authorities stood in.
-    pub is_self_vouched: bool,
     /// Every check that did not hold.
     pub failures: Vec<Failure>,
     /// What is odd, but proves nothing false.
@@ -102,18 +100,6 @@ pub struct Verified {
 }
 
 impl Verified {
-    /// That a certificate is vouched for by the folder it came in alone.
-    pub fn own_word(&self) -> Option<Failure> {
-        let certificate = self.endorsement.as_ref().and_then(Endorsement::certificate)?;
-        self.is_self_vouched.then(|| {
-            let found = format!(
-                "no trust anchor was given, and {} is one by the folder's word",
-                certificate.issuer()
-            );
-            Failure::new(Check::EkChain, EK_CERTIFICATE, "a trust anchor", found)
-        })
-    }
-
     /// The claims, or every reason why there are none.
     pub fn believed(self, folder: &Path) -> Result<Claims, CaseError> {
         let why = |failure: &Failure| Finding::from_failure(failure, Tier::Contraindicated).message;
@@ -236,8 +222,23 @@ impl Case {
         let mut notes = verification.notes;
         notes.extend(self.compare_ima_forms());
         let claims = verification.claims.filter(|_| failures.is_empty());
-        let is_self_vouched = expected.endorsers.is_empty();
-        Ok(Verified { claims, endorsement, is_self_vouched, failures, notes })
+        notes.extend(self.own_words(expected, endorsement.as_ref()));
+        Ok(Verified { claims, endorsement, failures, notes })
+    }
+
+    /// What is only the folder's word: who may vouch for TPMs, and which nonce was to be answered.
+    fn own_words(&self, expected: &Expected, endorsement: Option<&Endorsement>) -> Vec<Failure> {
+        let certificate =
+            endorsement.and_then(Endorsement::certificate).filter(|_| expected.endorsers.is_empty());
+        let own_anchor = certificate.map(|certificate| {
+            let issuer = certificate.issuer();
+            let found = format!("no trust anchor was given, and {issuer} is one by the folder's word");
+            Failure::new(Check::EkChain, EK_CERTIFICATE, "a trust anchor", found)
+        });
+        let own_nonce = expected.nonce.is_none().then(|| {
+            Failure::new(Check::QuoteNonce, QUOTE, "a nonce of the verifier's", "the one in the folder")
+        });
+        own_anchor.into_iter().chain(own_nonce).collect()
     }
 
     /// The evidence without the other quotes: `quote.*` and the logs.

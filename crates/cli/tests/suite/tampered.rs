@@ -171,6 +171,19 @@ fn an_authority_that_was_not_given_vouches_for_nothing() {
 }
 
 /// A folder that brings its own authority is no endorsement, whatever maker its certificate names.
+/// Whoever records evidence chooses the nonce beside it, so that it may be of any time.
+#[test]
+fn a_nonce_that_nobody_chose_is_said() {
+    let copy = Copy::new();
+    let nonce = std::fs::read_to_string(copy.path().join("quote.nonce")).unwrap();
+    let said = |arguments: &[&str]| {
+        let appraisal = Appraisal::as_given(copy.path(), arguments, &[]);
+        assert_eq!(appraisal.integrity(), "accept");
+        appraisal.claims("quote-nonce").len()
+    };
+    assert_eq!((said(&[]), said(&["--nonce", nonce.trim()])), (1, 0));
+}
+
 #[test]
 fn a_folder_does_not_vouch_for_itself() {
     let copy = Copy::new();
@@ -186,7 +199,12 @@ fn a_folder_does_not_vouch_for_itself() {
     let named = judged(&text, &["--trust-anchor", anchor.to_str().unwrap()]);
     assert_eq!((named.integrity(), named.tier()), ("accept", "affirming"), "{}", named.messages());
     let unnamed = judged(&text, &[]);
-    assert_eq!((unnamed.integrity(), unnamed.tier()), ("accept", "warning"), "{}", unnamed.messages());
+    assert_eq!(
+        (unnamed.integrity(), unnamed.tier()),
+        ("accept", "contraindicated"),
+        "{}",
+        unnamed.messages()
+    );
     assert!(unnamed.messages().contains("--trust-anchor"), "{}", unnamed.messages());
     // Whom nobody is asked to vouch for needs none.
     let unasked = judged(&text.replace("required = \"certificate\"", "required = \"dangerous_none\""), &[]);

@@ -100,8 +100,8 @@ impl AttestationResult {
 
     /// Adds what somebody else noted and no finding says yet. Notes can only make a result worse.
     #[must_use]
-    pub fn with_notes(mut self, notes: &[Failure]) -> Self {
-        undecided::add(None, notes, &mut self.findings);
+    pub fn with_notes(mut self, policy: Option<&CompiledPolicy>, notes: &[Failure]) -> Self {
+        undecided::add(policy, notes, &mut self.findings);
         if self.tier != Tier::None {
             let worst = self.findings.iter().map(|finding| finding.tier).max().unwrap_or_default();
             self.tier = self.tier.max(worst);

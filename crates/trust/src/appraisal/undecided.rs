@@ -38,9 +38,24 @@ fn tier(policy: Option<&CompiledPolicy>, check: Check) -> Tier {
     match Undecided::of(check) {
         // The list could be of another boot, or of another machine.
         Undecided::BootAggregate if wants_list() => Tier::Contraindicated,
-        // Two accounts of one thing that differ, and a word that nobody vouches for, are odd whatever the policy.
-        Undecided::BootAggregate | Undecided::Forms | Undecided::Endorsement => Tier::Warning,
-        // Judged by the sections where they matter: see PCRs that the log does not explain.
-        Undecided::Pcr | Undecided::AsFailure => Tier::None,
+        // The evidence itself says who vouches for it.
+        Undecided::Endorsement if policy.is_some_and(CompiledPolicy::demands_endorsement) => {
+            Tier::Contraindicated
+        }
+        // Two accounts of one thing that differ are odd whatever the policy.
+        Undecided::BootAggregate | Undecided::Forms => Tier::Warning,
+        // What is open here the sections look at that demand it: each does not find it, or finds another value.
+        Undecided::Endorsement
+        | Undecided::Nonce
+        | Undecided::Pcr
+        | Undecided::BootLog
+        | Undecided::MeasureLog
+        | Undecided::Entries
+        | Undecided::WeakBank
+        | Undecided::Tee
+        | Undecided::Nothing => Tier::None,
     }
 }
+
+#[cfg(test)]
+mod tests;

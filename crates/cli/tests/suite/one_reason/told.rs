@@ -138,7 +138,8 @@ impl Told {
         let certificate = &self.device.ek_certificate;
         let endorsement = Endorsement::verify(&ek, certificate, &intermediates, &endorsers, NOW);
         let result = match claims {
-            Some(claims) => appraise(&claims, policy.as_ref(), Some(&endorsement), NOW).with_notes(&notes),
+            Some(claims) => appraise(&claims, policy.as_ref(), Some(&endorsement), NOW)
+                .with_notes(policy.as_ref(), &notes),
             None => refuse(&failures, policy.as_ref(), NOW),
         };
         let gravest = result.findings().iter().map(|finding| finding.tier).max();

@@ -4,6 +4,7 @@
 //! number of cases is drawn, each from its seed; `SEEDS` says how many, `SEED` from which (`make sim`). What fails is told with
 //! the fewest steps that still do it.
 
+mod alone;
 mod approval;
 mod closed;
 mod fleet;
