@@ -3,9 +3,7 @@
 //! A client of the Workload API like any other: it gets what this process, with its user and groups, is entitled to.
 
 use std::fmt::Write as _;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -21,9 +19,10 @@ use thiserror::Error;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Status, Streaming};
 
 use crate::config::WORKLOAD_API;
+use crate::files::Beside;
 
 /// Nothing could be fetched.
 #[derive(Debug, Error)]
@@ -48,6 +47,9 @@ pub enum FetchError {
     /// An answer is no SVID.
     #[error("what the agent sent does not read")]
     Unreadable,
+    /// The agent has ended the stream.
+    #[error("the agent ended the stream")]
+    Ended,
     /// An SVID does not hold by what came with it.
     #[error("the SVID for {spiffe_id} does not verify")]
     Svid {
@@ -80,7 +82,7 @@ impl From<Status> for FetchError {
 }
 
 /// An X.509-SVID as it was given.
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct FetchedSvid {
     /// Whose.
     pub spiffe_id: SpiffeId,
@@ -101,14 +103,15 @@ pub struct FetchedSvid {
 
 /// What this process is entitled to, each checked by what came with it.
 pub async fn x509(socket: &str) -> Result<Vec<FetchedSvid>, FetchError> {
+    let first = async { x509_stream(socket).await?.message().await?.ok_or(FetchError::Ended) };
+    let message = timeout(ANSWER_WITHIN, first).await.map_err(|_| FetchError::Silent)??;
+    FetchedSvid::read_all(message)
+}
+
+/// Everything that this process is entitled to, at once and after every change.
+pub(crate) async fn x509_stream(socket: &str) -> Result<Streaming<X509svidResponse>, FetchError> {
     let mut client = connect(socket).await?;
-    let answer = async {
-        let mut stream = client.fetch_x509svid(with_header(X509svidRequest {})).await?.into_inner();
-        stream.message().await?.ok_or(FetchError::Unreadable)
-    };
-    let X509svidResponse { svids, crl, .. } =
-        timeout(ANSWER_WITHIN, answer).await.map_err(|_| FetchError::Silent)??;
-    svids.into_iter().map(|svid| FetchedSvid::read(svid, &crl)).collect()
+    Ok(client.fetch_x509svid(with_header(X509svidRequest {})).await?.into_inner())
 }
 
 /// A token for each identity of this process, or for the one that is named.
@@ -121,6 +124,12 @@ pub async fn jwt(socket: &str, audience: &[String], spiffe_id: &str) -> Result<V
 }
 
 impl FetchedSvid {
+    /// Reads a complete state.
+    pub(crate) fn read_all(message: X509svidResponse) -> Result<Vec<FetchedSvid>, FetchError> {
+        let X509svidResponse { svids, crl, .. } = message;
+        svids.into_iter().map(|svid| FetchedSvid::read(svid, &crl)).collect()
+    }
+
     fn read(svid: X509svid, crl: &[Vec<u8>]) -> Result<FetchedSvid, FetchError> {
         let spiffe_id = SpiffeId::parse(&svid.spiffe_id).map_err(|_| FetchError::Unreadable)?;
         let chain = split_certificates(&svid.x509_svid).map_err(|_| FetchError::Unreadable)?;
@@ -139,6 +148,11 @@ impl FetchedSvid {
             bundle: bundle.to_pem(),
             revocation_list: crl.iter().map(|list| pem("X509 CRL", list)).collect(),
         })
+    }
+
+    /// The private key, PEM.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
     }
 
     /// A line for people.
@@ -160,28 +174,14 @@ impl FetchedSvid {
         ];
         let write = |(name, text, mode): (String, &String, u32)| {
             let path = folder.join(name);
-            match replace(&path, text.as_bytes(), mode) {
+            let written = Beside::write(&path, text.as_bytes(), mode, None).and_then(Beside::put);
+            match written {
                 Ok(()) => Ok(path),
                 Err(source) => Err(FetchError::Write { path, source }),
             }
         };
         files.into_iter().map(write).collect()
     }
-}
-
-/// Puts a new file in the place of an old one.
-fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    // One that was left behind may be anybody's to read.
-    match fs::remove_file(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)
 }
 
 /// The socket that a client is told of, or the agent's own.
@@ -217,21 +217,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
-
-    #[test]
-    fn a_file_is_replaced_whole_and_read_by_its_owner_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("svid.0.key");
-        fs::write(folder.path().join("svid.0.key.new"), "left behind").unwrap();
-        replace(&path, b"one", 0o600).unwrap();
-        replace(&path, b"two", 0o600).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"two");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-    }
 
     #[tokio::test]
     async fn an_address_that_is_no_socket_is_told_as_such() {

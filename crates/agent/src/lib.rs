@@ -12,6 +12,7 @@ pub mod device;
 pub mod doctor;
 pub mod door;
 pub mod fetch;
+pub mod files;
 pub mod holding;
 pub mod link;
 pub mod logs;

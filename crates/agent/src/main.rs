@@ -8,7 +8,9 @@ use std::time::Duration;
 use anyhow::Context;
 use assay_agent::config::Options;
 use assay_agent::fetch::{FetchError, FetchedSvid};
-use assay_agent::{collect, detect, doctor, fetch, run};
+use assay_agent::files::{Ended, Plan};
+use assay_agent::{collect, detect, doctor, fetch, files, run};
+use assay_clock::Clock;
 use assay_identity::tls;
 use clap::{CommandFactory, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -55,6 +57,12 @@ enum Verb {
     Fetch {
         #[command(subcommand)]
         verb: FetchVerb,
+    },
+    /// Keep what this process is entitled to in files, for a program that reads nothing else, and tell it of each change
+    #[command(after_help = FILES_HELP)]
+    Files {
+        #[command(flatten)]
+        plan: Box<Plan>,
     },
     /// Print a completion script for a shell
     Completion {
@@ -125,6 +133,13 @@ Needed: a trust domain, a gateway and a trust bundle, in the file or as flags. A
 
 RUST_LOG sets what is logged (default: info).";
 
+const FILES_HELP: &str = "\
+Runs as the program's user, whom an entry has to name, until it is told to end:
+
+    assay-agent files --folder /run/press/tls -- systemctl reload press
+
+Certificate and key are removed once the identity is withdrawn or over.";
+
 fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Run { options } => run_agent(options),
@@ -132,6 +147,7 @@ fn main() -> ExitCode {
         Verb::Doctor { json, options } => examine(json, options),
         Verb::Collect { out, options } => collect(&out, options),
         Verb::Fetch { verb } => fetch(verb),
+        Verb::Files { plan } => keep_files(*plan),
         Verb::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "assay-agent", &mut script);
@@ -216,6 +232,33 @@ async fn fetched(verb: FetchVerb) -> Result<Vec<String>, FetchError> {
 }
 
 fn run_agent(options: Options) -> anyhow::Result<ExitCode> {
+    start_log()?;
+    let config = options.merge()?.complete().context("configuration")?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let outcome = runtime.block_on(async {
+        let stop = told_to_end()?;
+        run::run(config, stop).await.map_err(anyhow::Error::from)
+    });
+    // A TPM command under way is waited for, but not for ever.
+    runtime.shutdown_timeout(TPM_PATIENCE);
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// Exit code 1 says that there is no identity any more.
+fn keep_files(plan: Plan) -> anyhow::Result<ExitCode> {
+    start_log()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let ended = runtime.block_on(async {
+        let stop = told_to_end()?;
+        files::keep(plan, Clock::system(), stop).await.map_err(anyhow::Error::from)
+    });
+    Ok(match ended? {
+        Ended::Stopped => ExitCode::SUCCESS,
+        Ended::Withdrawn(_) => ExitCode::FAILURE,
+    })
+}
+
+fn start_log() -> anyhow::Result<()> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(directives) => EnvFilter::try_new(&directives).with_context(|| {
             format!("RUST_LOG: {directives:?} does not say what to log: try assay_agent=debug")
@@ -225,27 +268,23 @@ fn run_agent(options: Options) -> anyhow::Result<ExitCode> {
     let colours = io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
     log.with_ansi(colours).with_writer(io::stderr).init();
-    let config = options.merge()?.complete().context("configuration")?;
-    let runtime = tokio::runtime::Runtime::new()?;
-    let outcome = runtime.block_on(async {
-        let (mut terminate, mut interrupt) =
-            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let mut hang_up = signal(SignalKind::hangup())?;
-        let stop = async {
-            loop {
-                tokio::select! {
-                    _ = terminate.recv() => return,
-                    _ = interrupt.recv() => return,
-                    // A terminal that closes is not the end of the device's proof.
-                    _ = hang_up.recv() => tracing::info!("SIGHUP: the configuration is read at the next start"),
-                }
+    Ok(())
+}
+
+/// Waits for SIGTERM or SIGINT.
+fn told_to_end() -> io::Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hang_up = signal(SignalKind::hangup())?;
+    Ok(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return,
+                _ = interrupt.recv() => return,
+                // A terminal that closes is not the end of the device's proof.
+                _ = hang_up.recv() => tracing::info!("SIGHUP: the configuration is read at the next start"),
             }
-        };
-        run::run(config, stop).await.map_err(anyhow::Error::from)
-    });
-    // A TPM command under way is waited for, but not for ever.
-    runtime.shutdown_timeout(TPM_PATIENCE);
-    outcome.map(|()| ExitCode::SUCCESS)
+        }
+    })
 }
 
 /// Stopping takes at most two seconds in all.

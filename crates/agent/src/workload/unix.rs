@@ -87,7 +87,7 @@ fn ids<'a>(status: &'a str, label: &str) -> impl Iterator<Item = u32> + use<'a> 
 }
 
 /// The number of a name in /etc/passwd or /etc/group: in both the first and the third field of a line.
-fn id_of(file: &str, name: &str) -> Option<u32> {
+pub(crate) fn id_of(file: &str, name: &str) -> Option<u32> {
     parse_id(&fs::read_to_string(file).ok()?, name)
 }
 

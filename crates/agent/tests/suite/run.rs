@@ -17,7 +17,7 @@ use crate::bench::Bench;
 use crate::counterpart::{Counterpart, Mood, Seen};
 use crate::workload_api::{connect, mine, with_header};
 
-struct Agent {
+pub struct Agent {
     stop: oneshot::Sender<()>,
     ended: JoinHandle<Result<(), assay_agent::run::RunError>>,
 }
@@ -30,7 +30,7 @@ impl Agent {
     }
 
     /// Starts it by a clock.
-    fn start_by(clock: Clock, config: Config) -> Self {
+    pub fn start_by(clock: Clock, config: Config) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async move { drop(stopped.await) };
         let ended = tokio::spawn(assay_agent::run::run_by(clock, config, stopped));
@@ -38,7 +38,7 @@ impl Agent {
     }
 
     /// Stops it, within the two seconds it has.
-    async fn stop(self) {
+    pub async fn stop(self) {
         let told = Instant::now();
         self.stop.send(()).unwrap();
         self.ended.await.unwrap().unwrap();
@@ -46,7 +46,7 @@ impl Agent {
     }
 }
 
-fn config(bench: &Bench, machine: &Machine, counterpart: &Counterpart) -> Config {
+pub fn config(bench: &Bench, machine: &Machine, counterpart: &Counterpart) -> Config {
     let bundle = bench.path("bundle.pem");
     std::fs::write(&bundle, counterpart.authority.bundle().to_pem()).unwrap();
     Config {
