@@ -288,9 +288,14 @@ impl Realm {
             extensible_measurements: measurements.collect::<Option<_>>().ok_or(TokenError::Claim(44239))?,
             key: realm_key(&key_bytes)?,
             key_bytes,
-            key_hash: HashAlgorithm::from_name(&hash.replace('-', "")).ok_or(TokenError::Claim(44240))?,
+            key_hash: binding_hash(&hash).ok_or(TokenError::Claim(44240))?,
         })
     }
+}
+
+/// By what hash the platform names the realm's key. The realm says it, and none that collides binds anything.
+fn binding_hash(name: &str) -> Option<HashAlgorithm> {
+    HashAlgorithm::from_name(&name.replace('-', "")).filter(|hash| *hash != HashAlgorithm::Sha1)
 }
 
 /// The earlier profile has a bare point, the later one a COSE_Key.

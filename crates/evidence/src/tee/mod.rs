@@ -11,8 +11,11 @@ pub mod nvidia;
 pub mod snp;
 
 use crate::check::{Check, Failure};
+use crate::digest::HashAlgorithm;
 use crate::time::UnixTime;
-use crate::tpm::ek_certificate::{CertificateError, IssuerList, ListStanding};
+use crate::tpm::certificate::Certificate;
+use crate::tpm::ek_certificate::{CertificateError, IssuerList, ListStanding, TrustAnchor};
+use crate::tpm::public_key::PublicKey;
 
 /// What verification of one piece of evidence found.
 #[derive(Clone, Debug)]
@@ -46,6 +49,33 @@ pub fn certificates_of(bytes: &[u8]) -> Result<Vec<Vec<u8>>, CertificateError> {
         certificates.push(pem.contents);
     }
     if certificates.is_empty() { Err(CertificateError::Pem) } else { Ok(certificates) }
+}
+
+/// The certificate of a maker's root key, which is known by its hash, whoever brought it.
+///
+/// Its name, dates and constraints come with it, and the hash is of the key alone: they are the maker's because the key
+/// signed them.
+fn pinned_root(der: &[u8], is_root: impl FnOnce(&str) -> bool) -> Option<TrustAnchor> {
+    let certificate = Certificate::parse(der).ok()?;
+    let key = certificate.key.as_ref()?;
+    if !is_root(&spki_sha256(key)) {
+        return None;
+    }
+    certificate.verify_signed_by(key).ok()?;
+    Some(TrustAnchor::of(certificate))
+}
+
+/// SHA-256 over a key's SubjectPublicKeyInfo, in hex, as roots are pinned by.
+fn spki_sha256(key: &PublicKey) -> String {
+    HashAlgorithm::Sha256.hash(&[&key.spki_der()]).to_hex()
+}
+
+/// Critical extensions of a certificate that nothing here reads. Each may say that the certificate is not for this.
+fn not_understood<'a>(certificate: &'a Certificate, whose: &'a str) -> impl Iterator<Item = Failure> + 'a {
+    certificate.extensions.not_understood.iter().map(move |oid| {
+        let claim = format!("{whose} critical extensions");
+        Failure::new(Check::TeeEndorsement, claim, "understood ones only", oid.clone())
+    })
 }
 
 /// What a missing, expired or forged revocation list leaves open.

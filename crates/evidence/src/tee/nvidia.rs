@@ -8,7 +8,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::oid_registry::asn1_rs::{Any, Class, OctetString, Oid, Sequence, Tag};
 use x509_parser::prelude::FromDer;
 
-use super::Verified;
+use super::{Verified, not_understood, pinned_root};
 use crate::check::{Check, Failure};
 use crate::der;
 use crate::digest::HashAlgorithm;
@@ -16,7 +16,7 @@ use crate::read::{Reader, Truncated};
 use crate::text::escaped;
 use crate::time::UnixTime;
 use crate::tpm::certificate::Certificate;
-use crate::tpm::ek_certificate::{Endorsers, IssuerList, TrustAnchor};
+use crate::tpm::ek_certificate::{Endorsers, IssuerList};
 use crate::tpm::path::{PathChecks, verify_path};
 use crate::tpm::public_key::{SignatureAlgorithm, SignatureScheme};
 
@@ -101,9 +101,11 @@ pub fn verify(
     let mut failures = Vec::new();
     failures.extend(check_signature(&transcript, &certificate));
     failures.extend(check_firmware(&transcript, leaf));
+    failures.extend(not_understood(&certificate, "certificate of the device"));
     failures.extend(expectation.nonce.and_then(|nonce| check_nonce(&transcript, &nonce)));
     let mut anchors = expectation.endorsers.anchors.to_vec();
-    anchors.extend(evidence.chain.iter().take(CHAIN_MAX).filter_map(|der| pinned_root(der)));
+    let is_root = |spki: &str| spki == ROOT_SPKI_SHA256;
+    anchors.extend(evidence.chain.iter().take(CHAIN_MAX).filter_map(|der| pinned_root(der, is_root)));
     let endorsers = expectation.endorsers.with_anchors(anchors);
     let above = evidence.chain.get(1..).unwrap_or_default();
     let path = match verify_path(&certificate, above, &endorsers, at, CHECKS) {
@@ -278,13 +280,6 @@ fn find_firmware_id(der: &[u8], depth: usize) -> Option<Vec<u8>> {
         rest = after;
     }
     None
-}
-
-/// The certificate of NVIDIA's root key, whoever brought it.
-fn pinned_root(der: &[u8]) -> Option<TrustAnchor> {
-    let certificate = Certificate::parse(der).ok()?;
-    let spki = certificate.key.as_ref()?.spki_der();
-    (HashAlgorithm::Sha256.hash(&[&spki]).to_hex() == ROOT_SPKI_SHA256).then(|| TrustAnchor::of(certificate))
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -13,7 +13,7 @@ pub(super) fn judge(policy: &CompiledPolicy, claims: &Claims, findings: &mut Vec
         return;
     }
     findings.push(Finding {
-accept: None,
+        accept: None,
         check: Check::ClockPolicy,
         tier,
         claim: "TPM clock".to_owned(),

@@ -126,7 +126,7 @@ impl<'a> Report<'a> {
         {
             let file = path::to_text(entry.path());
             self.findings.push(Finding {
-accept: None,
+                accept: None,
                 check: Check::ImaViolation,
                 tier,
                 claim: file.to_string(),
@@ -207,7 +207,7 @@ accept: None,
         let policy = self.policy.citation();
         for (pcr, entries) in self.unnamed {
             self.findings.push(Finding {
-accept: None,
+                accept: None,
                 check: Check::ImaPcr,
                 tier: Tier::Contraindicated,
                 claim: format!("IMA entries in PCR {pcr}"),
@@ -225,7 +225,7 @@ accept: None,
         }
         if self.unsaid > 0 {
             self.findings.push(Finding {
-accept: None,
+                accept: None,
                 check: Check::ImaPolicy,
                 tier: Tier::Contraindicated,
                 claim: "further entries".to_owned(),
@@ -241,7 +241,7 @@ accept: None,
         if self.weak > 0 {
             let weakest = self.reference.weakest_digest.0;
             self.findings.push(Finding {
-accept: None,
+                accept: None,
                 check: Check::AlgorithmPolicy,
                 tier: Tier::Contraindicated,
                 claim: "IMA list".to_owned(),

@@ -223,7 +223,7 @@ fn objections(findings: &[Finding]) -> (usize, usize) {
 
 fn unjudged(claims: &Claims, at: UnixTime) -> AttestationResult {
     let finding = Finding {
-accept: None,
+        accept: None,
         check: Check::PolicyPresent,
         tier: Tier::None,
         claim: "policy".to_owned(),

@@ -28,7 +28,7 @@ pub use self::quote::QuoteError;
 use self::quote::{Body, EnclaveReport, Quote, TdReport};
 use self::tcb::Standing;
 pub use self::tcb::TcbStatus;
-use super::Verified;
+use super::{Verified, not_understood, pinned_root};
 
 /// What was sent, believed by nobody yet.
 #[derive(Clone, Copy, Debug)]
@@ -290,7 +290,8 @@ impl Judge<'_> {
         let (tcb_info, qe_identity) = (&collateral.tcb_info, &collateral.qe_identity);
         let mut anchors = self.expectation.anchors.clone();
         let everything = chain.iter().chain(&tcb_info.chain).chain(&qe_identity.chain);
-        anchors.extend(everything.filter_map(|der| pinned_root(der)).take(1));
+        let is_root = |spki: &str| spki == ROOT_SPKI_SHA256;
+        anchors.extend(everything.filter_map(|der| pinned_root(der, is_root)).take(1));
         let endorsers = collateral.lists.with_anchors(anchors);
         let above: Vec<&[u8]> = chain.iter().skip(1).map(Vec::as_slice).collect();
         let anchor = self.path(&pck.certificate, &above, &endorsers);
@@ -300,9 +301,7 @@ impl Judge<'_> {
     }
 
     fn path(&mut self, leaf: &Certificate, above: &[&[u8]], endorsers: &Endorsers) -> Option<String> {
-        for oid in &leaf.extensions.not_understood {
-            self.fail(Check::TeeEndorsement, "critical extensions", "understood ones only", oid.as_str());
-        }
+        self.failures.extend(not_understood(leaf, &leaf.subject_text));
         match verify_path(leaf, above, endorsers, self.at, CHECKS) {
             Ok(Path { anchor, valid_until, lists }) => {
                 self.valid_until = self.valid_until.min(valid_until);
@@ -461,13 +460,6 @@ fn guest(report: &TdReport<'_>) -> Guest {
         mr_service_td: report.later.map(|(_, service)| service),
         unread_bytes: report.unread.len(),
     }
-}
-
-/// The certificate of Intel's root key, whoever brought it.
-fn pinned_root(der: &[u8]) -> Option<TrustAnchor> {
-    let certificate = Certificate::parse(der).ok()?;
-    let spki = certificate.key.as_ref()?.spki_der();
-    (HashAlgorithm::Sha256.hash(&[&spki]).to_hex() == ROOT_SPKI_SHA256).then(|| TrustAnchor::of(certificate))
 }
 
 /// ECDSA over P-256 with SHA-256, as r and s side by side.

@@ -12,8 +12,7 @@ mod vek;
 use crate::check::{Check, Failure};
 use crate::digest::HashAlgorithm;
 use crate::time::UnixTime;
-use crate::tpm::certificate::Certificate;
-use crate::tpm::ek_certificate::{Endorsers, IssuerList, TrustAnchor};
+use crate::tpm::ek_certificate::{Endorsers, IssuerList};
 use crate::tpm::path::{Path, PathChecks, verify_path};
 use crate::tpm::public_key::{SignatureAlgorithm, SignatureScheme};
 
@@ -23,7 +22,7 @@ use self::report::{REPORT_BYTES, Report};
 pub use self::tcb::Tcb;
 use self::vek::Vek;
 pub use self::vek::VekError;
-use super::Verified;
+use super::{Verified, not_understood, pinned_root};
 
 /// What a guest sent, believed by nobody yet.
 #[derive(Clone, Copy, Debug)]
@@ -143,18 +142,15 @@ fn verify_vek(
     at: UnixTime,
 ) -> Result<Path, Vec<Failure>> {
     let certificate = &vek.certificate;
-    let mut flaws = Vec::new();
-    for oid in &certificate.extensions.not_understood {
-        let claim = "SNP key certificate critical extensions";
-        flaws.push(Failure::new(Check::TeeEndorsement, claim, "understood ones only", oid.clone()));
-    }
+    let mut flaws: Vec<Failure> = not_understood(certificate, "SNP key certificate").collect();
     if vek.issuer_found() != vek.issuer_name() {
         // The same authority's other keys sign what is of another kind, or of another product.
         let claim = format!("issuer of the {} certificate", vek.product);
         flaws.push(Failure::new(Check::TeeEndorsement, claim, vek.issuer_name(), vek.issuer_found()));
     }
     let mut anchors = expectation.endorsers.anchors.to_vec();
-    anchors.extend(authorities.iter().take(AUTHORITIES_MAX).filter_map(|der| pinned_root(der, vek.product)));
+    let is_root = |spki: &str| spki == vek.product.root_spki_sha256();
+    anchors.extend(authorities.iter().take(AUTHORITIES_MAX).filter_map(|der| pinned_root(der, is_root)));
     let endorsers = expectation.endorsers.with_anchors(anchors);
     match verify_path(certificate, authorities, &endorsers, at, CHECKS) {
         Ok(path) if flaws.is_empty() => Ok(path),
@@ -163,13 +159,6 @@ fn verify_vek(
             Err(flaws)
         }
     }
-}
-
-/// The certificate of this product's root key, whoever brought it.
-fn pinned_root(der: &[u8], product: Product) -> Option<TrustAnchor> {
-    let certificate = Certificate::parse(der).ok()?;
-    let root = certificate.key.as_ref().and_then(Product::of_root);
-    (root == Some(product)).then(|| TrustAnchor::of(certificate))
 }
 
 fn check_signature(report: &Report<'_>, vek: &Vek) -> Option<Failure> {

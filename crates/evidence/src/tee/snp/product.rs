@@ -2,9 +2,6 @@
 
 use std::fmt;
 
-use crate::digest::HashAlgorithm;
-use crate::tpm::public_key::PublicKey;
-
 /// A line of processors that share a root key and a layout of TCB versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Product {
@@ -43,12 +40,6 @@ impl Product {
             (0x1a, 0x00..=0x11) => Some(Product::Turin),
             _ => None,
         }
-    }
-
-    /// The product whose root key (ARK) this is.
-    pub(super) fn of_root(key: &PublicKey) -> Option<Product> {
-        let fingerprint = HashAlgorithm::Sha256.hash(&[&key.spki_der()]).to_hex();
-        Product::ALL.into_iter().find(|product| product.root_spki_sha256() == fingerprint)
     }
 
     /// SHA-256 over the SubjectPublicKeyInfo of the ARK. Pinned: whoever brings the certificate, the key is AMD's.

@@ -58,6 +58,15 @@ fn no_part_can_be_anothers() {
     assert_eq!(checks(&verified.failures), [Check::TeeBinding], "{:?}", verified.failures);
 }
 
+/// The realm names the hash by which the platform knows its key.
+#[test]
+fn a_realm_cannot_choose_a_hash_that_collides() {
+    let Some(mut token) = recorded("cca/token-tfrmm.cbor") else { return };
+    let name = token.windows(7).rposition(|window| window == b"sha-256").unwrap();
+    token[name..name + 7].copy_from_slice(b"sha-1--");
+    assert_eq!(checks(&judged(&token, "cpak", None).failures), [Check::TeeParse]);
+}
+
 #[test]
 fn tokens_cut_anywhere_are_refused() {
     let Some(token) = recorded("cca/token-draft-ffm-00.cbor") else { return };

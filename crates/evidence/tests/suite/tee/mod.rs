@@ -32,3 +32,14 @@ fn checks(failures: &[Failure]) -> Vec<Check> {
 fn anchor(der: &[u8]) -> Vec<TrustAnchor> {
     TrustAnchor::from_pem_or_der(der).unwrap()
 }
+
+/// A certificate with the last year of its life made another, as its key did not sign it.
+fn with_a_longer_life(der: &[u8]) -> Vec<u8> {
+    let mut edited = der.to_vec();
+    let (_, certificate) = x509_parser::parse_x509_certificate(der).unwrap();
+    let until = certificate.validity().not_after.to_datetime();
+    let digits = format!("{:02}{:02}{:02}", until.year() % 100, u8::from(until.month()), until.day());
+    let at = der.windows(digits.len()).rposition(|window| window == digits.as_bytes()).unwrap();
+    edited[at] = if edited[at] == b'9' { b'8' } else { edited[at] + 1 };
+    edited
+}

@@ -6,7 +6,7 @@ use assay_evidence::tee::nvidia::{NvidiaClaims, NvidiaEvidence, NvidiaExpectatio
 use assay_evidence::time::UnixTime;
 use proptest::prelude::*;
 
-use super::{checks, recorded, recorded_pem};
+use super::{checks, recorded, recorded_pem, with_a_longer_life};
 
 fn transcript() -> Option<Vec<u8>> {
     let hex = recorded("nvidia/h100-report.hex")?;
@@ -37,6 +37,10 @@ fn a_genuine_gpu_holds() {
     assert_eq!(checks(&judged(&transcript, &chain, Some([7; 32])).failures), [Check::TeeReportData]);
     // A root of the sender's own, or none.
     assert_eq!(checks(&judged(&transcript, &chain[..4], None).failures), [Check::TeeChain]);
+    // The maker's root, with a life that its key did not sign.
+    let mut edited = chain.clone();
+    edited[4] = with_a_longer_life(&chain[4]);
+    assert_eq!(checks(&judged(&transcript, &edited, None).failures), [Check::TeeChain]);
     // Another key of the same chain.
     assert!(checks(&judged(&transcript, &chain[1..], None).failures).contains(&Check::TeeReportSignature));
     assert_eq!(checks(&judged(&transcript, &[], None).failures), [Check::TeeEndorsement]);

@@ -11,7 +11,7 @@ use assay_evidence::tpm::revocation::RevocationList;
 use assay_testkit::tee::{SnpCertificate, SnpMaker, SnpReport};
 use proptest::prelude::*;
 
-use super::{anchor, checks, recorded, recorded_pem};
+use super::{anchor, checks, recorded, recorded_pem, with_a_longer_life};
 
 fn at(text: &str) -> UnixTime {
     UnixTime::from_rfc3339(text).unwrap()
@@ -95,6 +95,20 @@ fn keys_that_amd_did_not_certify_count_for_nothing() {
         assert!(checks(&verified.failures).contains(&Check::TeeChain), "{case}: {:?}", verified.failures);
         assert!(verified.claims.is_none());
     }
+}
+
+/// Its key alone is pinned: what the certificate says beside it counts as the key signed it.
+#[test]
+fn a_root_certificate_that_was_edited_is_no_root() {
+    let Some(report) = recorded("snp/milan-v2/report.bin") else { return };
+    let vek = recorded("snp/milan-v2/vek.der").unwrap();
+    let mut authorities = recorded_pem("snp/roots/milan_ask_ark_asvk.pem").unwrap();
+    let time = "2026-11-29T00:00:00Z";
+    let whole = verify_bytes(&report, &vek, &authorities, time, &SnpExpectation::default());
+    assert_eq!(checks(&whole.failures), [], "{:?}", whole.failures);
+    authorities[1] = with_a_longer_life(&authorities[1]);
+    let edited = verify_bytes(&report, &vek, &authorities, time, &SnpExpectation::default());
+    assert_eq!(checks(&edited.failures), [Check::TeeChain], "{:?}", edited.failures);
 }
 
 #[test]

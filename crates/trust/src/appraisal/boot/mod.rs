@@ -120,7 +120,7 @@ impl Report<'_> {
 
     fn weak_log(&mut self) {
         self.findings.push(Finding {
-accept: None,
+            accept: None,
             check: Check::AlgorithmPolicy,
             tier: Tier::Contraindicated,
             claim: "boot log".to_owned(),

@@ -134,7 +134,7 @@ impl Report<'_> {
     ) {
         let index = measured.index;
         self.findings.push(Finding {
-accept: None,
+            accept: None,
             check: Check::BootPolicy,
             tier: Tier::Contraindicated,
             claim: format!("PCR {index} events"),

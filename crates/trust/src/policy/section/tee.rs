@@ -307,6 +307,12 @@ impl Section for Option<TeeSection> {
         lists.restricts(Field::of(["tee", "measurements"]), of(|section| &section.measurements));
         lists.restricts(Field::of(["tee", "signers"]), of(|section| &section.signers));
         lists.restricts(Field::of(["tee", "host_data"]), of(|section| &section.host_data));
+        // Once one product has a line, a product without one is refused: a line more lets a product in.
+        let products =
+            self.as_ref().map(|section| &section.snp_minimum).filter(|minimum| !minimum.is_empty());
+        let products =
+            products.map(|minimum| minimum.keys().map(|product| product.name().to_owned()).collect());
+        lists.restricts(Field::of(["tee", "snp_minimum"]), products);
         lists
     }
 
@@ -371,3 +377,31 @@ fn is_zero(value: &u8) -> bool {
 
 /// VMPL 3 is the lowest there is.
 const VMPL_LOWEST: u8 = 3;
+
+#[cfg(test)]
+mod tests {
+    use crate::policy::{Effect, Policy, diff};
+
+    #[test]
+    fn a_product_that_gets_a_line_is_let_in() {
+        let milan = "[tee.snp_minimum.milan]\nsnp = 8\n";
+        let both = "[tee.snp_minimum.milan]\nsnp = 8\n[tee.snp_minimum.turin]\nsnp = 1\n";
+        let check = |from: &str, to: &str, expected: &[(Effect, &str)]| {
+            let policy = |minimum: &str| {
+                let head = "name = \"guests\"\nversion = 1\n[tee]\nkinds = [\"sev-snp\"]";
+                let measurement = "9f".repeat(48);
+                Policy::from_toml(&format!("{head}\nmeasurements = [\"{measurement}\"]\n{minimum}")).unwrap()
+            };
+            let changes = diff(&policy(from), &policy(to));
+            let of_products = changes.iter().filter(|change| change.field.to_string() == "tee.snp_minimum");
+            let found: Vec<(Effect, &str)> =
+                of_products.map(|change| (change.effect, change.value.as_str())).collect();
+            assert_eq!(found, expected, "{from:?} to {to:?}");
+        };
+        check(milan, both, &[(Effect::Allowed, "turin")]);
+        check(both, milan, &[(Effect::Refused, "turin")]);
+        check("", milan, &[(Effect::Stricter, "anything → only milan")]);
+        check(milan, "", &[(Effect::Looser, "only milan → anything")]);
+        check(milan, milan, &[]);
+    }
+}
