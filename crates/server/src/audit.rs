@@ -67,8 +67,12 @@ kinds! {
     LedgerResumed => "ledger.resumed",
     /// An operator ended a gateway.
     GatewayRevoked => "gateway.revoked",
-    /// A telemetry batch was taken in.
+    /// A telemetry batch was taken in, and a run of batches began with it.
     TelemetryAccepted => "telemetry.accepted",
+    /// A run of batches has ended; its last statement stands for all of them.
+    TelemetrySealed => "telemetry.sealed",
+    /// Runs of batches are no longer kept.
+    TelemetryDropped => "telemetry.dropped",
     /// A policy came into force.
     PolicySet => "policy.set",
     /// A policy is no longer in force for whom it was assigned to.

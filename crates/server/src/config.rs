@@ -56,7 +56,9 @@ pub struct Config {
     pub crl_ttl_seconds: u64,
     /// How long accepted telemetry is kept.
     pub telemetry_retention_seconds: u64,
-    /// How many bytes of accepted telemetry are kept of one device; its own oldest makes room.
+    /// How many bytes of the database accepted telemetry may take; the oldest of whichever device has most makes room.
+    pub telemetry_bytes_max: u64,
+    /// How many of these telemetry of one device may take; its own oldest makes room.
     pub telemetry_bytes_per_device_max: u64,
     /// How long evidence is kept for judging it again. A device's last evidence is kept for as long as it is the last.
     pub evidence_retention_seconds: u64,
@@ -132,6 +134,7 @@ impl Default for Config {
             server_svid_ttl_seconds: 7 * DAY_SECONDS,
             crl_ttl_seconds: DAY_SECONDS,
             telemetry_retention_seconds: 7 * DAY_SECONDS,
+            telemetry_bytes_max: 16 << 30,
             telemetry_bytes_per_device_max: 1 << 30,
             evidence_retention_seconds: 14 * DAY_SECONDS,
             evidence_bytes_max: 4 << 30,
@@ -202,6 +205,7 @@ impl Config {
             ("server_svid_ttl_seconds", self.server_svid_ttl_seconds, 60, 90 * DAY_SECONDS),
             ("crl_ttl_seconds", self.crl_ttl_seconds, 60, 30 * DAY_SECONDS),
             ("telemetry_retention_seconds", self.telemetry_retention_seconds, 60, 3650 * DAY_SECONDS),
+            ("telemetry_bytes_max", self.telemetry_bytes_max, 1 << 16, 1 << 50),
             ("telemetry_bytes_per_device_max", self.telemetry_bytes_per_device_max, 1 << 16, 1 << 40),
             ("evidence_retention_seconds", self.evidence_retention_seconds, 60, 3650 * DAY_SECONDS),
             ("evidence_bytes_max", self.evidence_bytes_max, 1 << 20, 1 << 40),

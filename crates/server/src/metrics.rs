@@ -14,9 +14,10 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::concern::Concern;
+use crate::grant::telemetry::Answer;
 use crate::in_force::endorsers::ListInForce;
 use crate::outcome::faults;
-use crate::store::Storage;
+use crate::store::{Dropped, Storage, Why};
 
 /// Counters of what the server did, and gauges that are set when they are asked for.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub(crate) struct Metrics {
     svids_issued: Counter,
     svids_withdrawn: Counter,
     telemetry: Family<VerdictLabel, Counter>,
+    telemetry_dropped: Family<WhyLabel, Counter>,
     attached: Gauge<i64, AtomicI64>,
     devices: Family<StatusLabel, Gauge>,
     storage: Family<StoredLabel, Gauge>,
@@ -50,6 +52,11 @@ struct TierLabel {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct VerdictLabel {
     accepted: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WhyLabel {
+    why: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -87,6 +94,7 @@ impl Metrics {
             svids_issued: Counter::default(),
             svids_withdrawn: Counter::default(),
             telemetry: Family::default(),
+            telemetry_dropped: Family::default(),
             attached: Gauge::default(),
             devices: Family::default(),
             storage: Family::default(),
@@ -115,6 +123,11 @@ impl Metrics {
             metrics.svids_withdrawn.clone(),
         );
         registry.register("telemetry_batches", "Batches decided on", metrics.telemetry.clone());
+        registry.register(
+            "telemetry_batches_dropped",
+            "Accepted batches that are no longer kept, by why",
+            metrics.telemetry_dropped.clone(),
+        );
         registry.register("devices_attached", "Devices with a standing connection", metrics.attached.clone());
         registry.register("devices", "Enrolled devices, by status", metrics.devices.clone());
         registry.register("storage", "What the database takes, by what and unit", metrics.storage.clone());
@@ -176,6 +189,9 @@ impl Metrics {
         }
         for accepted in ["true", "false"] {
             drop(self.telemetry.get_or_create(&VerdictLabel { accepted }));
+        }
+        for why in Why::ALL {
+            self.telemetry_dropped(why, &Dropped::default());
         }
         for concern in Concern::CODES {
             drop(self.concerns.get_or_create(&ConcernLabel { concern }));
@@ -275,9 +291,20 @@ impl Metrics {
         self.svids_withdrawn.inc_by(u64::try_from(svids).unwrap_or(u64::MAX));
     }
 
-    pub(crate) fn telemetry(&self, accepted: bool) {
-        let accepted = if accepted { "true" } else { "false" };
+    /// What became of a batch.
+    pub(crate) fn submitted(&self, answer: &Answer) {
+        let accepted = match answer {
+            Answer::Accepted(receipt) => {
+                self.telemetry_dropped(Why::Device, &receipt.dropped);
+                "true"
+            }
+            Answer::Denied(_) => "false",
+        };
         self.telemetry.get_or_create(&VerdictLabel { accepted }).inc();
+    }
+
+    pub(crate) fn telemetry_dropped(&self, why: Why, dropped: &Dropped) {
+        self.telemetry_dropped.get_or_create(&WhyLabel { why: why.name() }).inc_by(dropped.batches);
     }
 
     /// The text, with the gauges as they stand.

@@ -9,7 +9,6 @@ pub(super) fn count(metrics: &Metrics, committed: &Committed) {
     match committed.kind {
         Some(Kind::DeviceEnrolled) => metrics.enrolled(),
         Some(Kind::SvidIssued) => metrics.svid_issued(),
-        Some(Kind::TelemetryAccepted) => metrics.telemetry(true),
         _ => {}
     }
 }

@@ -32,6 +32,8 @@ pub(super) fn changes_plan(committed: &Committed) -> bool {
             | Kind::LedgerResumed
             | Kind::GatewayRevoked
             | Kind::TelemetryAccepted
+            | Kind::TelemetrySealed
+            | Kind::TelemetryDropped
             | Kind::EntryCreated
             | Kind::EntryRemoved
             | Kind::EntryUnmet,

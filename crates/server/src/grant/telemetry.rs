@@ -1,4 +1,5 @@
-//! Acceptance of telemetry: signature, order, trust state and place; then it is stored, and its leaf is the receipt.
+//! Acceptance of telemetry: signature, order, trust state and place; then it is stored, and the receipt
+//! names the leaf that its run begins with.
 
 use assay_evidence::time::UnixTime;
 use assay_telemetry::{BootEpoch, OpenError, SequenceError, SequenceState, Statement, StatementError};
@@ -9,11 +10,10 @@ use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::audit::Leaf;
 use crate::device::{Device, DeviceError};
 use crate::in_force::policies::Policies;
 use crate::outcome::{Kind, Outcome};
-use crate::store::{AcceptTelemetry, RefuseTelemetry, Store, StoreError};
+use crate::store::{AcceptTelemetry, Dropped, Receipt, RefuseTelemetry, Store, StoreError};
 
 /// What taking batches in needs.
 #[derive(Clone, Copy, Debug)]
@@ -38,8 +38,8 @@ pub(crate) struct Batch {
 /// What became of a batch that is the device's.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// It is stored; its leaf is the receipt.
-    Accepted(Leaf),
+    /// It is stored; the receipt names the leaf that its run begins with.
+    Accepted(Receipt),
     /// The device's state or place do not allow it.
     Denied(Denied),
 }
@@ -66,7 +66,8 @@ async fn attempt(collecting: Collecting<'_>, sent: &Batch, now: UnixTime) -> Res
     let device = Device::load(store, &stated).await?.ok_or(SubmitError::UnknownDevice)?;
     let spki = &device.record.device_key_spki;
     let batch = assay_telemetry::open(&sent.statement, &sent.signature, &sent.payload, spki)?;
-    let (from_revision, next, missing) = next_position(store, &device, &batch).await?;
+    let Next { from_revision, position, missing_from, continues } =
+        next_position(store, &device, &batch).await?;
     let policy = policies.of(&device).compiled;
     let location = policy.as_ref().and_then(|policy| policy.location());
     let statement = batch.statement();
@@ -76,42 +77,62 @@ async fn attempt(collecting: Collecting<'_>, sent: &Batch, now: UnixTime) -> Res
                 device_id: device.id.to_string(),
                 state_version: grant.state_version(),
                 from_revision,
-                position: write_position(&next)?,
+                position: write_position(&position)?,
+                continues,
                 received_at: now,
                 sequence: grant.sequence(),
                 items: statement.items,
                 location: grant.place().unwrap_or_default().to_owned(),
-                detail: detail(statement, &batch.statement_sha256(), &grant, missing),
+                detail: detail(statement, &batch.statement_sha256(), &grant, missing_from),
                 statement: sent.statement.to_vec(),
                 signature: sent.signature.to_vec(),
                 payload: sent.payload.to_vec(),
                 device_bytes_max,
             };
-            Ok(Answer::Accepted(store.commit(accept).await?))
+            let receipt = store.commit(accept).await?;
+            let Dropped { runs, batches, bytes } = receipt.dropped;
+            if runs > 0 {
+                tracing::warn!(
+                    device = %device.id, runs, batches, bytes,
+                    "the device's oldest telemetry made room and is no longer kept"
+                );
+            }
+            Ok(Answer::Accepted(receipt))
         }
         Err(denied) => refuse(store, &device, statement.sequence, denied, now).await,
     }
 }
 
-/// Where the device's chain stands after a batch: the revision it was checked against, the position, and from where on
-/// batches are missing.
+/// Where the device's chain stands after a batch.
+struct Next {
+    /// What it was checked against.
+    from_revision: u64,
+    position: SequenceState,
+    /// From where on batches are missing.
+    missing_from: Option<u64>,
+    /// Whether the statement names the one that was taken before it.
+    continues: bool,
+}
+
 async fn next_position(
     store: &Store,
     device: &Device,
     batch: &assay_telemetry::Opened,
-) -> Result<(u64, SequenceState, Option<u64>), SubmitError> {
+) -> Result<Next, SubmitError> {
     let stored = store.telemetry_position(device.id.as_str()).await?;
-    let revision = stored.as_ref().map_or(0, |stored| stored.revision);
-    let position = match stored {
+    let from_revision = stored.as_ref().map_or(0, |stored| stored.revision);
+    let last = match stored {
         Some(stored) => read_position(&stored.position)?,
         None => SequenceState::default(),
     };
-    match position.check(batch) {
-        Ok(next) => Ok((revision, next, None)),
+    let (position, missing_from) = match last.check(batch) {
+        Ok(position) => (position, None),
         // What a device dropped is gone; the gap goes on record with the batch after it.
-        Err(SequenceError::Gap { expected, resume, .. }) => Ok((revision, resume, Some(expected))),
-        Err(error) => Err(error.into()),
-    }
+        Err(SequenceError::Gap { expected, resume, .. }) => (resume, Some(expected)),
+        Err(error) => return Err(error.into()),
+    };
+    let continues = batch.statement().previous == last.statement_sha256;
+    Ok(Next { from_revision, position, missing_from, continues })
 }
 
 async fn refuse(
@@ -135,9 +156,8 @@ async fn refuse(
 
 fn detail(statement: &Statement, sha256: &[u8], grant: &TelemetryGrant, missing_from: Option<u64>) -> String {
     serde_json::json!({
-        "sequence": statement.sequence, "statement_sha256": HEXLOWER.encode(sha256),
-        "payload_sha256": HEXLOWER.encode(&statement.payload_sha256), "items": statement.items,
-        "place": grant.place(), "state_version": grant.state_version(), "missing_from": missing_from,
+        "sequence": statement.sequence, "statement_sha256": HEXLOWER.encode(sha256), "place": grant.place(),
+        "state_version": grant.state_version(), "missing_from": missing_from,
     })
     .to_string()
 }

@@ -3,6 +3,7 @@
 
 mod chore;
 pub(crate) mod expiry;
+mod sealing;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::in_force::manifest::ManifestError;
 use crate::keys::{FileError, KeysError, ServerCertificate};
 use crate::outcome::fault;
 use crate::parts::Server;
-use crate::store::{PruneHistory, StoreError};
+use crate::store::{Dropped, PruneHistory, StoreError, Why};
 use crate::thread::{aside, caught};
 use chore::Chore;
 
@@ -51,6 +52,7 @@ struct Chores {
     list: Chore,
     certificate: Chore,
     pruning: Chore,
+    sealing: Chore,
 }
 
 impl Chores {
@@ -67,6 +69,7 @@ impl Chores {
             list: Chore::new("revocation list", now.plus(server.config.crl_ttl_seconds / 2)),
             certificate: Chore::new("server's certificate", renew_at),
             pruning: Chore::new("pruning", now.plus(PRUNE_EVERY_SECONDS)),
+            sealing: Chore::new("sealing telemetry", now),
         }
     }
 
@@ -106,6 +109,9 @@ impl Chores {
         }
         if self.pruning.is_due(now) {
             self.pruning.did(prune(server, now).await.map(|seconds| now.plus(seconds)), now);
+        }
+        if self.sealing.is_due(now) {
+            self.sealing.did(sealing::seal_runs(&server.store, now).await.map(|()| now), now);
         }
     }
 }
@@ -180,13 +186,36 @@ async fn prune(server: &Server, now: UnixTime) -> Result<u64, StoreError> {
     let config = &server.config;
     let before = |seconds| UnixTime(now.0.saturating_sub(seconds));
     let prune = PruneHistory {
+        now,
         telemetry_before: before(config.telemetry_retention_seconds),
+        telemetry_bytes_max: config.telemetry_bytes_max,
         svids_before: before(ENDED_SVIDS_KEPT_SECONDS),
         evidence_before: before(config.evidence_retention_seconds),
         evidence_bytes_max: config.evidence_bytes_max,
     };
     let pruned = server.store.commit(prune).await?;
-    Ok(if pruned == 0 { PRUNE_EVERY_SECONDS } else { 0 })
+    for (why, dropped) in [(Why::Age, pruned.old), (Why::All, pruned.over)] {
+        dropped_telemetry(server, why, &dropped);
+    }
+    Ok(if pruned.is_nothing() { PRUNE_EVERY_SECONDS } else { 0 })
+}
+
+fn dropped_telemetry(server: &Server, why: Why, dropped: &Dropped) {
+    server.metrics.telemetry_dropped(why, dropped);
+    let Dropped { runs, batches, bytes } = *dropped;
+    match why {
+        _ if runs == 0 => {}
+        Why::Age => tracing::info!(runs, batches, bytes, "telemetry is past its time and no longer kept"),
+        Why::Device | Why::All => {
+            tracing::warn!(
+                runs,
+                batches,
+                bytes,
+                why = why.name(),
+                "telemetry made room and is no longer kept"
+            );
+        }
+    }
 }
 
 /// How often it is looked what is due.

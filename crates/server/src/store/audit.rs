@@ -165,7 +165,7 @@ pub(crate) async fn highest_named_leaf(connection: &mut Connection) -> Result<Op
     let row = query(
         "SELECT MAX(leaf) AS leaf FROM (SELECT MAX(leaf) AS leaf FROM events
          UNION ALL SELECT MAX(leaf) FROM appraisals UNION ALL SELECT MAX(leaf) FROM svids
-         UNION ALL SELECT MAX(leaf) FROM telemetry) AS named",
+         UNION ALL SELECT MAX(leaf) FROM telemetry_runs) AS named",
     )
     .fetch_one(connection)
     .await?;

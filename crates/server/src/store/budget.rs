@@ -18,8 +18,10 @@ pub(super) enum Spending {
     Certificates,
     /// JWT-SVIDs for its workloads.
     Tokens,
-    /// Batches of telemetry.
+    /// Batches of telemetry, which bring no leaf as long as they go on with a run.
     Telemetry,
+    /// Runs of these, which do.
+    TelemetryRuns,
 }
 
 impl Spending {
@@ -31,6 +33,8 @@ impl Spending {
             // More than may stand at a time.
             Spending::Certificates | Spending::Tokens => (1024, 1),
             Spending::Telemetry => (600, 1),
+            // Some 280 KB a second of a device for ever, if its batches follow each other.
+            Spending::TelemetryRuns => (240, 15),
         }
     }
 
@@ -40,6 +44,7 @@ impl Spending {
             Spending::Certificates => "certificates of this device",
             Spending::Tokens => "tokens of this device",
             Spending::Telemetry => "batches of this device",
+            Spending::TelemetryRuns => "batches of this device that do not go on from the one before",
         }
     }
 }
@@ -48,7 +53,7 @@ impl Spending {
 #[derive(Debug, Default)]
 pub(super) struct Budgets {
     /// For each spending, when the device's allowance is full again.
-    full_at: HashMap<String, [u64; 4]>,
+    full_at: HashMap<String, [u64; 5]>,
     /// At so many devices those whose allowances are full are forgotten.
     sweep_at: usize,
 }
@@ -67,12 +72,13 @@ impl Budgets {
             Some(known) => known,
             None => self.full_at.entry(device.to_owned()).or_default(),
         };
-        let [fate, certificates, tokens, telemetry] = full_at;
+        let [fate, certificates, tokens, telemetry, runs] = full_at;
         let full_at = match spending {
             Spending::Fate => fate,
             Spending::Certificates => certificates,
             Spending::Tokens => tokens,
             Spending::Telemetry => telemetry,
+            Spending::TelemetryRuns => runs,
         };
         let next = now.0.max(*full_at).saturating_add(seconds);
         if next.saturating_sub(now.0) > at_once.saturating_mul(seconds) {

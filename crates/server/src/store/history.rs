@@ -1,18 +1,21 @@
 //! Forgetting: what is old enough goes, the audit trail stays.
 
-use std::collections::HashMap;
-
 use assay_evidence::time::UnixTime;
 
-use super::{StoreError, Transaction, Unit, evidence, stored, usage};
+use super::telemetry::{Dropped, drop_largest, drop_older};
+use super::{StoreError, Transaction, Unit, evidence, stored};
 use crate::store::sql::query;
 
-/// Removes telemetry, ended certificates and evidence from before the given times, and evidence for which there is no
-/// room.
+/// Removes telemetry, ended certificates and evidence from before the given times, and of telemetry and evidence what there
+/// is no room for.
 #[derive(Clone, Copy, Debug)]
 pub struct PruneHistory {
+    /// When.
+    pub now: UnixTime,
     /// Telemetry received before this goes.
     pub telemetry_before: UnixTime,
+    /// How many bytes of the database telemetry may take; the oldest of whichever device has most goes first.
+    pub telemetry_bytes_max: u64,
     /// Certificates that ended before this go.
     pub svids_before: UnixTime,
     /// Evidence from before this goes, unless something builds on it.
@@ -21,11 +24,30 @@ pub struct PruneHistory {
     pub evidence_bytes_max: u64,
 }
 
-impl Transaction for PruneHistory {
-    type Output = u64;
+/// What went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Telemetry that was old.
+    pub old: Dropped,
+    /// Telemetry there was no room for.
+    pub over: Dropped,
+    /// Rows of whatever else.
+    pub rows: u64,
+}
 
-    async fn apply(self, unit: &mut Unit) -> Result<u64, StoreError> {
-        let telemetry = self.prune_telemetry(unit).await?;
+impl Pruned {
+    /// Whether there was nothing to forget.
+    pub fn is_nothing(&self) -> bool {
+        *self == Pruned::default()
+    }
+}
+
+impl Transaction for PruneHistory {
+    type Output = Pruned;
+
+    async fn apply(self, unit: &mut Unit) -> Result<Pruned, StoreError> {
+        let old = drop_older(unit, self.telemetry_before, self.now).await?;
+        let over = drop_largest(unit, self.telemetry_bytes_max, self.now).await?;
         let svids = query(
             "DELETE FROM svids WHERE serial IN
                  (SELECT serial FROM svids WHERE not_after < $1 ORDER BY not_after LIMIT $2)",
@@ -34,36 +56,12 @@ impl Transaction for PruneHistory {
         .bind(ROWS_MAX)
         .execute(unit.connection())
         .await?;
-        let mut gone = telemetry.saturating_add(svids.rows_affected());
-        gone = gone.saturating_add(evidence::remove_older(unit, self.evidence_before, PIECES_MAX).await?);
+        let mut rows = svids.rows_affected();
+        rows = rows.saturating_add(evidence::remove_older(unit, self.evidence_before, PIECES_MAX).await?);
         if evidence::is_over(unit, self.evidence_bytes_max).await? {
-            gone = gone.saturating_add(evidence::remove_oldest(unit, PIECES_MAX).await?);
+            rows = rows.saturating_add(evidence::remove_oldest(unit, PIECES_MAX).await?);
         }
-        Ok(gone)
-    }
-}
-
-impl PruneHistory {
-    async fn prune_telemetry(&self, unit: &mut Unit) -> Result<u64, StoreError> {
-        let rows = query(
-            "DELETE FROM telemetry WHERE leaf IN
-                 (SELECT leaf FROM telemetry WHERE received_at < $1 ORDER BY received_at LIMIT $2)
-             RETURNING device_id, LENGTH(statement) + LENGTH(signature) + LENGTH(payload) AS bytes",
-        )
-        .bind(stored(self.telemetry_before.0))
-        .bind(ROWS_MAX)
-        .fetch_all(unit.connection())
-        .await?;
-        let mut freed: HashMap<String, usage::Change> = HashMap::new();
-        for row in &rows {
-            let less = freed.entry(row.try_get("device_id")?).or_default();
-            less.telemetry_bytes -= row.try_get::<i64>("bytes")?;
-            less.telemetry_rows -= 1;
-        }
-        for (device_id, less) in freed {
-            usage::change(unit, &device_id, less).await?;
-        }
-        Ok(u64::try_from(rows.len()).unwrap_or(u64::MAX))
+        Ok(Pruned { old, over, rows })
     }
 }
 

@@ -63,12 +63,16 @@ pub(crate) use feed::Follower;
 pub use gateways::RevokeGateway;
 pub use heads::RecordHead;
 pub(crate) use heads::signed_heads;
-pub use history::PruneHistory;
+pub use history::{PruneHistory, Pruned};
 pub use jwt::RecordJwt;
 pub use pending::{NotePending, PendingRecord, SayOfPending, Word};
 pub use policies::{NewPolicy, PolicyKey, PolicyRecord};
 pub use svid::{Carrier, RecordSvid, SvidRecord};
-pub use telemetry::{AcceptTelemetry, PositionRecord, RefuseTelemetry, TelemetryRecord};
+pub(crate) use telemetry::pack;
+pub use telemetry::{
+    AcceptTelemetry, Dropped, EndedRun, KeptBatch, PositionRecord, Receipt, RefuseTelemetry, SealRun,
+    TelemetryRecord, Why,
+};
 pub use usage::Storage;
 pub use withdraw::{LostEntry, RenumberRevocationList, ResumeLedger, WithdrawOwn, Withdrawn};
 pub use writer::{Transaction, Unit};

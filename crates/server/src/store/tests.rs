@@ -192,6 +192,7 @@ fn telemetry(from_revision: u64, sequence: u64) -> AcceptTelemetry {
         sequence,
         items: 4,
         location: "DE".to_owned(),
+        continues: true,
         detail: "{}".to_owned(),
         statement: vec![1],
         signature: vec![2],
@@ -482,7 +483,7 @@ async fn accept_telemetry_moves_the_chain_on_exactly_once() {
     assert_eq!(position.revision, 2);
     let batches = fixture.store.telemetry(Some(DEVICE), 10).await.unwrap();
     assert_eq!(batches.len(), 2);
-    assert_eq!((batches[1].leaf, batches[1].payload_bytes), (receipt.index, 2));
+    assert_eq!((batches[1].leaf, batches[1].payload_bytes), (receipt.leaf, 2));
     fixture.store.commit(appraise(1, trust("suspect", 2), true)).await.unwrap();
     assert!(is_conflict(fixture.store.commit(telemetry(2, 3)).await), "no longer trusted");
 }
@@ -512,13 +513,17 @@ async fn pruning_removes_old_rows_and_leaves_the_trail_whole() {
     fixture.store.commit(svid("01", 1, None)).await.unwrap();
     fixture.store.commit(telemetry(0, 1)).await.unwrap();
     let prune = PruneHistory {
+        now: NOW.plus(1),
         telemetry_before: NOW.plus(1),
+        telemetry_bytes_max: 1 << 20,
         svids_before: NOW.plus(61),
         evidence_before: NOW,
         evidence_bytes_max: 1 << 20,
     };
-    assert_eq!(fixture.store.commit(prune).await.unwrap(), 2);
-    assert_eq!(fixture.verify().await.unwrap().leaves, 4);
+    let pruned = fixture.store.commit(prune).await.unwrap();
+    assert_eq!((pruned.old, pruned.rows), (Dropped { runs: 1, batches: 1, bytes: 4 }, 1));
+    // What went of telemetry is on record.
+    assert_eq!(fixture.verify().await.unwrap().leaves, 5);
 }
 
 #[tokio::test]

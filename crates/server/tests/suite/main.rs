@@ -23,6 +23,7 @@ mod names;
 mod newcomers;
 mod parameters;
 mod replace;
+mod retention;
 mod rollout;
 mod signed;
 mod silence;

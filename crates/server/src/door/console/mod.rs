@@ -152,6 +152,7 @@ fn routes() -> Vec<Route> {
         route(Operator, "POST", "/v1/gateways", post(gateways::issue)),
         route(Operator, "POST", "/v1/gateways/{name}/revoke", post(gateways::revoke)),
         route(Operator, "GET", "/v1/telemetry", get(records::telemetry)).asked(&["device", "limit"]),
+        route(Operator, "GET", "/v1/telemetry/{leaf}/{sequence}", get(records::batch)),
         route(Operator, "GET", "/v1/audit", get(records::audit)).asked(&["after", "limit"]),
     ]
 }

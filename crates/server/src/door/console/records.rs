@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
-use data_encoding::HEXLOWER;
+use axum::extract::{Path, State};
+use data_encoding::{BASE64, HEXLOWER};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::devices::find;
 use super::parameters::Asked;
-use crate::outcome::Refusal;
+use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
 
 #[derive(Deserialize)]
@@ -51,6 +51,26 @@ pub(super) async fn telemetry(
     records.sort_by_key(|(order, _)| std::cmp::Reverse(*order));
     let records: Vec<Value> = records.into_iter().map(|(_, record)| record).collect();
     Ok(Json(json!({ "records": records })))
+}
+
+/// A batch with the exact bytes that were signed, and the key that signed them: enough to verify it by hand.
+pub(super) async fn batch(
+    State(server): State<Arc<Server>>,
+    Path((leaf, sequence)): Path<(u64, u64)>,
+) -> Result<Json<Value>, Refusal> {
+    let found = server.store.telemetry_batch(leaf, sequence).await?;
+    let (record, batch) = found.ok_or_else(|| {
+        let message = format!("batch {sequence} of the run at leaf {leaf} is not kept");
+        Refusal::new(Kind::NotFound, "unknown-batch", message)
+    })?;
+    let device = server.store.device(&record.device_id).await?;
+    Ok(Json(json!({
+        "at": record.received_at, "device": record.device_id, "sequence": record.sequence, "items": record.items,
+        "location": record.location, "leaf": record.leaf, "bytes": record.payload_bytes,
+        "statement": BASE64.encode(&batch.statement), "signature": BASE64.encode(&batch.signature),
+        "payload": BASE64.encode(&batch.payload),
+        "device_key": device.map(|device| BASE64.encode(&device.device_key_spki)),
+    })))
 }
 
 #[derive(Deserialize)]

@@ -94,10 +94,10 @@ pub(super) fn entry(entry: &EntryRecord) -> edge::WorkloadEntry {
 
 pub(super) fn answer(answer: Answer) -> edge::SubmitResponse {
     match answer {
-        Answer::Accepted(leaf) => edge::SubmitResponse {
+        Answer::Accepted(receipt) => edge::SubmitResponse {
             accepted: true,
-            ledger_sequence: leaf.index,
-            ledger_hash: leaf.hash.to_vec().into(),
+            ledger_sequence: receipt.leaf,
+            ledger_hash: receipt.hash.to_vec().into(),
             ..edge::SubmitResponse::default()
         },
         Answer::Denied(denied) => edge::SubmitResponse {

@@ -135,10 +135,8 @@ impl Edge for EdgeService {
             submitted.map_or_else(|panicked| Err(panicked.into()), |ended| ended.map_err(Refusal::from));
         match submitted {
             Ok(answer) => {
-                if matches!(answer, telemetry::Answer::Denied(_)) {
-                    // Refusals have no leaf to be counted by.
-                    self.0.metrics.telemetry(false);
-                }
+                // Most batches have no leaf to be counted by.
+                self.0.metrics.submitted(&answer);
                 Ok(Response::new(convert::answer(answer)))
             }
             Err(refusal) => {

@@ -80,12 +80,14 @@ impl Keeping<'_> {
 
     async fn prune(&self, before: UnixTime, bytes_max: u64) -> u64 {
         let prune = PruneHistory {
+            now: before,
+            telemetry_bytes_max: 0,
             telemetry_before: UnixTime(0),
             svids_before: UnixTime(0),
             evidence_before: before,
             evidence_bytes_max: bytes_max,
         };
-        self.fixture.store.commit(prune).await.unwrap()
+        self.fixture.store.commit(prune).await.unwrap().rows
     }
 
     /// What is counted is what is there, and nothing is there that nobody names.
