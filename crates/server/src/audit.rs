@@ -87,6 +87,8 @@ kinds! {
     RolloutAborted => "rollout.aborted",
     /// A workload was entitled to an identity.
     EntryCreated => "entry.created",
+    /// That entitlement is another.
+    EntryUpdated => "entry.updated",
     /// That entitlement ended.
     EntryRemoved => "entry.removed",
     /// What an entry asks of a device holds of it no longer.

@@ -75,6 +75,11 @@ impl Client {
         self.json(Method::POST, path, "application/json", body.to_string().into_bytes())
     }
 
+    /// PUTs JSON.
+    pub fn put(&self, path: &str, body: &Value) -> Result<Value> {
+        self.json(Method::PUT, path, "application/json", body.to_string().into_bytes())
+    }
+
     /// PUTs text as it is.
     pub fn put_text(&self, path: &str, body: String) -> Result<Value> {
         self.json(Method::PUT, path, "text/plain; charset=utf-8", body.into_bytes())

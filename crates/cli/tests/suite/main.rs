@@ -8,6 +8,7 @@ mod cases;
 mod changes;
 mod doctor;
 mod ear;
+mod entries;
 mod initrd;
 mod inspect;
 mod names;

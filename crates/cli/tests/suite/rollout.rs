@@ -54,27 +54,27 @@ impl Server {
     }
 
     /// Exit code and everything printed.
-    fn run(&self, arguments: &[&str]) -> (i32, String) {
+    pub fn run(&self, arguments: &[&str]) -> (i32, String) {
         let data = self.at("data");
         let output = assay(arguments.iter().copied().chain(["--data", data.to_str().unwrap()]));
         let printed = [output.stdout, output.stderr].concat();
         (output.status.code().unwrap(), String::from_utf8(printed).unwrap())
     }
 
-    fn check(&self, arguments: &[&str], says: &[&str]) {
+    pub fn check(&self, arguments: &[&str], says: &[&str]) {
         let (exit, printed) = self.run(arguments);
         assert_eq!(exit, 0, "{arguments:?}: {printed}");
         says.iter()
             .for_each(|word| assert!(printed.contains(word), "{arguments:?}: {word} is not in {printed}"));
     }
 
-    fn check_refused(&self, arguments: &[&str], says: &str) {
+    pub fn check_refused(&self, arguments: &[&str], says: &str) {
         let (exit, printed) = self.run(arguments);
         assert!((1..=3).contains(&exit) && printed.contains(says), "{arguments:?}: {exit} {printed}");
     }
 
     /// A device that is enrolled as through a gateway.
-    fn enroll(&self, name: &str) {
+    pub fn enroll(&self, name: &str) {
         let gateway = self.at("gateway");
         self.check(&["gateway", "enroll", "--name", "edge-1", "--out", gateway.to_str().unwrap()], &[]);
         let certificates = |file: &Path| {

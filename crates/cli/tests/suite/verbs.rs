@@ -58,7 +58,7 @@ fn year_11_every_verb_that_answers_does_so_in_json_too() {
 }
 
 /// Verbs that ask the console, with arguments that are well-formed and name things that are not there.
-const ASKING: [(&[&str], i32); 26] = [
+const ASKING: [(&[&str], i32); 30] = [
     (&["device", "list"], 0),
     (&["device", "show", "nobody"], 3),
     (&["device", "explain", "nobody"], 3),
@@ -94,6 +94,10 @@ const ASKING: [(&[&str], i32); 26] = [
     (&["policy", "rollout", "abort", "none"], 3),
     (&["trust", "status"], 0),
     (&["entry", "list"], 0),
+    (&["entry", "list", "--parent", "nobody"], 3),
+    (&["entry", "show", "none"], 3),
+    (&["entry", "who", "none"], 3),
+    (&["entry", "update", "none", "--hint", "x"], 3),
     (&["entry", "delete", "none"], 3),
     (&["gateway", "list"], 0),
     (&["gateway", "revoke", "none", "--reason", "stolen"], 3),

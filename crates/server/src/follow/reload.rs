@@ -35,6 +35,7 @@ pub(super) fn changes_plan(committed: &Committed) -> bool {
             | Kind::TelemetrySealed
             | Kind::TelemetryDropped
             | Kind::EntryCreated
+            | Kind::EntryUpdated
             | Kind::EntryRemoved
             | Kind::EntryUnmet,
         ) => false,
@@ -44,5 +45,8 @@ pub(super) fn changes_plan(committed: &Committed) -> bool {
 }
 
 pub(super) fn changes_entries(committed: &Committed) -> bool {
-    matches!(committed.kind, None | Some(Kind::EntryCreated | Kind::EntryRemoved | Kind::DeviceReplaced))
+    matches!(
+        committed.kind,
+        None | Some(Kind::EntryCreated | Kind::EntryUpdated | Kind::EntryRemoved | Kind::DeviceReplaced)
+    )
 }

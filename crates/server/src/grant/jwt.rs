@@ -39,8 +39,8 @@ impl Granting {
         now: UnixTime,
     ) -> Result<String, SvidError> {
         let TokenRequest { entry_id, audience, .. } = request;
-        let entitlement = self.entitlement(device, entry_id)?;
+        let (entry, entitlement) = self.entitlement(device, entry_id)?;
         let grant = decide(&device.state, JwtRequest { entitlement: &entitlement, audience }, now)?;
-        Ok(self.jwt_key.sign(&self.store, grant, (&device.id, entry_id), now).await?)
+        Ok(self.jwt_key.sign(&self.store, grant, (&device.id, &entry), now).await?)
     }
 }

@@ -16,7 +16,7 @@ use crate::device::Device;
 use crate::in_force::entries::{Entries, entitlement};
 use crate::keys::{Authority, Chain, JwtKey, KeysError};
 use crate::outcome::{Kind, Outcome};
-use crate::store::{Store, StoreError};
+use crate::store::{EntryRecord, Store, StoreError};
 
 /// What granting SVIDs needs.
 #[derive(Clone, Debug)]
@@ -67,18 +67,22 @@ impl Granting {
         now: UnixTime,
     ) -> Result<Chain, SvidError> {
         let csr = Csr::parse(&request.csr)?;
-        let entitlement = self.entitlement(device, &request.entry_id)?;
-        let (entry_id, request) =
-            (&request.entry_id, SvidRequest::Workload { entitlement: &entitlement, csr: &csr });
+        let (entry, entitlement) = self.entitlement(device, &request.entry_id)?;
+        let request = SvidRequest::Workload { entitlement: &entitlement, csr: &csr };
         let grant = decide(&device.state, request, now)?;
-        Ok(self.authority.sign_svid(&self.store, grant, &device.id, Some(entry_id), now).await?)
+        Ok(self.authority.sign_svid(&self.store, grant, &device.id, Some(&entry), now).await?)
     }
 
-    /// What an entry of a device entitles to.
-    pub(super) fn entitlement(&self, device: &Device, entry_id: &str) -> Result<Entitlement, SvidError> {
-        let entries = self.entries.of(&device.id);
-        let entry = entries.iter().find(|entry| entry.id == entry_id).ok_or(SvidError::NoEntry)?;
-        Ok(entitlement(entry).ok_or(StoreError::Corrupt { column: "entries.spiffe_id" })?)
+    /// An entry of a device, and what it entitles to.
+    pub(super) fn entitlement(
+        &self,
+        device: &Device,
+        entry_id: &str,
+    ) -> Result<(Arc<EntryRecord>, Entitlement), SvidError> {
+        let mut entries = self.entries.of(&device.id).into_iter();
+        let entry = entries.find(|entry| entry.id == entry_id).ok_or(SvidError::NoEntry)?;
+        let entitlement = entitlement(&entry).ok_or(StoreError::Corrupt { column: "entries.spiffe_id" })?;
+        Ok((entry, entitlement))
     }
 }
 

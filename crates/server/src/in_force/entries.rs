@@ -9,13 +9,18 @@ use assay_trust::grant::Entitlement;
 
 use crate::store::{EntryRecord, Store, StoreError};
 
-/// Every entry, by parent.
-type ByParent = HashMap<String, Vec<Arc<EntryRecord>>>;
+/// Every entry.
+#[derive(Debug, Default)]
+struct Standing {
+    /// Oldest first; of one second in the order of their ids.
+    all: Arc<[Arc<EntryRecord>]>,
+    by_parent: HashMap<String, Vec<Arc<EntryRecord>>>,
+}
 
 /// The entries that stand. Replaced as a whole by whoever follows the store.
 #[derive(Debug)]
 pub(crate) struct Entries {
-    current: RwLock<Arc<ByParent>>,
+    current: RwLock<Arc<Standing>>,
 }
 
 impl Entries {
@@ -26,7 +31,17 @@ impl Entries {
 
     /// What workloads on this device are entitled to.
     pub(crate) fn of(&self, device: &SpiffeId) -> Vec<Arc<EntryRecord>> {
-        self.current().get(device.as_str()).cloned().unwrap_or_default()
+        self.current().by_parent.get(device.as_str()).cloned().unwrap_or_default()
+    }
+
+    /// All of them: oldest first, those of one second in the order of their ids.
+    pub(crate) fn all(&self) -> Arc<[Arc<EntryRecord>]> {
+        self.current().all.clone()
+    }
+
+    /// The one of this id.
+    pub(crate) fn get(&self, id: &str) -> Option<Arc<EntryRecord>> {
+        self.current().all.iter().find(|entry| entry.id == id).cloned()
     }
 
     /// What they ask of the device itself.
@@ -38,7 +53,7 @@ impl Entries {
 
     /// How many there are.
     pub(crate) fn count(&self) -> u64 {
-        self.current().values().map(|entries| u64::try_from(entries.len()).unwrap_or(u64::MAX)).sum()
+        u64::try_from(self.current().all.len()).unwrap_or(u64::MAX)
     }
 
     /// Loads them again; the devices whose entries are others now.
@@ -48,6 +63,7 @@ impl Entries {
             &mut *self.current.write().unwrap_or_else(PoisonError::into_inner),
             new.clone(),
         );
+        let (old, new) = (&old.by_parent, &new.by_parent);
         let changed = old.keys().chain(new.keys()).filter(|parent| old.get(*parent) != new.get(*parent));
         let mut changed: Vec<SpiffeId> = changed.filter_map(|parent| SpiffeId::parse(parent).ok()).collect();
         changed.sort_by(|one, other| one.as_str().cmp(other.as_str()));
@@ -55,7 +71,7 @@ impl Entries {
         Ok(changed)
     }
 
-    fn current(&self) -> Arc<ByParent> {
+    fn current(&self) -> Arc<Standing> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -71,10 +87,11 @@ pub(crate) fn entitlement(entry: &EntryRecord) -> Option<Entitlement> {
     })
 }
 
-async fn load(store: &Store) -> Result<Arc<ByParent>, StoreError> {
-    let mut by_parent = ByParent::new();
-    for entry in store.entries().await? {
-        by_parent.entry(entry.parent.clone()).or_default().push(Arc::new(entry));
+async fn load(store: &Store) -> Result<Arc<Standing>, StoreError> {
+    let all: Arc<[Arc<EntryRecord>]> = store.entries().await?.into_iter().map(Arc::new).collect();
+    let mut by_parent = HashMap::<_, Vec<_>>::new();
+    for entry in all.iter() {
+        by_parent.entry(entry.parent.clone()).or_default().push(entry.clone());
     }
-    Ok(Arc::new(by_parent))
+    Ok(Arc::new(Standing { all, by_parent }))
 }

@@ -9,7 +9,7 @@ use assay_trust::grant::jwt::JwtGrant;
 
 use super::{KeysError, files};
 use crate::clock::certificate_time;
-use crate::store::{RecordJwt, Store};
+use crate::store::{EntryRecord, RecordJwt, Store};
 
 /// Signs the tokens of workloads.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl JwtKey {
         &self,
         store: &Store,
         grant: JwtGrant,
-        (device, entry_id): (&SpiffeId, &str),
+        (device, entry): (&SpiffeId, &EntryRecord),
         now: UnixTime,
     ) -> Result<String, KeysError> {
         store
@@ -40,7 +40,8 @@ impl JwtKey {
                 svid: grant.svid().clone(),
                 device_id: device.to_string(),
                 state_version: grant.state_version(),
-                entry_id: entry_id.to_owned(),
+                entry_id: entry.id.clone(),
+                entry_revision: entry.revision,
                 at: now,
             })
             .await?;

@@ -45,7 +45,7 @@ pub(crate) use token::OperatorToken;
 
 use crate::clock::certificate_time;
 use crate::outcome::{Kind, Outcome};
-use crate::store::{Carrier, RecordSvid, Store, StoreError, SvidRecord};
+use crate::store::{Carrier, EntryRecord, RecordSvid, Store, StoreError, SvidRecord};
 
 /// Root and issuing CA of one trust domain.
 #[derive(Debug)]
@@ -122,13 +122,14 @@ impl Authority {
         store: &Store,
         grant: SvidGrant,
         device: &SpiffeId,
-        entry_id: Option<&str>,
+        entry: Option<&EntryRecord>,
         now: UnixTime,
     ) -> Result<Chain, KeysError> {
         let carrier = Carrier::Device {
             id: device.to_string(),
             state_version: grant.state_version(),
-            entry_id: entry_id.map(str::to_owned),
+            entry_id: entry.map(|entry| entry.id.clone()),
+            entry_revision: entry.map_or(0, |entry| entry.revision),
         };
         let template = SvidTemplate {
             spiffe_id: grant.spiffe_id().clone(),

@@ -28,6 +28,28 @@ pub struct EntryRecord {
     pub hint: String,
     /// Since when.
     pub created_at: UnixTime,
+    /// Counts its changes, from 1.
+    pub revision: u64,
+}
+
+impl EntryRecord {
+    /// Whether it gives the same workloads the same name: of two such, one is enough.
+    fn is_same(&self, other: &EntryRecord) -> bool {
+        (&self.spiffe_id, &self.parent, &self.selectors)
+            == (&other.spiffe_id, &other.parent, &other.selectors)
+    }
+
+    /// Whether it says the same, all in all.
+    fn says_the_same(&self, other: &EntryRecord) -> bool {
+        self.is_same(other)
+            && (self.ttl_seconds, &self.dns_names, &self.hint)
+                == (other.ttl_seconds, &other.dns_names, &other.hint)
+    }
+
+    /// Whether what this one gave may be kept under the other: the same names, for the same workloads.
+    fn keeps_what_was_given(&self, other: &EntryRecord) -> bool {
+        self.is_same(other) && self.dns_names == other.dns_names
+    }
 }
 
 /// Entitles workloads to an identity, unless an entry does so already.
@@ -44,44 +66,194 @@ impl Transaction for CreateEntry {
     type Output = Option<String>;
 
     async fn apply(self, unit: &mut Unit) -> Result<Option<String>, StoreError> {
-        let CreateEntry { entry, actor } = self;
-        let same = query("SELECT id FROM entries WHERE spiffe_id = $1 AND parent = $2 AND selectors = $3")
-            .bind(&entry.spiffe_id)
-            .bind(&entry.parent)
-            .bind(json(&entry.selectors))
-            .fetch_optional(unit.connection())
-            .await?;
-        if let Some(same) = same {
-            return Ok(Some(same.try_get("id")?));
+        match same(unit, &self.entry).await? {
+            Some(same) => Ok(Some(same.id)),
+            None => {
+                Room::of(unit).await?.take()?;
+                create(unit, &self.entry, &self.actor).await.map(|()| None)
+            }
         }
-        let row = query("SELECT COUNT(*) AS entries FROM entries").fetch_one(unit.connection()).await?;
-        if loaded(row.try_get("entries")?, "count")? >= ENTRIES_MAX {
-            return Err(StoreError::Full { noun: "entries", limit: ENTRIES_MAX });
-        }
-        query(
-            "INSERT INTO entries (id, spiffe_id, parent, selectors, ttl_seconds, dns_names, hint, created_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-        )
-        .bind(&entry.id)
-        .bind(&entry.spiffe_id)
-        .bind(&entry.parent)
-        .bind(json(&entry.selectors))
-        .bind(stored(entry.ttl_seconds))
-        .bind(json(&entry.dns_names))
-        .bind(&entry.hint)
-        .bind(stored(entry.created_at.0))
-        .execute(unit.connection())
-        .await?;
-        unit.audit(Line {
-            kind: Kind::EntryCreated,
-            at: entry.created_at,
-            actor,
-            subject: entry.spiffe_id.clone(),
-            detail: json(&entry),
-        })
-        .await?;
-        Ok(None)
     }
+}
+
+/// Makes entries what a list of them says, all of them or none. Those that are not in the list stay as they are.
+#[derive(Clone, Debug)]
+pub struct ApplyEntries {
+    /// As they are to be. One that gives the same workloads the same name as one that is there is that one.
+    pub entries: Vec<EntryRecord>,
+    /// When.
+    pub at: UnixTime,
+    /// Who says so.
+    pub actor: String,
+}
+
+/// What became of one of them, with its id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// It was not there.
+    Created(String),
+    /// It said something else.
+    Updated(String),
+    /// It was there.
+    Unchanged(String),
+}
+
+impl Transaction for ApplyEntries {
+    /// In the order of the list.
+    type Output = Vec<Applied>;
+
+    async fn apply(self, unit: &mut Unit) -> Result<Vec<Applied>, StoreError> {
+        let (mut applied, mut room) = (Vec::with_capacity(self.entries.len()), Room::of(unit).await?);
+        for entry in self.entries {
+            applied.push(match same(unit, &entry).await? {
+                None => {
+                    room.take()?;
+                    create(unit, &entry, &self.actor).await?;
+                    Applied::Created(entry.id)
+                }
+                Some(old) if old.says_the_same(&entry) => Applied::Unchanged(old.id),
+                Some(old) => {
+                    change(unit, &old, entry, self.at, &self.actor).await?;
+                    Applied::Updated(old.id)
+                }
+            });
+        }
+        Ok(applied)
+    }
+}
+
+/// Changes an entry. What it gave is withdrawn where another name, or another choice of workloads, takes its place.
+#[derive(Clone, Debug)]
+pub struct UpdateEntry {
+    /// As it is to be: its id says which, its revision which one it follows; 0: whichever there is.
+    pub entry: EntryRecord,
+    /// When.
+    pub at: UnixTime,
+    /// Who says so.
+    pub actor: String,
+}
+
+/// What became of an entry that was to be changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Updated {
+    /// It is so now, and what it gave is withdrawn.
+    To(EntryRecord, Withdrawn),
+    /// Another entry says that already.
+    Exists(String),
+}
+
+impl Transaction for UpdateEntry {
+    type Output = Updated;
+
+    async fn apply(self, unit: &mut Unit) -> Result<Updated, StoreError> {
+        let UpdateEntry { entry: new, at, actor } = self;
+        let row = query("SELECT * FROM entries WHERE id = $1")
+            .bind(&new.id)
+            .fetch_optional(unit.connection())
+            .await?
+            .ok_or(StoreError::Unknown("entry"))?;
+        let old = entry(&row)?;
+        if new.revision != 0 && new.revision != old.revision {
+            return Err(StoreError::Conflict);
+        }
+        if let Some(other) = same(unit, &new).await?.filter(|other| other.id != new.id) {
+            return Ok(Updated::Exists(other.id));
+        }
+        let (now, withdrawn) = change(unit, &old, new, at, &actor).await?;
+        Ok(Updated::To(now, withdrawn))
+    }
+}
+
+/// The entry that gives the same workloads the same name.
+async fn same(unit: &mut Unit, wanted: &EntryRecord) -> Result<Option<EntryRecord>, StoreError> {
+    let row = query("SELECT * FROM entries WHERE spiffe_id = $1 AND parent = $2 AND selectors = $3")
+        .bind(&wanted.spiffe_id)
+        .bind(&wanted.parent)
+        .bind(json(&wanted.selectors))
+        .fetch_optional(unit.connection())
+        .await?;
+    row.as_ref().map(entry).transpose()
+}
+
+/// How many more there may be. Counted once for a list of them.
+struct Room(u64);
+
+impl Room {
+    async fn of(unit: &mut Unit) -> Result<Room, StoreError> {
+        let row = query("SELECT COUNT(*) AS entries FROM entries").fetch_one(unit.connection()).await?;
+        Ok(Room(ENTRIES_MAX.saturating_sub(loaded(row.try_get("entries")?, "count")?)))
+    }
+
+    fn take(&mut self) -> Result<(), StoreError> {
+        self.0 = self.0.checked_sub(1).ok_or(StoreError::Full { noun: "entries", limit: ENTRIES_MAX })?;
+        Ok(())
+    }
+}
+
+async fn create(unit: &mut Unit, entry: &EntryRecord, actor: &str) -> Result<(), StoreError> {
+    query(
+        "INSERT INTO entries (id, spiffe_id, parent, selectors, ttl_seconds, dns_names, hint, created_at, revision)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+    )
+    .bind(&entry.id)
+    .bind(&entry.spiffe_id)
+    .bind(&entry.parent)
+    .bind(json(&entry.selectors))
+    .bind(stored(entry.ttl_seconds))
+    .bind(json(&entry.dns_names))
+    .bind(&entry.hint)
+    .bind(stored(entry.created_at.0))
+    .bind(stored(entry.revision))
+    .execute(unit.connection())
+    .await?;
+    unit.audit(Line {
+        kind: Kind::EntryCreated,
+        at: entry.created_at,
+        actor: actor.to_owned(),
+        subject: entry.spiffe_id.clone(),
+        detail: json(entry),
+    })
+    .await?;
+    Ok(())
+}
+
+/// Puts an entry in another's place, under its id.
+async fn change(
+    unit: &mut Unit,
+    old: &EntryRecord,
+    new: EntryRecord,
+    at: UnixTime,
+    actor: &str,
+) -> Result<(EntryRecord, Withdrawn), StoreError> {
+    let revision = old.revision.saturating_add(1);
+    let new = EntryRecord { id: old.id.clone(), created_at: old.created_at, revision, ..new };
+    query(
+        "UPDATE entries SET spiffe_id = $2, parent = $3, selectors = $4, ttl_seconds = $5, dns_names = $6, hint = $7,
+             revision = $8 WHERE id = $1",
+    )
+    .bind(&new.id)
+    .bind(&new.spiffe_id)
+    .bind(&new.parent)
+    .bind(json(&new.selectors))
+    .bind(stored(new.ttl_seconds))
+    .bind(json(&new.dns_names))
+    .bind(&new.hint)
+    .bind(stored(new.revision))
+    .execute(unit.connection())
+    .await?;
+    unit.audit(Line {
+        kind: Kind::EntryUpdated,
+        at,
+        actor: actor.to_owned(),
+        subject: new.spiffe_id.clone(),
+        detail: serde_json::json!({ "before": old, "after": new }).to_string(),
+    })
+    .await?;
+    let withdrawn = match old.keeps_what_was_given(&new) {
+        true => Withdrawn::default(),
+        false => withdraw::of_entry(unit, &new.id, at).await?,
+    };
+    Ok((new, withdrawn))
 }
 
 /// Ends an entitlement and withdraws what it gave.
@@ -136,6 +308,7 @@ fn entry(row: &Row) -> Result<EntryRecord, StoreError> {
             .map_err(|_| StoreError::Corrupt { column: "entries.dns_names" })?,
         hint: row.try_get("hint")?,
         created_at: UnixTime(loaded(row.try_get("created_at")?, "entries.created_at")?),
+        revision: loaded(row.try_get("revision")?, "entries.revision")?,
     })
 }
 

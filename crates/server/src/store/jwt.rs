@@ -19,6 +19,8 @@ pub struct RecordJwt {
     pub state_version: u64,
     /// The entry that entitles to it.
     pub entry_id: String,
+    /// The revision of it that the decision was made on.
+    pub entry_revision: u64,
     /// When.
     pub at: UnixTime,
 }
@@ -27,8 +29,8 @@ impl Transaction for RecordJwt {
     type Output = ();
 
     async fn apply(self, unit: &mut Unit) -> Result<(), StoreError> {
-        let RecordJwt { svid, device_id, state_version, entry_id, at } = self;
-        carried(unit, &device_id, state_version, Some(&entry_id)).await?;
+        let RecordJwt { svid, device_id, state_version, entry_id, entry_revision, at } = self;
+        carried(unit, &device_id, state_version, Some((&entry_id, entry_revision))).await?;
         unit.spend(&device_id, Spending::Tokens, at)?;
         let detail = serde_json::json!({
             "audience": svid.audience, "entry": entry_id, "state_version": state_version,

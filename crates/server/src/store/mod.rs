@@ -53,7 +53,7 @@ pub use device::{
     RecordAppraisal, Recorded, RenameDevice, RenewTrust, ReplaceDevice, ReplacedDevice, RevokeDevice,
     StandingDevice, TrustColumns,
 };
-pub use entries::{CreateEntry, EntryRecord, RemoveEntry};
+pub use entries::{Applied, ApplyEntries, CreateEntry, EntryRecord, RemoveEntry, UpdateEntry, Updated};
 pub use evidence::{
     BootRecord, EvidenceColumns, EvidenceRecord, KeepEvidence, Kept, NewBoot, NewEvidence, NewPart,
     PartedList, Place, ToldBoot, TriedBoot, TriedEvidence,

@@ -41,6 +41,8 @@ pub enum Carrier {
         state_version: u64,
         /// The entry, if it is a workload's.
         entry_id: Option<String>,
+        /// The revision of the entry that the decision was made on; not kept, so 0 where this is read back.
+        entry_revision: u64,
     },
     /// An operator's word: gateways, and what the server signs for itself.
     Operator,
@@ -71,8 +73,9 @@ impl Transaction for RecordSvid {
                 gateways::renewable(unit, &svid.spiffe_id, serial, svid.issued_at).await?;
                 ("", 0, "")
             }
-            Carrier::Device { id, state_version, entry_id } => {
-                carried(unit, id, *state_version, entry_id.as_deref()).await?;
+            Carrier::Device { id, state_version, entry_id, entry_revision } => {
+                let entry = entry_id.as_deref().map(|entry| (entry, *entry_revision));
+                carried(unit, id, *state_version, entry).await?;
                 bounded(unit, id, entry_id.is_some(), svid.issued_at).await?;
                 listable(unit, entry_id.is_some(), svid.issued_at).await?;
                 unit.spend(id, Spending::Certificates, svid.issued_at)?;
@@ -160,12 +163,12 @@ impl Store {
     }
 }
 
-/// Refuses unless the device's state is still the one the grant was decided on, and the entry still stands.
+/// Refuses unless the device's state and the entry are still those that the grant was decided on.
 pub(super) async fn carried(
     unit: &mut Unit,
     id: &str,
     version: u64,
-    entry_id: Option<&str>,
+    entry: Option<(&str, u64)>,
 ) -> Result<(), StoreError> {
     let device =
         query("SELECT trust FROM devices WHERE id = $1 AND state_version = $2 AND status = 'trusted'")
@@ -174,9 +177,10 @@ pub(super) async fn carried(
             .fetch_optional(unit.connection())
             .await?
             .ok_or(StoreError::Conflict)?;
-    let Some(entry_id) = entry_id else { return Ok(()) };
-    let entry = query("SELECT selectors FROM entries WHERE id = $1")
+    let Some((entry_id, revision)) = entry else { return Ok(()) };
+    let entry = query("SELECT selectors FROM entries WHERE id = $1 AND revision = $2")
         .bind(entry_id)
+        .bind(stored(revision))
         .fetch_optional(unit.connection())
         .await?
         .ok_or(StoreError::Conflict)?;
@@ -272,6 +276,7 @@ pub(super) fn svid(row: &Row) -> Result<SvidRecord, StoreError> {
             id: device_id,
             state_version: loaded(row.try_get("state_version")?, "svids.state_version")?,
             entry_id: Some(entry_id).filter(|id| !id.is_empty()),
+            entry_revision: 0,
         },
     };
     Ok(SvidRecord {

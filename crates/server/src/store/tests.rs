@@ -130,6 +130,7 @@ fn svid(serial: &str, state_version: u64, entry_id: Option<&str>) -> RecordSvid 
             id: DEVICE.to_owned(),
             state_version,
             entry_id: entry_id.map(str::to_owned),
+            entry_revision: 1,
         },
         spki_sha256: "00".to_owned(),
         issued_at: NOW,
@@ -149,6 +150,7 @@ fn entry(id: &str) -> CreateEntry {
         dns_names: vec!["web".to_owned()],
         hint: String::new(),
         created_at: NOW,
+        revision: 1,
     };
     CreateEntry { entry, actor: "operator".to_owned() }
 }
@@ -224,6 +226,23 @@ async fn what_was_decided_on_older_evidence_does_not_overwrite_what_newer_eviden
     fixture.store.commit(appraise(1, of(NOW.plus(5)), false)).await.unwrap();
     assert!(is_conflict(fixture.store.commit(appraise(1, of(NOW.plus(4)), false)).await));
     fixture.store.commit(appraise(1, of(NOW.plus(5)), false)).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_decided_on_an_earlier_revision_of_an_entry_is_not_recorded() {
+    let fixture = Fixture::trusted().await;
+    let CreateEntry { entry, actor } = entry("web");
+    fixture.store.commit(CreateEntry { entry: entry.clone(), actor: actor.clone() }).await.unwrap();
+    let named = EntryRecord { dns_names: vec!["db".to_owned()], ..entry };
+    let update = UpdateEntry { entry: named, at: NOW, actor };
+    let Updated::To(now, _) = fixture.store.commit(update.clone()).await.unwrap() else { panic!() };
+    assert_eq!(now.revision, 2);
+    assert!(is_conflict(fixture.store.commit(update).await), "it follows revision 1");
+    assert!(
+        is_conflict(fixture.store.commit(svid("01", 1, Some("web"))).await),
+        "it would bear the old name"
+    );
+    fixture.verify().await.unwrap();
 }
 
 #[tokio::test]

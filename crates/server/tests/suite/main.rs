@@ -13,6 +13,7 @@ mod dropped_callers;
 mod ear;
 mod endorsement;
 mod enrollment;
+mod entries;
 mod evidence;
 mod fall;
 mod fates;

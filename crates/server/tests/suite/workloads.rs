@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, attach_trusted, attest_again};
 
-async fn ask(stream: &mut Attachment, request: WorkloadSvidRequest) -> WorkloadSvidResponse {
+pub async fn ask(stream: &mut Attachment, request: WorkloadSvidRequest) -> WorkloadSvidResponse {
     stream.request_svid(request).await.unwrap();
     loop {
         if let Message::WorkloadSvid(response) = stream.next().await.unwrap() {

@@ -62,7 +62,7 @@ impl Transaction for ReplaceDevice {
         name::rename(unit, &new.id, &new.name, &old.name).await?;
         relabel(unit, &old.id, &old.labels, "").await?;
         relabel(unit, &new.id, &new.labels, &old.labels).await?;
-        let moved = query("UPDATE entries SET parent = $2 WHERE parent = $1")
+        let moved = query("UPDATE entries SET parent = $2, revision = revision + 1 WHERE parent = $1")
             .bind(&old.id)
             .bind(&new.id)
             .execute(unit.connection())

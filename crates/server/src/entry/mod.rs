@@ -1,4 +1,8 @@
-//! Registration entries: what an operator entitles workloads to, and takes back.
+//! Registration entries: what an operator entitles workloads to, changes, and takes back.
+
+mod which;
+
+use std::collections::HashSet;
 
 use assay_evidence::time::UnixTime;
 use assay_identity::selector::tpm::Tpm;
@@ -10,7 +14,11 @@ use thiserror::Error;
 
 use crate::keys::{KeysError, random};
 use crate::outcome::{Kind, Outcome};
-use crate::store::{CreateEntry, EntryRecord, RemoveEntry, Store, StoreError, Withdrawn};
+use crate::store::{
+    Applied, ApplyEntries, CreateEntry, EntryRecord, RemoveEntry, Store, StoreError, UpdateEntry, Updated,
+    Withdrawn,
+};
+pub(crate) use which::Which;
 
 /// What an operator asks for.
 #[derive(Clone, Debug, Deserialize)]
@@ -25,6 +33,9 @@ pub(crate) struct NewEntry {
     dns_names: Vec<String>,
     #[serde(default)]
     hint: String,
+    /// Of an entry that is there: the revision that this one follows; 0: whichever there is.
+    #[serde(default)]
+    revision: u64,
 }
 
 /// Entitles a workload.
@@ -34,23 +45,69 @@ pub(crate) async fn create(
     new: NewEntry,
     now: UnixTime,
 ) -> Result<EntryRecord, EntryError> {
-    let selectors = new.check(trust_domain)?;
-    let entry = EntryRecord {
-        id: HEXLOWER.encode(&random::<16>()?),
-        spiffe_id: new.spiffe_id.to_string(),
-        parent: new.parent.to_string(),
-        selectors,
-        ttl_seconds: new.ttl_seconds,
-        dns_names: new.dns_names,
-        hint: new.hint,
-        created_at: now,
-    };
+    let entry = new.record(trust_domain, now)?;
     let create = CreateEntry { entry: entry.clone(), actor: OPERATOR.to_owned() };
     if let Some(id) = store.commit_and_follow(create).await? {
         return Err(EntryError::Exists { id });
     }
     tracing::info!(entry = entry.id, spiffe_id = entry.spiffe_id, parent = entry.parent, "entry created");
     Ok(entry)
+}
+
+/// Changes what a workload is entitled to; what it was given under another name is on the revocation list when this returns.
+pub(crate) async fn update(
+    store: &Store,
+    trust_domain: &TrustDomain,
+    (id, new): (String, NewEntry),
+    now: UnixTime,
+) -> Result<EntryRecord, EntryError> {
+    let entry = EntryRecord { id, revision: new.revision, ..new.record(trust_domain, now)? };
+    let update = UpdateEntry { entry, at: now, actor: OPERATOR.to_owned() };
+    match store.commit_and_follow(update).await? {
+        Updated::To(entry, withdrawn) => {
+            tracing::info!(
+                entry = entry.id,
+                spiffe_id = entry.spiffe_id,
+                revision = entry.revision,
+                svids = withdrawn.serials.len(),
+                "entry updated"
+            );
+            Ok(entry)
+        }
+        Updated::Exists(id) => Err(EntryError::Exists { id }),
+    }
+}
+
+/// Makes entries what a list says, all or none; those that are not in it stay as they are.
+pub(crate) async fn apply(
+    store: &Store,
+    trust_domain: &TrustDomain,
+    list: Vec<NewEntry>,
+    now: UnixTime,
+) -> Result<Vec<Applied>, EntryError> {
+    if list.len() > APPLIED_MAX {
+        return Err(EntryError::TooMany);
+    }
+    let mut entries = Vec::with_capacity(list.len());
+    let mut said = HashSet::new();
+    for (index, new) in list.into_iter().enumerate() {
+        let at = |error| EntryError::InList { index, error: Box::new(error) };
+        let entry = new.record(trust_domain, now).map_err(at)?;
+        if !said.insert((entry.spiffe_id.clone(), entry.parent.clone(), entry.selectors.clone())) {
+            return Err(at(EntryError::Twice));
+        }
+        entries.push(entry);
+    }
+    let apply = ApplyEntries { entries, at: now, actor: OPERATOR.to_owned() };
+    let applied = store.commit_and_follow(apply).await?;
+    let count = |is: fn(&Applied) -> bool| applied.iter().filter(|one| is(one)).count();
+    tracing::info!(
+        created = count(|one| matches!(one, Applied::Created(_))),
+        updated = count(|one| matches!(one, Applied::Updated(_))),
+        unchanged = count(|one| matches!(one, Applied::Unchanged(_))),
+        "entries applied"
+    );
+    Ok(applied)
 }
 
 /// Ends an entitlement; what it gave is on the revocation list when this returns.
@@ -62,6 +119,22 @@ pub(crate) async fn remove(store: &Store, id: &str, now: UnixTime) -> Result<Wit
 }
 
 impl NewEntry {
+    /// As it is stored, under an id of its own.
+    fn record(self, trust_domain: &TrustDomain, now: UnixTime) -> Result<EntryRecord, EntryError> {
+        let selectors = self.check(trust_domain)?;
+        Ok(EntryRecord {
+            id: HEXLOWER.encode(&random::<16>()?),
+            spiffe_id: self.spiffe_id.to_string(),
+            parent: self.parent.to_string(),
+            selectors,
+            ttl_seconds: self.ttl_seconds,
+            dns_names: self.dns_names,
+            hint: self.hint,
+            created_at: now,
+            revision: 1,
+        })
+    }
+
     /// Refuses what gives nobody anything, or more than an entry may; its selectors.
     fn check(&self, trust_domain: &TrustDomain) -> Result<Vec<Selector>, EntryError> {
         let of_ours = |id: &SpiffeId| id.trust_domain() == trust_domain;
@@ -144,6 +217,20 @@ pub enum EntryError {
         /// Which one.
         id: String,
     },
+    /// One of a list.
+    #[error("entry {} of the list: {error}", index + 1)]
+    InList {
+        /// Which.
+        index: usize,
+        /// What is wrong with it.
+        error: Box<EntryError>,
+    },
+    /// A list says it twice.
+    #[error("one before it has the same identity, parent and selectors")]
+    Twice,
+    /// A list that would keep others waiting.
+    #[error("entries: give at most {APPLIED_MAX} at a time")]
+    TooMany,
     /// It could not be stored.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -158,7 +245,10 @@ impl Outcome for EntryError {
             EntryError::Store(error) => error.told(),
             EntryError::Keys(error) => error.told(),
             EntryError::Exists { .. } => (Kind::Duplicate, "entry-exists"),
+            EntryError::InList { error, .. } => error.told(),
             EntryError::Parent
+            | EntryError::Twice
+            | EntryError::TooMany
             | EntryError::SpiffeId
             | EntryError::Selectors(_)
             | EntryError::NeverMatches(_)
@@ -184,5 +274,7 @@ const DNS_NAMES_MAX: usize = 16;
 const TEXT_BYTES_MAX: usize = 1024;
 /// A DNS name has 253 at most.
 const NAME_CHARACTERS_SHOWN: usize = 256;
+/// Entries of a list: one transaction, for which every other waits.
+const APPLIED_MAX: usize = 5000;
 const TTL_SECONDS_MIN: u64 = 10;
 const TTL_SECONDS_MAX: u64 = 24 * 3600;
