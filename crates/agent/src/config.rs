@@ -1,5 +1,6 @@
 //! What the agent is told: a TOML file, over which flags and environment variables go.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -94,13 +95,28 @@ pub struct ConfigFile {
 pub struct TelemetryConfig {
     /// Whether host metrics are sent at all.
     pub enabled: bool,
-    /// Seconds between two batches, 0.1 to 86400.
+    /// Seconds between two looks at the host, 0.1 to 86400.
     pub interval_seconds: f64,
+    /// For how many seconds what came waits for more, so that one signature of the TPM is for all of it; 0.1 to 3600.
+    pub flush_seconds: f64,
+    /// Bytes that may wait on disk while nobody can be reached; then the oldest make room, and the gap is signed. 4 MiB to 1 TiB.
+    pub spool_bytes_max: u64,
+    /// OTLP over gRPC for programs of this device: an address of loopback, such as `127.0.0.1:4317`. Not served if not given.
+    pub otlp_grpc: Option<SocketAddr>,
+    /// OTLP over HTTP, such as `127.0.0.1:4318`.
+    pub otlp_http: Option<SocketAddr>,
 }
 
 impl Default for TelemetryConfig {
     fn default() -> Self {
-        TelemetryConfig { enabled: true, interval_seconds: 60.0 }
+        TelemetryConfig {
+            enabled: true,
+            interval_seconds: 60.0,
+            flush_seconds: 5.0,
+            spool_bytes_max: 256 << 20,
+            otlp_grpc: None,
+            otlp_http: None,
+        }
     }
 }
 
@@ -212,6 +228,23 @@ impl ConfigFile {
             let refused = refused("telemetry.interval_seconds", "must be 0.1 to 86400");
             return Err(refused(interval_seconds.to_string()));
         }
+        let telemetry = &self.telemetry;
+        if !FLUSH_SECONDS.contains(&telemetry.flush_seconds) {
+            let refused = refused("telemetry.flush_seconds", "must be 0.1 to 3600");
+            return Err(refused(telemetry.flush_seconds.to_string()));
+        }
+        if !SPOOL_BYTES.contains(&telemetry.spool_bytes_max) {
+            let refused = refused("telemetry.spool_bytes_max", "must be 4 MiB to 1 TiB");
+            return Err(refused(telemetry.spool_bytes_max.to_string()));
+        }
+        // Who speaks there is not asked: it is for programs of this device alone.
+        let addresses =
+            [("telemetry.otlp_grpc", telemetry.otlp_grpc), ("telemetry.otlp_http", telemetry.otlp_http)];
+        for (option, address) in addresses {
+            if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
+                return Err(refused(option, "is not an address of loopback")(address.to_string()));
+            }
+        }
         let gateway = self.gateway.ok_or(ConfigError::Missing { option: "gateway" })?;
         Ok(Config {
             name: match self.name {
@@ -232,6 +265,10 @@ impl ConfigFile {
             workload_api: self.workload_api.unwrap_or_else(|| WORKLOAD_API.into()),
             engines: self.engines,
             telemetry_interval: self.telemetry.enabled.then(|| Duration::from_secs_f64(interval_seconds)),
+            telemetry_flush: Duration::from_secs_f64(self.telemetry.flush_seconds.min(interval_seconds)),
+            spool_bytes_max: self.telemetry.spool_bytes_max,
+            otlp_grpc: self.telemetry.otlp_grpc,
+            otlp_http: self.telemetry.otlp_http,
             location: self.location,
         })
     }
@@ -271,8 +308,16 @@ pub struct Config {
     pub workload_api: PathBuf,
     /// Where the engines of containers answer.
     pub engines: Engines,
-    /// Time between two batches; `None`: no telemetry.
+    /// Time between two looks at the host; `None`: it is not looked at.
     pub telemetry_interval: Option<Duration>,
+    /// How long what came waits for more.
+    pub telemetry_flush: Duration,
+    /// Bytes that may wait on disk.
+    pub spool_bytes_max: u64,
+    /// Where programs reach the agent by OTLP over gRPC.
+    pub otlp_grpc: Option<SocketAddr>,
+    /// Where programs reach the agent by OTLP over HTTP.
+    pub otlp_http: Option<SocketAddr>,
     /// Where the device stands.
     pub location: Option<LocationConfig>,
 }
@@ -296,6 +341,10 @@ fn host_name() -> String {
 const NAME_BYTES_MAX: usize = 253;
 /// A TPM makes a few signatures a second; a day without a word is no telemetry.
 const INTERVAL_SECONDS: std::ops::RangeInclusive<f64> = 0.1..=86_400.0;
+/// A TPM makes a few signatures a second; what waits for an hour is no longer what is.
+const FLUSH_SECONDS: std::ops::RangeInclusive<f64> = 0.1..=3600.0;
+/// Some segments of the spool at least.
+const SPOOL_BYTES: std::ops::RangeInclusive<u64> = 4 << 20..=1 << 40;
 const STATE: &str = "/var/lib/assay-agent";
 pub(crate) const WORKLOAD_API: &str = "/run/assay-agent/workload.sock";
 
@@ -343,6 +392,10 @@ mod tests {
         check(|file| file.name = Some(String::new()), "253");
         check(|file| file.telemetry.interval_seconds = 0.0, "0.1 to 86400");
         check(|file| file.telemetry.interval_seconds = f64::NAN, "0.1 to 86400");
+        check(|file| file.telemetry.flush_seconds = 0.0, "0.1 to 3600");
+        check(|file| file.telemetry.spool_bytes_max = 1, "4 MiB");
+        check(|file| file.telemetry.otlp_grpc = Some(([0, 0, 0, 0], 4317).into()), "loopback");
+        check(|file| file.telemetry.otlp_http = Some(([10, 0, 0, 1], 4318).into()), "loopback");
         let unknown = toml::from_str::<ConfigFile>("gatway = 'x'").unwrap_err().to_string();
         assert!(unknown.contains("gatway") && unknown.contains("line 1"), "{unknown}");
     }

@@ -19,9 +19,10 @@ use crate::ask::Asker;
 use crate::config::Config;
 use crate::door;
 use crate::door::local::{Socket, SocketError};
+use crate::door::otlp::Listeners;
 use crate::holding::{Grants, Held, Holding};
 use crate::state_dir::{StateDir, StateError};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Settings, Telemetry, TelemetryError};
 use crate::upstream::Memory;
 use crate::upstream::attach::Upstream;
 
@@ -56,6 +57,12 @@ pub enum RunError {
     /// The Workload API's socket cannot be made.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// The addresses for OTLP cannot be had.
+    #[error("the address for OTLP cannot be used")]
+    Otlp(#[source] std::io::Error),
+    /// What waits to be handed in cannot be opened.
+    #[error("telemetry cannot be kept")]
+    Telemetry(#[from] TelemetryError),
     /// A part ended that never should.
     #[error("the agent's {part} ended")]
     Ended {
@@ -125,8 +132,17 @@ fn parts(config: Config, clock: Clock) -> Result<Vec<Part>, RunError> {
         ),
         ("janitor", Box::pin(expire(held.clone(), clock.clone()))),
     ];
-    if let Some(interval) = config.telemetry_interval {
-        let telemetry = Telemetry::new(interval, config.location.clone(), state.clone(), clock.clone());
+    let otlp = Listeners::bind(config.otlp_grpc, config.otlp_http).map_err(RunError::Otlp)?;
+    if config.telemetry_interval.is_some() || !otlp.addresses().is_empty() {
+        let settings = Settings {
+            interval: config.telemetry_interval,
+            flush: config.telemetry_flush,
+            spool_bytes_max: config.spool_bytes_max,
+            location: config.location.clone(),
+        };
+        let telemetry = Telemetry::open(settings, state.clone(), clock.clone())?;
+        say_addresses(&otlp, &state)?;
+        parts.push(("OTLP door", Box::pin(door::otlp::serve(otlp, telemetry.intake()))));
         parts.push(("telemetry", Box::pin(telemetry.run(linked, holding))));
     }
     let grants = Grants::new(held, trust.clone(), domain, memory.remembered().clone());
@@ -135,6 +151,19 @@ fn parts(config: Config, clock: Clock) -> Result<Vec<Part>, RunError> {
         Box::pin(Upstream::new(config, state, trust, grants, memory, clock, (link, asks)).run()),
     ));
     Ok(parts)
+}
+
+/// Says where OTLP is served, in the log and in a file: port 0 takes a free one.
+fn say_addresses(otlp: &Listeners, state: &StateDir) -> Result<(), StateError> {
+    let addresses: serde_json::Map<_, _> = otlp
+        .addresses()
+        .into_iter()
+        .map(|(protocol, address)| {
+            tracing::info!(protocol, %address, "OTLP is served");
+            (protocol.to_owned(), address.to_string().into())
+        })
+        .collect();
+    state.write("addresses.json", serde_json::Value::from(addresses).to_string().as_bytes())
 }
 
 /// Takes SVIDs that nobody could renew out of the holding when their time is over.

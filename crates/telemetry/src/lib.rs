@@ -5,6 +5,7 @@
 
 mod dsse;
 mod open;
+pub mod otlp;
 mod sequence;
 mod statement;
 

@@ -2,6 +2,7 @@
 
 mod envoy_sds;
 pub mod local;
+pub mod otlp;
 mod workload_api;
 
 use assay_clock::Clock;

@@ -11,12 +11,10 @@ use opentelemetry_proto::tonic::metrics::v1::{
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
 
-/// The exact bytes that are signed and sent.
+/// A request about the host, as it is signed and sent.
 #[derive(Clone, Debug)]
 pub(super) struct Batch {
     pub(super) payload: Vec<u8>,
-    /// Data points in it.
-    pub(super) items: u64,
     /// When it was measured.
     pub(super) time_unix_nano: u64,
 }
@@ -38,7 +36,6 @@ pub(super) struct Request {
     start_unix_nano: u64,
     time_unix_nano: u64,
     metrics: Vec<Metric>,
-    items: u64,
 }
 
 /// A metric to which points are added.
@@ -48,7 +45,7 @@ pub(super) struct Points<'a> {
 
 impl Request {
     pub(super) fn new(host: String, start_unix_nano: u64, time_unix_nano: u64) -> Self {
-        Request { host, start_unix_nano, time_unix_nano, metrics: Vec::new(), items: 0 }
+        Request { host, start_unix_nano, time_unix_nano, metrics: Vec::new() }
     }
 
     /// Starts a metric.
@@ -84,7 +81,7 @@ impl Request {
             ..ResourceMetrics::default()
         };
         let request = ExportMetricsServiceRequest { resource_metrics: vec![resource_metrics] };
-        Batch { payload: request.encode_to_vec(), items: self.items, time_unix_nano: self.time_unix_nano }
+        Batch { payload: request.encode_to_vec(), time_unix_nano: self.time_unix_nano }
     }
 }
 
@@ -107,7 +104,6 @@ impl Points<'_> {
         };
         if let Some(points) = self.request.metrics.last_mut().and_then(points) {
             points.push(point);
-            self.request.items += 1;
         }
     }
 }

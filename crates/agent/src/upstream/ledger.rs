@@ -20,6 +20,8 @@ pub(super) struct LedgerMemory {
     key: Option<NoteVerifier>,
     shown: Option<Shown>,
     kept_at: Option<Instant>,
+    /// Whether what was shown last is on disk.
+    is_kept: bool,
     contradictions: u64,
 }
 
@@ -48,7 +50,14 @@ enum Contradiction {
 impl LedgerMemory {
     /// Of a device that was shown nothing yet.
     pub(super) fn new(state: &StateDir) -> LedgerMemory {
-        LedgerMemory { state: state.clone(), key: None, shown: None, kept_at: None, contradictions: 0 }
+        LedgerMemory {
+            state: state.clone(),
+            key: None,
+            shown: None,
+            kept_at: None,
+            is_kept: true,
+            contradictions: 0,
+        }
     }
 
     /// Reads what was kept.
@@ -95,13 +104,18 @@ impl LedgerMemory {
         match newer(key, self.shown.as_ref(), note) {
             Ok(None) => {}
             Ok(Some(shown)) => {
-                if self.kept_at.is_none_or(|at| at.elapsed() >= KEEP_EVERY) {
-                    self.keep(HEAD_FILE, &shown.note);
-                    self.kept_at = Some(Instant::now());
-                }
                 self.shown = Some(shown);
+                self.is_kept = false;
             }
             Err(contradiction) => self.contradicted(&contradiction),
+        }
+        // The trail may be quiet after a newer head that came too soon to be written: the next verdict brings it again.
+        if !self.is_kept
+            && self.kept_at.is_none_or(|at| at.elapsed() >= KEEP_EVERY)
+            && let Some(shown) = &self.shown
+        {
+            self.keep(HEAD_FILE, &shown.note);
+            (self.is_kept, self.kept_at) = (true, Some(Instant::now()));
         }
     }
 
@@ -175,6 +189,11 @@ mod tests {
         memory.head(&note(&signer, 3, 1));
         assert_eq!(memory.contradictions, 0);
         assert_eq!(std::fs::read_to_string(state.path(HEAD_FILE)).unwrap(), note(&signer, 3, 1));
+        // A newer one that came too soon is written with what comes later, the same one again or not.
+        memory.head(&note(&signer, 4, 1));
+        memory.kept_at = None;
+        memory.head(&note(&signer, 4, 1));
+        assert_eq!(std::fs::read_to_string(state.path(HEAD_FILE)).unwrap(), note(&signer, 4, 1));
         // Over a restart as well.
         let mut memory = LedgerMemory::load(&state).unwrap();
         memory.head(&note(&signer, 5, 2));

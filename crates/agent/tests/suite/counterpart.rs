@@ -13,6 +13,7 @@ use assay_evidence::tpm::public_area::PublicArea;
 use assay_evidence::verify::{Baseline, Evidence, Expectation, ImaLog, QuoteEvidence, verify};
 use assay_identity::tls::{self, ClientIdentity, Trust, TrustSource};
 use assay_identity::{CrlSet, Csr, PrivateKey, SpiffeId};
+use assay_telemetry::otlp::{OtlpBatch, Part};
 use assay_telemetry::verify_device_signature;
 use assay_wire::binding::{
     JWT_SVID_TYPE, WORKLOAD_SVID_TYPE, enroll_proof_body, jwt_svid_body, workload_svid_body,
@@ -69,8 +70,35 @@ pub enum Mood {
     Leaving(String),
 }
 
+/// What becomes of batches at the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Collecting {
+    /// They are taken in.
+    #[default]
+    Takes,
+    /// Nobody is there.
+    Away,
+    /// They are taken in, and the device does not hear of it.
+    Mute,
+    /// The device is not trusted.
+    Denies,
+}
+
+/// What was taken in.
+#[derive(Debug, Default)]
+pub struct Collected {
+    pub collecting: Collecting,
+    /// Everything in the batches, in order.
+    pub parts: Vec<Part>,
+    /// The statements of these.
+    pub statements: Vec<Bytes>,
+    /// Batches that were handed in, taken or not.
+    pub attempts: usize,
+}
+
 pub struct Counterpart {
     pub address: String,
+    pub collected: Arc<Mutex<Collected>>,
     pub authority: Arc<Authority>,
     pub seen: mpsc::UnboundedReceiver<Seen>,
     pub mood: watch::Sender<Mood>,
@@ -83,6 +111,7 @@ struct Server {
     seen: mpsc::UnboundedSender<Seen>,
     mood: watch::Receiver<Mood>,
     device: Arc<Mutex<Option<Device>>>,
+    collected: Arc<Mutex<Collected>>,
 }
 
 #[derive(Clone)]
@@ -97,11 +126,13 @@ impl Counterpart {
         let authority = Arc::new(Authority::new());
         let (sender, seen) = mpsc::unbounded_channel();
         let (mood, moods) = watch::channel(Mood::Granting(selector));
-        let server = Server { authority, seen: sender, mood: moods, device: Arc::default() };
+        let collected = Arc::<Mutex<Collected>>::default();
+        let (device, taken) = (Arc::default(), collected.clone());
+        let server = Server { authority, seen: sender, mood: moods, device, collected: taken };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         tokio::spawn(serve(listener, server.clone()));
-        Counterpart { address, authority: server.authority.clone(), seen, mood, server }
+        Counterpart { address, collected, authority: server.authority.clone(), seen, mood, server }
     }
 
     /// Forgets the device, as a server with a new database does.
@@ -186,8 +217,28 @@ impl Edge for Server {
         let known = self.device.lock().unwrap().clone();
         let spki = known.ok_or_else(|| Status::not_found("unknown device"))?.spki;
         let batch = assay_telemetry::open(&statement, &signature, &payload, &spki).unwrap();
-        self.tell(Seen::Batch { sequence: batch.statement().sequence });
-        Ok(Response::new(edge::SubmitResponse { accepted: true, ..Default::default() }))
+        let sequence = batch.statement().sequence;
+        let parts = OtlpBatch::read(payload).unwrap().parts;
+        let mut collected = self.collected.lock().unwrap();
+        collected.attempts += 1;
+        if collected.statements.last() == Some(&statement) {
+            return Err(Status::already_exists("taken before"));
+        }
+        match collected.collecting {
+            Collecting::Away => return Err(Status::unavailable("away")),
+            Collecting::Denies => {
+                let reason = "not-trusted: suspect".to_owned();
+                return Ok(Response::new(edge::SubmitResponse { reason, ..Default::default() }));
+            }
+            Collecting::Takes | Collecting::Mute => {}
+        }
+        collected.parts.extend(parts);
+        collected.statements.push(statement);
+        self.tell(Seen::Batch { sequence });
+        match collected.collecting {
+            Collecting::Mute => Err(Status::unavailable("the answer was lost")),
+            _ => Ok(Response::new(edge::SubmitResponse { accepted: true, ..Default::default() })),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod grants;
 mod grpc_core;
 mod identity;
 mod jwt;
+mod otlp;
 mod run;
 mod tpm;
 mod workload_api;

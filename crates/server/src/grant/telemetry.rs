@@ -2,6 +2,7 @@
 //! names the leaf that its run begins with.
 
 use assay_evidence::time::UnixTime;
+use assay_telemetry::otlp::{OTLP_BATCH, OtlpBatch, OtlpError};
 use assay_telemetry::{BootEpoch, OpenError, SequenceError, SequenceState, Statement, StatementError};
 use assay_trust::grant::telemetry::{TelemetryRequest, decide};
 use assay_trust::grant::{Denied, telemetry::TelemetryGrant};
@@ -66,6 +67,7 @@ async fn attempt(collecting: Collecting<'_>, sent: &Batch, now: UnixTime) -> Res
     let device = Device::load(store, &stated).await?.ok_or(SubmitError::UnknownDevice)?;
     let spki = &device.record.device_key_spki;
     let batch = assay_telemetry::open(&sent.statement, &sent.signature, &sent.payload, spki)?;
+    check_requests(batch.statement(), &sent.payload)?;
     let Next { from_revision, position, missing_from, continues } =
         next_position(store, &device, &batch).await?;
     let policy = policies.of(&device).compiled;
@@ -100,6 +102,19 @@ async fn attempt(collecting: Collecting<'_>, sent: &Batch, now: UnixTime) -> Res
             Ok(Answer::Accepted(receipt))
         }
         Err(denied) => refuse(store, &device, statement.sequence, denied, now).await,
+    }
+}
+
+/// What is forwarded later is what it says it is.
+fn check_requests(statement: &Statement, payload: &Bytes) -> Result<(), SubmitError> {
+    if statement.payload_type != OTLP_BATCH {
+        return Ok(());
+    }
+    let items = OtlpBatch::read(payload.clone())?.items();
+    if items == statement.items {
+        Ok(())
+    } else {
+        Err(SubmitError::Items { stated: statement.items, found: items })
     }
 }
 
@@ -209,6 +224,17 @@ pub(crate) enum SubmitError {
     /// Signature or content.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The payload is not what it says it is.
+    #[error(transparent)]
+    Requests(#[from] OtlpError),
+    /// The payload counts otherwise than the statement.
+    #[error("a batch of {found} items says that it has {stated}")]
+    Items {
+        /// What it says.
+        stated: u64,
+        /// What is in it.
+        found: u64,
+    },
     /// Not the next of its device.
     #[error(transparent)]
     Sequence(#[from] SequenceError),
@@ -223,7 +249,9 @@ impl Outcome for SubmitError {
             SubmitError::Statement(_) | SubmitError::Open(OpenError::Statement(_)) => {
                 (Kind::Malformed, "statement")
             }
-            SubmitError::Open(OpenError::PayloadTooLong { .. }) => (Kind::Malformed, "payload"),
+            SubmitError::Open(OpenError::PayloadTooLong { .. })
+            | SubmitError::Requests(_)
+            | SubmitError::Items { .. } => (Kind::Malformed, "payload"),
             SubmitError::UnknownDevice => (Kind::NotFound, "not-enrolled"),
             SubmitError::Open(OpenError::Signature(_)) => (Kind::Unauthenticated, "device-signature"),
             SubmitError::Open(OpenError::KeyId) => (Kind::Unauthenticated, "device-key"),
