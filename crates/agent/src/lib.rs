@@ -16,6 +16,7 @@ pub mod files;
 pub mod holding;
 pub mod link;
 pub mod logs;
+pub mod offline;
 pub mod run;
 pub mod state_dir;
 pub mod telemetry;

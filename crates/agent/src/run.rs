@@ -21,6 +21,7 @@ use crate::door;
 use crate::door::local::{Socket, SocketError};
 use crate::door::otlp::Listeners;
 use crate::holding::{Grants, Held, Holding};
+use crate::offline;
 use crate::state_dir::{StateDir, StateError};
 use crate::telemetry::{Settings, Telemetry, TelemetryError};
 use crate::upstream::Memory;
@@ -143,8 +144,10 @@ fn parts(config: Config, clock: Clock) -> Result<Vec<Part>, RunError> {
         let telemetry = Telemetry::open(settings, state.clone(), clock.clone())?;
         say_addresses(&otlp, &state)?;
         parts.push(("OTLP door", Box::pin(door::otlp::serve(otlp, telemetry.intake()))));
-        parts.push(("telemetry", Box::pin(telemetry.run(linked, holding))));
+        parts.push(("telemetry", Box::pin(telemetry.run(linked.clone(), holding.clone()))));
     }
+    let sealing = offline::keep(state.clone(), linked, holding, clock.clone());
+    parts.push(("grants for a restart without a server", Box::pin(sealing)));
     let grants = Grants::new(held, trust.clone(), domain, memory.remembered().clone());
     parts.push((
         "device",

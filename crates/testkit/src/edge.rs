@@ -101,6 +101,7 @@ pub struct Grants {
     pub policy: String,
     pub bundle: Vec<u8>,
     pub crl: Vec<u8>,
+    pub restart_offline: Option<protocol::RestartOffline>,
 }
 
 /// Where a request for an SVID is made: good for one.
@@ -325,9 +326,10 @@ impl Attachment {
     }
 
     fn with_trust(&self, grants: protocol::Grants) -> Grants {
-        let protocol::Grants { withdrawn, reason, device_svid, entries, version, policy } = grants;
+        let protocol::Grants { withdrawn, reason, device_svid, entries, version, policy, restart_offline } =
+            grants;
         let (bundle, crl) = (self.trust.bundle.clone(), self.trust.crl.clone());
-        Grants { withdrawn, reason, device_svid, entries, version, policy, bundle, crl }
+        Grants { withdrawn, reason, device_svid, entries, version, policy, bundle, crl, restart_offline }
     }
 
     /// Waits for a challenge, passing over everything else.

@@ -25,6 +25,7 @@ pub struct CompiledPolicy {
     evidence_age_max_seconds: u64,
     unanswered_max_seconds: u64,
     offline_max_seconds: u64,
+    restart_offline_max_seconds: Option<u64>,
     recovery: Recovery,
     location: Option<RegionList>,
     coverage: Coverage,
@@ -97,6 +98,7 @@ impl CompiledPolicy {
             evidence_age_max_seconds: policy.freshness.evidence_age_max_seconds,
             unanswered_max_seconds: policy.freshness.unanswered_max_seconds,
             offline_max_seconds: policy.freshness.offline_seconds(),
+            restart_offline_max_seconds: policy.freshness.restart_offline_max_seconds,
             recovery: policy.recovery.mode,
             location: policy.location,
             ima: policy.ima.map(FileReference::new).transpose()?,
@@ -168,6 +170,11 @@ impl CompiledPolicy {
     /// Seconds for which it does once the device is offline.
     pub fn offline_max_seconds(&self) -> u64 {
         self.offline_max_seconds
+    }
+
+    /// Seconds for which an agent that starts again without a server serves what it was granted before; `None`: it does not.
+    pub fn restart_offline_max_seconds(&self) -> Option<u64> {
+        self.restart_offline_max_seconds
     }
 
     /// How trust comes back.

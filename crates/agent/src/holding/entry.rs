@@ -15,6 +15,8 @@ pub struct Entry {
     pub dns_names: Vec<String>,
     /// What the identity is for, where a workload has several.
     pub hint: String,
+    /// Whether it was granted for what the device's last quote says.
+    pub by_quote: bool,
 }
 
 impl Entry {

@@ -9,7 +9,7 @@ use assay_identity::tls::TrustSource;
 
 use super::bundle::{Announced, Authorities, Remembered, Signed, TrustError, verifies};
 use super::svid::{Answer, AnswerError, Due, Requests};
-use super::{Entry, Held, Holding, Token, TokenError, Workload};
+use super::{Entry, Grace, Held, Holding, Token, TokenError, Workload};
 
 /// Everything that the server grants the device at one moment.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +20,8 @@ pub struct Granted {
     pub entries: Vec<Entry>,
     /// The policy that judged the device.
     pub policy: String,
+    /// Whether it may be served after a restart without a server.
+    pub grace: Option<Grace>,
 }
 
 /// The grants of one device.
@@ -98,7 +100,17 @@ impl Grants {
 
     /// Whether the trust domain said this to a device.
     pub fn hear(&mut self, signed: &Signed, now: SystemTime) -> Result<(), TrustError> {
-        self.authorities.hear(signed, now)
+        self.authorities.hear(signed, now)?;
+        self.held.send_if_modified(|holding| {
+            holding.heard_at = Some(now);
+            false
+        });
+        Ok(())
+    }
+
+    /// Takes over what an earlier run of the agent held, until the server is heard.
+    pub(crate) fn restore(&mut self, holding: Holding) {
+        self.held.send_replace(holding);
     }
 
     /// Takes note of the version of the device's trust state, which never goes back.
@@ -128,6 +140,9 @@ impl Grants {
         }
         self.held.send_replace(Holding {
             ready: true,
+            heard_at: Some(now),
+            grace: granted.grace,
+            until: None,
             withdrawn: None,
             device_svid: granted.device_svid,
             bundle: self.authorities.bundle(),

@@ -6,6 +6,7 @@
 mod bundle;
 mod entry;
 mod grants;
+pub(crate) mod kept;
 mod svid;
 mod token;
 
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 pub use bundle::{Announced, Remembered, Signed, TrustError};
 pub use entry::Entry;
 pub use grants::{Granted, Grants};
+pub use kept::{Grace, KeptError};
 pub use svid::{Answer, AnswerError, Due, Svid};
 pub use token::{JwtKeys, Token, TokenError};
 
@@ -27,6 +29,12 @@ pub use token::{JwtKeys, Token, TokenError};
 pub struct Holding {
     /// Whether the server has said anything since the agent started.
     pub ready: bool,
+    /// When the server was heard last. Who watches is not woken for it.
+    pub heard_at: Option<SystemTime>,
+    /// Whether it may be served after a restart without a server, and for how long; `None`: it may not.
+    pub grace: Option<Grace>,
+    /// Until when it may be served, where it is one of an earlier run of the agent that no server has confirmed.
+    pub until: Option<SystemTime>,
     /// Why there is nothing, where it was withdrawn.
     pub withdrawn: Option<String>,
     /// The device's own SVID, DER, leaf first.
@@ -72,8 +80,14 @@ impl Holding {
         workload.tokens.iter().rfind(|token| token.serves(audience, now)).cloned()
     }
 
-    /// Drops every SVID that has expired; true if there was one.
+    /// Drops every SVID that has expired, and all of them where their grace is over; true if there was one.
     pub fn expire(&mut self, now: SystemTime) -> bool {
+        if self.until.is_some_and(|until| until < now) {
+            let reason = "offline for longer than the policy allows";
+            tracing::warn!(reason, "grants of an earlier run withdrawn");
+            *self = Holding::withdrawn(reason.to_owned(), std::mem::take(&mut self.crl));
+            return true;
+        }
         let mut expired = false;
         for workload in &mut self.workloads {
             workload.tokens.retain(|token| token.not_after > now);

@@ -3,22 +3,25 @@
 //! Commands are encoded by `tpm2-protocol`; responses are read by our own reader, because evidence is verified over
 //! the very bytes the TPM returned, and because a TPM may name algorithms and properties that no library knows yet.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::sleep;
 use std::time::Duration;
 
 use assay_evidence::read::{Reader, Truncated};
-use tpm2_protocol::TpmWriter;
 use tpm2_protocol::basic::TpmHandle;
 use tpm2_protocol::constant::TPM_MAX_COMMAND_SIZE;
 use tpm2_protocol::data::{
     Tpm2bEncryptedSecret, Tpm2bNonce, TpmAlgId, TpmRcBase, TpmRh, TpmSe, TpmSt, TpmSu, TpmaSession,
-    TpmsAuthCommand, TpmtSymDefObject,
+    TpmsAuthCommand, TpmsContext, TpmtSymDefObject,
 };
 use tpm2_protocol::frame::{
-    TpmFlushContextCommand, TpmFrame, TpmStartAuthSessionCommand, TpmStartupCommand, tpm_marshal_command,
+    TpmContextLoadCommand, TpmContextSaveCommand, TpmFlushContextCommand, TpmFrame,
+    TpmStartAuthSessionCommand, TpmStartupCommand, tpm_marshal_command,
 };
+use tpm2_protocol::{TpmUnmarshal, TpmWriter};
 
+use super::keys::Key;
 use super::{ReturnCode, Target, TpmError, Transport};
 
 /// An open TPM. Clones share it; commands take turns.
@@ -26,13 +29,15 @@ use super::{ReturnCode, Target, TpmError, Transport};
 pub struct Tpm {
     target: Target,
     transport: Arc<Mutex<Box<dyn Transport>>>,
+    /// Written by whoever needs it alone for several commands.
+    turns: Arc<RwLock<()>>,
 }
 
 impl Tpm {
     /// Opens the TPM and makes sure that it is started up and that no earlier user's objects fill its slots.
     pub fn open(target: &Target) -> Result<Self, TpmError> {
         let transport = Arc::new(Mutex::new(target.open()?));
-        let tpm = Tpm { target: target.clone(), transport };
+        let tpm = Tpm { target: target.clone(), transport, turns: Arc::default() };
         if target.is_direct() {
             tpm.startup()?;
             tpm.flush_leftovers()?;
@@ -64,6 +69,25 @@ impl Tpm {
         Ok(())
     }
 
+    /// Does something with one object slot more: TPMs that nobody manages have three, and the agent's keys take two. A key is put
+    /// aside meanwhile, and nobody else has a turn.
+    pub(crate) fn with_room<T, E: From<TpmError>>(
+        &self,
+        key: &Key,
+        work: impl FnOnce(&Tpm) -> Result<T, E>,
+    ) -> Result<T, E> {
+        if !self.target.is_direct() {
+            return work(self);
+        }
+        let _mine = self.turns.write().unwrap_or_else(PoisonError::into_inner);
+        // The same TPM, for whoever has the turn.
+        let alone = Tpm { turns: Arc::default(), ..self.clone() };
+        let aside = key.loaded().save(&alone)?;
+        let done = work(&alone);
+        key.loaded().take_back(&alone, &aside)?;
+        done
+    }
+
     /// A SHA-256 session that is bound to nothing and has no key.
     pub(crate) fn start_session(&self, session_type: TpmSe) -> Result<Loaded, TpmError> {
         let nonce = self.random(SESSION_NONCE_BYTES)?;
@@ -91,6 +115,7 @@ impl Tpm {
         sessions: &[TpmsAuthCommand],
         handles: usize,
     ) -> Result<Response, TpmError> {
+        let _turn = self.turns.read().unwrap_or_else(PoisonError::into_inner);
         let bytes = encode(name, command, sessions)?;
         let mut pause = BUSY_PAUSE_FIRST;
         for _ in 0..BUSY_TRIES {
@@ -121,16 +146,35 @@ impl Tpm {
 /// A transient object or session; flushed when dropped, because slots are few.
 pub(crate) struct Loaded {
     tpm: Tpm,
-    handle: u32,
+    /// Another once it was put aside and taken back.
+    handle: AtomicU32,
 }
 
 impl Loaded {
     pub(crate) fn new(tpm: &Tpm, handle: u32) -> Self {
-        Loaded { tpm: tpm.clone(), handle }
+        Loaded { tpm: tpm.clone(), handle: handle.into() }
     }
 
     pub(crate) fn handle(&self) -> u32 {
-        self.handle
+        self.handle.load(Ordering::Relaxed)
+    }
+
+    /// TPM2_ContextSave, out of its slot: what gives the object back to this TPM until it is reset.
+    fn save(&self, tpm: &Tpm) -> Result<TpmsContext, TpmError> {
+        let command = TpmContextSaveCommand { handles: [TpmHandle::new(self.handle())] };
+        let response = tpm.run("ContextSave", &command, &[], 0)?;
+        let bytes = response.read(|reader| Ok(reader.rest().to_vec()))?;
+        let (saved, _) = TpmsContext::unmarshal(&bytes).map_err(argument("ContextSave"))?;
+        tpm.flush(self.handle())?;
+        Ok(saved)
+    }
+
+    /// TPM2_ContextLoad, into a slot again.
+    fn take_back(&self, tpm: &Tpm, saved: &TpmsContext) -> Result<(), TpmError> {
+        let command = TpmContextLoadCommand { handles: [], context: saved.clone() };
+        let handle = tpm.run("ContextLoad", &command, &[], 1)?.handle()?;
+        self.handle.store(handle, Ordering::Relaxed);
+        Ok(())
     }
 
     pub(crate) fn tpm(&self) -> &Tpm {
@@ -140,7 +184,7 @@ impl Loaded {
 
 impl Drop for Loaded {
     fn drop(&mut self) {
-        if let Err(error) = self.tpm.flush(self.handle) {
+        if let Err(error) = self.tpm.flush(self.handle()) {
             tracing::debug!(%error, "object could not be flushed");
         }
     }

@@ -36,6 +36,10 @@ impl Key {
         &self.area
     }
 
+    pub(super) fn loaded(&self) -> &Loaded {
+        &self.loaded
+    }
+
     pub(super) fn handle(&self) -> u32 {
         self.loaded.handle()
     }
@@ -126,17 +130,26 @@ fn open_key(
     })
 }
 
-/// A key outside the TPM: its public area, and the private part wrapped by the parent. Both TPM2B.
-struct Blob {
+/// An object outside the TPM: its public area, and the private part wrapped by the parent. Both TPM2B.
+pub(super) struct Blob {
     public: Vec<u8>,
     private: Vec<u8>,
 }
 
 impl Blob {
     fn create(parent: &Loaded, template: Tpm2bPublic) -> Result<Self, TpmError> {
+        Blob::create_with(parent, template, Tpm2bSensitiveCreate::default())
+    }
+
+    /// The same of an object that is given what it keeps.
+    pub(super) fn create_with(
+        parent: &Loaded,
+        template: Tpm2bPublic,
+        in_sensitive: Tpm2bSensitiveCreate,
+    ) -> Result<Self, TpmError> {
         let command = TpmCreateCommand {
             handles: [TpmHandle::new(parent.handle())],
-            in_sensitive: Tpm2bSensitiveCreate::default(),
+            in_sensitive,
             in_public: template,
             outside_info: Tpm2bData::new(),
             creation_pcr: TpmlPcrSelection::new(),
@@ -148,6 +161,12 @@ impl Blob {
     }
 
     fn load(self, parent: &Loaded) -> Result<Key, TpmError> {
+        let loaded = self.load_object(parent)?;
+        let area = PublicArea::parse_tpm2b(&self.public).map_err(|_| TpmError::KeyKind)?;
+        Ok(Key { loaded, public: self.public, area })
+    }
+
+    pub(super) fn load_object(&self, parent: &Loaded) -> Result<Loaded, TpmError> {
         let refused = argument("Load");
         let command = TpmLoadCommand {
             handles: [TpmHandle::new(parent.handle())],
@@ -155,16 +174,14 @@ impl Blob {
             in_public: Tpm2bPublic::unmarshal(&self.public).map_err(&refused)?.0,
         };
         let response = parent.tpm().run("Load", &command, &[empty_password()], 1)?;
-        let loaded = Loaded::new(parent.tpm(), response.handle()?);
-        let area = PublicArea::parse_tpm2b(&self.public).map_err(|_| TpmError::KeyKind)?;
-        Ok(Key { loaded, public: self.public, area })
+        Ok(Loaded::new(parent.tpm(), response.handle()?))
     }
 
-    fn to_bytes(&self) -> Vec<u8> {
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
         [self.public.as_slice(), &self.private].concat()
     }
 
-    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(bytes);
         let blob = Blob { public: tpm2b(reader.tpm2b().ok()?), private: tpm2b(reader.tpm2b().ok()?) };
         reader.is_empty().then_some(blob)
@@ -173,7 +190,7 @@ impl Blob {
 
 /// TPM 2.0 Part 1, 36.7: what keys of other hierarchies sign has its reset counters obfuscated, and the verifier wants
 /// to see them go up by one.
-const HIERARCHY: TpmRh = TpmRh::Endorsement;
+pub(super) const HIERARCHY: TpmRh = TpmRh::Endorsement;
 /// TPM2B_PUBLIC and TPM2B_PRIVATE of the AK.
 const AK_FILE: &str = "ak.key";
 /// The same of the device key.

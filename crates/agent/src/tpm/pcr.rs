@@ -98,7 +98,7 @@ impl Tpm {
     }
 }
 
-fn encode_selection(selection: &PcrSelection) -> Result<TpmlPcrSelection, TpmError> {
+pub(super) fn encode_selection(selection: &PcrSelection) -> Result<TpmlPcrSelection, TpmError> {
     let refused = argument("PCR selection");
     let mut list = TpmlPcrSelection::new();
     for (bank, indexes) in selection.banks() {

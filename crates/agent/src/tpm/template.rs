@@ -6,8 +6,8 @@
 use tpm2_protocol::basic::{TpmUint16, TpmUint32};
 use tpm2_protocol::data::{
     Tpm2bDigest, Tpm2bEccParameter, Tpm2bPublic, Tpm2bPublicKeyRsa, TpmAlgId, TpmEccCurve, TpmaObject,
-    TpmsEccParms, TpmsEccPoint, TpmsRsaParms, TpmsSchemeHash, TpmtEccScheme, TpmtPublic, TpmtSymDefObject,
-    TpmuAsymScheme, TpmuPublicId, TpmuPublicParms, TpmuSymKeyBits, TpmuSymMode,
+    TpmsEccParms, TpmsEccPoint, TpmsKeyedhashParms, TpmsRsaParms, TpmsSchemeHash, TpmtEccScheme, TpmtPublic,
+    TpmtSymDefObject, TpmuAsymScheme, TpmuPublicId, TpmuPublicParms, TpmuSymKeyBits, TpmuSymMode,
 };
 
 use super::TpmError;
@@ -29,6 +29,20 @@ pub(super) fn attestation_key() -> Tpm2bPublic {
 /// The device key: signs what the agent wants signed, and never leaves the TPM.
 pub(super) fn device_key() -> Tpm2bPublic {
     ecc(TpmAlgId::Sha256, signing(), Tpm2bDigest::new(), ecdsa(), no_point())
+}
+
+/// Data that is given back by a policy and in no other way.
+pub(super) fn sealed_data(auth_policy: Tpm2bDigest) -> Tpm2bPublic {
+    Tpm2bPublic {
+        inner: TpmtPublic {
+            object_type: TpmAlgId::KeyedHash,
+            name_alg: TpmAlgId::Sha256,
+            object_attributes: TpmaObject::FIXED_TPM | TpmaObject::FIXED_PARENT | TpmaObject::NO_DA,
+            auth_policy,
+            parameters: TpmuPublicParms::KeyedHash(TpmsKeyedhashParms::default()),
+            unique: TpmuPublicId::KeyedHash(Tpm2bDigest::new()),
+        },
+    }
 }
 
 /// The endorsement key of the kind.

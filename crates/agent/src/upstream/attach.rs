@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::device::Device;
 use crate::holding::Grants;
 use crate::link::Link;
+use crate::offline;
 use crate::state_dir::{StateDir, StateError};
 use crate::tpm::TpmError;
 use crate::tpm::identity::IdentityError;
@@ -34,6 +35,8 @@ pub struct Upstream {
     asks: Asks,
     /// The server does not know the device, or not by these keys: it has to show again which TPM it is.
     unknown: bool,
+    /// What an earlier run held was looked at: once a run.
+    looked_back: bool,
 }
 
 /// Why the device is not attached any more, and so what to do next.
@@ -63,6 +66,20 @@ impl Interruption {
 
     fn code(&self) -> Option<Code> {
         self.status().map(Status::code)
+    }
+
+    /// The server, or whoever speaks in its place, does not want the device: that is not being without a server.
+    fn is_a_refusal(&self) -> bool {
+        !matches!(
+            self.code(),
+            None | Some(
+                Code::Unavailable
+                    | Code::Unknown
+                    | Code::DeadlineExceeded
+                    | Code::Cancelled
+                    | Code::ResourceExhausted
+            )
+        )
     }
 
     /// TLS 1.3 tells a client that its certificate is refused only after the handshake, as a connection that breaks.
@@ -96,7 +113,7 @@ impl Upstream {
         (link, asks): (watch::Sender<Option<Link>>, Asks),
     ) -> Self {
         let connection = Connection::new(config.gateway.clone(), config.trust_domain.clone(), trust, clock);
-        Upstream { config, state, connection, grants, link, memory, asks, unknown: false }
+        Upstream { config, state, connection, grants, link, memory, asks, unknown: false, looked_back: false }
     }
 
     /// Keeps the device attached for as long as the agent runs.
@@ -118,6 +135,11 @@ impl Upstream {
             }
             // A server that is there and ends streams is not away: what falls to whoever waits is bounded more closely.
             let longest = if attached_at.is_some() { WAIT_AFTER_A_STREAM } else { Duration::MAX };
+            if let Some(device) = &device
+                && !interruption.is_a_refusal()
+            {
+                self.look_back(device).await;
+            }
             let wait = backoff.wait().min(longest).max(self.settle(&interruption));
             tracing::warn!(retry_in_ms = wait.as_millis(), "not attached: {interruption}");
             self.connection.clock().sleep(wait).await;
@@ -170,6 +192,32 @@ impl Upstream {
         };
         session.serve(&mut client, &mut self.grants, attached).await?;
         Err(SessionError::Closed.into())
+    }
+
+    /// Serves what an earlier run held, where the policy allows that and the server was not heard yet.
+    async fn look_back(&mut self, device: &Device) {
+        if self.looked_back || self.grants.held().borrow().ready {
+            return;
+        }
+        self.looked_back = true;
+        let now = self.connection.clock().now();
+        match offline::restore(&self.state, device, &self.config.trust_domain, now).await {
+            Ok(None) => {}
+            Ok(Some(holding)) => {
+                let age =
+                    holding.heard_at.and_then(|heard| now.duration_since(heard).ok()).unwrap_or_default();
+                let left = holding.until.and_then(|until| until.duration_since(now).ok()).unwrap_or_default();
+                tracing::warn!(
+                    age_seconds = age.as_secs(), ends_in_seconds = left.as_secs(), svids = holding.workloads.len(),
+                    policy = %holding.policy, "no server: what was granted before is served as it was sealed"
+                );
+                self.grants.restore(holding);
+            }
+            Err(error) => {
+                let error: &(dyn std::error::Error + 'static) = &error;
+                tracing::warn!(error, "no server, and what was sealed before cannot be served");
+            }
+        }
     }
 
     fn credential(&self, device: &Device) -> Option<Credential> {

@@ -1,10 +1,13 @@
 //! What the server says, in the agent's own types.
 
+use std::time::Duration;
+
 use assay_identity::Selector;
 use assay_identity::selector::NeverMatches;
 use assay_wire::edge;
 
-use crate::holding::{Announced, Answer, Entry, Granted, Signed};
+use crate::holding::{Announced, Answer, Entry, Grace, Granted, Signed};
+use crate::offline;
 
 /// What the server grants, or why it takes everything back.
 pub(super) enum Grants {
@@ -35,6 +38,7 @@ pub(super) fn grants(grants: edge::Grants) -> Grants {
         device_svid: grants.device_svid.iter().map(|der| der.to_vec()).collect(),
         entries: grants.entries.into_iter().filter_map(entry).collect(),
         policy: grants.policy,
+        grace: grants.restart_offline.and_then(grace),
     })
 }
 
@@ -44,6 +48,19 @@ pub(super) fn answer(answer: edge::WorkloadSvidResponse) -> Answer {
         svid: answer.svid.iter().map(|der| der.to_vec()).collect(),
         denied: answer.denied,
     }
+}
+
+/// Grace that makes no sense is none.
+fn grace(restart_offline: edge::RestartOffline) -> Option<Grace> {
+    let edge::RestartOffline { seconds, pcrs } = restart_offline;
+    let pcrs = offline::selection(pcrs.as_slice());
+    if seconds == 0 || pcrs.is_none() {
+        tracing::warn!(
+            seconds,
+            "no grace for a restart without a server: it is for no time, or sealed to nothing"
+        );
+    }
+    Some(Grace { duration: Duration::from_secs(seconds), pcrs: pcrs? }).filter(|_| seconds > 0)
 }
 
 /// An entry of which this agent knows all that it asks of a caller; of another it could not tell whose it is.
@@ -62,5 +79,6 @@ fn entry(entry: edge::WorkloadEntry) -> Option<Entry> {
         selectors,
         dns_names: entry.dns_names,
         hint: entry.hint,
+        by_quote: entry.by_quote,
     })
 }

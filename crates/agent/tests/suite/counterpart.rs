@@ -4,6 +4,7 @@
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use assay_clock::Clock;
 use assay_evidence::tpm::banks::BankStatement;
@@ -110,6 +111,8 @@ struct Server {
     authority: Arc<Authority>,
     seen: mpsc::UnboundedSender<Seen>,
     mood: watch::Receiver<Mood>,
+    /// For a restart without it; zero: none.
+    grace: Duration,
     device: Arc<Mutex<Option<Device>>>,
     collected: Arc<Mutex<Collected>>,
 }
@@ -123,12 +126,17 @@ struct Device {
 
 impl Counterpart {
     pub async fn start(selector: String) -> Self {
+        Self::start_with_grace(selector, Duration::ZERO).await
+    }
+
+    /// One that lets the device serve what it was granted after a restart without it.
+    pub async fn start_with_grace(selector: String, grace: Duration) -> Self {
         let authority = Arc::new(Authority::new());
         let (sender, seen) = mpsc::unbounded_channel();
         let (mood, moods) = watch::channel(Mood::Granting(selector));
         let collected = Arc::<Mutex<Collected>>::default();
         let (device, taken) = (Arc::default(), collected.clone());
-        let server = Server { authority, seen: sender, mood: moods, device, collected: taken };
+        let server = Server { authority, seen: sender, mood: moods, grace, device, collected: taken };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         tokio::spawn(serve(listener, server.clone()));
@@ -150,7 +158,7 @@ impl Counterpart {
                 }
             }
         };
-        tokio::time::timeout(std::time::Duration::from_secs(30), wait).await.expect("was not seen in time")
+        tokio::time::timeout(Duration::from_secs(30), wait).await.expect("was not seen in time")
     }
 }
 
@@ -431,6 +439,10 @@ impl Server {
             device_svid: vec![self.authority.svid(path, &device.spki, 3600).0.into()],
             entries: vec![entry],
             policy: "test v1".into(),
+            restart_offline: (!self.grace.is_zero()).then(|| edge::RestartOffline {
+                seconds: self.grace.as_secs(),
+                pcrs: Some(edge::PcrSelection { bank: "sha256".into(), pcrs: (0..8).collect() }),
+            }),
             ..edge::Grants::default()
         })
     }

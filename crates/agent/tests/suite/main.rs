@@ -12,6 +12,7 @@ mod grants;
 mod grpc_core;
 mod identity;
 mod jwt;
+mod offline;
 mod otlp;
 mod run;
 mod tpm;

@@ -1,9 +1,11 @@
 //! The TPM client: every command, the proofs made with them, and typed refusals.
 
+use std::time::Duration;
+
 use assay_agent::state_dir::StateDir;
 use assay_agent::tpm::ek::{EkKind, EndorsementKey};
 use assay_agent::tpm::keys::Keys;
-use assay_agent::tpm::{BankStatement, DeviceSigningKey, Property, Target, Tpm, TpmError};
+use assay_agent::tpm::{BankStatement, Bond, DeviceSigningKey, Property, Target, Tpm, TpmError, UnsealError};
 use assay_evidence::digest::{HashAlgorithm, PcrIndex};
 use assay_evidence::tpm::attest::{Attest, Body};
 use assay_evidence::tpm::banks::verify_banks;
@@ -54,6 +56,34 @@ fn swtpm_pcrs_are_read_and_quoted_and_the_quote_verifies() {
     let attest = Attest::parse(&quote.message).unwrap();
     assert_eq!(attest.extra_data, [9; 32]);
     assert!(matches!(attest.body, Body::Quote { .. }));
+}
+
+#[test]
+fn swtpm_a_secret_is_given_back_in_its_boot_and_in_time_and_in_no_other() {
+    let bench = Bench::new();
+    let tpm = bench.open();
+    let bond =
+        |ms: u64| Bond { pcrs: selection(0..8), clock_until_ms: tpm.read_clock().unwrap().clock_ms + ms };
+    let lasting = bond(60_000);
+    let sealed = tpm.seal(&[7; 32], &lasting).unwrap();
+    assert_eq!(tpm.unseal(&sealed, &lasting).unwrap(), [7; 32]);
+    let short = bond(50);
+    let brief = tpm.seal(&[8; 32], &short).unwrap();
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(matches!(tpm.unseal(&brief, &short), Err(UnsealError::Over)));
+    // Neither a later end nor other PCRs can be said in the place of those that it was sealed to.
+    let longer = Bond { clock_until_ms: u64::MAX, ..lasting.clone() };
+    let fewer = Bond { pcrs: selection(0..4), ..lasting.clone() };
+    for other in [longer, fewer] {
+        assert!(matches!(tpm.unseal(&sealed, &other), Err(UnsealError::OtherPcrs)));
+    }
+    for length in [0, sealed.len() / 2, sealed.len() - 1] {
+        assert!(tpm.unseal(&sealed[..length], &lasting).is_err(), "{length}");
+    }
+    let another = Bench::new();
+    assert!(another.open().unseal(&sealed, &lasting).is_err());
+    bench.soft.connect().unwrap().pcr_extend(3, &[(Bank::Sha256, vec![7; 32])]).unwrap();
+    assert!(matches!(tpm.unseal(&sealed, &lasting), Err(UnsealError::OtherPcrs)));
 }
 
 /// A quote does not say which banks there are: one of which nothing was asked looks in it as one that is off. So the TPM is asked

@@ -114,6 +114,11 @@ impl Selector {
         }
     }
 
+    /// Whether it holds for what a quote says, and may not hold by the next one; the TPM itself stays the same.
+    pub fn is_by_quote(&self) -> bool {
+        self.is_condition() && !matches!(self, Selector::Tpm(Tpm::PubHash(_)))
+    }
+
     /// What stands behind it.
     pub fn value(&self) -> String {
         match self {

@@ -11,7 +11,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::fixture::{Fixture, attach_trusted, attest_again};
+use crate::fixture::{Fixture, attach_trusted, attest_again, learned};
 
 fn entry(device: &SoftwareDevice, selectors: &[String]) -> Value {
     let selector = |text: &String| {
@@ -44,6 +44,15 @@ async fn trusted(fixture: &Fixture, edge: &Edge) -> (SoftwareDevice, Attachment)
 
 /// Answers challenges until the grants name so many entries.
 async fn granted(stream: &mut Attachment, device: &mut SoftwareDevice, entries: usize) -> Grants {
+    granted_when(stream, device, |grants| grants.entries.len() == entries).await
+}
+
+/// Answers challenges until the grants are as wanted.
+async fn granted_when(
+    stream: &mut Attachment,
+    device: &mut SoftwareDevice,
+    wanted: impl Fn(&Grants) -> bool,
+) -> Grants {
     let found = async {
         loop {
             match stream.next().await.unwrap() {
@@ -51,7 +60,7 @@ async fn granted(stream: &mut Attachment, device: &mut SoftwareDevice, entries: 
                     let evidence = device.evidence(&challenge).unwrap();
                     stream.answer(evidence).await.unwrap();
                 }
-                Message::Grants(grants) if grants.entries.len() == entries => return grants,
+                Message::Grants(grants) if wanted(&grants) => return grants,
                 _ => {}
             }
         }
@@ -220,4 +229,38 @@ async fn what_never_matches_is_no_entry() {
         let (answered, said) = create(&fixture, &body).await;
         assert!(answered == status && said.contains(says), "{body}: {answered} {said}");
     }
+}
+
+#[tokio::test]
+async fn grace_for_a_restart_without_a_server_is_the_policys_and_not_for_what_a_quote_gives() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let grace = |seconds: u64| {
+        format!("[freshness]\nevidence_age_max_seconds = 300\nrestart_offline_max_seconds = {seconds}")
+    };
+    let (mut device, mut stream, grants) = fixture.trusted_device(&edge, "press-1", "").await;
+    assert_eq!(grants.restart_offline, None, "off unless a policy says so");
+    fixture.put("/v1/policy", &learned(&mut device, &grace(3600))).await;
+    let told = granted_when(&mut stream, &mut device, |grants| grants.restart_offline.is_some()).await;
+    let told = told.restart_offline.unwrap();
+    let pcrs = told.pcrs.unwrap();
+    assert_eq!((told.seconds, pcrs.bank.as_str()), (3600, "sha256"));
+    assert!(
+        pcrs.pcrs.contains(&7) && !pcrs.pcrs.contains(&10) && !pcrs.pcrs.contains(&11),
+        "what grows is not among them"
+    );
+
+    let plain = ["unix:uid:1000".to_owned()];
+    let (by_quote, hash) = (["unix:uid:1001".to_owned(), pcr(&device, 7)], device.device_id.clone().unwrap());
+    let by_tpm = ["unix:uid:1002".to_owned(), format!("tpm:pub_hash:{}", hash.rsplit('/').next().unwrap())];
+    for selectors in [plain.as_slice(), &by_quote, &by_tpm] {
+        fixture.post("/v1/entries", &entry(&device, selectors)).await;
+    }
+    let entries = granted(&mut stream, &mut device, 3).await.entries;
+    let kept =
+        |uid: &str| entries.iter().find(|entry| entry.selectors[0].value == uid).map(|entry| !entry.by_quote);
+    assert_eq!(["uid:1000", "uid:1001", "uid:1002"].map(kept), [Some(true), Some(false), Some(true)]);
+
+    fixture.put("/v1/policy", &learned(&mut device, "")).await;
+    granted_when(&mut stream, &mut device, |grants| grants.restart_offline.is_none()).await;
 }

@@ -137,5 +137,13 @@ mod tests {
                 max: EVIDENCE_AGE_MAX_SECONDS,
             },
         );
+        check(
+            |policy| policy.freshness.restart_offline_max_seconds = Some(seconds),
+            PolicyError::EvidenceAge {
+                field: "restart_offline_max_seconds",
+                seconds,
+                max: EVIDENCE_AGE_MAX_SECONDS,
+            },
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! Messages of the edge protocol into requests, and answers into messages.
 
+use assay_evidence::digest::HashAlgorithm;
 use assay_evidence::request::{BankStatement, Challenge, DeviceIdentity, Evidence, Quote};
 use assay_identity::Selector;
 use assay_trust::Finding;
@@ -89,8 +90,19 @@ pub(super) fn entry(entry: &EntryRecord) -> edge::WorkloadEntry {
         ttl_seconds: u32::try_from(entry.ttl_seconds).unwrap_or(u32::MAX),
         dns_names: entry.dns_names.clone(),
         hint: entry.hint.clone(),
+        by_quote: entry.selectors.iter().any(Selector::is_by_quote),
     }
 }
+
+/// Grace for a restart without a server. What it is sealed to is measured before the system runs, and the same in each boot of
+/// the same system: firmware, boot loader, kernel and its command line, and the keys that may sign them.
+pub(super) fn restart_offline(seconds: u64) -> edge::RestartOffline {
+    let pcrs = edge::PcrSelection { bank: HashAlgorithm::Sha256.name().to_owned(), pcrs: SEALED_PCRS.into() };
+    edge::RestartOffline { seconds, pcrs: Some(pcrs) }
+}
+
+/// Without 10 and 11, which grow while the system runs, and those from 15 on, which are anybody's.
+const SEALED_PCRS: [u32; 13] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 14];
 
 pub(super) fn answer(answer: Answer) -> edge::SubmitResponse {
     match answer {

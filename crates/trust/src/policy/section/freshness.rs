@@ -22,6 +22,10 @@ pub struct FreshnessSection {
     /// Without it, as long as the evidence stands anyway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offline_max_seconds: Option<u64>,
+    /// Seconds after its last word with the server for which an agent that starts again without one serves what it was
+    /// granted before, sealed to its TPM and the boot it was granted in. Without it, not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_offline_max_seconds: Option<u64>,
 }
 
 impl FreshnessSection {
@@ -43,6 +47,7 @@ impl Default for FreshnessSection {
             evidence_age_max_seconds: EVIDENCE_AGE_DEFAULT_SECONDS,
             unanswered_max_seconds: UNANSWERED_DEFAULT_SECONDS,
             offline_max_seconds: None,
+            restart_offline_max_seconds: None,
         }
     }
 }
@@ -53,12 +58,17 @@ impl Section for FreshnessSection {
     }
 
     fn lint(&self, errors: &mut Vec<PolicyError>) {
-        let FreshnessSection { evidence_age_max_seconds, unanswered_max_seconds, offline_max_seconds } =
-            *self;
+        let FreshnessSection {
+            evidence_age_max_seconds,
+            unanswered_max_seconds,
+            offline_max_seconds,
+            restart_offline_max_seconds,
+        } = *self;
         let stated = [
             ("evidence_age_max_seconds", Some(evidence_age_max_seconds)),
             ("unanswered_max_seconds", Some(unanswered_max_seconds)),
             ("offline_max_seconds", offline_max_seconds),
+            ("restart_offline_max_seconds", restart_offline_max_seconds),
         ];
         for (field, seconds) in stated.into_iter().filter_map(|(field, stated)| Some((field, stated?))) {
             if !(1..=EVIDENCE_AGE_MAX_SECONDS).contains(&seconds) {
@@ -102,6 +112,7 @@ impl Section for FreshnessSection {
             ("evidence_age_max_seconds", age),
             ("unanswered_max_seconds", unanswered),
             ("offline_max_seconds", offline),
+            ("restart_offline_max_seconds", self.restart_offline_max_seconds.unwrap_or_default()),
         ];
         bounds
             .map(|(field, seconds)| {
@@ -118,7 +129,15 @@ impl Section for FreshnessSection {
 impl Join for FreshnessSection {
     fn join(&mut self, other: &Self) {
         let offline = self.offline_seconds().min(other.offline_seconds());
-        let FreshnessSection { evidence_age_max_seconds, unanswered_max_seconds, offline_max_seconds } = self;
+        let FreshnessSection {
+            evidence_age_max_seconds,
+            unanswered_max_seconds,
+            offline_max_seconds,
+            restart_offline_max_seconds,
+        } = self;
+        // Where one of them does not allow it, neither do both.
+        *restart_offline_max_seconds =
+            restart_offline_max_seconds.zip(other.restart_offline_max_seconds).map(|(one, two)| one.min(two));
         *evidence_age_max_seconds = (*evidence_age_max_seconds).min(other.evidence_age_max_seconds);
         *unanswered_max_seconds = (*unanswered_max_seconds).min(other.unanswered_max_seconds);
         if other.offline_max_seconds.is_some() || offline_max_seconds.is_some() {

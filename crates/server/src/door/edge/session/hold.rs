@@ -42,8 +42,10 @@ impl Session {
         let good =
             self.held.as_ref().is_some_and(|held| held.state_version == version && now < held.renew_at);
         if good {
-            // Entries come and go with what holds of the device.
-            return if *state.holding() == self.told_holding { Ok(()) } else { self.tell_again().await };
+            // Entries come and go with what holds of the device, and grace with the policy.
+            let is_told =
+                *state.holding() == self.told_holding && self.restart_offline() == self.told_restart_offline;
+            return if is_told { Ok(()) } else { self.tell_again().await };
         }
         match self.server.granting.device_svid(&self.attester.device, now).await {
             Ok(chain) => {
@@ -77,6 +79,7 @@ impl Session {
                 let entries = server.entries.of(&self.attester.device.id);
                 let met = entries.iter().filter(|entry| state.unmet(&entry.selectors).is_none());
                 grants.entries = met.map(|entry| convert::entry(entry)).collect();
+                grants.restart_offline = self.restart_offline().map(convert::restart_offline);
             }
             None => {
                 grants.withdrawn = true;
@@ -85,7 +88,14 @@ impl Session {
         }
         self.told = true;
         self.told_holding = state.holding().clone();
+        self.told_restart_offline = self.restart_offline();
         self.say(device_statement::Body::Grants(grants)).await
+    }
+
+    /// Seconds for which the policy in force lets an agent that starts again without a server serve what it had.
+    fn restart_offline(&self) -> Option<u64> {
+        let policy = self.server.policies.of(&self.attester.device).compiled?;
+        policy.restart_offline_max_seconds()
     }
 
     /// Whom everybody believes from now on.

@@ -105,6 +105,8 @@ struct Session {
     told: bool,
     /// What held of the device then, of what entries ask.
     told_holding: Holding,
+    /// The grace for a restart without a server that it was told last.
+    told_restart_offline: Option<u64>,
     /// What is said to this device, signed.
     voice: Voice,
     announced: watch::Receiver<Arc<Announcement>>,
@@ -156,6 +158,7 @@ impl Session {
             held: None,
             told: false,
             told_holding: Holding::default(),
+            told_restart_offline: None,
             plan,
             revision,
             attester,
