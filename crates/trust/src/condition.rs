@@ -39,7 +39,8 @@ impl Holding {
             Selector::Tpm(Tpm::PubHash(_))
             | Selector::Unix(_)
             | Selector::Systemd(_)
-            | Selector::Docker(_) => false,
+            | Selector::Docker(_)
+            | Selector::K8s(_) => false,
         };
         Holding(conditions.iter().filter(holds).cloned().collect())
     }
@@ -83,9 +84,11 @@ pub fn pcrs(conditions: &Conditions) -> BTreeSet<(HashAlgorithm, PcrIndex)> {
     let pcr = |condition: &Selector| match condition {
         Selector::Tpm(Tpm::Pcr { index, value }) => Some((bank(value)?, PcrIndex::new(u32::from(*index))?)),
         Selector::Ima(_) => Some((HashAlgorithm::Sha256, PcrIndex::IMA)),
-        Selector::Tpm(Tpm::PubHash(_)) | Selector::Unix(_) | Selector::Systemd(_) | Selector::Docker(_) => {
-            None
-        }
+        Selector::Tpm(Tpm::PubHash(_))
+        | Selector::Unix(_)
+        | Selector::Systemd(_)
+        | Selector::Docker(_)
+        | Selector::K8s(_) => None,
     };
     conditions.iter().filter_map(pcr).collect()
 }
@@ -105,7 +108,11 @@ fn bank(value: &PcrValue) -> Option<HashAlgorithm> {
 fn hashes(conditions: &Conditions) -> impl Iterator<Item = &Sha256> {
     conditions.iter().filter_map(|condition| match condition {
         Selector::Ima(Ima::Sha256(hash)) => Some(hash),
-        Selector::Tpm(_) | Selector::Unix(_) | Selector::Systemd(_) | Selector::Docker(_) => None,
+        Selector::Tpm(_)
+        | Selector::Unix(_)
+        | Selector::Systemd(_)
+        | Selector::Docker(_)
+        | Selector::K8s(_) => None,
     })
 }
 

@@ -25,6 +25,8 @@ pub(crate) struct Container {
     pub(crate) id: String,
     /// Who runs it.
     pub(crate) engine: Engine,
+    /// The number of the pod that it is in, as a kubelet names its group.
+    pub(crate) pod: Option<String>,
 }
 
 /// What runs containers.
@@ -85,18 +87,22 @@ impl Cgroups {
 
     fn of_path(path: &str) -> Cgroups {
         let mut is_below_slices = true;
-        let mut engine = Engine::Docker;
+        let (mut engine, mut pod) = (Engine::Docker, None);
         for name in path.split('/').filter(|name| !matches!(*name, "" | "..")) {
             if let Some(id) = container_id(name) {
                 let engine = engine_of(name).unwrap_or(engine);
                 let unit = unit(name).filter(|_| is_below_slices);
-                return Cgroups { unit, container: Some(Container { id: id.to_owned(), engine }) };
+                return Cgroups { unit, container: Some(Container { id: id.to_owned(), engine, pod }) };
             }
             if let Some(unit) = unit(name) {
                 return Cgroups { unit: Some(unit).filter(|_| is_below_slices), container: None };
             }
             if name.starts_with("kubepods") {
                 engine = Engine::Cri;
+            }
+            // A pod's group is a kubelet's within its own alone.
+            if engine == Engine::Cri {
+                pod = pod_uid(name).or(pod);
             }
             is_below_slices &= name.ends_with(".slice");
         }
@@ -119,6 +125,14 @@ fn container_id(name: &str) -> Option<&str> {
     id.filter(|_| !name.contains("conmon"))
 }
 
+/// The number of a pod in its group's name: `podUID`, in a slice behind others and with underscores for dashes.
+fn pod_uid(name: &str) -> Option<String> {
+    let (_, uid) = name.trim_end_matches(".slice").rsplit_once("pod")?;
+    let is_uid =
+        |uid: &str| (32..=36).contains(&uid.len()) && uid.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
+    Some(uid.replace('_', "-")).filter(|uid| is_uid(uid))
+}
+
 fn engine_of(name: &str) -> Option<Engine> {
     let starts = |prefix: &str| name.starts_with(prefix);
     match () {
@@ -139,11 +153,13 @@ mod tests {
     use super::*;
 
     const ID: &str = "4c4fcc7c6a0d3b1a8d2e5f60718293a4b5c6d7e8f90112233445566778899aab";
+    const POD: &str = "2c48913c-b29f-11e7-9350-020968147796";
     const OTHER: &str = "00000000000000000000000000000000000000000000000000000000000000ff";
 
     fn check(text: &str, unit: Option<&str>, container: Option<Engine>) {
         let text = text.replace("ID", ID).replace("OTHER", OTHER);
-        let container = container.map(|engine| Container { id: ID.to_owned(), engine });
+        let pod = text.contains("kubepods").then(|| POD.to_owned());
+        let container = container.map(|engine| Container { id: ID.to_owned(), engine, pod });
         let unit = unit.map(|unit| unit.replace("ID", ID));
         assert_eq!(Cgroups::parse(&text), Ok(Cgroups { unit, container }), "{text}");
     }
@@ -213,6 +229,21 @@ mod tests {
         check("0::/system.slice/web.service/docker/ID", Some("web.service"), None);
         // A container that makes groups of its own is the one that its engine on this machine started.
         check("0::/docker/ID/docker/OTHER", None, Some(Engine::Docker));
+    }
+
+    #[test]
+    fn a_pods_group_is_one_below_a_kubelets() {
+        let pod = |text: &str| {
+            let text = text.replace("ID", ID).replace("POD", POD);
+            Cgroups::parse(&text).unwrap().container.and_then(|container| container.pod)
+        };
+        assert_eq!(pod("0::/kubepods/podPOD/ID"), Some(POD.to_owned()));
+        assert_eq!(pod("0::/kubelet.slice/kubelet-kubepods.slice/podPOD/ID"), None);
+        assert_eq!(pod("0::/kubepods/pod0/ID"), None);
+        assert_eq!(pod("0::/docker/podPOD/ID"), None);
+        assert_eq!(pod(&format!("0::/kubepods/pod{}/ID", "0".repeat(32))), Some("0".repeat(32)));
+        let text = format!("0::/user.slice/user-7.slice/user@7.service/kubepods/pod{POD}/{ID}");
+        assert_eq!(Cgroups::parse(&text).unwrap().container, None);
     }
 
     #[test]

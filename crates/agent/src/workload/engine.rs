@@ -23,6 +23,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::cgroup::{Cgroups, Container, Engine};
+use super::kubelet::Kubelet;
 
 /// Where engines answer.
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -33,11 +34,13 @@ pub struct Engines {
     pub docker: PathBuf,
     /// Podman's service for containers of the system.
     pub podman: PathBuf,
+    /// The node's kubelet, for entries with k8s: selectors.
+    pub kubelet: Option<Kubelet>,
 }
 
 impl Default for Engines {
     fn default() -> Self {
-        Engines { docker: "/run/docker.sock".into(), podman: "/run/podman/podman.sock".into() }
+        Engines { docker: "/run/docker.sock".into(), podman: "/run/podman/podman.sock".into(), kubelet: None }
     }
 }
 
@@ -315,7 +318,7 @@ mod tests {
         let own = i32::try_from(std::process::id()).unwrap();
         let (_folder, docker) = engine("200 OK", docker(own)).await;
         let engines = Engines { docker, ..Engines::default() };
-        let of = |engine| Container { id: ID.to_owned(), engine };
+        let of = |engine| Container { id: ID.to_owned(), engine, pod: None };
         assert!(matches!(engines.describe(&of(Engine::Docker)).await, Err(EngineError::AnotherGroup)));
         assert!(matches!(engines.describe(&of(Engine::Cri)).await, Err(EngineError::OfAKubelet)));
     }

@@ -4,6 +4,7 @@
 
 mod cgroup;
 mod engine;
+mod kubelet;
 pub(crate) mod peer;
 pub(crate) mod program;
 mod seen;
@@ -19,9 +20,11 @@ use crate::holding::Entry;
 use cgroup::Cgroups;
 use engine::Description;
 pub use engine::Engines;
+pub use kubelet::Kubelet;
+use kubelet::{InPod, Pods};
 use peer::Peer;
 use program::Programs;
-use seen::{Known, Seen, is_of_container, is_of_program};
+use seen::{Known, Seen, is_of_container, is_of_pod, is_of_program};
 use unix::{Unix, UnixError};
 
 /// Finds out who callers are; one for the whole agent. Clones share its turns and its memory.
@@ -29,6 +32,8 @@ use unix::{Unix, UnixError};
 pub(crate) struct Attestor {
     programs: Arc<Programs>,
     engines: Arc<Engines>,
+    /// What the node's kubelet tells, where there is one.
+    pods: Option<Arc<Pods>>,
     /// Callers that are looked at at a time.
     looks: Arc<Semaphore>,
 }
@@ -42,8 +47,9 @@ pub(crate) struct Caller {
 
 impl Attestor {
     pub(crate) fn new(engines: Engines) -> Self {
+        let pods = engines.kubelet.clone().map(|kubelet| Arc::new(Pods::new(kubelet)));
         let (programs, engines) = (Arc::new(Programs::new()), Arc::new(engines));
-        Attestor { programs, engines, looks: Arc::new(Semaphore::new(LOOKS)) }
+        Attestor { programs, engines, pods, looks: Arc::new(Semaphore::new(LOOKS)) }
     }
 
     /// A caller whose entries can be asked for.
@@ -63,11 +69,15 @@ impl Caller {
         let asked =
             || may_be.iter().filter_map(|index| entries.get(*index)).flat_map(|entry| &entry.selectors);
         let (wants_program, wants_container) = (asked().any(is_of_program), asked().any(is_of_container));
-        if !wants_program && !wants_container {
+        let wants_pod = asked().any(is_of_pod);
+        if !wants_program && !wants_container && !wants_pod {
             return Ok(may_be);
         }
         if wants_container {
             seen.container = self.container(&seen.cgroups).await;
+        }
+        if wants_pod {
+            seen.pod = self.pod(&seen.cgroups).await;
         }
         if wants_program {
             seen.program = self.program().await;
@@ -85,6 +95,21 @@ impl Caller {
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
                 tracing::warn!(pid = self.peer.pid(), container = container.id, %error, cause, "container is not known");
+                Known::Never
+            }
+        }
+    }
+
+    async fn pod(&self, cgroups: &Cgroups) -> Known<InPod> {
+        let Some(container) = &cgroups.container else { return Known::Never };
+        let Some((uid, pods)) = container.pod.as_ref().zip(self.attestor.pods.as_ref()) else {
+            return Known::Never;
+        };
+        match pods.describe(uid, container).await {
+            Ok(pod) => Known::Is(pod),
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                tracing::warn!(pid = self.peer.pid(), pod = uid, container = container.id, %error, cause, "pod is not known");
                 Known::Never
             }
         }
@@ -109,7 +134,8 @@ impl Caller {
             let cgroups = Cgroups::of(&peer.proc("cgroup"));
             // Read first, then asked: what was read was of the process that connected.
             let unix = Unix::of(&peer)?;
-            let seen = Seen { unix, cgroups, container: Known::NotYet, program: Known::NotYet };
+            let seen =
+                Seen { unix, cgroups, container: Known::NotYet, pod: Known::NotYet, program: Known::NotYet };
             let may_be = |(_, entry): &(usize, &Arc<Entry>)| seen.has_all(&entry.selectors);
             let found = entries.iter().enumerate().filter(may_be).map(|(index, _)| index).collect();
             Ok((seen, found))

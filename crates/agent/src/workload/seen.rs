@@ -8,6 +8,7 @@ use assay_identity::selector::{Sha256, check_all};
 
 use super::cgroup::Cgroups;
 use super::engine::Description;
+use super::kubelet::InPod;
 use super::unix::Unix;
 
 /// Everything that is known of a caller so far.
@@ -17,6 +18,8 @@ pub(crate) struct Seen {
     pub(crate) cgroups: Cgroups,
     /// The container, as its engine describes it.
     pub(crate) container: Known<Description>,
+    /// The container in its pod, as the node's kubelet describes them.
+    pub(crate) pod: Known<InPod>,
     /// The hash of its program.
     pub(crate) program: Known<Sha256>,
 }
@@ -60,6 +63,10 @@ impl Seen {
             Selector::Docker(wanted) => {
                 self.cgroups.container.is_some() && self.container.may(|container| container.has(wanted))
             }
+            Selector::K8s(wanted) => {
+                let is_in_a_pod = self.cgroups.container.as_ref().is_some_and(|one| one.pod.is_some());
+                is_in_a_pod && self.pod.may(|pod| pod.has(wanted))
+            }
             // The server's to decide, and never sent.
             Selector::Tpm(_) => false,
         }
@@ -74,6 +81,11 @@ pub(crate) fn is_of_program(selector: &Selector) -> bool {
 /// Whether a selector asks for the caller's container.
 pub(crate) fn is_of_container(selector: &Selector) -> bool {
     matches!(selector, Selector::Docker(_))
+}
+
+/// Whether a selector asks for the caller's pod.
+pub(crate) fn is_of_pod(selector: &Selector) -> bool {
+    matches!(selector, Selector::K8s(_))
 }
 
 #[cfg(test)]
@@ -96,7 +108,13 @@ mod tests {
     #[tokio::test]
     async fn a_caller_has_an_entry_if_every_selector_holds() {
         let cgroups = Cgroups::parse("0::/system.slice/web.service").unwrap();
-        let seen = Seen { unix: caller().await, cgroups, container: Known::Never, program: program(0xab) };
+        let seen = Seen {
+            unix: caller().await,
+            cgroups,
+            container: Known::Never,
+            pod: Known::Never,
+            program: program(0xab),
+        };
         let check = |wanted: &[&str], expected| {
             assert_eq!(seen.has_all(&selectors(wanted)), expected, "{wanted:?}");
         };
@@ -130,8 +148,13 @@ mod tests {
     async fn finding_12_a_program_counts_beside_its_user_and_in_our_world_only() {
         let own = format!("unix:path:{}", std::env::current_exe().unwrap().display());
         let (its, measured) = (hash(0xab), hash(0xab).replace("unix", "ima"));
-        let of =
-            |unix, program| Seen { unix, cgroups: Cgroups::default(), container: Known::NotYet, program };
+        let of = |unix, program| Seen {
+            unix,
+            cgroups: Cgroups::default(),
+            container: Known::NotYet,
+            pod: Known::NotYet,
+            program,
+        };
         let seen = async |program| of(caller().await, program);
         for one in [own.as_str(), &its, &measured] {
             let beside = selectors(&["unix:uid:0", one]);

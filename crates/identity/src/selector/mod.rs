@@ -6,6 +6,7 @@
 
 pub mod docker;
 pub mod ima;
+pub mod k8s;
 mod nearest;
 mod set;
 pub mod systemd;
@@ -21,6 +22,7 @@ use thiserror::Error;
 
 use self::docker::Docker;
 use self::ima::Ima;
+use self::k8s::K8s;
 use self::nearest::nearest;
 pub use self::set::{SetError, check_all};
 use self::systemd::Systemd;
@@ -38,6 +40,8 @@ pub enum Selector {
     Systemd(Systemd),
     /// The container that it is in.
     Docker(Docker),
+    /// The pod that it is in.
+    K8s(K8s),
     /// What the device's last verified quote says.
     Tpm(Tpm),
     /// What its kernel measured of a process's program.
@@ -100,6 +104,7 @@ impl Selector {
             Selector::Unix(_) => unix::KIND,
             Selector::Systemd(_) => systemd::KIND,
             Selector::Docker(_) => docker::KIND,
+            Selector::K8s(_) => k8s::KIND,
             Selector::Tpm(_) => tpm::KIND,
             Selector::Ima(_) => ima::KIND,
         }
@@ -110,7 +115,7 @@ impl Selector {
     pub fn is_condition(&self) -> bool {
         match self {
             Selector::Tpm(_) | Selector::Ima(_) => true,
-            Selector::Unix(_) | Selector::Systemd(_) | Selector::Docker(_) => false,
+            Selector::Unix(_) | Selector::Systemd(_) | Selector::Docker(_) | Selector::K8s(_) => false,
         }
     }
 
@@ -125,6 +130,7 @@ impl Selector {
             Selector::Unix(unix) => unix.to_string(),
             Selector::Systemd(systemd) => systemd.to_string(),
             Selector::Docker(docker) => docker.to_string(),
+            Selector::K8s(k8s) => k8s.to_string(),
             Selector::Tpm(tpm) => tpm.to_string(),
             Selector::Ima(ima) => ima.to_string(),
         }
@@ -219,6 +225,11 @@ const ATTESTORS: &[Attestor] = &[
         read: |name, value| Docker::parse(name, value).map(Selector::Docker),
     },
     Attestor {
+        kind: k8s::KIND,
+        names: k8s::NAMES,
+        read: |name, value| K8s::parse(name, value).map(Selector::K8s),
+    },
+    Attestor {
         kind: tpm::KIND,
         names: tpm::NAMES,
         read: |name, value| Tpm::parse(name, value).map(Selector::Tpm),
@@ -254,6 +265,20 @@ mod tests {
             "docker:label:com.example.role:a:b",
             "docker:env:PATH=/bin:/usr/bin",
             "docker:env:EMPTY=",
+            "k8s:ns:default",
+            "k8s:sa:web",
+            "k8s:container-name:web",
+            "k8s:container-image:registry.example/web@sha256:00",
+            "k8s:node-name:ip-10-0-0-1.example",
+            "k8s:pod-label:app.kubernetes.io/name:web",
+            "k8s:pod-owner:ReplicaSet:web-7f9c",
+            "k8s:pod-owner-uid:ReplicaSet:2c48913c-b29f-11e7-9350-020968147796",
+            "k8s:pod-uid:2c48913c-b29f-11e7-9350-020968147796",
+            "k8s:pod-name:web-0",
+            "k8s:pod-image:web:1",
+            "k8s:pod-image-count:2",
+            "k8s:pod-init-image:init:1",
+            "k8s:pod-init-image-count:0",
             "docker:image_id:registry.example:5000/web:1.2",
             &hash.replace("unix:", "docker:image_config_digest:"),
             &hash.replace("unix", "ima"),

@@ -82,6 +82,7 @@ fn excludes(one: &Selector, other: &Selector) -> bool {
         | (Selector::Docker(Docker::ImageId(_)), Selector::Docker(Docker::ImageId(_)))
         | (Selector::Docker(Docker::ImageConfigDigest(_)), Selector::Docker(Docker::ImageConfigDigest(_)))
         | (Selector::Ima(_), Selector::Ima(_)) => true,
+        (Selector::K8s(one), Selector::K8s(other)) => one.is_one_of(other),
         (Selector::Docker(Docker::Label { key: a, .. }), Selector::Docker(Docker::Label { key: b, .. }))
         | (Selector::Docker(Docker::Env { name: a, .. }), Selector::Docker(Docker::Env { name: b, .. })) => {
             a == b
@@ -151,12 +152,22 @@ mod tests {
             &["systemd:id:a.service", "systemd:id:b.service"],
             &["docker:label:a:1", "docker:label:a:2"],
             &["docker:env:A=1", "docker:env:A=2"],
+            &["k8s:ns:a", "k8s:ns:b"],
+            &["k8s:pod-label:a:1", "k8s:pod-label:a:2"],
         ] {
             assert!(matches!(check(both), Err(SetError::Contradiction { .. })), "{both:?}");
         }
         for fine in [
             &["unix:uid:7", "unix:uid:7"][..],
             &["unix:uid:7", "unix:gid:8"],
+            &[
+                "k8s:ns:a",
+                "k8s:sa:b",
+                "k8s:pod-label:a:1",
+                "k8s:pod-label:b:2",
+                "k8s:pod-image:a",
+                "k8s:pod-image:b",
+            ],
             &["unix:supplementary_gid:7", "unix:supplementary_gid:8"],
             &["unix:uid:7", "unix:path:/bin/sh", "unix:path:/usr/bin/sh"],
         ] {
