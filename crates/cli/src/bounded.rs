@@ -1,4 +1,4 @@
-//! Text files that people wrote, read within a bound.
+//! Files that people wrote or brought, read within a bound.
 
 use std::path::Path;
 
@@ -11,4 +11,13 @@ pub fn read_text(path: &Path, bytes_max: u64) -> Result<String> {
         bail!("{}: {size} bytes, more than the {bytes_max} that are accepted", path.display());
     }
     std::fs::read_to_string(path).with_context(|| path.display().to_string())
+}
+
+/// Reads a file within a bound.
+pub fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>> {
+    let size = std::fs::metadata(path).with_context(|| path.display().to_string())?.len();
+    if size > bytes_max {
+        bail!("{}: {size} bytes, more than the {bytes_max} that are accepted", path.display());
+    }
+    std::fs::read(path).with_context(|| path.display().to_string())
 }

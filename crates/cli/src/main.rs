@@ -21,6 +21,7 @@ mod output;
 mod policy;
 mod service;
 mod tee;
+mod telemetry;
 mod trust;
 
 use std::process::ExitCode;
@@ -60,6 +61,8 @@ enum Verb {
     Entry(entry::Args),
     /// The audit trail.
     Ledger(ledger::Args),
+    /// What devices handed in: list, show, verify and export batches.
+    Telemetry(telemetry::Args),
     /// Verify and appraise a folder of evidence offline.
     Appraise(appraise::Args),
     /// Say what single files are and what they say: logs, lists, quotes, keys, certificates, policies, tokens.
@@ -94,6 +97,7 @@ fn main() -> ExitCode {
         Verb::Trust(args) => output::exit(trust::run(args)),
         Verb::Entry(args) => output::exit(entry::run(args)),
         Verb::Ledger(args) => output::exit(ledger::run(args)),
+        Verb::Telemetry(args) => telemetry::run(args),
         Verb::Appraise(args) => appraise::run(args),
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Tee(args) => tee::run(&args),

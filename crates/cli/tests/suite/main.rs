@@ -20,6 +20,7 @@ mod rollout;
 mod stored;
 mod tampered;
 mod tee;
+mod telemetry;
 mod usage;
 mod verbs;
 mod yardsticks;

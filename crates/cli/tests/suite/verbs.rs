@@ -8,11 +8,11 @@ use tempfile::TempDir;
 
 use crate::rollout::Server;
 
-fn assay(arguments: &[&str], folder: &Path) -> Output {
+pub fn assay(arguments: &[&str], folder: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_assay")).args(arguments).current_dir(folder).output().unwrap()
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
@@ -58,7 +58,7 @@ fn year_11_every_verb_that_answers_does_so_in_json_too() {
 }
 
 /// Verbs that ask the console, with arguments that are well-formed and name things that are not there.
-const ASKING: [(&[&str], i32); 30] = [
+const ASKING: [(&[&str], i32); 34] = [
     (&["device", "list"], 0),
     (&["device", "show", "nobody"], 3),
     (&["device", "explain", "nobody"], 3),
@@ -100,6 +100,10 @@ const ASKING: [(&[&str], i32); 30] = [
     (&["entry", "update", "none", "--hint", "x"], 3),
     (&["entry", "delete", "none"], 3),
     (&["gateway", "list"], 0),
+    (&["telemetry", "list"], 0),
+    (&["telemetry", "list", "--device", "nobody"], 3),
+    (&["telemetry", "show", "7/1"], 3),
+    (&["telemetry", "export", "7/1", "--out", "batch"], 3),
     (&["gateway", "revoke", "none", "--reason", "stolen"], 3),
 ];
 

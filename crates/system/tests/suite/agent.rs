@@ -96,7 +96,7 @@ impl Device {
         let configuration = format!(
             "name = \"edge\"\ntrust_domain = \"{TRUST_DOMAIN}\"\ngateway = {:?}\nbundle = {:?}\n\
              state = {:?}\ntpm = {:?}\nboot_log = {:?}\nima_log = {:?}\nworkload_api = {:?}\n\
-             [telemetry]\ninterval_seconds = 1\n[location]\ncountry = \"DE\"\n\
+             [telemetry]\ninterval_seconds = 1\notlp_grpc = \"127.0.0.1:0\"\notlp_http = \"127.0.0.1:0\"\n[location]\ncountry = \"DE\"\n\
              [identity]\niak = {IAK}\niak_certificate = {:?}\nidevid = {IDEVID}\nidevid_certificate = {:?}\n\
              intermediates = [{:?}]\n",
             stage.gateway()?.door.address,

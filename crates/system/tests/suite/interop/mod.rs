@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
+use data_encoding::BASE64;
+use serde_json::{Value, json};
 
 use crate::agent::Device;
-use crate::stage::TRUST_DOMAIN;
+use crate::stage::{TRUST_DOMAIN, eventually};
 
 /// Where the packages are; says in a line that a test is left out.
 fn packages(of: &str) -> Option<PathBuf> {
@@ -71,4 +72,82 @@ async fn the_python_package_spiffe_gets_identities_and_loses_them() -> Result<()
     ensure!(fallen.starts_with("fallen True"), "{fallen}");
     ensure!(no_token.starts_with("no token"), "{no_token}");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_python_opentelemetry_sdk_is_heard_and_openssl_believes_the_batch() -> Result<()> {
+    let Some(packages) = packages("the Python OpenTelemetry SDK") else { return Ok(()) };
+    let device = Device::on_a_stage().await?;
+    device.is("trusted").await?;
+    let addresses = std::fs::read_to_string(device.stage.at("agent/addresses.json"))?;
+    let addresses: Value = serde_json::from_str(&addresses)?;
+    let at =
+        |name: &str| addresses.get(name).and_then(Value::as_str).context("an address").map(str::to_owned);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite/interop/otlp_client.py");
+    let python = Command::new(packages.join("bin/python"))
+        .arg(script)
+        .args([at("otlp_grpc")?, at("otlp_http")?])
+        .output()?;
+    let said = String::from_utf8_lossy(&python.stdout).into_owned();
+    ensure!(python.status.success(), "{}", String::from_utf8_lossy(&python.stderr));
+    let expected: Vec<String> = ["grpc", "http"]
+        .iter()
+        .flat_map(|protocol| {
+            ["OTLPSpanExporter", "OTLPMetricExporter", "OTLPLogExporter"]
+                .map(|exporter| format!("{protocol} {exporter} SUCCESS"))
+        })
+        .collect();
+    assert_eq!(said.lines().collect::<Vec<_>>(), expected);
+
+    // All of it is at the server, as the SDK encoded it; each batch is one that openssl verifies.
+    let found = eventually(30, async || {
+        let records = device.stage.console()?.get("/v1/telemetry?device=edge").await?;
+        let mut found = Vec::new();
+        for record in records.get("records").and_then(Value::as_array).context("records")? {
+            let number = |name: &str| record.get(name).and_then(Value::as_u64).unwrap_or_default();
+            let path = format!("/v1/telemetry/{}/{}", number("leaf"), number("sequence"));
+            let batch = device.stage.console()?.get(&path).await?;
+            found.extend(openssl_verifies(
+                &batch,
+                &device.stage.at(&format!("batch-{}", number("sequence"))),
+            )?);
+        }
+        let found = String::from_utf8_lossy(&found).into_owned();
+        for wanted in
+            ["work-grpc", "work-http", "parts-grpc", "parts-http", "hello over grpc", "hello over http"]
+        {
+            ensure!(found.contains(wanted), "{wanted}");
+        }
+        Ok(found)
+    });
+    found.await?;
+    Ok(())
+}
+
+/// Verifies a batch as `docs/howto/verifying-a-batch.md` has it, and returns its payload.
+fn openssl_verifies(batch: &Value, folder: &Path) -> Result<Vec<u8>> {
+    let bytes = |name: &str| {
+        let text = batch.get(name).and_then(Value::as_str).context("a member")?;
+        anyhow::Ok(BASE64.decode(text.as_bytes())?)
+    };
+    std::fs::create_dir_all(folder)?;
+    let signed = assay_telemetry::to_be_signed(&bytes("statement")?);
+    let files = [
+        ("signed", signed.clone()),
+        ("signature.der", bytes("signature")?),
+        ("device-key.der", bytes("device_key")?),
+        ("payload", bytes("payload")?),
+    ];
+    for (name, bytes) in files {
+        std::fs::write(folder.join(name), bytes)?;
+    }
+    let openssl = |arguments: &str| {
+        let output = Command::new("openssl").args(arguments.split(' ')).current_dir(folder).output()?;
+        ensure!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stdout));
+        anyhow::Ok(output.stdout)
+    };
+    openssl("dgst -sha256 -verify device-key.der -keyform DER -signature signature.der signed")?;
+    let digest = openssl("dgst -sha256 -binary payload")?;
+    ensure!(signed.windows(32).any(|window| window == digest), "the statement is about another payload");
+    bytes("payload")
 }
