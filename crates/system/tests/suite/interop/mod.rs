@@ -2,9 +2,9 @@
 
 mod envoy;
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use data_encoding::BASE64;
@@ -22,36 +22,64 @@ fn packages(of: &str) -> Option<PathBuf> {
     folder
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_python_package_spiffe_gets_identities_and_loses_them() -> Result<()> {
-    let Some(packages) = packages("the Python package spiffe") else { return Ok(()) };
+/// A client that says what it gets, a line each, up to `standing`, and goes on once it is told to.
+struct Client {
+    running: Child,
+    input: ChildStdin,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Client {
+    async fn standing(mut command: Command) -> Result<(Vec<String>, Client)> {
+        let mut running =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("the client")?;
+        let (input, output) =
+            (running.stdin.take().context("stdin")?, running.stdout.take().context("stdout")?);
+        let mut lines = BufReader::new(output).lines();
+        let before = tokio::task::spawn_blocking(move || {
+            let mut said = Vec::new();
+            for line in lines.by_ref() {
+                said.push(line?);
+                if said.last().is_some_and(|line| line == "standing") {
+                    break;
+                }
+            }
+            anyhow::Ok((said, lines))
+        });
+        let (said, lines) = before.await??;
+        Ok((said, Client { running, input, lines }))
+    }
+
+    /// What it says once it goes on.
+    fn go_on(mut self) -> Result<Vec<String>> {
+        self.input.write_all(b"\n")?;
+        let after: Vec<String> = self.lines.collect::<std::io::Result<_>>()?;
+        ensure!(self.running.wait()?.success(), "{after:?}");
+        Ok(after)
+    }
+}
+
+/// A trusted device with an entry of this name for this user.
+async fn entitled(name: &str) -> Result<(Device, String)> {
     let device = Device::on_a_stage().await?;
     let enrolled = device.is("trusted").await?;
-    let id = format!("spiffe://{TRUST_DOMAIN}/python");
+    let id = format!("spiffe://{TRUST_DOMAIN}/{name}");
     let entry = json!({
         "spiffe_id": id, "parent": enrolled.get("id"), "ttl_seconds": 600,
         "selectors": [{ "type": "unix", "value": format!("uid:{}", rustix::process::getuid().as_raw()) }],
     });
     device.stage.console()?.post("/v1/entries", &entry).await?;
+    Ok((device, id))
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_python_package_spiffe_gets_identities_and_loses_them() -> Result<()> {
+    let Some(packages) = packages("the Python package spiffe") else { return Ok(()) };
+    let (device, id) = entitled("python").await?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite/interop/spiffe_client.py");
     let mut python = Command::new(packages.join("bin/python"));
-    python.arg(script).arg(device.stage.at("workload.sock")).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut running = python.spawn().context("the interpreter")?;
-    let (mut input, output) =
-        (running.stdin.take().context("stdin")?, running.stdout.take().context("stdout")?);
-    let mut lines = BufReader::new(output).lines();
-    let before = tokio::task::spawn_blocking(move || {
-        let mut said = Vec::new();
-        for line in lines.by_ref() {
-            said.push(line?);
-            if said.last().is_some_and(|line| line == "standing") {
-                break;
-            }
-        }
-        anyhow::Ok((said, lines))
-    });
-    let (said, lines) = before.await??;
+    python.arg(script).arg(device.stage.at("workload.sock"));
+    let (said, client) = Client::standing(python).await?;
     let expected = [
         format!("x509-svid {id}"),
         format!("x509-bundle {TRUST_DOMAIN} 1"),
@@ -65,12 +93,40 @@ async fn the_python_package_spiffe_gets_identities_and_loses_them() -> Result<()
 
     device.run("/opt/implant")?;
     device.is("suspect").await?;
-    input.write_all(b"\n")?;
-    let after: Vec<String> = lines.collect::<std::io::Result<_>>()?;
-    ensure!(running.wait()?.success(), "{after:?}");
+    let after = client.go_on()?;
     let [fallen, no_token] = after.as_slice() else { anyhow::bail!("{after:?}") };
     ensure!(fallen.starts_with("fallen True"), "{fallen}");
     ensure!(no_token.starts_with("no token"), "{no_token}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn go_spiffe_gets_identities_and_loses_them() -> Result<()> {
+    let Some(packages) = packages("go-spiffe") else { return Ok(()) };
+    let program = packages.join("bin/go-workload");
+    if !program.exists() {
+        eprintln!("left out: go-spiffe; it takes Go to build it");
+        return Ok(());
+    }
+    let (device, id) = entitled("go").await?;
+    let mut workload = Command::new(program);
+    workload.arg(device.stage.at("workload.sock"));
+    let (said, client) = Client::standing(workload).await?;
+    let expected = [
+        format!("x509-svid {id}"),
+        format!("x509-bundle {TRUST_DOMAIN} 1"),
+        format!("jwt-svid {id} db"),
+        format!("validated {id}"),
+        "standing".to_owned(),
+    ];
+    assert_eq!(said, expected);
+
+    device.run("/opt/implant")?;
+    device.is("suspect").await?;
+    let after = client.go_on()?;
+    let [fallen, no_token] = after.as_slice() else { anyhow::bail!("{after:?}") };
+    ensure!(fallen.starts_with("fallen") && fallen.contains("PermissionDenied"), "{fallen}");
+    ensure!(no_token.starts_with("no token") && no_token.contains("PermissionDenied"), "{no_token}");
     Ok(())
 }
 
