@@ -27,12 +27,20 @@ pub struct JwtSvid {
 impl JwtSvid {
     /// Signs it.
     pub fn sign(&self, key: &PrivateKey) -> Result<String, KeyError> {
-        let claims = json!({
+        self.sign_as(key, None)
+    }
+
+    /// The same with a name of the issuer (`iss`), for verifiers that look for its keys by that.
+    pub fn sign_as(&self, key: &PrivateKey, issuer: Option<&str>) -> Result<String, KeyError> {
+        let mut claims = json!({
             "sub": self.spiffe_id.as_str(),
             "aud": self.audience,
             "iat": self.issued_at,
             "exp": self.expires_at,
         });
+        if let (Some(claims), Some(issuer)) = (claims.as_object_mut(), issuer) {
+            claims.insert("iss".to_owned(), issuer.into());
+        }
         jws::sign(key, TOKEN_TYPE, claims.to_string().as_bytes())
     }
 }

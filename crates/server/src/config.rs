@@ -54,6 +54,9 @@ pub struct Config {
     pub server_svid_ttl_seconds: u64,
     /// How long a revocation list may be used; it is renewed at half of it, and at every withdrawal.
     pub crl_ttl_seconds: u64,
+    /// The `iss` of tokens, `https://HOST` or `https://HOST/PATH`: where verifiers of OpenID Connect look for
+    /// `.well-known/openid-configuration`, which the console has to be reached by then. Without it, tokens bear none.
+    pub jwt_issuer: Option<String>,
     /// How long accepted telemetry is kept.
     pub telemetry_retention_seconds: u64,
     /// How many bytes of the database accepted telemetry may take; the oldest of whichever device has most makes room.
@@ -133,6 +136,7 @@ impl Default for Config {
             gateway_svid_ttl_seconds: DAY_SECONDS,
             server_svid_ttl_seconds: 7 * DAY_SECONDS,
             crl_ttl_seconds: DAY_SECONDS,
+            jwt_issuer: None,
             telemetry_retention_seconds: 7 * DAY_SECONDS,
             telemetry_bytes_max: 16 << 30,
             telemetry_bytes_per_device_max: 1 << 30,
@@ -214,6 +218,9 @@ impl Config {
         if self.enrollment == EnrollmentMode::Listed && self.enrollment_manifest.is_none() {
             return Err(ConfigError::NobodyListed);
         }
+        if let Some(issuer) = self.jwt_issuer.as_ref().filter(|issuer| !is_issuer(issuer)) {
+            return Err(ConfigError::Issuer { issuer: issuer.clone() });
+        }
         match numbers.into_iter().find(|(_, value, min, max)| value < min || value > max) {
             Some((key, value, min, max)) => Err(ConfigError::OutOfRange { key, value, min, max }),
             None => Ok(self),
@@ -238,6 +245,14 @@ pub enum ConfigError {
     /// Nobody could ever enroll.
     #[error("enrollment = \"listed\" lets nobody in without a list: set enrollment_manifest")]
     NobodyListed,
+    /// No issuer of tokens.
+    #[error(
+        "jwt_issuer = {issuer:?}: give https://HOST or https://HOST/PATH, without ? and # and a slash at the end"
+    )]
+    Issuer {
+        /// What it says.
+        issuer: String,
+    },
     /// A number that makes no sense.
     #[error("{key} = {value} is out of range: {min} to {max}")]
     OutOfRange {
@@ -250,6 +265,13 @@ pub enum ConfigError {
         /// The most it may be.
         max: u64,
     },
+}
+
+/// OpenID Connect Discovery 1.0, 3: a URL by https, without query and fragment.
+fn is_issuer(issuer: &str) -> bool {
+    let rest = issuer.strip_prefix("https://").unwrap_or_default();
+    let is_url = issuer.parse::<http::Uri>().is_ok_and(|uri| uri.host().is_some_and(|host| !host.is_empty()));
+    is_url && !rest.is_empty() && !rest.ends_with('/') && !rest.contains(['?', '#', '@'])
 }
 
 const DAY_SECONDS: u64 = 24 * 3600;

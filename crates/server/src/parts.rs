@@ -96,7 +96,7 @@ impl Server {
             ServerCertificate::issue(&authority, &store, &config.names, config.server_svid_ttl_seconds, now)
                 .await?;
         let statements = StatementKey::issue(&authority, &store, config.server_svid_ttl_seconds, now).await?;
-        let jwt_key = Arc::new(JwtKey::open(&folder, &config.trust_domain)?);
+        let jwt_key = Arc::new(JwtKey::open(&folder, &config.trust_domain, config.jwt_issuer.clone())?);
         let ledger_head = ledger_head(&config, &store, &folder, now).await?;
         let ledger_key = ledger_head.verifier().to_string();
         let announcer =

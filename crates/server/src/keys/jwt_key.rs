@@ -7,6 +7,8 @@ use assay_identity::jws::{JwkSet, Usage, VerifyingKey};
 use assay_identity::{PrivateKey, SpiffeId, TrustDomain, jwt_svid};
 use assay_trust::grant::jwt::JwtGrant;
 
+use serde_json::Value;
+
 use super::{KeysError, files};
 use crate::clock::certificate_time;
 use crate::store::{EntryRecord, RecordJwt, Store};
@@ -17,14 +19,20 @@ pub(crate) struct JwtKey {
     key: PrivateKey,
     trust_domain: TrustDomain,
     authorities: JwkSet,
+    /// Where verifiers that know no SPIFFE find its keys.
+    issuer: Option<String>,
 }
 
 impl JwtKey {
     /// Loads the key from `folder`, or makes it.
-    pub(crate) fn open(folder: &Path, trust_domain: &TrustDomain) -> Result<JwtKey, KeysError> {
+    pub(crate) fn open(
+        folder: &Path,
+        trust_domain: &TrustDomain,
+        issuer: Option<String>,
+    ) -> Result<JwtKey, KeysError> {
         let key = files::signing_key(folder, "jwt.key")?;
         let authorities = JwkSet::new([VerifyingKey::of(&key)]);
-        Ok(JwtKey { key, trust_domain: trust_domain.clone(), authorities })
+        Ok(JwtKey { key, trust_domain: trust_domain.clone(), authorities, issuer })
     }
 
     /// Records, signs and inspects the token that was granted.
@@ -45,7 +53,7 @@ impl JwtKey {
                 at: now,
             })
             .await?;
-        let token = grant.svid().sign(&self.key)?;
+        let token = grant.svid().sign_as(&self.key, self.issuer.as_deref())?;
         let ours = (&self.trust_domain, &self.authorities);
         jwt_svid::verify(&token, ours, None, certificate_time(now))?;
         Ok(token)
@@ -54,5 +62,10 @@ impl JwtKey {
     /// What verifies its tokens, as a JWK set.
     pub(crate) fn jwks(&self) -> String {
         self.authorities.to_json(Usage::JwtSvid).to_string()
+    }
+
+    /// The same for verifiers that know no SPIFFE (OpenID Connect Discovery 1.0), and who its tokens say made them.
+    pub(crate) fn oidc(&self) -> Option<(&str, Value)> {
+        Some((self.issuer.as_deref()?, self.authorities.to_json(Usage::Signature)))
     }
 }

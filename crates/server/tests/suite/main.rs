@@ -22,6 +22,7 @@ mod gateways;
 mod ledger;
 mod names;
 mod newcomers;
+mod oidc;
 mod parameters;
 mod replace;
 mod retention;

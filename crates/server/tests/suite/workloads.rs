@@ -20,7 +20,7 @@ pub async fn ask(stream: &mut Attachment, request: WorkloadSvidRequest) -> Workl
     }
 }
 
-async fn ask_token(stream: &mut Attachment, request: JwtSvidRequest) -> JwtSvidResponse {
+pub async fn ask_token(stream: &mut Attachment, request: JwtSvidRequest) -> JwtSvidResponse {
     stream.request_token(request).await.unwrap();
     loop {
         if let Message::JwtSvid(response) = stream.next().await.unwrap() {

@@ -60,6 +60,48 @@ pub(super) async fn jwks(State(server): State<Arc<Server>>) -> impl IntoResponse
     ([(CONTENT_TYPE, "application/jwk-set+json")], server.result_key.jwks().to_string())
 }
 
+/// The trust domain's bundle for those of others (SPIFFE Federation 5): who is shown by TLS is one of its servers, so that the
+/// profile is `https_spiffe`.
+pub(super) async fn spiffe_bundle(State(server): State<Arc<Server>>) -> Json<Value> {
+    // The list's number goes up at least as often as the bundle changes.
+    let document = server.authority.bundle().to_jwks(server.revocations.number(), BUNDLE_REFRESH_SECONDS);
+    let mut document: Value = serde_json::from_str(&document).unwrap_or_default();
+    let tokens: Value = serde_json::from_str(&server.granting.jwt_key.jwks()).unwrap_or_default();
+    if let (Some(Value::Array(keys)), Some(Value::Array(more))) =
+        (document.get_mut("keys"), tokens.get("keys"))
+    {
+        keys.extend(more.iter().cloned());
+    }
+    Json(document)
+}
+
+/// Where verifiers of tokens that know no SPIFFE find the keys.
+pub(super) async fn openid_configuration(State(server): State<Arc<Server>>) -> Result<Json<Value>, Refusal> {
+    let (issuer, _) = server.granting.jwt_key.oidc().ok_or_else(no_issuer)?;
+    Ok(Json(json!({
+        "issuer": issuer,
+        "jwks_uri": format!("{issuer}/keys"),
+        // There is nobody to log in, and the specification wants to be told where.
+        "authorization_endpoint": "",
+        "response_types_supported": ["id_token"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["ES256"],
+    })))
+}
+
+/// The keys.
+pub(super) async fn openid_keys(State(server): State<Arc<Server>>) -> Result<Json<Value>, Refusal> {
+    server.granting.jwt_key.oidc().map(|(_, keys)| Json(keys)).ok_or_else(no_issuer)
+}
+
+fn no_issuer() -> Refusal {
+    Refusal::new(
+        Kind::NotFound,
+        "no-issuer",
+        "tokens bear no issuer: jwt_issuer of the server's configuration gives one",
+    )
+}
+
 /// How many leaves the ledger has and the last one's hash, as a signed note: for whoever remembers it, so that the ledger
 /// cannot be made anew behind their back.
 pub(super) async fn ledger_head(State(server): State<Arc<Server>>) -> impl IntoResponse {
@@ -187,6 +229,8 @@ async fn identity_status(server: &Server, headers: &HeaderMap, text: &str) -> Re
     }))
 }
 
+/// How often others fetch the bundle: SPIFFE's own default.
+const BUNDLE_REFRESH_SECONDS: u64 = 300;
 /// How long anyone waits for their turn.
 const TURN_WITHIN: Duration = Duration::from_secs(2);
 /// How old the numbers may be that the public gets.
