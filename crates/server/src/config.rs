@@ -270,8 +270,10 @@ pub enum ConfigError {
 /// OpenID Connect Discovery 1.0, 3: a URL by https, without query and fragment.
 fn is_issuer(issuer: &str) -> bool {
     let rest = issuer.strip_prefix("https://").unwrap_or_default();
-    let is_url = issuer.parse::<http::Uri>().is_ok_and(|uri| uri.host().is_some_and(|host| !host.is_empty()));
-    is_url && !rest.is_empty() && !rest.ends_with('/') && !rest.contains(['?', '#', '@'])
+    let has_host = rest.split(['/', ':']).next().is_some_and(|host| !host.is_empty());
+    let is_plain =
+        rest.bytes().all(|byte| byte.is_ascii_graphic()) && !rest.contains(['?', '#', '@', '"', '\\']);
+    has_host && is_plain && !rest.ends_with('/')
 }
 
 const DAY_SECONDS: u64 = 24 * 3600;

@@ -48,7 +48,17 @@ async fn without_an_issuer_there_is_none_to_be_found() {
     for path in ["/.well-known/openid-configuration", "/keys"] {
         assert_eq!(refusal(&fixture, Method::GET, path, "").await.1, "no-issuer");
     }
-    for issuer in ["http://a", "https://", "https://a/", "https://a?b", "https://a#b", "https://u@a", "a"] {
+    for issuer in [
+        "http://a",
+        "https://",
+        "https://a/",
+        "https://a?b",
+        "https://a#b",
+        "https://u@a",
+        "https:///a",
+        "https://a b",
+        "a",
+    ] {
         let config = assay_server::Config::from_toml(&format!("jwt_issuer = {issuer:?}"));
         assert!(config.unwrap_err().to_string().contains("jwt_issuer"), "{issuer}");
     }
