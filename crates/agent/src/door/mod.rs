@@ -26,7 +26,7 @@ pub async fn serve(
     engines: Engines,
     clock: Clock,
 ) {
-    let attestor = Attestor::new(engines);
+    let attestor = Attestor::new(engines, clock.clone());
     let named = holding.clone();
     let is_named = move |uid: u32| named.borrow().names_user(uid);
     local::serve(socket, is_named, move |peer| {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use assay_clock::Clock;
 use assay_identity::selector::k8s::K8s;
 use http::uri::Scheme;
 use http::{Request, StatusCode, Uri, header};
@@ -29,7 +30,7 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::cgroup::Container;
@@ -96,19 +97,20 @@ pub(crate) enum KubeletError {
 #[derive(Debug)]
 pub(crate) struct Pods {
     kubelet: Kubelet,
+    clock: Clock,
     latest: Mutex<Option<(Instant, Arc<ByUid>)>>,
 }
 
 type ByUid = HashMap<String, Pod>;
 
 impl Pods {
-    pub(crate) fn new(kubelet: Kubelet) -> Self {
-        Pods { kubelet, latest: Mutex::default() }
+    pub(crate) fn new(kubelet: Kubelet, clock: Clock) -> Self {
+        Pods { kubelet, clock, latest: Mutex::default() }
     }
 
     /// What a container is, by the pod whose control group it is in.
     pub(crate) async fn describe(&self, pod_uid: &str, container: &Container) -> Result<InPod, KubeletError> {
-        let until = Instant::now() + KNOWN_WITHIN;
+        let until = self.clock.instant() + KNOWN_WITHIN;
         loop {
             let pods = self.list().await?;
             if let Some(pod) = pods.get(pod_uid)
@@ -116,22 +118,22 @@ impl Pods {
             {
                 return Ok(InPod { pod: pod.clone(), own: own.clone() });
             }
-            if Instant::now() >= until {
+            if self.clock.instant() >= until {
                 return Err(KubeletError::Unknown);
             }
-            sleep(LISTS_APART).await;
+            self.clock.sleep(LISTS_APART).await;
         }
     }
 
     /// A list that is no older than it takes to ask for another.
     async fn list(&self) -> Result<Arc<ByUid>, KubeletError> {
         let mut latest = self.latest.lock().await;
-        if let Some((_, pods)) = latest.as_ref().filter(|(at, _)| at.elapsed() < LISTS_APART) {
+        if let Some((_, pods)) = latest.as_ref().filter(|(at, _)| self.clock.instant() < *at + LISTS_APART) {
             return Ok(pods.clone());
         }
         let answer = timeout(ANSWER_WITHIN, self.kubelet.ask()).await;
         let pods = Arc::new(parse(&answer.map_err(|_| KubeletError::Silent)??)?);
-        *latest = Some((Instant::now(), pods.clone()));
+        *latest = Some((self.clock.instant(), pods.clone()));
         Ok(pods)
     }
 }
@@ -480,7 +482,7 @@ mod tests {
     #[tokio::test]
     async fn a_kubelets_word_is_held_against_selectors() {
         let kubelet = reading_port(vec![("200 OK", pods())]).await;
-        let found = Pods::new(kubelet).describe(POD, &container(ID)).await.unwrap();
+        let found = Pods::new(kubelet, Clock::system()).describe(POD, &container(ID)).await.unwrap();
         let check = |value: &str, expected| {
             let Ok(Selector::K8s(wanted)) = format!("k8s:{value}").parse() else { panic!("{value}") };
             assert_eq!(found.has(&wanted), expected, "{value}");
@@ -513,7 +515,8 @@ mod tests {
     #[tokio::test]
     async fn a_container_that_the_kubelet_does_not_know_yet_is_waited_for() {
         let before = pods().replace(ID, &"3".repeat(64));
-        let pods = Pods::new(reading_port(vec![("200 OK", before), ("200 OK", pods())]).await);
+        let pods =
+            Pods::new(reading_port(vec![("200 OK", before), ("200 OK", pods())]).await, Clock::system());
         // One list serves both.
         let (one, other) = (container(ID), container(ID));
         let (one, other) = tokio::join!(pods.describe(POD, &one), pods.describe(POD, &other));
@@ -522,7 +525,9 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_is_no_kubelet_or_says_no_says_nothing_of_a_pod() {
-        let refused = async |kubelet| Pods::new(kubelet).describe(POD, &container(ID)).await.unwrap_err();
+        let refused = async |kubelet| {
+            Pods::new(kubelet, Clock::system()).describe(POD, &container(ID)).await.unwrap_err()
+        };
         let no = reading_port(vec![("403 Forbidden", String::new())]).await;
         assert!(matches!(refused(no).await, KubeletError::Status(StatusCode::FORBIDDEN)));
         let not_json = reading_port(vec![("200 OK", "no".to_owned())]).await;
@@ -600,11 +605,14 @@ mod tests {
             token: token.clone(),
         };
         for (host, ca) in [("127.0.0.1", &other_ca), ("localhost", &ca)] {
-            let error = Pods::new(kubelet(host, ca)).describe(POD, &container(ID)).await.unwrap_err();
+            let error = Pods::new(kubelet(host, ca), Clock::system())
+                .describe(POD, &container(ID))
+                .await
+                .unwrap_err();
             assert!(matches!(error, KubeletError::Unreachable(_)), "{host}: {error}");
         }
         assert!(heard.try_recv().is_err(), "nobody was shown the token");
-        Pods::new(kubelet("127.0.0.1", &ca)).describe(POD, &container(ID)).await.unwrap();
+        Pods::new(kubelet("127.0.0.1", &ca), Clock::system()).describe(POD, &container(ID)).await.unwrap();
         assert!(heard.recv().await.unwrap().contains("Bearer secret\r\n"));
     }
 }

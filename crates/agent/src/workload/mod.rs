@@ -12,6 +12,7 @@ pub(crate) mod unix;
 
 use std::sync::Arc;
 
+use assay_clock::Clock;
 use assay_identity::selector::Sha256;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
@@ -46,8 +47,8 @@ pub(crate) struct Caller {
 }
 
 impl Attestor {
-    pub(crate) fn new(engines: Engines) -> Self {
-        let pods = engines.kubelet.clone().map(|kubelet| Arc::new(Pods::new(kubelet)));
+    pub(crate) fn new(engines: Engines, clock: Clock) -> Self {
+        let pods = engines.kubelet.clone().map(|kubelet| Arc::new(Pods::new(kubelet, clock)));
         let (programs, engines) = (Arc::new(Programs::new()), Arc::new(engines));
         Attestor { programs, engines, pods, looks: Arc::new(Semaphore::new(LOOKS)) }
     }
