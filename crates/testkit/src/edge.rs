@@ -350,6 +350,11 @@ impl Attachment {
         }
     }
 
+    /// What it was entitled to when it was last told.
+    pub fn entries(&self) -> impl Iterator<Item = &protocol::WorkloadEntry> {
+        self.grants.iter().flat_map(|grants| &grants.entries)
+    }
+
     /// Waits for grants, passing over everything else.
     pub async fn grants(&mut self) -> Result<Grants, EdgeError> {
         loop {

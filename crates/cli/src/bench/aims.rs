@@ -56,11 +56,11 @@ pub fn aims(cost: impl Fn(Scenario) -> Cost, ima_entries: usize, limit: Limit, m
 }
 
 impl Aim {
-    fn new(work: String, reached: f64, to_reach: f64, unit: &'static str) -> Aim {
+    pub(super) fn new(work: String, reached: f64, to_reach: f64, unit: &'static str) -> Aim {
         Aim { work, reached, to_reach, unit, ms: None, limit: None, is_reached: reached <= to_reach }
     }
 
-    fn sig(work: String, cost: Cost, to_reach: f64, limit: Option<f64>) -> Aim {
+    pub(super) fn sig(work: String, cost: Cost, to_reach: f64, limit: Option<f64>) -> Aim {
         Aim { ms: Some(cost.ms), limit, ..Aim::new(work, cost.sig, to_reach, "sig") }
     }
 }

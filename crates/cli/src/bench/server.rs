@@ -150,7 +150,7 @@ fn address(folder: &Path, door: &str) -> Result<String> {
     value.get(door).and_then(Value::as_str).map(str::to_owned).with_context(|| format!("no {door} address"))
 }
 
-const TRUST_DOMAIN: &str = "bench.assay.example";
+pub const TRUST_DOMAIN: &str = "bench.assay.example";
 /// Long enough that only what the devices ask for is measured.
 const ATTEST_INTERVAL_SECONDS: u64 = 3600;
 const START_WITHIN: Duration = Duration::from_secs(15);

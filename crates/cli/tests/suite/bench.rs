@@ -50,6 +50,21 @@ fn bench_attest_drives_a_real_server() {
 }
 
 #[test]
+fn bench_identity_asks_a_real_server() {
+    let arguments = "bench identity --devices 2 --workloads 3 --entries 40 --changes 2 --json";
+    let report = measured(&arguments.split(' ').map(OsString::from).collect::<Vec<_>>());
+    for grant in ["x509", "jwt"] {
+        assert_eq!(report[grant]["asked"], 6, "{report}");
+        assert!(
+            is_positive(&report[grant]["server"]["sig"]) && is_positive(&report[grant]["p99_ms"]),
+            "{report}"
+        );
+    }
+    assert!(is_positive(&report["made"]["p50_ms"]) && is_positive(&report["deleted"]["p50_ms"]), "{report}");
+    assert_eq!(report["aims"].as_array().unwrap().len(), 5);
+}
+
+#[test]
 fn bench_try_judges_what_a_real_server_keeps() {
     let arguments = "bench try --devices 3 --results 4 --json";
     let report = measured(&arguments.split(' ').map(OsString::from).collect::<Vec<_>>());
