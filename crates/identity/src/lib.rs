@@ -3,7 +3,8 @@
 //! Pure: times are arguments, nothing here opens a file or a socket. Three things draw randomness inside the
 //! cryptography library: [`PrivateKey::generate`], [`signed_note::NoteSigner::generate`] and ECDSA signing.
 //! Start at `spiffe_id.rs`; `x509_svid/` issues, `verify.rs` verifies, `tls.rs` puts verification into rustls; signed
-//! tokens are in `jws.rs`, JWT-SVIDs in `jwt_svid.rs`, signed notes in `signed_note.rs`. `selector/` says what entries may ask of a
+//! tokens are in `jws.rs`, JWT-SVIDs in `jwt_svid.rs`, signed notes in `signed_note.rs`, messages
+//! between programs in `signed_message/`. `selector/` says what entries may ask of a
 //! workload.
 
 pub mod authority;
@@ -17,6 +18,7 @@ mod life;
 pub mod selector;
 mod serial;
 mod signature;
+pub mod signed_message;
 pub mod signed_note;
 pub mod spiffe_id;
 pub mod tls;

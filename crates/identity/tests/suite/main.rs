@@ -6,5 +6,6 @@ mod bundle;
 mod openssl;
 mod parsers;
 mod revocation;
+mod signed_message;
 mod svid;
 mod tls;

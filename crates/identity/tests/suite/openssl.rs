@@ -9,12 +9,12 @@ use assay_identity::{Csr, PrivateKey, Serial, csr};
 
 use crate::authority::{Domain, NOW};
 
-struct OpenSsl {
+pub struct OpenSsl {
     folder: tempfile::TempDir,
 }
 
 impl OpenSsl {
-    fn new() -> Option<Self> {
+    pub fn new() -> Option<Self> {
         let found =
             Command::new("openssl").arg("version").output().is_ok_and(|output| output.status.success());
         if !found {
@@ -25,16 +25,16 @@ impl OpenSsl {
         Some(OpenSsl { folder: tempfile::tempdir().unwrap() })
     }
 
-    fn file(&self, name: &str, content: impl AsRef<[u8]>) {
+    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) {
         std::fs::write(self.path().join(name), content).unwrap();
     }
 
-    fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         self.folder.path()
     }
 
     /// Runs in the folder; success and everything printed.
-    fn run(&self, arguments: &str) -> (bool, String) {
+    pub fn run(&self, arguments: &str) -> (bool, String) {
         let output =
             Command::new("openssl").args(arguments.split(' ')).current_dir(self.path()).output().unwrap();
         let printed = [output.stdout, output.stderr].concat();

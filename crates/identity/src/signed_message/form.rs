@@ -1,0 +1,149 @@
+//! The members of a message, as they are written and as they are read.
+
+use data_encoding::BASE64URL_NOPAD;
+use serde_json::{Map, Value};
+
+use super::{MessageError, NONCE_BYTES_MIN, NodeId, Request, hex_sha256, strict};
+use crate::UnixTime;
+
+/// A message before it is signed.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing<'a> {
+    /// Who says it.
+    pub from: NodeId,
+    /// When.
+    pub at: UnixTime,
+    /// JSON, kept as it is written. Receivers of the earlier form want the body here.
+    pub data: &'a str,
+    /// The request that it is of.
+    pub request: Request<'a>,
+    /// What makes it one of its kind.
+    pub once: OnceBy<'a>,
+}
+
+/// What a sender makes a message one of its kind by.
+#[derive(Clone, Copy, Debug)]
+pub enum OnceBy<'a> {
+    /// Random bytes, [`NONCE_BYTES_MIN`] or more.
+    Nonce(&'a [u8]),
+    /// A number above that of every message of the node before, in this boot or an earlier one.
+    Sequence(u64),
+}
+
+impl Outgoing<'_> {
+    /// What has to be signed. Fails where `data` is not JSON, or not of one reading.
+    pub fn bytes(&self) -> Result<Vec<u8>, MessageError> {
+        let Outgoing { from, at, data, request, once } = self;
+        strict::value(data.as_bytes()).map_err(|error| MessageError::Form(error.to_string()))?;
+        let once = match once {
+            OnceBy::Nonce(nonce) if nonce.len() < NONCE_BYTES_MIN => return Err(MessageError::NoNonce),
+            OnceBy::Nonce(nonce) => format!("\"nonce\": \"{}\"", BASE64URL_NOPAD.encode(nonce)),
+            OnceBy::Sequence(sequence) => format!("\"sequence\": {sequence}"),
+        };
+        let Request { audience, method, path, body } = request;
+        let [audience, method, path] = [audience, method, path].map(|text| Value::from(*text));
+        let (at, body) = (at.as_secs(), hex_sha256(body));
+        // Receivers of the earlier form know the first three, and let pass what follows.
+        let message = format!(
+            "{{\"from_node\": {from}, \"timestamp\": {at}, \"data\": {data}, {once}, \"audience\": {audience}, \
+             \"method\": {method}, \"path\": {path}, \"body_sha256\": \"{body}\"}}"
+        );
+        Ok(message.into_bytes())
+    }
+}
+
+/// A message that was read.
+#[derive(Debug)]
+pub(super) struct Members {
+    pub(super) from_node: NodeId,
+    pub(super) timestamp: u64,
+    pub(super) data: Value,
+    /// What binds it to a request; nothing of a message of three members.
+    pub(super) bound: Option<Bound>,
+}
+
+/// What binds a message to one request.
+#[derive(Debug)]
+pub(super) struct Bound {
+    audience: String,
+    method: String,
+    path: String,
+    body_sha256: String,
+    /// Without one it has a nonce.
+    pub(super) sequence: Option<u64>,
+}
+
+impl Members {
+    pub(super) fn read(bytes: &[u8]) -> Result<Members, MessageError> {
+        let value = strict::value(bytes).map_err(|error| MessageError::Form(error.to_string()))?;
+        let Value::Object(mut members) = value else { return Err(form("no object")) };
+        let from_node = number(&mut members, "from_node")?;
+        let from_node = u32::try_from(from_node).ok().and_then(NodeId::new).ok_or(MessageError::NodeId)?;
+        let timestamp = number(&mut members, "timestamp")?;
+        let data = members.remove("data").ok_or_else(|| form("no member `data`"))?;
+        let bound = if members.is_empty() { None } else { Some(Bound::read(&mut members)?) };
+        // A member that nobody reads may mean something to somebody else.
+        match members.keys().next() {
+            Some(name) => Err(form(&format!("a member {name:?} that messages do not have"))),
+            None => Ok(Members { from_node, timestamp, data, bound }),
+        }
+    }
+}
+
+impl Bound {
+    fn read(members: &mut Map<String, Value>) -> Result<Bound, MessageError> {
+        let nonce = members.contains_key("nonce").then(|| text(members, "nonce")).transpose()?;
+        let sequence = members.contains_key("sequence").then(|| number(members, "sequence")).transpose()?;
+        match (nonce, sequence) {
+            (Some(nonce), None) => check_nonce(&nonce)?,
+            (None, Some(_)) => {}
+            (Some(_), Some(_)) => return Err(form("both a nonce and a sequence")),
+            (None, None) => return Err(MessageError::NoNonce),
+        }
+        Ok(Bound {
+            audience: text(members, "audience")?,
+            method: text(members, "method")?,
+            path: text(members, "path")?,
+            body_sha256: text(members, "body_sha256")?,
+            sequence,
+        })
+    }
+
+    pub(super) fn check(&self, request: &Request<'_>) -> Result<(), MessageError> {
+        let Bound { audience, method, path, body_sha256, sequence: _ } = self;
+        for (is_the_same, refusal) in [
+            (audience == request.audience, MessageError::Audience),
+            (method == request.method, MessageError::Method),
+            (path == request.path, MessageError::Path),
+            (*body_sha256 == hex_sha256(request.body), MessageError::Body),
+        ] {
+            if !is_the_same {
+                return Err(refusal);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_nonce(nonce: &str) -> Result<(), MessageError> {
+    let bytes = BASE64URL_NOPAD.decode(nonce.as_bytes());
+    if bytes.is_ok_and(|bytes| bytes.len() >= NONCE_BYTES_MIN) { Ok(()) } else { Err(MessageError::NoNonce) }
+}
+
+/// A whole number, written as one: `1.0` and `"1"` are none.
+fn number(members: &mut Map<String, Value>, name: &str) -> Result<u64, MessageError> {
+    let value = members.remove(name).ok_or_else(|| form(&format!("no member `{name}`")))?;
+    value.as_u64().ok_or_else(|| form(&format!("`{name}` is no whole number")))
+}
+
+fn text(members: &mut Map<String, Value>, name: &str) -> Result<String, MessageError> {
+    match members.remove(name) {
+        Some(Value::String(text)) => Ok(text),
+        Some(_) => Err(form(&format!("`{name}` is no text"))),
+        None => Err(form(&format!("no member `{name}`"))),
+    }
+}
+
+fn form(what: &str) -> MessageError {
+    MessageError::Form(what.to_owned())
+}
