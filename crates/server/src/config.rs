@@ -69,8 +69,44 @@ pub struct Config {
     pub evidence_bytes_max: u64,
     /// How many of these evidence of one device may take; its own oldest makes room.
     pub evidence_bytes_per_device_max: u64,
+    /// Trust status, certificates and signed messages for other programs, under `/trust/` at the console's address; off unless
+    /// this section is there.
+    pub trust_api: Option<TrustApi>,
     /// What there may be at most of everything.
     pub limits: Limits,
+}
+
+/// Trust for other programs.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrustApi {
+    /// Whom messages to this server have to name as their audience.
+    pub audience: String,
+    /// The number that this server answers by.
+    pub node_id: u32,
+    /// What answers call the authority's certificate.
+    pub ca_certificate: String,
+    /// Takes messages of three members (`from_node`, `timestamp`, `data`) as well, which are bound to neither recipient nor path.
+    /// Time, replay, certificate and trust are looked at all the same.
+    pub accept_seed_messages: bool,
+    /// Tells anyone the state of each node (`node_details`), not only viewers and nodes.
+    pub dangerous_open_status: bool,
+    /// Lets anyone ask whether a node is trusted (`POST /trust/verify/{id}`).
+    pub dangerous_open_verify: bool,
+}
+
+impl Default for TrustApi {
+    fn default() -> Self {
+        TrustApi {
+            audience: "assay".to_owned(),
+            node_id: 0,
+            ca_certificate: "ca-cert.pem".to_owned(),
+            accept_seed_messages: false,
+            dangerous_open_status: false,
+            dangerous_open_verify: false,
+        }
+    }
 }
 
 /// How it is decided who may enroll that was never here.
@@ -143,6 +179,7 @@ impl Default for Config {
             evidence_retention_seconds: 14 * DAY_SECONDS,
             evidence_bytes_max: 4 << 30,
             evidence_bytes_per_device_max: 128 << 20,
+            trust_api: None,
             limits: Limits::default(),
         }
     }

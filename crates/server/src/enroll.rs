@@ -205,6 +205,7 @@ impl Enrollment {
         let device = DeviceRecord {
             id: self.id.to_string(),
             name: self.name(),
+            node: None,
             ek_public: shown.ek_public.to_vec(),
             ek_certificate: shown.ek_certificate.to_vec(),
             ek_intermediates: shown.ek_intermediates.concat(),

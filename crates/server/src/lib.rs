@@ -1,7 +1,7 @@
 //! The server: registrar, verifier, authority, collector and console in one program.
 //!
 //! In floors, and no arrow runs back up: `start.rs` above the doors (`door/`), doors above the use cases (`enroll.rs`,
-//! `attest/`, `grant/`, `policy/`, `fate.rs`, `label.rs`, `name.rs`, `fleet.rs`, `newcomer.rs`, `ear.rs`), use cases above `in_force/`, `archive/` and `keys/`, and
+//! `attest/`, `grant/`, `policy/`, `fate.rs`, `label.rs`, `name.rs`, `fleet.rs`, `newcomer.rs`, `ear.rs`, `node.rs`, `message.rs`), use cases above `in_force/`, `archive/` and `keys/`, and
 //! all above `store/`. A use case has the form *load, decide, commit, answer*: what is decided is decided in the pure
 //! crates, what is changed is one transaction of the store. [`run`] starts it all.
 
@@ -26,9 +26,11 @@ mod keys;
 mod label;
 pub mod ledger;
 mod maintenance;
+mod message;
 mod metrics;
 mod name;
 mod newcomer;
+mod node;
 pub mod outcome;
 mod parts;
 mod policy;
@@ -37,7 +39,7 @@ mod start;
 pub mod store;
 mod thread;
 
-pub use config::{Config, ConfigError, EnrollmentMode};
+pub use config::{Config, ConfigError, EnrollmentMode, TrustApi};
 pub use door::console::surface;
 pub use keys::FileError;
 pub use start::{Addresses, Running, StartError};

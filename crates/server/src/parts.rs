@@ -29,6 +29,7 @@ use crate::in_force::endorsers::EndorsersInForce;
 use crate::in_force::entries::Entries;
 use crate::in_force::ledger_head::LedgerHead;
 use crate::in_force::manifest::ManifestInForce;
+use crate::in_force::messages::Messages;
 use crate::in_force::policies::Policies;
 use crate::in_force::revocations::RevocationList;
 use crate::keys::{
@@ -64,6 +65,7 @@ pub(crate) struct Server {
     pub result_key: ResultKey,
     pub sign_ins: SignIns,
     pub public: Public,
+    pub messages: Messages,
     pub edge: EdgeAdmission,
     /// When challenges go out.
     pub beat: Beat,
@@ -119,6 +121,7 @@ impl Server {
             jwt_key,
             entries: entries.clone(),
             device_ttl_seconds: config.device_svid_ttl_seconds,
+            keeps_certificates: config.trust_api.is_some(),
         };
         Ok(Server {
             edge: EdgeAdmission::new(&config.limits),
@@ -126,6 +129,7 @@ impl Server {
             trials: Arc::new(Semaphore::new(1)),
             sign_ins: SignIns::default(),
             public: Public::default(),
+            messages: Messages::new(now),
             concerns: Concerns::default(),
             entries,
             ledger_head,

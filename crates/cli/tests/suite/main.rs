@@ -11,6 +11,7 @@ mod ear;
 mod entries;
 mod initrd;
 mod inspect;
+mod message;
 mod names;
 mod one_reason;
 mod policy;

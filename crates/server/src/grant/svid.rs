@@ -16,7 +16,7 @@ use crate::device::Device;
 use crate::in_force::entries::{Entries, entitlement};
 use crate::keys::{Authority, Chain, JwtKey, KeysError};
 use crate::outcome::{Kind, Outcome};
-use crate::store::{EntryRecord, Store, StoreError};
+use crate::store::{EntryRecord, KeepCertificate, Store, StoreError};
 
 /// What granting SVIDs needs.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub(crate) struct Granting {
     pub entries: Arc<Entries>,
     /// How long a device's own SVID lives.
     pub device_ttl_seconds: u64,
+    /// Whether the newest of each device is kept, for whoever wants to verify what it signs.
+    pub keeps_certificates: bool,
 }
 
 /// A device's request on behalf of a workload.
@@ -56,7 +58,23 @@ impl Granting {
         let request =
             SvidRequest::Device { key: &device.record.device_key_spki, ttl_seconds: self.device_ttl_seconds };
         let grant = decide(&device.state, request, now)?;
-        Ok(self.authority.sign_svid(&self.store, grant, &device.id, None, now).await?)
+        let chain = self.authority.sign_svid(&self.store, grant, &device.id, None, now).await?;
+        if self.keeps_certificates {
+            self.keep(device, &chain, now).await?;
+        }
+        Ok(chain)
+    }
+
+    async fn keep(&self, device: &Device, chain: &Chain, now: UnixTime) -> Result<(), StoreError> {
+        let Some(leaf) = chain.certificates.first() else { return Ok(()) };
+        let kept = KeepCertificate {
+            device_id: device.id.to_string(),
+            serial: chain.serial.to_string(),
+            issued_at: now,
+            not_after: chain.not_after,
+            certificate: leaf.clone(),
+        };
+        self.store.commit(kept).await
     }
 
     /// A workload's SVID, for an [`authentic`](WorkloadRequest::authentic) request.

@@ -6,5 +6,6 @@ pub(crate) mod endorsers;
 pub(crate) mod entries;
 pub(crate) mod ledger_head;
 pub(crate) mod manifest;
+pub(crate) mod messages;
 pub(crate) mod policies;
 pub(crate) mod revocations;

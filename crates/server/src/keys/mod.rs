@@ -63,6 +63,8 @@ pub(crate) struct Authority {
 pub(crate) struct Chain {
     /// The certificates, DER.
     pub certificates: Vec<Vec<u8>>,
+    /// The leaf's.
+    pub serial: Serial,
     /// When the leaf ends.
     pub not_after: UnixTime,
 }
@@ -105,6 +107,11 @@ impl Authority {
     /// The lives of its own certificates, by name.
     pub(crate) fn lives(&self) -> [(&'static str, Life); 2] {
         [("root", self.root), ("issuing", self.issuing().life())]
+    }
+
+    /// The certificate of the CA that signs everything but itself, DER.
+    pub(crate) fn issuing_certificate(&self) -> Vec<u8> {
+        self.issuing().certificate().to_vec()
     }
 
     fn issuing(&self) -> Arc<Issuer> {
@@ -238,7 +245,7 @@ impl Authority {
         let issued: IssuedSvid = x509_svid::issue(&template, &issuing)?;
         tracing::info!(svid = %template.spiffe_id, serial = %template.serial, %not_after, "svid issued");
         let certificates = vec![issued.der().to_vec(), issuing.certificate().to_vec()];
-        Ok(Chain { certificates, not_after })
+        Ok(Chain { certificates, serial: template.serial, not_after })
     }
 
     fn no_later_than_ours(&self, not_after: UnixTime) -> assay_identity::UnixTime {

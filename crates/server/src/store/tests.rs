@@ -1,6 +1,7 @@
 //! Every transaction against a real database file: what it does, what it refuses, and what a reopening finds.
 
 use assay_evidence::time::UnixTime;
+use assay_identity::signed_message::NodeId;
 use assay_trust::assignment::{Assignment, Plan};
 use assay_trust::labels::Selector;
 use assay_trust::rollout::{Percent, Rollout};
@@ -76,6 +77,7 @@ fn device(status: &str, version: u64) -> DeviceRecord {
     DeviceRecord {
         id: DEVICE.to_owned(),
         name: "press-1".to_owned(),
+        node: None,
         ek_public: vec![1],
         ek_certificate: vec![2],
         ek_intermediates: Vec::new(),
@@ -211,10 +213,13 @@ fn is_conflict<T: std::fmt::Debug>(outcome: Result<T, StoreError>) -> bool {
 async fn enroll_device_binds_once_and_rebinds_on_its_version_only() {
     let fixture = Fixture::new().await;
     fixture.store.commit(enroll(None, "enrolled", 0)).await.unwrap();
-    assert_eq!(fixture.store.device(DEVICE).await.unwrap(), Some(device("enrolled", 0)));
+    let bound = |version| DeviceRecord { node: NodeId::new(0), ..device("enrolled", version) };
+    assert_eq!(fixture.store.device(DEVICE).await.unwrap(), Some(bound(0)));
     assert!(is_conflict(fixture.store.commit(enroll(None, "enrolled", 0)).await));
     assert!(is_conflict(fixture.store.commit(enroll(Some(7), "enrolled", 8)).await));
     fixture.store.commit(enroll(Some(0), "enrolled", 1)).await.unwrap();
+    // Bound anew it has the number that it had.
+    assert_eq!(fixture.store.device(DEVICE).await.unwrap(), Some(bound(1)));
     assert_eq!(fixture.leaves().await, 2, "refusals leave no trace");
     assert!(fixture.store.device_named("press-1").await.unwrap().is_some());
 }

@@ -26,8 +26,13 @@ pub async fn refusal(fixture: &Fixture, method: Method, path: &str, body: &str) 
     let bearer = format!("Bearer {}", fixture.token());
     let answer = fixture.call(method, path, &[("authorization", &bearer)], body.to_owned()).await;
     let value: Value = serde_json::from_slice(answer.body()).unwrap();
-    let text = |key: &str| value["error"][key].as_str().unwrap_or_default().to_owned();
-    (answer.status().as_u16(), text("code"), text("message"))
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (code, message) = match &value["error"] {
+        // As the protocol of old says it.
+        Value::String(_) => (text(&value["reason"]), text(&value["detail"])),
+        error => (text(&error["code"]), text(&error["message"])),
+    };
+    (answer.status().as_u16(), code, message)
 }
 
 /// Not challenged: long enough for one that was on its way.

@@ -31,4 +31,5 @@ mod signed;
 mod silence;
 mod storage;
 mod telemetry;
+mod trust_api;
 mod workloads;

@@ -113,7 +113,7 @@ async fn year_9_ten_thousand_devices_are_found_a_page_at_a_time() {
                  device_key_spki, agent_version, enrolled_at, CASE n.value % 1000 WHEN 7 THEN 'suspect' ELSE 'enrolled' END,
                  tier, valid_until, evidence_at, reset_count, state_version, trust,
                  CASE n.value % 2 WHEN 0 THEN 'line=3,site=paris' ELSE 'site=lyon' END, iak_public, iak_certificate,
-                 idevid_public, idevid_certificate, idevid_intermediates
+                 idevid_public, idevid_certificate, idevid_intermediates, n.value
              FROM devices, n;
              INSERT INTO device_labels SELECT 'site=paris', name FROM devices WHERE labels LIKE '%paris';
              INSERT INTO device_labels SELECT 'line=3', name FROM devices WHERE labels LIKE 'line%';

@@ -61,7 +61,13 @@ pub(super) fn may_view(server: &Server, headers: &HeaderMap) -> bool {
 pub(super) fn has_token(server: &Server, headers: &HeaderMap) -> bool {
     let value = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let token = value.and_then(|value| value.strip_prefix("Bearer "));
-    token.is_some_and(|token| server.operator.is(token.trim()))
+    token.or_else(|| admin_token(server, headers)).is_some_and(|token| server.operator.is(token.trim()))
+}
+
+/// Where programs of the trust API put it.
+fn admin_token<'h>(server: &Server, headers: &'h HeaderMap) -> Option<&'h str> {
+    server.config.trust_api.as_ref()?;
+    headers.get(ADMIN_TOKEN)?.to_str().ok()
 }
 
 fn unauthenticated() -> Refusal {
@@ -108,6 +114,7 @@ fn secret(headers: &HeaderMap) -> Option<&str> {
     cookies.split(';').find_map(|cookie| cookie.trim().strip_prefix(COOKIE_NAME)?.strip_prefix('='))
 }
 
+const ADMIN_TOKEN: &str = "x-trust-admin-token";
 const COOKIE_NAME: &str = "__Host-assay";
 const COOKIE_RULES: &str = "Secure; HttpOnly; SameSite=Strict";
 const SIGN_IN_SECONDS: u64 = 12 * 3600;

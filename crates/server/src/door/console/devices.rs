@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use assay_evidence::time::UnixTime;
 use assay_evidence::tpm::endorsement::Endorsement;
+use assay_identity::signed_message::NodeId;
 use assay_identity::{SpiffeId, TrustDomain};
 use assay_trust::ear::Nonce;
 use axum::Json;
@@ -234,6 +235,7 @@ pub(super) fn device_json(server: &Server, device: &Device, svids: u64, now: Uni
     json!({
         "id": device.id.as_str(),
         "name": device.record.name,
+        "node": device.record.node.map(NodeId::get),
         "status": state.status_at(now).name(),
         "tier": state.tier().name(),
         "since": state.since(),

@@ -8,6 +8,7 @@ mod devices;
 mod entries;
 mod fleet;
 mod gateways;
+mod message;
 mod page;
 mod parameters;
 mod pending;
@@ -18,6 +19,7 @@ mod records;
 mod results;
 mod status;
 mod trial;
+mod trust;
 mod unread;
 
 use std::sync::Arc;
@@ -51,6 +53,10 @@ enum Who {
     Anyone,
     /// Whoever signed in on the page, or shows the operator's token.
     Viewer,
+    /// A viewer, or a node that signed the request.
+    NodeOrViewer,
+    /// A node that signed the request.
+    Node,
     /// Whoever shows the operator's token with the request.
     Operator,
 }
@@ -60,6 +66,8 @@ impl Who {
         match self {
             Who::Anyone => "anyone",
             Who::Viewer => "viewer",
+            Who::NodeOrViewer => "viewer|node",
+            Who::Node => "node",
             Who::Operator => "operator",
         }
     }
@@ -87,7 +95,7 @@ fn route(who: Who, method: &'static str, path: &'static str, handler: MethodRout
 
 /// Every route there is.
 fn routes() -> Vec<Route> {
-    use Who::{Anyone, Operator, Viewer};
+    use Who::{Anyone, Node, NodeOrViewer, Operator, Viewer};
     vec![
         route(Anyone, "GET", "/", get(page::page)).asked(fleet::PARAMETERS),
         route(Anyone, "POST", "/sign-in", post(page::sign_in).layer(DefaultBodyLimit::max(FORM_BYTES_MAX))),
@@ -105,7 +113,15 @@ fn routes() -> Vec<Route> {
         route(Anyone, "GET", "/keys", get(public::openid_keys)),
         route(Anyone, "GET", "/ledger/head", get(public::ledger_head)),
         route(Anyone, "GET", "/ledger/key", get(public::ledger_key)),
-        route(Anyone, "GET", "/trust/status", get(public::trust_status)).asked(&["id"]),
+        route(Anyone, "GET", "/trust/status", get(public::trust_status)).asked(&["id", "after", "limit"]),
+        route(Anyone, "GET", "/trust/ca-certificate", get(trust::authority)),
+        route(Anyone, "GET", "/trust/certificate/{id}", get(trust::certificate)),
+        route(NodeOrViewer, "POST", "/trust/verify/{id}", post(trust::verify)),
+        route(Operator, "POST", "/trust/revoke/{id}", post(trust::revoke)),
+        route(Node, "POST", "/secure/data", post(trust::receive)),
+        route(Anyone, "GET", "/metrics/summary", get(trust::summary)),
+        route(Anyone, "POST", "/event/attestation", post(trust::hearsay)),
+        route(Anyone, "POST", "/event/message", post(trust::hearsay)),
         route(Operator, "GET", "/v1/devices", get(fleet::list)).asked(fleet::PARAMETERS),
         route(Operator, "GET", "/v1/devices/{device}", get(devices::show)),
         route(Operator, "GET", "/v1/devices/{device}/explain", get(devices::explain)),
@@ -186,9 +202,18 @@ pub(crate) fn router(server: &Arc<Server>) -> Router {
             Who::Viewer => {
                 handler.route_layer(middleware::from_fn_with_state(server.clone(), access::viewer))
             }
+            Who::NodeOrViewer => {
+                handler.route_layer(middleware::from_fn_with_state(server.clone(), message::node_or_viewer))
+            }
+            Who::Node => handler.route_layer(middleware::from_fn_with_state(server.clone(), message::node)),
             Who::Operator => {
                 handler.route_layer(middleware::from_fn_with_state(server.clone(), access::operator))
             }
+        };
+        let handler = if trust::IN_ITS_WORDS.iter().any(|prefix| route.path.starts_with(prefix)) {
+            handler.layer(middleware::from_fn(trust::in_its_words))
+        } else {
+            handler
         };
         (route.path, handler)
     };

@@ -8,7 +8,7 @@ use assay_exposition::Format;
 use assay_identity::SpiffeId;
 use assay_trust::labels::Selector;
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::response::IntoResponse;
 use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_TYPE};
@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout};
 use super::access::has_token;
 use super::devices::find;
 use super::parameters::Asked;
+use super::{message, trust};
 use crate::concern::Concern;
 use crate::fate::{self, FateError};
 use crate::outcome::{Kind, Refusal};
@@ -117,25 +118,41 @@ pub(super) async fn ledger_key(State(server): State<Arc<Server>>) -> impl IntoRe
 #[serde(deny_unknown_fields)]
 pub(super) struct About {
     id: Option<String>,
+    /// Details of nodes above this number.
+    after: Option<u32>,
+    limit: Option<usize>,
 }
 
 /// The fleet in numbers, or one identity: a device by its state, a workload by the device that carries it.
 pub(super) async fn trust_status(
     State(server): State<Arc<Server>>,
-    headers: HeaderMap,
     Asked(about): Asked<About>,
+    request: Request,
 ) -> Result<Json<Value>, Refusal> {
+    let headers = request.headers().clone();
     match about.id {
         Some(id) => {
             let _turn = turn(&server, &headers).await?;
             identity_status(&server, &headers, &id).await.map(Json)
         }
-        None => fleet_status(&server, &headers).await.map(Json),
+        None => {
+            let is_signed = server.config.trust_api.is_some() && message::is_signed(&headers);
+            if is_signed {
+                message::hear_request(&server, request).await?;
+            }
+            let mut status = fleet_status(&server, &headers).await?;
+            let page = (about.after, about.limit);
+            status.extend(trust::status(&server, &headers, is_signed, page).await?);
+            Ok(Json(Value::Object(status)))
+        }
     }
 }
 
 /// Leave for the public to read the database: one at a time, so that the other readers are the fleet's and the operator's.
-async fn turn(server: &Server, headers: &HeaderMap) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
+pub(super) async fn turn(
+    server: &Server,
+    headers: &HeaderMap,
+) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
     if has_token(server, headers) {
         return Ok(None);
     }
@@ -145,7 +162,7 @@ async fn turn(server: &Server, headers: &HeaderMap) -> Result<Option<OwnedSemaph
 }
 
 /// How many devices there are of each status; for the public as they were counted last.
-async fn device_counts(server: &Server, headers: &HeaderMap) -> Result<Counts, Refusal> {
+pub(super) async fn device_counts(server: &Server, headers: &HeaderMap) -> Result<Counts, Refusal> {
     if let Some(counts) = server.public.counted().filter(|_| !has_token(server, headers)) {
         return Ok(counts);
     }
@@ -160,7 +177,7 @@ async fn device_counts(server: &Server, headers: &HeaderMap) -> Result<Counts, R
 }
 
 /// How many devices there are of each status.
-type Counts = Vec<(String, u64)>;
+pub(super) type Counts = Vec<(String, u64)>;
 
 /// What the public takes of the server, and gets from memory.
 #[derive(Debug)]
@@ -186,7 +203,7 @@ impl Public {
     }
 }
 
-async fn fleet_status(server: &Server, headers: &HeaderMap) -> Result<Value, Refusal> {
+async fn fleet_status(server: &Server, headers: &HeaderMap) -> Result<Map<String, Value>, Refusal> {
     let counts: Map<String, Value> = device_counts(server, headers)
         .await?
         .into_iter()
@@ -194,12 +211,13 @@ async fn fleet_status(server: &Server, headers: &HeaderMap) -> Result<Value, Ref
         .collect();
     let in_force = server.policies.current();
     let policy = in_force.plan.assigned(&Selector::default()).ok();
-    Ok(json!({
-        "trust_domain": server.config.trust_domain.as_str(),
-        "devices": counts,
-        "attached": server.registry.attached(),
-        "policy": policy.map(|assigned| in_force.citation(assigned.revision)),
-    }))
+    let policy = policy.map(|assigned| in_force.citation(assigned.revision));
+    Ok(Map::from_iter([
+        ("trust_domain".to_owned(), server.config.trust_domain.as_str().into()),
+        ("devices".to_owned(), counts.into()),
+        ("attached".to_owned(), server.registry.attached().into()),
+        ("policy".to_owned(), policy.into()),
+    ]))
 }
 
 async fn identity_status(server: &Server, headers: &HeaderMap, text: &str) -> Result<Value, Refusal> {

@@ -12,6 +12,7 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let body = serde_json::json!({ "error": { "code": self.code, "message": self.message } });
         let mut response = (status(self.kind), Json(body)).into_response();
+        response.extensions_mut().insert(self.clone());
         if let Some(after) = self.retry_after {
             response.headers_mut().insert(RETRY_AFTER, after.as_secs().max(1).into());
         }

@@ -55,9 +55,9 @@ async fn insert(unit: &mut Unit, device: &DeviceRecord) -> Result<(), StoreError
         "INSERT INTO devices (id, name, ek_public, ek_certificate, ek_intermediates, ak_public, device_key_public,
              device_key_spki, agent_version, enrolled_at, status, tier, valid_until, evidence_at, reset_count,
              state_version, trust, labels, iak_public, iak_certificate, idevid_public, idevid_certificate,
-             idevid_intermediates)
+             idevid_intermediates, node)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
-             $23)
+             $23, (SELECT COALESCE(MAX(node), -1) + 1 FROM devices))
          ON CONFLICT (id) DO NOTHING",
     )
     .bind(&device.id)

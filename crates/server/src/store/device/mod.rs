@@ -22,6 +22,6 @@ pub use fate::{
 pub use label::{LabelDevice, LabelledDevice};
 pub use list::{Along, Candidate};
 pub use name::RenameDevice;
-pub(in crate::store) use record::update_trust;
 pub use record::{DeviceRecord, IdentityRecord, TrustColumns};
+pub(in crate::store) use record::{device, update_trust};
 pub use replace::{ReplaceDevice, ReplacedDevice, StandingDevice};

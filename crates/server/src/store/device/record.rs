@@ -1,6 +1,7 @@
 //! A device as stored, and how it is found.
 
 use assay_evidence::time::UnixTime;
+use assay_identity::signed_message::NodeId;
 
 use crate::store::sql::{Row, query};
 use crate::store::{Store, StoreError, Unit, loaded, stored};
@@ -12,6 +13,8 @@ pub struct DeviceRecord {
     pub id: String,
     /// What people call it.
     pub name: String,
+    /// What other programs number it by; `None`: it was not bound yet.
+    pub node: Option<NodeId>,
     /// TPM2B_PUBLIC of the EK.
     pub ek_public: Vec<u8>,
     /// The EK certificate, DER.
@@ -138,13 +141,14 @@ pub(in crate::store) async fn update_trust(
     if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Conflict) }
 }
 
-pub(super) fn device(row: &Row) -> Result<DeviceRecord, StoreError> {
+pub(in crate::store) fn device(row: &Row) -> Result<DeviceRecord, StoreError> {
     let time =
         |column| -> Result<UnixTime, StoreError> { Ok(UnixTime(loaded(row.try_get(column)?, column)?)) };
     let reset_count: i64 = row.try_get("reset_count")?;
     Ok(DeviceRecord {
         id: row.try_get("id")?,
         name: row.try_get("name")?,
+        node: Some(node(row)?),
         ek_public: row.try_get("ek_public")?,
         ek_certificate: row.try_get("ek_certificate")?,
         ek_intermediates: row.try_get("ek_intermediates")?,
@@ -171,4 +175,9 @@ pub(super) fn device(row: &Row) -> Result<DeviceRecord, StoreError> {
             record: row.try_get("trust")?,
         },
     })
+}
+
+fn node(row: &Row) -> Result<NodeId, StoreError> {
+    let number: i64 = row.try_get("node")?;
+    u32::try_from(number).ok().and_then(NodeId::new).ok_or(StoreError::Corrupt { column: "devices.node" })
 }
