@@ -135,9 +135,9 @@ impl Upstream {
             }
             // A server that is there and ends streams is not away: what falls to whoever waits is bounded more closely.
             let longest = if attached_at.is_some() { WAIT_AFTER_A_STREAM } else { Duration::MAX };
-            if let Some(device) = &device
-                && !interruption.is_a_refusal()
-            {
+            if interruption.is_a_refusal() {
+                self.give_back();
+            } else if let Some(device) = &device {
                 self.look_back(device).await;
             }
             let wait = backoff.wait().min(longest).max(self.settle(&interruption));
@@ -192,6 +192,14 @@ impl Upstream {
         };
         session.serve(&mut client, &mut self.grants, attached).await?;
         Err(SessionError::Closed.into())
+    }
+
+    /// Serves what an earlier run held no longer, as there is a server and it did not confirm it. Its word is not signed, so that
+    /// nothing else goes by it.
+    fn give_back(&mut self) {
+        if self.grants.held().borrow().until.is_some() {
+            self.grants.withdraw("the server refuses the device".to_owned());
+        }
     }
 
     /// Serves what an earlier run held, where the policy allows that and the server was not heard yet.

@@ -67,6 +67,8 @@ pub enum Mood {
     Granting(String),
     /// Takes everything back.
     Withdrawing,
+    /// Takes no device.
+    Refusing,
     /// Ends the streams that there are; new ones are granted what was granted before.
     Leaving(String),
 }
@@ -207,6 +209,9 @@ impl Edge for Server {
         let mut messages = request.into_inner();
         let hello = messages.message().await?.and_then(|message| message.message);
         let Some(device_message::Message::Hello(hello)) = hello else { panic!("{hello:?}") };
+        if *self.mood.borrow() == Mood::Refusing {
+            return Err(Status::permission_denied("revoked"));
+        }
         let known = self.device.lock().unwrap().clone().filter(|device| device.id == hello.device_id);
         let device = known.ok_or_else(|| Status::not_found("unknown device"))?;
         let (sender, receiver) = mpsc::channel(8);

@@ -8,6 +8,7 @@ use assay_agent::config::Config;
 use assay_clock::{Clock, Hands};
 use assay_testkit::{Bank, Machine};
 use assay_wire::workload::{X509svid, X509svidRequest};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tonic::Code;
 
@@ -187,5 +188,42 @@ async fn swtpm_what_is_withdrawn_is_sealed_no_longer_and_a_damaged_file_is_nothi
     agent.stop().await;
     let (agent, _hands) = device.start_alone();
     device.is_unavailable().await;
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn swtpm_a_server_that_refuses_the_device_is_not_one_that_is_away() {
+    let device = Device::granted().await;
+    device.counterpart.mood.send_replace(Mood::Refusing);
+    let agent = Agent::start(device.config.clone());
+    device.is_unavailable().await;
+    agent.stop().await;
+
+    // A line that is down at first: what was granted is served until the server is reached, and refuses.
+    let line = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gateway = line.local_addr().unwrap().to_string();
+    let (up, is_up) = tokio::sync::watch::channel(false);
+    let server = device.counterpart.address.clone();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = line.accept().await.unwrap();
+            if *is_up.borrow() {
+                let server = server.clone();
+                tokio::spawn(async move {
+                    let mut server = TcpStream::connect(server).await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut stream, &mut server).await;
+                });
+            }
+        }
+    });
+    let agent = Agent::start(Config { gateway, ..device.config.clone() });
+    assert_eq!(served(&device.config.workload_api).await.unwrap(), device.svid);
+    let mut client = connect(&device.config.workload_api).await;
+    let mut stream = client.fetch_x509svid(with_header(X509svidRequest {})).await.unwrap().into_inner();
+    stream.message().await.unwrap().unwrap();
+    up.send_replace(true);
+    let ended = timeout(Duration::from_secs(40), stream.message()).await.unwrap().unwrap_err();
+    assert_eq!(ended.code(), Code::PermissionDenied);
+    assert!(!file(&device.config).exists(), "it is sealed no longer");
     agent.stop().await;
 }
