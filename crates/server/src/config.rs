@@ -8,6 +8,8 @@ use assay_identity::TrustDomain;
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::door::forward::ForwardConfig;
+
 /// What `assay server` is told. Unknown keys are refused.
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, Deserialize)]
@@ -63,6 +65,9 @@ pub struct Config {
     pub telemetry_bytes_max: u64,
     /// How many of these telemetry of one device may take; its own oldest makes room.
     pub telemetry_bytes_per_device_max: u64,
+    /// Where accepted telemetry goes on to: OTLP endpoints, each with a durable queue of its own. A table each: `name`, `endpoint`
+    /// (OTLP over HTTP), and for https `ca`, a PEM file; `token_file` has a bearer token, if one is needed.
+    pub forward: Vec<ForwardConfig>,
     /// How long evidence is kept for judging it again. A device's last evidence is kept for as long as it is the last.
     pub evidence_retention_seconds: u64,
     /// How many bytes of the database evidence may take; the oldest makes room.
@@ -176,6 +181,7 @@ impl Default for Config {
             telemetry_retention_seconds: 7 * DAY_SECONDS,
             telemetry_bytes_max: 16 << 30,
             telemetry_bytes_per_device_max: 1 << 30,
+            forward: Vec::new(),
             evidence_retention_seconds: 14 * DAY_SECONDS,
             evidence_bytes_max: 4 << 30,
             evidence_bytes_per_device_max: 128 << 20,
@@ -219,6 +225,11 @@ impl Config {
             let manifest = config.enrollment_manifest.iter_mut();
             for file in anchors.chain(manifest).chain(&mut config.ek_crls).chain(&mut config.policy_signers) {
                 *file = folder.join(&*file);
+            }
+            for forward in &mut config.forward {
+                for file in forward.ca.iter_mut().chain(&mut forward.token_file) {
+                    *file = folder.join(&*file);
+                }
             }
         }
         Ok(config)

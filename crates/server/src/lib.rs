@@ -41,6 +41,7 @@ mod thread;
 
 pub use config::{Config, ConfigError, EnrollmentMode, TrustApi};
 pub use door::console::surface;
+pub use door::forward::{DestinationError, ForwardConfig};
 pub use keys::FileError;
 pub use start::{Addresses, Running, StartError};
 

@@ -29,6 +29,8 @@ pub(crate) struct Metrics {
     svids_withdrawn: Counter,
     telemetry: Family<VerdictLabel, Counter>,
     telemetry_dropped: Family<WhyLabel, Counter>,
+    forwarded: Family<ForwardedLabel, Counter>,
+    forward_waiting: Family<DestinationLabel, Gauge>,
     attached: Gauge<i64, AtomicI64>,
     devices: Family<StatusLabel, Gauge>,
     storage: Family<StoredLabel, Gauge>,
@@ -57,6 +59,17 @@ struct VerdictLabel {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WhyLabel {
     why: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ForwardedLabel {
+    destination: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DestinationLabel {
+    destination: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -95,6 +108,8 @@ impl Metrics {
             svids_withdrawn: Counter::default(),
             telemetry: Family::default(),
             telemetry_dropped: Family::default(),
+            forwarded: Family::default(),
+            forward_waiting: Family::default(),
             attached: Gauge::default(),
             devices: Family::default(),
             storage: Family::default(),
@@ -127,6 +142,16 @@ impl Metrics {
             "telemetry_batches_dropped",
             "Accepted batches that are no longer kept, by why",
             metrics.telemetry_dropped.clone(),
+        );
+        registry.register(
+            "telemetry_forwarded",
+            "Batches that a destination was given, refused, or that went before it was given them",
+            metrics.forwarded.clone(),
+        );
+        registry.register(
+            "telemetry_forward_waiting",
+            "Batches that a destination has not been given yet",
+            metrics.forward_waiting.clone(),
         );
         registry.register("devices_attached", "Devices with a standing connection", metrics.attached.clone());
         registry.register("devices", "Enrolled devices, by status", metrics.devices.clone());
@@ -301,6 +326,17 @@ impl Metrics {
             Answer::Denied(_) => "false",
         };
         self.telemetry.get_or_create(&VerdictLabel { accepted }).inc();
+    }
+
+    /// What became of a batch at a destination.
+    pub(crate) fn forwarded(&self, destination: &str, outcome: &'static str) {
+        let destination = destination.to_owned();
+        self.forwarded.get_or_create(&ForwardedLabel { destination, outcome }).inc();
+    }
+
+    pub(crate) fn forward_waits(&self, destination: &str, batches: u64) {
+        let label = DestinationLabel { destination: destination.to_owned() };
+        self.forward_waiting.get_or_create(&label).set(i64::try_from(batches).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn telemetry_dropped(&self, why: Why, dropped: &Dropped) {

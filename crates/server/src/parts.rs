@@ -20,6 +20,7 @@ use crate::door::admission::EdgeAdmission;
 use crate::door::console::{Public, SignIns};
 use crate::door::edge::announce::Announcer;
 use crate::door::edge::session::Beat;
+use crate::door::forward::{Destination, DestinationError};
 use crate::door::tls::DoorTls;
 use crate::enroll::Enrolling;
 use crate::follow::Following;
@@ -72,6 +73,9 @@ pub(crate) struct Server {
     /// One policy is tried at a time.
     pub trials: Arc<Semaphore>,
     pub tls: DoorTls,
+    /// Who is given accepted telemetry.
+    pub destinations: Vec<Arc<Destination>>,
+    pub destination_names: Arc<[String]>,
     /// Changes once, when everything has to come to an end.
     pub shutdown: watch::Receiver<bool>,
 }
@@ -106,6 +110,7 @@ impl Server {
         let tls = DoorTls::new(revocations.trust(), &certificate, &clock)?;
         continuity::record(&store, &config.data, &config.trust_domain).await?;
         let (policies, endorsers) = in_force(&store, &config, now).await?;
+        let destinations = destinations(&config)?;
         let (entries, metrics) = (Arc::new(Entries::open(&store).await?), Arc::new(Metrics::new()));
         let registry = Arc::new(Registry::new(&config.limits));
         let newcomers = Arc::new(Newcomers {
@@ -124,6 +129,8 @@ impl Server {
             keeps_certificates: config.trust_api.is_some(),
         };
         Ok(Server {
+            destination_names: destinations.iter().map(|one| one.name().to_owned()).collect(),
+            destinations,
             edge: EdgeAdmission::new(&config.limits),
             beat: Beat::from(clock.instant()),
             trials: Arc::new(Semaphore::new(1)),
@@ -187,7 +194,8 @@ impl Server {
     /// What taking telemetry in needs.
     pub(crate) fn collecting(&self) -> Collecting<'_> {
         let device_bytes_max = self.config.telemetry_bytes_per_device_max;
-        Collecting { store: &self.store, policies: &self.policies, device_bytes_max }
+        let destinations = &self.destination_names;
+        Collecting { store: &self.store, policies: &self.policies, device_bytes_max, destinations }
     }
 
     /// What a change of the plan needs.
@@ -211,6 +219,19 @@ async fn withdraw_own(store: &Store, trust_domain: &TrustDomain, now: UnixTime) 
     let own = [SpiffeId::server(trust_domain), SpiffeId::statements(trust_domain)];
     let spiffe_ids = own.iter().map(SpiffeId::to_string).collect();
     store.commit(WithdrawOwn { spiffe_ids, at: now }).await.map(drop)
+}
+
+/// Everybody who is configured to be given telemetry, each under a name of its own.
+fn destinations(config: &Config) -> Result<Vec<Arc<Destination>>, DestinationError> {
+    let mut destinations: Vec<Arc<Destination>> = Vec::new();
+    for forward in &config.forward {
+        let destination = Destination::load(forward)?;
+        if destinations.iter().any(|other| other.name() == destination.name()) {
+            return Err(DestinationError::Name { name: forward.name.clone() });
+        }
+        destinations.push(Arc::new(destination));
+    }
+    Ok(destinations)
 }
 
 async fn ledger_head(

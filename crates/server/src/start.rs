@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use crate::config::Config;
 use crate::continuity::ContinuityError;
 use crate::door;
+use crate::door::forward::DestinationError;
 use crate::door::listen::{Door, Limits, Peers};
 use crate::in_force::endorsers::EndorsersError;
 use crate::in_force::manifest::ManifestError;
@@ -88,6 +89,7 @@ impl Running {
         tasks.spawn(maintenance::run(server.clone()));
         tasks.spawn(maintenance::expiry::run(server.clone()));
         tasks.spawn(door::edge::announce::run(server.clone()));
+        tasks.spawn(door::forward::run(server.clone()));
         // It ends after the doors: what they commit last is followed as well.
         let following = tokio::spawn(server.following().run(follower));
         let Addresses { edge, console, trust_domain } = &addresses;
@@ -215,6 +217,9 @@ fn read_files(paths: &[PathBuf]) -> Result<Vec<(PathBuf, Vec<u8>)>, StartError> 
 /// Why the server did not start.
 #[derive(Debug, Error)]
 pub enum StartError {
+    /// Telemetry cannot go where it is configured to.
+    #[error(transparent)]
+    Forward(#[from] DestinationError),
     /// A file or folder.
     #[error("{}", path.display())]
     File {

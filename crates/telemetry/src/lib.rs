@@ -14,5 +14,5 @@ pub use open::{OpenError, Opened, PAYLOAD_BYTES_MAX, open};
 pub use sequence::{SequenceError, SequenceState};
 pub use statement::{
     BootEpoch, Freshness, Location, LocationMethod, OTLP_METRICS, STATEMENT_TYPE, Sha256, Statement,
-    StatementError, seal, sha256, stated_device, to_be_signed,
+    StatementError, seal, sha256, stated_device, stated_payload_type, to_be_signed,
 };

@@ -170,6 +170,11 @@ pub fn stated_device(bytes: &[u8]) -> Result<SpiffeId, StatementError> {
     parse(bytes).map(|statement| statement.device_id)
 }
 
+/// What a statement says that its payload is; nothing of it is verified here.
+pub fn stated_payload_type(bytes: &[u8]) -> Result<String, StatementError> {
+    parse(bytes).map(|statement| statement.payload_type)
+}
+
 /// Decodes statement bytes; nothing of the result is verified.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Statement, StatementError> {
     let wire = WireStatement::decode(bytes).map_err(|_| StatementError::Encoding)?;

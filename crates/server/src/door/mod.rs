@@ -1,13 +1,14 @@
 //! The doors, a folder each: decode, call a use case, encode.
 //!
 //! Nothing is decided here, and no message of a protocol goes further in. Each door has one file that turns an outcome
-//! into what its protocol says (`status.rs`). Both are served by [`listen`], with the certificate in [`tls`], and let in by
+//! into what its protocol says (`status.rs`). [`forward`] leads out, to where telemetry goes on to. The others are served by [`listen`], with the certificate in [`tls`], and let in by
 //! [`admission`].
 
 pub(crate) mod admission;
 pub mod console;
 mod corked;
 pub(crate) mod edge;
+pub mod forward;
 pub(crate) mod listen;
 pub(crate) mod local;
 pub(crate) mod tls;

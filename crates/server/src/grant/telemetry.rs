@@ -1,6 +1,8 @@
 //! Acceptance of telemetry: signature, order, trust state and place; then it is stored, and the receipt
 //! names the leaf that its run begins with.
 
+use std::sync::Arc;
+
 use assay_evidence::time::UnixTime;
 use assay_telemetry::otlp::{OTLP_BATCH, OtlpBatch, OtlpError};
 use assay_telemetry::{BootEpoch, OpenError, SequenceError, SequenceState, Statement, StatementError};
@@ -23,6 +25,8 @@ pub(crate) struct Collecting<'a> {
     pub policies: &'a Policies,
     /// How many bytes of batches are kept of one device.
     pub device_bytes_max: u64,
+    /// Who is given what is accepted.
+    pub destinations: &'a Arc<[String]>,
 }
 
 /// A batch as a device hands it in.
@@ -61,7 +65,7 @@ pub(crate) async fn submit(
 }
 
 async fn attempt(collecting: Collecting<'_>, sent: &Batch, now: UnixTime) -> Result<Answer, SubmitError> {
-    let Collecting { store, policies, device_bytes_max } = collecting;
+    let Collecting { store, policies, device_bytes_max, destinations } = collecting;
     // Whose key to verify with is all that is read before the signature holds.
     let stated = assay_telemetry::stated_device(&sent.statement)?;
     let device = Device::load(store, &stated).await?.ok_or(SubmitError::UnknownDevice)?;
@@ -90,6 +94,7 @@ async fn attempt(collecting: Collecting<'_>, sent: &Batch, now: UnixTime) -> Res
                 signature: sent.signature.to_vec(),
                 payload: sent.payload.to_vec(),
                 device_bytes_max,
+                destinations: destinations.clone(),
             };
             let receipt = store.commit(accept).await?;
             let Dropped { runs, batches, bytes } = receipt.dropped;

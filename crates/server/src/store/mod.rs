@@ -72,8 +72,8 @@ pub use policies::{NewPolicy, PolicyKey, PolicyRecord};
 pub use svid::{Carrier, RecordSvid, SvidRecord};
 pub(crate) use telemetry::pack;
 pub use telemetry::{
-    AcceptTelemetry, Dropped, EndedRun, KeptBatch, PositionRecord, Receipt, RefuseTelemetry, SealRun,
-    TelemetryRecord, Why,
+    AcceptTelemetry, Dropped, EndedRun, Forwarded, KeepDestinations, KeptBatch, PositionRecord, Receipt,
+    RefuseTelemetry, SealRun, TelemetryRecord, Why,
 };
 pub use usage::Storage;
 pub use withdraw::{LostEntry, RenumberRevocationList, ResumeLedger, WithdrawOwn, Withdrawn};

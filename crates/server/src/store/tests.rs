@@ -202,6 +202,7 @@ fn telemetry(from_revision: u64, sequence: u64) -> AcceptTelemetry {
         signature: vec![2],
         payload: vec![3, 3],
         device_bytes_max: 1 << 20,
+        destinations: ["sink".to_owned()].into(),
     }
 }
 

@@ -18,6 +18,7 @@ mod evidence;
 mod fall;
 mod fates;
 mod fixture;
+mod forward;
 mod gateways;
 mod ledger;
 mod names;

@@ -1,9 +1,11 @@
 //! Taking a batch in: the device's chain moves on, and the batch goes into the run that is open or begins one.
 
+use std::sync::Arc;
+
 use assay_evidence::time::UnixTime;
 
 use super::room::{self, Dropped};
-use super::{ENDED, OPEN};
+use super::{ENDED, OPEN, outbox};
 use crate::audit::{Hash, Kind, Line};
 use crate::store::budget::Spending;
 use crate::store::sql::query;
@@ -40,6 +42,8 @@ pub struct AcceptTelemetry {
     pub payload: Vec<u8>,
     /// How many bytes of batches may be kept of one device; its oldest make room.
     pub device_bytes_max: u64,
+    /// Who is to be given it.
+    pub destinations: Arc<[String]>,
 }
 
 /// What stands for a batch that was taken in.
@@ -82,6 +86,7 @@ impl Transaction for AcceptTelemetry {
         };
         self.move_on(unit, leaf).await?;
         self.insert(unit, leaf).await?;
+        outbox::enqueue(unit, &self.destinations, (leaf, self.sequence)).await?;
         let more = usage::Change {
             telemetry_bytes: usage::signed(self.bytes()),
             telemetry_rows: 1,

@@ -5,6 +5,7 @@
 //! (`seal`, `packed`), and goes as a whole when it is old or there is no room (`room`).
 
 mod accept;
+mod outbox;
 mod packed;
 mod refusal;
 mod room;
@@ -16,6 +17,7 @@ use super::{Store, StoreError, loaded, stored};
 use crate::store::sql::{Connection, Row, query};
 
 pub use accept::{AcceptTelemetry, Receipt};
+pub use outbox::{Forwarded, KeepDestinations};
 pub use packed::KeptBatch;
 pub(crate) use packed::pack;
 pub use refusal::RefuseTelemetry;

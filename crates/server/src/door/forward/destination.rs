@@ -1,0 +1,172 @@
+//! Where telemetry goes, as it is configured.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use http::HeaderValue;
+use http::uri::{Scheme, Uri};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use serde::Deserialize;
+use thiserror::Error;
+
+/// A destination, as the configuration has it.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForwardConfig {
+    /// What it is called in logs, metrics and the queue. Under another name it starts with an empty queue.
+    pub name: String,
+    /// Its OTLP over HTTP, such as `http://127.0.0.1:4318`; `/v1/metrics` and the like are put behind it.
+    pub endpoint: String,
+    /// Certificates that it is recognised by, PEM; needed with https.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
+    /// A file with a bearer token for it.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
+}
+
+/// A destination that can be spoken to.
+#[derive(Debug)]
+pub struct Destination {
+    name: String,
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) path: String,
+    pub(super) tls: Option<Arc<ClientConfig>>,
+    pub(super) authorization: Option<HeaderValue>,
+}
+
+/// A destination cannot be used as it is configured.
+#[derive(Debug, Error)]
+pub enum DestinationError {
+    /// Its name is none.
+    #[error("forward: {name:?} is no name: 1 to 32 of a-z, 0-9 and -, each once")]
+    Name {
+        /// What there is.
+        name: String,
+    },
+    /// Its endpoint is none.
+    #[error("forward {name}: {endpoint:?} is neither http://HOST:PORT nor https://HOST:PORT")]
+    Endpoint {
+        /// Whose.
+        name: String,
+        /// What there is.
+        endpoint: String,
+    },
+    /// https without anybody to trust.
+    #[error("forward {name}: https needs ca, the certificates that the endpoint is recognised by")]
+    NoAnchors {
+        /// Whose.
+        name: String,
+    },
+    /// A file cannot be read.
+    #[error("forward {name}: {} cannot be read", path.display())]
+    File {
+        /// Whose.
+        name: String,
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file has no certificate, or no token, in it.
+    #[error("forward {name}: {} has nothing in it that could be used", path.display())]
+    Content {
+        /// Whose.
+        name: String,
+        /// Which.
+        path: PathBuf,
+    },
+}
+
+impl Destination {
+    /// Reads what it needs.
+    pub(crate) fn load(config: &ForwardConfig) -> Result<Destination, DestinationError> {
+        let name = config.name.clone();
+        let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(is_name) {
+            return Err(DestinationError::Name { name });
+        }
+        let bad = || DestinationError::Endpoint { name: name.clone(), endpoint: config.endpoint.clone() };
+        let uri: Uri = config.endpoint.parse().map_err(|_| bad())?;
+        let is_https = match uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTP => false,
+            Some(scheme) if *scheme == Scheme::HTTPS => true,
+            _ => return Err(bad()),
+        };
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(bad)?.to_owned();
+        let port = uri.port_u16().unwrap_or(if is_https { 443 } else { 4318 });
+        let path = uri.path().trim_end_matches('/').to_owned();
+        let tls = if is_https { Some(tls(config)?) } else { None };
+        let authorization = config.token_file.as_ref().map(|path| authorization(config, path)).transpose()?;
+        Ok(Destination { name, host, port, path, tls, authorization })
+    }
+
+    /// What it is called.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+fn read(config: &ForwardConfig, path: &Path) -> Result<Vec<u8>, DestinationError> {
+    let (name, path) = (config.name.clone(), path.to_owned());
+    std::fs::read(&path).map_err(|source| DestinationError::File { name, path, source })
+}
+
+fn tls(config: &ForwardConfig) -> Result<Arc<ClientConfig>, DestinationError> {
+    let path = config.ca.as_ref().ok_or_else(|| DestinationError::NoAnchors { name: config.name.clone() })?;
+    let pem = read(config, path)?;
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&pem).flatten());
+    if roots.is_empty() {
+        return Err(DestinationError::Content { name: config.name.clone(), path: path.to_owned() });
+    }
+    Ok(Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()))
+}
+
+fn authorization(config: &ForwardConfig, path: &Path) -> Result<HeaderValue, DestinationError> {
+    let unusable = || DestinationError::Content { name: config.name.clone(), path: path.to_owned() };
+    let token = String::from_utf8(read(config, path)?).map_err(|_| unusable())?;
+    let mut value = HeaderValue::from_str(&format!("Bearer {}", token.trim())).map_err(|_| unusable())?;
+    if token.trim().is_empty() {
+        return Err(unusable());
+    }
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+const NAME_BYTES_MAX: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_spoken_to_is_refused_with_the_reason() {
+        let check = |name: &str, endpoint: &str, says: &str| {
+            let config =
+                ForwardConfig { name: name.into(), endpoint: endpoint.into(), ca: None, token_file: None };
+            let error = Destination::load(&config).map(|_| ()).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        };
+        check("", "http://a:1", "no name");
+        check("Sink", "http://a:1", "no name");
+        check("sink", "ftp://a:1", "neither http://");
+        check("sink", "a:1", "neither http://");
+        check("sink", "https://a:1", "needs ca");
+        let config = ForwardConfig {
+            name: "sink".into(),
+            endpoint: "http://sink.example/otlp/".into(),
+            ca: None,
+            token_file: None,
+        };
+        let loaded = Destination::load(&config).unwrap();
+        assert_eq!(
+            (loaded.host.as_str(), loaded.port, loaded.path.as_str()),
+            ("sink.example", 4318, "/otlp")
+        );
+    }
+}

@@ -1,0 +1,232 @@
+//! One request and its answer, over a connection that is kept; what the answer means is in the OTLP specification.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use assay_telemetry::otlp::{Encoding, Signal};
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use prost::Message;
+use rustls_pki_types::ServerName;
+use thiserror::Error;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::destination::Destination;
+use crate::outcome::chain;
+
+/// What became of a request or a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Given {
+    /// The destination has it.
+    Delivered,
+    /// The destination has some of it, or none, and says that it does not want the rest.
+    Refused,
+    /// It is no longer kept.
+    Lost,
+    /// It has to be tried again, at the earliest after this.
+    Later(Option<Duration>),
+}
+
+impl Given {
+    /// The name in metrics.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Given::Delivered => "delivered",
+            Given::Refused => "refused",
+            Given::Lost => "lost",
+            Given::Later(_) => "later",
+        }
+    }
+}
+
+/// A destination, and the connection to it if there is one.
+pub(super) struct Exchange {
+    destination: Arc<Destination>,
+    connection: Option<SendRequest<Full<Bytes>>>,
+    /// Whether the last request went through, so that only a change is said.
+    was_well: bool,
+}
+
+#[derive(Debug, Error)]
+enum ExchangeError {
+    #[error("it cannot be reached")]
+    Connect(#[from] std::io::Error),
+    #[error("its name cannot be one of a certificate")]
+    Name,
+    #[error("the connection failed")]
+    Http(#[from] hyper::Error),
+    #[error("it does not answer")]
+    Silent,
+}
+
+impl Exchange {
+    pub(super) fn with(destination: Arc<Destination>) -> Exchange {
+        Exchange { destination, connection: None, was_well: true }
+    }
+
+    /// Gives one request, exactly as it is.
+    pub(super) async fn give(
+        &mut self,
+        signal: Signal,
+        encoding: Encoding,
+        body: Bytes,
+        origin: &[(&'static str, String)],
+    ) -> Given {
+        let (Some(signal), Some(media_type)) = (signal.name(), encoding.media_type()) else {
+            return Given::Refused;
+        };
+        let answer = timeout(WITHIN, self.ask(signal, media_type, body, origin)).await;
+        let given = match answer.unwrap_or(Err(ExchangeError::Silent)) {
+            Ok((status, headers, body)) => self.meaning(status, &headers, &body),
+            Err(error) => {
+                self.connection = None;
+                self.say(&chain(&error));
+                Given::Later(None)
+            }
+        };
+        self.was_well = !matches!(given, Given::Later(_));
+        given
+    }
+
+    fn meaning(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Given {
+        match status.as_u16() {
+            200..=299 => match PartialSuccess::of(headers, body) {
+                Some(PartialSuccess { rejected: 1.., message }) => {
+                    self.refused(status, &message);
+                    Given::Refused
+                }
+                _ => Given::Delivered,
+            },
+            // OTLP: these, and no others, are tried again.
+            429 | 502 | 503 | 504 => {
+                self.say(&format!("{status}"));
+                let seconds =
+                    headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+                Given::Later(seconds.map(Duration::from_secs))
+            }
+            _ => {
+                self.refused(status, &String::from_utf8_lossy(body));
+                Given::Refused
+            }
+        }
+    }
+
+    fn say(&self, what: &str) {
+        let destination = self.destination.name();
+        if self.was_well {
+            tracing::warn!(destination, what, "telemetry waits: the destination does not take it now");
+        }
+    }
+
+    fn refused(&self, status: StatusCode, message: &str) {
+        let message: String =
+            message.chars().filter(|c| !c.is_control()).take(MESSAGE_CHARACTERS_MAX).collect();
+        tracing::warn!(destination = self.destination.name(), %status, message, "a destination refused telemetry");
+    }
+
+    async fn ask(
+        &mut self,
+        signal: &str,
+        media_type: &'static str,
+        body: Bytes,
+        origin: &[(&'static str, String)],
+    ) -> Result<(StatusCode, HeaderMap, Bytes), ExchangeError> {
+        let Destination { host, port, path, authorization, .. } = &*self.destination;
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = http::Method::POST;
+        *request.uri_mut() = format!("{path}/v1/{signal}").parse().unwrap_or_default();
+        let headers = request.headers_mut();
+        headers.insert(header::CONTENT_TYPE, http::HeaderValue::from_static(media_type));
+        headers.insert(header::USER_AGENT, http::HeaderValue::from_static(USER_AGENT));
+        if let Ok(host) = format!("{host}:{port}").parse() {
+            headers.insert(header::HOST, host);
+        }
+        if let Some(authorization) = authorization {
+            headers.insert(header::AUTHORIZATION, authorization.clone());
+        }
+        for (name, value) in origin {
+            if let Ok(value) = value.parse() {
+                headers.insert(*name, value);
+            }
+        }
+        let mut kept = self.connection.take();
+        let is_ready = match &mut kept {
+            Some(connection) => connection.ready().await.is_ok(),
+            None => false,
+        };
+        let mut connection = match kept.filter(|_| is_ready) {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        let response: Response<Incoming> = connection.send_request(request).await?;
+        let (parts, body) = response.into_parts();
+        // Of an answer that is longer nothing is read, and the connection is not used again.
+        let body = match Limited::new(body, ANSWER_BYTES_MAX).collect().await {
+            Ok(body) => {
+                self.connection = Some(connection);
+                body.to_bytes()
+            }
+            Err(_) => Bytes::new(),
+        };
+        Ok((parts.status, parts.headers, body))
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, ExchangeError> {
+        let Destination { host, port, tls, .. } = &*self.destination;
+        let stream = TcpStream::connect((host.trim_matches(['[', ']']), *port)).await?;
+        stream.set_nodelay(true)?;
+        match tls {
+            None => Ok(handshake(stream).await?),
+            Some(tls) => {
+                let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned());
+                let name = name.map_err(|_| ExchangeError::Name)?;
+                Ok(handshake(TlsConnector::from(tls.clone()).connect(name, stream).await?).await?)
+            }
+        }
+    }
+}
+
+async fn handshake<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static>(
+    stream: S,
+) -> Result<SendRequest<Full<Bytes>>, hyper::Error> {
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // It ends with its sender.
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+/// What a destination did not take of a request that it took.
+#[derive(Clone, PartialEq, Message)]
+struct PartialSuccess {
+    #[prost(int64, tag = "1")]
+    rejected: i64,
+    #[prost(string, tag = "2")]
+    message: String,
+}
+
+/// Any of the Export…ServiceResponse.
+#[derive(Clone, PartialEq, Message)]
+struct ExportResponse {
+    #[prost(message, optional, tag = "1")]
+    partial_success: Option<PartialSuccess>,
+}
+
+impl PartialSuccess {
+    fn of(headers: &HeaderMap, body: &[u8]) -> Option<PartialSuccess> {
+        let media_type = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+        let is_protobuf = media_type.starts_with("application/x-protobuf");
+        is_protobuf.then(|| ExportResponse::decode(body).ok()?.partial_success).flatten()
+    }
+}
+
+const USER_AGENT: &str = concat!("assay/", env!("CARGO_PKG_VERSION"));
+const WITHIN: Duration = Duration::from_secs(10);
+/// The specification's.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+const MESSAGE_CHARACTERS_MAX: usize = 300;
