@@ -37,9 +37,16 @@ fn entries(text: &str, extension: &str) -> Result<Vec<Value>> {
     };
     let list = match parsed {
         Value::Array(list) => list,
-        Value::Object(mut members) if members.len() == 1 && members.contains_key("entries") => {
-            match members.remove("entries") {
-                Some(Value::Array(list)) => list,
+        Value::Object(mut members) if members.contains_key("entries") => {
+            // SPIRE prints a page at a time.
+            match members.remove("next_page_token") {
+                None | Some(Value::Null) => {}
+                Some(Value::String(next)) if next.is_empty() => {}
+                Some(_) => bail!("next_page_token: it is the first page alone of what there is"),
+            }
+            match (members.remove("entries"), members.keys().next()) {
+                (_, Some(unknown)) => bail!("{unknown:?} beside entries"),
+                (Some(Value::Array(list)), None) => list,
                 _ => bail!("entries is no list"),
             }
         }
@@ -93,6 +100,17 @@ struct Theirs {
     federates_with: Vec<String>,
     #[serde(default, alias = "entry_expiry")]
     expires_at: Value,
+    #[serde(default)]
+    additional_attributes: Option<Attributes>,
+}
+
+/// What SPIRE does with the SVIDs of an entry.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Attributes {
+    #[serde(rename = "disable_x509_svid_prefetch")]
+    _disable_x509_svid_prefetch: bool,
+    jwt_svid_include_jti: bool,
 }
 
 /// A SPIFFE ID, or in a parent's place what a device is called.
@@ -134,7 +152,9 @@ impl Theirs {
     fn not_offered(&self) -> Option<&'static str> {
         let expires =
             !matches!(&self.expires_at, Value::Null) && self.expires_at != 0 && self.expires_at != "0";
+        let with_jti = self.additional_attributes.as_ref().is_some_and(|more| more.jwt_svid_include_jti);
         let cases = [
+            (with_jti, "jwt_svid_include_jti: tokens have no number"),
             (self.admin, "admin: an operator's word is not a workload's here"),
             (self.downstream, "downstream: there are no servers below this one"),
             (self.store_svid, "store_svid: SVIDs are put into no store"),
@@ -206,8 +226,9 @@ mod tests {
             "parent_id": { "trust_domain": "td", "path": "/spire/agent/tpm/00" },
             "selectors": [{ "type": "unix", "value": "uid:7" }], "federates_with": [], "admin": false,
             "downstream": false, "expires_at": "0", "dns_names": ["web"], "revision_number": "0", "store_svid": false,
-            "jwt_svid_ttl": 0, "hint": "", "created_at": "1678731397"
-        }] }"#;
+            "jwt_svid_ttl": 0, "hint": "", "created_at": "1678731397",
+            "additional_attributes": { "disable_x509_svid_prefetch": true, "jwt_svid_include_jti": false }
+        }], "next_page_token": "" }"#;
         let [written, printed] = [written, printed].map(|text| entries(text, "json").unwrap());
         assert_eq!(written, printed);
         assert_eq!(written[0]["parent"], "spiffe://td/spire/agent/tpm/00");
@@ -225,6 +246,9 @@ mod tests {
             (with("\"jwt_svid_ttl\": 60"), "300 seconds"),
             (with("\"additional\": 1"), "additional"),
             (OURS.replace("unix:uid:7", "unix:uit:7"), "unix:uid:7"),
+            (with("\"additional_attributes\": { \"jwt_svid_include_jti\": true }"), "no number"),
+            (format!("{{ \"entries\": [{OURS}], \"next_page_token\": \"x\" }}"), "first page"),
+            (format!("{{ \"entries\": [{OURS}], \"more\": [] }}"), "beside entries"),
             ("7".to_owned(), "give a list"),
             ("entries: 7".to_owned(), "no list"),
         ];
