@@ -352,7 +352,25 @@ impl JsonMetric {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_counted_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let body = Bytes::from(bytes);
+            for signal in [Signal::Metrics, Signal::Traces, Signal::Logs] {
+                for encoding in [Encoding::Protobuf, Encoding::Json] {
+                    // Each item takes a byte at least.
+                    prop_assert!(count(signal, encoding, &body).unwrap_or(0) <= body.len() as u64);
+                }
+            }
+            if let Ok(batch) = OtlpBatch::read(body) {
+                prop_assert!(batch.items() <= 200);
+            }
+        }
+    }
 
     fn check(signal: Signal, encoding: Encoding, body: &[u8], found: Result<u64, OtlpError>) {
         assert_eq!(count(signal, encoding, &Bytes::copy_from_slice(body)), found, "{signal:?} {body:?}");

@@ -107,21 +107,26 @@ pub struct Place {
     country: Option<Country>,
     subdivision: Option<Subdivision>,
     city: Option<String>,
+    /// What is said to be a subdivision of the country and is one of another: such a place is nowhere.
+    elsewhere: Option<Subdivision>,
 }
 
 impl Place {
     /// Reads what a statement says; a part that names no region counts as not said. The subdivision may come
-    /// with its country (`DE-BE`) or without (`BE`).
+    /// with its country (`DE-BE`) or without (`BE`). Of a place that contradicts itself nothing counts.
     pub fn stated(country: &str, subdivision: &str, city: &str) -> Self {
         let country: Option<Country> = country.parse().ok();
         let subdivision = subdivision
             .parse::<Subdivision>()
             .ok()
             .or_else(|| Subdivision::new(country?, subdivision.trim()));
-        // A subdivision of another country is no subdivision of this one.
-        let subdivision = subdivision.filter(|subdivision| Some(subdivision.country) == country);
+        let (subdivision, elsewhere) = match subdivision {
+            Some(other) if country.is_some_and(|country| country != other.country) => (None, Some(other)),
+            // A subdivision without its country is not enough.
+            subdivision => (subdivision.filter(|_| country.is_some()), None),
+        };
         let city = Some(city.trim()).filter(|city| !city.is_empty()).map(str::to_owned);
-        Place { country, subdivision, city }
+        Place { country, subdivision, city, elsewhere }
     }
 }
 
@@ -143,6 +148,9 @@ pub struct RegionList {
 impl RegionList {
     /// Whether the place lies in one of the regions; a place that does not say enough does not.
     pub fn allows(&self, place: &Place) -> bool {
+        if place.elsewhere.is_some() {
+            return false;
+        }
         let country = place.country.is_some_and(|country| self.allow_countries.contains(&country));
         let subdivision =
             place.subdivision.as_ref().is_some_and(|place| self.allow_subdivisions.contains(place));
@@ -174,6 +182,9 @@ impl fmt::Display for RegionList {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let (Some(country), Some(elsewhere)) = (&self.country, &self.elsewhere) {
+            return write!(f, "{country} with {elsewhere}, which is not in it");
+        }
         let region = match (&self.subdivision, &self.country) {
             (Some(subdivision), _) => subdivision.to_string(),
             (None, Some(country)) => country.to_string(),
@@ -269,6 +280,10 @@ mod tests {
             ("", "", "San Francisco", false),
             ("US", "FR-IDF", "", false),
             ("", "FR-IDF", "", false),
+            // A country that is allowed with a subdivision that is not of it, whichever of the two it is in.
+            ("DE", "FR-IDF", "", false),
+            ("DE", "US-CA", "San Francisco", false),
+            ("FR", "DE-BE", "Paris", false),
         ] {
             assert_eq!(
                 list.allows(&Place::stated(country, subdivision, city)),
@@ -276,6 +291,13 @@ mod tests {
                 "{country} {subdivision} {city}"
             );
         }
+    }
+
+    #[test]
+    fn a_place_that_contradicts_itself_is_nowhere_and_says_why() {
+        let place = Place::stated("DE", "FR-IDF", "Paris");
+        assert_eq!(place.to_string(), "DE with FR-IDF, which is not in it");
+        assert_eq!(Place::stated("DE", "BE", "Berlin").to_string(), "DE-BE/Berlin");
     }
 
     #[test]
