@@ -217,6 +217,23 @@ fn a_log_of_another_bank_than_the_quoted_explains_nothing() {
     assert_eq!(checks(&verification.failures), [Check::EventLogReplay]);
 }
 
+/// Firmware measured one boot into SHA-384, and the log tells another that replays in SHA-256.
+#[test]
+fn a_log_without_a_bank_that_firmware_extended_is_refused() {
+    let mut device = device();
+    let (told, banks) =
+        (assay_testkit::System::default().boot_log(&[Bank::Sha256]), [Bank::Sha256, Bank::Sha384]);
+    device.pcrs = Pcrs::new(&banks);
+    told.measurements().iter().for_each(|measurement| device.pcrs.extend(measurement));
+    // The locality of TPM2_Startup is in every bank, and no measurement.
+    assert_eq!(quoted(&mut device, &banks, Some(told.bytes()), false).failures, []);
+    device.pcrs.extend(&Measurement::of(&[Bank::Sha384], 4, b"what was started"));
+    let verification = quoted(&mut device, &banks, Some(told.bytes()), false);
+    let [failure] = verification.failures.as_slice() else { panic!("{:?}", verification.failures) };
+    assert_eq!(failure.check, Check::EventLogReplay);
+    assert!(failure.found.contains("no digests of sha384"), "{failure:?}");
+}
+
 /// By the TPM's own word, each active bank has to be quoted, and nothing beside them is.
 #[test]
 fn every_active_bank_is_quoted() {

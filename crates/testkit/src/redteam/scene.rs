@@ -116,6 +116,15 @@ impl Scene {
         scene
     }
 
+    /// The same booted by these events instead, with the files that are measured on a good machine.
+    pub fn with_events(mut self, log: Vec<BootEvent>) -> Scene {
+        self.list.clear();
+        self.replace_log(log);
+        let programs = self.good_programs.clone();
+        self.measure_files(&programs);
+        self
+    }
+
     /// What the TPM holds after these events alone, and the log of them.
     pub(super) fn replace_log(&mut self, log: Vec<BootEvent>) {
         self.pcrs = Pcrs::started_at(&self.banks, self.locality);

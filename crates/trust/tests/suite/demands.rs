@@ -6,7 +6,7 @@ use assay_evidence::tpm::pcr::PcrValues;
 use assay_evidence::verify::{Claims, Evidence, Expectation, ImaLog, QuoteEvidence, verify};
 use assay_evidence::{Check, Failure, HashAlgorithm, PcrIndex};
 use assay_trust::policy::{BootSection, Demand, EndorsementKind, ImaSection, Pcr, Sequence};
-use assay_trust::{AttestationResult, CompiledPolicy, Finding, Policy, Tier, appraise, refuse};
+use assay_trust::{AttestationResult, CompiledPolicy, Finding, Policy, Tier, appraise, learn, refuse};
 
 use crate::{AT, appraise_by, claims, file, learned};
 
@@ -63,6 +63,24 @@ fn a_list_of_which_pcr_10_attests_nothing_is_no_list() {
         );
     }
     assert_eq!(by_files(Demand::Optional, &before_the_tpm(&list)).tier(), Tier::Affirming);
+}
+
+/// A list is demanded of which each file is good: none is there.
+#[test]
+fn a_list_of_any_files_is_a_list_still() {
+    let claims = before_the_tpm(&[]);
+    let by = |list: Demand| {
+        let mut policy = Policy::new("any");
+        policy.endorsement.required = EndorsementKind::DangerousNone;
+        (policy.boot.event_log, policy.boot.secure_boot) = (Demand::Optional, Demand::Optional);
+        policy.pcr = learn("values", &[], &[&claims]).unwrap().pcr;
+        policy.ima = Some(ImaSection { list, ..ImaSection::default() });
+        appraise(&claims, Some(&CompiledPolicy::new(policy).unwrap()), None, AT)
+    };
+    assert_eq!(by(Demand::Optional).tier(), Tier::Affirming, "{:?}", by(Demand::Optional).findings());
+    let result = by(Demand::Required);
+    let [finding] = result.findings() else { panic!("{:?}", result.findings()) };
+    assert_eq!((finding.tier, finding.claim.as_str()), (Tier::Contraindicated, "IMA list"));
 }
 
 /// Whoever lists makers wants one to be shown, whatever else may be missing.
