@@ -2,7 +2,9 @@
 
 mod envoy;
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Lines, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
@@ -131,9 +133,11 @@ async fn go_spiffe_gets_identities_and_loses_them() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_python_opentelemetry_sdk_is_heard_and_openssl_believes_the_batch() -> Result<()> {
+async fn the_python_opentelemetry_sdk_is_heard_openssl_believes_it_and_rotel_gets_it() -> Result<()> {
     let Some(packages) = packages("the Python OpenTelemetry SDK") else { return Ok(()) };
-    let device = Device::on_a_stage().await?;
+    let rotel = Rotel::start(&packages)?;
+    let mut device = Device::prepared_with(&rotel.forward()).await?;
+    device.start_agent()?;
     device.is("trusted").await?;
     let addresses = std::fs::read_to_string(device.stage.at("agent/addresses.json"))?;
     let addresses: Value = serde_json::from_str(&addresses)?;
@@ -177,7 +181,56 @@ async fn the_python_opentelemetry_sdk_is_heard_and_openssl_believes_the_batch() 
         Ok(found)
     });
     found.await?;
-    Ok(())
+
+    // And what the server passed on is what the application said.
+    eventually(30, async || {
+        let printed = std::fs::read_to_string(&rotel.log)?;
+        for wanted in
+            ["work-grpc", "work-http", "parts-grpc", "parts-http", "hello over grpc", "hello over http"]
+        {
+            ensure!(printed.contains(wanted), "{wanted}");
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// An OTLP receiver that prints what it gets; it is killed when dropped.
+struct Rotel {
+    process: Child,
+    http: SocketAddr,
+    log: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Rotel {
+    fn start(packages: &Path) -> Result<Rotel> {
+        let folder = tempfile::tempdir()?;
+        let find = "import importlib.util as u; print(u.find_spec('rotel').submodule_search_locations[0])";
+        let found = Command::new(packages.join("bin/python")).args(["-c", find]).output()?;
+        let program = Path::new(std::str::from_utf8(&found.stdout)?.trim()).join("rotel-agent");
+        let free = || TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let (http, grpc, log) = (free()?, free()?, folder.path().join("rotel.log"));
+        let mut rotel = Command::new(program);
+        rotel.args(["start", "--exporter", "blackhole", "--debug-log-verbosity", "detailed"]);
+        for signal in ["traces", "metrics", "logs"] {
+            rotel.args(["--debug-log", signal]);
+        }
+        rotel.args(["--otlp-http-endpoint", &http.to_string(), "--otlp-grpc-endpoint", &grpc.to_string()]);
+        let process = rotel.stdout(File::create(&log)?).stderr(Stdio::null()).spawn().context("rotel")?;
+        Ok(Rotel { process, http, log, _folder: folder })
+    }
+
+    fn forward(&self) -> String {
+        format!("[[forward]]\nname = \"rotel\"\nendpoint = \"http://{}\"\n", self.http)
+    }
+}
+
+impl Drop for Rotel {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 /// Verifies a batch as `docs/howto/verifying-a-batch.md` has it, and returns its payload.
