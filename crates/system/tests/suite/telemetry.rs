@@ -1,13 +1,19 @@
 //! Telemetry: signed, in order, from a trusted device inside its region, or not at all.
 
-use anyhow::Result;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
 use assay_testkit::software_device::TpmKey;
 use assay_testkit::software_device::key::DEVICE_KEY;
 use assay_testkit::software_device::telemetry::Place;
-use serde_json::Value;
+use data_encoding::BASE64;
+use serde_json::{Value, json};
 use tonic::Code;
 
-use crate::stage::{Stage, refused, within};
+use crate::agent::Device;
+use crate::stage::{Stage, eventually, refused, within};
 
 #[tokio::test]
 async fn a_batch_of_a_trusted_device_is_stored_and_receipted() -> Result<()> {
@@ -85,6 +91,67 @@ async fn what_is_not_the_devices_is_refused() -> Result<()> {
     refused(edge.submit(unknown).await, Code::NotFound, "not-enrolled")?;
     assert_eq!((stage.everything().await?, accepted(&stage).await?), before);
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn swtpm_what_a_program_was_told_is_taken_arrives_once_though_the_agent_is_killed() -> Result<()> {
+    let mut device = Device::on_a_stage().await?;
+    device.is("trusted").await?;
+    for round in 0..4 {
+        let addresses = std::fs::read_to_string(device.stage.at("agent/addresses.json"))?;
+        let addresses: Value = serde_json::from_str(&addresses)?;
+        let at = addresses.get("otlp_http").and_then(Value::as_str).context("an address")?.to_owned();
+        for number in 0..5 {
+            log_record(&at, &format!("record-{round}-{number};"))?;
+        }
+        // At once, and once in the middle of signing and sending.
+        tokio::time::sleep(Duration::from_millis(350 * round)).await;
+        device.agent.take().context("the agent")?.kill()?;
+        std::fs::remove_file(device.stage.at("agent/addresses.json"))?;
+        device.start_agent()?;
+        eventually(20, async || Ok(std::fs::metadata(device.stage.at("agent/addresses.json"))?)).await?;
+    }
+    let wanted: Vec<String> =
+        (0..4).flat_map(|round| (0..5).map(move |number| format!("record-{round}-{number};"))).collect();
+    let arrived = eventually(60, async || {
+        let arrived = payloads(&device.stage).await?;
+        for record in &wanted {
+            ensure!(arrived.contains(record), "{record}");
+        }
+        Ok(arrived)
+    })
+    .await?;
+    for record in &wanted {
+        ensure!(arrived.matches(record).count() == 1, "{record} came more than once");
+    }
+    Ok(())
+}
+
+/// Sends a log record as a program does, and is told that it was taken.
+fn log_record(address: &str, text: &str) -> Result<()> {
+    let record = json!({ "body": { "stringValue": text } });
+    let body = json!({ "resourceLogs": [{ "scopeLogs": [{ "logRecords": [record] }] }] }).to_string();
+    let head = "POST /v1/logs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n";
+    let mut stream = TcpStream::connect(address)?;
+    stream.write_all(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    ensure!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    Ok(())
+}
+
+/// Everything that was accepted, one payload after the other.
+async fn payloads(stage: &Stage) -> Result<String> {
+    let answer = stage.console()?.get("/v1/telemetry?limit=1000").await?;
+    let mut payloads = Vec::new();
+    for record in answer.get("records").and_then(Value::as_array).context("records")? {
+        let number = |name: &str| record.get(name).and_then(Value::as_u64);
+        let (Some(leaf), Some(sequence)) = (number("leaf"), number("sequence")) else { continue };
+        let batch = stage.console()?.get(&format!("/v1/telemetry/{leaf}/{sequence}")).await?;
+        let payload = batch.get("payload").and_then(Value::as_str).context("a payload")?;
+        payloads.extend(BASE64.decode(payload.as_bytes())?);
+    }
+    Ok(String::from_utf8_lossy(&payloads).into_owned())
 }
 
 async fn accepted(stage: &Stage) -> Result<usize> {
