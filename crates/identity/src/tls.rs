@@ -197,8 +197,12 @@ fn refusal(error: SvidError) -> Error {
         }
         SvidError::Empty | SvidError::Malformed => CertificateError::BadEncoding,
         SvidError::Path(webpki::Error::UnknownIssuer) => CertificateError::UnknownIssuer,
-        SvidError::Ended { .. } => CertificateError::Expired,
-        SvidError::NotYet { .. } => CertificateError::NotValidYet,
+        SvidError::Ended { ended, now } => {
+            CertificateError::ExpiredContext { time: now.0, not_after: ended.0 }
+        }
+        SvidError::NotYet { begins, now } => {
+            CertificateError::NotValidYetContext { time: now.0, not_before: begins.0 }
+        }
         error => CertificateError::Other(OtherError(Arc::new(error))),
     };
     error.into()

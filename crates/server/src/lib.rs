@@ -34,6 +34,7 @@ mod node;
 pub mod outcome;
 mod parts;
 mod policy;
+mod rarely;
 mod replace;
 mod start;
 pub mod store;

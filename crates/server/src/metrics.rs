@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::attest::table::Clocks;
 use crate::concern::Concern;
 use crate::grant::telemetry::Answer;
 use crate::in_force::endorsers::ListInForce;
@@ -39,6 +40,8 @@ pub(crate) struct Metrics {
     makers_lists: Family<IssuerLabel, Gauge>,
     certificates: Family<CertificateLabel, Gauge>,
     concerns: Family<ConcernLabel, Gauge>,
+    clocks_off: Gauge,
+    clock_furthest: Gauge,
     judging: Histogram,
     issuing: Histogram,
     coalesced: Counter,
@@ -118,6 +121,8 @@ impl Metrics {
             makers_lists: Family::default(),
             certificates: Family::default(),
             concerns: Family::default(),
+            clocks_off: Gauge::default(),
+            clock_furthest: Gauge::default(),
             judging: Histogram::new(LATENCY_SECONDS),
             issuing: Histogram::new(LATENCY_SECONDS),
             coalesced: Counter::default(),
@@ -182,6 +187,16 @@ impl Metrics {
             metrics.concerns.clone(),
         );
         registry.register(
+            "device_clocks_off",
+            "Attached devices whose clocks are further from the server's than is forgiven where certificates begin",
+            metrics.clocks_off.clone(),
+        );
+        registry.register(
+            "device_clock_furthest_seconds",
+            "How far the clock of an attached device is from the server's: of the one that is furthest off",
+            metrics.clock_furthest.clone(),
+        );
+        registry.register(
             "attestation_seconds",
             "From evidence that came whole to the verdict on record",
             metrics.judging.clone(),
@@ -241,6 +256,12 @@ impl Metrics {
             let gauge = self.concerns.get_or_create(&ConcernLabel { concern: code });
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
+    }
+
+    /// How far devices' clocks are off.
+    pub(crate) fn clocks(&self, Clocks { off, furthest }: Clocks) {
+        self.clocks_off.set(i64::try_from(off).unwrap_or(i64::MAX));
+        self.clock_furthest.set(i64::try_from(furthest).unwrap_or(i64::MAX));
     }
 
     /// Measures how long evidence takes to be judged.

@@ -40,6 +40,7 @@ use crate::metrics::Metrics;
 use crate::newcomer::Newcomers;
 use crate::policy::Planning;
 use crate::policy::trial::Trying;
+use crate::rarely::Rarely;
 use crate::start::{StartError, load_signers};
 use crate::store::{Store, StoreError, WithdrawOwn};
 
@@ -62,6 +63,7 @@ pub(crate) struct Server {
     pub granting: Granting,
     pub metrics: Arc<Metrics>,
     pub concerns: Concerns,
+    pub rarely: Rarely,
     pub operator: OperatorToken,
     pub result_key: ResultKey,
     pub sign_ins: SignIns,
@@ -138,6 +140,7 @@ impl Server {
             public: Public::default(),
             messages: Messages::new(now),
             concerns: Concerns::default(),
+            rarely: Rarely::default(),
             entries,
             ledger_head,
             registry,

@@ -144,12 +144,22 @@ impl Grants {
             grace: granted.grace,
             until: None,
             withdrawn: None,
+            clock: before.clock,
             device_svid: granted.device_svid,
             bundle: self.authorities.bundle(),
             crl: self.authorities.crl().to_vec(),
             jwt_keys: self.authorities.jwt_keys().1.clone(),
             policy: granted.policy,
             workloads,
+        });
+    }
+
+    /// Takes note of what is to be said of the device's clock.
+    pub fn clock_is(&self, sentence: Option<String>) {
+        self.held.send_if_modified(|holding| {
+            let changed = holding.clock != sentence;
+            holding.clock = sentence;
+            changed
         });
     }
 

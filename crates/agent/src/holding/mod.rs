@@ -37,6 +37,8 @@ pub struct Holding {
     pub until: Option<SystemTime>,
     /// Why there is nothing, where it was withdrawn.
     pub withdrawn: Option<String>,
+    /// What is to be said of the device's clock where something is missing; `None`: it is not the clock.
+    pub clock: Option<String>,
     /// The device's own SVID, DER, leaf first.
     pub device_svid: Vec<Vec<u8>>,
     /// The trust domain's authorities, concatenated DER.

@@ -141,7 +141,8 @@ impl Upstream {
                 self.look_back(device).await;
             }
             let wait = backoff.wait().min(longest).max(self.settle(&interruption));
-            tracing::warn!(retry_in_ms = wait.as_millis(), "not attached: {interruption}");
+            let clock = self.memory.clock.sentence().unwrap_or_default();
+            tracing::warn!(retry_in_ms = wait.as_millis(), clock, "not attached: {interruption}");
             self.connection.clock().sleep(wait).await;
         }
     }

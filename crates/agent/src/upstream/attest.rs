@@ -56,8 +56,8 @@ pub async fn answer(
                 let Some(challenge) = challenges.borrow_and_update().clone() else { continue };
                 // Taken before the quote: what is measured in between is told of once more, never missed.
                 attested = ima.mark();
-                let sources = sources.clone();
-                match device.run(move |device| Ok(collect(device, &sources, &challenge, told))).await? {
+                let (sources, clock) = (sources.clone(), clock.clone());
+                match device.run(move |device| Ok(collect(device, &sources, (&challenge, told), &clock))).await? {
                     Ok((evidence, telling, watching)) => {
                         (told, watched) = (telling, watching);
                         device_message::Message::Evidence(evidence)
@@ -120,8 +120,8 @@ impl Told {
 fn collect(
     device: &Device,
     sources: &Sources,
-    challenge: &Challenge,
-    mut told: Told,
+    (challenge, mut told): (&Challenge, Told),
+    clock: &Clock,
 ) -> Result<(Evidence, Told, PcrValues), AttestError> {
     let mut selection: BTreeMap<HashAlgorithm, PcrSet> = BTreeMap::new();
     for (bank, pcrs) in selection_from_wire(&challenge.selection)? {
@@ -185,6 +185,7 @@ fn collect(
             let [capability, message, signature] = [capability, message, signature].map(Into::into);
             Box::new(BankStatement { capability, message, signature })
         }),
+        time_seconds: clock.seconds(),
     };
     Ok((evidence, told, watched))
 }

@@ -8,6 +8,7 @@ use assay_telemetry::sha256;
 use data_encoding::{BASE64, HEXLOWER};
 use serde::{Deserialize, Serialize};
 
+use super::clock::ServerClock;
 use super::ledger::LedgerMemory;
 use crate::holding::Remembered;
 use crate::state_dir::{StateDir, StateError};
@@ -22,6 +23,8 @@ pub struct Memory {
     kept_at: Option<Instant>,
     /// What the server showed of its ledger.
     pub(super) ledger: LedgerMemory,
+    /// And of its clock; known for as long as the agent runs.
+    pub(super) clock: ServerClock,
     /// The revocation list, DER; empty: there was none yet.
     list: Vec<u8>,
     list_at: Option<Instant>,
@@ -58,7 +61,16 @@ impl Memory {
             false => LedgerMemory::load(state)?,
         };
         let list = kept_list(state)?;
-        Ok(Memory { state: state.clone(), installed, kept, kept_at: None, ledger, list, list_at: None })
+        Ok(Memory {
+            state: state.clone(),
+            installed,
+            kept,
+            kept_at: None,
+            ledger,
+            clock: ServerClock::default(),
+            list,
+            list_at: None,
+        })
     }
 
     /// What is in it.

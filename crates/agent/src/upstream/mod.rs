@@ -5,6 +5,7 @@
 
 pub mod attach;
 pub mod attest;
+mod clock;
 pub mod connection;
 pub mod enroll;
 mod ledger;

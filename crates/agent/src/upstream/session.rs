@@ -169,6 +169,8 @@ impl Stream<'_> {
         match message {
             server_message::Message::Challenge(challenge) => {
                 self.order.challenged(&challenge.stream);
+                self.memory.clock.shows(challenge.time_seconds, self.connection.clock());
+                self.grants.clock_is(self.memory.clock.sentence());
                 self.challenge.send_replace(Some(challenge));
             }
             server_message::Message::Trust(signed) => {
@@ -199,6 +201,9 @@ impl Stream<'_> {
             }
             Some(device_statement::Body::WorkloadSvid(answer)) => {
                 let taken = self.grants.answered(message::answer(answer), now);
+                if let Some(clock) = self.memory.clock.sentence().filter(|_| taken.is_err()) {
+                    tracing::error!("a workload svid that was just issued does not hold here: {clock}");
+                }
                 report(taken, "workload svid could not be used");
                 self.ask();
             }

@@ -480,6 +480,7 @@ impl Server {
 fn challenge(baseline: Option<&Baseline>) -> server_message::Message {
     server_message::Message::Challenge(edge::Challenge {
         watched: Vec::new(),
+        time_seconds: 0,
         nonce: vec![5; 32].into(),
         expires_in_seconds: 30,
         selection: vec![edge::PcrSelection { bank: "sha256".into(), pcrs: (0..16).collect() }],

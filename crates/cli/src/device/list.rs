@@ -89,8 +89,15 @@ fn row(device: &Value) -> Vec<String> {
         output::text(device, "svids"),
         labels(device),
         output::time(device, "evidence_at"),
-        output::text(device, "reason"),
+        reason(device),
     ]
+}
+
+/// Why it is what it is; and what is to be said of its clock, which may be why its workloads have nothing.
+fn reason(device: &Value) -> String {
+    let said = ["reason", "clock"].map(|member| output::text(device, member));
+    let said: Vec<String> = said.into_iter().filter(|text| text != "-").collect();
+    if said.is_empty() { "-".to_owned() } else { said.join("; ") }
 }
 
 /// As much of the hash as every verb takes for the whole; `--json` has all of it.

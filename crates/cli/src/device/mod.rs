@@ -219,9 +219,19 @@ fn print_device(answer: &Value) {
         ("in force", output::text(device, "policy_in_force")),
         ("labels", labels(device)),
         ("attached", output::text(device, "attached")),
+        ("clock", clock(device)),
         ("svids", output::text(device, "svids")),
     ] {
         output::out!("{title:12} {value}");
+    }
+}
+
+/// How far its clock is off, and what comes of it.
+fn clock(device: &Value) -> String {
+    match (device.get("clock").and_then(Value::as_str), device.get("clock_offset_seconds")) {
+        (Some(_), _) => output::text(device, "clock"),
+        (None, Some(Value::Number(seconds))) => format!("as the server's, to {seconds} s"),
+        (None, _) => "-".to_owned(),
     }
 }
 

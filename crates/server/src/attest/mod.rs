@@ -61,6 +61,8 @@ pub(crate) struct Attesting {
 #[derive(Debug)]
 pub(crate) struct Open {
     pub asked: Asked,
+    /// When.
+    pub at: UnixTime,
     /// Held while whole logs may be on their way or in memory.
     _logs: Option<OwnedSemaphorePermit>,
 }
@@ -106,6 +108,7 @@ impl Attesting {
         &self,
         attester: &Attester,
         is_proven: bool,
+        now: UnixTime,
     ) -> Result<Option<(Open, Challenge)>, AttestError> {
         let policy = self.policies.of(&attester.device);
         let conditions = self.entries.conditions(&attester.device.id);
@@ -117,7 +120,7 @@ impl Attesting {
             },
         };
         let (asked, challenge) = attester.ask(&policy, conditions, random()?);
-        Ok(Some((Open { asked, _logs: logs }, challenge)))
+        Ok(Some((Open { asked, at: now, _logs: logs }, challenge)))
     }
 
     /// Judges evidence and records what follows.

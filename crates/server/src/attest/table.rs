@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use assay_identity::SpiffeId;
+use assay_wire::clocks::Apart;
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
@@ -15,9 +16,26 @@ use crate::outcome::{Kind, Outcome};
 /// The seats. Locked for a moment at a time, never across an await.
 #[derive(Debug)]
 pub(crate) struct Registry {
-    seats: Mutex<HashMap<SpiffeId, watch::Sender<Signal>>>,
+    seats: Mutex<HashMap<SpiffeId, Seated>>,
     seats_max: usize,
     full_challenges: Arc<Semaphore>,
+}
+
+/// Who has a seat.
+#[derive(Debug)]
+struct Seated {
+    sender: watch::Sender<Signal>,
+    /// How far its clock is from ours, as it said last.
+    clock: Option<Apart>,
+}
+
+/// The clocks of those that are attached, in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Clocks {
+    /// How many are further off than is forgiven.
+    pub off: u64,
+    /// The furthest, in seconds.
+    pub furthest: u64,
 }
 
 /// What a seat hears.
@@ -62,8 +80,8 @@ impl Registry {
         if seats.len() >= self.seats_max && !seats.contains_key(id) {
             return Err(NoRoom);
         }
-        if let Some(earlier) = seats.insert(id.clone(), sender) {
-            earlier.send_modify(|signal| signal.replaced = true);
+        if let Some(earlier) = seats.insert(id.clone(), Seated { sender, clock: None }) {
+            earlier.sender.send_modify(|signal| signal.replaced = true);
         }
         Ok(Seat { registry: self.clone(), id: id.clone(), signal })
     }
@@ -71,20 +89,42 @@ impl Registry {
     /// Makes a device's stream look at its state again, if it is attached.
     pub(crate) fn wake(&self, id: &SpiffeId) {
         if let Some(seat) = self.seats.lock().unwrap_or_else(PoisonError::into_inner).get(id) {
-            seat.send_modify(|signal| signal.changes = signal.changes.wrapping_add(1));
+            seat.sender.send_modify(|signal| signal.changes = signal.changes.wrapping_add(1));
         }
     }
 
     /// The same, because its workloads are entitled to something else now.
     pub(crate) fn wake_for_entries(&self, id: &SpiffeId) {
         if let Some(seat) = self.seats.lock().unwrap_or_else(PoisonError::into_inner).get(id) {
-            seat.send_modify(|signal| signal.entries = signal.entries.wrapping_add(1));
+            seat.sender.send_modify(|signal| signal.entries = signal.entries.wrapping_add(1));
         }
     }
 
     /// Whether a device is attached.
     pub(crate) fn is_attached(&self, id: &SpiffeId) -> bool {
         self.seats.lock().unwrap_or_else(PoisonError::into_inner).contains_key(id)
+    }
+
+    /// Takes down what an attached device's clock shows.
+    pub(crate) fn clock_is(&self, id: &SpiffeId, apart: Apart) {
+        if let Some(seat) = self.seats.lock().unwrap_or_else(PoisonError::into_inner).get_mut(id) {
+            seat.clock = Some(apart);
+        }
+    }
+
+    /// How far an attached device's clock is from ours, if it said so.
+    pub(crate) fn clock(&self, id: &SpiffeId) -> Option<Apart> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner).get(id)?.clock
+    }
+
+    /// The clocks of all.
+    pub(crate) fn clocks(&self) -> Clocks {
+        let seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = seats.values().filter_map(|seat| seat.clock);
+        told.fold(Clocks::default(), |Clocks { off, furthest }, apart| Clocks {
+            off: off + u64::from(apart.matters()),
+            furthest: furthest.max(apart.seconds().unsigned_abs()),
+        })
     }
 
     /// How many are.

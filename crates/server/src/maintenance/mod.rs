@@ -104,6 +104,7 @@ impl Chores {
             self.reminder.did(Ok::<_, StoreError>(now.plus(REMIND_EVERY_SECONDS)), now);
         }
         if self.certificates.is_due(now) {
+            server.metrics.clocks(server.registry.clocks());
             let looked = server.concerns.look(server, now).await;
             self.certificates.did(looked.map(|()| now.plus(CERTIFICATES_EVERY_SECONDS)), now);
         }

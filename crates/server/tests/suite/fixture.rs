@@ -336,6 +336,7 @@ pub fn learned(device: &mut SoftwareDevice, more: &str) -> String {
         stream: Vec::new(),
         banks_wanted: true,
         watched: Vec::new(),
+        time_seconds: 0,
     };
     let sent = device.evidence(&challenge).unwrap();
     let quote = sent.quote.unwrap();

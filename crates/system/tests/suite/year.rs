@@ -1,10 +1,11 @@
-//! A year and more in seconds: server, gateway and agent in this process, all by one clock that the test moves.
+//! A year and more in seconds: server, gateway and agent in this process, by clocks that the test moves.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use assay_agent::config::Options;
+use assay_agent::fetch::FetchError;
 use assay_clock::{Clock, Hands};
 use assay_identity::{PrivateKey, TrustDomain, csr};
 use assay_server::Running;
@@ -26,6 +27,9 @@ struct Site {
     folder: TempDir,
     clock: Clock,
     hands: Hands,
+    /// The device's own, which goes as the others do until it is set.
+    device_clock: Clock,
+    device_hands: Hands,
     server: Running,
     gateway: Option<Part>,
     agent: Option<Part>,
@@ -52,6 +56,7 @@ impl Site {
     async fn start() -> Result<Site> {
         let folder = tempfile::tempdir()?;
         let (clock, hands) = Clock::with_hands();
+        let (device_clock, device_hands) = Clock::with_hands();
         let maker = TpmMaker::new(&folder.path().join("tpm-maker"))?;
         let tpm = SoftTpm::start(&maker, &folder.path().join("tpm"))?;
         let machine = Machine::boot(&tpm, &folder.path().join("logs"))?;
@@ -71,7 +76,18 @@ impl Site {
             ..assay_server::Config::default()
         };
         let server = Running::start_by(clock.clone(), config).await?;
-        let mut site = Site { folder, clock, hands, server, gateway: None, agent: None, tpm, machine };
+        let mut site = Site {
+            folder,
+            clock,
+            hands,
+            device_clock,
+            device_hands,
+            server,
+            gateway: None,
+            agent: None,
+            tpm,
+            machine,
+        };
         // The machine runs what a software device runs, so that one's policy is its too.
         let specimen = SoftwareDevice::new("specimen", &EkMaker::new()?)?;
         site.ask(Method::PUT, "/v1/policy", policy_for("test", &[&specimen])).await?;
@@ -79,6 +95,12 @@ impl Site {
         let gateway = site.start_gateway().await?;
         site.start_agent(&gateway)?;
         Ok(site)
+    }
+
+    /// Lets time pass, for all.
+    fn advance(&self, seconds: u64) {
+        self.hands.advance(Duration::from_secs(seconds));
+        self.device_hands.advance(Duration::from_secs(seconds));
     }
 
     fn at(&self, name: &str) -> std::path::PathBuf {
@@ -153,7 +175,7 @@ impl Site {
             workload_api: Some(self.at("workload.sock")),
             ..Options::default()
         };
-        let (clock, config) = (self.clock.clone(), options.merge()?.complete()?);
+        let (clock, config) = (self.device_clock.clone(), options.merge()?.complete()?);
         self.agent = Some(Part::start(async move |stopped| {
             let stop = async move { drop(stopped.await) };
             Ok(assay_agent::run::run_by(clock, config, stop).await?)
@@ -181,7 +203,7 @@ impl Site {
     /// The same in the end: whoever waits to try again is not waited for.
     async fn device_comes_back(&self) -> Result<()> {
         eventually(60, async || {
-            self.hands.advance(Duration::from_secs(1));
+            self.advance(1);
             self.device_is_trusted().await
         })
         .await
@@ -195,7 +217,7 @@ async fn year_1_swtpm_a_gateway_lives_through_400_days() -> Result<()> {
     let issuing = |site: &Site| std::fs::read(site.at("data/keys/issuing.pem"));
     let first_issuing = issuing(&site)?;
     for day in 1..=400u32 {
-        site.hands.advance(Duration::from_secs(DAY));
+        site.advance(DAY);
         // Renewed from half of its life: never a third of it left.
         eventually(10, async || {
             let left = site.gateway_has_left().await?;
@@ -216,7 +238,7 @@ async fn year_1_swtpm_a_gateway_lives_through_400_days() -> Result<()> {
 async fn year_1_swtpm_a_gateway_that_slept_past_its_end_says_so_and_is_repaired_in_place() -> Result<()> {
     let mut site = Site::start().await?;
     eventually(30, async || site.device_is_trusted().await).await?;
-    site.hands.advance(Duration::from_secs(33 * DAY));
+    site.advance(33 * DAY);
     // Past its end by days, nobody believes it, and that is said where health is asked for.
     eventually(10, async || {
         let health = site.ask(Method::GET, "/health", String::new()).await?;
@@ -230,7 +252,7 @@ async fn year_1_swtpm_a_gateway_that_slept_past_its_end_says_so_and_is_repaired_
     site.enroll_gateway().await?;
     site.device_comes_back().await?;
     let health = eventually(10, async || {
-        site.hands.advance(Duration::from_secs(15));
+        site.advance(15);
         let health = site.ask(Method::GET, "/health", String::new()).await?;
         ensure!(health.get("status") == Some(&json!("ok")), "{health}");
         Ok(health)
@@ -238,7 +260,7 @@ async fn year_1_swtpm_a_gateway_that_slept_past_its_end_says_so_and_is_repaired_
     health.await?;
     // One that starts on what has ended says what to do.
     site.gateway = None;
-    site.hands.advance(Duration::from_secs(40 * DAY));
+    site.advance(40 * DAY);
     let refused = assay_gateway::run_by(site.clock.clone(), site.gateway_config(), async {}).await;
     let said = refused.err().map(|error| format!("{:#}", anyhow::Error::from(error))).unwrap_or_default();
     ensure!(
@@ -246,6 +268,55 @@ async fn year_1_swtpm_a_gateway_that_slept_past_its_end_says_so_and_is_repaired_
         "{said}"
     );
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn year_7_swtpm_a_device_whose_clock_is_two_hours_behind_is_told_of_at_both_ends() -> Result<()> {
+    let site = Site::start().await?;
+    eventually(30, async || site.device_is_trusted().await).await?;
+    // All that the connection needs began long ago, by any clock.
+    site.advance(3 * 3600);
+    site.device_comes_back().await?;
+    // Past that, the test's hands have let some time pass.
+    let passed = site.clock.seconds() - Clock::system().seconds();
+    site.device_hands.set_ahead(Duration::from_secs(passed - 2 * 3600));
+    let uid = std::fs::metadata(site.folder.path())?.uid();
+    let entry = json!({
+        "spiffe_id": format!("spiffe://{TRUST_DOMAIN}/web"), "parent": "edge", "selectors": [{ "type": "unix", "value": format!("uid:{uid}") }],
+    });
+    site.ask(Method::POST, "/v1/entries", entry.to_string()).await?;
+    // To the operator it is trusted, and that its clock is off stands beside it, with what comes of that.
+    eventually(30, async || {
+        site.advance(1);
+        site.device_is_trusted().await?;
+        let answer = site.ask(Method::GET, "/v1/devices", String::new()).await?;
+        let device = answer.pointer("/devices/0").context("a device")?;
+        let offset = device.get("clock_offset_seconds").and_then(Value::as_i64).context("an offset")?;
+        ensure!((-7210..=-7190).contains(&offset), "{offset}");
+        let said = device.get("clock").and_then(Value::as_str).unwrap_or_default();
+        ensure!(said.starts_with("its clock is 2 h behind: to it, no certificate"), "{said}");
+        Ok(())
+    })
+    .await?;
+    // To a program on the device, that is why it has nothing.
+    let socket = format!("unix://{}", site.at("workload.sock").display());
+    let refused = assay_agent::fetch::x509(&socket).await.err().context("an SVID that has not begun")?;
+    ensure!(
+        refused.to_string() == "no identity yet: by the server's clock, this device's is 2 h behind",
+        "{refused}"
+    );
+    // Once it is set, it goes on by itself.
+    site.device_hands.set_ahead(Duration::from_secs(site.clock.seconds() - Clock::system().seconds()));
+    eventually(30, async || {
+        site.advance(1);
+        let answer = site.ask(Method::GET, "/v1/devices/edge", String::new()).await?;
+        ensure!(answer.pointer("/device/clock") == Some(&Value::Null), "{answer}");
+        // It has one, though by the system's clock, which this looks at, it has yet to begin.
+        let fetched = assay_agent::fetch::x509(&socket).await;
+        ensure!(!matches!(fetched, Err(FetchError::Refused(_))), "{fetched:?}");
+        Ok(())
+    })
+    .await
 }
 
 const DAY: u64 = 24 * 3600;

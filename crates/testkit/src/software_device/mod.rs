@@ -220,6 +220,7 @@ impl SoftwareDevice {
                 true => Some(Stating::honest(&BANKS, &self.ak, self.clock, &challenge.nonce).sign(&self.ak)?),
                 false => None,
             },
+            time_seconds: challenge.time_seconds,
         })
     }
 

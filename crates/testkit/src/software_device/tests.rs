@@ -16,6 +16,7 @@ fn challenge(first: u64) -> Challenge {
         stream: Vec::new(),
         banks_wanted: true,
         watched: Vec::new(),
+        time_seconds: 0,
     }
 }
 

@@ -25,7 +25,7 @@ use tonic::{Request, Response, Status, Streaming};
 use self::delta::Changes;
 use self::secret::Secrets;
 use self::stream::Whole;
-use super::workload_api::entitled;
+use super::workload_api::{entitled, nothing_yet};
 use crate::holding::Holding;
 use crate::workload::Caller;
 
@@ -66,7 +66,7 @@ impl SecretDiscoveryService for EnvoySds {
         let mut session = self.session(Whole::default());
         session.conversation.heed(request.into_inner())?;
         let answer = session.answer().await?;
-        answer.map(Response::new).ok_or_else(|| Status::unavailable("no identity yet; try again"))
+        answer.map(Response::new).ok_or_else(|| nothing_yet(&self.holding.borrow()))
     }
 }
 

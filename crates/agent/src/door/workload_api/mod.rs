@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-pub(super) use stream::entitled;
+pub(super) use stream::{entitled, nothing_yet};
 
 use crate::ask::Asker;
 use crate::holding::Holding;

@@ -65,12 +65,18 @@ pub(super) fn messages<T: PartialEq + Clone + Send + Sync + 'static>(
                 None => timeout(FIRST_WITHIN, changed).await.unwrap_or_default(),
             };
             if !go_on {
-                let _ = sender.try_send(Err(Status::unavailable("no identity yet; try again")));
+                let _ = sender.try_send(Err(nothing_yet(&now)));
                 return;
             }
         }
     });
     ReceiverStream::new(receiver)
+}
+
+/// What is told whose SVID did not come: where the device's clock is off, none holds on it.
+pub(in crate::door) fn nothing_yet(holding: &Holding) -> Status {
+    let why = holding.clock.as_deref().unwrap_or("try again");
+    Status::unavailable(format!("no identity yet: {why}"))
 }
 
 /// The workloads that are the caller's; a caller without any gets nothing, not even a bundle.

@@ -7,6 +7,7 @@ use assay_evidence::tpm::endorsement::Endorsement;
 use assay_identity::signed_message::NodeId;
 use assay_identity::{SpiffeId, TrustDomain};
 use assay_trust::ear::Nonce;
+use assay_wire::clocks::Apart;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
@@ -248,10 +249,19 @@ pub(super) fn device_json(server: &Server, device: &Device, svids: u64, now: Uni
         "reason": state.reason(),
         "awaiting_approval": state.awaiting_approval(),
         "attached": server.registry.is_attached(&device.id),
+        "clock_offset_seconds": server.registry.clock(&device.id).map(Apart::seconds),
+        "clock": clock_sentence(server, &device.id),
         "svids": svids,
         "enrolled_at": device.record.enrolled_at,
         "agent_version": device.record.agent_version,
     })
+}
+
+/// What is to be said of its clock, if anything is.
+pub(super) fn clock_sentence(server: &Server, id: &SpiffeId) -> Option<String> {
+    let apart = server.registry.clock(id)?;
+    let consequence = apart.consequence(server.config.device_svid_ttl_seconds)?;
+    Some(format!("its clock is {apart}: {consequence}"))
 }
 
 /// Who vouches for the TPM now, and why nobody does.

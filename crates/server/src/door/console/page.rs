@@ -18,7 +18,7 @@ use http::{HeaderMap, HeaderValue};
 use serde_json::Value;
 
 use super::access::may_view;
-use super::devices::{findings, sentence};
+use super::devices::{clock_sentence, findings, sentence};
 use super::parameters::Asked;
 use crate::device::Device;
 use crate::fate::IMA_POLICY;
@@ -269,6 +269,8 @@ fn row(
     now: UnixTime,
 ) -> DeviceRow {
     let state = &device.state;
+    let said = [Some(state.reason().to_owned()), clock_sentence(server, &device.id)];
+    let said = said.into_iter().flatten().filter(|text| !text.is_empty());
     DeviceRow {
         name: device.record.name.clone(),
         id: device.id.to_string(),
@@ -276,7 +278,7 @@ fn row(
         labels: device.labels.to_string(),
         status: state.status_at(now).name(),
         tier: state.tier().name(),
-        reason: state.reason().to_owned(),
+        reason: said.collect::<Vec<_>>().join("; "),
         refused,
         evidence_age: state.evidence_at().map_or_else(|| "never".to_owned(), |at| age(at, now)),
         svids,

@@ -2,6 +2,7 @@
 
 use assay_evidence::digest::HashAlgorithm;
 use assay_evidence::request::{BankStatement, Challenge, DeviceIdentity, Evidence, Quote};
+use assay_evidence::time::UnixTime;
 use assay_identity::Selector;
 use assay_trust::Finding;
 use assay_wire::edge;
@@ -15,7 +16,7 @@ use crate::store::EntryRecord;
 
 /// Reads what a device answers.
 pub(super) fn evidence(message: edge::Evidence) -> Result<Evidence, NotEvidence> {
-    let edge::Evidence { nonce, quote, boot_log, measure_log, ima_log, ima_from_entry, ima_ascii, banks } =
+    let edge::Evidence { nonce, quote, boot_log, measure_log, ima_log, ima_from_entry, ima_ascii, banks, .. } =
         message;
     let edge::Quote { message, signature, pcrs } = quote.ok_or(NotEvidence::NoQuote)?;
     let quote = Quote { message, signature, pcrs: values_from_wire(&pcrs)? };
@@ -42,8 +43,13 @@ pub(super) fn identity(begin: &mut edge::EnrollBegin) -> DeviceIdentity {
     }
 }
 
-/// A challenge on the stream that the server calls so.
-pub(super) fn challenge(challenge: Challenge, stream: &[u8], ttl_seconds: u64) -> edge::Challenge {
+/// A challenge on the stream that the server calls so, made at this time.
+pub(super) fn challenge(
+    challenge: Challenge,
+    stream: &[u8],
+    ttl_seconds: u64,
+    at: UnixTime,
+) -> edge::Challenge {
     edge::Challenge {
         nonce: challenge.nonce.to_vec().into(),
         expires_in_seconds: u32::try_from(ttl_seconds).unwrap_or(u32::MAX),
@@ -53,6 +59,7 @@ pub(super) fn challenge(challenge: Challenge, stream: &[u8], ttl_seconds: u64) -
         ima_from_entry: challenge.ima_from_entry,
         stream: stream.to_vec().into(),
         banks_wanted: challenge.banks_wanted,
+        time_seconds: at.0,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Challenges and what comes of them: evidence, and its absence.
 
+use assay_evidence::time::UnixTime;
+use assay_wire::clocks::Apart;
 use assay_wire::edge::{self, device_statement, server_message};
 use bytes::Bytes;
 
@@ -24,15 +26,18 @@ impl Session {
 
     pub(super) async fn challenge(&mut self) -> Result<(), SessionEnd> {
         let is_proven = matches!(self.standing, Standing::Proven(_));
-        let Some((open, challenge)) = self.server.attesting.challenge(&self.attester, is_proven)? else {
+        let attesting = &self.server.attesting;
+        let Some((open, challenge)) = attesting.challenge(&self.attester, is_proven, self.server.now())?
+        else {
             self.pace.postpone(self.server.clock.instant());
             return Ok(());
         };
-        let now = self.server.clock.instant();
+        let (now, at) = (self.server.clock.instant(), open.at);
         self.outstanding = Some((open, now + self.server.config.challenge_ttl()));
         self.unheard_since.get_or_insert(now);
         self.pace.challenged(now);
-        let message = convert::challenge(challenge, &self.stream, self.server.config.challenge_ttl_seconds);
+        let ttl_seconds = self.server.config.challenge_ttl_seconds;
+        let message = convert::challenge(challenge, &self.stream, ttl_seconds, at);
         self.send(framed(server_message::Message::Challenge(message))).await
     }
 
@@ -79,12 +84,33 @@ impl Session {
         self.challenge().await
     }
 
+    /// How far the device's clock is from ours, as it says itself: whoever lies about it accuses itself.
+    fn compare_clocks(&self, theirs: u64, asked_at: UnixTime) {
+        // An older agent does not say.
+        if theirs == 0 {
+            return;
+        }
+        let (server, id) = (&self.server, &self.attester.device.id);
+        let now = server.now();
+        let apart = Apart::least(theirs, (asked_at.0.min(now.0), now.0));
+        server.registry.clock_is(id, apart);
+        let life = server.config.device_svid_ttl_seconds;
+        if let Some(consequence) = apart.consequence(life)
+            && server.rarely.says("clock", id.as_str(), now).is_some()
+        {
+            let (name, offset_s) = (&self.attester.device.record.name, apart.seconds());
+            tracing::warn!(device = %id, name, offset_s, "the device's clock is {apart}: {consequence}");
+        }
+    }
+
     pub(super) async fn judge(&mut self, evidence: edge::Evidence) -> Result<(), SessionEnd> {
+        let theirs = evidence.time_seconds;
         let evidence = convert::evidence(evidence)?;
         if self.missed.is_some_and(|nonce| evidence.nonce == nonce.as_slice()) {
             return Ok(());
         }
         let (open, _) = self.outstanding.take().ok_or(AttestError::NotAnAnswer)?;
+        let asked_at = open.at;
         let proven = matches!(self.standing, Standing::Proven(_));
         let attesting = &self.server.attesting;
         match attesting.judge(&mut self.attester, open, evidence, self.server.now()).await {
@@ -96,6 +122,7 @@ impl Session {
                     self.standing = Standing::Proven(seat);
                     self.announce().await?;
                 }
+                self.compare_clocks(theirs, asked_at);
                 self.say(device_statement::Body::Verdict(convert::verdict(verdict))).await?;
                 if !proven {
                     // What changed before there was a seat to wake.
