@@ -19,6 +19,7 @@ mod inspect;
 mod ledger;
 mod output;
 mod policy;
+mod security;
 mod service;
 mod tee;
 mod telemetry;
@@ -59,6 +60,8 @@ enum Verb {
     Trust(trust::Args),
     /// Registration entries: which workload gets which SPIFFE ID.
     Entry(entry::Args),
+    /// Who tried what they may not: in numbers since the server started, and the last on record.
+    Security(security::Args),
     /// The audit trail.
     Ledger(ledger::Args),
     /// What devices handed in: list, show, verify and export batches.
@@ -96,6 +99,7 @@ fn main() -> ExitCode {
         Verb::Policy(args) => policy::run(args),
         Verb::Trust(args) => output::exit(trust::run(args)),
         Verb::Entry(args) => output::exit(entry::run(args)),
+        Verb::Security(args) => output::exit(security::run(&args)),
         Verb::Ledger(args) => output::exit(ledger::run(args)),
         Verb::Telemetry(args) => telemetry::run(args),
         Verb::Appraise(args) => appraise::run(args),

@@ -35,6 +35,8 @@ macro_rules! kinds {
 kinds! {
     /// A device proved its EK, AK and device key.
     DeviceEnrolled => "device.enrolled",
+    /// A device that was never here waits to be admitted.
+    DeviceWaiting => "device.waiting",
     /// An operator let a device enroll that was never here.
     DeviceAdmitted => "device.admitted",
     /// An operator keeps a device out that was never here.
@@ -93,6 +95,8 @@ kinds! {
     EntryRemoved => "entry.removed",
     /// What an entry asks of a device holds of it no longer.
     EntryUnmet => "entry.unmet",
+    /// Somebody tried what they may not.
+    SecurityRefused => "security.refused",
 }
 
 /// What a transaction wants on record; the trail gives it its place.

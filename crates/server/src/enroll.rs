@@ -55,6 +55,14 @@ pub(crate) struct Presented {
     pub agent_version: String,
 }
 
+impl Presented {
+    /// Whose TPM it says this is, if it says so.
+    pub(crate) fn device(&self, trust_domain: &TrustDomain) -> Option<SpiffeId> {
+        let ek = PublicArea::parse_tpm2b(&self.identity.ek_public).ok()?;
+        Some(SpiffeId::device(trust_domain, &assay_telemetry::sha256(&ek.spki_der())))
+    }
+}
+
 /// What only its TPM can answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Challenge {

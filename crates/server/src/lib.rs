@@ -36,6 +36,7 @@ mod parts;
 mod policy;
 mod rarely;
 mod replace;
+mod security;
 mod start;
 pub mod store;
 mod thread;

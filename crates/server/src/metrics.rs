@@ -18,6 +18,7 @@ use crate::concern::Concern;
 use crate::grant::telemetry::Answer;
 use crate::in_force::endorsers::ListInForce;
 use crate::outcome::faults;
+use crate::security::Cause;
 use crate::store::{Dropped, Storage, Why};
 
 /// Counters of what the server did, and gauges that are set when they are asked for.
@@ -41,6 +42,8 @@ pub(crate) struct Metrics {
     certificates: Family<CertificateLabel, Gauge>,
     concerns: Family<ConcernLabel, Gauge>,
     clocks_off: Gauge,
+    waiting: Gauge,
+    refused: Family<CauseLabel, Counter>,
     clock_furthest: Gauge,
     judging: Histogram,
     issuing: Histogram,
@@ -96,6 +99,11 @@ struct ConcernLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CauseLabel {
+    cause: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StoredLabel {
     what: &'static str,
     unit: &'static str,
@@ -122,6 +130,8 @@ impl Metrics {
             certificates: Family::default(),
             concerns: Family::default(),
             clocks_off: Gauge::default(),
+            waiting: Gauge::default(),
+            refused: Family::default(),
             clock_furthest: Gauge::default(),
             judging: Histogram::new(LATENCY_SECONDS),
             issuing: Histogram::new(LATENCY_SECONDS),
@@ -187,6 +197,16 @@ impl Metrics {
             metrics.concerns.clone(),
         );
         registry.register(
+            "devices_waiting",
+            "Devices that were never here and wait for an operator to admit them",
+            metrics.waiting.clone(),
+        );
+        registry.register(
+            "security_refusals",
+            "Refusals that say somebody tries what they may not, by what was tried",
+            metrics.refused.clone(),
+        );
+        registry.register(
             "device_clocks_off",
             "Attached devices whose clocks are further from the server's than is forgiven where certificates begin",
             metrics.clocks_off.clone(),
@@ -236,6 +256,9 @@ impl Metrics {
         for concern in Concern::CODES {
             drop(self.concerns.get_or_create(&ConcernLabel { concern }));
         }
+        for cause in Cause::ALL {
+            drop(self.refused.get_or_create(&CauseLabel { cause: cause.name() }));
+        }
         self.count_devices(&[]);
         self.stored(&Storage::default(), 0, 0);
     }
@@ -256,6 +279,21 @@ impl Metrics {
             let gauge = self.concerns.get_or_create(&ConcernLabel { concern: code });
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
+    }
+
+    /// How many devices wait to be admitted.
+    pub(crate) fn waiting(&self, devices: u64) {
+        self.waiting.set(i64::try_from(devices).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn refused(&self, cause: Cause) {
+        self.refused.get_or_create(&CauseLabel { cause: cause.name() }).inc();
+    }
+
+    /// How often each was refused since the server started.
+    pub(crate) fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let count = |cause: &Cause| self.refused.get_or_create(&CauseLabel { cause: cause.name() }).get();
+        Cause::ALL.iter().map(move |cause| (cause.name(), count(cause)))
     }
 
     /// How far devices' clocks are off.

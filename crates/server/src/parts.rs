@@ -41,6 +41,7 @@ use crate::newcomer::Newcomers;
 use crate::policy::Planning;
 use crate::policy::trial::Trying;
 use crate::rarely::Rarely;
+use crate::security::{Refused, Security};
 use crate::start::{StartError, load_signers};
 use crate::store::{Store, StoreError, WithdrawOwn};
 
@@ -64,6 +65,7 @@ pub(crate) struct Server {
     pub metrics: Arc<Metrics>,
     pub concerns: Concerns,
     pub rarely: Rarely,
+    pub security: Security,
     pub operator: OperatorToken,
     pub result_key: ResultKey,
     pub sign_ins: SignIns,
@@ -141,6 +143,7 @@ impl Server {
             messages: Messages::new(now),
             concerns: Concerns::default(),
             rarely: Rarely::default(),
+            security: Security::new(store.clone(), metrics.clone()),
             entries,
             ledger_head,
             registry,
@@ -166,6 +169,11 @@ impl Server {
     /// What time it is.
     pub(crate) fn now(&self) -> UnixTime {
         clock::now(&self.clock)
+    }
+
+    /// Notes that somebody tried what they may not.
+    pub(crate) fn refused(&self, refused: Refused) {
+        self.security.note(refused, self.now());
     }
 
     /// The lives of the certificates that the server shows or signs with, by name.

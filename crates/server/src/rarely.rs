@@ -37,12 +37,12 @@ impl Rarely {
         let allowance = all.entry(what).or_default();
         // A clock that went back makes it wait no longer than one that has spent all.
         let spent = allowance.full_at.saturating_sub(now.0).min(AT_ONCE * EACH_SECONDS);
-        let full_at = now.0.saturating_add(spent + EACH_SECONDS);
+        allowance.full_at = now.0.saturating_add(spent);
         if last.contains_key(&about) || spent + EACH_SECONDS > AT_ONCE * EACH_SECONDS {
             allowance.unsaid = allowance.unsaid.saturating_add(1);
             return None;
         }
-        allowance.full_at = full_at;
+        allowance.full_at = allowance.full_at.saturating_add(EACH_SECONDS);
         last.insert(about, now);
         Some(std::mem::take(&mut allowance.unsaid))
     }
@@ -65,7 +65,8 @@ mod tests {
         assert_eq!((says("a", 100_000), says("a", 100_001), says("b", 100_001)), (Some(0), None, Some(1)));
         assert_eq!((says("a", 103_599), says("a", 103_600)), (None, Some(1)));
         assert_eq!(rarely.says("other", "a", UnixTime(103_600)), Some(0));
-        let of_many = |now| (0..1000).filter(|number| says(&format!("{now}-{number}"), now).is_some()).count();
+        let of_many =
+            |now| (0..1000).filter(|number| says(&format!("{now}-{number}"), now).is_some()).count();
         assert_eq!((of_many(200_000), of_many(200_000 + 120)), (60, 2));
         // What is remembered is bounded by what was said.
         assert!(rarely.0.lock().unwrap().last.len() <= 2 * 60 + 60);

@@ -1,14 +1,14 @@
 //! Making and stopping what runs: the data folder, both doors, the chores.
 
 use std::fs::{self, File};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use assay_clock::Clock;
 use assay_evidence::ima::{SigningKey, SigningKeyError};
-use assay_identity::tls;
+use assay_identity::{SpiffeId, tls};
 use assay_trust::policy::{PolicySigners, SIGNERS_MAX};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
@@ -30,6 +30,7 @@ use crate::keys::{self, FileError, KeysError};
 use crate::maintenance;
 use crate::outcome::fault;
 use crate::parts::Server;
+use crate::security::{Cause, Refused};
 use crate::store::{Store, StoreError};
 
 /// A server that runs.
@@ -143,9 +144,19 @@ fn raise_descriptors(limits: &crate::config::Limits) {
 /// For gateways, which show who they are.
 fn edge_door(server: &Arc<Server>) -> Door {
     let (limits, at_edge) = (Limits::edge(&server.config.limits), server.clone());
+    let noting = server.clone();
+    let refused = move |who: Option<&SpiffeId>, from: IpAddr, why| {
+        let who = who.map(SpiffeId::to_string).unwrap_or_default();
+        noting.refused(Refused { cause: Cause::Gateway, who, from: from.to_string(), why });
+    };
+    let peers = Peers {
+        trust: server.revocations.trust(),
+        lists: server.revocations.watch(),
+        refused: Box::new(refused),
+    };
     Door {
         tls: Box::new(move || at_edge.tls.edge()),
-        peers: Some(Peers { trust: server.revocations.trust(), lists: server.revocations.watch() }),
+        peers: Some(peers),
         router: door::edge::router(server),
         limits,
         admission: limits.admission(),

@@ -58,7 +58,7 @@ fn year_11_every_verb_that_answers_does_so_in_json_too() {
 }
 
 /// Verbs that ask the console, with arguments that are well-formed and name things that are not there.
-const ASKING: [(&[&str], i32); 34] = [
+const ASKING: [(&[&str], i32); 35] = [
     (&["device", "list"], 0),
     (&["device", "show", "nobody"], 3),
     (&["device", "explain", "nobody"], 3),
@@ -93,6 +93,7 @@ const ASKING: [(&[&str], i32); 34] = [
     (&["policy", "rollout", "finish", "none"], 3),
     (&["policy", "rollout", "abort", "none"], 3),
     (&["trust", "status"], 0),
+    (&["security"], 0),
     (&["entry", "list"], 0),
     (&["entry", "list", "--parent", "nobody"], 3),
     (&["entry", "show", "none"], 3),

@@ -4,6 +4,7 @@
 //! operator's token. Strangers have places of their own, lose them when idle, and make room for each other, the longest
 //! idle first; nothing they do keeps a gateway or an operator out.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,8 +12,8 @@ use std::time::Duration;
 
 use assay_admission::{Peer, Room};
 use assay_clock::Clock;
-use assay_identity::VerifiedPeer;
 use assay_identity::tls::TrustSource;
+use assay_identity::{SpiffeId, VerifiedPeer};
 use axum::{Extension, Router};
 use bytes::Bytes;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -48,7 +49,12 @@ pub(crate) struct Peers {
     pub trust: Arc<TrustSource>,
     /// Word of every new revocation list, once it is in `trust`.
     pub lists: watch::Receiver<Bytes>,
+    /// Hears of each whose certificate does not hold, or no longer: in whose name, where known, from where, and why.
+    pub refused: Refused,
 }
+
+/// What hears of a refusal.
+type Refused = Box<dyn Fn(Option<&SpiffeId>, IpAddr, String) + Send + Sync>;
 
 /// What one door takes.
 #[derive(Clone, Copy, Debug)]
@@ -190,7 +196,7 @@ impl Door {
         };
         let stream = match shaken {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return tracing::debug!(%address, %error, "a handshake failed"),
+            Ok(Err(error)) => return self.not_shaken(address.ip(), &error),
             Err(_) => return tracing::debug!(%address, "a handshake took too long"),
         };
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
@@ -211,6 +217,17 @@ impl Door {
             return tracing::warn!(%address, "as many gateways are connected as there may be");
         }
         self.converse(stream, caller, shutdown).await;
+    }
+
+    /// A certificate that does not hold, or none, is no accident of the network.
+    fn not_shaken(&self, address: IpAddr, error: &io::Error) {
+        tracing::debug!(%address, %error, "a handshake failed");
+        let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        if let (Some(peers), Some(tls)) = (&self.peers, tls)
+            && let rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented = tls
+        {
+            (peers.refused)(None, address, tls.to_string());
+        }
     }
 
     async fn converse(
@@ -246,12 +263,12 @@ impl Door {
 impl Door {
     /// Completes when a revocation list names the certificate that the caller showed.
     async fn revoked(&self, caller: &Caller) {
-        if let (Some(Peers { trust, lists }), Some(peer)) = (&self.peers, caller.certificate()) {
+        if let (Some(Peers { trust, lists, refused }), Some(peer)) = (&self.peers, caller.certificate()) {
             let mut lists = lists.clone();
             loop {
                 lists.borrow_and_update();
                 if trust.current().crls.names(peer.serial()) {
-                    tracing::warn!(gateway = %peer.spiffe_id(), "a revoked gateway is cut off");
+                    refused(Some(peer.spiffe_id()), caller.address(), "revoked: it is cut off".to_owned());
                     return;
                 }
                 if lists.changed().await.is_err() {

@@ -22,6 +22,7 @@ pub(super) fn changes_plan(committed: &Committed) -> bool {
             | Kind::DeviceApproved
             | Kind::DeviceReadmitted
             | Kind::DeviceLabelled
+            | Kind::DeviceWaiting
             | Kind::DeviceAdmitted
             | Kind::DeviceDenied
             | Kind::DeviceRenamed
@@ -37,7 +38,8 @@ pub(super) fn changes_plan(committed: &Committed) -> bool {
             | Kind::EntryCreated
             | Kind::EntryUpdated
             | Kind::EntryRemoved
-            | Kind::EntryUnmet,
+            | Kind::EntryUnmet
+            | Kind::SecurityRefused,
         ) => false,
         // Written by a later version of the server: look.
         None => true,

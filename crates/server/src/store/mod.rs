@@ -22,6 +22,7 @@ mod jwt;
 mod nodes;
 mod pending;
 mod policies;
+mod security;
 mod sql;
 mod svid;
 mod telemetry;
@@ -69,6 +70,7 @@ pub use jwt::RecordJwt;
 pub use nodes::{KeepCertificate, NodeCertificate};
 pub use pending::{NotePending, PendingRecord, SayOfPending, Word};
 pub use policies::{NewPolicy, PolicyKey, PolicyRecord};
+pub use security::NoteSecurity;
 pub use svid::{Carrier, RecordSvid, SvidRecord};
 pub(crate) use telemetry::pack;
 pub use telemetry::{

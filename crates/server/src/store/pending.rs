@@ -2,6 +2,7 @@
 
 use assay_evidence::time::UnixTime;
 
+use super::budget::Spending;
 use super::sql::{Row, query};
 use super::{Store, StoreError, Transaction, Unit, loaded, stored};
 use crate::audit::{Kind, Line};
@@ -108,9 +109,23 @@ impl Transaction for NotePending {
         .bind(Word::Waiting.name())
         .execute(unit.connection())
         .await?;
+        // Where many come one after the other, that is all that is kept of some.
+        if unit.spend(NEWCOMERS, Spending::Fate, pending.first_at).is_ok() {
+            let detail = serde_json::json!({
+                "name": pending.name, "ek_manufacturer": pending.ek_manufacturer, "ek_serial": pending.ek_serial,
+                "serial": pending.serial, "address": pending.address,
+            });
+            let (kind, actor) = (Kind::DeviceWaiting, "server".to_owned());
+            let line =
+                Line { kind, at: pending.first_at, actor, subject: pending.id, detail: detail.to_string() };
+            unit.audit(line).await?;
+        }
         Ok(())
     }
 }
+
+/// Whose share of the trail the arrival of those is that were never here: one of all of them.
+const NEWCOMERS: &str = "newcomers";
 
 /// The one that was heard of longest ago makes room: of those that wait, which come again as long as they are there, and
 /// then of those that were denied. What was admitted stays.
@@ -190,6 +205,15 @@ impl Store {
     pub async fn pending(&self, id: &str) -> Result<Option<PendingRecord>, StoreError> {
         let row = query("SELECT * FROM pending WHERE id = $1").bind(id).fetch_optional(&self.readers).await?;
         row.as_ref().map(pending).transpose()
+    }
+
+    /// How many wait.
+    pub async fn waiting(&self) -> Result<u64, StoreError> {
+        let row = query("SELECT COUNT(*) AS waiting FROM pending WHERE word = $1")
+            .bind(Word::Waiting.name())
+            .fetch_one(&self.readers)
+            .await?;
+        loaded(row.try_get("waiting")?, "count")
     }
 
     /// All of them, in the order in which they came.

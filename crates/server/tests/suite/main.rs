@@ -28,6 +28,7 @@ mod parameters;
 mod replace;
 mod retention;
 mod rollout;
+mod security;
 mod signed;
 mod silence;
 mod storage;

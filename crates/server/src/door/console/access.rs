@@ -19,6 +19,7 @@ use crate::door::listen::Caller;
 use crate::keys::{KeysError, random};
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
+use crate::security::{Cause, Refused};
 
 /// Lets through who shows the operator's token.
 pub(super) async fn operator(
@@ -27,6 +28,7 @@ pub(super) async fn operator(
     next: Next,
 ) -> Result<Response, Refusal> {
     if !has_token(&server, request.headers()) {
+        note_wrong_token(&server, &request);
         return Err(unauthenticated());
     }
     known(&request)?;
@@ -40,6 +42,7 @@ pub(super) async fn viewer(
     next: Next,
 ) -> Result<Response, Refusal> {
     if !may_view(&server, request.headers()) {
+        note_wrong_token(&server, &request);
         return Err(unauthenticated());
     }
     known(&request)?;
@@ -68,6 +71,25 @@ pub(super) fn has_token(server: &Server, headers: &HeaderMap) -> bool {
 fn admin_token<'h>(server: &Server, headers: &'h HeaderMap) -> Option<&'h str> {
     server.config.trust_api.as_ref()?;
     headers.get(ADMIN_TOKEN)?.to_str().ok()
+}
+
+/// Whoever shows none has merely forgotten it; one that is not the operator's was guessed, or is of another server.
+fn note_wrong_token(server: &Server, request: &Request) {
+    let headers = request.headers();
+    if headers.contains_key(AUTHORIZATION) || admin_token(server, headers).is_some() {
+        wrong_token(server, request.extensions().get(), request.uri().path());
+    }
+}
+
+/// Notes that somebody showed a token that is not the operator's. It is in no note.
+pub(super) fn wrong_token(server: &Server, caller: Option<&Caller>, path: &str) {
+    let from = caller.map_or_else(|| OPERATORS_SOCKET.to_owned(), |caller| caller.address().to_string());
+    server.refused(Refused {
+        cause: Cause::OperatorToken,
+        who: String::new(),
+        from,
+        why: format!("at {path}"),
+    });
 }
 
 fn unauthenticated() -> Refusal {
@@ -115,6 +137,8 @@ fn secret(headers: &HeaderMap) -> Option<&str> {
 }
 
 const ADMIN_TOKEN: &str = "x-trust-admin-token";
+/// Where those come from who reach it: the same machine.
+const OPERATORS_SOCKET: &str = "operator.sock";
 const COOKIE_NAME: &str = "__Host-assay";
 const COOKIE_RULES: &str = "Secure; HttpOnly; SameSite=Strict";
 const SIGN_IN_SECONDS: u64 = 12 * 3600;

@@ -17,6 +17,7 @@ mod policy;
 mod public;
 mod records;
 mod results;
+mod security;
 mod status;
 mod trial;
 mod trust;
@@ -177,6 +178,7 @@ fn routes() -> Vec<Route> {
         route(Operator, "GET", "/v1/telemetry", get(records::telemetry)).asked(&["device", "limit"]),
         route(Operator, "GET", "/v1/telemetry/{leaf}/{sequence}", get(records::batch)),
         route(Operator, "GET", "/v1/audit", get(records::audit)).asked(&["after", "limit"]),
+        route(Operator, "GET", "/v1/security", get(security::list)).asked(&["limit"]),
     ]
 }
 

@@ -10,6 +10,7 @@ use assay_evidence::time::UnixTime;
 use assay_identity::SpiffeId;
 use assay_trust::Status;
 use assay_trust::policy::Covered;
+use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::{Html, IntoResponse, Redirect, Response};
@@ -17,10 +18,12 @@ use http::header::{CONTENT_TYPE, SET_COOKIE};
 use http::{HeaderMap, HeaderValue};
 use serde_json::Value;
 
-use super::access::may_view;
+use super::access::{may_view, wrong_token};
 use super::devices::{clock_sentence, findings, sentence};
 use super::parameters::Asked;
+use crate::audit::Leaf;
 use crate::device::Device;
+use crate::door::listen::Caller;
 use crate::fate::IMA_POLICY;
 use crate::fleet::Which;
 use crate::outcome::{Kind, Refusal};
@@ -56,6 +59,8 @@ struct Fleet {
     /// Where those go on that were looked for.
     next: Option<String>,
     events: Vec<EventRow>,
+    /// Who tried what they may not.
+    refusals: Vec<RefusalRow>,
     time: String,
 }
 
@@ -108,6 +113,14 @@ struct EventRow {
     mood: &'static str,
 }
 
+struct RefusalRow {
+    time: String,
+    cause: String,
+    who: String,
+    from: String,
+    why: String,
+}
+
 pub(super) async fn page(
     State(server): State<Arc<Server>>,
     headers: HeaderMap,
@@ -129,10 +142,15 @@ pub(super) async fn fleet(
 }
 
 /// The token is Base64url, so the form's encoding leaves it as it is.
-pub(super) async fn sign_in(State(server): State<Arc<Server>>, body: Bytes) -> Result<Response, Refusal> {
+pub(super) async fn sign_in(
+    State(server): State<Arc<Server>>,
+    caller: Option<Extension<Caller>>,
+    body: Bytes,
+) -> Result<Response, Refusal> {
     let form = std::str::from_utf8(&body).unwrap_or_default();
     let token = form.split('&').find_map(|field| field.strip_prefix("token=")).unwrap_or_default();
     if !server.operator.is(token.trim()) {
+        wrong_token(&server, caller.as_ref().map(|Extension(caller)| caller), "/sign-in");
         let page = Page { trust_domain: server.config.trust_domain.to_string(), fleet: None, refused: true };
         return Ok((http::StatusCode::UNAUTHORIZED, Html(render(&page)?)).into_response());
     }
@@ -204,8 +222,27 @@ impl Fleet {
             statuses: STATUSES.iter().map(|status| status.name()).collect(),
             devices: rows,
             events,
+            refusals: server
+                .store
+                .refusals(REFUSALS_ON_RECORD_SHOWN_MAX)
+                .await?
+                .iter()
+                .map(refusal)
+                .collect(),
             time: clock_time(now),
         })
+    }
+}
+
+fn refusal(leaf: &Leaf) -> RefusalRow {
+    let detail: Value = serde_json::from_str(&leaf.detail).unwrap_or_default();
+    let text = |member| detail.get(member).and_then(Value::as_str).unwrap_or_default().to_owned();
+    RefusalRow {
+        time: clock_time(leaf.at),
+        cause: text("cause"),
+        who: short(&leaf.subject),
+        from: text("from"),
+        why: text("why"),
     }
 }
 
@@ -363,6 +400,7 @@ const STATUSES: [Status; 5] =
     [Status::Trusted, Status::Suspect, Status::Enrolled, Status::Expired, Status::Revoked];
 const DEVICES_SHOWN: usize = 500;
 const EVENTS_SHOWN_MAX: u32 = 30;
+const REFUSALS_ON_RECORD_SHOWN_MAX: u32 = 10;
 const PENDING_SHOWN_MAX: usize = 50;
 const REFUSALS_SHOWN_MAX: usize = 50;
 const FINDINGS_SHOWN_MAX: usize = 5;
@@ -397,6 +435,7 @@ mod tests {
         }];
         let (tiles, events) = (Vec::new(), Vec::new());
         let fleet = Fleet {
+            refusals: Vec::new(),
             concerns: Vec::new(),
             policies: Vec::new(),
             coverages: Vec::new(),

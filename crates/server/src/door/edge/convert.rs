@@ -16,8 +16,9 @@ use crate::store::EntryRecord;
 
 /// Reads what a device answers.
 pub(super) fn evidence(message: edge::Evidence) -> Result<Evidence, NotEvidence> {
-    let edge::Evidence { nonce, quote, boot_log, measure_log, ima_log, ima_from_entry, ima_ascii, banks, .. } =
-        message;
+    let edge::Evidence {
+        nonce, quote, boot_log, measure_log, ima_log, ima_from_entry, ima_ascii, banks, ..
+    } = message;
     let edge::Quote { message, signature, pcrs } = quote.ok_or(NotEvidence::NoQuote)?;
     let quote = Quote { message, signature, pcrs: values_from_wire(&pcrs)? };
     let banks = banks.map(|banks| {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use assay_admission::Peer;
+use assay_identity::SpiffeId;
 use assay_wire::edge::{
     EnrollBegin, EnrollChallenge, EnrollProof, EnrollRequest, EnrollResponse, EnrollResult, enroll_request,
     enroll_response,
@@ -17,6 +18,7 @@ use crate::door::admission::NoPlace;
 use crate::enroll::{Enrollment, Presented, Proof};
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
+use crate::security::{Cause, Refused};
 
 pub(super) async fn converse(
     server: &Server,
@@ -36,9 +38,10 @@ pub(super) async fn converse(
     let enrolling = server.edge.enrollments.admit(peer)?;
     drop(place);
     let address = peer.to_string();
+    let presented = presented(begin);
+    let who = presented.device(&server.config.trust_domain);
     let conversation = async {
-        let (enrollment, challenge) =
-            Enrollment::begin(server.enrolling(), presented(begin), server.now()).await?;
+        let (enrollment, challenge) = Enrollment::begin(server.enrolling(), presented, server.now()).await?;
         let challenge = EnrollChallenge {
             credential_blob: challenge.credential_blob.into(),
             encrypted_secret: challenge.encrypted_secret.into(),
@@ -55,7 +58,10 @@ pub(super) async fn converse(
         Ok(())
     };
     tokio::select! {
-        ended = timeout(ENROLL_WITHIN, conversation) => ended.unwrap_or_else(|_| Err(late()))?,
+        ended = timeout(ENROLL_WITHIN, conversation) => {
+            let ended = ended.unwrap_or_else(|_| Err(late()));
+            ended.inspect_err(|refusal| note(server, who, peer, refusal))?;
+        }
         () = enrolling.leave() => return Err(NoPlace::made_room().into()),
         _ = shutdown.changed() => return Err(shutting_down()),
     }
@@ -65,6 +71,19 @@ pub(super) async fn converse(
         Ok(Ok(Some(_))) => Err(out_of_turn()),
         _ => Ok(()),
     }
+}
+
+/// Notes that a device is not let in, unless it only has to wait, or was not understood.
+fn note(server: &Server, who: Option<SpiffeId>, peer: &Peer, refusal: &Refusal) {
+    if !matches!(refusal.kind, Kind::Unauthenticated | Kind::Forbidden) {
+        return;
+    }
+    server.refused(Refused {
+        cause: if refusal.code() == "revoked" { Cause::RevokedDevice } else { Cause::Enrollment },
+        who: who.map(|id| id.to_string()).unwrap_or_default(),
+        from: peer.to_string(),
+        why: format!("{}: {}", refusal.code(), refusal.message),
+    });
 }
 
 fn presented(mut begin: EnrollBegin) -> Presented {

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use assay_admission::Peer;
+use assay_telemetry::stated_device;
 use assay_wire::edge::edge_server::{Edge, EdgeServer};
 use assay_wire::edge::{
     DeviceMessage, EnrollRequest, EnrollResponse, ServerMessage, SubmitRequest, SubmitResponse,
@@ -39,6 +40,7 @@ use self::messages::{Counted, Messages};
 use crate::grant::telemetry::{self, Batch};
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
+use crate::security::{Cause, Refused};
 use crate::thread::caught;
 
 /// The edge service; who may call it is decided in the handshake.
@@ -79,6 +81,13 @@ impl EdgeService {
         let peer = peer::of(extensions);
         let inbound = Messages::of(extensions, self.0.edge.bytes.of(peer.clone()));
         Ok((peer, inbound.map_err(Refusal::from)?))
+    }
+
+    /// Notes a batch that is not from the device in whose name it came.
+    fn note_batch(&self, batch: &Batch, from: &Peer, refusal: &Refusal) {
+        let who = stated_device(&batch.statement).map(|id| id.to_string()).unwrap_or_default();
+        let (from, why) = (from.to_string(), refusal.code().to_owned());
+        self.0.refused(Refused { cause: Cause::Telemetry, who, from, why });
     }
 }
 
@@ -123,6 +132,7 @@ impl Edge for EdgeService {
     }
 
     async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {
+        let from = peer::of(request.extensions());
         let request = request.into_inner();
         let bytes = request.statement.len() + request.signature.len() + request.payload.len();
         if bytes > SUBMIT_BYTES_MAX {
@@ -141,6 +151,9 @@ impl Edge for EdgeService {
             }
             Err(refusal) => {
                 tracing::info!(code = refusal.code(), refusal = ?refusal, "telemetry refused");
+                if refusal.kind == Kind::Unauthenticated {
+                    self.note_batch(&batch, &from, &refusal);
+                }
                 Err(refusal.into())
             }
         }

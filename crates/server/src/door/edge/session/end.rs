@@ -66,6 +66,15 @@ pub(crate) enum SessionEnd {
 }
 
 impl SessionEnd {
+    /// Whether it ended by something that came in the device's name and was not its evidence.
+    pub(super) fn is_not_the_devices(&self) -> bool {
+        match self {
+            SessionEnd::NotEvidence(_) => true,
+            SessionEnd::Attest(error) => error.unanswered() == Some(NOT_ITS_EVIDENCE),
+            _ => false,
+        }
+    }
+
     /// What a device left undone whose stream ends so; `None`: it is merely offline, or it was not its doing.
     pub(super) fn unanswered(&self) -> Option<&'static str> {
         match self {

@@ -34,7 +34,9 @@ use crate::door::admission::{Admitted, NoPlace};
 use crate::in_force::endorsers::Endorsing;
 use crate::in_force::policies::PlanInForce;
 use crate::keys::{KeysError, random};
+use crate::outcome::Outcome as _;
 use crate::parts::Server;
+use crate::security::{Cause, Refused};
 pub(crate) use end::SessionEnd;
 use hold::Held;
 pub(crate) use pace::Beat;
@@ -71,19 +73,29 @@ pub(super) async fn attach(
     let attester = match Box::pin(server.attesting.take_up(&id, server.now())).await {
         Ok(attester) => attester,
         Err(AttestError::Revoked) => {
+            note(&server, &id, peer, Cause::RevokedDevice, "attached");
             // Only what is signed takes anything from a device.
             refuse_revoked(&server, &id, voice, &outbound).await?;
             return Err(AttestError::Revoked.into());
         }
         Err(error) => return Err(error.into()),
     };
-    let mut session = Session::new(server, attester, place, voice, outbound)?;
+    let mut session = Session::new(server.clone(), attester, place, voice, outbound)?;
     Box::pin(session.challenge()).await?;
     let ended = session.serve(inbound).await;
     if let Some(silence) = session.silence(&ended) {
         Box::pin(session.unheard(silence)).await?;
     }
+    if let Err(end) = &ended
+        && end.is_not_the_devices()
+    {
+        note(&server, &id, peer, Cause::Evidence, end.told().1);
+    }
     ended
+}
+
+fn note(server: &Server, id: &SpiffeId, peer: &Peer, cause: Cause, why: &str) {
+    server.refused(Refused { cause, who: id.to_string(), from: peer.to_string(), why: why.to_owned() });
 }
 
 struct Session {

@@ -8,6 +8,7 @@ use super::{Session, SessionEnd, Standing};
 use crate::grant::jwt::TokenRequest;
 use crate::grant::svid::{SvidError, WorkloadRequest};
 use crate::keys::Chain;
+use crate::security::{Cause, Refused};
 
 impl Session {
     pub(super) async fn workload_svid(
@@ -76,7 +77,12 @@ impl Session {
 
     /// What the device is told.
     fn denied(&self, entry: &str, error: &SvidError) -> String {
-        tracing::info!(device = %self.attester.device.id, entry, reason = %error, "workload svid denied");
+        let id = &self.attester.device.id;
+        if let SvidError::Signature(_) | SvidError::Replayed = error {
+            let (who, from) = (id.to_string(), self.peer().to_string());
+            self.server.refused(Refused { cause: Cause::Request, who, from, why: error.to_string() });
+        }
+        tracing::info!(device = %id, entry, reason = %error, "workload svid denied");
         error.sentence()
     }
 }
