@@ -59,6 +59,7 @@ const NOT_BY_THE_CLOCK: &[(&str, &str, &str)] = &[
     ("server", "keys/together.rs", "how long statements wait for each other"),
     ("server", "metrics.rs", "how long work takes"),
     ("server", "policy/trial/mod.rs", "how often progress is told"),
+    ("server", "store/space.rs", "how often it is looked for room"),
     ("server", "store/writer.rs", "how long a commit waits for others"),
     ("agent", "door/local/mod.rs", "how long a connection is quiet"),
     ("agent", "tpm/command.rs", "a TPM that is busy is asked again"),

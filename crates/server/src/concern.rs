@@ -10,7 +10,7 @@ use assay_identity::{Life, Moment, Stage};
 
 use crate::clock::certificate_time;
 use crate::parts::Server;
-use crate::store::StoreError;
+use crate::store::{StoreError, free_bytes};
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,16 +23,36 @@ pub(crate) enum Concern {
         life: Life,
         stage: Stage,
     },
+    /// There is no room on the disk, or hardly any.
+    Disk {
+        /// Whether only what withdraws is recorded.
+        is_full: bool,
+        /// Falls that are in force and not on record.
+        unrecorded: usize,
+        left_bytes: u64,
+    },
 }
 
 impl Concern {
     /// Every code there is.
-    pub(crate) const CODES: [&'static str; 1] = ["certificate"];
+    pub(crate) const CODES: [&'static str; 2] = ["certificate", "disk"];
+
+    /// Whether it need not be said anew: bytes come and go.
+    fn is_as(&self, other: &Concern) -> bool {
+        match (self, other) {
+            (
+                Concern::Disk { is_full, unrecorded, .. },
+                Concern::Disk { is_full: other_is_full, unrecorded: others_unrecorded, .. },
+            ) => is_full == other_is_full && unrecorded == others_unrecorded,
+            (one, other) => one == other,
+        }
+    }
 
     /// What programs go by.
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Concern::Certificate { .. } => "certificate",
+            Concern::Disk { .. } => "disk",
         }
     }
 }
@@ -40,6 +60,24 @@ impl Concern {
 impl fmt::Display for Concern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Concern::Disk { is_full: false, left_bytes, .. } => write!(
+                f,
+                "the data folder's file system has {} MiB left: free some, or move the folder to a larger one",
+                left_bytes >> 20
+            ),
+            Concern::Disk { is_full: true, unrecorded, .. } => {
+                f.write_str(
+                    "the disk is full: only what withdraws is recorded, and nothing is issued; free some of the data folder's \
+                     file system",
+                )?;
+                match unrecorded {
+                    0 => Ok(()),
+                    count => write!(
+                        f,
+                        ". {count} devices have fallen and it is not on record: do not stop the server before"
+                    ),
+                }
+            }
             Concern::Certificate { name, life, stage } => {
                 let ends = if *stage == Stage::Ended { "ended" } else { "ends" };
                 write!(
@@ -64,25 +102,41 @@ impl fmt::Display for Concern {
 
 /// What is wrong now.
 #[derive(Debug, Default)]
-pub(crate) struct Concerns(Mutex<Vec<Concern>>);
+pub(crate) struct Concerns(Mutex<Found>);
+
+#[derive(Debug, Default)]
+struct Found {
+    certificates: Vec<Concern>,
+    disk: Vec<Concern>,
+}
 
 impl Concerns {
     /// What was wrong at the last look.
     pub(crate) fn current(&self) -> Vec<Concern> {
-        self.lock().clone()
+        let Found { certificates, disk } = &*self.lock();
+        disk.iter().chain(certificates).cloned().collect()
     }
 
-    /// Looks again.
+    /// Looks at certificates again.
     pub(crate) async fn look(&self, server: &Server, now: UnixTime) -> Result<(), StoreError> {
         let lives = lives(server, now).await?;
         server.metrics.certificates(&lives);
-        let found: Vec<Concern> =
-            lives.into_iter().filter_map(|(name, life)| certificate(name, life, now)).collect();
-        server.metrics.concerns(&found);
-        let mut current = self.lock();
-        found.iter().filter(|concern| !current.contains(concern)).for_each(say);
-        *current = found;
+        let found = lives.into_iter().filter_map(|(name, life)| certificate(name, life, now)).collect();
+        replace(&mut self.lock().certificates, found);
+        server.metrics.concerns(&self.current());
         Ok(())
+    }
+
+    /// Looks at the disk again.
+    pub(crate) fn look_at_disk(&self, server: &Server) {
+        let left = free_bytes(&server.config.database());
+        server.metrics.disk_free(left.unwrap_or(0));
+        let (is_full, unrecorded) = (server.store.is_short(), server.store.fallen().len());
+        let left_bytes = left.unwrap_or(u64::MAX);
+        let is_one = is_full || unrecorded > 0 || left_bytes < LEFT_MIN;
+        let found = is_one.then_some(Concern::Disk { is_full, unrecorded, left_bytes });
+        replace(&mut self.lock().disk, found.into_iter().collect());
+        server.metrics.concerns(&self.current());
     }
 
     /// Says again what is still wrong.
@@ -90,9 +144,15 @@ impl Concerns {
         self.current().iter().for_each(say);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Concern>> {
+    fn lock(&self) -> MutexGuard<'_, Found> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What is new is said.
+fn replace(current: &mut Vec<Concern>, found: Vec<Concern>) {
+    found.iter().filter(|concern| !current.iter().any(|one| one.is_as(concern))).for_each(say);
+    *current = found;
 }
 
 fn say(concern: &Concern) {
@@ -125,6 +185,8 @@ const GATEWAY: &str = "gateway ";
 /// A gateway that ended longer ago was given up.
 const ENDED_SHOWN_SECONDS: u64 = 7 * 24 * 3600;
 const GATEWAYS_MAX: u32 = 1000;
+/// The reserve, and as much again.
+const LEFT_MIN: u64 = 32 << 20;
 
 #[cfg(test)]
 mod tests {

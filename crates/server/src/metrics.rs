@@ -42,6 +42,7 @@ pub(crate) struct Metrics {
     certificates: Family<CertificateLabel, Gauge>,
     concerns: Family<ConcernLabel, Gauge>,
     clocks_off: Gauge,
+    disk_free: Gauge,
     waiting: Gauge,
     refused: Family<CauseLabel, Counter>,
     clock_furthest: Gauge,
@@ -130,6 +131,7 @@ impl Metrics {
             certificates: Family::default(),
             concerns: Family::default(),
             clocks_off: Gauge::default(),
+            disk_free: Gauge::default(),
             waiting: Gauge::default(),
             refused: Family::default(),
             clock_furthest: Gauge::default(),
@@ -195,6 +197,11 @@ impl Metrics {
             "concerns",
             "What an operator has to do something about, by what it is about",
             metrics.concerns.clone(),
+        );
+        registry.register(
+            "disk_free_bytes",
+            "What the data folder's file system has left",
+            metrics.disk_free.clone(),
         );
         registry.register(
             "devices_waiting",
@@ -279,6 +286,10 @@ impl Metrics {
             let gauge = self.concerns.get_or_create(&ConcernLabel { concern: code });
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
+    }
+
+    pub(crate) fn disk_free(&self, bytes: u64) {
+        self.disk_free.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// How many devices wait to be admitted.

@@ -218,7 +218,9 @@ impl Attesting {
                     return Ok(());
                 }
                 Err(StoreError::Conflict) => self.look_again(attester).await?,
-                Err(error @ StoreError::TooOften { .. }) => return Err(error.into()),
+                Err(error @ (StoreError::TooOften { .. } | StoreError::Unrecorded)) => {
+                    return Err(error.into());
+                }
                 Err(error) if has_evidence => {
                     tracing::warn!(device = %attester.device.id, %error, "evidence cannot be kept");
                     keeps = false;

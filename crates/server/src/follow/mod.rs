@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use assay_clock::Clock;
 use assay_evidence::time::UnixTime;
+use assay_identity::SpiffeId;
 use thiserror::Error;
 
 use crate::attest::table::Registry;
@@ -83,6 +84,7 @@ impl Following {
                     Ok(None) => return,
                     Err(error) => Err(error.into()),
                 },
+                () = self.store.fell() => self.enforce().await,
                 _ = ticks.tick() => self.tick(follower, &mut owed).await,
             };
             if let Err(error) = outcome {
@@ -135,9 +137,26 @@ impl Following {
         Ok(())
     }
 
+    /// Falls that there is no room to record are in force: what their devices hold goes on the list, and their streams look again.
+    async fn enforce(&self) -> Result<(), FollowError> {
+        for id in self.store.fallen() {
+            let held = self.store.svids_of_device(&id, self.now(), u32::MAX).await?;
+            list::Fallen::of_standing(held).publish(&self.revocations, self.now()).await?;
+            if let Ok(device) = SpiffeId::parse(&id) {
+                self.registry.wake(&device);
+            }
+        }
+        Ok(())
+    }
+
     /// Pays old debts, reads what was committed elsewhere, and mends what is not as the store has it.
     async fn tick(&self, follower: &mut Follower, owed: &mut Owed) -> Result<(), FollowError> {
         self.settle(follower, owed).await?;
+        match self.store.pay().await {
+            // As long as there is no room, it is a concern, and no fault.
+            Err(StoreError::NoSpace(_) | StoreError::Busy) => {}
+            paid => paid?,
+        }
         let standing = self.store.standing(self.now()).await?;
         if follower.next_leaf() < standing.leaves {
             let missed = follower.missed(standing.leaves).await?;

@@ -74,6 +74,7 @@ impl Chores {
     }
 
     async fn turn(&mut self, server: &Arc<Server>, now: UnixTime) {
+        server.concerns.look_at_disk(server);
         if self.endorsers.is_due(now) {
             self.endorsers.did(read_endorsers(server, now).await.map(|()| now), now);
             measure_endorsers(server, now);

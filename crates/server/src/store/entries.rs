@@ -270,6 +270,10 @@ pub struct RemoveEntry {
 impl Transaction for RemoveEntry {
     type Output = Withdrawn;
 
+    fn uses_reserve(&self) -> bool {
+        true
+    }
+
     async fn apply(self, unit: &mut Unit) -> Result<Withdrawn, StoreError> {
         let row = query("DELETE FROM entries WHERE id = $1 RETURNING spiffe_id")
             .bind(&self.id)

@@ -23,6 +23,10 @@ pub struct RevokeGateway {
 impl Transaction for RevokeGateway {
     type Output = Withdrawn;
 
+    fn uses_reserve(&self) -> bool {
+        true
+    }
+
     async fn apply(self, unit: &mut Unit) -> Result<Withdrawn, StoreError> {
         query("SELECT 1 FROM svids WHERE spiffe_id = $1 AND withdrawn_at = 0 AND not_after > $2")
             .bind(&self.spiffe_id)

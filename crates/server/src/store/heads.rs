@@ -22,6 +22,10 @@ impl Transaction for RecordHead {
 
     const SINGLE_STATEMENT: bool = true;
 
+    fn uses_reserve(&self) -> bool {
+        true
+    }
+
     async fn apply(self, unit: &mut Unit) -> Result<(), StoreError> {
         query(
             "INSERT INTO ledger_heads (hour, leaves, note) VALUES ($1, $2, $3)

@@ -45,6 +45,10 @@ impl Pruned {
 impl Transaction for PruneHistory {
     type Output = Pruned;
 
+    fn uses_reserve(&self) -> bool {
+        true
+    }
+
     async fn apply(self, unit: &mut Unit) -> Result<Pruned, StoreError> {
         let old = drop_older(unit, self.telemetry_before, self.now).await?;
         let over = drop_largest(unit, self.telemetry_bytes_max, self.now).await?;

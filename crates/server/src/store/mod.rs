@@ -20,9 +20,11 @@ mod heads;
 mod history;
 mod jwt;
 mod nodes;
+mod owed;
 mod pending;
 mod policies;
 mod security;
+mod space;
 mod sql;
 mod svid;
 mod telemetry;
@@ -68,9 +70,11 @@ pub(crate) use heads::signed_heads;
 pub use history::{PruneHistory, Pruned};
 pub use jwt::RecordJwt;
 pub use nodes::{KeepCertificate, NodeCertificate};
+pub use owed::Fall;
 pub use pending::{NotePending, PendingRecord, SayOfPending, Word};
 pub use policies::{NewPolicy, PolicyKey, PolicyRecord};
 pub use security::NoteSecurity;
+pub(crate) use space::free_bytes;
 pub use svid::{Carrier, RecordSvid, SvidRecord};
 pub(crate) use telemetry::pack;
 pub use telemetry::{
@@ -87,14 +91,17 @@ pub struct Store {
     writer: writer::Door,
     feed: feed::Feed,
     readers: sql::Readers,
+    shortage: space::Shortage,
+    owed: Arc<owed::Owed>,
 }
 
 impl Store {
     /// Opens the database in `file`, making or upgrading it.
     pub async fn open(file: &Path) -> Result<Store, StoreError> {
-        let (writer, feed) = writer::start(file).await?;
+        let owed = Arc::new(owed::Owed::default());
+        let (writer, feed, shortage) = writer::start(file, owed.clone()).await?;
         let readers = sql::readers(file);
-        Ok(Store { writer, feed, readers })
+        Ok(Store { writer, feed, readers, shortage, owed })
     }
 
     /// Opens an existing database to be read and nothing else; what `ledger verify` uses beside a running server.
@@ -104,7 +111,36 @@ impl Store {
 
     /// Hands a transaction to the writer and waits until it is on disk or refused.
     pub async fn commit<T: Transaction>(&self, transaction: T) -> Result<T::Output, StoreError> {
-        Ok(self.writer.commit(transaction).await?.0)
+        Ok(self.write(transaction).await?.0)
+    }
+
+    /// What takes something back is tried once more where the disk is full: the writer has given up the reserve meanwhile. A
+    /// fall that there is no room for even then is in force all the same.
+    async fn write<T: Transaction>(&self, transaction: T) -> Result<(T::Output, u64), StoreError> {
+        if !transaction.uses_reserve() {
+            return self.writer.commit(transaction).await;
+        }
+        let (fall, again) = (transaction.fall(), transaction.clone().lean());
+        if let Some(fall) = fall.clone().filter(|fall| self.owed.has(fall.device_id())) {
+            self.owed.push(fall)?;
+            return Err(StoreError::Unrecorded);
+        }
+        match self.writer.commit(transaction).await {
+            Err(StoreError::NoSpace(_)) => {}
+            outcome => return outcome,
+        }
+        match (self.writer.commit(again).await, fall) {
+            (Err(StoreError::NoSpace(_)), Some(fall)) => {
+                self.owed.push(fall)?;
+                Err(StoreError::Unrecorded)
+            }
+            (outcome, _) => outcome,
+        }
+    }
+
+    /// Whether the disk is full, so that only what withdraws is written.
+    pub(crate) fn is_short(&self) -> bool {
+        self.shortage.is()
     }
 
     /// Extends what stands for a device; the same for whoever extends at the same time is one statement.
@@ -114,7 +150,7 @@ impl Store {
 
     /// Hands a transaction to the writer, and waits until what follows from it is done: lists are signed, what is in force is loaded.
     pub async fn commit_and_follow<T: Transaction>(&self, transaction: T) -> Result<T::Output, StoreError> {
-        let (output, leaves) = self.writer.commit(transaction).await?;
+        let (output, leaves) = self.write(transaction).await?;
         self.feed.wait(leaves).await?;
         Ok(output)
     }
@@ -143,6 +179,14 @@ pub enum StoreError {
     /// The database said no.
     #[error("the database failed")]
     Database(#[source] Arc<sql::DatabaseError>),
+    /// The disk is full.
+    #[error(
+        "the disk is full, and only what withdraws is recorded until there is room: free some on the data folder's file system"
+    )]
+    NoSpace(#[source] Option<Arc<sql::DatabaseError>>),
+    /// The disk is full, and a fall is in force all the same: unlike with every other error, it is done.
+    #[error("it is in force and not on record: the disk is full. It is recorded first once there is room")]
+    Unrecorded,
     /// A stored value is not what this program writes.
     #[error("{column} of a stored row is not readable")]
     Corrupt {
@@ -202,6 +246,8 @@ impl Outcome for StoreError {
             StoreError::TooOften { .. } => (Kind::Exhausted, "too-often"),
             StoreError::Busy => (Kind::Exhausted, "busy"),
             StoreError::Closed => (Kind::Unavailable, "store"),
+            StoreError::NoSpace(_) => (Kind::Unavailable, "disk-full"),
+            StoreError::Unrecorded => (Kind::Unavailable, "unrecorded"),
             StoreError::Unsettled => (Kind::Fault, "unsettled"),
             StoreError::Open { .. }
             | StoreError::Migrate(_)

@@ -686,6 +686,7 @@ async fn in_a_database_from_before_assignments_the_last_policy_stays_in_force_fo
 }
 
 /// A transaction that leaves something behind and then fails as no transaction should.
+#[derive(Clone)]
 struct Failing<const ALONE: bool>;
 
 impl<const ALONE: bool> Transaction for Failing<ALONE> {

@@ -31,6 +31,10 @@ pub struct RenumberRevocationList {
 impl Transaction for RenumberRevocationList {
     type Output = u64;
 
+    fn uses_reserve(&self) -> bool {
+        true
+    }
+
     async fn apply(self, unit: &mut Unit) -> Result<u64, StoreError> {
         raise_list_number(unit, number_of(self.at)).await?;
         next_list_number(unit, self.step).await
@@ -123,6 +127,10 @@ pub struct WithdrawOwn {
 
 impl Transaction for WithdrawOwn {
     type Output = Withdrawn;
+
+    fn uses_reserve(&self) -> bool {
+        true
+    }
 
     async fn apply(self, unit: &mut Unit) -> Result<Withdrawn, StoreError> {
         let mut all = Withdrawn::default();

@@ -13,6 +13,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use assay_clock::Backoff;
 use assay_evidence::time::UnixTime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -22,6 +23,8 @@ use super::StoreError;
 use super::budget::{Budgets, Spending};
 use super::device::{RenewTrust, renew_all};
 use super::feed::{Committed, Feed};
+use super::owed::{Fall, Owed};
+use super::space::{Shortage, Space};
 use super::svid::Standing;
 use super::withdraw::Withdrawn;
 use crate::audit::{Head, Leaf, Line};
@@ -30,9 +33,24 @@ use crate::store::sql::{self, Connection};
 use crate::thread::caught;
 
 /// A named change of state.
-pub trait Transaction: Send + 'static {
+pub trait Transaction: Clone + Send + 'static {
     /// What its caller learns.
     type Output: Send + 'static;
+
+    /// Whether it takes something back, or makes room: that is done on a full disk too, in the space kept in reserve.
+    fn uses_reserve(&self) -> bool {
+        false
+    }
+
+    /// The same without what need not be in it, for where there is little room.
+    fn lean(self) -> Self {
+        self
+    }
+
+    /// The fall that it is, which is in force even if there is no room to record it.
+    fn fall(&self) -> Option<Fall> {
+        None
+    }
 
     /// Whether it is a single statement, which needs no savepoint to leave no trace when it is refused.
     const SINGLE_STATEMENT: bool = false;
@@ -52,6 +70,10 @@ pub struct Unit {
     /// What each device has spent of its share of the trail.
     budgets: Budgets,
     standing: Standing,
+    space: Space,
+    owed: Arc<Owed>,
+    /// Why all of the batch is lost, where the database has taken it back as a whole.
+    lost: Option<StoreError>,
 }
 
 impl Unit {
@@ -104,31 +126,36 @@ impl Unit {
     /// The same on a new connection, from what is on disk; nothing is written before that is known. Leaves that were committed
     /// and not published are found missing by whoever follows.
     async fn anew(self, file: PathBuf) -> Unit {
-        let Unit { connection, head: _, brought: _, feed, budgets, standing: _ } = self;
+        let Unit { connection, head: _, brought: _, feed, budgets, standing: _, space, owed, lost: _ } = self;
         drop(connection);
-        loop {
+        let mut backoff = Backoff::between(OPEN_AGAIN_AFTER, OPEN_AGAIN_LONGEST);
+        let begun = loop {
             let begun = match sql::open_again(file.clone()).await {
-                Ok(connection) => Unit::begin(connection).await,
+                Ok(connection) => Beginning::of(connection).await,
                 Err(error) => Err(error),
             };
             match begun {
-                Ok(unit) => return Unit { budgets, feed, ..unit },
+                Ok(begun) => break begun,
                 Err(error) => fault("store", &error),
             }
-            sleep(OPEN_AGAIN_AFTER).await;
-        }
+            sleep(backoff.wait()).await;
+        };
+        Unit { budgets, ..Unit::begin(begun, feed, space, owed) }
     }
 
-    /// With a connection that nothing was written on yet.
-    async fn begin(mut connection: Connection) -> Result<Unit, StoreError> {
-        let head = super::audit::head(&mut connection).await?;
-        let (feed, budgets, standing) = (Feed::new(head.leaves), Budgets::default(), Standing::default());
-        Ok(Unit { connection, head, brought: Vec::new(), feed, budgets, standing })
+    fn begin(beginning: Beginning, feed: Feed, space: Space, owed: Arc<Owed>) -> Unit {
+        let Beginning { connection, head } = beginning;
+        let (budgets, standing) = (Budgets::default(), Standing::default());
+        Unit { connection, head, brought: Vec::new(), feed, budgets, standing, space, owed, lost: None }
     }
 
     /// Applies a whole batch in one commit and then, whatever came of it, answers everyone.
     async fn commit(&mut self, batch: &mut Vec<Waiting>) {
         let before = self.head;
+        // What is owed is on record before anything else may be.
+        if self.owed.is_empty() {
+            self.space.look();
+        }
         let (mut answers, mut renewals) = (Vec::with_capacity(batch.len()), Renewals::default());
         // A single statement is a transaction by itself.
         let is_single = Renewals::are_all_of(batch);
@@ -148,17 +175,25 @@ impl Unit {
                     answers.push(queued.apply(self, outcome.is_ok()).await);
                 }
             }
+            outcome = self.lost.take().map_or(outcome, Err);
         }
         answers.append(&mut renewals.apply(self, outcome.is_ok()).await);
+        outcome = self.lost.take().map_or(outcome, Err);
         if outcome.is_ok() && !is_single {
             outcome = self.statement("COMMIT").await;
+        }
+        if let Err(StoreError::NoSpace(_)) = &outcome {
+            self.space.ran_out();
         }
         let brought = std::mem::take(&mut self.brought);
         if outcome.is_ok() {
             self.feed.publish(brought);
         } else {
             self.head = before;
-            if let Err(error) = self.statement("ROLLBACK").await {
+            // One that the database has taken back by itself is none any more.
+            if let Err(error) = self.statement("ROLLBACK").await
+                && !matches!(outcome, Err(StoreError::NoSpace(_)))
+            {
                 tracing::warn!(%error, "a failed batch could not be rolled back");
             }
         }
@@ -169,8 +204,13 @@ impl Unit {
 
     /// Applies one transaction so that a refusal takes back what it did, and only that.
     async fn attempt<T: Transaction>(&mut self, transaction: T) -> Result<T::Output, StoreError> {
+        if self.space.shortage().is() && !transaction.uses_reserve() {
+            return Err(StoreError::NoSpace(None));
+        }
         if T::SINGLE_STATEMENT {
-            return transaction.apply(self).await;
+            let outcome = transaction.apply(self).await;
+            self.heed(&outcome);
+            return outcome;
         }
         let (before, brought) = (self.head, self.brought.len());
         self.statement("SAVEPOINT attempt").await?;
@@ -178,13 +218,40 @@ impl Unit {
             fault("panic", &panicked);
             Err(StoreError::Panicked)
         });
+        self.heed(&outcome);
         if outcome.is_err() {
             self.head = before;
             self.brought.truncate(brought);
+        }
+        if self.lost.is_some() {
+            return outcome;
+        }
+        if outcome.is_err() {
             self.statement("ROLLBACK TO attempt").await?;
         }
         self.statement("RELEASE attempt").await?;
         outcome
+    }
+
+    /// On a full disk the database takes back more than the one statement, and whatever came after would stand alone: the whole
+    /// batch is lost.
+    fn heed<T>(&mut self, outcome: &Result<T, StoreError>) {
+        if let Err(error @ StoreError::NoSpace(_)) = outcome {
+            self.lost = Some(error.clone());
+        }
+    }
+}
+
+/// What a writer begins with: a connection that nothing was written on yet, and the end of the trail.
+struct Beginning {
+    connection: Connection,
+    head: Head,
+}
+
+impl Beginning {
+    async fn of(mut connection: Connection) -> Result<Beginning, StoreError> {
+        let head = super::audit::head(&mut connection).await?;
+        Ok(Beginning { connection, head })
     }
 }
 
@@ -239,12 +306,15 @@ impl Door {
 }
 
 /// Starts the writer on its connection.
-pub(super) async fn start(file: &Path) -> Result<(Door, Feed), StoreError> {
-    let unit = Unit::begin(sql::open(file).await?).await?;
-    let feed = unit.feed.clone();
+pub(super) async fn start(file: &Path, owed: Arc<Owed>) -> Result<(Door, Feed, Shortage), StoreError> {
+    let beginning = Beginning::of(sql::open(file).await?).await?;
+    let feed = Feed::new(beginning.head.leaves);
+    let space = Space::reserve(file);
+    let shortage = space.shortage();
+    let unit = Unit::begin(beginning, feed.clone(), space, owed);
     let (queue, waiting) = mpsc::channel(QUEUE_MAX);
     let task = tokio::spawn(run(unit, waiting, file.to_owned()));
-    Ok((Door { queue, task: Arc::new(Mutex::new(Some(task))) }, feed))
+    Ok((Door { queue, task: Arc::new(Mutex::new(Some(task))) }, feed, shortage))
 }
 
 async fn run(mut unit: Unit, mut waiting: mpsc::Receiver<Waiting>, file: PathBuf) {
@@ -330,7 +400,11 @@ impl Renewals {
             self.0.drain(..).map(|renewal| (renewal.renew, renewal.answer)).unzip();
         let renewed = match (begun, renewals.is_empty()) {
             (_, true) => return Vec::new(),
-            (true, _) => renew_all(unit, &renewals).await,
+            (true, _) => {
+                let renewed = renew_all(unit, &renewals).await;
+                unit.heed(&renewed);
+                renewed
+            }
             (false, _) => Err(StoreError::Busy),
         };
         let tell = |(renew, answer): (RenewTrust, oneshot::Sender<Result<(), StoreError>>)| {
@@ -413,8 +487,9 @@ impl Queued for Closing {
     }
 }
 
-/// A database that cannot be opened is looked at again.
-const OPEN_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// A database that cannot be opened is looked at again, after longer each time.
+const OPEN_AGAIN_AFTER: Duration = Duration::from_millis(500);
+const OPEN_AGAIN_LONGEST: Duration = Duration::from_secs(30);
 
 /// Transactions that may wait; at 10,000 writes a second, less than a second's worth.
 const QUEUE_MAX: usize = 8192;

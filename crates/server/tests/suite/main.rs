@@ -9,6 +9,7 @@ mod bad_policies;
 mod conditions;
 mod console;
 mod continuity;
+mod disk;
 mod dropped_callers;
 mod ear;
 mod endorsement;

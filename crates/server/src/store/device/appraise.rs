@@ -12,7 +12,7 @@ use crate::store::budget::Spending;
 use crate::store::evidence::{self, Kept, NewEvidence};
 use crate::store::sql::query;
 use crate::store::withdraw::{self, LostEntry};
-use crate::store::{StoreError, Transaction, Unit, stored};
+use crate::store::{Fall, StoreError, Transaction, Unit, stored};
 
 /// Records an attestation result that changed something, and all that follows from it.
 #[derive(Clone, Debug)]
@@ -38,6 +38,18 @@ pub struct Recorded {
 
 impl Transaction for RecordAppraisal {
     type Output = Recorded;
+
+    fn uses_reserve(&self) -> bool {
+        self.change.withdraw || !self.lost.is_empty()
+    }
+
+    fn fall(&self) -> Option<Fall> {
+        self.change.withdraw.then(|| Fall::Appraised(Box::new(self.clone().lean())))
+    }
+
+    fn lean(self) -> Self {
+        RecordAppraisal { evidence: None, ..self }
+    }
 
     async fn apply(self, unit: &mut Unit) -> Result<Recorded, StoreError> {
         let device_id = self.change.device_id.clone();
@@ -103,6 +115,10 @@ pub struct LoseEntries {
 
 impl Transaction for LoseEntries {
     type Output = Option<Kept>;
+
+    fn uses_reserve(&self) -> bool {
+        true
+    }
 
     async fn apply(self, unit: &mut Unit) -> Result<Option<Kept>, StoreError> {
         let LoseEntries { renew: RenewTrust { device_id, trust }, lost, at, evidence } = self;

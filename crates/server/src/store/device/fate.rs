@@ -7,7 +7,7 @@ use crate::audit::{Kind, Leaf, Line};
 use crate::store::assignments::RevisePolicies;
 use crate::store::budget::Spending;
 use crate::store::sql::query;
-use crate::store::{StoreError, Transaction, Unit, Withdrawn, appraisals, audit, withdraw};
+use crate::store::{Fall, StoreError, Transaction, Unit, Withdrawn, appraisals, audit, withdraw};
 
 /// A change of a device's fate, common to every transaction that makes one.
 #[derive(Clone, Debug)]
@@ -45,6 +45,10 @@ impl Transaction for NoteUnanswered {
     /// `None`: it is done, and not worth a leaf.
     type Output = Option<Moved>;
 
+    fn uses_reserve(&self) -> bool {
+        true
+    }
+
     async fn apply(self, unit: &mut Unit) -> Result<Option<Moved>, StoreError> {
         let Change { device_id, from_version, trust, at, .. } = &self.0;
         // A leaf more or less: what stands is shortened.
@@ -62,6 +66,10 @@ pub struct ExpireDevice(pub Change);
 impl Transaction for ExpireDevice {
     type Output = Moved;
 
+    fn uses_reserve(&self) -> bool {
+        true
+    }
+
     async fn apply(self, unit: &mut Unit) -> Result<Moved, StoreError> {
         change(unit, Kind::DeviceExpired, self.0).await
     }
@@ -78,6 +86,10 @@ pub struct ExpireUnreadable {
 
 impl Transaction for ExpireUnreadable {
     type Output = Moved;
+
+    fn uses_reserve(&self) -> bool {
+        true
+    }
 
     async fn apply(self, unit: &mut Unit) -> Result<Moved, StoreError> {
         query("UPDATE devices SET status = 'expired', state_version = state_version + 1 WHERE id = $1")
@@ -104,6 +116,14 @@ pub struct RevokeDevice(pub Change);
 
 impl Transaction for RevokeDevice {
     type Output = Moved;
+
+    fn uses_reserve(&self) -> bool {
+        true
+    }
+
+    fn fall(&self) -> Option<Fall> {
+        Some(Fall::Revoked(self.clone()))
+    }
 
     async fn apply(self, unit: &mut Unit) -> Result<Moved, StoreError> {
         change(unit, Kind::DeviceRevoked, self.0).await

@@ -77,14 +77,16 @@ impl Store {
     /// The device with this SPIFFE ID.
     pub async fn device(&self, id: &str) -> Result<Option<DeviceRecord>, StoreError> {
         let row = query("SELECT * FROM devices WHERE id = $1").bind(id).fetch_optional(&self.readers).await?;
-        row.as_ref().map(device).transpose()
+        let record = row.as_ref().map(device).transpose()?;
+        Ok(record.map(|record| self.owed.over(record)))
     }
 
     /// The device that goes by this name.
     pub async fn device_named(&self, name: &str) -> Result<Option<DeviceRecord>, StoreError> {
         let row =
             query("SELECT * FROM devices WHERE name = $1").bind(name).fetch_optional(&self.readers).await?;
-        row.as_ref().map(device).transpose()
+        let record = row.as_ref().map(device).transpose()?;
+        Ok(record.map(|record| self.owed.over(record)))
     }
 
     /// How many devices have each status.

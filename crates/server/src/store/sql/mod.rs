@@ -115,6 +115,9 @@ impl Row {
 
 impl From<DatabaseError> for StoreError {
     fn from(error: DatabaseError) -> Self {
-        StoreError::Database(Arc::new(error))
+        match sqlite::is_no_space(&error) {
+            true => StoreError::NoSpace(Some(Arc::new(error))),
+            false => StoreError::Database(Arc::new(error)),
+        }
     }
 }

@@ -57,6 +57,15 @@ pub(in crate::store) fn options(file: &Path) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
+/// Whether there was no room for what was to be written. PostgreSQL: 53100.
+pub(in crate::store) fn is_no_space(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| NO_SPACE.contains(&code.as_ref()))
+}
+
+/// SQLITE_FULL, SQLITE_IOERR_WRITE (a quota) and SQLITE_IOERR_SHMSIZE.
+const NO_SPACE: [&str; 3] = ["13", "778", "4874"];
+
 fn options_read_only(file: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(file)

@@ -11,6 +11,7 @@ use super::super::{beginning, convert};
 use super::end::{HUNG_UP, MISSED};
 use super::{Session, SessionEnd, Standing};
 use crate::attest::{AttestError, Judgement, Silence};
+use crate::store::StoreError;
 
 impl Session {
     /// Proves the stream by the beginning of evidence whose logs are long.
@@ -130,6 +131,8 @@ impl Session {
                 }
                 self.settle().await
             }
+            // Whoever put it in force has woken this stream, which is told what it lost.
+            Err(AttestError::Store(StoreError::Unrecorded)) if proven => Ok(()),
             Err(error) => self.part(error).await,
         }
     }
