@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::door;
 use crate::door::local::{Socket, SocketError};
 use crate::door::otlp::Listeners;
-use crate::holding::{Grants, Held, Holding};
+use crate::holding::{Grants, Held, Holding, OwnLife};
 use crate::offline;
 use crate::state_dir::{StateDir, StateError};
 use crate::telemetry::{Settings, Telemetry, TelemetryError};
@@ -169,12 +169,14 @@ fn say_addresses(otlp: &Listeners, state: &StateDir) -> Result<(), StateError> {
     state.write("addresses.json", serde_json::Value::from(addresses).to_string().as_bytes())
 }
 
-/// Takes SVIDs that nobody could renew out of the holding when their time is over.
+/// Takes SVIDs that nobody could renew out of the holding when their time is over, and says of the device's own how late it is.
 async fn expire(held: Held, clock: Clock) {
+    let mut own = OwnLife::default();
     let mut tick = clock.ticks(EXPIRY_INTERVAL);
     loop {
         tick.tick().await;
         held.send_if_modified(|holding| holding.expire(clock.now()));
+        own.look(&held.borrow(), clock.now());
     }
 }
 

@@ -234,5 +234,12 @@ pub enum ContinuityError {
     Store(#[from] StoreError),
 }
 
+impl ContinuityError {
+    /// Whether it is for an operator to decide how to go on, and what there is may be looked at meanwhile.
+    pub(crate) fn awaits_a_word(&self) -> bool {
+        matches!(self, ContinuityError::SetBack { .. } | ContinuityError::NoHead { .. })
+    }
+}
+
 /// A list says when a certificate was withdrawn and not when it ends; none lives longer.
 const WITHDRAWN_KEPT_SECONDS: u64 = 365 * 24 * 3600;

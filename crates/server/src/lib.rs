@@ -48,9 +48,23 @@ pub use keys::FileError;
 pub use start::{Addresses, Running, StartError};
 
 /// Runs a server until `shutdown` resolves, then stops it within two seconds.
+///
+/// On an older copy of the database it serves reading alone until an operator has decided.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
-    let running = Running::start(config).await?;
-    shutdown.await;
-    running.stop().await;
-    Ok(())
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let why = match Running::start(config.clone()).await {
+            Ok(running) => {
+                shutdown.await;
+                running.stop().await;
+                return Ok(());
+            }
+            Err(StartError::Continuity(why)) if why.awaits_a_word() => why,
+            Err(error) => return Err(error),
+        };
+        tokio::select! {
+            read = start::serve_reading(config.clone(), why) => read?,
+            () = shutdown.as_mut() => return Ok(()),
+        }
+    }
 }

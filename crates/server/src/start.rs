@@ -127,6 +127,13 @@ impl Running {
     }
 }
 
+/// On an older copy of the database: serves reading to the operator on this machine until it is decided.
+pub(crate) async fn serve_reading(config: Config, why: ContinuityError) -> Result<(), StartError> {
+    let path = config.data.join(door::local::SOCKET);
+    let listener = door::local::bind(&path).map_err(|source| StartError::File { path, source })?;
+    Ok(door::console::set_back::serve(listener, config, why.to_string()).await?)
+}
+
 /// Takes as many descriptors as the system lets this process have: connections that are let in need one each.
 fn raise_descriptors(limits: &crate::config::Limits) {
     let limit = getrlimit(Resource::Nofile);

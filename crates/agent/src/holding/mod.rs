@@ -7,6 +7,7 @@ mod bundle;
 mod entry;
 mod grants;
 pub(crate) mod kept;
+mod own;
 mod svid;
 mod token;
 
@@ -21,6 +22,7 @@ pub use bundle::{Announced, Remembered, Signed, TrustError};
 pub use entry::Entry;
 pub use grants::{Granted, Grants};
 pub use kept::{Grace, KeptError};
+pub(crate) use own::OwnLife;
 pub use svid::{Answer, AnswerError, Due, Svid};
 pub use token::{JwtKeys, Token, TokenError};
 

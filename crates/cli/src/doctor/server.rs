@@ -144,13 +144,18 @@ fn running(report: &mut Report, data: &Path) {
     let (status, version) = (output::text(&health, "status"), output::text(&health, "version"));
     match status.as_str() {
         "ok" => report.good("running", format!("version {version} answers")),
-        _ => report.find(
-            Severity::Problem,
-            "running",
-            format!("version {version} says it is {status}"),
-            "its log says why, in lines of WARN and ERROR",
-        ),
+        _ => {
+            let sentences = output::list(&health, "sentences").iter().filter_map(Value::as_str);
+            let said = sentences.map(|sentence| format!(": {sentence}")).collect::<String>();
+            report.find(
+                Severity::Problem,
+                "running",
+                format!("version {version} says it is {status}{said}"),
+                "its log has more, in lines of WARN and ERROR",
+            );
+        }
     }
+    clocks(report, &client);
     policies(report, &client);
     waiting(report, &client);
 }
@@ -165,6 +170,22 @@ fn policies(report: &mut Report, client: &Client) {
             0 => report.find(Severity::Warning, "policies", "none is in force", action),
             count => report.good("policies", format!("{count} in force")),
         },
+    }
+}
+
+/// Devices on which certificates do not hold, for all that is right here.
+fn clocks(report: &mut Report, client: &Client) {
+    let answer = client.get("/v1/devices?attached=true&limit=1000").unwrap_or_default();
+    let is_off = |device: &&Value| device.get("clock").is_some_and(Value::is_string);
+    let off: Vec<String> =
+        output::list(&answer, "devices").iter().filter(is_off).map(|one| output::text(one, "name")).collect();
+    if let [first, others @ ..] = off.as_slice() {
+        let found = match others.len() {
+            0 => format!("the clock of {first} is off"),
+            count => format!("the clocks of {first} and {count} more devices are off"),
+        };
+        let action = "set them by NTP; assay device list says by how much, and what comes of it";
+        report.find(Severity::Warning, "device clocks", found, action);
     }
 }
 

@@ -15,7 +15,7 @@ mod wake;
 use std::sync::Arc;
 use std::time::Duration;
 
-use assay_clock::Clock;
+use assay_clock::{Backoff, Clock};
 use assay_evidence::time::UnixTime;
 use assay_identity::SpiffeId;
 use thiserror::Error;
@@ -69,7 +69,7 @@ impl Following {
 
     async fn follow(&self, follower: &mut Follower) {
         let mut owed = Owed::default();
-        let mut ticks = self.clock.ticks(TICK);
+        let (mut tick, mut backoff) = (self.clock.instant(), Backoff::between(TICK, TICK_LONGEST));
         loop {
             let outcome = tokio::select! {
                 biased;
@@ -85,7 +85,18 @@ impl Following {
                     Err(error) => Err(error.into()),
                 },
                 () = self.store.fell() => self.enforce().await,
-                _ = ticks.tick() => self.tick(follower, &mut owed).await,
+                () = self.clock.sleep_until(tick) => {
+                    let ticked = self.tick(follower, &mut owed).await;
+                    let wait = match ticked {
+                        Ok(()) => {
+                            backoff.succeeded();
+                            TICK
+                        }
+                        Err(_) => backoff.wait(),
+                    };
+                    tick = self.clock.instant() + wait;
+                    ticked
+                }
             };
             if let Err(error) = outcome {
                 fault(error.told().1, &error);
@@ -193,5 +204,6 @@ impl Outcome for FollowError {
 
 /// As many as the feed keeps for whoever is behind; nobody who waits for a leaf waits for all that come after it.
 const BATCHES_AT_ONCE_MAX: usize = 64;
-/// How often debts are paid and memory is compared.
+/// How often debts are paid and memory is compared, and how seldom while that fails.
 const TICK: Duration = Duration::from_secs(1);
+const TICK_LONGEST: Duration = Duration::from_secs(10);

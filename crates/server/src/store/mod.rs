@@ -104,6 +104,13 @@ impl Store {
         Ok(Store { writer, feed, readers, shortage, owed })
     }
 
+    /// The database to be read, by a store that writes nothing: whatever is handed to it finds it closed.
+    pub(crate) fn open_to_read(file: &Path) -> Store {
+        let (writer, feed) = writer::closed();
+        let readers = sql::readers(file);
+        Store { writer, feed, readers, shortage: space::Shortage::default(), owed: Arc::default() }
+    }
+
     /// Opens an existing database to be read and nothing else; what `ledger verify` uses beside a running server.
     pub(crate) async fn open_read_only(file: &Path) -> Result<Connection, StoreError> {
         sql::open_read_only(file).await

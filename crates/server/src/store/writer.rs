@@ -317,6 +317,12 @@ pub(super) async fn start(file: &Path, owed: Arc<Owed>) -> Result<(Door, Feed, S
     Ok((Door { queue, task: Arc::new(Mutex::new(Some(task))) }, feed, shortage))
 }
 
+/// A door behind which nobody writes.
+pub(super) fn closed() -> (Door, Feed) {
+    let (queue, _) = mpsc::channel(1);
+    (Door { queue, task: Arc::default() }, Feed::new(0))
+}
+
 async fn run(mut unit: Unit, mut waiting: mpsc::Receiver<Waiting>, file: PathBuf) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
     let mut renewals_at = Instant::now();

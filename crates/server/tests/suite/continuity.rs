@@ -2,13 +2,18 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use assay_identity::{Crl, CrlSet, TrustDomain, UnixTime, verify_svid};
 use assay_server::continuity::{ContinuityError, Resumed, resume};
 use assay_server::ledger::{self, LedgerError};
 use assay_server::{FileError, StartError};
-use hyper::Method;
-use serde_json::json;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Bytes;
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::UnixStream;
 
 use crate::fixture::{Fixture, TRUST_DOMAIN};
 
@@ -125,6 +130,78 @@ async fn year_4_an_older_database_revives_nothing() {
     assert!(matches!(running, Err(ContinuityError::File(FileError::InUse { .. }))), "{running:?}");
     fixture.stop().await;
     ledger::verify(fixture.data(), None, None).await.unwrap();
+}
+
+/// One request on the operator's socket; `None`: nobody answers there.
+async fn on_the_socket(fixture: &Fixture, method: Method, path: &str, token: &str) -> Option<(u16, Value)> {
+    let stream = UnixStream::connect(fixture.data().join("operator.sock")).await.ok()?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await.ok()?;
+    tokio::spawn(connection);
+    let request = Request::builder().method(method).uri(path).header("host", "localhost");
+    let request = request.header("authorization", format!("Bearer {token}")).body(Empty::new()).unwrap();
+    let (parts, body) = sender.send_request(request).await.ok()?.into_parts();
+    let body = body.collect().await.ok()?.to_bytes();
+    Some((parts.status.as_u16(), serde_json::from_slice(&body).unwrap_or_default()))
+}
+
+/// Until health says so.
+async fn is(fixture: &Fixture, status: &str) -> Value {
+    for _ in 0..400 {
+        match on_the_socket(fixture, Method::GET, "/health", &fixture.token()).await {
+            Some((200, health)) if health["status"] == status => return health,
+            _ => tokio::time::sleep(Duration::from_millis(25)).await,
+        }
+    }
+    panic!("it is not {status}");
+}
+
+#[tokio::test]
+async fn year_4_an_older_database_is_there_to_be_read_until_it_is_decided() {
+    let mut fixture = stopped().await;
+    let (database, earlier) = (fixture.data().join("assay.db"), fixture.folder().join("earlier.db"));
+    fs::copy(&database, &earlier).unwrap();
+    fixture.start_again().await.unwrap();
+    fixture.post("/v1/devices/press-1/revoke", &json!({ "reason": "stolen" })).await;
+    fixture.stop().await;
+    fs::copy(&earlier, &database).unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let server = assay_server::run(fixture.config(), async move { drop(stopped.await) });
+    let (ran, ()) = tokio::join!(server, read_and_decide(&fixture, stop));
+    ran.unwrap();
+    ledger::verify(fixture.data(), None, None).await.unwrap();
+}
+
+async fn read_and_decide(fixture: &Fixture, stop: tokio::sync::oneshot::Sender<()>) {
+    let health = is(fixture, "set-back").await;
+    let token = fixture.token();
+    let leaves = fixture.count("SELECT COUNT(*) AS n FROM audit").await;
+    let decide = format!("assay ledger resume --leaves {leaves}");
+    assert!(health["sentences"].to_string().contains(&decide), "{health}");
+    // What the copy has is there to be looked at.
+    let ask = async |method, path| on_the_socket(fixture, method, path, &token).await.unwrap();
+    let (status, devices) = ask(Method::GET, "/v1/devices?name=press-1").await;
+    assert_eq!((status, &devices["devices"][0]["status"]), (200, &json!("enrolled")), "{devices}");
+    let (_, trail) = ask(Method::GET, "/v1/audit?limit=1000").await;
+    assert_eq!(trail["leaves"].as_array().unwrap().len() as i64, leaves);
+    // Whatever records or signs is refused, with what to decide.
+    for (method, path) in [
+        (Method::POST, "/v1/devices/press-1/revoke"),
+        (Method::PUT, "/v1/policy"),
+        (Method::POST, "/v1/gateways"),
+        (Method::GET, "/crl"),
+    ] {
+        let (status, answer) = ask(method, path).await;
+        assert_eq!((status, &answer["error"]["code"]), (503, &json!("set-back")), "{path}: {answer}");
+        assert!(answer["error"]["message"].as_str().unwrap().contains(&decide), "{answer}");
+    }
+    let (status, _) = on_the_socket(fixture, Method::GET, "/v1/devices", "another").await.unwrap();
+    assert_eq!((status, fixture.count("SELECT COUNT(*) AS n FROM audit").await), (401, leaves));
+
+    // Decided, it starts by itself.
+    resume(fixture.data(), u64::try_from(leaves).unwrap()).await.unwrap();
+    is(fixture, "ok").await;
+    stop.send(()).unwrap();
 }
 
 #[tokio::test]

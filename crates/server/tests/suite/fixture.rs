@@ -96,6 +96,11 @@ impl Fixture {
         self.running.as_ref().unwrap()
     }
 
+    /// What the server is configured with.
+    pub fn config(&self) -> Config {
+        self.config.clone()
+    }
+
     /// The folder with what the server is configured with.
     pub fn folder(&self) -> &std::path::Path {
         self._folder.path()

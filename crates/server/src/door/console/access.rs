@@ -16,7 +16,7 @@ use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE};
 
 use crate::door::listen::Caller;
-use crate::keys::{KeysError, random};
+use crate::keys::{KeysError, OperatorToken, random};
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
 use crate::security::{Cause, Refused};
@@ -62,14 +62,19 @@ pub(super) fn may_view(server: &Server, headers: &HeaderMap) -> bool {
 }
 
 pub(super) fn has_token(server: &Server, headers: &HeaderMap) -> bool {
-    let value = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let token = value.and_then(|value| value.strip_prefix("Bearer "));
-    token.or_else(|| admin_token(server, headers)).is_some_and(|token| server.operator.is(token.trim()))
+    shows_token(&server.operator, headers)
+        || admin_token(server, headers).is_some_and(|token| server.operator.is(token.trim()))
 }
 
-/// Where programs of the trust API put it.
+pub(super) fn shows_token(operator: &OperatorToken, headers: &HeaderMap) -> bool {
+    let value = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = value.and_then(|value| value.strip_prefix("Bearer "));
+    token.is_some_and(|token| operator.is(token.trim()))
+}
+
+/// Where programs of the trust API put it, who have no other place for it.
 fn admin_token<'h>(server: &Server, headers: &'h HeaderMap) -> Option<&'h str> {
-    server.config.trust_api.as_ref()?;
+    server.config.trust_api.as_ref().filter(|_| !headers.contains_key(AUTHORIZATION))?;
     headers.get(ADMIN_TOKEN)?.to_str().ok()
 }
 
@@ -92,7 +97,7 @@ pub(super) fn wrong_token(server: &Server, caller: Option<&Caller>, path: &str) 
     });
 }
 
-fn unauthenticated() -> Refusal {
+pub(super) fn unauthenticated() -> Refusal {
     let message = "show the operator's token: it is in operator.token of the server's data folder";
     Refusal::new(Kind::Unauthenticated, "token", message)
 }

@@ -18,6 +18,7 @@ mod public;
 mod records;
 mod results;
 mod security;
+pub(crate) mod set_back;
 mod status;
 mod trial;
 mod trust;

@@ -12,6 +12,7 @@ use super::devices::find;
 use super::parameters::Asked;
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
+use crate::store::Store;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -86,10 +87,13 @@ pub(super) async fn audit(
     State(server): State<Arc<Server>>,
     Asked(range): Asked<Range>,
 ) -> Result<Json<Value>, Refusal> {
+    leaves(&server.store, &range).await.map(Json)
+}
+
+pub(super) async fn leaves(store: &Store, range: &Range) -> Result<Value, Refusal> {
     let from = range.after.map_or(0, |after| after.saturating_add(1));
     let limit = range.limit.unwrap_or(RECORDS_DEFAULT).clamp(1, RECORDS_MAX);
-    let leaves: Vec<Value> = server
-        .store
+    let leaves: Vec<Value> = store
         .audit_leaves(from, limit)
         .await?
         .into_iter()
@@ -101,7 +105,7 @@ pub(super) async fn audit(
             })
         })
         .collect();
-    Ok(Json(json!({ "leaves": leaves })))
+    Ok(json!({ "leaves": leaves }))
 }
 
 const RECORDS_DEFAULT: u32 = 100;

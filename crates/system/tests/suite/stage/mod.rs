@@ -164,7 +164,8 @@ impl Stage {
         let mut devices = console.get("/v1/devices").await?;
         for device in devices.get_mut("devices").and_then(Value::as_array_mut).context("devices")? {
             if let Some(device) = device.as_object_mut() {
-                device.retain(|key, _| !["attached", "clock", "clock_offset_seconds"].contains(&key.as_str()));
+                device
+                    .retain(|key, _| !["attached", "clock", "clock_offset_seconds"].contains(&key.as_str()));
             }
         }
         let mut audit = console.get("/v1/audit?limit=1000").await?;
@@ -174,7 +175,8 @@ impl Stage {
         if let Some(leaves) = audit.get_mut("leaves").and_then(Value::as_array_mut) {
             leaves.retain(|leaf| {
                 let text = |key| leaf.get(key).and_then(Value::as_str);
-                text("kind") != Some("security.refused") && !own.iter().any(|own| text("subject") == Some(own))
+                text("kind") != Some("security.refused")
+                    && !own.iter().any(|own| text("subject") == Some(own))
             });
         }
         Ok(json!({
