@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicI64;
 use std::time::Instant;
 
+use assay_evidence::time::UnixTime;
 use assay_exposition::Format;
 use assay_identity::Life;
 use assay_trust::{Status, Tier};
@@ -37,6 +38,7 @@ pub(crate) struct Metrics {
     devices: Family<StatusLabel, Gauge>,
     storage: Family<StoredLabel, Gauge>,
     revocation_list_bytes: Gauge,
+    revocation_list_end: Gauge,
     endorsers_failing_seconds: Gauge,
     makers_lists: Family<IssuerLabel, Gauge>,
     certificates: Family<CertificateLabel, Gauge>,
@@ -126,6 +128,7 @@ impl Metrics {
             devices: Family::default(),
             storage: Family::default(),
             revocation_list_bytes: Gauge::default(),
+            revocation_list_end: Gauge::default(),
             endorsers_failing_seconds: Gauge::default(),
             makers_lists: Family::default(),
             certificates: Family::default(),
@@ -177,6 +180,11 @@ impl Metrics {
             "revocation_list_bytes",
             "Bytes of the last revocation list signed; at 16 MiB verifiers refuse it",
             metrics.revocation_list_bytes.clone(),
+        );
+        registry.register(
+            "revocation_list_end_seconds",
+            "Until when the last revocation list signed may be used, in seconds since 1970",
+            metrics.revocation_list_end.clone(),
         );
         registry.register(
             "endorsers_failing_seconds",
@@ -339,6 +347,11 @@ impl Metrics {
             self.storage.get_or_create(&StoredLabel { what, unit }).set(gauge(number));
         }
         self.revocation_list_bytes.set(gauge(list_bytes));
+    }
+
+    /// Until when the last revocation list may be used.
+    pub(crate) fn list_ends(&self, at: UnixTime) {
+        self.revocation_list_end.set(i64::try_from(at.0).unwrap_or(i64::MAX));
     }
 
     /// How long endorsers could not be read, and the lists in force.

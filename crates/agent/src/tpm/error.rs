@@ -91,7 +91,8 @@ pub enum TpmError {
     Interrupted,
     /// A saved key belongs to another TPM, or the TPM was cleared since.
     #[error(
-        "{path}: this key is not of this TPM (other machine, or the TPM was cleared); remove it to enroll anew"
+        "{path}: this key is not of this TPM: the state folder is another machine's, or the TPM was cleared. To enroll anew, \
+         remove both ak.key and device.key there"
     )]
     ForeignKey {
         /// The key file.

@@ -143,6 +143,8 @@ fn swtpm_keys_are_made_once_and_only_load_in_their_tpm() {
     let other = Bench::new();
     let error = Keys::open(&other.open(), &state).err().unwrap();
     assert!(matches!(error, TpmError::ForeignKey { .. }), "{error}");
+    let said = error.to_string();
+    assert!(said.contains("another machine's") && said.contains("both ak.key and device.key"), "{said}");
 
     state.write("ak.key", b"no key").unwrap();
     assert!(matches!(Keys::open(&bench.open(), &state), Err(TpmError::State(_))));

@@ -7,9 +7,9 @@ mod stored;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow, bail};
+use assay_clock::Clock;
 use assay_evidence::Check;
 use assay_evidence::time::UnixTime;
 use assay_evidence::tpm::ek_certificate::{EkCertificate, Endorsers, TrustAnchor};
@@ -163,10 +163,7 @@ pub fn at(text: Option<&str>) -> Result<UnixTime> {
     match text {
         Some(text) => UnixTime::from_rfc3339(text)
             .with_context(|| format!("--at {text:?} is not a time: write it as 2027-01-31T12:00:00Z")),
-        None => {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH);
-            Ok(UnixTime(now.context("this machine's clock is before 1970")?.as_secs()))
-        }
+        None => Ok(UnixTime(Clock::system().seconds())),
     }
 }
 

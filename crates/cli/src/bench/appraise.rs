@@ -3,9 +3,10 @@
 use std::ffi::OsString;
 use std::hint::black_box;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use assay_clock::Clock;
 use assay_evidence::boot_log;
 use assay_evidence::ima::{self, PCR, Replay, attested_prefix};
 use assay_evidence::time::UnixTime;
@@ -100,7 +101,7 @@ struct Bench<'a> {
 
 /// Runs the verb.
 pub fn run(args: &Args) -> Result<()> {
-    let at = UnixTime(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs());
+    let at = UnixTime(Clock::system().seconds());
     let expected = Expected { endorsers: Endorsers::default(), nonce: None, last_reset_count: None, at };
     let case = Case::read(&args.case_dir)?;
     let verified = case.verify(&expected)?;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use assay_clock::Clock;
 use assay_identity::crl::CRL_BYTES_MAX;
 use assay_identity::tls::{self, Trust, TrustSource};
-use assay_identity::{Bundle, CrlSet, SpiffeId, TrustDomain, UnixTime, verify_svid};
+use assay_identity::{Bundle, CrlSet, SpiffeId, TrustDomain, verify_svid};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
@@ -224,7 +224,8 @@ impl Client {
             .map_err(|error| anyhow!("the revocation list broke off: {error}"))?
             .to_bytes();
         let lists = CrlSet::from_der([&list]).context("the revocation list")?;
-        verify_svid(chain, bundle, &lists, UnixTime::now()).context("the server's certificate")?;
+        verify_svid(chain, bundle, &lists, Clock::system().unix_time())
+            .context("the server's certificate")?;
         sender.ready().await.context("the console closed the connection")
     }
 }

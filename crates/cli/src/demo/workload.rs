@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Result};
 use assay_clock::Clock;
 use assay_identity::tls::{self, ClientIdentity, Trust, TrustSource};
-use assay_identity::{Bundle, CrlSet, SpiffeId, UnixTime};
+use assay_identity::{Bundle, CrlSet, SpiffeId};
 use assay_wire::workload::X509svidRequest;
 use assay_wire::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
 use rustls::sign::CertifiedKey;
@@ -155,7 +155,7 @@ async fn connect(address: &str, held: &Held) -> Result<String> {
     stream.read_exact(&mut greeting).await.context("the peer refused the certificate")?;
     let (_, session) = stream.get_ref();
     let chain = session.peer_certificates().context("a peer certificate")?;
-    Ok(identity.trust.verify(chain, UnixTime::now())?.spiffe_id().to_string())
+    Ok(identity.trust.verify(chain, Clock::system().unix_time())?.spiffe_id().to_string())
 }
 
 /// The certificates of a concatenated DER chain, by their outer length (each is a SEQUENCE with a long length).

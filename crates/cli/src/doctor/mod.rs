@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use assay_clock::Clock;
 use assay_evidence::time::UnixTime;
 use assay_wire::doctor::Report;
 
@@ -62,7 +63,7 @@ fn tell(report: Result<Report>, json: bool) -> ExitCode {
 }
 
 fn report(program: &'static str) -> Report {
-    Report::new(program, env!("CARGO_PKG_VERSION"), assay_identity::UnixTime::now().as_secs())
+    Report::new(program, env!("CARGO_PKG_VERSION"), Clock::system().seconds())
 }
 
 /// A time as people read it.

@@ -11,11 +11,9 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use assay_evidence::ima::Entry;
-use assay_evidence::time::UnixTime;
 use serde_json::{Value, json};
 
 use self::content::report::Report;
@@ -54,7 +52,7 @@ pub fn run(args: &Args) -> ExitCode {
 
 /// Whether every file was read, and nothing changed.
 fn inspect_all(args: &Args) -> Result<bool> {
-    let context = Context { now: time(args.at.as_deref())? };
+    let context = Context { now: crate::appraise::at(args.at.as_deref())? };
     if let Some(earlier) = &args.against {
         return against::run(&args.files, earlier, args.json, &context);
     }
@@ -151,14 +149,4 @@ fn words(fault: &Fault) -> String {
         .chars()
         .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
         .collect()
-}
-
-fn time(at: Option<&str>) -> Result<UnixTime> {
-    match at {
-        Some(text) => UnixTime::from_rfc3339(text)
-            .with_context(|| format!("--at {text:?} is not a time: write it as 2027-01-31T12:00:00Z")),
-        None => {
-            Ok(UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())))
-        }
-    }
 }

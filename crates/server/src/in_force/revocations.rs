@@ -29,6 +29,8 @@ pub(crate) struct RevocationList {
     current: watch::Sender<Bytes>,
     trust: Arc<TrustSource>,
     bytes: AtomicU64,
+    /// Until when it may be used.
+    ends: AtomicU64,
     /// The number of the list that is in the file.
     kept: AtomicU64,
 }
@@ -59,6 +61,7 @@ impl RevocationList {
             current: watch::Sender::new(Bytes::new()),
             trust: TrustSource::new(trust),
             bytes: AtomicU64::new(0),
+            ends: AtomicU64::new(0),
             kept: AtomicU64::new(0),
         };
         list.sign(number, &[], now)?;
@@ -137,6 +140,7 @@ impl RevocationList {
         let crls = CrlSet::from(vec![crl]);
         self.trust.replace(Trust { bundle: self.authority.bundle().clone(), crls });
         self.current.send_replace(Bytes::from(der));
+        self.ends.store(now.plus(self.ttl_seconds).0, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -162,6 +166,11 @@ impl RevocationList {
             self.kept.store(number, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Until when the list in force may be used.
+    pub(crate) fn ends(&self) -> UnixTime {
+        UnixTime(self.ends.load(Ordering::Relaxed))
     }
 
     /// Bytes of the last list that was signed, usable or not.

@@ -144,6 +144,7 @@ async fn measure(server: &Server, now: UnixTime) -> Result<(), StoreError> {
     let file = server.config.database();
     let bytes = aside(move || std::fs::metadata(file).map_or(0, |file| file.len())).await.unwrap_or(0);
     server.metrics.waiting(server.store.waiting().await?);
+    server.metrics.list_ends(server.revocations.ends());
     server.metrics.stored(&server.store.storage(now).await?, bytes, server.revocations.bytes());
     Ok(())
 }

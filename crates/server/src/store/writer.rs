@@ -226,15 +226,19 @@ impl Unit {
         if self.lost.is_some() {
             return outcome;
         }
-        if outcome.is_err() {
-            self.statement("ROLLBACK TO attempt").await?;
+        let ended = match outcome.is_err() {
+            true => self.statement("ROLLBACK TO attempt; RELEASE attempt").await,
+            false => self.statement("RELEASE attempt").await,
+        };
+        if let Err(error) = ended {
+            self.lost = Some(error.clone());
+            return Err(error);
         }
-        self.statement("RELEASE attempt").await?;
         outcome
     }
 
-    /// On a full disk the database takes back more than the one statement, and whatever came after would stand alone: the whole
-    /// batch is lost.
+    /// Where the disk is full the database takes back more than the one statement, and whatever came after would stand alone: the
+    /// whole batch is lost.
     fn heed<T>(&mut self, outcome: &Result<T, StoreError>) {
         if let Err(error @ StoreError::NoSpace(_)) = outcome {
             self.lost = Some(error.clone());

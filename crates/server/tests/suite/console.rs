@@ -103,7 +103,9 @@ async fn year_12_every_family_is_there_from_the_start_in_the_format_that_was_ask
         let (_, text) = metrics("*/*").await;
         let ends =
             |of: &str| text.contains(&format!("assay_certificate_end_seconds{{certificate=\"{of}\"}} "));
-        if ["root", "issuing", "server", "statements"].into_iter().all(ends) {
+        let list_stands = text.contains("assay_revocation_list_end_seconds 1")
+            || text.contains("assay_revocation_list_end_seconds 2");
+        if list_stands && ["root", "issuing", "server", "statements"].into_iter().all(ends) {
             return;
         }
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;

@@ -174,6 +174,8 @@ async fn full_disk() {
     assert_eq!((status, &answer["error"]["code"]), (503, &json!("unrecorded")), "{answer}");
     hears_of_its_end(&mut three_stream).await;
     assert_eq!(fixture.status("press-3").await["status"], "revoked");
+    let listed = fixture.get("/v1/devices?name=press-3").await;
+    assert_eq!(listed["devices"][0]["status"], "revoked", "{listed}");
     until(async || is_listed(&fixture, &three).await.then_some(())).await;
     let sentences = until(async || {
         let (_, health) = ask(&fixture, Method::GET, "/health", &Value::Null).await;

@@ -190,6 +190,30 @@ async fn entries_that_could_not_be_or_would_reach_too_far_are_refused() {
 }
 
 #[tokio::test]
+async fn year_11_an_entry_is_made_once_and_what_is_wrong_with_one_is_named() {
+    let fixture = Fixture::start().await;
+    let mut device = fixture.device("press-1");
+    let parent = fixture.edge().await.enroll(&mut device).await.unwrap().device_id;
+    let bearer = format!("Bearer {}", fixture.token());
+    let create = async |body: Value| {
+        let headers = [("authorization", bearer.as_str())];
+        let answer = fixture.call(Method::POST, "/v1/entries", &headers, body.to_string()).await;
+        let body: Value = serde_json::from_slice(answer.body()).unwrap();
+        (answer.status().as_u16(), body["error"]["code"].clone(), body["error"]["message"].to_string())
+    };
+    assert_eq!(create(entry(&parent)).await.0, 200);
+    let (status, code, said) = create(entry(&parent)).await;
+    assert_eq!((status, code), (409, json!("entry-exists")), "{said}");
+    // By its parent's name it is the same, and a name that is none is not told as too many.
+    assert_eq!(create(entry("press-1")).await.0, 409);
+    let mut named = entry(&parent);
+    named["dns_names"] = json!(["web.internal", "not a name"]);
+    let (status, _, said) = create(named).await;
+    assert!(status == 400 && said.contains("not a name"), "{status} {said}");
+    assert_eq!(fixture.get("/v1/entries").await["entries"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn finding_2_one_signature_gives_one_svid_and_what_stands_is_bounded() {
     let fixture = Fixture::start().await;
     let edge = fixture.edge().await;

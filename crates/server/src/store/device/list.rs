@@ -64,7 +64,7 @@ impl Store {
             .bind(i64::from(limit))
             .fetch_all(&self.readers)
             .await?;
-        rows.iter().map(device).collect()
+        rows.iter().map(|row| Ok(self.owed.over(device(row)?))).collect()
     }
 
     /// These devices, in the order of their names.
@@ -73,7 +73,7 @@ impl Store {
             .bind(json(ids)?)
             .fetch_all(&self.readers)
             .await?;
-        rows.iter().map(device).collect()
+        rows.iter().map(|row| Ok(self.owed.over(device(row)?))).collect()
     }
 
     /// How many certificates each of these devices holds now.
