@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use assay_clock::jitter;
+use assay_clock::{Backoff, jitter};
 use assay_identity::key::KeyError;
 use assay_identity::tls::TrustSource;
 use assay_identity::{PrivateKey, SpiffeId, SvidError};
@@ -73,8 +73,8 @@ pub enum AnswerError {
 pub(super) struct Requests {
     /// On their way, by request id.
     asked: HashMap<String, Asked>,
-    /// Entries that were denied or failed, and when to ask again.
-    later: HashMap<String, SystemTime>,
+    /// Entries that were denied or failed, and when to ask again: after longer each time, since each answer costs a certificate.
+    later: HashMap<String, (SystemTime, Backoff)>,
     made: u64,
 }
 
@@ -105,7 +105,7 @@ impl Requests {
             .iter()
             .filter(|workload| workload.svid.as_ref().is_none_or(|svid| svid.renew_at <= now))
             .map(|workload| workload.entry.as_ref())
-            .filter(|entry| self.later.get(&entry.id).is_none_or(|later| *later <= now))
+            .filter(|entry| self.later.get(&entry.id).is_none_or(|(later, _)| *later <= now))
             .filter(|entry| !self.asked.values().any(|asked| asked.entry_id == entry.id))
             .take(ASKED_MAX.saturating_sub(self.asked.len()))
             .collect();
@@ -134,7 +134,8 @@ impl Requests {
             return Ok(None);
         };
         // Whatever is wrong with the answer, it is not asked for again at once.
-        self.later.insert(entry_id.clone(), now + jitter(AGAIN_AFTER));
+        let (later, backoff) = self.later.entry(entry_id.clone()).or_insert((now, AGAIN));
+        *later = now + backoff.wait();
         if answer.svid.is_empty() {
             tracing::warn!(entry = %entry_id, reason = %answer.denied, "workload svid denied");
             return Ok(None);
@@ -196,5 +197,5 @@ impl fmt::Debug for Svid {
 const ASKED_MAX: usize = 8;
 /// A request without an answer after this is made again.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
-/// After a denial, or an answer that makes no sense.
-const AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// After a denial, or an answer that makes no sense or does not hold by the device's clock.
+const AGAIN: Backoff = Backoff::between(Duration::from_secs(10), Duration::from_secs(600));

@@ -35,42 +35,58 @@ pub(super) fn messages<T: PartialEq + Clone + Send + Sync + 'static>(
     tokio::spawn(async move {
         let mut last = None;
         loop {
-            let now = holding.borrow_and_update().clone();
-            let answer = match entitled(&now, &caller).await {
-                Ok(mine) => tell(&now, &mine),
-                Err(status) => Answer::Refused(status),
+            let next = next(&mut holding, &caller, &tell, last.as_ref(), &sender);
+            let told = match last {
+                Some(_) => next.await,
+                None => timeout(FIRST_WITHIN, next).await.unwrap_or_default(),
             };
-            match answer {
-                Answer::State(state) if last.as_ref() == Some(&state) => {}
-                Answer::State(state) => {
+            let ends = match told {
+                Some(Ok(state)) => {
                     last = Some(state.clone());
-                    if sender.send(Ok(state)).await.is_err() {
-                        return;
-                    }
+                    sender.send(Ok(state)).await.is_err()
                 }
-                Answer::Wait => {}
-                Answer::Refused(status) => {
+                Some(Err(status)) => {
                     let _ = sender.send(Err(status)).await;
-                    return;
+                    true
                 }
-            }
-            let changed = async {
-                tokio::select! {
-                    changed = holding.changed() => changed.is_ok(),
-                    () = sender.closed() => false,
+                None => {
+                    let _ = sender.try_send(Err(nothing_yet(&holding.borrow())));
+                    true
                 }
             };
-            let go_on = match last {
-                Some(_) => changed.await,
-                None => timeout(FIRST_WITHIN, changed).await.unwrap_or_default(),
-            };
-            if !go_on {
-                let _ = sender.try_send(Err(nothing_yet(&now)));
+            if ends {
                 return;
             }
         }
     });
     ReceiverStream::new(receiver)
+}
+
+/// What is to be told next, once it is another than the last; `None`: nobody is left to tell, or nothing will change any more.
+async fn next<T: PartialEq>(
+    holding: &mut watch::Receiver<Holding>,
+    caller: &Caller,
+    tell: &impl Fn(&Holding, &[usize]) -> Answer<T>,
+    last: Option<&T>,
+    sender: &mpsc::Sender<Result<T, Status>>,
+) -> Option<Result<T, Status>> {
+    loop {
+        let now = holding.borrow_and_update().clone();
+        let answer = match entitled(&now, caller).await {
+            Ok(mine) => tell(&now, &mine),
+            Err(status) => Answer::Refused(status),
+        };
+        match answer {
+            Answer::State(state) if last == Some(&state) => {}
+            Answer::State(state) => return Some(Ok(state)),
+            Answer::Wait => {}
+            Answer::Refused(status) => return Some(Err(status)),
+        }
+        tokio::select! {
+            changed = holding.changed() => changed.ok()?,
+            () = sender.closed() => return None,
+        }
+    }
 }
 
 /// What is told whose SVID did not come: where the device's clock is off, none holds on it.
