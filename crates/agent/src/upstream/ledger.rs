@@ -109,7 +109,11 @@ impl LedgerMemory {
             }
             Err(contradiction) => self.contradicted(&contradiction),
         }
-        // The trail may be quiet after a newer head that came too soon to be written: the next verdict brings it again.
+        self.keep_newest();
+    }
+
+    /// Keeps a newer head that came too soon to be written, once it is time: the trail may be quiet after it.
+    pub(super) fn keep_newest(&mut self) {
         if !self.is_kept
             && self.kept_at.is_none_or(|at| at.elapsed() >= KEEP_EVERY)
             && let Some(shown) = &self.shown

@@ -159,7 +159,10 @@ impl Stream<'_> {
                     Some(ServerMessage { message: None }) => {}
                     None => return Err(SessionError::Closed),
                 },
-                _ = tick.tick() => self.ask(),
+                _ = tick.tick() => {
+                    self.memory.ledger.keep_newest();
+                    self.ask();
+                }
                 Some(ask) = self.asks.recv(), if self.order.may_ask().is_some() => self.ask_for_token(ask),
             }
         }
