@@ -41,6 +41,11 @@ pub(super) async fn enqueue(
 impl Transaction for Forwarded {
     type Output = ();
 
+    /// What went on makes room, on a full disk too.
+    fn uses_reserve(&self) -> bool {
+        true
+    }
+
     async fn apply(self, unit: &mut Unit) -> Result<(), StoreError> {
         for (run, sequence) in self.batches {
             query("DELETE FROM telemetry_outbox WHERE destination = $1 AND run = $2 AND sequence = $3")
