@@ -4,13 +4,15 @@ use assay_evidence::time::UnixTime;
 use data_encoding::HEXLOWER;
 
 use crate::outcome::fault;
-use crate::store::{EndedRun, SealRun, Store, StoreError, pack};
+use crate::store::{KeptBatch, SealRun, Store, StoreError, pack};
 use crate::thread::aside;
 
 /// Seals what has ended, some at a time.
 pub(super) async fn seal_runs(store: &Store, now: UnixTime) -> Result<(), StoreError> {
-    for run in store.ended_runs(now, RUNS_AT_ONCE_MAX).await? {
-        let sealed = match aside(move || sealed(run, now)).await {
+    // One after the other: a run of what programs send may have megabytes.
+    for leaf in store.ended_runs(now, RUNS_AT_ONCE_MAX).await? {
+        let Some((device_id, batches)) = store.telemetry_run(leaf).await? else { continue };
+        let sealed = match aside(move || sealed(leaf, device_id, &batches, now)).await {
             Ok(sealed) => sealed,
             Err(panicked) => {
                 fault("panic", &panicked);
@@ -26,8 +28,7 @@ pub(super) async fn seal_runs(store: &Store, now: UnixTime) -> Result<(), StoreE
     Ok(())
 }
 
-fn sealed(run: EndedRun, at: UnixTime) -> SealRun {
-    let EndedRun { leaf, device_id, batches } = run;
+fn sealed(leaf: u64, device_id: String, batches: &[KeptBatch], at: UnixTime) -> SealRun {
     let last = batches.last();
     let statement = last.map(|batch| HEXLOWER.encode(&assay_telemetry::sha256(&batch.statement)));
     let detail = serde_json::json!({
@@ -38,7 +39,7 @@ fn sealed(run: EndedRun, at: UnixTime) -> SealRun {
         leaf,
         device_id,
         batches: u64::try_from(batches.len()).unwrap_or(u64::MAX),
-        packed: pack(&batches),
+        packed: pack(batches),
         detail: detail.to_string(),
         at,
     }

@@ -78,7 +78,7 @@ pub(crate) use space::free_bytes;
 pub use svid::{Carrier, RecordSvid, SvidRecord};
 pub(crate) use telemetry::pack;
 pub use telemetry::{
-    AcceptTelemetry, Dropped, EndedRun, Forwarded, KeepDestinations, KeptBatch, PositionRecord, Receipt,
+    AcceptTelemetry, Dropped, Forwarded, KeepDestinations, KeptBatch, PositionRecord, Receipt,
     RefuseTelemetry, SealRun, TelemetryRecord, Why,
 };
 pub use usage::Storage;

@@ -23,7 +23,7 @@ pub(crate) use packed::pack;
 pub use refusal::RefuseTelemetry;
 pub use room::{Dropped, Why};
 pub(super) use room::{drop_largest, drop_older};
-pub use seal::{EndedRun, SealRun};
+pub use seal::SealRun;
 
 /// A batch as stored, without its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,22 +3,10 @@
 use assay_evidence::time::UnixTime;
 
 use super::accept::RUN_SECONDS_MAX;
-use super::packed::KeptBatch;
 use super::{ENDED, OPEN, PACKED};
 use crate::audit::{Kind, Line};
 use crate::store::sql::query;
 use crate::store::{Store, StoreError, Transaction, Unit, loaded, stored, usage};
-
-/// A run that has ended, to be packed.
-#[derive(Clone, Debug)]
-pub struct EndedRun {
-    /// Where it begins.
-    pub leaf: u64,
-    /// Whose it is.
-    pub device_id: String,
-    /// What is in it, in order.
-    pub batches: Vec<KeptBatch>,
-}
 
 /// Puts a packed run in the place of its batches.
 #[derive(Clone, Debug)]
@@ -76,25 +64,18 @@ impl Transaction for SealRun {
 }
 
 impl Store {
-    /// Runs that have ended and are not packed, the oldest first; at most `limit`.
-    pub async fn ended_runs(&self, now: UnixTime, limit: u32) -> Result<Vec<EndedRun>, StoreError> {
-        let mut reading = self.readers.begin().await?;
+    /// Where runs begin that have ended and are not packed, the oldest first; at most `limit`.
+    pub async fn ended_runs(&self, now: UnixTime, limit: u32) -> Result<Vec<u64>, StoreError> {
         let rows = query(
-            "SELECT leaf, device_id FROM telemetry_runs WHERE stage = $1 OR (stage = $2 AND first_at <= $3)
+            "SELECT leaf FROM telemetry_runs WHERE stage = $1 OR (stage = $2 AND first_at <= $3)
              ORDER BY leaf LIMIT $4",
         )
         .bind(ENDED)
         .bind(OPEN)
         .bind(stored(now.0.saturating_sub(RUN_SECONDS_MAX)))
         .bind(i64::from(limit))
-        .fetch_all(&mut *reading)
+        .fetch_all(&self.readers)
         .await?;
-        let mut runs = Vec::with_capacity(rows.len());
-        for row in &rows {
-            let leaf = loaded(row.try_get("leaf")?, "telemetry_runs.leaf")?;
-            let batches = super::batches_of(&mut reading, leaf).await?;
-            runs.push(EndedRun { leaf, device_id: row.try_get("device_id")?, batches });
-        }
-        Ok(runs)
+        rows.iter().map(|row| loaded(row.try_get("leaf")?, "telemetry_runs.leaf")).collect()
     }
 }
