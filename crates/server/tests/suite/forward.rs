@@ -120,7 +120,7 @@ fn expected(device: &SoftwareDevice, numbers: impl IntoIterator<Item = u8>) -> V
 
 #[tokio::test]
 async fn every_request_arrives_as_it_was_over_failures_and_a_restart_and_nobody_waits_for_another() {
-    let (sink, down) = (Sink::start(&[503, 429]).await, Sink::start(&[503; 1000]).await);
+    let (sink, down) = (Sink::start(&[503, 200, 429]).await, Sink::start(&[503; 1000]).await);
     let forward = vec![sink.config("main"), down.config("down")];
     let mut fixture = Fixture::with(|config| config.forward = forward).await;
     let edge = fixture.edge().await;

@@ -46,6 +46,8 @@ struct Forwarder {
     destination: Arc<Destination>,
     exchange: Exchange,
     backoff: Backoff,
+    /// The batch that is being given, how many of its requests were settled, and how.
+    begun: Option<((u64, u64), usize, Given)>,
 }
 
 /// What became of a turn.
@@ -61,7 +63,8 @@ enum Turn {
 impl Forwarder {
     fn new(server: Arc<Server>, destination: Arc<Destination>) -> Forwarder {
         let exchange = Exchange::with(destination.clone());
-        Forwarder { server, destination, exchange, backoff: Backoff::between(RETRY_FIRST, RETRY_LONGEST) }
+        let backoff = Backoff::between(RETRY_FIRST, RETRY_LONGEST);
+        Forwarder { server, destination, exchange, backoff, begun: None }
     }
 
     async fn run(mut self) {
@@ -72,13 +75,15 @@ impl Forwarder {
                     continue;
                 }
                 Ok(Turn::Idle) => LOOK_EVERY,
-                Ok(Turn::Later(asked)) => self.backoff.wait().max(asked.unwrap_or_default()),
+                Ok(Turn::Later(asked)) => {
+                    self.backoff.wait().max(asked.unwrap_or_default().min(ASKED_LONGEST))
+                }
                 Err(error) => {
                     tracing::error!(destination = self.destination.name(), error = %chain(&error), "not forwarded");
                     self.backoff.wait()
                 }
             };
-            self.server.clock.sleep(wait.min(RETRY_LONGEST)).await;
+            self.server.clock.sleep(wait).await;
         }
     }
 
@@ -117,17 +122,24 @@ impl Forwarder {
         Ok(later.map_or(Turn::Settled, Turn::Later))
     }
 
-    /// Gives a batch, request by request.
+    /// Gives a batch, request by request, from the first on that is not settled.
     async fn give(&mut self, batch: &KeptBatch, device: &str, leaf: u64) -> Given {
-        let mut worst = Given::Delivered;
+        let name = (leaf, batch.sequence);
+        let begun = self.begun.take().filter(|(of, ..)| *of == name);
+        let (mut settled, mut worst) =
+            begun.map_or((0, Given::Delivered), |(_, settled, worst)| (settled, worst));
         let origin =
             [("assay-device", device.to_owned()), ("assay-batch", format!("{leaf}/{}", batch.sequence))];
-        for (signal, encoding, body) in requests(batch) {
+        for (signal, encoding, body) in requests(batch).into_iter().skip(settled) {
             match self.exchange.give(signal, encoding, body, &origin).await {
                 Given::Delivered => {}
-                Given::Later(asked) => return Given::Later(asked),
+                Given::Later(asked) => {
+                    self.begun = Some((name, settled, worst));
+                    return Given::Later(asked);
+                }
                 other => worst = other,
             }
+            settled += 1;
         }
         worst
     }
@@ -154,3 +166,5 @@ const BATCHES_AT_ONCE: u32 = 64;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_LONGEST: Duration = Duration::from_secs(60);
+/// A destination may ask for a rest, and not for ever.
+const ASKED_LONGEST: Duration = Duration::from_secs(3600);
