@@ -54,10 +54,8 @@ fn challenge() -> Challenge {
         expires_in_seconds: 30,
         selection: vec![PcrSelection { bank: "sha256".into(), pcrs: (0..16).collect() }],
         boot_log_wanted: true,
-        ima_from_entry: 0,
-        stream: Vec::new(),
         banks_wanted: true,
-        watched: Vec::new(),
+        ..Challenge::default()
     }
 }
 

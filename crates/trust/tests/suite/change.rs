@@ -23,9 +23,7 @@ fn proven(device: &mut SoftwareDevice, baseline: Option<&Baseline>) -> Claims {
         selection: vec![PcrSelection { bank: "sha256".into(), pcrs: (0..17).collect() }],
         boot_log_wanted: true,
         ima_from_entry: baseline.map_or(0, Baseline::ima_entries),
-        stream: Vec::new(),
-        banks_wanted: false,
-        watched: Vec::new(),
+        ..Challenge::default()
     };
     let told = device.evidence(&challenge).unwrap();
     let quote = told.quote.unwrap();
