@@ -45,6 +45,8 @@ causes! {
     Evidence => "evidence", "what came in a device's name was not its evidence";
     /// A certificate or token was asked for in a device's name, and not by it.
     Request => "request", "a request in a device's name was not signed by it";
+    /// A request to the console was signed in a node's name, and does not hold.
+    Message => "message", "a request that was signed in a node's name does not hold";
     /// A batch came in a device's name, and not from it.
     Telemetry => "telemetry", "a batch in a device's name was not signed by it";
     /// A device that was ended came again.

@@ -171,6 +171,8 @@ async fn every_lie_about_a_message_is_refused_at_the_door() {
     }
     let twice = [("x-from-node", "0"), ("x-from-node", "0"), ("x-node-auth", "00"), ("x-signature", "00")];
     assert_eq!(fixture.call(Method::POST, "/secure/data", &twice, String::new()).await.status(), 401);
+    let tried = fixture.get("/v1/security").await["counts"]["message"].as_u64().unwrap();
+    assert!(tried >= 10, "{tried}");
     // And after all of that an honest one is heard.
     assert_eq!(said(&fixture, SAY, &device).await.0, 200);
     drop(grants);

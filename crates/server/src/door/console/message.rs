@@ -16,9 +16,11 @@ use super::access::{known, may_view};
 use super::public::turn;
 use super::trust::switched_on;
 use crate::config::TrustApi;
+use crate::door::listen::Caller;
 use crate::message::{self, Hearing};
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
+use crate::security::{Cause, Refused};
 
 /// A message that was heard with the request.
 #[derive(Clone, Debug)]
@@ -69,11 +71,24 @@ async fn heard(server: &Server, request: Request, next: Next) -> Result<Response
 /// Hears the message that a request is signed with; the request is given back whole.
 pub(super) async fn hear_request(server: &Server, request: Request) -> Result<(Request, Heard), Refusal> {
     let api = switched_on(server)?;
-    let (parts, body) = request.into_parts();
-    if !is_signed(&parts.headers) {
+    if !is_signed(request.headers()) {
         let message = "show the operator's token, or sign the request: X-From-Node, X-Node-Auth, X-Signature";
         return Err(Refusal::new(Kind::Unauthenticated, "no-message", message));
     }
+    let address = request.extensions().get::<Caller>().map(|caller| caller.address().to_string());
+    let at = request.uri().path().to_owned();
+    let heard = hear_signed(server, api, request).await;
+    heard.inspect_err(|refusal| {
+        if refusal.kind == Kind::Unauthenticated {
+            let from = address.unwrap_or_default();
+            let why = format!("{} at {at}: {}", refusal.code(), refusal.message);
+            server.refused(Refused { cause: Cause::Message, who: String::new(), from, why });
+        }
+    })
+}
+
+async fn hear_signed(server: &Server, api: &TrustApi, request: Request) -> Result<(Request, Heard), Refusal> {
+    let (parts, body) = request.into_parts();
     let too_long = |_| Refusal::new(Kind::Malformed, "body", "a signed request has at most 1 MiB");
     let body = to_bytes(body, SIGNED_BODY_BYTES_MAX).await.map_err(too_long)?;
     let from = text(&parts.headers, FROM)?;
