@@ -26,6 +26,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::ledger::LedgerMemory;
 
 /// Why the gateway's credentials cannot be used.
 #[derive(Debug, Error)]
@@ -123,6 +124,7 @@ pub(crate) struct CredentialSource {
     trust: Arc<TrustSource>,
     /// What servers are met with.
     meeting: Arc<TrustSource>,
+    ledger: LedgerMemory,
     clock: Clock,
 }
 
@@ -133,7 +135,9 @@ impl CredentialSource {
         let trust = TrustSource::new(Trust { bundle: bundle.clone(), crls: CrlSet::default() });
         let meeting = TrustSource::new(Trust { bundle, crls: CrlSet::bootstrapping() });
         let current = watch::Sender::new(Arc::new(read(&folder, (&trust, &meeting), clock)?));
-        Ok(Arc::new(CredentialSource { folder, trust_domain, current, trust, meeting, clock: clock.clone() }))
+        let ledger = LedgerMemory::load(&folder);
+        let clock = clock.clone();
+        Ok(Arc::new(CredentialSource { folder, trust_domain, current, trust, meeting, ledger, clock }))
     }
 
     pub(crate) fn current(&self) -> Arc<Credentials> {
@@ -160,6 +164,11 @@ impl CredentialSource {
     /// What devices are verified with.
     pub(crate) fn trust(&self) -> &Arc<TrustSource> {
         &self.trust
+    }
+
+    /// What the servers showed of their ledger.
+    pub(crate) fn ledger(&self) -> &LedgerMemory {
+        &self.ledger
     }
 
     /// The number of the revocation list in force; 0: there is none yet.

@@ -7,6 +7,7 @@ mod body;
 mod config;
 mod credentials;
 pub mod examine;
+mod ledger;
 mod limits;
 mod listener;
 mod places;

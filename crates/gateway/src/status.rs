@@ -71,6 +71,13 @@ fn metrics(proxy: &Proxy, peer: &Peer) -> Registry {
         "Connections of devices",
         count(proxy.limiter.connections.open(&caller(proxy, peer)).0),
     );
+    let contradictions = Counter::<u64>::default();
+    contradictions.inc_by(proxy.credentials.ledger().contradictions());
+    registry.register(
+        "ledger_contradictions",
+        "Times that a server showed another ledger than before: it was set back, or is another",
+        contradictions,
+    );
     let (credentials, trust) = (proxy.credentials.current(), proxy.credentials.trust().current());
     registry.register(
         "certificate_end_seconds",

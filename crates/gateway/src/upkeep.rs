@@ -81,6 +81,7 @@ pub(crate) async fn take_list(
     answer: http::Response<Incoming>,
     credentials: &CredentialSource,
 ) -> Result<(), UpkeepError> {
+    credentials.ledger().take(answer.headers());
     match answer.status() {
         StatusCode::NO_CONTENT => Ok(()),
         StatusCode::OK => Ok(credentials.take_list(&content(answer, CRL_BYTES_MAX).await?)?),

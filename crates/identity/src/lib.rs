@@ -3,7 +3,8 @@
 //! Pure: times are arguments, nothing here opens a file or a socket. Three things draw randomness inside the
 //! cryptography library: [`PrivateKey::generate`], [`signed_note::NoteSigner::generate`] and ECDSA signing.
 //! Start at `spiffe_id.rs`; `x509_svid/` issues, `verify.rs` verifies, `tls.rs` puts verification into rustls; signed
-//! tokens are in `jws.rs`, JWT-SVIDs in `jwt_svid.rs`, signed notes in `signed_note.rs`, messages
+//! tokens are in `jws.rs`, JWT-SVIDs in `jwt_svid.rs`, signed notes in `signed_note.rs`, the ledger's heads that
+//! are such notes in `ledger.rs`, messages
 //! between programs in `signed_message/`. `selector/` says what entries may ask of a
 //! workload.
 
@@ -14,6 +15,7 @@ pub mod csr;
 pub mod jws;
 pub mod jwt_svid;
 pub mod key;
+pub mod ledger;
 mod life;
 pub mod selector;
 mod serial;

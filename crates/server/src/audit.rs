@@ -5,7 +5,7 @@
 //! name a leaf.
 
 use assay_evidence::time::UnixTime;
-use assay_wire::ledger::LedgerHead;
+use assay_identity::ledger::LedgerHead;
 use aws_lc_rs::digest::{Context, SHA256};
 use thiserror::Error;
 

@@ -7,9 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use assay_identity::signed_note::{NoteError, NoteVerifier};
-use assay_wire::ledger::LedgerHead;
-use thiserror::Error;
+use assay_identity::ledger::{Contradiction, ShownLedger};
 
 use crate::state_dir::{StateDir, StateError};
 
@@ -17,34 +15,11 @@ use crate::state_dir::{StateDir, StateError};
 #[derive(Debug)]
 pub(super) struct LedgerMemory {
     state: StateDir,
-    key: Option<NoteVerifier>,
-    shown: Option<Shown>,
+    ledger: ShownLedger,
     kept_at: Option<Instant>,
     /// Whether what was shown last is on disk.
     is_kept: bool,
     contradictions: u64,
-}
-
-/// A head as it was shown.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Shown {
-    note: String,
-    head: LedgerHead,
-}
-
-/// The server's ledger is not what it was.
-#[derive(Debug, PartialEq, Eq, Error)]
-enum Contradiction {
-    #[error("its heads are signed by {shown}, and were by {known}")]
-    OtherKey { known: String, shown: String },
-    #[error("a head is not signed by its key: {0}")]
-    NotSigned(NoteError),
-    #[error("a signed note is no head")]
-    NoHead,
-    #[error("it has {shown} leaves, and had {known}: it was set back")]
-    SetBack { known: u64, shown: u64 },
-    #[error("leaf {leaves} is another than it was: it was rewritten")]
-    Rewritten { leaves: u64 },
 }
 
 impl LedgerMemory {
@@ -52,8 +27,7 @@ impl LedgerMemory {
     pub(super) fn new(state: &StateDir) -> LedgerMemory {
         LedgerMemory {
             state: state.clone(),
-            key: None,
-            shown: None,
+            ledger: ShownLedger::default(),
             kept_at: None,
             is_kept: true,
             contradictions: 0,
@@ -67,16 +41,16 @@ impl LedgerMemory {
             String::from_utf8(bytes).map(Some).map_err(|_| StateError::Damaged { path: state.path(name) })
         };
         let damaged = |name| StateError::Damaged { path: state.path(name) };
-        let key = text(KEY_FILE)?.map(|key| NoteVerifier::parse(&key)).transpose();
-        let key = key.map_err(|_| damaged(KEY_FILE))?;
-        let shown = match (&key, text(HEAD_FILE)?) {
-            (Some(key), Some(note)) => Some(Shown::open(key, &note).map_err(|_| damaged(HEAD_FILE))?),
-            (None, Some(_)) => return Err(damaged(HEAD_FILE)),
-            (_, None) => None,
+        let (key, note) = (text(KEY_FILE)?, text(HEAD_FILE)?);
+        // Of the two, the key is what everything later is held against.
+        let alone = ShownLedger::kept(key.as_deref(), None).map_err(|_| damaged(KEY_FILE))?;
+        let ledger = match &note {
+            Some(_) => ShownLedger::kept(key.as_deref(), note.as_deref()).map_err(|_| damaged(HEAD_FILE))?,
+            None => alone,
         };
         let counted = text(CONTRADICTIONS_FILE)?;
         let counted = counted.as_deref().and_then(|text| text.split(' ').next()?.parse().ok());
-        Ok(LedgerMemory { key, shown, contradictions: counted.unwrap_or(0), ..LedgerMemory::new(state) })
+        Ok(LedgerMemory { ledger, contradictions: counted.unwrap_or(0), ..LedgerMemory::new(state) })
     }
 
     /// What the server says verifies its heads; empty: it is an older one.
@@ -84,29 +58,20 @@ impl LedgerMemory {
         if key.is_empty() {
             return;
         }
-        match (&self.key, NoteVerifier::parse(key)) {
-            (Some(known), Ok(shown)) if *known == shown => {}
-            (None, Ok(shown)) => {
-                self.keep(KEY_FILE, &format!("{shown}\n"));
-                self.key = Some(shown);
-            }
-            (None, Err(error)) => self.contradicted(&Contradiction::NotSigned(error)),
-            (Some(known), _) => {
-                let (known, shown) = (known.to_string(), key.chars().take(KEY_CHARACTERS_MAX).collect());
-                self.contradicted(&Contradiction::OtherKey { known, shown });
-            }
+        match self.ledger.take_key(key) {
+            Ok(false) => {}
+            Ok(true) => self.keep(KEY_FILE, &format!("{key}\n")),
+            Err(contradiction) => self.contradicted(&contradiction),
         }
     }
 
     /// A head that the server shows; empty: it shows none.
     pub(super) fn head(&mut self, note: &str) {
-        let Some(key) = self.key.as_ref().filter(|_| !note.is_empty()) else { return };
-        match newer(key, self.shown.as_ref(), note) {
-            Ok(None) => {}
-            Ok(Some(shown)) => {
-                self.shown = Some(shown);
-                self.is_kept = false;
-            }
+        if note.is_empty() {
+            return;
+        }
+        match self.ledger.take_head(note) {
+            Ok(is_newer) => self.is_kept &= !is_newer,
             Err(contradiction) => self.contradicted(&contradiction),
         }
         self.keep_newest();
@@ -116,9 +81,9 @@ impl LedgerMemory {
     pub(super) fn keep_newest(&mut self) {
         if !self.is_kept
             && self.kept_at.is_none_or(|at| at.elapsed() >= KEEP_EVERY)
-            && let Some(shown) = &self.shown
+            && let Some(note) = self.ledger.note()
         {
-            self.keep(HEAD_FILE, &shown.note);
+            self.keep(HEAD_FILE, note);
             (self.is_kept, self.kept_at) = (true, Some(Instant::now()));
         }
     }
@@ -137,38 +102,15 @@ impl LedgerMemory {
     }
 }
 
-impl Shown {
-    fn open(key: &NoteVerifier, note: &str) -> Result<Shown, Contradiction> {
-        let text = key.open(note).map_err(Contradiction::NotSigned)?;
-        let head = LedgerHead::from_text(text).ok_or(Contradiction::NoHead)?;
-        Ok(Shown { note: note.to_owned(), head })
-    }
-}
-
-/// The head, if it goes on from the one that was shown; `None`: it is the same.
-fn newer(key: &NoteVerifier, known: Option<&Shown>, note: &str) -> Result<Option<Shown>, Contradiction> {
-    let shown = Shown::open(key, note)?;
-    let Some(Shown { head: known, .. }) = known else { return Ok(Some(shown)) };
-    match shown.head.leaves.cmp(&known.leaves) {
-        std::cmp::Ordering::Greater => Ok(Some(shown)),
-        std::cmp::Ordering::Equal if shown.head == *known => Ok(None),
-        std::cmp::Ordering::Equal => Err(Contradiction::Rewritten { leaves: known.leaves }),
-        std::cmp::Ordering::Less => {
-            Err(Contradiction::SetBack { known: known.leaves, shown: shown.head.leaves })
-        }
-    }
-}
-
 const HEAD_FILE: &str = "ledger.head";
 const KEY_FILE: &str = "ledger.vkey";
 const CONTRADICTIONS_FILE: &str = "ledger.contradictions";
 /// A head comes with each verdict; a device that measures all the time need not write all the time.
 const KEEP_EVERY: Duration = Duration::from_secs(5);
-/// Of another's key, in a log line.
-const KEY_CHARACTERS_MAX: usize = 300;
 
 #[cfg(test)]
 mod tests {
+    use assay_identity::ledger::LedgerHead;
     use assay_identity::signed_note::NoteSigner;
 
     use super::*;
@@ -218,19 +160,6 @@ mod tests {
         assert_eq!(LedgerMemory::load(&state).unwrap().contradictions, 5);
         let text = std::fs::read_to_string(state.path(CONTRADICTIONS_FILE)).unwrap();
         assert!(text.starts_with("5 times, the last: its heads are signed by a/ledger+"), "{text}");
-    }
-
-    #[test]
-    fn each_contradiction_is_named() {
-        let (signer, other) =
-            (NoteSigner::generate("a/ledger").unwrap(), NoteSigner::generate("a/ledger").unwrap());
-        let key = signer.verifier();
-        let known = Shown::open(&key, &note(&signer, 5, 1)).unwrap();
-        let check = |note: String, expected| assert_eq!(newer(&key, Some(&known), &note), Err(expected));
-        check(note(&signer, 4, 1), Contradiction::SetBack { known: 5, shown: 4 });
-        check(note(&signer, 5, 2), Contradiction::Rewritten { leaves: 5 });
-        check(note(&other, 6, 1), Contradiction::NotSigned(NoteError::Unsigned));
-        check(signer.sign("something else\n").unwrap(), Contradiction::NoHead);
     }
 
     #[test]

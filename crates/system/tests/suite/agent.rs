@@ -234,6 +234,13 @@ async fn finding_16_swtpm_a_device_remembers_the_ledger_and_says_when_it_was_set
     .await?;
     assay_server::ledger::verify(&data, None, Some(&shown)).await?;
     ensure!(!count.exists(), "{}", std::fs::read_to_string(&count)?);
+    let of_gateway = device.stage.at("gateway/ledger.head");
+    eventually(40, async || {
+        let note = std::fs::read_to_string(&of_gateway)?;
+        ensure!(leaves(&note) >= Some(grown), "{note}");
+        Ok(())
+    })
+    .await?;
 
     // Whoever has the whole data folder sets all of it back, the signed head too: the server cannot tell.
     within(10, device.stage.take_server()?.terminate()).await??;
@@ -244,6 +251,15 @@ async fn finding_16_swtpm_a_device_remembers_the_ledger_and_says_when_it_was_set
     let said = eventually(40, async || Ok(std::fs::read_to_string(&count)?)).await;
     let said = said.with_context(|| device.agent.as_ref().map(Program::said).unwrap_or_default())?;
     ensure!(said.contains("it was set back"), "{said}");
+    eventually(40, async || {
+        let said = device.stage.gateway()?.said();
+        ensure!(
+            said.contains("ledger is not what it showed before") && said.contains("it was set back"),
+            "{said}"
+        );
+        Ok(())
+    })
+    .await?;
     let found = assay_server::ledger::verify(&data, None, Some(&std::fs::read_to_string(&head)?)).await;
     ensure!(matches!(found, Err(assay_server::ledger::LedgerError::OtherHead { .. })), "{found:?}");
     Ok(())

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use assay_identity::Csr;
 use assay_identity::bundle::pem_certificates;
+use assay_identity::ledger::{HEAD_HEADER, KEY_HEADER};
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
+use data_encoding::BASE64;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde::Deserialize;
@@ -58,10 +60,13 @@ async fn crl(State(server): State<Arc<Server>>, Query(newer): Query<Newer>) -> R
             }
         }
     };
-    match timeout(NEWS_WITHIN, news).await {
+    let answer = match timeout(NEWS_WITHIN, news).await {
         Ok(Some(list)) => ([(CONTENT_TYPE, "application/pkix-crl")], list).into_response(),
         Ok(None) | Err(_) => StatusCode::NO_CONTENT.into_response(),
-    }
+    };
+    // So that a ledger that is set back with all that is on this machine is noticed elsewhere.
+    let head = BASE64.encode(server.ledger_head.note().as_bytes());
+    ([(HEAD_HEADER, head), (KEY_HEADER, server.ledger_head.verifier().to_string())], answer).into_response()
 }
 
 /// The certificate that follows the one that the connection was made with.

@@ -34,6 +34,11 @@ impl Gateway {
         Gateway::start_as_it_was(stage).await
     }
 
+    /// Its log.
+    pub fn said(&self) -> String {
+        self.process.said()
+    }
+
     /// Starts a gateway on what is in its folder.
     pub async fn start_as_it_was(stage: &Stage) -> Result<Gateway> {
         let folder = stage.at("gateway");
