@@ -160,7 +160,8 @@ impl Counterpart {
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(30), wait).await.expect("was not seen in time")
+        // A software TPM on a busy machine takes its time.
+        tokio::time::timeout(Duration::from_secs(60), wait).await.expect("was not seen in time")
     }
 }
 
