@@ -110,6 +110,8 @@ async fn answer(response: hyper::Response<hyper::body::Incoming>) -> Answer {
     Answer { status: parts.status, headers: parts.headers, trailers, body: collected.to_bytes() }
 }
 
+/// Between two attempts to hand something in.
+const PAUSE_LONGEST: Duration = Duration::from_secs(120);
 const PROTOBUF: &str = "application/x-protobuf";
 const JSON: &str = "application/json";
 const TRACES: &str = "trace.v1.TraceService";
@@ -160,16 +162,17 @@ impl Device {
                 sleep(Duration::from_millis(20)).await;
             }
         };
-        timeout(Duration::from_secs(30), wait).await.expect("was not handed in in time")
+        timeout(PAUSE_LONGEST * 2, wait).await.expect("was not handed in in time")
     }
 
+    /// Waits for one more attempt, which may be the longest pause of the back-off away.
     async fn attempted(&self, more_than: usize) {
         let wait = async {
             while self.attempts() <= more_than {
                 sleep(Duration::from_millis(20)).await;
             }
         };
-        timeout(Duration::from_secs(30), wait).await.expect("was not tried in time");
+        timeout(PAUSE_LONGEST * 2, wait).await.expect("was not tried in time");
     }
 }
 
