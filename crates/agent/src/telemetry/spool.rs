@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use assay_telemetry::otlp::{Gap, Part};
+use assay_telemetry::otlp::{Gap, PARTS_MAX, Part};
 use assay_telemetry::sha256;
 use prost::Message;
 
@@ -114,7 +114,8 @@ impl Spool {
             while let Some((body, after)) = record(rest, number) {
                 if number >= self.head {
                     bytes += body.len();
-                    if bytes > bytes_max && !parts.is_empty() {
+                    let is_enough = bytes > bytes_max || parts.len() >= PARTS_MAX;
+                    if is_enough && !parts.is_empty() {
                         return Ok((parts, end));
                     }
                     parts.extend(Part::decode(body).ok());

@@ -4,10 +4,10 @@
 //! A request is read as far as it takes to know that it is one, and to count what is in it: what a span or a data point says is its
 //! receiver's to read.
 
+mod count;
+
 use bytes::Bytes;
 use prost::Message;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
 use thiserror::Error;
 
 /// What a batch of requests is.
@@ -124,6 +124,9 @@ pub enum OtlpError {
     /// No batch of requests.
     #[error("not a batch of OTLP requests")]
     Batch,
+    /// More parts than a batch has.
+    #[error("a batch has at most {PARTS_MAX} requests and gaps")]
+    TooMany,
     /// A part of a kind that there is not.
     #[error("a part is neither a request nor a gap")]
     Part,
@@ -169,6 +172,13 @@ impl Part {
 impl OtlpBatch {
     /// Reads a payload: every part is what it says it is.
     pub fn read(payload: Bytes) -> Result<OtlpBatch, OtlpError> {
+        let mut parts = 0_usize;
+        let counted = count::fields(&payload, &[1], &mut |_| {
+            parts += 1;
+            if parts > PARTS_MAX { Err(OtlpError::TooMany) } else { Ok(()) }
+        });
+        // Before it is read: a part that takes two bytes here takes many more there.
+        counted.map_err(|error| if error == OtlpError::TooMany { error } else { OtlpError::Batch })?;
         let batch = OtlpBatch::decode(payload).map_err(|_| OtlpError::Batch)?;
         for part in &batch.parts {
             let found = match part.signal() {
@@ -195,160 +205,14 @@ pub fn count(signal: Signal, encoding: Encoding, body: &Bytes) -> Result<u64, Ot
         return Err(OtlpError::Part);
     }
     match encoding {
-        Encoding::Protobuf => protobuf(signal, body).map_err(|_| OtlpError::Request),
-        Encoding::Json => json(signal, body),
+        Encoding::Protobuf => count::protobuf(signal, body),
+        Encoding::Json => count::json(signal, body),
         Encoding::Unspecified => Err(OtlpError::Part),
     }
 }
 
-fn protobuf(signal: Signal, body: &Bytes) -> Result<u64, prost::DecodeError> {
-    let request = Request::decode(body.clone())?;
-    let scopes = request.resources.into_iter().flat_map(|resource| resource.scopes);
-    let mut count = 0_usize;
-    for item in scopes.flat_map(|scope| scope.items) {
-        count += match signal {
-            Signal::Metrics => Metric::decode(item)?.points(),
-            _ => Anything::decode(item).map(|_| 1)?,
-        };
-    }
-    Ok(u64::try_from(count).unwrap_or(u64::MAX))
-}
-
-// opentelemetry-proto: in all three requests resources are field 1, scopes field 2 of these, what counts field 2 of those.
-#[derive(Clone, PartialEq, Message)]
-struct Request {
-    #[prost(message, repeated, tag = "1")]
-    resources: Vec<Scopes>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Scopes {
-    #[prost(message, repeated, tag = "2")]
-    scopes: Vec<Items>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Items {
-    #[prost(bytes = "bytes", repeated, tag = "2")]
-    items: Vec<Bytes>,
-}
-
-/// A message whose fields are well formed, whatever they are.
-#[derive(Clone, PartialEq, Message)]
-struct Anything {}
-
-#[derive(Clone, PartialEq, Message)]
-struct Metric {
-    #[prost(message, optional, tag = "5")]
-    gauge: Option<Points>,
-    #[prost(message, optional, tag = "7")]
-    sum: Option<Points>,
-    #[prost(message, optional, tag = "9")]
-    histogram: Option<Points>,
-    #[prost(message, optional, tag = "10")]
-    exponential_histogram: Option<Points>,
-    #[prost(message, optional, tag = "11")]
-    summary: Option<Points>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Points {
-    #[prost(message, repeated, tag = "1")]
-    points: Vec<Anything>,
-}
-
-impl Metric {
-    fn points(&self) -> usize {
-        let Metric { gauge, sum, histogram, exponential_histogram, summary } = self;
-        let kinds = [gauge, sum, histogram, exponential_histogram, summary];
-        kinds.into_iter().flatten().map(|points| points.points.len()).sum()
-    }
-}
-
-/// A list that may be left out or null, as protobuf's JSON allows.
-type List<T> = Option<Vec<T>>;
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct JsonRequest {
-    resource_metrics: List<JsonScopes>,
-    resource_spans: List<JsonScopes>,
-    resource_logs: List<JsonScopes>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct JsonScopes {
-    scope_metrics: List<JsonItems>,
-    scope_spans: List<JsonItems>,
-    scope_logs: List<JsonItems>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct JsonItems {
-    metrics: List<JsonMetric>,
-    spans: List<JsonObject>,
-    log_records: List<JsonObject>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct JsonMetric {
-    gauge: Option<JsonPoints>,
-    sum: Option<JsonPoints>,
-    histogram: Option<JsonPoints>,
-    exponential_histogram: Option<JsonPoints>,
-    summary: Option<JsonPoints>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct JsonPoints {
-    data_points: List<JsonObject>,
-}
-
-/// An object, whatever is in it.
-#[derive(Deserialize)]
-#[serde(transparent)]
-struct JsonObject(
-    #[expect(dead_code, reason = "read to see that it is one")] std::collections::HashMap<String, IgnoredAny>,
-);
-
-fn json(signal: Signal, body: &[u8]) -> Result<u64, OtlpError> {
-    // A list would be read as the members in their order.
-    if body.trim_ascii_start().first() != Some(&b'{') {
-        return Err(OtlpError::Request);
-    }
-    let request: JsonRequest = serde_json::from_slice(body).map_err(|_| OtlpError::Request)?;
-    let resources = match signal {
-        Signal::Metrics => request.resource_metrics,
-        Signal::Traces => request.resource_spans,
-        _ => request.resource_logs,
-    };
-    let scopes = resources.into_iter().flatten().flat_map(|resource| match signal {
-        Signal::Metrics => resource.scope_metrics.unwrap_or_default(),
-        Signal::Traces => resource.scope_spans.unwrap_or_default(),
-        _ => resource.scope_logs.unwrap_or_default(),
-    });
-    let length = |list: List<JsonObject>| list.map_or(0, |list| list.len());
-    let items: usize = scopes
-        .map(|scope| match signal {
-            Signal::Metrics => scope.metrics.into_iter().flatten().map(JsonMetric::points).sum(),
-            Signal::Traces => length(scope.spans),
-            _ => length(scope.log_records),
-        })
-        .sum();
-    Ok(u64::try_from(items).unwrap_or(u64::MAX))
-}
-
-impl JsonMetric {
-    fn points(self) -> usize {
-        let JsonMetric { gauge, sum, histogram, exponential_histogram, summary } = self;
-        let kinds = [gauge, sum, histogram, exponential_histogram, summary];
-        kinds.into_iter().flatten().map(|points| points.data_points.map_or(0, |points| points.len())).sum()
-    }
-}
+/// Requests and gaps in a batch: what of them is held in memory is some hundred bytes each, however short they are.
+pub const PARTS_MAX: usize = 1 << 16;
 
 #[cfg(test)]
 mod tests {
@@ -405,9 +269,20 @@ mod tests {
         logs("[]", Err(OtlpError::Request));
         logs("", Err(OtlpError::Request));
         logs(&"[".repeat(100_000), Err(OtlpError::Request));
+        // Of two, readers differ in which one counts.
+        logs(r#"{"resourceLogs":[],"resourceLogs":[]}"#, Err(OtlpError::Request));
+        logs(r#"{"resourceLogs":{}}"#, Err(OtlpError::Request));
+        logs("{} {}", Err(OtlpError::Request));
         let metrics = r#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[
             {"name":"a","gauge":{"dataPoints":[{"asInt":18446744073709551616},{}]}},{"sum":{"dataPoints":null}}]}]}]}"#;
         check(Signal::Metrics, Encoding::Json, metrics.as_bytes(), Ok(2));
+    }
+
+    #[test]
+    fn a_batch_of_very_many_parts_is_refused_before_it_is_read() {
+        let parts = |count: usize| Bytes::from([0x0a, 0].repeat(count));
+        assert_eq!(OtlpBatch::read(parts(PARTS_MAX)), Err(OtlpError::Part));
+        assert_eq!(OtlpBatch::read(parts(PARTS_MAX + 1)), Err(OtlpError::TooMany));
     }
 
     #[test]
