@@ -3,7 +3,7 @@
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Map, Value};
 
-use super::{MessageError, NONCE_BYTES_MIN, NodeId, Request, hex_sha256, strict};
+use super::{FormError, MessageError, NONCE_BYTES_MIN, NodeId, Request, hex_sha256, strict};
 use crate::UnixTime;
 
 /// A message before it is signed.
@@ -34,7 +34,7 @@ impl Outgoing<'_> {
     /// What has to be signed. Fails where `data` is not JSON, or not of one reading.
     pub fn bytes(&self) -> Result<Vec<u8>, MessageError> {
         let Outgoing { from, at, data, request, once } = self;
-        strict::value(data.as_bytes()).map_err(|error| MessageError::Form(error.to_string()))?;
+        strict::value(data.as_bytes())?;
         let once = match once {
             OnceBy::Nonce(nonce) if nonce.len() < NONCE_BYTES_MIN => return Err(MessageError::NoNonce),
             OnceBy::Nonce(nonce) => format!("\"nonce\": \"{}\"", BASE64URL_NOPAD.encode(nonce)),
@@ -75,17 +75,18 @@ pub(super) struct Bound {
 
 impl Members {
     pub(super) fn read(bytes: &[u8]) -> Result<Members, MessageError> {
-        let value = strict::value(bytes).map_err(|error| MessageError::Form(error.to_string()))?;
-        let Value::Object(mut members) = value else { return Err(form("no object")) };
+        let Value::Object(mut members) = strict::value(bytes)? else {
+            return Err(FormError::NoObject.into());
+        };
         let from_node = number(&mut members, "from_node")?;
         let from_node = u32::try_from(from_node).ok().and_then(NodeId::new).ok_or(MessageError::NodeId)?;
         let timestamp = number(&mut members, "timestamp")?;
-        let data = members.remove("data").ok_or_else(|| form("no member `data`"))?;
+        let data = members.remove("data").ok_or(FormError::Missing("data"))?;
         let bound = if members.is_empty() { None } else { Some(Bound::read(&mut members)?) };
-        // A member that nobody reads may mean something to somebody else.
-        match members.keys().next() {
-            Some(name) => Err(form(&format!("a member {name:?} that messages do not have"))),
-            None => Ok(Members { from_node, timestamp, data, bound }),
+        if members.is_empty() {
+            Ok(Members { from_node, timestamp, data, bound })
+        } else {
+            Err(FormError::Unknown.into())
         }
     }
 }
@@ -97,7 +98,7 @@ impl Bound {
         match (nonce, sequence) {
             (Some(nonce), None) => check_nonce(&nonce)?,
             (None, Some(_)) => {}
-            (Some(_), Some(_)) => return Err(form("both a nonce and a sequence")),
+            (Some(_), Some(_)) => return Err(FormError::TwoMarks.into()),
             (None, None) => return Err(MessageError::NoNonce),
         }
         Ok(Bound {
@@ -131,19 +132,15 @@ fn check_nonce(nonce: &str) -> Result<(), MessageError> {
 }
 
 /// A whole number, written as one: `1.0` and `"1"` are none.
-fn number(members: &mut Map<String, Value>, name: &str) -> Result<u64, MessageError> {
-    let value = members.remove(name).ok_or_else(|| form(&format!("no member `{name}`")))?;
-    value.as_u64().ok_or_else(|| form(&format!("`{name}` is no whole number")))
+fn number(members: &mut Map<String, Value>, name: &'static str) -> Result<u64, FormError> {
+    let value = members.remove(name).ok_or(FormError::Missing(name))?;
+    value.as_u64().ok_or(FormError::Number(name))
 }
 
-fn text(members: &mut Map<String, Value>, name: &str) -> Result<String, MessageError> {
+fn text(members: &mut Map<String, Value>, name: &'static str) -> Result<String, FormError> {
     match members.remove(name) {
         Some(Value::String(text)) => Ok(text),
-        Some(_) => Err(form(&format!("`{name}` is no text"))),
-        None => Err(form(&format!("no member `{name}`"))),
+        Some(_) => Err(FormError::Text(name)),
+        None => Err(FormError::Missing(name)),
     }
-}
-
-fn form(what: &str) -> MessageError {
-    MessageError::Form(what.to_owned())
 }

@@ -223,7 +223,7 @@ pub enum MessageError {
     Signature,
     /// Not the JSON of a message.
     #[error("what was signed is not a message: {0}")]
-    Form(String),
+    Form(#[from] FormError),
     /// The sender outside is not the one inside.
     #[error("the header says node {header}, what was signed says node {signed}")]
     From {
@@ -270,6 +270,45 @@ pub enum MessageError {
     /// It is of another body.
     #[error("the message is of another body")]
     Body,
+}
+
+/// Why JSON is no message. What was sent is not repeated: who sends it chooses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum FormError {
+    /// Not JSON, or more than one value.
+    #[error("not one JSON value, at line {line}, column {column}")]
+    Json {
+        /// From 1 on.
+        line: usize,
+        /// From 1 on.
+        column: usize,
+    },
+    /// A member that is there twice.
+    #[error("a member is there twice, before line {line}, column {column}")]
+    Twice {
+        /// From 1 on.
+        line: usize,
+        /// From 1 on.
+        column: usize,
+    },
+    /// Another kind of value.
+    #[error("not an object")]
+    NoObject,
+    /// A member that is missing.
+    #[error("no member `{0}`")]
+    Missing(&'static str),
+    /// A member that is no whole number.
+    #[error("`{0}` is no whole number")]
+    Number(&'static str),
+    /// A member that is no text.
+    #[error("`{0}` is no text")]
+    Text(&'static str),
+    /// Both ways to be one of its kind.
+    #[error("both a nonce and a sequence")]
+    TwoMarks,
+    /// A member that nobody reads, which may mean something to somebody else.
+    #[error("a member that messages do not have")]
+    Unknown,
 }
 
 /// How far the sender's clock may be off, in seconds, and how long a message is good.

@@ -5,12 +5,17 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use super::FormError;
+
 /// Reads one value and nothing behind it.
-pub(super) fn value(bytes: &[u8]) -> Result<Value, serde_json::Error> {
+pub(super) fn value(bytes: &[u8]) -> Result<Value, FormError> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = Strict.deserialize(&mut reader)?;
-    reader.end()?;
-    Ok(value)
+    let value = Strict.deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
+    value.map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        // Any value will do but an object that has a member twice.
+        if error.is_data() { FormError::Twice { line, column } } else { FormError::Json { line, column } }
+    })
 }
 
 struct Strict;
@@ -67,7 +72,7 @@ impl<'de> Visitor<'de> for Strict {
         while let Some(name) = members.next_key::<String>()? {
             let value = members.next_value_seed(Strict)?;
             if map.contains_key(&name) {
-                return Err(A::Error::custom(format_args!("{name:?} is there twice")));
+                return Err(A::Error::custom("a member is there twice"));
             }
             map.insert(name, value);
         }

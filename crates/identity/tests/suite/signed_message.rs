@@ -1,8 +1,8 @@
 //! Signed messages: what holds, and every way to say something twice, late, elsewhere or as somebody else.
 
 use assay_identity::signed_message::{
-    Accept, MESSAGE_BYTES_MAX, MessageError, NodeId, Once, OnceBy, Opened, Outgoing, Peers, ReplayError,
-    Replays, Request, Signed, open,
+    Accept, FormError, MESSAGE_BYTES_MAX, MessageError, NodeId, Once, OnceBy, Opened, Outgoing, Peers,
+    ReplayError, Replays, Request, Signed, open,
 };
 use assay_identity::x509_svid::{SvidTemplate, issue};
 use assay_identity::{CrlSet, PrivateKey, SvidError, UnixTime, VerifiedPeer, verify_svid};
@@ -121,6 +121,21 @@ fn every_lie_is_refused_for_its_own_reason() {
     ] {
         malformed(from, to);
     }
+}
+
+#[test]
+fn what_is_no_message_is_told_by_its_place_and_never_repeated() {
+    let node = Node::new();
+    let check = |bytes: &str, expected: FormError| {
+        assert_eq!(node.strictly(bytes), Err(MessageError::Form(expected)), "{bytes}");
+    };
+    check("", FormError::Json { line: 1, column: 0 });
+    check("{\"a\": 1,\n\"a\": 2}", FormError::Twice { line: 2, column: 7 });
+    check("[]", FormError::NoObject);
+    check("{}", FormError::Missing("from_node"));
+    check(&text().replace("\"}", "\", \"<script>\": 1}"), FormError::Unknown);
+    check(&text().replace("1893499200", "\"x\""), FormError::Number("timestamp"));
+    check(&text().replace("\"press-2\"", "7"), FormError::Text("audience"));
 }
 
 #[test]
