@@ -41,7 +41,6 @@ pub(super) async fn node_or_viewer(
     }
     let is_open = server.config.trust_api.as_ref().is_some_and(|api| api.dangerous_open_verify);
     if is_open && !is_signed(request.headers()) {
-        let _turn = turn(&server, request.headers()).await?;
         return Ok(next.run(request).await);
     }
     heard(&server, request, next).await

@@ -85,6 +85,7 @@ pub(super) async fn status(
             Some(after) => after.checked_add(1).and_then(NodeId::new),
         };
         let limit = limit.unwrap_or(NODES_DEFAULT).clamp(1, NODES_MAX);
+        let _turn = turn(server, headers).await?;
         let (details, next) = details(server, first, limit, now).await?;
         say("node_details", details.into());
         say("next", next.map_or(Value::Null, |next| next.get().into()));
@@ -100,6 +101,7 @@ pub(super) async fn verify(
 ) -> Result<Json<Value>, Refusal> {
     switched_on(&server)?;
     let now = server.now();
+    let _turn = turn(&server, &headers).await?;
     let device = match node(&server, &headers, &id).await {
         Ok(device) => device,
         Err(refusal) if refusal.kind == Kind::NotFound => {
