@@ -11,11 +11,7 @@ use std::time::Duration;
 use assay_identity::selector::Sha256;
 use assay_identity::selector::docker::Docker;
 use data_encoding::HEXLOWER_PERMISSIVE;
-use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use thiserror::Error;
 use tokio::net::UnixStream;
@@ -23,6 +19,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::cgroup::{Cgroups, Container, Engine};
+use super::exchange::{self, ExchangeError};
 use super::kubelet::Kubelet;
 
 /// Where engines answer.
@@ -85,15 +82,9 @@ pub(crate) enum EngineError {
     /// Whoever answers is not root.
     #[error("{socket}: whoever serves there runs as user {uid}, who could say anything")]
     NotRoots { socket: PathBuf, uid: u32 },
-    /// The exchange broke.
-    #[error("the engine did not answer as HTTP does")]
-    Http(#[from] hyper::Error),
-    /// It said no.
-    #[error("the engine answered {0}")]
-    Status(StatusCode),
-    /// The answer is too long, or broke off.
-    #[error("the engine's answer could not be read whole")]
-    Body,
+    /// The exchange broke, or it said no.
+    #[error("the engine does not answer")]
+    Exchange(#[from] ExchangeError),
     /// It is no description of a container.
     #[error("the engine's answer does not read")]
     Json(#[from] serde_json::Error),
@@ -127,25 +118,8 @@ async fn ask(socket: &Path, id: &str) -> Result<Bytes, EngineError> {
     if uid != 0 && uid != rustix::process::geteuid().as_raw() {
         return Err(EngineError::NotRoots { socket: socket.to_owned(), uid });
     }
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let exchange = async {
-        let request = Request::get(format!("/containers/{id}/json")).header(header::HOST, "localhost");
-        let request = request.body(Empty::<Bytes>::new()).map_err(|_| EngineError::Another)?;
-        let response = sender.send_request(request).await?;
-        if response.status() != StatusCode::OK {
-            return Err(EngineError::Status(response.status()));
-        }
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-        Ok(body.map_err(|_| EngineError::Body)?.to_bytes())
-    };
-    tokio::pin!(exchange, connection);
-    tokio::select! {
-        answer = &mut exchange => answer,
-        ended = &mut connection => match ended {
-            Ok(()) => exchange.await,
-            Err(error) => Err(error.into()),
-        },
-    }
+    let path = format!("/containers/{id}/json");
+    Ok(exchange::get(stream, (&path, "localhost", None), ANSWER_BYTES_MAX).await?)
 }
 
 impl Description {
@@ -300,10 +274,16 @@ mod tests {
     #[tokio::test]
     async fn what_is_no_description_of_this_container_says_nothing() {
         let refused = async |status, body| asked(status, body).await.unwrap_err();
-        assert!(matches!(refused("404 Not Found", "{}".into()).await, EngineError::Status(_)));
+        assert!(matches!(
+            refused("404 Not Found", "{}".into()).await,
+            EngineError::Exchange(ExchangeError::Status(_))
+        ));
         assert!(matches!(refused("200 OK", "{}".into()).await, EngineError::Json(_)));
         assert!(matches!(refused("200 OK", "[".repeat(1 << 16)).await, EngineError::Json(_)));
-        assert!(matches!(refused("200 OK", " ".repeat((1 << 20) + 1)).await, EngineError::Body));
+        assert!(matches!(
+            refused("200 OK", " ".repeat((1 << 20) + 1)).await,
+            EngineError::Exchange(ExchangeError::Body)
+        ));
         assert!(matches!(refused("200 OK", docker(0)).await, EngineError::Stopped));
         let stopped = docker(7).replace(r#""Running":true"#, r#""Running":false"#);
         assert!(matches!(refused("200 OK", stopped).await, EngineError::Stopped));

@@ -4,6 +4,7 @@
 
 mod cgroup;
 mod engine;
+mod exchange;
 mod kubelet;
 pub(crate) mod peer;
 pub(crate) mod program;

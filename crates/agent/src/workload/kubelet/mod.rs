@@ -4,36 +4,33 @@
 //! a time and serves all who wait for it. A kubelet tells of a container some time after it started it, so it is asked
 //! again for a while.
 
-use std::collections::HashMap;
+mod pod;
+mod tls;
+
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use assay_clock::Clock;
-use assay_identity::selector::k8s::K8s;
 use http::uri::Scheme;
-use http::{Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Empty, Limited};
+use http::{StatusCode, Uri};
 use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
+use self::pod::{ByUid, parse};
+use self::tls::Signed;
 use super::cgroup::Container;
+use super::exchange::{self, ExchangeError};
+pub(crate) use pod::InPod;
 
 /// Where the node's kubelet answers, and how it and the agent know each other.
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -73,15 +70,12 @@ pub(crate) enum KubeletError {
     /// Nobody answers there, or somebody else.
     #[error("no kubelet answers")]
     Unreachable(#[source] std::io::Error),
-    /// The exchange broke.
-    #[error("the kubelet did not answer as HTTP does")]
-    Http(#[from] hyper::Error),
     /// It said no.
     #[error("the kubelet answered {0}: may the agent's service account get nodes/proxy?")]
     Status(StatusCode),
-    /// The answer is too long, or broke off.
-    #[error("the kubelet's answer could not be read whole")]
-    Body,
+    /// The exchange broke.
+    #[error("the kubelet does not answer")]
+    Exchange(#[source] ExchangeError),
     /// It is no list of pods.
     #[error("the kubelet's answer does not read")]
     Json(#[from] serde_json::Error),
@@ -93,6 +87,15 @@ pub(crate) enum KubeletError {
     Unknown,
 }
 
+impl From<ExchangeError> for KubeletError {
+    fn from(error: ExchangeError) -> Self {
+        match error {
+            ExchangeError::Status(status) => KubeletError::Status(status),
+            error => KubeletError::Exchange(error),
+        }
+    }
+}
+
 /// The kubelet's list, shared by all callers of the moment.
 #[derive(Debug)]
 pub(crate) struct Pods {
@@ -100,8 +103,6 @@ pub(crate) struct Pods {
     clock: Clock,
     latest: Mutex<Option<(Instant, Arc<ByUid>)>>,
 }
-
-type ByUid = HashMap<String, Pod>;
 
 impl Pods {
     pub(crate) fn new(kubelet: Kubelet, clock: Clock) -> Self {
@@ -149,7 +150,7 @@ impl Kubelet {
         match uri.scheme() {
             // The port for reading alone, which asks for no token, is for this machine's programs.
             Some(scheme) if *scheme == Scheme::HTTP && is_here => {
-                exchange(connect().await?, host, None).await
+                Ok(exchange::get(connect().await?, ("/pods", host, None), ANSWER_BYTES_MAX).await?)
             }
             Some(scheme) if *scheme == Scheme::HTTPS => {
                 let name = ServerName::try_from(host.to_owned()).map_err(|_| refused())?;
@@ -157,7 +158,7 @@ impl Kubelet {
                 let stream = TlsConnector::from(Arc::new(config)).connect(name, connect().await?).await;
                 let stream = stream.map_err(KubeletError::Unreachable)?;
                 let token = read(&self.token)?;
-                exchange(stream, host, Some(token.trim())).await
+                Ok(exchange::get(stream, ("/pods", host, Some(token.trim())), ANSWER_BYTES_MAX).await?)
             }
             _ => Err(refused()),
         }
@@ -171,35 +172,6 @@ impl Kubelet {
             .map_err(|error| KubeletError::Unreachable(std::io::Error::other(error)))?;
         let config = config.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
         Ok(config.with_no_client_auth())
-    }
-}
-
-async fn exchange(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    host: &str,
-    token: Option<&str>,
-) -> Result<Bytes, KubeletError> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let exchange = async {
-        let mut request = Request::get("/pods").header(header::HOST, host);
-        if let Some(token) = token {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
-        }
-        let request = request.body(Empty::<Bytes>::new()).map_err(|_| KubeletError::Body)?;
-        let response = sender.send_request(request).await?;
-        if response.status() != StatusCode::OK {
-            return Err(KubeletError::Status(response.status()));
-        }
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-        Ok(body.map_err(|_| KubeletError::Body)?.to_bytes())
-    };
-    tokio::pin!(exchange, connection);
-    tokio::select! {
-        answer = &mut exchange => answer,
-        ended = &mut connection => match ended {
-            Ok(()) => exchange.await,
-            Err(error) => Err(error.into()),
-        },
     }
 }
 
@@ -218,193 +190,6 @@ fn roots(path: &Path) -> Result<RootCertStore, KubeletError> {
     }
 }
 
-/// Believes whoever has a certificate of an authority, for a name where there is one.
-#[derive(Debug)]
-struct Signed {
-    roots: RootCertStore,
-    named: Option<ServerName<'static>>,
-}
-
-impl Signed {
-    fn provider(&self) -> Arc<CryptoProvider> {
-        Arc::new(aws_lc_rs::default_provider())
-    }
-}
-
-impl ServerCertVerifier for Signed {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let certificate = ParsedCertificate::try_from(end_entity)?;
-        let algorithms = self.provider().signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(&certificate, &self.roots, intermediates, now, algorithms)?;
-        if let Some(name) = &self.named {
-            verify_server_name(&certificate, name)?;
-        }
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider().signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider().signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider().signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// A container in its pod.
-#[derive(Debug)]
-pub(crate) struct InPod {
-    pod: Pod,
-    own: Status,
-}
-
-impl InPod {
-    /// Whether this holds of them.
-    pub(crate) fn has(&self, wanted: &K8s) -> bool {
-        let InPod { pod: Pod { metadata, spec, status }, own } = self;
-        let has_image = |all: &[Status], image: &String| all.iter().any(|one| one.is_of_image(image));
-        let counts = |all: &[Status], count: u32| u32::try_from(all.len()) == Ok(count);
-        match wanted {
-            K8s::Namespace(name) => metadata.namespace == *name,
-            K8s::ServiceAccount(name) => spec.service_account_name == *name,
-            K8s::ContainerName(name) => own.name == *name,
-            K8s::ContainerImage(image) => own.is_of_image(image),
-            K8s::NodeName(name) => spec.node_name == *name,
-            K8s::PodLabel { key, value } => metadata.labels.get(key) == Some(value),
-            K8s::PodOwner { kind, name } => {
-                metadata.owner_references.iter().any(|owner| owner.kind == *kind && owner.name == *name)
-            }
-            K8s::PodOwnerUid { kind, uid } => {
-                metadata.owner_references.iter().any(|owner| owner.kind == *kind && owner.uid == *uid)
-            }
-            K8s::PodUid(uid) => metadata.uid == *uid,
-            K8s::PodName(name) => metadata.name == *name,
-            K8s::PodImage(image) => has_image(&status.container_statuses, image),
-            K8s::PodImageCount(count) => counts(&status.container_statuses, *count),
-            K8s::PodInitImage(image) => has_image(&status.init_container_statuses, image),
-            K8s::PodInitImageCount(count) => counts(&status.init_container_statuses, *count),
-        }
-    }
-}
-
-/// Reads the kubelet's list; of a number that two pods have, neither is known.
-fn parse(json: &[u8]) -> Result<ByUid, KubeletError> {
-    let List { items } = serde_json::from_slice(json)?;
-    let mut pods = HashMap::with_capacity(items.len());
-    let mut twice = Vec::new();
-    for pod in items {
-        let uid = pod.metadata.uid.clone();
-        if pods.insert(uid.clone(), pod).is_some() {
-            twice.push(uid);
-        }
-    }
-    twice.iter().for_each(|uid| drop(pods.remove(uid)));
-    Ok(pods)
-}
-
-/// Of Kubernetes' PodList, the part that tells pods apart.
-#[derive(Deserialize)]
-struct List {
-    #[serde(default)]
-    items: Vec<Pod>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct Pod {
-    metadata: Metadata,
-    spec: Spec,
-    #[serde(default)]
-    status: Statuses,
-}
-
-impl Pod {
-    /// One of its containers, by the number that its engine gave it.
-    fn container(&self, id: &str) -> Option<&Status> {
-        let Statuses { container_statuses, init_container_statuses, ephemeral_container_statuses } =
-            &self.status;
-        let all =
-            container_statuses.iter().chain(init_container_statuses).chain(ephemeral_container_statuses);
-        all.into_iter()
-            .find(|status| status.container_id.split_once("://").is_some_and(|(_, found)| found == id))
-    }
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Metadata {
-    name: String,
-    namespace: String,
-    uid: String,
-    #[serde(default)]
-    labels: HashMap<String, String>,
-    #[serde(default)]
-    owner_references: Vec<OwnerReference>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct OwnerReference {
-    kind: String,
-    name: String,
-    uid: String,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Spec {
-    #[serde(default)]
-    service_account_name: String,
-    #[serde(default)]
-    node_name: String,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Statuses {
-    container_statuses: Vec<Status>,
-    init_container_statuses: Vec<Status>,
-    ephemeral_container_statuses: Vec<Status>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Status {
-    name: String,
-    image: String,
-    #[serde(rename = "imageID")]
-    image_id: String,
-    #[serde(rename = "containerID")]
-    container_id: String,
-}
-
-impl Status {
-    fn is_of_image(&self, image: &str) -> bool {
-        self.image == image || self.image_id == image
-    }
-}
-
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// A pod has some ten kilobytes, and a node a few hundred of them.
 const ANSWER_BYTES_MAX: usize = 32 << 20;
@@ -417,7 +202,7 @@ mod tests {
     use assay_identity::authority::{AuthorityTemplate, sign_root};
     use assay_identity::x509_svid::{SvidTemplate, issue};
     use assay_identity::{Issuer, PrivateKey, Selector, Serial, SpiffeId, TrustDomain, tls};
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
     use tokio::net::TcpListener;
     use tokio_rustls::TlsAcceptor;
 
