@@ -189,13 +189,15 @@ pub fn socket_or_default(socket: Option<String>) -> String {
     socket.unwrap_or_else(|| format!("unix://{WORKLOAD_API}"))
 }
 
-async fn connect(address: &str) -> Result<SpiffeWorkloadApiClient<Channel>, FetchError> {
+/// Where a socket is, by the address of it.
+pub(crate) fn socket_path(address: &str) -> Option<PathBuf> {
     // SPIFFE Workload Endpoint, 4: a URI; a bare path is what people write.
     let path = address.strip_prefix("unix:").map_or(address, |path| path.strip_prefix("//").unwrap_or(path));
-    if !path.starts_with('/') {
-        return Err(FetchError::Address(address.to_owned()));
-    }
-    let socket = PathBuf::from(path);
+    path.starts_with('/').then(|| PathBuf::from(path))
+}
+
+async fn connect(address: &str) -> Result<SpiffeWorkloadApiClient<Channel>, FetchError> {
+    let socket = socket_path(address).ok_or_else(|| FetchError::Address(address.to_owned()))?;
     let to = socket.clone();
     let connector = tower::service_fn(move |_| {
         let to = to.clone();

@@ -18,6 +18,7 @@ pub mod link;
 pub mod logs;
 pub mod offline;
 pub mod run;
+pub mod sign;
 pub mod state_dir;
 pub mod telemetry;
 pub mod tpm;

@@ -1,6 +1,6 @@
 //! `assay-agent`: the program on the device.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,7 +9,8 @@ use anyhow::Context;
 use assay_agent::config::Options;
 use assay_agent::fetch::{FetchError, FetchedSvid};
 use assay_agent::files::{Ended, Plan};
-use assay_agent::{collect, detect, doctor, fetch, files, run};
+use assay_agent::sign::Message;
+use assay_agent::{collect, detect, doctor, fetch, files, run, sign};
 use assay_clock::Clock;
 use assay_identity::tls;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -57,6 +58,27 @@ enum Verb {
     Fetch {
         #[command(subcommand)]
         verb: FetchVerb,
+    },
+    /// Have a message signed in this device's name, and print the headers that go with the request
+    #[command(after_help = SIGN_HELP)]
+    SignMessage {
+        /// Whom it is for, as they call themselves
+        #[arg(long)]
+        audience: String,
+        /// The request's method, in capitals
+        #[arg(long, default_value = "POST")]
+        method: String,
+        /// The request's path, with its query
+        #[arg(long)]
+        path: String,
+        /// File with the body that will be sent, or - for standard input [default: no body]
+        #[arg(long, value_name = "FILE")]
+        body: Option<PathBuf>,
+        /// What is said, JSON [default: the body]
+        #[arg(long, value_name = "JSON")]
+        data: Option<String>,
+        #[command(flatten)]
+        asking: Asking,
     },
     /// Keep what this process is entitled to in files, for a program that reads nothing else, and tell it of each change
     #[command(after_help = FILES_HELP)]
@@ -133,6 +155,12 @@ Needed: a trust domain, a gateway and a trust bundle, in the file or as flags. A
 
 RUST_LOG sets what is logged (default: info).";
 
+const SIGN_HELP: &str = "\
+An entry of this process has to let it speak for the device (`assay entry create … --speaks-for-node`). One line a header:
+
+    assay-agent sign-message --audience assay --path /secure/data --body body.json |
+        curl -H @- --data-binary @body.json https://console.example.org:8445/secure/data";
+
 const FILES_HELP: &str = "\
 Runs as the program's user, whom an entry has to name, until it is told to end:
 
@@ -147,6 +175,9 @@ fn main() -> ExitCode {
         Verb::Doctor { json, options } => examine(json, options),
         Verb::Collect { out, options } => collect(&out, options),
         Verb::Fetch { verb } => fetch(verb),
+        Verb::SignMessage { audience, method, path, body, data, asking } => {
+            read_body(body).and_then(|body| sign(&Message { audience, method, path, body, data }, asking))
+        }
         Verb::Files { plan } => keep_files(*plan),
         Verb::Completion { shell } => {
             let mut script = Vec::new();
@@ -205,6 +236,34 @@ fn fetch(verb: FetchVerb) -> anyhow::Result<ExitCode> {
         }
         Err(error) => Err(error.into()),
     }
+}
+
+fn read_body(file: Option<PathBuf>) -> anyhow::Result<Vec<u8>> {
+    let (mut body, name) = (Vec::new(), file.as_deref().unwrap_or("".as_ref()).display().to_string());
+    match file.as_deref().map(|path| (path, path.to_str())) {
+        None => return Ok(body),
+        Some((_, Some("-"))) => io::stdin().take(BODY_BYTES_MAX).read_to_end(&mut body),
+        Some((path, _)) => {
+            std::fs::File::open(path).and_then(|file| file.take(BODY_BYTES_MAX).read_to_end(&mut body))
+        }
+    }
+    .with_context(|| format!("{name}: cannot be read"))?;
+    anyhow::ensure!((body.len() as u64) < BODY_BYTES_MAX, "{name}: longer than a signed request may be");
+    Ok(body)
+}
+
+fn sign(message: &Message, Asking { socket, json }: Asking) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    match runtime.block_on(sign::sign(&fetch::socket_or_default(socket), message)) {
+        Ok(signed) if json => say(&serde_json::to_string(&signed)?),
+        Ok(signed) => signed.lines().iter().for_each(|line| say(line)),
+        Err(error) if error.is_no() => {
+            eprintln!("assay-agent: {error}");
+            return Ok(ExitCode::FAILURE);
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn fetched(verb: FetchVerb) -> Result<Vec<String>, FetchError> {
@@ -287,5 +346,7 @@ fn told_to_end() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
+/// A body of 64 MiB is hashed in a moment; longer ones are no requests.
+const BODY_BYTES_MAX: u64 = 64 << 20;
 /// Stopping takes at most two seconds in all.
 const TPM_PATIENCE: Duration = Duration::from_millis(1500);

@@ -125,7 +125,7 @@ fn parts(config: Config, clock: Clock) -> Result<Vec<Part>, RunError> {
             "local door",
             Box::pin(door::serve(
                 socket,
-                (holding.clone(), asker),
+                (holding.clone(), asker, linked.clone()),
                 domain.clone(),
                 config.engines.clone(),
                 clock.clone(),

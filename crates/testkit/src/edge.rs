@@ -102,6 +102,7 @@ pub struct Grants {
     pub bundle: Vec<u8>,
     pub crl: Vec<u8>,
     pub restart_offline: Option<protocol::RestartOffline>,
+    pub node: Option<u32>,
 }
 
 /// Where a request for an SVID is made: good for one.
@@ -326,10 +327,29 @@ impl Attachment {
     }
 
     fn with_trust(&self, grants: protocol::Grants) -> Grants {
-        let protocol::Grants { withdrawn, reason, device_svid, entries, version, policy, restart_offline } =
-            grants;
+        let protocol::Grants {
+            withdrawn,
+            reason,
+            device_svid,
+            entries,
+            version,
+            policy,
+            restart_offline,
+            node,
+        } = grants;
         let (bundle, crl) = (self.trust.bundle.clone(), self.trust.crl.clone());
-        Grants { withdrawn, reason, device_svid, entries, version, policy, bundle, crl, restart_offline }
+        Grants {
+            withdrawn,
+            reason,
+            device_svid,
+            entries,
+            version,
+            policy,
+            bundle,
+            crl,
+            restart_offline,
+            node,
+        }
     }
 
     /// Waits for a challenge, passing over everything else.

@@ -17,6 +17,8 @@ pub struct Entry {
     pub hint: String,
     /// Whether it was granted for what the device's last quote says.
     pub by_quote: bool,
+    /// Whether its workloads may have messages signed in the device's name.
+    pub speaks_for_node: bool,
 }
 
 impl Entry {

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use assay_identity::TrustDomain;
 use assay_identity::key::KeyError;
+use assay_identity::signed_message::NodeId;
 use assay_identity::tls::TrustSource;
 
 use super::bundle::{Announced, Authorities, Remembered, Signed, TrustError, verifies};
@@ -22,6 +23,8 @@ pub struct Granted {
     pub policy: String,
     /// Whether it may be served after a restart without a server.
     pub grace: Option<Grace>,
+    /// The device's number.
+    pub node: Option<NodeId>,
 }
 
 /// The grants of one device.
@@ -145,6 +148,7 @@ impl Grants {
             until: None,
             withdrawn: None,
             clock: before.clock,
+            node: granted.node,
             device_svid: granted.device_svid,
             bundle: self.authorities.bundle(),
             crl: self.authorities.crl().to_vec(),

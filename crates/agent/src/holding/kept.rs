@@ -191,6 +191,8 @@ impl KeptWorkload {
             dns_names: self.dns_names,
             hint: self.hint,
             by_quote: false,
+            // Nobody could tell it that its device has fallen.
+            speaks_for_node: false,
         };
         Some(Workload { entry: Arc::new(entry), svid: Some(svid), tokens: Vec::new() })
     }

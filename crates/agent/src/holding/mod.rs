@@ -16,6 +16,7 @@ use std::time::SystemTime;
 
 use assay_identity::Selector;
 use assay_identity::selector::unix::Unix;
+use assay_identity::signed_message::NodeId;
 use tokio::sync::watch;
 
 pub use bundle::{Announced, Remembered, Signed, TrustError};
@@ -41,6 +42,8 @@ pub struct Holding {
     pub withdrawn: Option<String>,
     /// What is to be said of the device's clock where something is missing; `None`: it is not the clock.
     pub clock: Option<String>,
+    /// The device's number, by which messages are signed in its name.
+    pub node: Option<NodeId>,
     /// The device's own SVID, DER, leaf first.
     pub device_svid: Vec<Vec<u8>>,
     /// The trust domain's authorities, concatenated DER.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use assay_identity::Selector;
 use assay_identity::selector::NeverMatches;
+use assay_identity::signed_message::NodeId;
 use assay_wire::edge;
 
 use crate::holding::{Announced, Answer, Entry, Grace, Granted, Signed};
@@ -39,6 +40,7 @@ pub(super) fn grants(grants: edge::Grants) -> Grants {
         entries: grants.entries.into_iter().filter_map(entry).collect(),
         policy: grants.policy,
         grace: grants.restart_offline.and_then(grace),
+        node: grants.node.and_then(NodeId::new),
     })
 }
 
@@ -80,5 +82,6 @@ fn entry(entry: edge::WorkloadEntry) -> Option<Entry> {
         dns_names: entry.dns_names,
         hint: entry.hint,
         by_quote: entry.by_quote,
+        speaks_for_node: entry.speaks_for_node,
     })
 }

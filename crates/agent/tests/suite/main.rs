@@ -15,5 +15,6 @@ mod jwt;
 mod offline;
 mod otlp;
 mod run;
+mod sign_message;
 mod tpm;
 mod workload_api;

@@ -34,9 +34,11 @@ impl Api {
         let (held, holding) = watch::channel(Holding::default());
         let bound = Socket::bind(&socket).unwrap();
         let (asker, asks) = Asker::new();
+        // No device is attached.
+        let (_, linked) = watch::channel(None);
         let domain = TrustDomain::parse("example.org").unwrap();
         let clock = assay_clock::Clock::system();
-        tokio::spawn(door::serve(bound, (holding, asker), domain, Engines::default(), clock));
+        tokio::spawn(door::serve(bound, (holding, asker, linked), domain, Engines::default(), clock));
         Api { held, asks, socket, _folder: folder }
     }
 
@@ -221,11 +223,12 @@ async fn finding_12_who_executes_another_program_is_another_caller() {
     // The child waits until its parent is the entitled program, asks on the parent's connection, and notes what comes.
     let attack = r#"
         use Socket; $^F = 1000; my ($socket, $request, $answer, $program) = @ARGV;
-        socket(S, PF_UNIX, SOCK_STREAM, 0); connect(S, sockaddr_un($socket)) or die; sysread(S, my $settings, 9);
+        socket(S, PF_UNIX, SOCK_STREAM, 0); connect(S, sockaddr_un($socket)) or die;
+        open(R, $request); local $/; my $asked = <R>; syswrite(S, $asked, 24); sysread(S, my $settings, 9);
         my $parent = $$; my $before = readlink("/proc/$parent/exe");
         if (!fork) {
             select(undef, undef, undef, 0.01) while readlink("/proc/$parent/exe") eq $before;
-            open(R, $request); local $/; syswrite(S, <R>); open(A, ">", $answer);
+            syswrite(S, $asked, length($asked) - 24, 24); open(A, ">", $answer);
             for (1..3) { $SIG{ALRM} = sub { exit }; alarm 1; last unless sysread(S, my $got, 65536); syswrite(A, $got); }
             exit;
         }

@@ -75,6 +75,15 @@ impl Client {
         self.json(Method::POST, path, "application/json", body.to_string().into_bytes())
     }
 
+    /// POSTs JSON that is signed by these headers: status and answer, which may be a refusal.
+    pub fn post_signed(&self, path: &str, headers: Vec<(&str, &str)>, body: &[u8]) -> Result<(u16, Value)> {
+        let content_type = [(header::CONTENT_TYPE.as_str(), "application/json")];
+        let headers: Vec<_> = content_type.into_iter().chain(headers).collect();
+        let request = self.request_with(Method::POST, path, &headers, body.to_vec());
+        let (status, body) = self.runtime.block_on(request)?;
+        Ok((status.as_u16(), serde_json::from_slice(&body).context("the console's answer is not JSON")?))
+    }
+
     /// PUTs JSON.
     pub fn put(&self, path: &str, body: &Value) -> Result<Value> {
         self.json(Method::PUT, path, "application/json", body.to_string().into_bytes())
@@ -100,9 +109,8 @@ impl Client {
     ) -> Result<()> {
         self.runtime.block_on(async {
             let body = body.into_bytes();
-            let response =
-                within(self.send(Method::POST, path, "text/plain; charset=utf-8", body), &self.address)
-                    .await?;
+            let text = [(header::CONTENT_TYPE.as_str(), "text/plain; charset=utf-8")];
+            let response = within(self.send(Method::POST, path, &text, body), &self.address).await?;
             let status = response.status();
             let mut body = response.into_body();
             let mut unread: Vec<u8> = Vec::new();
@@ -154,8 +162,19 @@ impl Client {
         content_type: &str,
         body: Vec<u8>,
     ) -> Result<(StatusCode, Bytes)> {
+        let headers = [(header::CONTENT_TYPE.as_str(), content_type)];
+        self.request_with(method, path, &headers, body).await
+    }
+
+    async fn request_with(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> Result<(StatusCode, Bytes)> {
         let answer = async {
-            let response = self.send(method, path, content_type, body).await?;
+            let response = self.send(method, path, headers, body).await?;
             let status = response.status();
             let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
                 .collect()
@@ -171,19 +190,20 @@ impl Client {
         &self,
         method: Method,
         path: &str,
-        content_type: &str,
+        headers: &[(&str, &str)],
         body: Vec<u8>,
     ) -> Result<Response<Incoming>> {
         let unreachable = || self.unreachable("is the server running?");
         let mut sender = self.connect().await.with_context(unreachable)?;
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header(header::HOST, &self.address)
-            .header(header::CONTENT_TYPE, content_type)
-            .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
-            .body(Full::new(Bytes::from(body)))?;
-        sender.send_request(request).await.with_context(unreachable)
+            .header(header::AUTHORIZATION, format!("Bearer {}", self.token));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        sender.send_request(request.body(Full::new(Bytes::from(body)))?).await.with_context(unreachable)
     }
 }
 

@@ -1,7 +1,8 @@
 //! `assay demo`: the whole story on one machine, with real parts: three software TPMs, the server, the gateway, three
 //! agents and three workloads, each a process of its own. `stage.rs` puts them up, `story.rs` tells the story and
-//! `update.rs` its last chapter, `workload.rs` is the program that runs on the devices.
+//! `update.rs` its last chapter, `message.rs` is what a program says, `workload.rs` is the program that runs on the devices.
 
+mod message;
 mod process;
 mod report;
 mod stage;

@@ -134,7 +134,7 @@ impl Stage {
         let maker = self.maker.as_ref().context("devices come first: the server has to know their maker")?;
         let config = format!(
             "trust_domain = \"{TRUST_DOMAIN}\"\ndata = {data:?}\nedge = \"127.0.0.1:0\"\nconsole = \"127.0.0.1:0\"\n\
-             attest_interval_seconds = 2\nek_anchors = [{:?}, {:?}]\n",
+             attest_interval_seconds = 2\nek_anchors = [{:?}, {:?}]\n[trust_api]\n",
             maker.root_ca(),
             maker.issuing_ca(),
         );
@@ -243,6 +243,11 @@ impl Stage {
         run(&self.assay, arguments)
     }
 
+    /// Runs a verb of `assay-agent` and returns what it printed.
+    pub fn agent_command(&self, arguments: &[&str]) -> Result<String> {
+        run(&self.agent, arguments)
+    }
+
     /// Asks the server through a verb that prints JSON; that verdicts have exit codes is no failure here.
     pub fn ask(&self, arguments: &[&str]) -> Result<Value> {
         let data = self.data();
@@ -307,8 +312,12 @@ impl Stage {
 }
 
 impl Device {
-    fn socket(&self) -> PathBuf {
-        self.folder.join("workload.sock")
+    pub fn socket(&self) -> PathBuf {
+        self.file("workload.sock")
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
     }
 }
 

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use assay_identity::{Crl, Serial};
 use serde_json::{Value, json};
 
+use super::message::{self, Signed};
 use super::process::until;
 use super::report::Report;
 use super::stage::{Device, Region, Stage, TRUST_DOMAIN};
@@ -22,8 +23,10 @@ pub fn tell(stage: &mut Stage, report: &mut Report) -> Result<()> {
     set_up(stage, report)?;
     let client = stage.client()?;
     trusted_fleet(stage, report, &client)?;
+    let kept = message::sign(stage, VICTIM)?;
     let serials = serials_of(&client, VICTIM)?;
     compromise(stage, report, &client, &serials)?;
+    unheard(stage, report, &client, &kept)?;
     recovery(stage, report, &client)?;
     update::tell(stage, report, &client)?;
     ledger(stage, report)
@@ -61,7 +64,11 @@ fn trusted_fleet(stage: &mut Stage, report: &mut Report, client: &Client) -> Res
     report.chapter("Trust: evidence becomes grants");
     attested(stage, report, client)?;
     with_identities(stage, report, client)?;
-    with_a_voice(report, client)
+    with_a_voice(report, client)?;
+    report.step("message", "a program speaks for its device, signed by the TPM", || {
+        let signed = message::sign(stage, VICTIM)?;
+        Ok(((), message::heard_once(client, &signed)?))
+    })
 }
 
 fn attested(stage: &mut Stage, report: &mut Report, client: &Client) -> Result<()> {
@@ -111,7 +118,7 @@ fn with_identities(stage: &mut Stage, report: &mut Report, client: &Client) -> R
             let entry = json!({
                 "spiffe_id": workload_id(device.name), "parent": parent, "ttl_seconds": 3600,
                 "selectors": [{ "type": "unix", "value": format!("uid:{}", rustix::process::getuid().as_raw()) }],
-                "dns_names": [],
+                "dns_names": [], "speaks_for_node": true,
             });
             client.post("/v1/entries", &entry)?;
         }
@@ -194,6 +201,21 @@ fn compromise(stage: &mut Stage, report: &mut Report, client: &Client, serials: 
         }
         let peer = call(stage, ABROAD, WITNESS)?.map_err(anyhow::Error::msg)?;
         Ok(((), format!("trusted; {} ⇄ {peer}", workload_id(ABROAD))))
+    })
+}
+
+/// What was signed before the fall and sent after it, and that nothing is signed any more.
+fn unheard(stage: &mut Stage, report: &mut Report, client: &Client, kept: &Signed) -> Result<()> {
+    report.step("withdraw-message", "a message from before, and another", || {
+        let Err(refused) = message::send(client, kept)? else {
+            anyhow::bail!("a message of a fallen device is heard")
+        };
+        let Err(unsigned) = message::sign(stage, VICTIM) else {
+            anyhow::bail!("the agent of a fallen device signs")
+        };
+        let unsigned = unsigned.to_string();
+        let unsigned = unsigned.rsplit("assay-agent: ").next().unwrap_or_default();
+        Ok(((), format!("kept from before: {refused}; another is not signed: {unsigned}")))
     })
 }
 

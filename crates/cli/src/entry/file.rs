@@ -74,6 +74,8 @@ struct Entry {
     dns_names: Vec<String>,
     #[serde(default)]
     hint: String,
+    #[serde(default)]
+    speaks_for_node: bool,
     #[serde(flatten)]
     theirs: Theirs,
 }
@@ -131,7 +133,8 @@ enum AnySelector {
 impl Entry {
     /// As the console takes it.
     fn ours(self) -> Result<Value> {
-        let Entry { spiffe_id, parent, selectors, ttl_seconds, dns_names, hint, theirs } = self;
+        let Entry { spiffe_id, parent, selectors, ttl_seconds, dns_names, hint, speaks_for_node, theirs } =
+            self;
         if let Some(not_offered) = theirs.not_offered() {
             bail!("{not_offered}");
         }
@@ -143,7 +146,7 @@ impl Entry {
         Ok(json!({
             "spiffe_id": spiffe_id.text(), "parent": parent.text(), "selectors": selectors,
             "ttl_seconds": if ttl_seconds == 0 { TTL_SECONDS } else { ttl_seconds },
-            "dns_names": dns_names, "hint": hint,
+            "dns_names": dns_names, "hint": hint, "speaks_for_node": speaks_for_node,
         }))
     }
 }
@@ -194,6 +197,7 @@ mod tests {
     fn expected() -> Value {
         json!({
             "spiffe_id": "spiffe://td/web", "parent": "press-1", "ttl_seconds": 3600, "dns_names": [], "hint": "x",
+            "speaks_for_node": false,
             "selectors": [{ "type": "unix", "value": "uid:7" }],
         })
     }

@@ -56,6 +56,9 @@ enum Verb {
         /// A word to the workload, to tell its identities apart.
         #[arg(long, default_value = "")]
         hint: String,
+        /// Its workloads may have messages signed in the device's name (`assay-agent sign-message`).
+        #[arg(long)]
+        speaks_for_node: bool,
     },
     /// Change an entry; what is not given stays. Another name, device, selector or DNS name withdraws what it gave.
     Update {
@@ -99,6 +102,9 @@ struct Change {
     /// A word to the workload; "" for none.
     #[arg(long)]
     hint: Option<String>,
+    /// Whether its workloads may have messages signed in the device's name.
+    #[arg(long, value_name = "true|false")]
+    speaks_for_node: Option<bool>,
 }
 
 impl Change {
@@ -113,6 +119,7 @@ impl Change {
             "ttl_seconds": self.ttl.map_or_else(|| kept("ttl_seconds"), |new| json!(new)),
             "dns_names": if self.dns_names.is_empty() { kept("dns_names") } else { json!(dns_names) },
             "hint": self.hint.as_ref().map_or_else(|| kept("hint"), |new| json!(new)),
+            "speaks_for_node": self.speaks_for_node.map_or_else(|| kept("speaks_for_node"), |new| json!(new)),
             // Whoever changed it meanwhile is not overwritten.
             "revision": kept("revision"),
         })
@@ -127,10 +134,10 @@ pub fn run(args: Args) -> Result<()> {
         Verb::List(which) => list::list(&client, which)?,
         Verb::Show { id } => client.get(&of(id))?,
         Verb::Who { id } => client.get(&format!("{}/who", of(id)))?,
-        Verb::Create { spiffe_id, parent, selectors, ttl, dns_names, hint } => {
+        Verb::Create { spiffe_id, parent, selectors, ttl, dns_names, hint, speaks_for_node } => {
             let entry = json!({
                 "spiffe_id": spiffe_id, "parent": parent, "selectors": selectors,
-                "ttl_seconds": ttl, "dns_names": dns_names, "hint": hint,
+                "ttl_seconds": ttl, "dns_names": dns_names, "hint": hint, "speaks_for_node": speaks_for_node,
             });
             client.post("/v1/entries", &entry)?
         }

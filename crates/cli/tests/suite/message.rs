@@ -39,7 +39,9 @@ fn message(folder: &Path) -> (Issuer, Serial) {
     let request = Request { audience: "press-2", method: "POST", path: "/secure/data", body: BODY };
     let from = NodeId::new(7).unwrap();
     let data = std::str::from_utf8(BODY).unwrap();
-    let signed = Outgoing { from, at: at(0), data, request, once: OnceBy::Sequence(5) }.bytes().unwrap();
+    let signed = Outgoing { from, at: at(0), data, about: request.about(), once: OnceBy::Sequence(5) }
+        .bytes()
+        .unwrap();
     let write = |name: &str, bytes: &[u8]| std::fs::write(folder.join(name), bytes).unwrap();
     write("signature", &key.sign_message(&signed).unwrap());
     write("signed", &signed);

@@ -1,9 +1,11 @@
 //! The members of a message, as they are written and as they are read.
 
-use data_encoding::BASE64URL_NOPAD;
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use serde_json::{Map, Value};
 
-use super::{FormError, MessageError, NONCE_BYTES_MIN, NodeId, Request, hex_sha256, strict};
+use super::{
+    FormError, MESSAGE_BYTES_MAX, MessageError, NONCE_BYTES_MIN, NodeId, Request, hex_sha256, sha256, strict,
+};
 use crate::UnixTime;
 
 /// A message before it is signed.
@@ -16,9 +18,22 @@ pub struct Outgoing<'a> {
     /// JSON, kept as it is written. Receivers of the earlier form want the body here.
     pub data: &'a str,
     /// The request that it is of.
-    pub request: Request<'a>,
+    pub about: About<'a>,
     /// What makes it one of its kind.
     pub once: OnceBy<'a>,
+}
+
+/// The request that a message is to be of. The sender of a long body need not show it to whoever signs.
+#[derive(Clone, Copy, Debug)]
+pub struct About<'a> {
+    /// Whom it is for, as they call themselves.
+    pub audience: &'a str,
+    /// In capitals, as it stands in the request.
+    pub method: &'a str,
+    /// With the query.
+    pub path: &'a str,
+    /// Of the body, which may be empty.
+    pub body_sha256: [u8; 32],
 }
 
 /// What a sender makes a message one of its kind by.
@@ -30,25 +45,36 @@ pub enum OnceBy<'a> {
     Sequence(u64),
 }
 
+impl<'a> Request<'a> {
+    /// What a message of it has to say.
+    pub fn about(&self) -> About<'a> {
+        let Request { audience, method, path, body } = *self;
+        About { audience, method, path, body_sha256: sha256(body) }
+    }
+}
+
 impl Outgoing<'_> {
-    /// What has to be signed. Fails where `data` is not JSON, or not of one reading.
+    /// What has to be signed. Fails where `data` is not JSON, or not of one reading, and where it is longer than any receiver takes.
     pub fn bytes(&self) -> Result<Vec<u8>, MessageError> {
-        let Outgoing { from, at, data, request, once } = self;
+        let Outgoing { from, at, data, about, once } = self;
         strict::value(data.as_bytes())?;
         let once = match once {
             OnceBy::Nonce(nonce) if nonce.len() < NONCE_BYTES_MIN => return Err(MessageError::NoNonce),
             OnceBy::Nonce(nonce) => format!("\"nonce\": \"{}\"", BASE64URL_NOPAD.encode(nonce)),
             OnceBy::Sequence(sequence) => format!("\"sequence\": {sequence}"),
         };
-        let Request { audience, method, path, body } = request;
+        let About { audience, method, path, body_sha256 } = about;
         let [audience, method, path] = [audience, method, path].map(|text| Value::from(*text));
-        let (at, body) = (at.as_secs(), hex_sha256(body));
+        let (at, body) = (at.as_secs(), HEXLOWER.encode(body_sha256));
         // Receivers of the earlier form know the first three, and let pass what follows.
         let message = format!(
             "{{\"from_node\": {from}, \"timestamp\": {at}, \"data\": {data}, {once}, \"audience\": {audience}, \
              \"method\": {method}, \"path\": {path}, \"body_sha256\": \"{body}\"}}"
         );
-        Ok(message.into_bytes())
+        match message.len() {
+            ..=MESSAGE_BYTES_MAX => Ok(message.into_bytes()),
+            bytes => Err(MessageError::TooLong { bytes }),
+        }
     }
 }
 

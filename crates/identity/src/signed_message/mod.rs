@@ -23,7 +23,7 @@ use thiserror::Error;
 use webpki::aws_lc_rs as algorithms;
 
 use self::form::Members;
-pub use self::form::{OnceBy, Outgoing};
+pub use self::form::{About, OnceBy, Outgoing};
 pub use self::peers::Peers;
 pub use self::replay::{ReplayError, Replays};
 use crate::UnixTime;

@@ -49,7 +49,7 @@ fn outgoing<'a>() -> Outgoing<'a> {
         from: node(7),
         at: NOW,
         data: r#"{"speed": 3}"#,
-        request: REQUEST,
+        about: REQUEST.about(),
         once: OnceBy::Nonce(&[5; 16]),
     }
 }
@@ -337,7 +337,7 @@ proptest! {
     ) {
         let node = Node::new();
         let request = Request { audience: &audience, method: "PUT", path: &path, body: &body };
-        let sealed = Outgoing { request, once: OnceBy::Sequence(number), ..outgoing() }.bytes().unwrap();
+        let sealed = Outgoing { about: request.about(), once: OnceBy::Sequence(number), ..outgoing() }.bytes().unwrap();
         let signature = node.key.sign_message(&sealed).unwrap();
         let signed = Signed { from: self::node(7), bytes: &sealed, signature: &signature };
         let opened = open(signed, &node.peer, &request, Accept::Strict, NOW).unwrap();

@@ -33,6 +33,8 @@ pub(crate) struct NewEntry {
     dns_names: Vec<String>,
     #[serde(default)]
     hint: String,
+    #[serde(default)]
+    speaks_for_node: bool,
     /// Of an entry that is there: the revision that this one follows; 0: whichever there is.
     #[serde(default)]
     revision: u64,
@@ -130,6 +132,7 @@ impl NewEntry {
             ttl_seconds: self.ttl_seconds,
             dns_names: self.dns_names,
             hint: self.hint,
+            speaks_for_node: self.speaks_for_node,
             created_at: now,
             revision: 1,
         })

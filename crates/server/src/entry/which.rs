@@ -134,6 +134,7 @@ mod tests {
             ttl_seconds: 60,
             dns_names: Vec::new(),
             hint: String::new(),
+            speaks_for_node: false,
             created_at: UnixTime(number / 2),
             revision: 1,
         };

@@ -26,6 +26,8 @@ pub struct EntryRecord {
     pub dns_names: Vec<String>,
     /// A word to the workload, to tell its identities apart.
     pub hint: String,
+    /// Whether its workloads may have messages signed in the device's name.
+    pub speaks_for_node: bool,
     /// Since when.
     pub created_at: UnixTime,
     /// Counts its changes, from 1.
@@ -42,8 +44,8 @@ impl EntryRecord {
     /// Whether it says the same, all in all.
     fn says_the_same(&self, other: &EntryRecord) -> bool {
         self.is_same(other)
-            && (self.ttl_seconds, &self.dns_names, &self.hint)
-                == (other.ttl_seconds, &other.dns_names, &other.hint)
+            && (self.ttl_seconds, &self.dns_names, &self.hint, self.speaks_for_node)
+                == (other.ttl_seconds, &other.dns_names, &other.hint, other.speaks_for_node)
     }
 
     /// Whether what this one gave may be kept under the other: the same names, for the same workloads.
@@ -192,8 +194,9 @@ impl Room {
 
 async fn create(unit: &mut Unit, entry: &EntryRecord, actor: &str) -> Result<(), StoreError> {
     query(
-        "INSERT INTO entries (id, spiffe_id, parent, selectors, ttl_seconds, dns_names, hint, created_at, revision)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "INSERT INTO entries (id, spiffe_id, parent, selectors, ttl_seconds, dns_names, hint, created_at, revision,
+             speaks_for_node)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     )
     .bind(&entry.id)
     .bind(&entry.spiffe_id)
@@ -204,6 +207,7 @@ async fn create(unit: &mut Unit, entry: &EntryRecord, actor: &str) -> Result<(),
     .bind(&entry.hint)
     .bind(stored(entry.created_at.0))
     .bind(stored(entry.revision))
+    .bind(entry.speaks_for_node)
     .execute(unit.connection())
     .await?;
     unit.audit(Line {
@@ -229,7 +233,7 @@ async fn change(
     let new = EntryRecord { id: old.id.clone(), created_at: old.created_at, revision, ..new };
     query(
         "UPDATE entries SET spiffe_id = $2, parent = $3, selectors = $4, ttl_seconds = $5, dns_names = $6, hint = $7,
-             revision = $8 WHERE id = $1",
+             revision = $8, speaks_for_node = $9 WHERE id = $1",
     )
     .bind(&new.id)
     .bind(&new.spiffe_id)
@@ -239,6 +243,7 @@ async fn change(
     .bind(json(&new.dns_names))
     .bind(&new.hint)
     .bind(stored(new.revision))
+    .bind(new.speaks_for_node)
     .execute(unit.connection())
     .await?;
     unit.audit(Line {
@@ -311,6 +316,7 @@ fn entry(row: &Row) -> Result<EntryRecord, StoreError> {
         dns_names: serde_json::from_str(dns_names)
             .map_err(|_| StoreError::Corrupt { column: "entries.dns_names" })?,
         hint: row.try_get("hint")?,
+        speaks_for_node: row.try_get("speaks_for_node")?,
         created_at: UnixTime(loaded(row.try_get("created_at")?, "entries.created_at")?),
         revision: loaded(row.try_get("revision")?, "entries.revision")?,
     })

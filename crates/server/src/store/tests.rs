@@ -151,6 +151,7 @@ fn entry(id: &str) -> CreateEntry {
         ttl_seconds: 60,
         dns_names: vec!["web".to_owned()],
         hint: String::new(),
+        speaks_for_node: false,
         created_at: NOW,
         revision: 1,
     };

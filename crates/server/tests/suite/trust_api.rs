@@ -45,7 +45,7 @@ impl Say<'_> {
             from: NodeId::new(*node).unwrap(),
             at: UnixTime::since_unix_epoch(Duration::from_secs(now)),
             data: body,
-            request: Request { audience, method, path, body: body.as_bytes() },
+            about: Request { audience, method, path, body: body.as_bytes() }.about(),
             once: OnceBy::Nonce(nonce),
         };
         outgoing.bytes().unwrap()
@@ -307,6 +307,25 @@ async fn an_operators_word_ends_a_node_and_is_on_record() {
     let mut next = fixture.device("press-2");
     edge.enroll(&mut next).await.unwrap();
     assert_eq!(fixture.status("press-2").await["node"], json!(1));
+}
+
+#[tokio::test]
+async fn the_revocation_list_is_sent_again_once_it_is_another() {
+    let fixture = with_trust_api().await;
+    let edge = fixture.edge().await;
+    let (_, _stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
+    let ask =
+        async |tag: &str| fixture.call(Method::GET, "/crl", &[("if-none-match", tag)], String::new()).await;
+    let first = ask("\"0\"").await;
+    let tag = first.headers()["etag"].to_str().unwrap().to_owned();
+    assert!(first.status() == 200 && !first.body().is_empty());
+    let same = ask(&tag).await;
+    assert!(same.status() == 304 && same.body().is_empty());
+    let token = fixture.token();
+    let header = [("x-trust-admin-token", token.as_str())];
+    assert_eq!(fixture.call(Method::POST, "/trust/revoke/0", &header, String::new()).await.status(), 200);
+    let next = ask(&tag).await;
+    assert!(next.status() == 200 && next.headers()["etag"] != tag.as_str());
 }
 
 #[tokio::test]

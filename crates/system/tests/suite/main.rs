@@ -15,6 +15,7 @@ mod hostile;
 mod interop;
 mod lifecycle;
 mod limits;
+mod messages;
 mod rollout;
 mod stage;
 mod telemetry;

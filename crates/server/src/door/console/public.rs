@@ -9,9 +9,10 @@ use assay_identity::SpiffeId;
 use assay_trust::labels::Selector;
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::response::IntoResponse;
-use http::HeaderMap;
-use http::header::{ACCEPT, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+use data_encoding::HEXLOWER;
+use http::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -48,8 +49,18 @@ pub(super) async fn metrics(
     Ok(([(CONTENT_TYPE, format.content_type())], text))
 }
 
-pub(super) async fn crl(State(server): State<Arc<Server>>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, "application/pkix-crl")], server.revocations.current())
+/// Whoever asks again and again is sent it only once it is another.
+pub(super) async fn crl(State(server): State<Arc<Server>>, headers: HeaderMap) -> Response {
+    let current = server.revocations.current();
+    // How its signature ends tells it from every other.
+    let end = current.get(current.len().saturating_sub(TAG_BYTES)..).unwrap_or_default();
+    let tag = format!("\"{}\"", HEXLOWER.encode(end));
+    let has_it = headers.get(IF_NONE_MATCH).is_some_and(|had| had.as_bytes() == tag.as_bytes());
+    let tag = [(ETAG, tag)];
+    match has_it {
+        true => (StatusCode::NOT_MODIFIED, tag).into_response(),
+        false => (tag, [(CONTENT_TYPE, "application/pkix-crl")], current).into_response(),
+    }
 }
 
 pub(super) async fn bundle(State(server): State<Arc<Server>>) -> impl IntoResponse {
@@ -249,6 +260,8 @@ async fn identity_status(server: &Server, headers: &HeaderMap, text: &str) -> Re
 
 /// How often others fetch the bundle: SPIFFE's own default.
 const BUNDLE_REFRESH_SECONDS: u64 = 300;
+/// Of a list's tag.
+const TAG_BYTES: usize = 16;
 /// How long anyone waits for their turn.
 const TURN_WITHIN: Duration = Duration::from_secs(2);
 /// How old the numbers may be that the public gets.

@@ -99,6 +99,7 @@ pub(super) fn entry(entry: &EntryRecord) -> edge::WorkloadEntry {
         dns_names: entry.dns_names.clone(),
         hint: entry.hint.clone(),
         by_quote: entry.selectors.iter().any(Selector::is_by_quote),
+        speaks_for_node: entry.speaks_for_node,
     }
 }
 

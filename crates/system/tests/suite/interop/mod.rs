@@ -195,6 +195,50 @@ async fn the_python_opentelemetry_sdk_is_heard_openssl_believes_it_and_rotel_get
     .await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn python_programs_say_and_hear_signed_messages_until_the_device_falls() -> Result<()> {
+    let Some(packages) = packages("the Python package of ours, requests, Flask and uvicorn") else {
+        return Ok(());
+    };
+    let mut device = Device::prepared_with("[trust_api]\n").await?;
+    device.start_agent()?;
+    let enrolled = device.is("trusted").await?;
+    let entry = json!({
+        "spiffe_id": format!("spiffe://{TRUST_DOMAIN}/press"), "parent": enrolled.get("id"), "speaks_for_node": true,
+        "selectors": [{ "type": "unix", "value": format!("uid:{}", rustix::process::getuid().as_raw()) }],
+    });
+    device.stage.console()?.post("/v1/entries", &entry).await?;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite/interop/trust_client.py");
+    let mut python = Command::new(packages.join("bin/python"));
+    let socket = format!("unix://{}", device.stage.at("workload.sock").display());
+    python.arg(script).args([socket, format!("https://{}", device.stage.door("console")?.address)]);
+    python.arg(device.stage.at("data/bundle.pem")).arg(TRUST_DOMAIN);
+    let (said, client) = Client::standing(python).await?;
+    let node = enrolled.get("node").and_then(Value::as_u64).context("a number")?;
+    let mut expected = Vec::new();
+    for name in ["wsgi", "flask", "asgi"] {
+        expected.extend([
+            format!("{name} 200 {node} 3 27"),
+            format!("{name} again 401 replayed"),
+            format!("{name} elsewhere 401 message"),
+            format!("{name} altered 401 message"),
+            format!("{name} forged 401 message"),
+            format!("{name} another's 401 certificate"),
+            format!("{name} without its certificate 200 {node} 3 12"),
+            format!("{name} unsigned 401 no-message"),
+        ]);
+    }
+    expected.push("standing".to_owned());
+    assert_eq!(said, expected);
+
+    device.run("/opt/implant")?;
+    device.is("suspect").await?;
+    let after = client.go_on()?;
+    let fallen = ["wsgi", "flask", "asgi"].map(|name| format!("{name} after the fall 401 certificate"));
+    assert_eq!(after, [fallen.as_slice(), &["not signed 403".to_owned()]].concat());
+    Ok(())
+}
+
 /// An OTLP receiver that prints what it gets; it is killed when dropped.
 struct Rotel {
     process: Child,

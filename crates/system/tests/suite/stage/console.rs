@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use assay_testkit::edge::Door;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
-use hyper::{Method, Request, header};
+use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
@@ -55,10 +55,22 @@ impl Console {
         Ok(serde_json::from_slice(&self.request(method, path, body).await?)?)
     }
 
+    /// Posts a body with these headers, without the operator's token.
+    pub async fn post_signed(
+        &self,
+        path: &str,
+        headers: &[(String, String)],
+        body: &str,
+    ) -> Result<(u16, Value)> {
+        let mut request = Request::post(path).header(header::HOST, &self.door.address);
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let (status, body) = self.exchange(request.body(Full::new(Bytes::from(body.to_owned())))?).await?;
+        Ok((status.as_u16(), serde_json::from_slice(&body)?))
+    }
+
     async fn request(&self, method: Method, path: &str, body: String) -> Result<Vec<u8>> {
-        let stream = self.door.dial("http/1.1").await?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
         let request = Request::builder()
             .method(method.clone())
             .uri(path)
@@ -66,12 +78,19 @@ impl Console {
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
             .body(Full::new(Bytes::from(body)))?;
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let body = response.into_body().collect().await?.to_bytes();
+        let (status, body) = self.exchange(request).await?;
         if !status.is_success() {
             bail!("{method} {path}: {status} {}", String::from_utf8_lossy(&body));
         }
         Ok(body.to_vec())
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes)> {
+        let stream = self.door.dial("http/1.1").await?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        Ok((status, response.into_body().collect().await?.to_bytes()))
     }
 }

@@ -18,6 +18,10 @@ pub struct Frames {
 
 #[derive(Debug)]
 enum State {
+    /// What came so far is the beginning of the preface.
+    Preface(usize),
+    /// It is another protocol, and no concern of this one.
+    Other,
     /// So many bytes go on as they are.
     Through(usize),
     /// The header of the next frame, as far as it is there.
@@ -65,7 +69,7 @@ pub enum FramesError {
 
 impl Default for Frames {
     fn default() -> Self {
-        Frames { state: State::Through(PREFACE_BYTES), block: None, names: Names::default() }
+        Frames { state: State::Preface(0), block: None, names: Names::default() }
     }
 }
 
@@ -74,6 +78,8 @@ impl Frames {
     pub fn pass(&mut self, mut input: &[u8], output: &mut Vec<u8>) -> Result<(), FramesError> {
         while !input.is_empty() {
             let wanted = match &self.state {
+                State::Preface(there) => PREFACE.len() - there,
+                State::Other => input.len(),
                 State::Through(left) => *left,
                 State::Header(bytes) => HEADER_BYTES - bytes.len(),
                 State::Payload { header, bytes } => header.length - bytes.len(),
@@ -81,6 +87,12 @@ impl Frames {
             let (taken, rest) = input.split_at(wanted.min(input.len()));
             input = rest;
             match &mut self.state {
+                State::Preface(there) => {
+                    output.extend_from_slice(taken);
+                    let is_it = PREFACE.get(*there..).is_some_and(|rest| rest.starts_with(taken));
+                    self.state = if is_it { State::Preface(*there + taken.len()) } else { State::Other };
+                }
+                State::Other => output.extend_from_slice(taken),
                 State::Through(left) => {
                     output.extend_from_slice(taken);
                     *left -= taken.len();
@@ -97,7 +109,11 @@ impl Frames {
     /// What was waited for is there.
     fn advance(&mut self, output: &mut Vec<u8>) -> Result<(), FramesError> {
         match std::mem::replace(&mut self.state, State::Header(Vec::with_capacity(HEADER_BYTES))) {
-            State::Through(_) => Ok(()),
+            State::Other => {
+                self.state = State::Other;
+                Ok(())
+            }
+            State::Preface(_) | State::Through(_) => Ok(()),
             State::Header(bytes) => self.begin(Header::parse(&bytes), &bytes, output),
             State::Payload { header, bytes } => self.end(header, &bytes, output),
         }
@@ -186,7 +202,8 @@ impl Block {
     }
 }
 
-const PREFACE_BYTES: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
+/// RFC 9113, 3.4: what a client of HTTP/2 begins with, and of no other.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEADER_BYTES: usize = 9;
 const PRIORITY_BYTES: usize = 5;
 const HEADERS: u8 = 1;
@@ -203,8 +220,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
     fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
         let [.., high, middle, low] = payload.len().to_be_bytes();
@@ -243,6 +258,20 @@ mod tests {
         ];
         let expected = frame(HEADERS, PRIORITY | END_STREAM | END_HEADERS, 3, &[&[9; 5], &ours[..]].concat());
         assert_eq!(passed(&cut), Ok(expected));
+    }
+
+    #[test]
+    fn what_is_not_http_2_goes_on_as_it_is() {
+        let long = [b"PRI * HTTP/2.0\r\n\r\nSN\r\n\r\n".to_vec(), frame(HEADERS, 0, 1, &[0xff; 60])].concat();
+        for other in [&b"POST /sign-message HTTP/1.1\r\nhost: agent\r\n\r\n{}"[..], b"P", b"", &long] {
+            for cut in [1, 3, 100] {
+                let (mut frames, mut output) = (Frames::default(), Vec::new());
+                for piece in other.chunks(cut) {
+                    frames.pass(piece, &mut output).unwrap();
+                }
+                assert_eq!(output, other);
+            }
+        }
     }
 
     #[test]

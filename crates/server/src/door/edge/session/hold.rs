@@ -1,6 +1,7 @@
 //! What the device holds: brought in line with its trust state, and told whole after every change.
 
 use assay_evidence::time::UnixTime;
+use assay_identity::signed_message::NodeId;
 use assay_trust::Status as TrustStatus;
 use assay_wire::edge::{self, device_statement};
 
@@ -80,6 +81,7 @@ impl Session {
                 let met = entries.iter().filter(|entry| state.unmet(&entry.selectors).is_none());
                 grants.entries = met.map(|entry| convert::entry(entry)).collect();
                 grants.restart_offline = self.restart_offline().map(convert::restart_offline);
+                grants.node = self.attester.device.record.node.map(NodeId::get);
             }
             None => {
                 grants.withdrawn = true;
