@@ -74,6 +74,18 @@ impl Clock {
         UnixTime::since_unix_epoch(self.since_1970())
     }
 
+    /// The time of day as Python's `datetime.utcnow().isoformat()` writes it: UTC that does not say so, to the microsecond.
+    pub fn utc_without_zone(&self) -> String {
+        let since = self.since_1970();
+        let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+        let (year, month, day) = civil(days);
+        let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+        format!(
+            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:06}",
+            since.subsec_micros()
+        )
+    }
+
     /// The seconds since 1970.
     pub fn seconds(&self) -> u64 {
         self.since_1970().as_secs()
@@ -204,11 +216,41 @@ impl From<&Clock> for Arc<dyn TimeProvider> {
 /// Longer than anything runs.
 const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
+/// Year, month and day of a day since 1970, by the Gregorian calendar.
+fn civil(days: u64) -> (u64, u64, u64) {
+    // Eras of 400 years, each of which begins on the first of March of a year that 400 divides.
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+    #[test]
+    fn days_have_the_dates_of_the_calendar() {
+        for (days, date) in [
+            (0, "1970-01-01"),
+            (59, "1970-03-01"),
+            (11016, "2000-02-29"),
+            (11017, "2000-03-01"),
+            (19782, "2024-02-29"),
+            (20424, "2025-12-02"),
+            (47540, "2100-02-28"),
+        ] {
+            let (year, month, day) = civil(days);
+            assert_eq!(format!("{year:04}-{month:02}-{day:02}"), date);
+        }
+        assert_eq!(Clock::system().utc_without_zone().len(), "2025-08-15T10:00:00.123456".len());
+    }
 
     #[tokio::test]
     async fn a_year_passes_for_whoever_waits_for_it_when_the_hands_move() {

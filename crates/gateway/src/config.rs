@@ -8,6 +8,8 @@ use assay_identity::TrustDomain;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::json::JsonProtocol;
+
 /// What `assay gateway` is told. Unknown keys are refused.
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, Deserialize)]
@@ -27,6 +29,9 @@ pub struct Config {
     /// A file to write the address listened on to, as `{"gateway": "…"}`.
     #[serde(default)]
     pub addresses_file: Option<PathBuf>,
+    /// Telemetry by the JSON protocol of the original services; off unless this section is there.
+    #[serde(default)]
+    pub json_protocol: Option<JsonProtocol>,
     /// What there may be at most of everything.
     #[serde(default)]
     pub limits: Limits,

@@ -124,6 +124,8 @@ pub(crate) struct CredentialSource {
     trust: Arc<TrustSource>,
     /// What servers are met with.
     meeting: Arc<TrustSource>,
+    /// Whether peers may speak HTTP/1.1.
+    http1: bool,
     ledger: LedgerMemory,
     clock: Clock,
 }
@@ -134,10 +136,11 @@ impl CredentialSource {
         let bundle = read_bundle(&folder, &trust_domain)?;
         let trust = TrustSource::new(Trust { bundle: bundle.clone(), crls: CrlSet::default() });
         let meeting = TrustSource::new(Trust { bundle, crls: CrlSet::bootstrapping() });
-        let current = watch::Sender::new(Arc::new(read(&folder, (&trust, &meeting), clock)?));
+        let http1 = config.json_protocol.is_some();
+        let current = watch::Sender::new(Arc::new(read(&folder, (&trust, &meeting, http1), clock)?));
         let ledger = LedgerMemory::load(&folder);
         let clock = clock.clone();
-        Ok(Arc::new(CredentialSource { folder, trust_domain, current, trust, meeting, ledger, clock }))
+        Ok(Arc::new(CredentialSource { folder, trust_domain, current, trust, meeting, http1, ledger, clock }))
     }
 
     pub(crate) fn current(&self) -> Arc<Credentials> {
@@ -192,7 +195,7 @@ impl CredentialSource {
     /// Uses a renewed pair from now on, and keeps it for the next start.
     pub(crate) fn renew(&self, pair: Pair) -> Result<(), CredentialsError> {
         let text = format!("{}{}", pair.key.to_pem(), pem_certificates(&pair.chain));
-        let credentials = credentials(pair, (&self.trust, &self.meeting), &self.clock)?;
+        let credentials = credentials(pair, (&self.trust, &self.meeting, self.http1), &self.clock)?;
         tracing::info!(id = %credentials.own.spiffe_id(), "certificate renewed");
         self.replace(credentials);
         write(&self.folder, text.as_bytes())
@@ -225,7 +228,7 @@ impl CredentialSource {
             self.trust.replace(Trust { bundle: bundle.clone(), crls: CrlSet::default() });
             self.meeting.replace(Trust { bundle, crls: CrlSet::bootstrapping() });
         }
-        read(&self.folder, (&self.trust, &self.meeting), &self.clock)
+        read(&self.folder, (&self.trust, &self.meeting, self.http1), &self.clock)
     }
 
     fn replace(&self, credentials: Credentials) {
@@ -233,15 +236,14 @@ impl CredentialSource {
     }
 }
 
+/// What verifies peers, what servers are met with, and whether peers may speak HTTP/1.1.
+type Trusting<'a> = (&'a Arc<TrustSource>, &'a Arc<TrustSource>, bool);
+
 /// Of the operator's pair and the renewed one, what can be used and ends later.
-fn read(
-    folder: &Path,
-    (trust, meeting): (&Arc<TrustSource>, &Arc<TrustSource>),
-    clock: &Clock,
-) -> Result<Credentials, CredentialsError> {
+fn read(folder: &Path, trust: Trusting<'_>, clock: &Clock) -> Result<Credentials, CredentialsError> {
     let credentials = |pair: Pair| {
         let name = name(&pair.chain);
-        credentials(pair, (trust, meeting), clock).map_err(|error| match error {
+        credentials(pair, trust, clock).map_err(|error| match error {
             CredentialsError::Svid(SvidError::Ended { ended, now }) => {
                 CredentialsError::Ended { ended, now, name, folder: folder.to_owned() }
             }
@@ -266,7 +268,7 @@ fn read(
 
 fn credentials(
     pair: Pair,
-    (trust, meeting): (&Arc<TrustSource>, &Arc<TrustSource>),
+    (trust, meeting, http1): Trusting<'_>,
     clock: &Clock,
 ) -> Result<Credentials, CredentialsError> {
     let own = meeting.verify(&pair.chain, clock.unix_time()).map_err(CredentialsError::Svid)?;
@@ -276,7 +278,10 @@ fn credentials(
     let issuer = pair.chain.get(1).cloned().ok_or(CredentialsError::Certificates)?;
     let certified = tls::certified_key(pair.chain, pair.key.pkcs8())?;
     let anybody = ClientIdentity::Optional(Arc::new(|_| true));
-    let server = tls::server_config(certified.clone(), trust.clone(), anybody, clock.into())?;
+    let mut server = tls::server_config(certified.clone(), trust.clone(), anybody, clock.into())?;
+    if http1 {
+        server.alpn_protocols.push(b"http/1.1".to_vec());
+    }
     let client =
         tls::client_config(Some(certified), meeting.clone(), Arc::new(SpiffeId::is_server), clock.into())?;
     let (server, client) = (Arc::new(server), Arc::new(client));

@@ -7,6 +7,7 @@ mod body;
 mod config;
 mod credentials;
 pub mod examine;
+mod json;
 mod ledger;
 mod limits;
 mod listener;
@@ -28,6 +29,7 @@ use tokio::sync::watch;
 
 pub use config::{Config, ConfigError, Limits};
 pub use credentials::CredentialsError;
+pub use json::JsonProtocol;
 
 use credentials::CredentialSource;
 use limits::Limiter;
@@ -92,7 +94,7 @@ pub async fn run_by(
     let limiter = Arc::new(Limiter::new(&config.limits));
     let proxy = Arc::new(Proxy::new(&config, limiter.clone(), servers, credentials.clone()));
     let (stop, stopping) = watch::channel(());
-    let listener = Listener::new(socket, &config.limits, limiter, credentials, proxy, stopping);
+    let listener = Listener::new(socket, &config, limiter, credentials, proxy, stopping);
     let mut serving = tokio::spawn(listener.serve());
     tokio::select! {
         () = shutdown => {}

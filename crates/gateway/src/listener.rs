@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::config::Limits;
+use crate::config::Config;
 use crate::credentials::CredentialSource;
 use crate::limits::Limiter;
 use crate::places::Connected;
@@ -34,20 +34,22 @@ struct Service {
     proxy: Arc<Proxy>,
     handshake: Duration,
     idle: Duration,
-    http: http2::Builder<TokioExecutor>,
+    http: auto::Builder<TokioExecutor>,
 }
 
 impl Listener {
     pub(crate) fn new(
         socket: TcpListener,
-        limits: &Limits,
+        config: &Config,
         limiter: Arc<Limiter>,
         credentials: Arc<CredentialSource>,
         proxy: Arc<Proxy>,
         stopping: watch::Receiver<()>,
     ) -> Self {
-        let mut http = http2::Builder::new(TokioExecutor::new());
-        http.timer(TokioTimer::new())
+        let limits = &config.limits;
+        let mut http = auto::Builder::new(TokioExecutor::new());
+        http.http2()
+            .timer(TokioTimer::new())
             .max_concurrent_streams(limits.streams_per_connection_max)
             .max_header_list_size(limits.header_bytes_max)
             .initial_stream_window_size(STREAM_WINDOW)
@@ -55,6 +57,13 @@ impl Listener {
             .max_send_buf_size(SEND_BUFFER)
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT);
+        // Devices speak HTTP/2; what speaks the JSON protocol may know nothing but HTTP/1.1.
+        if config.json_protocol.is_none() {
+            http = http.http2_only();
+        } else {
+            let handshake = Duration::from_secs(limits.handshake_seconds);
+            http.http1().timer(TokioTimer::new()).header_read_timeout(handshake);
+        }
         let connection = Arc::new(Service {
             credentials,
             proxy,

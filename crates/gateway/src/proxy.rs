@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use assay_admission::{ADDRESS_HEADER, IDENTITY_HEADER};
 use assay_identity::{SpiffeId, VerifiedPeer};
-use http::uri::{Authority, Scheme};
+use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::body::{Answer, AnswerBody, Exceeded, RequestBody};
 use crate::config::Config;
 use crate::credentials::CredentialSource;
+use crate::json::{self, Served};
 use crate::limits::Limiter;
 use crate::refusal::Refusal;
 use crate::route::{self, Route};
@@ -55,6 +56,8 @@ pub(crate) struct Proxy {
     pub(crate) credentials: Arc<CredentialSource>,
     pub(crate) counters: Counters,
     pub(crate) started: Instant,
+    /// The JSON protocol, if it is served.
+    pub(crate) json: Option<Served>,
     request_bytes_max: u64,
     request_time: Duration,
 }
@@ -81,6 +84,7 @@ impl Proxy {
             limiter,
             servers,
             counters: Counters::default(),
+            json: config.json_protocol.clone().map(Served::new),
             started: credentials.clock().instant(),
             credentials,
             request_bytes_max: config.limits.request_bytes_max,
@@ -95,6 +99,9 @@ impl Proxy {
         request: Request<Incoming>,
         held: H,
     ) -> Response<AnswerBody> {
+        if let Some(served) = self.json.as_ref().filter(|_| !is_grpc(&request)) {
+            return self.answer_json(served, peer, request, held).await;
+        }
         let grpc = is_grpc(&request);
         match self.route(peer, request, grpc, held).await {
             Ok(response) => response,
@@ -104,6 +111,38 @@ impl Proxy {
                 refusal.answer(grpc)
             }
         }
+    }
+
+    /// The same where the JSON protocol is served: whoever does not speak gRPC is answered as the original does.
+    async fn answer_json<H: Send + Unpin + 'static>(
+        &self,
+        served: &Served,
+        peer: &Peer,
+        request: Request<Incoming>,
+        held: H,
+    ) -> Response<AnswerBody> {
+        let passed = match json::find(request.uri().path()) {
+            Some((method, route)) => {
+                let asked = (&method, request.method(), request.headers());
+                if let Err(unfit) = served.check(peer.address, asked, self.uptime().as_secs()) {
+                    return unfit.answer();
+                }
+                let id = peer.id(&self.credentials);
+                self.pass_on(route, (peer.address, id), request, held).await
+            }
+            None => self.route(peer, request, false, held).await,
+        };
+        let mut response = passed.unwrap_or_else(|refusal| {
+            self.counters.of(refusal).fetch_add(1, Ordering::Relaxed);
+            json::refused(refusal)
+        });
+        *response.version_mut() = http::Version::default();
+        response
+    }
+
+    /// Since the gateway started.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.credentials.clock().instant() - self.started
     }
 
     async fn route<H: Send + Unpin + 'static>(
@@ -205,11 +244,17 @@ fn towards_server(
     let mut uri = http::uri::Parts::default();
     uri.scheme = Some(Scheme::HTTPS);
     uri.authority = Some(Authority::from_static("server.assay.internal"));
-    uri.path_and_query = Some(http::uri::PathAndQuery::from_static(route.path));
+    uri.path_and_query = Some(target(route, parts.uri.query()));
     parts.uri = Uri::from_parts(uri).unwrap_or_default();
     parts.headers.remove("host");
     say_who_asks(&mut parts.headers, peer);
     Request::from_parts(parts, RequestBody::new(body, bytes_max, exceeded))
+}
+
+/// The route's path, with what is asked behind it.
+fn target(route: Route, query: Option<&str>) -> PathAndQuery {
+    let with_query = query.and_then(|query| format!("{}?{query}", route.path).parse().ok());
+    with_query.unwrap_or_else(|| PathAndQuery::from_static(route.path))
 }
 
 /// The server shares its places out by these headers, so that nobody's own go through.

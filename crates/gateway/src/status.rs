@@ -21,8 +21,11 @@ pub(crate) fn page(
     headers: &HeaderMap,
 ) -> Option<Response<AnswerBody>> {
     let (content, content_type) = match path {
-        "/gateway/status" => (status(proxy, peer).to_string(), "application/json"),
-        "/gateway/rate-limits" => (rate_limits(proxy, peer).to_string(), "application/json"),
+        "/gateway/status" => (said(proxy, status(proxy, peer)), "application/json"),
+        "/gateway/rate-limits" => (said(proxy, rate_limits(proxy, peer)), "application/json"),
+        "/health" => {
+            (said(proxy, proxy.json.as_ref()?.health(proxy.servers.healthy() > 0)), "application/json")
+        }
         "/gateway/metrics" => {
             let format = Format::accepted(headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()));
             (format.encode(&metrics(proxy, peer)), format.content_type())
@@ -89,8 +92,7 @@ fn metrics(proxy: &Proxy, peer: &Peer) -> Registry {
         "Until when there should be a newer revocation list, in seconds since 1970; 0: there is none yet",
         gauge(trust.crls.next_update().map_or(0, |end| end.as_secs())),
     );
-    let uptime = proxy.credentials.clock().instant() - proxy.started;
-    registry.register("uptime_seconds", "Since the gateway started", gauge(uptime.as_secs()));
+    registry.register("uptime_seconds", "Since the gateway started", gauge(proxy.uptime().as_secs()));
     registry
 }
 
@@ -103,17 +105,29 @@ fn status(proxy: &Proxy, peer: &Peer) -> Value {
         .collect();
     let healthy = proxy.servers.healthy();
     let credentials = proxy.credentials.current();
-    json!({
+    let mut said = json!({
         "status": if healthy > 0 { "ok" } else { "no-healthy-server" },
         "version": env!("CARGO_PKG_VERSION"),
         "id": credentials.own.spiffe_id(),
         "certificate_not_after": credentials.own.not_after().as_secs(),
         "revocation_list": proxy.credentials.list_number(),
-        "uptime_seconds": (proxy.credentials.clock().instant() - proxy.started).as_secs(),
+        "uptime_seconds": proxy.uptime().as_secs(),
         "servers": { "healthy": healthy, "total": proxy.servers.total() },
         "connections": proxy.limiter.connections.open(&caller(proxy, peer)).0,
         "requests": requests,
-    })
+    });
+    if let Some(json) = &proxy.json {
+        json.status(&mut said, proxy.uptime().as_secs());
+    }
+    said
+}
+
+/// As text; the JSON protocol has a time in everything.
+fn said(proxy: &Proxy, mut said: Value) -> String {
+    if let (Some(_), Some(said)) = (&proxy.json, said.as_object_mut()) {
+        said.insert("timestamp".to_owned(), proxy.credentials.clock().utc_without_zone().into());
+    }
+    said.to_string()
 }
 
 fn caller(proxy: &Proxy, peer: &Peer) -> assay_admission::Peer {
@@ -122,7 +136,7 @@ fn caller(proxy: &Proxy, peer: &Peer) -> assay_admission::Peer {
 
 fn rate_limits(proxy: &Proxy, peer: &Peer) -> Value {
     let (addresses, identities) = proxy.limiter.remembered();
-    json!({
+    let mut said = json!({
         "limits": proxy.limiter.limits(),
         "remembered": { "addresses": addresses, "identities": identities },
         "caller": {
@@ -130,5 +144,9 @@ fn rate_limits(proxy: &Proxy, peer: &Peer) -> Value {
             "id": peer.id(&proxy.credentials),
             "connections": proxy.limiter.connections.open(&caller(proxy, peer)).1,
         },
-    })
+    });
+    if let Some(json) = &proxy.json {
+        json.rate_limits(&mut said, peer.address, proxy.uptime().as_secs());
+    }
+    said
 }

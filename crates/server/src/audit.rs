@@ -75,6 +75,10 @@ kinds! {
     TelemetrySealed => "telemetry.sealed",
     /// Runs of batches are no longer kept.
     TelemetryDropped => "telemetry.dropped",
+    /// A key signs telemetry of a device by the JSON protocol.
+    TelemetryKeyAdded => "telemetry.key-added",
+    /// It does no longer.
+    TelemetryKeyRemoved => "telemetry.key-removed",
     /// A policy came into force.
     PolicySet => "policy.set",
     /// A policy is no longer in force for whom it was assigned to.

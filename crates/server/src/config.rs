@@ -9,6 +9,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::door::forward::ForwardConfig;
+use crate::door::json::JsonProtocol;
 
 /// What `assay server` is told. Unknown keys are refused.
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -68,6 +69,9 @@ pub struct Config {
     /// Where accepted telemetry goes on to: OTLP endpoints, each with a durable queue of its own. A table each: `name`, `endpoint`
     /// (OTLP over HTTP), and for https `ca`, a PEM file; `token_file` has a bearer token, if one is needed.
     pub forward: Vec<ForwardConfig>,
+    /// Telemetry by the JSON protocol of the original services (`/nonce`, `/metrics`); off unless this section is there. With it,
+    /// gateways pass it on, and a door of its own opens where `listen` says.
+    pub json_protocol: Option<JsonProtocol>,
     /// How long evidence is kept for judging it again. A device's last evidence is kept for as long as it is the last.
     pub evidence_retention_seconds: u64,
     /// How many bytes of the database evidence may take; the oldest makes room.
@@ -182,6 +186,7 @@ impl Default for Config {
             telemetry_bytes_max: 16 << 30,
             telemetry_bytes_per_device_max: 1 << 30,
             forward: Vec::new(),
+            json_protocol: None,
             evidence_retention_seconds: 14 * DAY_SECONDS,
             evidence_bytes_max: 4 << 30,
             evidence_bytes_per_device_max: 128 << 20,
@@ -226,6 +231,9 @@ impl Config {
             for file in anchors.chain(manifest).chain(&mut config.ek_crls).chain(&mut config.policy_signers) {
                 *file = folder.join(&*file);
             }
+            for file in config.json_protocol.iter_mut().flat_map(JsonProtocol::files) {
+                *file = folder.join(&*file);
+            }
             for forward in &mut config.forward {
                 for file in forward.ca.iter_mut().chain(&mut forward.token_file) {
                     *file = folder.join(&*file);
@@ -266,6 +274,9 @@ impl Config {
         if self.enrollment == EnrollmentMode::Listed && self.enrollment_manifest.is_none() {
             return Err(ConfigError::NobodyListed);
         }
+        if let Some(json) = &self.json_protocol {
+            json.check()?;
+        }
         if let Some(issuer) = self.jwt_issuer.as_ref().filter(|issuer| !is_issuer(issuer)) {
             return Err(ConfigError::Issuer { issuer: issuer.clone() });
         }
@@ -300,6 +311,14 @@ pub enum ConfigError {
     Issuer {
         /// What it says.
         issuer: String,
+    },
+    /// The JSON protocol cannot be served so.
+    #[error("json_protocol.{key}: {problem}")]
+    JsonProtocol {
+        /// Which.
+        key: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
     },
     /// A number that makes no sense.
     #[error("{key} = {value} is out of range: {min} to {max}")]

@@ -39,11 +39,13 @@ mod replace;
 mod security;
 mod start;
 pub mod store;
+mod telemetry_key;
 mod thread;
 
 pub use config::{Config, ConfigError, EnrollmentMode, TrustApi};
 pub use door::console::surface;
 pub use door::forward::{DestinationError, ForwardConfig};
+pub use door::json::{Compatibility, JsonProtocol};
 pub use keys::FileError;
 pub use start::{Addresses, Running, StartError};
 

@@ -2,11 +2,12 @@
 //! needs.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use assay_clock::Clock;
 use assay_evidence::time::UnixTime;
 use assay_identity::{Life, SpiffeId, TrustDomain};
+use assay_telemetry::json_protocol::Nonces;
 use tokio::sync::{Semaphore, watch};
 
 use crate::attest::Attesting;
@@ -72,6 +73,8 @@ pub(crate) struct Server {
     pub public: Public,
     pub messages: Messages,
     pub edge: EdgeAdmission,
+    /// Nonces of the JSON protocol that are out. Locked for a moment at a time.
+    pub json_nonces: Mutex<Nonces>,
     /// When challenges go out.
     pub beat: Beat,
     /// One policy is tried at a time.
@@ -136,6 +139,9 @@ impl Server {
             destination_names: destinations.iter().map(|one| one.name().to_owned()).collect(),
             destinations,
             edge: EdgeAdmission::new(&config.limits),
+            json_nonces: Mutex::new(Nonces::new(
+                config.json_protocol.as_ref().map_or(0, |json| json.nonces_max),
+            )),
             beat: Beat::from(clock.instant()),
             trials: Arc::new(Semaphore::new(1)),
             sign_ins: SignIns::default(),

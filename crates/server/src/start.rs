@@ -51,6 +51,9 @@ pub struct Addresses {
     pub edge: SocketAddr,
     /// Where operators connect.
     pub console: SocketAddr,
+    /// Where agents of the JSON protocol connect, if they do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub json_protocol: Option<SocketAddr>,
     /// The trust domain it serves.
     pub trust_domain: String,
 }
@@ -73,19 +76,24 @@ impl Running {
         let server = Arc::new(Server::open(store, config, clock, shutdown.clone()).await?);
         let edge = bind(server.config.edge).await?;
         let console = bind(server.config.console).await?;
+        let json = json_door(&server).await?;
         let path = server.config.data.join(door::local::SOCKET);
         let operator = door::local::bind(&path).map_err(|source| StartError::File { path, source })?;
         let addresses = Addresses {
             edge: edge.0,
             console: console.0,
+            json_protocol: json.as_ref().map(|(address, ..)| *address),
             trust_domain: server.config.trust_domain.to_string(),
         };
-        let json = serde_json::to_vec_pretty(&addresses).unwrap_or_default();
-        keys::write_public(&server.config.data.join("addresses.json"), &json)?;
+        let text = serde_json::to_vec_pretty(&addresses).unwrap_or_default();
+        keys::write_public(&server.config.data.join("addresses.json"), &text)?;
 
         let mut tasks = JoinSet::new();
         tasks.spawn(door::listen::serve(edge.1, edge_door(&server), shutdown.clone()));
         tasks.spawn(door::listen::serve(console.1, console_door(&server), shutdown.clone()));
+        if let Some((_, listener, door)) = json {
+            tasks.spawn(door::listen::serve(listener, door, shutdown.clone()));
+        }
         tasks.spawn(door::local::serve(operator, door::console::router(&server), shutdown));
         tasks.spawn(maintenance::run(server.clone()));
         tasks.spawn(maintenance::expiry::run(server.clone()));
@@ -93,7 +101,7 @@ impl Running {
         tasks.spawn(door::forward::run(server.clone()));
         // It ends after the doors: what they commit last is followed as well.
         let following = tokio::spawn(server.following().run(follower));
-        let Addresses { edge, console, trust_domain } = &addresses;
+        let Addresses { edge, console, trust_domain, .. } = &addresses;
         tracing::info!(%edge, %console, %trust_domain, "server ready");
         Ok(Running { addresses, stopping, tasks, following, server, _lock: lock })
     }
@@ -184,6 +192,24 @@ fn console_door(server: &Arc<Server>) -> Door {
     }
 }
 
+/// For agents and gateways of the JSON protocol, who show no certificate; `None`: none is configured.
+async fn json_door(server: &Arc<Server>) -> Result<Option<(SocketAddr, TcpListener, Door)>, StartError> {
+    let Some(settings) = &server.config.json_protocol else { return Ok(None) };
+    let Some(address) = settings.listen else { return Ok(None) };
+    let (address, listener) = bind(address).await?;
+    let (limits, at_door) = (Limits::console(&server.config.limits), server.clone());
+    let own = door::json::shown(settings)?;
+    let door = Door {
+        tls: Box::new(move || own.clone().unwrap_or_else(|| at_door.tls.console())),
+        peers: None,
+        router: door::json::whole(server),
+        limits,
+        admission: limits.admission(),
+        clock: server.clock.clone(),
+    };
+    Ok(Some((address, listener, door)))
+}
+
 async fn bind(address: SocketAddr) -> Result<(SocketAddr, TcpListener), StartError> {
     let failed = |source| StartError::Bind { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
@@ -238,6 +264,9 @@ pub enum StartError {
     /// Telemetry cannot go where it is configured to.
     #[error(transparent)]
     Forward(#[from] DestinationError),
+    /// What the door of the JSON protocol is to show.
+    #[error(transparent)]
+    JsonProtocol(#[from] door::json::CertificateError),
     /// A file or folder.
     #[error("{}", path.display())]
     File {

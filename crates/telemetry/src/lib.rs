@@ -4,6 +4,7 @@
 //! bytes received, and [`SequenceState`] says whether the batch is the next one of its device. Pure; no clock.
 
 mod dsse;
+pub mod json_protocol;
 mod open;
 pub mod otlp;
 mod sequence;

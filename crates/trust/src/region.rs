@@ -2,6 +2,8 @@
 //!
 //! A place is what a device states, at the assurance of its source; a region list says where that may be.
 
+mod names;
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -127,6 +129,26 @@ impl Place {
         };
         let city = Some(city.trim()).filter(|city| !city.is_empty()).map(str::to_owned);
         Place { country, subdivision, city, elsewhere }
+    }
+
+    /// Reads what is said in words or codes; `None` where something is said that names no region, or one that does not lie in
+    /// the one before it. What is empty is not said.
+    pub fn in_words(country: &str, subdivision: &str, city: &str) -> Option<Self> {
+        let city = Some(city.trim()).filter(|city| !city.is_empty()).map(str::to_owned);
+        let country = match country.trim() {
+            "" => None,
+            country => Some(names::country(country)?),
+        };
+        let subdivision = match subdivision.trim() {
+            "" => None,
+            subdivision => Some(names::subdivision(country?, subdivision)?),
+        };
+        Some(Place { country, subdivision, city, elsewhere: None })
+    }
+
+    /// Whether country, subdivision and city are all said.
+    pub fn is_complete(&self) -> bool {
+        self.country.is_some() && self.subdivision.is_some() && self.city.is_some()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use assay_telemetry::json_protocol::Submission;
 use assay_telemetry::otlp::{Encoding, OtlpBatch};
 use assay_telemetry::to_be_signed;
 use data_encoding::BASE64;
@@ -14,19 +15,32 @@ use crate::bounded;
 
 /// Writes a batch and what came in it; returns the names of the files.
 pub(super) fn write(batch: &Batch, requests: Option<&OtlpBatch>, folder: &Path) -> Result<Vec<String>> {
-    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    let mut files = vec![
-        (STATEMENT.to_owned(), batch.statement.clone()),
-        (SIGNED.to_owned(), to_be_signed(&batch.statement)),
-        (SIGNATURE.to_owned(), batch.signature.clone()),
-        (KEY.to_owned(), pem(&batch.key)),
-        (PAYLOAD.to_owned(), batch.payload.clone()),
-    ];
+    let mut files = always(batch, to_be_signed(&batch.statement));
     for (number, part) in requests.iter().flat_map(|requests| &requests.parts).enumerate() {
         let name = part.signal().name().unwrap_or("gap");
         let ending = if part.encoding() == Encoding::Json { "json" } else { "pb" };
         files.push((format!("{number:04}.{name}.{ending}"), part.body.to_vec()));
     }
+    written(files, folder)
+}
+
+/// Writes a submission by the JSON protocol; what was signed is as its device signed it.
+pub(super) fn write_submission(batch: &Batch, submission: &Submission, folder: &Path) -> Result<Vec<String>> {
+    written(always(batch, submission.signed_bytes()), folder)
+}
+
+fn always(batch: &Batch, signed: Vec<u8>) -> Vec<(String, Vec<u8>)> {
+    vec![
+        (STATEMENT.to_owned(), batch.statement.clone()),
+        (SIGNED.to_owned(), signed),
+        (SIGNATURE.to_owned(), batch.signature.clone()),
+        (KEY.to_owned(), pem(&batch.key)),
+        (PAYLOAD.to_owned(), batch.payload.clone()),
+    ]
+}
+
+fn written(files: Vec<(String, Vec<u8>)>, folder: &Path) -> Result<Vec<String>> {
+    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     for (name, bytes) in &files {
         let path = folder.join(name);
         std::fs::write(&path, bytes).with_context(|| path.display().to_string())?;
@@ -61,7 +75,7 @@ fn pem(spki: &[u8]) -> Vec<u8> {
 }
 
 const STATEMENT: &str = "statement.pb";
-/// DSSE's encoding of the statement: what the signature is over.
+/// What the signature is over: DSSE's encoding of the statement; by the JSON protocol, what the device made of the body.
 const SIGNED: &str = "signed";
 const SIGNATURE: &str = "signature.der";
 const KEY: &str = "device-key.pem";

@@ -4,13 +4,15 @@
 //! would rather believe openssl.
 
 mod folder;
+mod key;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use assay_telemetry::json_protocol::{Acceptance, JSON_METRICS, Submission, is_acceptance};
 use assay_telemetry::otlp::{OTLP_BATCH, OtlpBatch};
-use assay_telemetry::{Opened, Statement, open};
+use assay_telemetry::{Opened, Statement, open, sha256};
 use clap::Subcommand;
 use data_encoding::{BASE64, HEXLOWER};
 use serde_json::{Value, json};
@@ -58,6 +60,9 @@ enum Verb {
         #[command(flatten)]
         asking: Asking,
     },
+    /// Whose keys sign for which device by the JSON protocol.
+    #[command(subcommand)]
+    Key(key::Verb),
     /// Verify a batch in a folder, as `export` writes it; asks nobody. Exit code 1 says that it does not hold.
     Verify {
         /// The folder.
@@ -116,9 +121,14 @@ impl Batch {
         })
     }
 
-    fn open(&self) -> Result<Opened> {
-        open(&self.statement, &self.signature, &self.payload, &self.key)
-            .context("the batch does not verify with the key that its device has now")
+    /// Verifies it, by what kind of statement it has.
+    fn open(&self) -> Result<Held> {
+        let Batch { statement, signature, payload, key } = self;
+        if is_acceptance(statement) {
+            let (acceptance, submission) = Acceptance::open(statement, signature, payload, key)?;
+            return Ok(Held::Submission(Box::new(acceptance), submission));
+        }
+        Ok(Held::Batch(Box::new(open(statement, signature, payload, key)?)))
     }
 
     /// What came in it, if it is a list of requests.
@@ -128,12 +138,21 @@ impl Batch {
     }
 }
 
+/// What was verified.
+enum Held {
+    /// A device's statement about its payload.
+    Batch(Box<Opened>),
+    /// A submission by the JSON protocol, and the collector's statement about it.
+    Submission(Box<Acceptance>, Submission),
+}
+
 /// Runs the verb.
 pub fn run(args: Args) -> ExitCode {
     match args.verb {
         Verb::List { device, limit, asking } => output::exit(list(device.as_deref(), limit, &asking)),
         Verb::Show { batch, asking } => output::exit(show(batch, &asking)),
         Verb::Export { batch, out, asking } => output::exit(export(batch, &out, &asking)),
+        Verb::Key(verb) => key::run(verb),
         Verb::Verify { folder, key, json } => match folder::read(&folder, key.as_deref()) {
             Ok(batch) => output::exit(verify(&batch, json)),
             Err(error) => failure::unusable(&error),
@@ -174,8 +193,8 @@ fn list(device: Option<&str>, limit: u32, asking: &Asking) -> Result<()> {
 
 fn show(name: BatchName, asking: &Asking) -> Result<()> {
     let batch = Batch::get(&asking.console, name)?;
-    let opened = batch.open()?;
-    let said = described(&batch, &opened)?;
+    let held = batch.open().context(OTHER_KEY)?;
+    let said = described(&batch, &held)?;
     if asking.json {
         return output::json(&said);
     }
@@ -185,8 +204,10 @@ fn show(name: BatchName, asking: &Asking) -> Result<()> {
 
 fn export(name: BatchName, out: &Path, asking: &Asking) -> Result<()> {
     let batch = Batch::get(&asking.console, name)?;
-    let opened = batch.open()?;
-    let files = folder::write(&batch, batch.requests(opened.statement())?.as_ref(), out)?;
+    let files = match batch.open().context(OTHER_KEY)? {
+        Held::Batch(opened) => folder::write(&batch, batch.requests(opened.statement())?.as_ref(), out)?,
+        Held::Submission(_, submission) => folder::write_submission(&batch, &submission, out)?,
+    };
     if asking.json {
         return output::json(&json!({ "folder": out, "files": files }));
     }
@@ -195,8 +216,8 @@ fn export(name: BatchName, out: &Path, asking: &Asking) -> Result<()> {
 }
 
 fn verify(batch: &Batch, json: bool) -> Result<()> {
-    let opened = open(&batch.statement, &batch.signature, &batch.payload, &batch.key)?;
-    let said = described(batch, &opened)?;
+    let held = batch.open()?;
+    let said = described(batch, &held)?;
     if json {
         return output::json(&said);
     }
@@ -206,7 +227,20 @@ fn verify(batch: &Batch, json: bool) -> Result<()> {
 }
 
 /// What a verified batch says.
-fn described(batch: &Batch, opened: &Opened) -> Result<Value> {
+fn described(batch: &Batch, held: &Held) -> Result<Value> {
+    let opened = match held {
+        Held::Batch(opened) => opened,
+        Held::Submission(acceptance, submission) => {
+            return Ok(json!({
+                "device": acceptance.device_id.to_string(), "key_sha256": HEXLOWER.encode(&acceptance.key_id),
+                "sequence": acceptance.sequence, "statement_sha256": HEXLOWER.encode(&sha256(&batch.statement)),
+                "previous_sha256": HEXLOWER.encode(&acceptance.previous), "payload_type": JSON_METRICS,
+                "payload_sha256": HEXLOWER.encode(&acceptance.payload_sha256), "bytes": batch.payload.len(),
+                "items": acceptance.items, "signed_at": acceptance.received_at, "nonce": submission.nonce(),
+                "algorithm": acceptance.algorithm.name(),
+            }));
+        }
+    };
     let statement = opened.statement();
     let requests = batch.requests(statement)?;
     let parts = requests.iter().flat_map(|requests| &requests.parts).map(|part| match part.as_gap() {
@@ -274,4 +308,5 @@ fn print(said: &Value) {
     output::out!("\n{}", output::table(&["part", "at", "signal", "encoding", "items", "bytes", "gap"], rows));
 }
 
+const OTHER_KEY: &str = "the batch does not verify with the key that its device has now";
 const NANOSECONDS: u64 = 1_000_000_000;

@@ -58,7 +58,7 @@ fn year_11_every_verb_that_answers_does_so_in_json_too() {
 }
 
 /// Verbs that ask the console, with arguments that are well-formed and name things that are not there.
-const ASKING: [(&[&str], i32); 35] = [
+const ASKING: [(&[&str], i32); 38] = [
     (&["device", "list"], 0),
     (&["device", "show", "nobody"], 3),
     (&["device", "explain", "nobody"], 3),
@@ -105,6 +105,9 @@ const ASKING: [(&[&str], i32); 35] = [
     (&["telemetry", "list", "--device", "nobody"], 3),
     (&["telemetry", "show", "7/1"], 3),
     (&["telemetry", "export", "7/1", "--out", "batch"], 3),
+    (&["telemetry", "key", "list"], 0),
+    (&["telemetry", "key", "list", "--device", "nobody"], 3),
+    (&["telemetry", "key", "remove", "none"], 3),
     (&["gateway", "revoke", "none", "--reason", "stolen"], 3),
 ];
 

@@ -169,6 +169,7 @@ async fn a_gateway_does_not_start_with_what_it_cannot_use() {
         servers: servers.iter().map(|server| (*server).to_owned()).collect(),
         credentials: folder.path().to_owned(),
         addresses_file: None,
+        json_protocol: None,
         limits: assay_gateway::Limits::default(),
     };
     let refused = assay_gateway::run(config(&[]), async {}).await;

@@ -46,6 +46,7 @@ impl Stage {
             servers: servers.iter().map(SocketAddr::to_string).collect(),
             credentials: folder.path().to_owned(),
             addresses_file: Some(addresses.clone()),
+            json_protocol: None,
             limits,
         };
         let (stop, stopped) = oneshot::channel();

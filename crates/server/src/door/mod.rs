@@ -9,6 +9,7 @@ pub mod console;
 mod corked;
 pub(crate) mod edge;
 pub mod forward;
+pub mod json;
 pub(crate) mod listen;
 pub(crate) mod local;
 pub(crate) mod tls;

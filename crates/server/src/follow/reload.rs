@@ -35,6 +35,8 @@ pub(super) fn changes_plan(committed: &Committed) -> bool {
             | Kind::TelemetryAccepted
             | Kind::TelemetrySealed
             | Kind::TelemetryDropped
+            | Kind::TelemetryKeyAdded
+            | Kind::TelemetryKeyRemoved
             | Kind::EntryCreated
             | Kind::EntryUpdated
             | Kind::EntryRemoved

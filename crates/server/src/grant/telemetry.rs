@@ -16,7 +16,7 @@ use thiserror::Error;
 use crate::device::{Device, DeviceError};
 use crate::in_force::policies::Policies;
 use crate::outcome::{Kind, Outcome};
-use crate::store::{AcceptTelemetry, Dropped, Receipt, RefuseTelemetry, Store, StoreError};
+use crate::store::{AcceptTelemetry, Chain, Dropped, Receipt, RefuseTelemetry, Store, StoreError};
 
 /// What taking batches in needs.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +81,7 @@ async fn attempt(collecting: Collecting<'_>, sent: &Batch, now: UnixTime) -> Res
         Ok(grant) => {
             let accept = AcceptTelemetry {
                 device_id: device.id.to_string(),
+                chain: Chain::Device,
                 state_version: grant.state_version(),
                 from_revision,
                 position: write_position(&position)?,
@@ -139,7 +140,7 @@ async fn next_position(
     device: &Device,
     batch: &assay_telemetry::Opened,
 ) -> Result<Next, SubmitError> {
-    let stored = store.telemetry_position(device.id.as_str()).await?;
+    let stored = store.telemetry_position(device.id.as_str(), Chain::Device).await?;
     let from_revision = stored.as_ref().map_or(0, |stored| stored.revision);
     let last = match stored {
         Some(stored) => read_position(&stored.position)?,
@@ -164,6 +165,7 @@ async fn refuse(
 ) -> Result<Answer, SubmitError> {
     let refusal = RefuseTelemetry {
         device_id: device.id.to_string(),
+        chain: Chain::Device,
         sequence,
         at: now,
         code: denied.code().to_owned(),
@@ -192,7 +194,7 @@ struct Position {
     statement_sha256: String,
 }
 
-fn write_position(state: &SequenceState) -> Result<String, StoreError> {
+pub(super) fn write_position(state: &SequenceState) -> Result<String, StoreError> {
     let position = Position {
         key_id: HEXLOWER.encode(&state.key_id),
         reset_count: state.boot_epoch.reset_count,
@@ -203,7 +205,7 @@ fn write_position(state: &SequenceState) -> Result<String, StoreError> {
     serde_json::to_string(&position).map_err(|_| StoreError::Unwritable)
 }
 
-fn read_position(text: &str) -> Result<SequenceState, StoreError> {
+pub(super) fn read_position(text: &str) -> Result<SequenceState, StoreError> {
     let corrupt = || StoreError::Corrupt { column: "telemetry_positions.position" };
     let sha256 = |hex: &str| {
         HEXLOWER.decode(hex.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok()).ok_or_else(corrupt)

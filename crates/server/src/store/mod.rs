@@ -78,8 +78,9 @@ pub(crate) use space::free_bytes;
 pub use svid::{Carrier, RecordSvid, SvidRecord};
 pub(crate) use telemetry::pack;
 pub use telemetry::{
-    AcceptTelemetry, Dropped, Forwarded, KeepDestinations, KeptBatch, PositionRecord, Receipt,
-    RefuseTelemetry, SealRun, TelemetryRecord, Why,
+    AcceptTelemetry, AddTelemetryKey, Chain, Dropped, Forwarded, KeepDestinations, KeptBatch, KeyAdded,
+    PositionRecord, Receipt, RefuseTelemetry, RemoveTelemetryKey, SealRun, TelemetryKey, TelemetryRecord,
+    Why,
 };
 pub use usage::Storage;
 pub use withdraw::{LostEntry, RenumberRevocationList, ResumeLedger, WithdrawOwn, Withdrawn};

@@ -190,6 +190,7 @@ fn policy(revision: u64) -> PolicyRecord {
 fn telemetry(from_revision: u64, sequence: u64) -> AcceptTelemetry {
     AcceptTelemetry {
         device_id: DEVICE.to_owned(),
+        chain: Chain::Device,
         state_version: 1,
         from_revision,
         position: format!("{{\"sequence\":{sequence}}}"),
@@ -291,7 +292,7 @@ async fn rebinding_withdraws_what_the_old_keys_held_and_starts_telemetry_anew() 
     fixture.store.commit(telemetry(0, 1)).await.unwrap();
     let moved = fixture.store.commit(enroll(Some(1), "enrolled", 2)).await.unwrap();
     assert_eq!(moved.withdrawn.serials, [("01".to_owned(), NOW.plus(60))]);
-    assert_eq!(fixture.store.telemetry_position(DEVICE).await.unwrap(), None);
+    assert_eq!(fixture.store.telemetry_position(DEVICE, Chain::Device).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -505,7 +506,7 @@ async fn accept_telemetry_moves_the_chain_on_exactly_once() {
     assert!(is_conflict(fixture.store.commit(telemetry(0, 1)).await), "the first batch twice");
     fixture.store.commit(telemetry(1, 2)).await.unwrap();
     assert!(is_conflict(fixture.store.commit(telemetry(1, 2)).await), "a later batch twice");
-    let position = fixture.store.telemetry_position(DEVICE).await.unwrap().unwrap();
+    let position = fixture.store.telemetry_position(DEVICE, Chain::Device).await.unwrap().unwrap();
     assert_eq!(position.revision, 2);
     let batches = fixture.store.telemetry(Some(DEVICE), 10).await.unwrap();
     assert_eq!(batches.len(), 2);
@@ -520,6 +521,7 @@ async fn refuse_telemetry_keeps_the_last_few() {
     for sequence in 1..=150 {
         let refusal = RefuseTelemetry {
             device_id: DEVICE.to_owned(),
+            chain: Chain::Device,
             sequence,
             at: NOW,
             code: "location-refused".to_owned(),

@@ -291,13 +291,25 @@ impl Fixture {
         headers: &[(&'static str, &str)],
         body: String,
     ) -> Response<Bytes> {
+        self.call_at(self.running().addresses().console, method, path, headers, body).await
+    }
+
+    /// The same to another door of the server that asks for no certificate.
+    pub async fn call_at(
+        &self,
+        address: std::net::SocketAddr,
+        method: Method,
+        path: &str,
+        headers: &[(&'static str, &str)],
+        body: String,
+    ) -> Response<Bytes> {
         let trust = TrustSource::new(Trust { bundle: self.bundle(), crls: CrlSet::bootstrapping() });
         let mut config =
             tls::client_config(None, trust, Arc::new(|id| id.is_server()), (&Clock::system()).into())
                 .unwrap();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-        let stream = TcpStream::connect(self.running().addresses().console).await.unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
         let stream = connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();

@@ -21,6 +21,7 @@ mod fates;
 mod fixture;
 mod forward;
 mod gateways;
+mod json_protocol;
 mod ledger;
 mod names;
 mod newcomers;

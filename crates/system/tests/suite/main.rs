@@ -13,6 +13,7 @@ mod enrollment;
 mod gateways;
 mod hostile;
 mod interop;
+mod json_protocol;
 mod lifecycle;
 mod limits;
 mod messages;

@@ -143,6 +143,7 @@ impl Site {
             servers: vec![self.server.addresses().edge.to_string()],
             credentials: self.at("gateway"),
             addresses_file: Some(self.at("addresses.json")),
+            json_protocol: None,
             limits: assay_gateway::Limits::default(),
         }
     }

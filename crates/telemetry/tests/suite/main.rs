@@ -2,4 +2,5 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod batch;
+mod json_protocol;
 mod sequence;

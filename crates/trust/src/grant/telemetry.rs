@@ -6,6 +6,7 @@
 
 use assay_evidence::Check;
 use assay_evidence::time::UnixTime;
+use assay_telemetry::json_protocol::{Region, Signed};
 use assay_telemetry::{BootEpoch, Location, Opened};
 
 use super::{Denied, require_trust};
@@ -20,6 +21,19 @@ pub struct TelemetryRequest<'a> {
     pub batch: &'a Opened,
     /// The policy's regions; `None`: anywhere.
     pub location: Option<&'a RegionList>,
+}
+
+/// A submission by the JSON protocol whose signature verified, and where telemetry may come from.
+#[derive(Clone, Copy, Debug)]
+pub struct SubmissionRequest<'a> {
+    /// The submission.
+    pub signed: &'a Signed,
+    /// The number that it gets in the chain that the server makes of them.
+    pub sequence: u64,
+    /// The policy's regions; `None`: anywhere.
+    pub location: Option<&'a RegionList>,
+    /// Whether country, state and city all have to be said, and each to lie in the one before it.
+    pub is_whole_place_demanded: bool,
 }
 
 /// The right of one batch to be stored and forwarded.
@@ -76,6 +90,33 @@ pub fn decide(
         place: place.map(|place| place.to_string()),
         state_version: state.version(),
     })
+}
+
+/// Decides whether a submission by the JSON protocol is accepted now. Whose it is was found by its key.
+pub fn decide_submission(
+    state: &TrustState,
+    request: SubmissionRequest<'_>,
+    now: UnixTime,
+) -> Result<TelemetryGrant, Denied> {
+    require_trust(state, now)?;
+    let region = request.signed.submission().region();
+    let place = place_in_words(&region);
+    let is_sound = place.as_ref().is_some_and(Place::is_complete) || !request.is_whole_place_demanded;
+    let is_allowed = match request.location {
+        Some(allowed) => place.as_ref().is_some_and(|place| allowed.allows(place)),
+        None => true,
+    };
+    if is_sound && is_allowed {
+        let (sequence, place) = (request.sequence, place.map(|place| place.to_string()));
+        return Ok(TelemetryGrant { sequence, place, state_version: state.version() });
+    }
+    let allowed = request.location.map_or_else(|| "country, state and city".to_owned(), ToString::to_string);
+    let Region { region, state, city } = region;
+    Err(Denied::LocationRefused { place: format!("{region:?} {state:?} {city:?}"), allowed })
+}
+
+fn place_in_words(Region { region, state, city }: &Region) -> Option<Place> {
+    Place::in_words(region, state, city)
 }
 
 /// Batches of earlier boots may have waited in the device's spool; one of a later boot comes before its evidence.

@@ -20,6 +20,7 @@ mod results;
 mod security;
 pub(crate) mod set_back;
 mod status;
+mod telemetry_keys;
 mod trial;
 mod trust;
 mod unread;
@@ -178,6 +179,14 @@ fn routes() -> Vec<Route> {
         route(Operator, "POST", "/v1/gateways/{name}/revoke", post(gateways::revoke)),
         route(Operator, "GET", "/v1/telemetry", get(records::telemetry)).asked(&["device", "limit"]),
         route(Operator, "GET", "/v1/telemetry/{leaf}/{sequence}", get(records::batch)),
+        route(Operator, "GET", "/v1/telemetry-keys", get(telemetry_keys::list)).asked(&["device"]),
+        route(
+            Operator,
+            "POST",
+            "/v1/telemetry-keys",
+            post(telemetry_keys::add).layer(DefaultBodyLimit::max(FORM_BYTES_MAX)),
+        ),
+        route(Operator, "DELETE", "/v1/telemetry-keys/{hash}", delete(telemetry_keys::remove)),
         route(Operator, "GET", "/v1/audit", get(records::audit)).asked(&["after", "limit"]),
         route(Operator, "GET", "/v1/security", get(security::list)).asked(&["limit"]),
     ]

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use assay_telemetry::json_protocol::Acceptance;
+use assay_telemetry::sha256;
 use axum::Json;
 use axum::extract::{Path, State};
 use data_encoding::{BASE64, HEXLOWER};
@@ -12,7 +14,7 @@ use super::devices::find;
 use super::parameters::Asked;
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -64,14 +66,29 @@ pub(super) async fn batch(
         let message = format!("batch {sequence} of the run at leaf {leaf} is not kept");
         Refusal::new(Kind::NotFound, "unknown-batch", message)
     })?;
-    let device = server.store.device(&record.device_id).await?;
+    let key = signing_key(&server.store, &record.device_id, &batch.statement).await?;
     Ok(Json(json!({
         "at": record.received_at, "device": record.device_id, "sequence": record.sequence, "items": record.items,
         "location": record.location, "leaf": record.leaf, "bytes": record.payload_bytes,
         "statement": BASE64.encode(&batch.statement), "signature": BASE64.encode(&batch.signature),
         "payload": BASE64.encode(&batch.payload),
-        "device_key": device.map(|device| BASE64.encode(&device.device_key_spki)),
+        "device_key": key.map(|key| BASE64.encode(&key)),
     })))
+}
+
+/// The device's key; of what came by the JSON protocol, the one that signed it, if it still signs for the device.
+async fn signing_key(
+    store: &Store,
+    device_id: &str,
+    statement: &[u8],
+) -> Result<Option<Vec<u8>>, StoreError> {
+    match Acceptance::read(statement) {
+        Ok(Acceptance { key_id, .. }) => {
+            let keys = store.telemetry_keys(Some(device_id), RECORDS_MAX).await?;
+            Ok(keys.into_iter().map(|key| key.spki).find(|spki| sha256(spki) == key_id))
+        }
+        Err(_) => Ok(store.device(device_id).await?.map(|device| device.device_key_spki)),
+    }
 }
 
 #[derive(Deserialize)]

@@ -156,13 +156,13 @@ impl Outcome for MessageError {
 }
 
 /// The body of a request that is one message, counted while it comes.
-pub(super) struct Counted {
+pub(crate) struct Counted {
     body: Body,
     in_flight: InFlight,
 }
 
 impl Counted {
-    pub(super) fn new(body: Body, in_flight: InFlight) -> Counted {
+    pub(crate) fn new(body: Body, in_flight: InFlight) -> Counted {
         Counted { body, in_flight }
     }
 }

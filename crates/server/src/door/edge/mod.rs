@@ -36,7 +36,9 @@ use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
 use self::answers::Answers;
-use self::messages::{Counted, Messages};
+pub(super) use self::messages::Counted;
+use self::messages::Messages;
+pub(super) use self::peer::of;
 use crate::grant::telemetry::{self, Batch};
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
@@ -51,6 +53,7 @@ pub(crate) fn router(server: &Arc<Server>) -> Router {
     let router = Routes::new(service).into_axum_router();
     router
         .merge(gateway::router(server))
+        .merge(super::json::router(server))
         .layer(middleware::from_fn_with_state(server.clone(), in_time))
         .layer(middleware::from_fn(messages::keep_bodies))
         .layer(middleware::from_fn_with_state(server.clone(), peer::read))

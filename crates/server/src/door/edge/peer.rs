@@ -29,7 +29,7 @@ pub(super) async fn read(State(server): State<Arc<Server>>, mut request: Request
 }
 
 /// Whom a request comes from.
-pub(super) fn of(extensions: &http::Extensions) -> Peer {
+pub(crate) fn of(extensions: &http::Extensions) -> Peer {
     extensions.get().cloned().unwrap_or_else(|| Peer::at(NOWHERE))
 }
 

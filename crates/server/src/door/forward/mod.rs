@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use assay_clock::Backoff;
 use assay_telemetry::OTLP_METRICS;
+use assay_telemetry::json_protocol::{Acceptance, Submission, is_acceptance};
 use assay_telemetry::otlp::{Encoding, OTLP_BATCH, OtlpBatch, Signal};
 use bytes::Bytes;
 
@@ -130,7 +131,12 @@ impl Forwarder {
             begun.map_or((0, Given::Delivered), |(_, settled, worst)| (settled, worst));
         let origin =
             [("assay-device", device.to_owned()), ("assay-batch", format!("{leaf}/{}", batch.sequence))];
-        for (signal, encoding, body) in requests(batch).into_iter().skip(settled) {
+        let Some(requests) = requests(batch) else {
+            let destination = self.destination.name();
+            tracing::warn!(destination, leaf, sequence = batch.sequence, "a batch is nothing that OTLP has");
+            return Given::Refused;
+        };
+        for (signal, encoding, body) in requests.into_iter().skip(settled) {
             match self.exchange.give(signal, encoding, body, &origin).await {
                 Given::Delivered => {}
                 Given::Later(asked) => {
@@ -145,20 +151,22 @@ impl Forwarder {
     }
 }
 
-/// The requests in a batch. It was verified when it was taken in.
-fn requests(batch: &KeptBatch) -> Vec<(Signal, Encoding, Bytes)> {
+/// The requests in a batch, which was verified when it was taken in; `None`: nothing that an OTLP endpoint knows.
+fn requests(batch: &KeptBatch) -> Option<Vec<(Signal, Encoding, Bytes)>> {
     let payload = Bytes::copy_from_slice(&batch.payload);
+    if is_acceptance(&batch.statement) {
+        let submission = Submission::read(&payload).ok()?;
+        let received = Acceptance::read(&batch.statement).ok()?.received_at;
+        return Some(vec![(Signal::Metrics, Encoding::Protobuf, submission.to_otlp(received).into())]);
+    }
     match assay_telemetry::stated_payload_type(&batch.statement).as_deref() {
-        Ok(OTLP_METRICS) => vec![(Signal::Metrics, Encoding::Protobuf, payload)],
-        Ok(OTLP_BATCH) => OtlpBatch::read(payload).map_or_else(
-            |_| Vec::new(),
-            |batch| {
-                let parts = batch.parts.into_iter().filter(|part| part.signal() != Signal::Gap);
-                parts.map(|part| (part.signal(), part.encoding(), part.body)).collect()
-            },
-        ),
-        // Nothing that an OTLP endpoint knows.
-        _ => Vec::new(),
+        Ok(OTLP_METRICS) => Some(vec![(Signal::Metrics, Encoding::Protobuf, payload)]),
+        Ok(OTLP_BATCH) => {
+            let parts = OtlpBatch::read(payload).ok()?.parts.into_iter();
+            let parts = parts.filter(|part| part.signal() != Signal::Gap);
+            Some(parts.map(|part| (part.signal(), part.encoding(), part.body)).collect())
+        }
+        _ => None,
     }
 }
 

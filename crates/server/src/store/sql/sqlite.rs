@@ -84,7 +84,7 @@ pub(in crate::store) fn migrations() -> Migrator {
 }
 
 /// The schema's steps in order; a step that was released never changes.
-const MIGRATIONS: [(&str, &str); 19] = [
+const MIGRATIONS: [(&str, &str); 20] = [
     ("spine", include_str!("../../../../../migrations/sqlite/0001_spine.sql")),
     ("trust vector", include_str!("../../../../../migrations/sqlite/0002_trust_vector.sql")),
     ("evidence", include_str!("../../../../../migrations/sqlite/0003_evidence.sql")),
@@ -104,6 +104,7 @@ const MIGRATIONS: [(&str, &str); 19] = [
     ("telemetry outbox", include_str!("../../../../../migrations/sqlite/0017_telemetry_outbox.sql")),
     ("security", include_str!("../../../../../migrations/sqlite/0018_security.sql")),
     ("node speakers", include_str!("../../../../../migrations/sqlite/0019_node_speakers.sql")),
+    ("json telemetry", include_str!("../../../../../migrations/sqlite/0020_json_telemetry.sql")),
 ];
 
 /// Connections that read; each has a thread and a cache of 1 MiB.

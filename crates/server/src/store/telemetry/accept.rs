@@ -5,7 +5,7 @@ use std::sync::Arc;
 use assay_evidence::time::UnixTime;
 
 use super::room::{self, Dropped};
-use super::{ENDED, OPEN, outbox};
+use super::{Chain, ENDED, OPEN, outbox};
 use crate::audit::{Hash, Kind, Line};
 use crate::store::budget::Spending;
 use crate::store::sql::query;
@@ -16,6 +16,8 @@ use crate::store::{StoreError, Transaction, Unit, loaded, stored, usage};
 pub struct AcceptTelemetry {
     /// Who signed it.
     pub device_id: String,
+    /// Which of its chains moves on.
+    pub chain: Chain,
     /// The trust-state version it was accepted on.
     pub state_version: u64,
     /// The revision of the position it was checked against; 0: there was none.
@@ -118,11 +120,18 @@ impl AcceptTelemetry {
     }
 
     async fn open_run(&self, unit: &mut Unit) -> Result<Option<Run>, StoreError> {
-        let row = query(
-            "SELECT runs.leaf, audit.hash, runs.state_version, runs.location, runs.batches, runs.bytes, runs.first_at
-             FROM telemetry_positions AS positions JOIN telemetry_runs AS runs ON runs.leaf = positions.run
-             JOIN audit ON audit.leaf = runs.leaf WHERE positions.device_id = $1 AND runs.stage = $2",
-        )
+        let row = query(match self.chain {
+            Chain::Device => {
+                "SELECT runs.leaf, audit.hash, runs.state_version, runs.location, runs.batches, runs.bytes, runs.first_at
+                 FROM telemetry_positions AS positions JOIN telemetry_runs AS runs ON runs.leaf = positions.run
+                 JOIN audit ON audit.leaf = runs.leaf WHERE positions.device_id = $1 AND runs.stage = $2"
+            }
+            Chain::Json => {
+                "SELECT runs.leaf, audit.hash, runs.state_version, runs.location, runs.batches, runs.bytes, runs.first_at
+                 FROM telemetry_json_positions AS positions JOIN telemetry_runs AS runs ON runs.leaf = positions.run
+                 JOIN audit ON audit.leaf = runs.leaf WHERE positions.device_id = $1 AND runs.stage = $2"
+            }
+        })
         .bind(&self.device_id)
         .bind(OPEN)
         .fetch_optional(unit.connection())
@@ -206,13 +215,21 @@ impl AcceptTelemetry {
     }
 
     async fn move_on(&self, unit: &mut Unit, run: u64) -> Result<(), StoreError> {
-        let statement = match self.from_revision {
-            0 => {
+        let statement = match (self.from_revision, self.chain) {
+            (0, Chain::Device) => {
                 "INSERT INTO telemetry_positions (device_id, revision, position, run) VALUES ($1, $2 + 1, $3, $4)
                  ON CONFLICT (device_id) DO NOTHING"
             }
-            _ => {
+            (_, Chain::Device) => {
                 "UPDATE telemetry_positions SET revision = revision + 1, position = $3, run = $4
+                 WHERE device_id = $1 AND revision = $2"
+            }
+            (0, Chain::Json) => {
+                "INSERT INTO telemetry_json_positions (device_id, revision, position, run) VALUES ($1, $2 + 1, $3, $4)
+                 ON CONFLICT (device_id) DO NOTHING"
+            }
+            (_, Chain::Json) => {
+                "UPDATE telemetry_json_positions SET revision = revision + 1, position = $3, run = $4
                  WHERE device_id = $1 AND revision = $2"
             }
         };

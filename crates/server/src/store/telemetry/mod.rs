@@ -5,6 +5,7 @@
 //! (`seal`, `packed`), and goes as a whole when it is old or there is no room (`room`).
 
 mod accept;
+mod key;
 mod outbox;
 mod packed;
 mod refusal;
@@ -17,6 +18,7 @@ use super::{Store, StoreError, loaded, stored};
 use crate::store::sql::{Connection, Row, query};
 
 pub use accept::{AcceptTelemetry, Receipt};
+pub use key::{AddTelemetryKey, KeyAdded, RemoveTelemetryKey, TelemetryKey};
 pub use outbox::{Forwarded, KeepDestinations};
 pub use packed::KeptBatch;
 pub(crate) use packed::pack;
@@ -24,6 +26,24 @@ pub use refusal::RefuseTelemetry;
 pub use room::{Dropped, Why};
 pub(super) use room::{drop_largest, drop_older};
 pub use seal::SealRun;
+
+/// A chain of batches of a device, each of which names the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chain {
+    /// The device's own.
+    Device,
+    /// What came from it by the JSON protocol, in a chain that the server makes.
+    Json,
+}
+
+impl Chain {
+    fn number(self) -> i64 {
+        match self {
+            Chain::Device => 0,
+            Chain::Json => 1,
+        }
+    }
+}
 
 /// A batch as stored, without its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,12 +74,17 @@ pub struct PositionRecord {
 }
 
 impl Store {
-    /// Where a device's chain stands; `None` before its first batch.
-    pub async fn telemetry_position(&self, device_id: &str) -> Result<Option<PositionRecord>, StoreError> {
-        let row = query("SELECT revision, position FROM telemetry_positions WHERE device_id = $1")
-            .bind(device_id)
-            .fetch_optional(&self.readers)
-            .await?;
+    /// Where a chain of a device stands; `None` before its first batch.
+    pub async fn telemetry_position(
+        &self,
+        device_id: &str,
+        chain: Chain,
+    ) -> Result<Option<PositionRecord>, StoreError> {
+        let statement = match chain {
+            Chain::Device => "SELECT revision, position FROM telemetry_positions WHERE device_id = $1",
+            Chain::Json => "SELECT revision, position FROM telemetry_json_positions WHERE device_id = $1",
+        };
+        let row = query(statement).bind(device_id).fetch_optional(&self.readers).await?;
         row.map(|row| {
             Ok(PositionRecord {
                 revision: loaded(row.try_get("revision")?, "telemetry_positions.revision")?,

@@ -3,6 +3,7 @@
 use assay_evidence::time::UnixTime;
 
 use crate::store::sql::{Row, query};
+use crate::store::telemetry::Chain;
 use crate::store::{Store, StoreError, Transaction, Unit, loaded, stored};
 
 /// Remembers that a batch was refused, for the operator; the last few of each device.
@@ -10,6 +11,8 @@ use crate::store::{Store, StoreError, Transaction, Unit, loaded, stored};
 pub struct RefuseTelemetry {
     /// Who signed it.
     pub device_id: String,
+    /// Of which of its chains it is.
+    pub chain: Chain,
     /// Its number in the device's chain.
     pub sequence: u64,
     /// When it came in.
@@ -25,19 +28,21 @@ impl Transaction for RefuseTelemetry {
 
     async fn apply(self, unit: &mut Unit) -> Result<(), StoreError> {
         query(
-            "INSERT INTO telemetry_refusals (device_id, sequence, at, code, reason) VALUES ($1, $2, $3, $4, $5)
-             ON CONFLICT (device_id, sequence)
+            "INSERT INTO telemetry_refusals (device_id, chain, sequence, at, code, reason) VALUES ($1, $2, $3, $4, $5, $6)
+             ON CONFLICT (device_id, chain, sequence)
              DO UPDATE SET at = excluded.at, code = excluded.code, reason = excluded.reason",
         )
         .bind(&self.device_id)
+        .bind(self.chain.number())
         .bind(stored(self.sequence))
         .bind(stored(self.at.0))
         .bind(&self.code)
         .bind(&self.reason)
         .execute(unit.connection())
         .await?;
-        query("DELETE FROM telemetry_refusals WHERE device_id = $1 AND sequence <= $2")
+        query("DELETE FROM telemetry_refusals WHERE device_id = $1 AND chain = $2 AND sequence <= $3")
             .bind(&self.device_id)
+            .bind(self.chain.number())
             .bind(stored(self.sequence.saturating_sub(REFUSALS_PER_DEVICE_MAX)))
             .execute(unit.connection())
             .await?;
@@ -66,6 +71,7 @@ impl Store {
 fn refusal(row: &Row) -> Result<RefuseTelemetry, StoreError> {
     Ok(RefuseTelemetry {
         device_id: row.try_get("device_id")?,
+        chain: if row.try_get::<i64>("chain")? == Chain::Json.number() { Chain::Json } else { Chain::Device },
         sequence: loaded(row.try_get("sequence")?, "telemetry_refusals.sequence")?,
         at: UnixTime(loaded(row.try_get("at")?, "telemetry_refusals.at")?),
         code: row.try_get("code")?,

@@ -46,9 +46,10 @@ impl Gateway {
         let server = stage.door("edge")?;
         let configuration = format!(
             "trust_domain = \"{TRUST_DOMAIN}\"\nlisten = \"127.0.0.1:0\"\nservers = [{:?}]\n\
-             credentials = {folder:?}\naddresses_file = {:?}\n",
+             credentials = {folder:?}\naddresses_file = {:?}\n{}",
             server.address,
             at("addresses.json"),
+            stage.gateway_section(),
         );
         // What an earlier gateway wrote is not where this one is.
         let _ = std::fs::remove_file(at("addresses.json"));

@@ -79,6 +79,12 @@ impl Stage {
         Ok(())
     }
 
+    /// What the gateway's configuration has beside the rest: the JSON protocol, where the server serves it.
+    fn gateway_section(&self) -> &'static str {
+        let server = std::fs::read_to_string(self.at("server.toml")).unwrap_or_default();
+        if server.contains("[json_protocol]") { "[json_protocol]\n" } else { "" }
+    }
+
     /// The gateway's process, to do with as a test likes.
     pub fn take_gateway(&mut self) -> Result<Program> {
         Ok(self.gateway.take().context("the gateway is not running")?.process)
