@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::registry::Registry;
 
 /// A format of the text.
@@ -48,9 +48,17 @@ impl Format {
 
     /// Everything that is registered.
     pub fn encode(self, registry: &Registry) -> String {
+        self.encode_all(&[registry])
+    }
+
+    /// Everything that is registered in any of these, whose names differ.
+    pub fn encode_all(self, registries: &[&Registry]) -> String {
         let mut text = String::new();
         // Writing to a string does not fail.
-        let _ = encode(&mut text, registry);
+        for registry in registries {
+            let _ = encode_registry(&mut text, registry);
+        }
+        let _ = encode_eof(&mut text);
         match self {
             Format::OpenMetrics => text,
             Format::Text => plain(&text),

@@ -101,6 +101,8 @@ pub struct TrustApi {
     pub accept_seed_messages: bool,
     /// Tells anyone the state of each node (`node_details`), not only viewers and nodes.
     pub dangerous_open_status: bool,
+    /// Where metrics are served without TLS or a token, with those of each node: `127.0.0.1:9091`. Not if not given.
+    pub metrics_listen: Option<SocketAddr>,
     /// Lets anyone ask whether a node is trusted (`POST /trust/verify/{id}`).
     pub dangerous_open_verify: bool,
 }
@@ -113,6 +115,7 @@ impl Default for TrustApi {
             ca_certificate: "ca-cert.pem".to_owned(),
             accept_seed_messages: false,
             dangerous_open_status: false,
+            metrics_listen: None,
             dangerous_open_verify: false,
         }
     }

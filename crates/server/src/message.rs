@@ -12,6 +12,7 @@ use thiserror::Error;
 use crate::clock::certificate_time;
 use crate::device::{Device, DeviceError};
 use crate::in_force::messages::Messages;
+use crate::metrics::trust::Fate;
 use crate::outcome::{Kind, Outcome};
 use crate::store::{Store, StoreError};
 
@@ -89,6 +90,26 @@ pub(crate) enum HearError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl HearError {
+    /// What it says of the message; `None`: nothing, the fault is ours.
+    pub(crate) fn fate(&self) -> Option<Fate> {
+        match self {
+            HearError::UnknownNode(_)
+            | HearError::NoCertificate
+            | HearError::OtherNode(_)
+            | HearError::Certificate(_) => Some(Fate::Distrusted),
+            HearError::Message(MessageError::Signature) => Some(Fate::Forged),
+            HearError::Message(_)
+            | HearError::NotTrusted
+            | HearError::Replay(ReplayError::Full | ReplayError::NodeIsFull(_)) => {
+                Some(Fate::Refused { replayed: false })
+            }
+            HearError::Replay(_) => Some(Fate::Refused { replayed: true }),
+            HearError::Store(_) => None,
+        }
+    }
 }
 
 impl From<DeviceError> for HearError {

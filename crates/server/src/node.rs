@@ -6,7 +6,7 @@ use assay_evidence::time::UnixTime;
 use assay_trust::{Status, Tier};
 
 use crate::device::{Device, DeviceError};
-use crate::store::{NodeCertificate, Store};
+use crate::store::{Node, NodeCertificate, Store};
 
 /// A node at a time.
 #[derive(Clone, Debug)]
@@ -25,14 +25,18 @@ impl Standing {
     /// How a device stands.
     pub(crate) async fn load(store: &Store, device: Device, now: UnixTime) -> Result<Standing, DeviceError> {
         let certificate = store.node_certificate(device.id.as_str()).await?;
-        let stands = match &certificate {
-            Some(certificate) if certificate.not_after > now => {
-                !store.is_withdrawn(&certificate.serial).await?
-            }
-            _ => false,
-        };
+        Ok(Standing::of(device, certificate, now))
+    }
+
+    /// How a node stands that was read with its certificate.
+    pub(crate) fn read(node: Node, now: UnixTime) -> Result<Standing, DeviceError> {
+        Ok(Standing::of(Device::of(node.device)?, node.certificate, now))
+    }
+
+    fn of(device: Device, certificate: Option<NodeCertificate>, now: UnixTime) -> Standing {
         let status = device.state.status_at(now);
-        Ok(Standing { is_verified: status == Status::Trusted && stands, device, status, certificate })
+        let stands = certificate.as_ref().is_some_and(|certificate| certificate.stands_at(now));
+        Standing { is_verified: status == Status::Trusted && stands, device, status, certificate }
     }
 
     /// 100: trusted; 70: with a warning, or in the last sixth of its certificate's life; 50: pending, suspect or out of date;

@@ -118,7 +118,8 @@ impl Server {
         continuity::record(&store, &config.data, &config.trust_domain).await?;
         let (policies, endorsers) = in_force(&store, &config, now).await?;
         let destinations = destinations(&config)?;
-        let (entries, metrics) = (Arc::new(Entries::open(&store).await?), Arc::new(Metrics::new()));
+        let (entries, metrics) =
+            (Arc::new(Entries::open(&store).await?), Arc::new(Metrics::new(config.trust_api.is_some())));
         let registry = Arc::new(Registry::new(&config.limits));
         let newcomers = Arc::new(Newcomers {
             mode: config.enrollment,
@@ -146,7 +147,7 @@ impl Server {
             trials: Arc::new(Semaphore::new(1)),
             sign_ins: SignIns::default(),
             public: Public::default(),
-            messages: Messages::new(now),
+            messages: Messages::new(metrics.trust.clone(), now),
             concerns: Concerns::default(),
             rarely: Rarely::default(),
             security: Security::new(store.clone(), metrics.clone()),

@@ -54,6 +54,9 @@ pub struct Addresses {
     /// Where agents of the JSON protocol connect, if they do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub json_protocol: Option<SocketAddr>,
+    /// Where metrics are, without TLS; `None`: nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<SocketAddr>,
     /// The trust domain it serves.
     pub trust_domain: String,
 }
@@ -77,12 +80,14 @@ impl Running {
         let edge = bind(server.config.edge).await?;
         let console = bind(server.config.console).await?;
         let json = json_door(&server).await?;
+        let exporter = exporter(&server).await?;
         let path = server.config.data.join(door::local::SOCKET);
         let operator = door::local::bind(&path).map_err(|source| StartError::File { path, source })?;
         let addresses = Addresses {
             edge: edge.0,
             console: console.0,
             json_protocol: json.as_ref().map(|(address, ..)| *address),
+            metrics: exporter.as_ref().map(|(address, _)| *address),
             trust_domain: server.config.trust_domain.to_string(),
         };
         let text = serde_json::to_vec_pretty(&addresses).unwrap_or_default();
@@ -94,7 +99,11 @@ impl Running {
         if let Some((_, listener, door)) = json {
             tasks.spawn(door::listen::serve(listener, door, shutdown.clone()));
         }
-        tasks.spawn(door::local::serve(operator, door::console::router(&server), shutdown));
+        tasks.spawn(door::plain::serve(operator, door::console::router(&server), shutdown.clone()));
+        if let Some((_, listener)) = exporter {
+            let router = door::console::metrics::exporter(&server);
+            tasks.spawn(door::plain::serve(listener, router, shutdown.clone()));
+        }
         tasks.spawn(maintenance::run(server.clone()));
         tasks.spawn(maintenance::expiry::run(server.clone()));
         tasks.spawn(door::edge::announce::run(server.clone()));
@@ -208,6 +217,14 @@ async fn json_door(server: &Arc<Server>) -> Result<Option<(SocketAddr, TcpListen
         clock: server.clock.clone(),
     };
     Ok(Some((address, listener, door)))
+}
+
+/// For a Prometheus beside the server.
+async fn exporter(server: &Server) -> Result<Option<(SocketAddr, TcpListener)>, StartError> {
+    match server.config.trust_api.as_ref().and_then(|api| api.metrics_listen) {
+        Some(address) => bind(address).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 async fn bind(address: SocketAddr) -> Result<(SocketAddr, TcpListener), StartError> {

@@ -18,6 +18,8 @@ pub struct Replays {
     /// What is to be forgotten after which second.
     ends: BTreeMap<u64, Vec<(NodeId, [u8; 32])>>,
     messages: usize,
+    /// Times that some were forgotten, and how many.
+    forgotten: (u64, u64),
 }
 
 #[derive(Debug, Default)]
@@ -57,7 +59,13 @@ pub enum ReplayError {
 impl Replays {
     /// A memory that begins now.
     pub fn new(now: UnixTime) -> Self {
-        Replays { since: now.as_secs(), nodes: HashMap::new(), ends: BTreeMap::new(), messages: 0 }
+        Replays {
+            since: now.as_secs(),
+            nodes: HashMap::new(),
+            ends: BTreeMap::new(),
+            messages: 0,
+            forgotten: (0, 0),
+        }
     }
 
     /// Takes a message, once.
@@ -71,6 +79,11 @@ impl Replays {
             Once::Bytes(digest) => self.take_bytes(message.from, digest, said_at),
             Once::Sequence(sequence) => self.take_sequence(message.from, sequence),
         }
+    }
+
+    /// Times that messages were forgotten as too old, and how many so far.
+    pub fn forgotten(&self) -> (u64, u64) {
+        self.forgotten
     }
 
     /// How many messages are remembered.
@@ -111,6 +124,7 @@ impl Replays {
     }
 
     fn forget(&mut self, now: u64) {
+        let before = self.messages;
         // What was said a window ago is too old to be said again a second later.
         while let Some(entry) = self.ends.first_entry().filter(|entry| *entry.key() < now) {
             for (from, digest) in entry.remove() {
@@ -120,6 +134,10 @@ impl Replays {
                     self.nodes.remove(&from);
                 }
             }
+        }
+        if let Some(forgotten) = before.checked_sub(self.messages).filter(|count| *count > 0) {
+            self.forgotten.0 += 1;
+            self.forgotten.1 += u64::try_from(forgotten).unwrap_or(u64::MAX);
         }
     }
 }

@@ -17,7 +17,7 @@ use assay_evidence::Check;
 use assay_evidence::request::{Challenge, Evidence, NONCE_BYTES};
 use assay_evidence::time::UnixTime;
 use assay_identity::SpiffeId;
-use assay_trust::Finding;
+use assay_trust::{Finding, Tier};
 use thiserror::Error;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -156,7 +156,11 @@ impl Attesting {
                     let result = finished.result.clone();
                     self.record(attester, finished).await?;
                     self.metrics.attested(result.tier());
-                    timer.done();
+                    let took = timer.done();
+                    if let Some((trust, node)) = self.metrics.trust.as_ref().zip(attester.device.record.node)
+                    {
+                        trust.nodes.attested(node, result.tier() == Tier::Affirming, took);
+                    }
                     return Ok(Judgement::Verdict(attester.verdict(&result, now)));
                 }
             };

@@ -12,6 +12,7 @@ pub mod forward;
 pub mod json;
 pub(crate) mod listen;
 pub(crate) mod local;
+pub(crate) mod plain;
 pub(crate) mod tls;
 
 #[cfg(test)]

@@ -18,6 +18,8 @@ struct Generations {
     young: HashMap<Digest, Known>,
     young_bytes: usize,
     old: HashMap<Digest, Known>,
+    /// Hits and misses.
+    asked: (u64, u64),
 }
 
 #[derive(Debug)]
@@ -29,7 +31,17 @@ struct Known {
 impl BootLogs {
     /// The claims of the log with this SHA-256, if it was verified lately.
     pub(crate) fn find(&self, log_sha256: &Digest) -> Option<Arc<BootClaims>> {
-        self.generations(|generations| generations.find(log_sha256))
+        self.generations(|generations| {
+            let found = generations.find(log_sha256);
+            let (hits, misses) = &mut generations.asked;
+            *(if found.is_some() { hits } else { misses }) += 1;
+            found
+        })
+    }
+
+    /// How often a log was known, and how often it was not.
+    pub(crate) fn hits_and_misses(&self) -> (u64, u64) {
+        self.generations(|generations| generations.asked)
     }
 
     /// Remembers the claims of a log of so many bytes; if there are some already, these take their place.

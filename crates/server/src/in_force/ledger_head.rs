@@ -20,6 +20,8 @@ pub(crate) struct LedgerHead {
     file: PathBuf,
     /// How many leaves it is of, and the note. Locked for a moment at a time.
     signed: Mutex<(u64, String)>,
+    /// Since when there are leaves under no signed head.
+    unsigned_since: Mutex<Option<UnixTime>>,
 }
 
 impl LedgerHead {
@@ -30,7 +32,12 @@ impl LedgerHead {
         data: &Path,
         now: UnixTime,
     ) -> Result<LedgerHead, KeysError> {
-        let head = LedgerHead { key, file: data.join(HEAD_FILE), signed: Mutex::default() };
+        let head = LedgerHead {
+            key,
+            file: data.join(HEAD_FILE),
+            signed: Mutex::default(),
+            unsigned_since: Mutex::default(),
+        };
         head.sign(store, now).await?;
         Ok(head)
     }
@@ -42,11 +49,22 @@ impl LedgerHead {
         if head.leaves == 0 || head.leaves == signed {
             return Ok(());
         }
+        self.unsigned(|since| since.get_or_insert(at).0);
         let note = self.key.sign(&head)?;
         store.commit(RecordHead { at, leaves: head.leaves, note: note.clone() }).await?;
         write_public(&self.file, note.as_bytes())?;
         *self.signed.lock().unwrap_or_else(PoisonError::into_inner) = (head.leaves, note);
+        self.unsigned(|since| *since = None);
         Ok(())
+    }
+
+    /// For how many seconds there have been leaves under no signed head, where there are any.
+    pub(crate) fn unsigned_seconds(&self, now: UnixTime) -> u64 {
+        self.unsigned(|since| since.map_or(0, |since| now.0.saturating_sub(since.0)))
+    }
+
+    fn unsigned<T>(&self, of: impl FnOnce(&mut Option<UnixTime>) -> T) -> T {
+        of(&mut self.unsigned_since.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The last signed head; empty before the first leaf.

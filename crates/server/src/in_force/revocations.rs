@@ -73,6 +73,12 @@ impl RevocationList {
         self.sign(withdrawn.list_number.unwrap_or(0), &withdrawn.serials, now)
     }
 
+    /// How many certificates are listed.
+    pub(crate) fn entries(&self) -> u64 {
+        let listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        u64::try_from(listed.serials.len()).unwrap_or(u64::MAX)
+    }
+
     /// How many of the listed certificates have not ended.
     pub(crate) fn standing(&self, now: UnixTime) -> u64 {
         let listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);

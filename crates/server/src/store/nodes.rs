@@ -33,8 +33,47 @@ pub struct NodeCertificate {
     pub not_after: UnixTime,
     /// DER.
     pub certificate: Vec<u8>,
+    /// Whether it was withdrawn; one that is not on record was.
+    pub is_withdrawn: bool,
 }
 
+impl NodeCertificate {
+    /// Whether it has neither ended nor been withdrawn.
+    pub(crate) fn stands_at(&self, now: UnixTime) -> bool {
+        !self.is_withdrawn && self.not_after > now
+    }
+}
+
+/// A device by its number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// The device.
+    pub device: DeviceRecord,
+    /// Its newest certificate, if one is kept.
+    pub certificate: Option<NodeCertificate>,
+}
+
+/// The fleet in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeCounts {
+    /// Devices with a number.
+    pub nodes: u64,
+    /// Of how many a certificate is kept.
+    pub certificates: u64,
+    /// Trusted and fresh, with a certificate that stands.
+    pub verified: u64,
+}
+
+/// Each device with the certificate that is kept of it, in one question.
+macro_rules! nodes {
+    () => {
+        "SELECT devices.*, kept.serial AS kept_serial, kept.issued_at AS kept_issued_at,
+             kept.not_after AS kept_not_after, kept.certificate AS kept_certificate,
+             svids.withdrawn_at AS kept_withdrawn_at
+         FROM devices LEFT JOIN node_certificates AS kept ON kept.device_id = devices.id
+             LEFT JOIN svids ON svids.serial = kept.serial "
+    };
+}
 impl Transaction for KeepCertificate {
     type Output = ();
 
@@ -62,49 +101,81 @@ impl Store {
             .bind(i64::from(node.get()))
             .fetch_optional(&self.readers)
             .await?;
-        row.as_ref().map(device).transpose()
+        let record = row.as_ref().map(device).transpose()?;
+        Ok(record.map(|record| self.owed.over(record)))
     }
 
-    /// Devices with this number and above, in their order.
-    pub async fn devices_from_node(
-        &self,
-        first: NodeId,
-        limit: usize,
-    ) -> Result<Vec<DeviceRecord>, StoreError> {
-        let rows = query("SELECT * FROM devices WHERE node >= $1 ORDER BY node LIMIT $2")
+    /// Devices with this number and above, in their order, each with the newest certificate that is kept of it.
+    pub async fn nodes_from(&self, first: NodeId, limit: usize) -> Result<Vec<Node>, StoreError> {
+        let rows = query(concat!(nodes!(), "WHERE devices.node >= $1 ORDER BY devices.node LIMIT $2"))
             .bind(i64::from(first.get()))
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
             .fetch_all(&self.readers)
             .await?;
-        rows.iter().map(device).collect()
+        rows.iter().map(|row| self.node(row)).collect()
+    }
+
+    /// So many nodes, those first that stand worst.
+    pub async fn worst_nodes(&self, limit: usize) -> Result<Vec<Node>, StoreError> {
+        let worst = concat!(
+            nodes!(),
+            "WHERE devices.node IS NOT NULL
+             ORDER BY CASE devices.status WHEN 'suspect' THEN 0 WHEN 'expired' THEN 1 WHEN 'trusted' THEN 3 ELSE 2 END,
+                 devices.node LIMIT $1"
+        );
+        let rows =
+            query(worst).bind(i64::try_from(limit).unwrap_or(i64::MAX)).fetch_all(&self.readers).await?;
+        rows.iter().map(|row| self.node(row)).collect()
+    }
+
+    /// How many nodes there are, of how many a certificate is kept, and how many are verified.
+    pub async fn node_counts(&self, now: UnixTime) -> Result<NodeCounts, StoreError> {
+        let row = query(
+            "SELECT COUNT(devices.node) AS nodes, COUNT(kept.serial) AS certificates,
+                 COUNT(CASE WHEN devices.status = 'trusted' AND devices.valid_until > $1 AND kept.not_after > $1
+                     AND svids.withdrawn_at = 0 THEN 1 END) AS verified
+             FROM devices LEFT JOIN node_certificates AS kept ON kept.device_id = devices.id
+                 LEFT JOIN svids ON svids.serial = kept.serial",
+        )
+        .bind(stored(now.0))
+        .fetch_one(&self.readers)
+        .await?;
+        let count = |column| -> Result<u64, StoreError> { loaded(row.try_get(column)?, "count") };
+        Ok(NodeCounts {
+            nodes: count("nodes")?,
+            certificates: count("certificates")?,
+            verified: count("verified")?,
+        })
     }
 
     /// The newest certificate that is kept of a device.
     pub async fn node_certificate(&self, device_id: &str) -> Result<Option<NodeCertificate>, StoreError> {
-        let row = query("SELECT * FROM node_certificates WHERE device_id = $1")
-            .bind(device_id)
-            .fetch_optional(&self.readers)
-            .await?;
-        row.as_ref().map(certificate).transpose()
+        let row = query(
+            "SELECT kept.serial AS kept_serial, kept.issued_at AS kept_issued_at, kept.not_after AS kept_not_after,
+                 kept.certificate AS kept_certificate, svids.withdrawn_at AS kept_withdrawn_at
+             FROM node_certificates AS kept LEFT JOIN svids ON svids.serial = kept.serial WHERE kept.device_id = $1",
+        )
+        .bind(device_id)
+        .fetch_optional(&self.readers)
+        .await?;
+        Ok(row.as_ref().map(certificate).transpose()?.flatten())
     }
 
-    /// Whether a certificate was withdrawn; one that is not on record was.
-    pub async fn is_withdrawn(&self, serial: &str) -> Result<bool, StoreError> {
-        let row = query("SELECT 1 FROM svids WHERE serial = $1 AND withdrawn_at = 0")
-            .bind(serial)
-            .fetch_optional(&self.readers)
-            .await?;
-        Ok(row.is_none())
+    fn node(&self, row: &Row) -> Result<Node, StoreError> {
+        Ok(Node { device: self.owed.over(device(row)?), certificate: certificate(row)? })
     }
 }
 
-fn certificate(row: &Row) -> Result<NodeCertificate, StoreError> {
+fn certificate(row: &Row) -> Result<Option<NodeCertificate>, StoreError> {
+    let Some(serial) = row.try_get("kept_serial")? else { return Ok(None) };
     let time =
         |column| -> Result<UnixTime, StoreError> { Ok(UnixTime(loaded(row.try_get(column)?, column)?)) };
-    Ok(NodeCertificate {
-        serial: row.try_get("serial")?,
-        issued_at: time("issued_at")?,
-        not_after: time("not_after")?,
-        certificate: row.try_get("certificate")?,
-    })
+    let withdrawn_at: Option<i64> = row.try_get("kept_withdrawn_at")?;
+    Ok(Some(NodeCertificate {
+        serial,
+        issued_at: time("kept_issued_at")?,
+        not_after: time("kept_not_after")?,
+        certificate: row.try_get("kept_certificate")?,
+        is_withdrawn: withdrawn_at != Some(0),
+    }))
 }

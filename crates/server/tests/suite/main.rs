@@ -35,5 +35,6 @@ mod signed;
 mod silence;
 mod storage;
 mod telemetry;
-mod trust_api;
+pub mod trust_api;
+mod trust_metrics;
 mod workloads;

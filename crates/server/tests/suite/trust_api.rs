@@ -17,17 +17,25 @@ use crate::fixture::{Fixture, attest_again};
 
 /// A request as a node makes it.
 #[derive(Clone, Copy)]
-struct Say<'a> {
-    node: u32,
-    audience: &'a str,
-    method: &'a str,
-    path: &'a str,
-    body: &'a str,
-    nonce: [u8; 16],
-    ago: u64,
+pub struct Say<'a> {
+    /// Whose number.
+    pub node: u32,
+    /// For whom.
+    pub audience: &'a str,
+    /// Of the request.
+    pub method: &'a str,
+    /// With its query.
+    pub path: &'a str,
+    /// As it is sent.
+    pub body: &'a str,
+    /// What makes it one of its kind.
+    pub nonce: [u8; 16],
+    /// Seconds since it was said.
+    pub ago: u64,
 }
 
-const SAY: Say<'_> = Say {
+/// An honest one.
+pub const SAY: Say<'_> = Say {
     node: 0,
     audience: "assay",
     method: "POST",
@@ -38,7 +46,8 @@ const SAY: Say<'_> = Say {
 };
 
 impl Say<'_> {
-    fn bytes(&self) -> Vec<u8> {
+    /// What is signed.
+    pub fn bytes(&self) -> Vec<u8> {
         let Say { node, audience, method, path, body, nonce, ago } = self;
         let now = UnixTime::now().as_secs() - ago;
         let outgoing = Outgoing {
@@ -53,7 +62,7 @@ impl Say<'_> {
 }
 
 /// Sends these signed bytes with the request; status and answer.
-async fn send(
+pub async fn send(
     fixture: &Fixture,
     (say, bytes): (Say<'_>, &[u8]),
     device: &SoftwareDevice,

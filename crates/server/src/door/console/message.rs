@@ -18,6 +18,8 @@ use super::trust::switched_on;
 use crate::config::TrustApi;
 use crate::door::listen::Caller;
 use crate::message::{self, Hearing};
+use crate::metrics::Stopwatch;
+use crate::metrics::trust::Fate;
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
 use crate::security::{Cause, Refused};
@@ -112,7 +114,16 @@ async fn hear_signed(server: &Server, api: &TrustApi, request: Request) -> Resul
         accept: accept(api),
     };
     let signed = Signed { from, bytes: &bytes, signature: &signature };
-    let opened = message::hear(hearing, signed, certificate, &of, server.now()).await?;
+    let watch = Stopwatch::start();
+    let heard = message::hear(hearing, signed, certificate, &of, server.now()).await;
+    let fate = match &heard {
+        Ok(_) => Some(Fate::Heard),
+        Err(error) => error.fate(),
+    };
+    if let Some((metrics, fate)) = server.metrics.trust.as_ref().zip(fate) {
+        metrics.message(from, api.node_id, fate, watch);
+    }
+    let opened = heard?;
     Ok((Request::from_parts(parts, Body::from(body)), Heard { from: opened.from, data: opened.data }))
 }
 

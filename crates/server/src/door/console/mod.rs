@@ -9,6 +9,7 @@ mod entries;
 mod fleet;
 mod gateways;
 mod message;
+pub(crate) mod metrics;
 mod page;
 mod parameters;
 mod pending;
@@ -107,7 +108,7 @@ fn routes() -> Vec<Route> {
         route(Anyone, "GET", "/assets/console.js", get(page::js)),
         route(Viewer, "GET", "/page/fleet", get(page::fleet)).asked(fleet::PARAMETERS),
         route(Anyone, "GET", "/health", get(public::health)),
-        route(Anyone, "GET", "/metrics", get(public::metrics)),
+        route(Anyone, "GET", "/metrics", get(metrics::public)),
         route(Anyone, "GET", "/crl", get(public::crl)),
         route(Anyone, "GET", "/bundle", get(public::bundle)),
         route(Anyone, "GET", "/jwks.json", get(public::jwks)),
@@ -192,7 +193,8 @@ fn routes() -> Vec<Route> {
     ]
 }
 
-/// The routes, who may call them and with which parameters, a line each: what `surface/routes.txt` has to say.
+/// The routes, who may call them and with which parameters, a line each: what `surface/routes.txt` has to say. `exporter`: whoever
+/// reaches the address of `metrics_listen`.
 pub fn surface() -> String {
     let line = |route: Route| {
         let Route { who, method, path, parameters, .. } = route;
@@ -200,7 +202,10 @@ pub fn surface() -> String {
             if parameters.is_empty() { String::new() } else { format!(" ?{}", parameters.join("&")) };
         format!("{:8} {method:6} {path}{parameters}\n", who.name())
     };
-    routes().into_iter().map(line).collect()
+    let exporter = metrics::exporter_routes();
+    let exported =
+        exporter.into_iter().map(|(method, path, _)| format!("{:8} {method:6} {path}\n", "exporter"));
+    routes().into_iter().map(line).chain(exported).collect()
 }
 
 /// The whole console.

@@ -4,14 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use assay_exposition::Format;
 use assay_identity::SpiffeId;
 use assay_trust::labels::Selector;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use data_encoding::HEXLOWER;
-use http::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -26,6 +25,7 @@ use crate::concern::Concern;
 use crate::fate::{self, FateError};
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
+use crate::store::{NodeCounts, StoreError};
 
 /// Whether all is well; what is not, in sentences for who shows the token.
 pub(super) async fn health(State(server): State<Arc<Server>>, headers: HeaderMap) -> Json<Value> {
@@ -37,16 +37,6 @@ pub(super) async fn health(State(server): State<Arc<Server>>, headers: HeaderMap
         health["sentences"] = concerns.iter().map(Concern::to_string).collect();
     }
     Json(health)
-}
-
-pub(super) async fn metrics(
-    State(server): State<Arc<Server>>,
-    headers: HeaderMap,
-) -> Result<impl IntoResponse, Refusal> {
-    let devices = device_counts(&server, &headers).await?;
-    let format = Format::accepted(headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()));
-    let text = server.metrics.render(server.registry.attached(), &devices, format);
-    Ok(([(CONTENT_TYPE, format.content_type())], text))
 }
 
 /// Whoever asks again and again is sent it only once it is another.
@@ -174,16 +164,30 @@ pub(super) async fn turn(
 
 /// How many devices there are of each status; for the public as they were counted last.
 pub(super) async fn device_counts(server: &Server, headers: &HeaderMap) -> Result<Counts, Refusal> {
-    if let Some(counts) = server.public.counted().filter(|_| !has_token(server, headers)) {
+    lately(server, headers, &server.public.devices, server.store.device_counts()).await
+}
+
+/// How many nodes there are, and are verified; likewise.
+pub(super) async fn node_counts(server: &Server, headers: &HeaderMap) -> Result<NodeCounts, Refusal> {
+    lately(server, headers, &server.public.nodes, server.store.node_counts(server.now())).await
+}
+
+async fn lately<T: Clone>(
+    server: &Server,
+    headers: &HeaderMap,
+    memory: &Lately<T>,
+    count: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, Refusal> {
+    if let Some(counts) = memory.counted().filter(|_| !has_token(server, headers)) {
         return Ok(counts);
     }
     let turn = turn(server, headers).await?;
     // Whoever had the turn before has counted.
-    if let Some(counts) = server.public.counted().filter(|_| turn.is_some()) {
+    if let Some(counts) = memory.counted().filter(|_| turn.is_some()) {
         return Ok(counts);
     }
-    let counts = server.store.device_counts().await?;
-    server.public.count(counts.clone());
+    let counts = count.await?;
+    memory.keep(counts.clone());
     Ok(counts)
 }
 
@@ -194,23 +198,34 @@ pub(super) type Counts = Vec<(String, u64)>;
 #[derive(Debug)]
 pub(crate) struct Public {
     turns: Arc<Semaphore>,
-    counted: Mutex<Option<(Instant, Counts)>>,
+    devices: Lately<Counts>,
+    nodes: Lately<NodeCounts>,
 }
 
 impl Default for Public {
     fn default() -> Self {
-        Public { turns: Arc::new(Semaphore::new(1)), counted: Mutex::default() }
+        Public { turns: Arc::new(Semaphore::new(1)), devices: Lately::default(), nodes: Lately::default() }
     }
 }
 
-impl Public {
-    fn counted(&self) -> Option<Counts> {
-        let counts = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+/// What was counted last, and when.
+#[derive(Debug)]
+struct Lately<T>(Mutex<Option<(Instant, T)>>);
+
+impl<T> Default for Lately<T> {
+    fn default() -> Self {
+        Lately(Mutex::new(None))
+    }
+}
+
+impl<T: Clone> Lately<T> {
+    fn counted(&self) -> Option<T> {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         counts.as_ref().filter(|(at, _)| at.elapsed() < COUNTS_FOR).map(|(_, counts)| counts.clone())
     }
 
-    fn count(&self, counts: Counts) {
-        *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), counts));
+    fn keep(&self, counts: T) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), counts));
     }
 }
 

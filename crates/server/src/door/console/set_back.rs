@@ -24,7 +24,7 @@ use crate::attest::table::Registry;
 use crate::clock;
 use crate::config::Config;
 use crate::continuity;
-use crate::door::local;
+use crate::door::{local, plain};
 use crate::fleet::Which;
 use crate::keys::{self, KeysError, OperatorToken};
 use crate::outcome::{Kind, Refusal};
@@ -54,7 +54,7 @@ pub(crate) async fn serve(listener: UnixListener, config: Config, sentence: Stri
     let (_stop, stopped) = watch::channel(false);
     let clock = set_back.clock.clone();
     tokio::select! {
-        () = local::serve(listener, router(Arc::new(set_back)), stopped) => {}
+        () = plain::serve(listener, router(Arc::new(set_back)), stopped) => {}
         () = decided(store.clone(), config, clock) => tracing::warn!("it is decided: the server starts"),
     }
     store.close().await;

@@ -22,7 +22,7 @@ use serde_json::{Map, Value, json};
 use super::access::{has_token, may_view};
 use super::devices::{Revoke, find, read, said};
 use super::message::Heard;
-use super::public::{device_counts, turn};
+use super::public::{device_counts, node_counts, turn};
 use crate::config::TrustApi;
 use crate::device::Device;
 use crate::fate;
@@ -244,15 +244,14 @@ async fn details(
     now: UnixTime,
 ) -> Result<(Map<String, Value>, Option<NodeId>), Refusal> {
     let Some(first) = first else { return Ok((Map::new(), None)) };
-    let mut records = server.store.devices_from_node(first, limit.saturating_add(1)).await?;
-    let is_more = records.len() > limit;
-    records.truncate(limit);
-    let last = records.last().and_then(|record| record.node).filter(|_| is_more);
+    let mut page = server.store.nodes_from(first, limit.saturating_add(1)).await?;
+    let is_more = page.len() > limit;
+    page.truncate(limit);
+    let last = page.last().and_then(|node| node.device.node).filter(|_| is_more);
     let mut nodes = Map::new();
-    for record in records {
-        let Some(number) = record.node else { continue };
-        let device = Device::of(record).map_err(|error| error.0)?;
-        let standing = standing(server, device, now).await?;
+    for node in page {
+        let standing = Standing::read(node, now).map_err(|error| error.0)?;
+        let Some(number) = node_number(&standing) else { continue };
         let certificate = standing.certificate.as_ref();
         let detail = json!({
             "verified": standing.is_verified,
@@ -278,7 +277,7 @@ struct Counts {
 impl Counts {
     async fn of(server: &Server, headers: &HeaderMap, now: UnixTime) -> Result<Counts, Refusal> {
         let counts = device_counts(server, headers).await?;
-        let verified = counts.iter().find(|(status, _)| status == "trusted").map_or(0, |(_, count)| *count);
+        let verified = node_counts(server, headers).await?.verified;
         let total = counts.iter().map(|(_, count)| count).sum();
         Ok(Counts { total, verified, revoked: server.revocations.standing(now) })
     }

@@ -1,6 +1,7 @@
 //! Other people's clients against the whole system. Each needs a package of its maker's; `make interop` gets them.
 
 mod envoy;
+mod promtool;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Lines, Write};

@@ -1,7 +1,11 @@
-//! What Prometheus is told.
+//! What Prometheus is told: here of the product, in `trust` and `nodes` what programs of old look at.
 
+pub(crate) mod nodes;
+pub(crate) mod trust;
+
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicI64;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use assay_evidence::time::UnixTime;
 use assay_exposition::Format;
@@ -21,6 +25,7 @@ use crate::in_force::endorsers::ListInForce;
 use crate::outcome::faults;
 use crate::security::Cause;
 use crate::store::{Dropped, Storage, Why};
+use trust::TrustMetrics;
 
 /// Counters of what the server did, and gauges that are set when they are asked for.
 #[derive(Debug)]
@@ -53,6 +58,9 @@ pub(crate) struct Metrics {
     coalesced: Counter,
     faults: Counter,
     mended: Counter,
+    ledger_unsigned: Gauge,
+    /// There where the trust API is on.
+    pub trust: Option<TrustMetrics>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -113,8 +121,10 @@ struct StoredLabel {
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Metrics {
-        let mut registry = Registry::with_prefix("assay");
+    /// `with_trust`: also those of the trust API.
+    pub(crate) fn new(with_trust: bool) -> Metrics {
+        let mut all = Registry::default();
+        let registry = all.sub_registry_with_prefix("assay");
         let metrics = Metrics {
             enrollments: Counter::default(),
             attestations: Family::default(),
@@ -143,6 +153,8 @@ impl Metrics {
             coalesced: Counter::default(),
             faults: Counter::default(),
             mended: Counter::default(),
+            ledger_unsigned: Gauge::default(),
+            trust: with_trust.then(TrustMetrics::new),
             registry: Registry::default(),
         };
         registry.register("enrollments", "Devices bound", metrics.enrollments.clone());
@@ -252,7 +264,15 @@ impl Metrics {
             metrics.faults.clone(),
         );
         registry.register("mended", "Times that memory was not as the store had it", metrics.mended.clone());
-        let metrics = Metrics { registry, ..metrics };
+        registry.register(
+            "ledger_unsigned_seconds",
+            "For how long the newest leaves have been under no signed head; 0: they are",
+            metrics.ledger_unsigned.clone(),
+        );
+        if let Some(trust) = &metrics.trust {
+            trust.register(&mut all);
+        }
+        let metrics = Metrics { registry: all, ..metrics };
         metrics.begin();
         metrics
     }
@@ -375,6 +395,11 @@ impl Metrics {
         }
     }
 
+    /// For how long the newest leaves have been under no signed head.
+    pub(crate) fn ledger_unsigned(&self, seconds: u64) {
+        self.ledger_unsigned.set(number(seconds));
+    }
+
     pub(crate) fn mended(&self) {
         self.mended.inc();
     }
@@ -426,12 +451,19 @@ impl Metrics {
         self.telemetry_dropped.get_or_create(&WhyLabel { why: why.name() }).inc_by(dropped.batches);
     }
 
-    /// The text, with the gauges as they stand.
-    pub(crate) fn render(&self, attached: usize, devices: &[(String, u64)], format: Format) -> String {
+    /// The text, with the gauges as they stand, and beside them what is in another registry.
+    pub(crate) fn render(
+        &self,
+        attached: usize,
+        devices: &[(String, u64)],
+        beside: Option<&Registry>,
+        format: Format,
+    ) -> String {
         self.attached.set(i64::try_from(attached).unwrap_or(i64::MAX));
         self.faults.inc_by(faults().saturating_sub(self.faults.get()));
         self.count_devices(devices);
-        format.encode(&self.registry)
+        let registries: Vec<&Registry> = std::iter::once(&self.registry).chain(beside).collect();
+        format.encode_all(&registries)
     }
 }
 
@@ -443,9 +475,34 @@ pub(crate) struct Timer {
 }
 
 impl Timer {
-    pub(crate) fn done(self) {
-        self.histogram.observe(self.since.elapsed().as_secs_f64());
+    /// Counts it, and says how long it took.
+    pub(crate) fn done(self) -> Duration {
+        let took = self.since.elapsed();
+        self.histogram.observe(took.as_secs_f64());
+        took
     }
+}
+
+/// How long something takes that is counted by more than its duration.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stopwatch(Instant);
+
+impl Stopwatch {
+    pub(crate) fn start() -> Stopwatch {
+        Stopwatch(Instant::now())
+    }
+
+    pub(crate) fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn poisoned<T>(error: PoisonError<T>) -> T {
+    error.into_inner()
 }
 
 const STATUSES: [Status; 6] =
