@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{SHA256, digest};
+
 use crate::state_dir::StateDir;
-use crate::tpm::keys::Keys;
+use crate::tpm::keys::{self, Keys};
 use crate::tpm::{DeviceSigningKey, Target, Tpm, TpmError};
 
 /// The TPM and its keys; clones share them, and the last one gone flushes them.
@@ -13,6 +15,18 @@ pub struct Device {
     pub tpm: Tpm,
     /// The device key, and beside it the AK.
     pub key: DeviceSigningKey,
+    /// Where keys are that are loaded when they are needed.
+    state: StateDir,
+}
+
+/// A key and the AK's word on it.
+pub struct Certified {
+    /// TPM2B_PUBLIC.
+    pub public: Vec<u8>,
+    /// TPMS_ATTEST.
+    pub info: Vec<u8>,
+    /// TPMT_SIGNATURE.
+    pub signature: Vec<u8>,
 }
 
 impl Device {
@@ -21,9 +35,25 @@ impl Device {
         blocking(move || {
             let tpm = Tpm::open(&target)?;
             let keys = Arc::new(Keys::open(&tpm, &state)?);
-            Ok(Device { key: DeviceSigningKey::new(keys)?, tpm })
+            Ok(Device { key: DeviceSigningKey::new(keys)?, tpm, state: state.unheld() })
         })
         .await
+    }
+
+    /// The AK's word that the RSA key is in the same TPM, over what `nonce` makes of its public area.
+    pub fn certify_classic(&self, nonce: impl FnOnce(&[u8]) -> [u8; 32]) -> Result<Certified, TpmError> {
+        let ak = &self.key.keys().ak;
+        let classic = self.tpm.with_room(ak, |tpm| keys::classic(tpm, &self.state))?;
+        let (info, signature) = ak.certify(&classic, &nonce(classic.public()))?;
+        Ok(Certified { public: classic.public().to_vec(), info, signature })
+    }
+
+    /// RSASSA-PSS with SHA-256 over `message`, by the RSA key.
+    pub fn sign_classic(&self, message: &[u8]) -> Result<Vec<u8>, TpmError> {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest(&SHA256, message).as_ref());
+        let ak = &self.key.keys().ak;
+        self.tpm.with_room(ak, |tpm| keys::classic(tpm, &self.state)?.sign_rsa_pss(&hash))
     }
 
     /// Runs TPM commands off the async threads: the slowest take seconds.

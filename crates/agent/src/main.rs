@@ -77,6 +77,9 @@ enum Verb {
         /// What is said, JSON [default: the body]
         #[arg(long, value_name = "JSON")]
         data: Option<String>,
+        /// By the RSA key, for receivers that verify no other
+        #[arg(long)]
+        classic: bool,
         #[command(flatten)]
         asking: Asking,
     },
@@ -175,9 +178,8 @@ fn main() -> ExitCode {
         Verb::Doctor { json, options } => examine(json, options),
         Verb::Collect { out, options } => collect(&out, options),
         Verb::Fetch { verb } => fetch(verb),
-        Verb::SignMessage { audience, method, path, body, data, asking } => {
-            read_body(body).and_then(|body| sign(&Message { audience, method, path, body, data }, asking))
-        }
+        Verb::SignMessage { audience, method, path, body, data, classic, asking } => read_body(body)
+            .and_then(|body| sign(&Message { audience, method, path, body, data, classic }, asking)),
         Verb::Files { plan } => keep_files(*plan),
         Verb::Completion { shell } => {
             let mut script = Vec::new();

@@ -34,6 +34,8 @@ pub struct Message {
     pub body: Vec<u8>,
     /// What is said, JSON; `None`: the body, which is JSON then, and `null` where there is none.
     pub data: Option<String>,
+    /// By the RSA key, for receivers that verify no other.
+    pub classic: bool,
 }
 
 /// What to send with the request.
@@ -125,9 +127,10 @@ fn asking(message: &Message) -> Result<Vec<u8>, SignError> {
         method: &'a str,
         path: &'a str,
         body_sha256: String,
+        profile: &'a str,
         data: &'a RawValue,
     }
-    let Message { audience, method, path, body, data } = message;
+    let Message { audience, method, path, body, data, classic } = message;
     let data = match data {
         Some(data) => data.as_bytes(),
         None if body.is_empty() => b"null",
@@ -138,6 +141,7 @@ fn asking(message: &Message) -> Result<Vec<u8>, SignError> {
         method,
         path,
         body_sha256: HEXLOWER.encode(digest(&SHA256, body).as_ref()),
+        profile: if *classic { "classic" } else { "" },
         data: serde_json::from_slice(data).map_err(SignError::Data)?,
     };
     serde_json::to_vec(&asked).map_err(SignError::Data)

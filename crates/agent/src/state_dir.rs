@@ -42,7 +42,7 @@ pub enum StateError {
 #[derive(Clone, Debug)]
 pub struct StateDir {
     path: PathBuf,
-    _lock: Arc<File>,
+    _lock: Option<Arc<File>>,
 }
 
 impl StateDir {
@@ -57,10 +57,15 @@ impl StateDir {
         let lock_path = path.join("lock");
         let lock = private_file(&lock_path).map_err(failed("cannot open the lock file"))?;
         match lock.try_lock() {
-            Ok(()) => Ok(StateDir { path: path.to_owned(), _lock: Arc::new(lock) }),
+            Ok(()) => Ok(StateDir { path: path.to_owned(), _lock: Some(Arc::new(lock)) }),
             Err(fs::TryLockError::WouldBlock) => Err(StateError::InUse { path: path.to_owned() }),
             Err(fs::TryLockError::Error(source)) => Err(failed("cannot lock the state directory")(source)),
         }
+    }
+
+    /// The same folder for whoever may be a TPM command longer there than the agent: it does not keep the next one out.
+    pub(crate) fn unheld(&self) -> StateDir {
+        StateDir { path: self.path.clone(), _lock: None }
     }
 
     /// Where a file of this name lies.

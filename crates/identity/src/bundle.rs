@@ -167,6 +167,25 @@ pub fn split_certificates(mut bytes: &[u8]) -> Result<Vec<&[u8]>, usize> {
     Ok(certificates)
 }
 
+/// Whether a certificate names this authority as its issuer.
+pub fn names_issuer(certificate: &[u8], authority: &[u8]) -> bool {
+    let parsed = (X509Certificate::from_der(certificate), X509Certificate::from_der(authority));
+    let (Ok((_, certificate)), Ok((_, authority))) = parsed else { return false };
+    certificate.issuer().as_raw() == authority.subject().as_raw()
+}
+
+/// From when until when a certificate is good.
+pub fn life(certificate: &[u8]) -> Option<(UnixTime, UnixTime)> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let validity = certificate.validity();
+    Some((unix_time(validity.not_before), unix_time(validity.not_after)))
+}
+
+/// Whether a certificate is for this key, SubjectPublicKeyInfo DER.
+pub fn certifies(certificate: &[u8], spki: &[u8]) -> bool {
+    X509Certificate::from_der(certificate).is_ok_and(|(_, certificate)| certificate.public_key().raw == spki)
+}
+
 /// Renders certificates as PEM.
 pub fn pem_certificates<C: AsRef<[u8]>>(certificates: impl IntoIterator<Item = C>) -> String {
     certificates.into_iter().map(|der| pem("CERTIFICATE", der.as_ref())).collect()

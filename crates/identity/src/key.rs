@@ -1,4 +1,4 @@
-//! Private keys held in memory: P-256, PKCS#8.
+//! Private keys held in memory: P-256, PKCS#8; RSA for the classic root alone.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use rustls_pki_types::PrivatePkcs8KeyDer;
 use rustls_pki_types::pem::PemObject as _;
 use thiserror::Error;
 
-/// An ECDSA P-256 key pair. Its `Debug` shows nothing of the key.
+/// An ECDSA P-256 key pair, or the RSA one of a classic root. Its `Debug` shows nothing of the key.
 pub struct PrivateKey(pub(crate) rcgen::KeyPair);
 
 /// A private key that could not be made or read.
@@ -30,6 +30,21 @@ impl PrivateKey {
         rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)
             .map(PrivateKey)
             .map_err(|_| KeyError::Generation)
+    }
+
+    /// Makes a new RSA key of 4096 bits, which takes seconds.
+    pub fn generate_rsa() -> Result<Self, KeyError> {
+        rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_4096)
+            .map(PrivateKey)
+            .map_err(|_| KeyError::Generation)
+    }
+
+    /// Reads a `PRIVATE KEY` PEM section of RSA.
+    pub fn from_rsa_pem(pem: &[u8]) -> Result<Self, KeyError> {
+        let der = PrivatePkcs8KeyDer::from_pem_slice(pem).map_err(|_| KeyError::Unreadable)?;
+        rcgen::KeyPair::from_pkcs8_der_and_sign_algo(&der, &rcgen::PKCS_RSA_SHA256)
+            .map(PrivateKey)
+            .map_err(|_| KeyError::Unreadable)
     }
 
     /// Reads PKCS#8 DER.

@@ -10,6 +10,7 @@
 
 pub mod authority;
 pub mod bundle;
+pub mod classic;
 pub mod crl;
 pub mod csr;
 pub mod jws;

@@ -20,6 +20,19 @@ impl Serial {
         Serial(bytes.to_vec())
     }
 
+    /// The serial of a certificate of the classic root, from 20 random bytes: by its length it is told from all others.
+    pub fn classic(mut bytes: [u8; SERIAL_BYTES_MAX]) -> Self {
+        if let Some(first) = bytes.first_mut() {
+            *first = (*first & 0x7f) | 0x40;
+        }
+        Serial(bytes.to_vec())
+    }
+
+    /// Whether it is one of the classic root's.
+    pub fn is_classic(&self) -> bool {
+        self.0.len() == SERIAL_BYTES_MAX
+    }
+
     /// The number in the content bytes of a DER INTEGER, if it is within RFC 5280's 20 bytes.
     pub fn from_integer(bytes: &[u8]) -> Option<Self> {
         let start = bytes.iter().position(|byte| *byte != 0).unwrap_or(bytes.len());

@@ -101,6 +101,10 @@ pub struct TrustApi {
     pub accept_seed_messages: bool,
     /// Tells anyone the state of each node (`node_details`), not only viewers and nodes.
     pub dangerous_open_status: bool,
+    /// Signs certificates of a year for RSA keys in devices' TPMs, by an RSA root of its own, for programs that know no others.
+    pub classic: bool,
+    /// Where such a certificate says that its revocation list is, such as `http://crl.example.org/classic.crl`.
+    pub classic_crl_url: Option<String>,
     /// Where metrics are served without TLS or a token, with those of each node: `127.0.0.1:9091`. Not if not given.
     pub metrics_listen: Option<SocketAddr>,
     /// Lets anyone ask whether a node is trusted (`POST /trust/verify/{id}`).
@@ -116,6 +120,8 @@ impl Default for TrustApi {
             accept_seed_messages: false,
             dangerous_open_status: false,
             metrics_listen: None,
+            classic: false,
+            classic_crl_url: None,
             dangerous_open_verify: false,
         }
     }

@@ -12,7 +12,7 @@ use thiserror::Error;
 use crate::audit::Head;
 use crate::clock;
 use crate::in_force::ledger_head::HEAD_FILE;
-use crate::in_force::revocations::LIST_FILE;
+use crate::in_force::revocations::{CLASSIC_LIST_FILE, LIST_FILE};
 use crate::keys::{self, FileError, KeyNames, KeysError, LedgerKey};
 use crate::store::{AuthorityRecord, RecordAuthority, RecordHead, ResumeLedger, Store, StoreError};
 
@@ -127,10 +127,13 @@ async fn resume_on(
     let key = LedgerKey::load(&folder, trust_domain)?
         .ok_or(ContinuityError::Keys { folder: folder.clone(), what: "ledger.key" })?;
     let at = clock::now(&Clock::system());
-    let (serials, number) = match keys::read(&data.join(LIST_FILE))? {
-        Some(der) => last_list(&der, &folder)?,
+    let (mut serials, number) = match keys::read(&data.join(LIST_FILE))? {
+        Some(der) => last_list(&der, keys::issuing_certificate(&folder)?)?,
         None => (Vec::new(), 0),
     };
+    if let Some(der) = keys::read(&data.join(CLASSIC_LIST_FILE))? {
+        serials.extend(last_list(&der, keys::classic_root(&folder)?)?.0);
+    }
     let until = at.plus(WITHDRAWN_KEPT_SECONDS);
     let resume = ResumeLedger { at, signed, serials, until, list_number: number };
     let still_withdrawn = store.commit(resume).await?;
@@ -142,10 +145,10 @@ async fn resume_on(
 }
 
 /// The serial numbers and the number of the list that was signed last.
-fn last_list(der: &[u8], folder: &Path) -> Result<(Vec<String>, u64), ContinuityError> {
+fn last_list(der: &[u8], authority: Option<Vec<u8>>) -> Result<(Vec<String>, u64), ContinuityError> {
     let crl = Crl::parse(der)?;
-    if let Some(issuing) = keys::issuing_certificate(folder)? {
-        crl.verify(&issuing)?;
+    if let Some(authority) = authority {
+        crl.verify(&authority)?;
     }
     Ok((crl.revoked().map(ToString::to_string).collect(), crl.number()))
 }

@@ -14,7 +14,7 @@ use crate::device::{Device, DeviceError};
 use crate::in_force::messages::Messages;
 use crate::metrics::trust::Fate;
 use crate::outcome::{Kind, Outcome};
-use crate::store::{Store, StoreError};
+use crate::store::{Profile, Store, StoreError};
 
 /// What hearing needs.
 #[derive(Clone, Copy, Debug)]
@@ -22,8 +22,8 @@ pub(crate) struct Hearing<'a> {
     pub store: &'a Store,
     pub messages: &'a Messages,
     pub trust: &'a Trust,
-    /// The CA above every node's certificate, DER.
-    pub issuing: &'a [u8],
+    /// What is above the certificate, DER; nothing above a classic one but its root.
+    pub above: &'a [Vec<u8>],
     pub accept: Accept,
 }
 
@@ -36,8 +36,9 @@ pub(crate) async fn hear(
     request: &Request<'_>,
     now: UnixTime,
 ) -> Result<Opened, HearError> {
-    let Hearing { store, messages, trust, issuing, accept } = hearing;
-    let peer = messages.peer(&[certificate, issuing.to_vec()], trust, now)?;
+    let Hearing { store, messages, trust, above, accept } = hearing;
+    let chain: Vec<Vec<u8>> = std::iter::once(certificate).chain(above.iter().cloned()).collect();
+    let peer = messages.peer(&chain, trust, now)?;
     let opened = open(signed, &peer, request, accept, certificate_time(now))?;
     let device = device(store, opened.from).await?;
     if device.id != *peer.spiffe_id() {
@@ -51,10 +52,10 @@ pub(crate) async fn hear(
     Ok(opened)
 }
 
-/// The newest certificate that is kept of a node, for messages that come without.
-pub(crate) async fn certificate(store: &Store, node: NodeId) -> Result<Vec<u8>, HearError> {
+/// The newest certificate of a kind that is kept of a node, for messages that come without.
+pub(crate) async fn certificate(store: &Store, node: NodeId, profile: Profile) -> Result<Vec<u8>, HearError> {
     let device = device(store, node).await?;
-    let kept = store.node_certificate(device.id.as_str()).await?;
+    let kept = store.node_certificate(device.id.as_str(), profile).await?;
     kept.map(|kept| kept.certificate).ok_or(HearError::NoCertificate)
 }
 

@@ -6,7 +6,7 @@ use assay_evidence::time::UnixTime;
 use assay_trust::{Status, Tier};
 
 use crate::device::{Device, DeviceError};
-use crate::store::{Node, NodeCertificate, Store};
+use crate::store::{Node, NodeCertificate, Profile, Store};
 
 /// A node at a time.
 #[derive(Clone, Debug)]
@@ -17,6 +17,8 @@ pub(crate) struct Standing {
     pub status: Status,
     /// Its newest certificate, if it has one that is kept.
     pub certificate: Option<NodeCertificate>,
+    /// When its newest classic certificate was issued and ends, where the fleet was asked for.
+    pub classic: Option<(UnixTime, UnixTime)>,
     /// Whether it is trusted and fresh now, and its certificate neither ended nor withdrawn.
     pub is_verified: bool,
 }
@@ -24,19 +26,24 @@ pub(crate) struct Standing {
 impl Standing {
     /// How a device stands.
     pub(crate) async fn load(store: &Store, device: Device, now: UnixTime) -> Result<Standing, DeviceError> {
-        let certificate = store.node_certificate(device.id.as_str()).await?;
-        Ok(Standing::of(device, certificate, now))
+        let certificate = store.node_certificate(device.id.as_str(), Profile::Svid).await?;
+        Ok(Standing::of(device, certificate, None, now))
     }
 
     /// How a node stands that was read with its certificate.
     pub(crate) fn read(node: Node, now: UnixTime) -> Result<Standing, DeviceError> {
-        Ok(Standing::of(Device::of(node.device)?, node.certificate, now))
+        Ok(Standing::of(Device::of(node.device)?, node.certificate, node.classic, now))
     }
 
-    fn of(device: Device, certificate: Option<NodeCertificate>, now: UnixTime) -> Standing {
+    fn of(
+        device: Device,
+        certificate: Option<NodeCertificate>,
+        classic: Option<(UnixTime, UnixTime)>,
+        now: UnixTime,
+    ) -> Standing {
         let status = device.state.status_at(now);
         let stands = certificate.as_ref().is_some_and(|certificate| certificate.stands_at(now));
-        Standing { is_verified: status == Status::Trusted && stands, device, status, certificate }
+        Standing { is_verified: status == Status::Trusted && stands, device, status, certificate, classic }
     }
 
     /// 100: trusted; 70: with a warning, or in the last sixth of its certificate's life; 50: pending, suspect or out of date;

@@ -35,7 +35,8 @@ use crate::in_force::messages::Messages;
 use crate::in_force::policies::Policies;
 use crate::in_force::revocations::RevocationList;
 use crate::keys::{
-    self, Authority, JwtKey, LedgerKey, OperatorToken, ResultKey, ServerCertificate, StatementKey,
+    self, Authority, ClassicAuthority, JwtKey, KeysError, LedgerKey, OperatorToken, ResultKey,
+    ServerCertificate, StatementKey,
 };
 use crate::metrics::Metrics;
 use crate::newcomer::Newcomers;
@@ -104,7 +105,9 @@ impl Server {
         let result_key = ResultKey::open(&folder)?;
         let ttl = config.crl_ttl_seconds;
         withdraw_own(&store, &config.trust_domain, now).await?;
-        let revocations = Arc::new(RevocationList::open(&store, authority.clone(), ttl, now).await?);
+        let classic = classic(&config, &folder, now)?;
+        let authorities = (authority.clone(), classic.clone());
+        let revocations = Arc::new(RevocationList::open(&store, authorities, ttl, now).await?);
         let certificate =
             ServerCertificate::issue(&authority, &store, &config.names, config.server_svid_ttl_seconds, now)
                 .await?;
@@ -134,6 +137,7 @@ impl Server {
             jwt_key,
             entries: entries.clone(),
             device_ttl_seconds: config.device_svid_ttl_seconds,
+            classic,
             keeps_certificates: config.trust_api.is_some(),
         };
         Ok(Server {
@@ -297,4 +301,15 @@ async fn in_force(
         tracing::warn!("ek_anchors names no certificate, so only devices that a policy lists can enroll");
     }
     Ok((Arc::new(policies), Arc::new(endorsers)))
+}
+
+/// What signs certificates of RSA keys, where that is on.
+fn classic(
+    config: &Config,
+    folder: &Path,
+    now: UnixTime,
+) -> Result<Option<Arc<ClassicAuthority>>, KeysError> {
+    let Some(api) = config.trust_api.as_ref().filter(|api| api.classic) else { return Ok(None) };
+    let url = api.classic_crl_url.clone();
+    Ok(Some(Arc::new(ClassicAuthority::open(folder, &config.trust_domain, url, now)?)))
 }

@@ -87,6 +87,8 @@ pub enum Message {
     WorkloadSvid(protocol::WorkloadSvidResponse),
     /// Answers a request for a token.
     JwtSvid(protocol::JwtSvidResponse),
+    /// Answers a request for a certificate of an RSA key.
+    Classic(protocol::ClassicResponse),
 }
 
 /// What the device holds, and whom it believes.
@@ -319,6 +321,7 @@ impl Attachment {
             device_statement::Body::Verdict(verdict) => Ok(Message::Verdict(verdict)),
             device_statement::Body::WorkloadSvid(answer) => Ok(Message::WorkloadSvid(answer)),
             device_statement::Body::JwtSvid(answer) => Ok(Message::JwtSvid(answer)),
+            device_statement::Body::Classic(answer) => Ok(Message::Classic(answer)),
             device_statement::Body::Grants(grants) => {
                 self.grants = Some(grants.clone());
                 Ok(Message::Grants(self.with_trust(grants)))
@@ -336,6 +339,7 @@ impl Attachment {
             policy,
             restart_offline,
             node,
+            ..
         } = grants;
         let (bundle, crl) = (self.trust.bundle.clone(), self.trust.crl.clone());
         Grants {
@@ -427,6 +431,11 @@ impl Attachment {
     /// Asks for a workload's SVID.
     pub async fn request_svid(&mut self, request: WorkloadSvidRequest) -> Result<(), EdgeError> {
         self.send(device_message::Message::WorkloadSvid(request)).await
+    }
+
+    /// Asks for a certificate of an RSA key.
+    pub async fn request_classic(&mut self, request: protocol::ClassicRequest) -> Result<(), EdgeError> {
+        self.send(device_message::Message::Classic(request)).await
     }
 
     /// Asks for a workload's token.

@@ -1,6 +1,8 @@
 //! The exact bytes that proofs and device signatures are over: each part preceded by its u32 big-endian length, so
 //! that no two different lists of parts give the same bytes.
 
+use crate::together::sha256;
+
 /// DSSE payload type of a workload's request for an SVID, signed by the device key.
 pub const WORKLOAD_SVID_TYPE: &str = "application/vnd.assay.workload-svid.v2";
 
@@ -47,6 +49,12 @@ pub fn jwt_svid_body(stream: &[u8], number: u64, entry_id: &str, audience: &[Str
     framed(&fixed.into_iter().chain(audience.iter().map(String::as_bytes)).collect::<Vec<_>>())
 }
 
+/// Qualifying data of the certification that a device shows with an RSA key of its own: good for one request on one stream.
+pub fn classic_nonce(stream: &[u8], number: u64, public: &[u8]) -> [u8; 32] {
+    let bytes = framed(&[CLASSIC_CONTEXT, stream, &number.to_be_bytes(), public]);
+    sha256(&[&bytes])
+}
+
 fn framed(parts: &[&[u8]]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(parts.iter().map(|part| part.len() + 4).sum());
     for part in parts {
@@ -57,6 +65,7 @@ fn framed(parts: &[&[u8]]) -> Vec<u8> {
     bytes
 }
 
+const CLASSIC_CONTEXT: &[u8] = b"assay-classic-v1";
 const ENROLL_CONTEXT: &[u8] = b"assay-enroll-v2";
 
 #[cfg(test)]

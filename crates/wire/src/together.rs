@@ -81,7 +81,7 @@ fn node(left: &Hash, right: &Hash) -> Hash {
     sha256(&[&[1], left, right])
 }
 
-fn sha256(parts: &[&[u8]]) -> Hash {
+pub(crate) fn sha256(parts: &[&[u8]]) -> Hash {
     let mut hash = [0; HASH_BYTES];
     hash.copy_from_slice(HashAlgorithm::Sha256.hash(parts).as_bytes());
     hash

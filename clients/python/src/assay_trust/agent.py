@@ -44,6 +44,7 @@ def sign(
     body: bytes = b"",
     data: object = ...,
     *,
+    classic: bool = False,
     endpoint: str | None = None,
     timeout: float = 30.0,
 ) -> Signed:
@@ -51,7 +52,7 @@ def sign(
 
     ``path`` is as it stands in the request, with its query. ``data`` is what is said; without it, it is the body, which has to
     be JSON then, and ``None`` where there is no body. ``endpoint`` is the Workload API's, by default that of
-    ``SPIFFE_ENDPOINT_SOCKET``.
+    ``SPIFFE_ENDPOINT_SOCKET``. ``classic``: by the device's RSA key, for receivers that verify no other.
     """
     if data is ...:
         said = body.decode() if body else "null"
@@ -63,6 +64,7 @@ def sign(
         "method": method,
         "path": path,
         "body_sha256": hashlib.sha256(body).hexdigest(),
+        "profile": "classic" if classic else "",
     }
     # The data goes as it is written, so that a receiver compares what was sent.
     asked = json.dumps(fields)[:-1] + ', "data": ' + said + "}"

@@ -1,16 +1,17 @@
 //! Turns what the server grants into what the device holds: complete states, so that what is absent is gone.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use assay_identity::TrustDomain;
 use assay_identity::key::KeyError;
 use assay_identity::signed_message::NodeId;
 use assay_identity::tls::TrustSource;
+use thiserror::Error;
 
 use super::bundle::{Announced, Authorities, Remembered, Signed, TrustError, verifies};
 use super::svid::{Answer, AnswerError, Due, Requests};
-use super::{Entry, Grace, Held, Holding, Token, TokenError, Workload};
+use super::{Classic, Entry, Grace, Held, Holding, Token, TokenError, Workload};
 
 /// Everything that the server grants the device at one moment.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +26,19 @@ pub struct Granted {
     pub grace: Option<Grace>,
     /// The device's number.
     pub node: Option<NodeId>,
+    /// Whether the server signs certificates of RSA keys.
+    pub classic_wanted: bool,
+}
+
+/// A certificate of the RSA key cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ClassicError {
+    /// It is none.
+    #[error("it does not read as a certificate")]
+    Malformed,
+    /// It is over.
+    #[error("it has ended by this machine's clock")]
+    Ended,
 }
 
 /// The grants of one device.
@@ -149,6 +163,7 @@ impl Grants {
             withdrawn: None,
             clock: before.clock,
             node: granted.node,
+            classic: before.classic.filter(|_| granted.classic_wanted),
             device_svid: granted.device_svid,
             bundle: self.authorities.bundle(),
             crl: self.authorities.crl().to_vec(),
@@ -195,6 +210,23 @@ impl Grants {
         });
         Ok(())
     }
+
+    /// Takes a certificate of the RSA key.
+    pub fn classic(&mut self, certificate: Vec<u8>, now: SystemTime) -> Result<(), ClassicError> {
+        let (from, until) = assay_identity::bundle::life(&certificate).ok_or(ClassicError::Malformed)?;
+        let at =
+            |time: assay_identity::UnixTime| SystemTime::UNIX_EPOCH + Duration::from_secs(time.as_secs());
+        let (from, until) = (at(from), at(until));
+        let life = until.duration_since(from).map_err(|_| ClassicError::Malformed)?;
+        if until <= now {
+            return Err(ClassicError::Ended);
+        }
+        let classic = Classic { certificate, renew_at: from + life / 3 * 2 };
+        self.held
+            .send_modify(|holding| holding.classic = Some(classic).filter(|_| holding.withdrawn.is_none()));
+        Ok(())
+    }
+
     /// Takes a token that was asked for, if it is one for this entry and audience.
     pub fn token(
         &mut self,

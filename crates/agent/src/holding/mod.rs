@@ -44,6 +44,8 @@ pub struct Holding {
     pub clock: Option<String>,
     /// The device's number, by which messages are signed in its name.
     pub node: Option<NodeId>,
+    /// Its certificate for the RSA key, where the server signs such.
+    pub classic: Option<Classic>,
     /// The device's own SVID, DER, leaf first.
     pub device_svid: Vec<Vec<u8>>,
     /// The trust domain's authorities, concatenated DER.
@@ -56,6 +58,15 @@ pub struct Holding {
     pub policy: String,
     /// One for each entry the device is entitled to, in the server's order.
     pub workloads: Vec<Workload>,
+}
+
+/// A certificate of the device's RSA key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Classic {
+    /// DER.
+    pub certificate: Vec<u8>,
+    /// From then on a new one is asked for.
+    pub renew_at: SystemTime,
 }
 
 /// An entry and the SVID for it, once it is there.

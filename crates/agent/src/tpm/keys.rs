@@ -8,8 +8,8 @@ use assay_evidence::tpm::signature::Signature;
 use tpm2_protocol::TpmUnmarshal;
 use tpm2_protocol::basic::TpmHandle;
 use tpm2_protocol::data::{
-    Tpm2bData, Tpm2bDigest, Tpm2bPrivate, Tpm2bPublic, Tpm2bSensitiveCreate, TpmRcBase, TpmRh, TpmSt,
-    TpmlPcrSelection, TpmtSigScheme, TpmtTkHashcheck,
+    Tpm2bData, Tpm2bDigest, Tpm2bPrivate, Tpm2bPublic, Tpm2bSensitiveCreate, TpmAlgId, TpmRcBase, TpmRh,
+    TpmSt, TpmlPcrSelection, TpmsSchemeHash, TpmtSigScheme, TpmtTkHashcheck, TpmuSigScheme,
 };
 use tpm2_protocol::frame::{TpmCertifyCommand, TpmCreateCommand, TpmLoadCommand, TpmSignCommand};
 
@@ -52,16 +52,26 @@ impl Key {
     ///
     /// A restricted key refuses: it signs only what the TPM itself hashed.
     pub fn sign(&self, digest: &[u8; 32]) -> Result<Vec<u8>, TpmError> {
+        self.signature(digest, TpmtSigScheme::default())?.ecdsa_der().ok_or(TpmError::SignatureKind)
+    }
+
+    /// TPM2_Sign with RSASSA-PSS over a SHA-256 digest.
+    pub fn sign_rsa_pss(&self, digest: &[u8; 32]) -> Result<Vec<u8>, TpmError> {
+        let details = TpmuSigScheme::Hash(TpmsSchemeHash { hash_alg: TpmAlgId::Sha256 });
+        let scheme = TpmtSigScheme { scheme: TpmAlgId::Rsapss, details };
+        self.signature(digest, scheme)?.rsa_pss().ok_or(TpmError::SignatureKind)
+    }
+
+    fn signature(&self, digest: &[u8; 32], in_scheme: TpmtSigScheme) -> Result<Signature, TpmError> {
         let command = TpmSignCommand {
             handles: [TpmHandle::new(self.handle())],
             digest: Tpm2bDigest::try_from(digest.as_slice()).map_err(argument("Sign"))?,
-            in_scheme: TpmtSigScheme::default(),
+            in_scheme,
             validation: TpmtTkHashcheck { tag: TpmSt::HashCheck, ..TpmtTkHashcheck::default() },
         };
         let response = self.tpm().run("Sign", &command, &[empty_password()], 0)?;
         let bytes = response.read(|reader| Ok(reader.rest().to_vec()))?;
-        let signature = Signature::parse(&bytes).map_err(|_| TpmError::SignatureKind)?;
-        signature.ecdsa_der().ok_or(TpmError::SignatureKind)
+        Signature::parse(&bytes).map_err(|_| TpmError::SignatureKind)
     }
 
     /// TPM2_Certify: this key says that `object` lives in the same TPM. Gives TPMS_ATTEST and TPMT_SIGNATURE.
@@ -107,6 +117,13 @@ impl Keys {
         let device = Blob::create(&parent, template::device_key())?.load(&parent)?;
         Ok(Keys { ak, device })
     }
+}
+
+/// The RSA key, in a slot until it is dropped; made the first time, which takes a TPM seconds. To be called with a slot to spare, and
+/// only for as long as it is needed.
+pub(crate) fn classic(tpm: &Tpm, state: &StateDir) -> Result<Key, TpmError> {
+    let (parent, _) = tpm.create_primary(HIERARCHY, template::storage_key())?;
+    open_key(&parent, state, CLASSIC_KEY_FILE, template::classic_key)
 }
 
 fn open_key(
@@ -193,6 +210,8 @@ impl Blob {
 pub(super) const HIERARCHY: TpmRh = TpmRh::Endorsement;
 /// TPM2B_PUBLIC and TPM2B_PRIVATE of the AK.
 const AK_FILE: &str = "ak.key";
+/// The same of the RSA key, where one is wanted.
+const CLASSIC_KEY_FILE: &str = "classic.key";
 /// The same of the device key.
 const DEVICE_KEY_FILE: &str = "device.key";
 

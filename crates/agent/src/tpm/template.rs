@@ -31,6 +31,25 @@ pub(super) fn device_key() -> Tpm2bPublic {
     ecc(TpmAlgId::Sha256, signing(), Tpm2bDigest::new(), ecdsa(), no_point())
 }
 
+/// A key of RSA-2048 that signs as it is asked to, for programs that verify nothing else.
+pub(super) fn classic_key() -> Tpm2bPublic {
+    let parameters = TpmsRsaParms {
+        key_bits: TpmUint16::new(2048),
+        exponent: TpmUint32::new(0),
+        ..TpmsRsaParms::default()
+    };
+    Tpm2bPublic {
+        inner: TpmtPublic {
+            object_type: TpmAlgId::Rsa,
+            name_alg: TpmAlgId::Sha256,
+            object_attributes: signing(),
+            auth_policy: Tpm2bDigest::new(),
+            parameters: TpmuPublicParms::Rsa(parameters),
+            unique: TpmuPublicId::Rsa(Tpm2bPublicKeyRsa::default()),
+        },
+    }
+}
+
 /// Data that is given back by a policy and in no other way.
 pub(super) fn sealed_data(auth_policy: Tpm2bDigest) -> Tpm2bPublic {
     Tpm2bPublic {

@@ -41,6 +41,7 @@ pub(super) fn grants(grants: edge::Grants) -> Grants {
         policy: grants.policy,
         grace: grants.restart_offline.and_then(grace),
         node: grants.node.and_then(NodeId::new),
+        classic_wanted: grants.classic_wanted,
     })
 }
 

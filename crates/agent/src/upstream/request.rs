@@ -6,13 +6,15 @@ use std::collections::HashMap;
 
 use assay_identity::csr::{self, CsrError};
 use assay_telemetry::pae;
-use assay_wire::binding::{JWT_SVID_TYPE, WORKLOAD_SVID_TYPE, jwt_svid_body, workload_svid_body};
+use assay_wire::binding::{
+    JWT_SVID_TYPE, WORKLOAD_SVID_TYPE, classic_nonce, jwt_svid_body, workload_svid_body,
+};
 use assay_wire::edge::{self, DeviceMessage, device_message};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::ask::{Ask, NoToken};
-use crate::device::Device;
+use crate::device::{Certified, Device};
 use crate::holding::{Due, Token};
 use crate::tpm::TpmError;
 
@@ -21,6 +23,7 @@ use crate::tpm::TpmError;
 pub(super) enum Wanted {
     Svid(Due),
     Token { request_id: String, entry_id: String, audience: Vec<String> },
+    Classic,
 }
 
 /// A request could not be made.
@@ -78,6 +81,17 @@ fn message(
             let device_signature = device.key.sign_message(&pae(JWT_SVID_TYPE, &body))?.into();
             let request = edge::JwtSvidRequest { request_id, entry_id, audience, device_signature, number };
             Ok(device_message::Message::JwtSvid(request))
+        }
+        Wanted::Classic => {
+            let Certified { public, info, signature } =
+                device.certify_classic(|public| classic_nonce(stream, number, public))?;
+            let request = edge::ClassicRequest {
+                public: public.into(),
+                certify_info: info.into(),
+                certify_signature: signature.into(),
+                number,
+            };
+            Ok(device_message::Message::Classic(request))
         }
     }
 }

@@ -112,6 +112,7 @@ impl Session<'_> {
             order: Order::default(),
             wanted,
             waiting: Waiting::default(),
+            classic_at: None,
             said: String::new(),
         };
         let ended = tokio::select! {
@@ -140,6 +141,8 @@ struct Stream<'a> {
     /// What is to be asked for on it.
     wanted: mpsc::Sender<(Vec<u8>, Wanted)>,
     waiting: Waiting,
+    /// When a certificate of the RSA key is asked for; `None`: none is wanted.
+    classic_at: Option<SystemTime>,
     /// The last verdict, so that only a change is logged.
     said: String,
 }
@@ -197,8 +200,17 @@ impl Stream<'_> {
             Some(device_statement::Body::Verdict(verdict)) => self.log_verdict(&verdict),
             Some(device_statement::Body::Grants(grants)) => {
                 match message::grants(grants) {
-                    message::Grants::Granted(granted) => self.grants.apply(granted, now),
-                    message::Grants::Withdrawn { reason } => self.grants.withdraw(reason),
+                    message::Grants::Granted(granted) => {
+                        let is_wanted = granted.classic_wanted;
+                        self.grants.apply(granted, now);
+                        let held = self.grants.held().borrow().classic.as_ref().map(|held| held.renew_at);
+                        let at = held.or(self.classic_at).unwrap_or(now);
+                        self.classic_at = is_wanted.then_some(at);
+                    }
+                    message::Grants::Withdrawn { reason } => {
+                        self.classic_at = None;
+                        self.grants.withdraw(reason);
+                    }
                 }
                 self.ask();
             }
@@ -211,6 +223,7 @@ impl Stream<'_> {
                 self.ask();
             }
             Some(device_statement::Body::JwtSvid(answer)) => self.take_token(&answer, now),
+            Some(device_statement::Body::Classic(answer)) => self.take_classic(answer, now),
             None => {}
         }
         Ok(())
@@ -243,6 +256,30 @@ impl Stream<'_> {
         asked.tell(&told);
     }
 
+    fn take_classic(&mut self, answer: edge::ClassicResponse, now: SystemTime) {
+        let edge::ClassicResponse { certificate, denied } = answer;
+        if !denied.is_empty() {
+            tracing::warn!(reason = denied, "certificate of the RSA key denied");
+            return;
+        }
+        match self.grants.classic(certificate.to_vec(), now) {
+            Ok(()) => {
+                let held = self.grants.held().borrow().classic.as_ref().map(|held| held.renew_at);
+                self.classic_at = held.or(self.classic_at);
+                tracing::info!("certificate of the RSA key received");
+            }
+            Err(error) => report(Err(error), "certificate of the RSA key could not be used"),
+        }
+    }
+
+    /// Asks for the certificate of the RSA key, and again after a while unless it has come.
+    fn ask_for_classic(&mut self, now: SystemTime) {
+        if self.classic_at.is_some_and(|at| at <= now) {
+            self.classic_at = Some(now + CLASSIC_AGAIN);
+            self.want(Wanted::Classic);
+        }
+    }
+
     fn want(&mut self, wanted: Wanted) {
         let Some(stream) = self.order.may_ask() else { return };
         if self.wanted.try_send((stream.to_vec(), wanted)).is_err() {
@@ -255,6 +292,7 @@ impl Stream<'_> {
         if self.order.may_ask().is_none() {
             return;
         }
+        self.ask_for_classic(self.clock().now());
         match self.grants.due(self.clock().now()) {
             Ok(due) => due.into_iter().for_each(|one| self.want(Wanted::Svid(one))),
             Err(error) => report(Err(error), "workload svid could not be asked for"),
@@ -301,6 +339,8 @@ const WANTED_MAX: usize = 64;
 const OUTBOX_MESSAGES: usize = 16;
 /// The first answer: the server has only to look the device up.
 const ATTACH_WITHIN: Duration = Duration::from_secs(15);
+/// A TPM makes an RSA key within seconds, or a minute.
+const CLASSIC_AGAIN: Duration = Duration::from_secs(120);
 /// How often it is looked whether an SVID has to be renewed.
 const DUE_INTERVAL: Duration = Duration::from_millis(500);
 /// A log line each; the server has them all.

@@ -354,7 +354,9 @@ impl Server {
                 device_message::Message::JwtSvid(request) => {
                     self.say(&device, &stream, &mut said, self.token(&device, request))
                 }
-                other @ device_message::Message::Hello(_) => panic!("{other:?}"),
+                other @ (device_message::Message::Hello(_) | device_message::Message::Classic(_)) => {
+                    panic!("{other:?}")
+                }
             };
             let _ = answers.send(answer).await;
         }

@@ -48,6 +48,11 @@ impl Signature {
         key.verify(self.algorithm, message, &self.bytes)
     }
 
+    /// An RSASSA-PSS signature, as long as the modulus; `None` for others.
+    pub fn rsa_pss(&self) -> Option<Vec<u8>> {
+        (self.algorithm.scheme == SignatureScheme::RsaPss).then(|| self.bytes.clone())
+    }
+
     /// An ECDSA signature in the DER of X.509 and TLS; `None` for RSA.
     pub fn ecdsa_der(&self) -> Option<Vec<u8>> {
         (self.algorithm.scheme == SignatureScheme::EcDsa).then(|| self.bytes.clone())

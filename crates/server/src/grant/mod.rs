@@ -1,5 +1,6 @@
 //! Grants, each kind in its file: load the trust state, decide, commit, answer.
 
+pub(crate) mod classic;
 pub(crate) mod jwt;
 pub(crate) mod submission;
 pub(crate) mod svid;

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use assay_evidence::check::Failure;
 use assay_evidence::time::UnixTime;
+use assay_evidence::tpm::public_area::PublicAreaError;
 use assay_identity::Csr;
 use assay_identity::csr::CsrError;
 use assay_telemetry::{BadSignature, verify_device_signature};
@@ -14,9 +16,9 @@ use thiserror::Error;
 
 use crate::device::Device;
 use crate::in_force::entries::{Entries, entitlement};
-use crate::keys::{Authority, Chain, JwtKey, KeysError};
+use crate::keys::{Authority, Chain, ClassicAuthority, JwtKey, KeysError};
 use crate::outcome::{Kind, Outcome};
-use crate::store::{EntryRecord, KeepCertificate, Store, StoreError};
+use crate::store::{EntryRecord, KeepCertificate, Profile, Store, StoreError};
 
 /// What granting SVIDs needs.
 #[derive(Clone, Debug)]
@@ -27,6 +29,8 @@ pub(crate) struct Granting {
     pub entries: Arc<Entries>,
     /// How long a device's own SVID lives.
     pub device_ttl_seconds: u64,
+    /// What signs certificates of RSA keys, where that is on.
+    pub classic: Option<Arc<ClassicAuthority>>,
     /// Whether the newest of each device is kept, for whoever wants to verify what it signs.
     pub keeps_certificates: bool,
 }
@@ -68,6 +72,7 @@ impl Granting {
     async fn keep(&self, device: &Device, chain: &Chain, now: UnixTime) -> Result<(), StoreError> {
         let Some(leaf) = chain.certificates.first() else { return Ok(()) };
         let kept = KeepCertificate {
+            profile: Profile::Svid,
             device_id: device.id.to_string(),
             serial: chain.serial.to_string(),
             issued_at: now,
@@ -119,6 +124,15 @@ pub(crate) enum SvidError {
     /// The request was made before, on this stream.
     #[error("the request is not newer than the one before it")]
     Replayed,
+    /// Certificates of RSA keys are not signed here.
+    #[error("classic certificates are off: trust_api.classic of the server's configuration switches them on")]
+    NoClassic,
+    /// The key is none.
+    #[error("the key does not read")]
+    PublicArea(#[from] PublicAreaError),
+    /// The AK does not say that the key is in its TPM.
+    #[error("the key is not certified: {}", .0.iter().map(ToString::to_string).next().unwrap_or_default())]
+    NotCertified(Vec<Failure>),
     /// The workload's request does not hold.
     #[error(transparent)]
     Csr(#[from] CsrError),
@@ -137,6 +151,9 @@ impl Outcome for SvidError {
             SvidError::NoEntry => (Kind::NotFound, "no-entry"),
             SvidError::Signature(_) => (Kind::Unauthenticated, "device-signature"),
             SvidError::Replayed => (Kind::OutOfTurn, "replayed"),
+            SvidError::NoClassic => (Kind::NotFound, "no-classic"),
+            SvidError::PublicArea(_) => (Kind::Malformed, "public-area"),
+            SvidError::NotCertified(_) => (Kind::Unauthenticated, "not-certified"),
             SvidError::Csr(_) => (Kind::Malformed, "csr"),
             SvidError::Store(error) => error.told(),
             SvidError::Keys(error) => error.told(),

@@ -16,13 +16,15 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::clock::certificate_time;
-use crate::keys::{Authority, FileError, KeysError, write_public};
+use crate::keys::{Authority, ClassicAuthority, FileError, KeysError, write_public};
 use crate::store::{RenumberRevocationList, Store, StoreError, SvidRecord, Withdrawn};
 
 /// The list and everyone who has to hear of a new one.
 #[derive(Debug)]
 pub(crate) struct RevocationList {
     authority: Arc<Authority>,
+    /// What the classic root has withdrawn has a list of its own.
+    classic: Option<Classic>,
     ttl_seconds: u64,
     /// Held for the time of one signature, never across an await.
     listed: Mutex<Listed>,
@@ -36,6 +38,13 @@ pub(crate) struct RevocationList {
 }
 
 #[derive(Debug)]
+struct Classic {
+    authority: Arc<ClassicAuthority>,
+    current: watch::Sender<Bytes>,
+    trust: Arc<TrustSource>,
+}
+
+#[derive(Debug)]
 struct Listed {
     number: u64,
     /// Serial to when it was withdrawn and when it may leave the list.
@@ -46,7 +55,7 @@ impl RevocationList {
     /// Loads what has to be listed and signs the first list of this run.
     pub(crate) async fn open(
         store: &Store,
-        authority: Arc<Authority>,
+        (authority, classic): (Arc<Authority>, Option<Arc<ClassicAuthority>>),
         ttl_seconds: u64,
         now: UnixTime,
     ) -> Result<RevocationList, KeysError> {
@@ -54,8 +63,14 @@ impl RevocationList {
         let (records, number) = store.withdrawn_svids(now).await?;
         let serials = serials(records, now)?;
         let trust = Trust { bundle: authority.bundle().clone(), crls: CrlSet::default() };
+        let classic = classic.map(|authority| Classic {
+            trust: TrustSource::new(Trust { bundle: authority.bundle().clone(), crls: CrlSet::default() }),
+            current: watch::Sender::new(Bytes::new()),
+            authority,
+        });
         let list = RevocationList {
             authority,
+            classic,
             ttl_seconds,
             listed: Mutex::new(Listed { number: 0, serials }),
             current: watch::Sender::new(Bytes::new()),
@@ -115,6 +130,20 @@ impl RevocationList {
         self.current.borrow().clone()
     }
 
+    /// The list of the classic root and what verifies its certificates, where that is on.
+    pub(crate) fn classic(&self) -> Option<(Bytes, Arc<TrustSource>)> {
+        self.classic.as_ref().map(|classic| (classic.current.borrow().clone(), classic.trust.clone()))
+    }
+
+    fn sign_classic(&self, revoked: &[RevokedSerial], number: u64, now: UnixTime) -> Result<(), KeysError> {
+        let Some(classic) = &self.classic else { return Ok(()) };
+        let der = classic.authority.sign_crl(revoked, number, now, self.ttl_seconds)?;
+        let crls = CrlSet::from(vec![Crl::parse(&der)?]);
+        classic.trust.replace(Trust { bundle: classic.authority.bundle().clone(), crls });
+        classic.current.send_replace(Bytes::from(der));
+        Ok(())
+    }
+
     /// What the server's own doors verify peers with.
     pub(crate) fn trust(&self) -> Arc<TrustSource> {
         self.trust.clone()
@@ -139,6 +168,10 @@ impl RevocationList {
             })
             .collect();
         revoked.sort_by(|one, other| one.serial.cmp(&other.serial));
+        // A serial number says by its length whose it is.
+        let (classic, revoked): (Vec<_>, Vec<_>) =
+            revoked.into_iter().partition(|one| one.serial.is_classic());
+        self.sign_classic(&classic, listed.number, now)?;
         let der = self.authority.sign_crl(&revoked, listed.number, now, self.ttl_seconds)?;
         self.alarm(der.len());
         // A list that nobody can read withdraws nothing, and must not take the place of one that does.
@@ -168,6 +201,9 @@ impl RevocationList {
     pub(crate) fn keep(&self, data: &Path) -> Result<(), FileError> {
         let (number, list) = (self.number(), self.current());
         if self.kept.load(Ordering::Relaxed) < number {
+            if let Some((classic, _)) = self.classic() {
+                write_public(&data.join(CLASSIC_LIST_FILE), &classic)?;
+            }
             write_public(&data.join(LIST_FILE), &list)?;
             self.kept.store(number, Ordering::Relaxed);
         }
@@ -201,5 +237,7 @@ const CLOCK_SKEW_SECONDS: u64 = 60;
 /// More than the lists of one run that may overtake each other, so that the next run's numbers lie above, even if its clock
 /// is behind.
 const RUN_STEP: u64 = 1 << 20;
+/// Where that of the classic root is, in the data folder.
+pub(crate) const CLASSIC_LIST_FILE: &str = "classic.crl";
 /// Where the list in force is, in the data folder.
 pub(crate) const LIST_FILE: &str = "revocations.crl";

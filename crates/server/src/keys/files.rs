@@ -119,12 +119,21 @@ pub(super) fn save(folder: &Path, name: &str, key: &PrivateKey, certificate: &[u
 
 /// Loads a key and its certificate; `None` unless both are there.
 pub(super) fn load(folder: &Path, name: &str) -> Result<Option<(PrivateKey, Vec<u8>)>, FileError> {
+    load_with(folder, name, PrivateKey::from_pem)
+}
+
+/// The same of a key that is read so.
+pub(super) fn load_with(
+    folder: &Path,
+    name: &str,
+    read_key: fn(&[u8]) -> Result<PrivateKey, KeyError>,
+) -> Result<Option<(PrivateKey, Vec<u8>)>, FileError> {
     let (key_path, certificate_path) =
         (folder.join(format!("{name}.key")), folder.join(format!("{name}.pem")));
     let (Some(key), Some(certificate)) = (read_private(&key_path)?, read(&certificate_path)?) else {
         return Ok(None);
     };
-    let key = PrivateKey::from_pem(&key).map_err(|source| FileError::Key { path: key_path, source })?;
+    let key = read_key(&key).map_err(|source| FileError::Key { path: key_path, source })?;
     let certificate = CertificateDer::from_pem_slice(&certificate)
         .map_err(|_| FileError::Certificate { path: certificate_path })?;
     Ok(Some((key, certificate.to_vec())))

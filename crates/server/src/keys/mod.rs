@@ -5,6 +5,7 @@
 //! one decision, one certificate. Tokens and attestation results have keys of their own,
 //! `jwt_key.rs` and `result_key.rs`.
 
+mod classic;
 mod files;
 mod jwt_key;
 mod ledger_key;
@@ -21,6 +22,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use assay_evidence::time::UnixTime;
 use assay_identity::authority::{AuthorityTemplate, IssueError, sign_issuing, sign_root};
 use assay_identity::bundle::BundleError;
+use assay_identity::classic::NodeError;
 use assay_identity::crl::{self, CrlError, RevokedSerial};
 use assay_identity::jwt_svid::JwtSvidError;
 use assay_identity::key::KeyError;
@@ -32,6 +34,7 @@ use aws_lc_rs::rand;
 use data_encoding::HEXLOWER;
 use thiserror::Error;
 
+pub(crate) use classic::{ClassicAuthority, classic_root};
 pub use files::FileError;
 pub(crate) use files::{private_folder, read, take_data_folder, write_public};
 pub(crate) use jwt_key::JwtKey;
@@ -289,6 +292,9 @@ pub enum KeysError {
     /// Claims that do not go into a token.
     #[error("the claims cannot be written as JSON")]
     Claims,
+    /// What a classic certificate was found to say.
+    #[error("a classic certificate could not be issued")]
+    Node(#[from] NodeError),
     /// The system has no randomness.
     #[error("the random source failed")]
     Random,

@@ -156,6 +156,9 @@ struct Gauges {
     attested_at: Family<NodeLabel, Gauge>,
     latency: Family<NodeLabel, Gauge<f64, AtomicU64>>,
     life_ratio: Family<NodeLabel, Gauge<f64, AtomicU64>>,
+    expiry: Family<NodeLabel, Gauge>,
+    age: Family<NodeLabel, Gauge>,
+    age_days: Family<NodeLabel, Gauge>,
 }
 
 impl Gauges {
@@ -200,6 +203,17 @@ impl Gauges {
             "When a node's last evidence was judged, in seconds since 1970",
             &gauges.attested_at,
         );
+        for (name, help, family) in [
+            (
+                "certificate_expiry_seconds",
+                "What is left of a node's classic certificate; negative: it has ended",
+                &gauges.expiry,
+            ),
+            ("certificate_age_seconds", "How old a node's classic certificate is", &gauges.age),
+            ("certificate_age_days", "The same in whole days", &gauges.age_days),
+        ] {
+            tpm.register(name, help, family.clone());
+        }
         tpm.register(
             "node_attestation_latency_ms",
             "From the last evidence of a node that came whole to the verdict on record",
@@ -227,6 +241,12 @@ impl Gauges {
         if let Some(latency) = latency {
             self.latency.get_or_create(&label).set(latency.as_secs_f64() * 1000.0);
         }
+        if let Some((issued_at, not_after)) = standing.classic {
+            self.expiry.get_or_create(&label).set(number(not_after.0) - number(now.0));
+            let age = now.0.saturating_sub(issued_at.0);
+            set(&self.age, age);
+            set(&self.age_days, age / SECONDS_PER_DAY);
+        }
         // Of a node without a certificate nothing is known of one.
         let Some(certificate) = &standing.certificate else { return };
         set(&self.chain_valid, chain_is_valid.into());
@@ -244,6 +264,7 @@ fn result(is_good: bool) -> &'static str {
     if is_good { "success" } else { "failure" }
 }
 
+const SECONDS_PER_DAY: u64 = 24 * 3600;
 /// Nodes with series of their own.
 pub(crate) const NODES_MAX: usize = 1000;
 /// All nodes beyond those.

@@ -69,7 +69,7 @@ pub use heads::RecordHead;
 pub(crate) use heads::signed_heads;
 pub use history::{PruneHistory, Pruned};
 pub use jwt::RecordJwt;
-pub use nodes::{KeepCertificate, Node, NodeCertificate, NodeCounts};
+pub use nodes::{KeepCertificate, Node, NodeCertificate, NodeCounts, Profile};
 pub use owed::Fall;
 pub use pending::{NotePending, PendingRecord, SayOfPending, Word};
 pub use policies::{NewPolicy, PolicyKey, PolicyRecord};

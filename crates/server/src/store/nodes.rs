@@ -7,9 +7,20 @@ use super::device::{DeviceRecord, device};
 use super::sql::{Row, query};
 use super::{Store, StoreError, Transaction, Unit, loaded, stored};
 
+/// Which kind of certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// The device's SVID.
+    Svid,
+    /// Of the classic root.
+    Classic,
+}
+
 /// Keeps a node's newest certificate.
 #[derive(Clone, Debug)]
 pub struct KeepCertificate {
+    /// Of which kind.
+    pub profile: Profile,
     /// Whose.
     pub device_id: String,
     /// Its serial number, hex.
@@ -51,6 +62,8 @@ pub struct Node {
     pub device: DeviceRecord,
     /// Its newest certificate, if one is kept.
     pub certificate: Option<NodeCertificate>,
+    /// When its newest classic certificate was issued and ends, if it has one.
+    pub classic: Option<(UnixTime, UnixTime)>,
 }
 
 /// The fleet in numbers.
@@ -64,25 +77,46 @@ pub struct NodeCounts {
     pub verified: u64,
 }
 
+/// A kind of certificate of one device, and whether it was withdrawn.
+macro_rules! kept {
+    ($table:literal) => {
+        concat!(
+            "SELECT kept.serial AS kept_serial, kept.issued_at AS kept_issued_at, kept.not_after AS kept_not_after,
+                 kept.certificate AS kept_certificate, svids.withdrawn_at AS kept_withdrawn_at FROM ",
+            $table,
+            " AS kept LEFT JOIN svids ON svids.serial = kept.serial WHERE kept.device_id = $1"
+        )
+    };
+}
+
 /// Each device with the certificate that is kept of it, in one question.
 macro_rules! nodes {
     () => {
         "SELECT devices.*, kept.serial AS kept_serial, kept.issued_at AS kept_issued_at,
              kept.not_after AS kept_not_after, kept.certificate AS kept_certificate,
-             svids.withdrawn_at AS kept_withdrawn_at
+             svids.withdrawn_at AS kept_withdrawn_at, classic.not_after AS classic_not_after,
+             classic.issued_at AS classic_issued_at
          FROM devices LEFT JOIN node_certificates AS kept ON kept.device_id = devices.id
-             LEFT JOIN svids ON svids.serial = kept.serial "
+             LEFT JOIN svids ON svids.serial = kept.serial
+             LEFT JOIN classic_certificates AS classic ON classic.device_id = devices.id "
     };
 }
 impl Transaction for KeepCertificate {
     type Output = ();
 
     async fn apply(self, unit: &mut Unit) -> Result<(), StoreError> {
-        query(
-            "INSERT INTO node_certificates (device_id, serial, not_after, certificate, issued_at)
-             VALUES ($1, $2, $3, $4, $5)
-             ON CONFLICT (device_id) DO UPDATE SET serial = $2, not_after = $3, certificate = $4, issued_at = $5",
-        )
+        query(match self.profile {
+            Profile::Svid => {
+                "INSERT INTO node_certificates (device_id, serial, not_after, certificate, issued_at)
+                 VALUES ($1, $2, $3, $4, $5)
+                 ON CONFLICT (device_id) DO UPDATE SET serial = $2, not_after = $3, certificate = $4, issued_at = $5"
+            }
+            Profile::Classic => {
+                "INSERT INTO classic_certificates (device_id, serial, not_after, certificate, issued_at)
+                 VALUES ($1, $2, $3, $4, $5)
+                 ON CONFLICT (device_id) DO UPDATE SET serial = $2, not_after = $3, certificate = $4, issued_at = $5"
+            }
+        })
         .bind(&self.device_id)
         .bind(&self.serial)
         .bind(stored(self.not_after.0))
@@ -148,13 +182,16 @@ impl Store {
         })
     }
 
-    /// The newest certificate that is kept of a device.
-    pub async fn node_certificate(&self, device_id: &str) -> Result<Option<NodeCertificate>, StoreError> {
-        let row = query(
-            "SELECT kept.serial AS kept_serial, kept.issued_at AS kept_issued_at, kept.not_after AS kept_not_after,
-                 kept.certificate AS kept_certificate, svids.withdrawn_at AS kept_withdrawn_at
-             FROM node_certificates AS kept LEFT JOIN svids ON svids.serial = kept.serial WHERE kept.device_id = $1",
-        )
+    /// The newest certificate of a kind that is kept of a device.
+    pub async fn node_certificate(
+        &self,
+        device_id: &str,
+        profile: Profile,
+    ) -> Result<Option<NodeCertificate>, StoreError> {
+        let row = query(match profile {
+            Profile::Svid => kept!("node_certificates"),
+            Profile::Classic => kept!("classic_certificates"),
+        })
         .bind(device_id)
         .fetch_optional(&self.readers)
         .await?;
@@ -162,7 +199,12 @@ impl Store {
     }
 
     fn node(&self, row: &Row) -> Result<Node, StoreError> {
-        Ok(Node { device: self.owed.over(device(row)?), certificate: certificate(row)? })
+        let time = |column| -> Result<Option<UnixTime>, StoreError> {
+            let at: Option<i64> = row.try_get(column)?;
+            at.map(|at| Ok(UnixTime(loaded(at, column)?))).transpose()
+        };
+        let classic = time("classic_issued_at")?.zip(time("classic_not_after")?);
+        Ok(Node { device: self.owed.over(device(row)?), certificate: certificate(row)?, classic })
     }
 }
 

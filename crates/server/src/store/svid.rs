@@ -44,6 +44,13 @@ pub enum Carrier {
         /// The revision of the entry that the decision was made on; not kept, so 0 where this is read back.
         entry_revision: u64,
     },
+    /// A device's trust state, for its classic certificate.
+    Node {
+        /// The device.
+        id: String,
+        /// The version the decision was made on.
+        state_version: u64,
+    },
     /// An operator's word: gateways, and what the server signs for itself.
     Operator,
     /// The certificate that a gateway renews.
@@ -72,6 +79,13 @@ impl Transaction for RecordSvid {
             Carrier::Renewal { serial } => {
                 gateways::renewable(unit, &svid.spiffe_id, serial, svid.issued_at).await?;
                 ("", 0, "")
+            }
+            Carrier::Node { id, state_version } => {
+                carried(unit, id, *state_version, None).await?;
+                bounded(unit, id, true, svid.issued_at).await?;
+                listable(unit, false, svid.issued_at).await?;
+                unit.spend(id, Spending::Certificates, svid.issued_at)?;
+                (id.as_str(), *state_version, CLASSIC)
             }
             Carrier::Device { id, state_version, entry_id, entry_revision } => {
                 let entry = entry_id.as_deref().map(|entry| (entry, *entry_revision));
@@ -114,7 +128,9 @@ impl Transaction for RecordSvid {
         match &svid.carrier {
             Carrier::Operator | Carrier::Renewal { .. } => Ok(()),
             // Of each device and entry the last one stands beside the new one, so that peers have time.
-            Carrier::Device { .. } => superseded(unit, device_id, entry_id, svid.issued_at).await.map(drop),
+            Carrier::Device { .. } | Carrier::Node { .. } => {
+                superseded(unit, device_id, entry_id, svid.issued_at).await.map(drop)
+            }
         }
     }
 }
@@ -254,6 +270,8 @@ async fn listable(unit: &mut Unit, is_workload: bool, at: UnixTime) -> Result<()
     Ok(())
 }
 
+/// What stands in an entry's place of a classic certificate; entries' names are hex.
+const CLASSIC: &str = "classic";
 /// A sixteenth is left for what ended a moment ago and stays listed for clocks that are behind.
 const SVIDS_MAX: u64 = CRL_SERIALS_MAX as u64 / 16 * 15;
 const WORKLOAD_SVIDS_MAX: u64 = CRL_SERIALS_MAX as u64 / 4 * 3;
@@ -270,11 +288,14 @@ pub(super) fn svid(row: &Row) -> Result<SvidRecord, StoreError> {
         |column| -> Result<UnixTime, StoreError> { Ok(UnixTime(loaded(row.try_get(column)?, column)?)) };
     let device_id: String = row.try_get("device_id")?;
     let entry_id: String = row.try_get("entry_id")?;
+    let version =
+        || -> Result<u64, StoreError> { loaded(row.try_get("state_version")?, "svids.state_version") };
     let carrier = match device_id.is_empty() {
         true => Carrier::Operator,
+        false if entry_id == CLASSIC => Carrier::Node { id: device_id, state_version: version()? },
         false => Carrier::Device {
             id: device_id,
-            state_version: loaded(row.try_get("state_version")?, "svids.state_version")?,
+            state_version: version()?,
             entry_id: Some(entry_id).filter(|id| !id.is_empty()),
             entry_revision: 0,
         },

@@ -6,6 +6,7 @@ mod admission;
 mod assignment;
 mod attestation;
 mod bad_policies;
+mod classic;
 mod conditions;
 mod console;
 mod continuity;

@@ -1,6 +1,7 @@
 //! Grants: what a trust state entitles to. Each kind has a request, `decide`, a grant and a denial; a grant can be
 //! made nowhere else, and remembers the state's version, so that it falls with the state.
 
+pub mod classic;
 mod entitlement;
 pub mod jwt;
 pub mod svid;
@@ -30,6 +31,9 @@ pub enum Denied {
     /// The key is not the one that the AK certified at enrollment.
     #[error("the key is not the device key that was certified at enrollment: enroll again to bind a new one")]
     KeyNotBound,
+    /// A classic certificate is for RSA.
+    #[error("the key is not RSA")]
+    NotRsa,
     /// The entry belongs to another device.
     #[error("the entry's parent is {parent}, and this device is {device}")]
     WrongParent {
@@ -93,6 +97,7 @@ impl Denied {
             Denied::NotTrusted { status: Status::Expired, .. } => "expired",
             Denied::NotTrusted { .. } => "not-trusted",
             Denied::KeyNotBound => "key-not-bound",
+            Denied::NotRsa => "not-rsa",
             Denied::WrongParent { .. } => "wrong-parent",
             Denied::NotAWorkload { .. } => "not-a-workload",
             Denied::ConditionUnmet { .. } => "condition-unmet",

@@ -69,14 +69,23 @@ impl Signing {
             (device.ok_or(Refused::NotAttached)?, self.holding.borrow().clone())
         };
         let from = held.node.ok_or(Refused::NoNumber)?;
-        let certificate = held.device_svid.first().ok_or(Refused::NotAttached)?;
+        let is_classic = wanted.is_classic();
+        let certificate = match (is_classic, &held.classic) {
+            (false, _) => held.device_svid.first().ok_or(Refused::NotAttached)?,
+            (true, Some(classic)) => &classic.certificate,
+            (true, None) => return Err(Refused::NoClassic),
+        };
         let since = self.clock.now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let at = UnixTime::since_unix_epoch(since);
         let once = OnceBy::Nonce(&nonce);
         let message = Outgoing { from, at, data: wanted.data(), about: wanted.about(), once }.bytes();
         let message = message.map_err(Refused::Message)?;
         let signed = message.clone();
-        let signature = device.run(move |device| device.key.sign_message(&signed)).await;
+        let signature = device.run(move |device| match is_classic {
+            true => device.sign_classic(&signed),
+            false => device.key.sign_message(&signed),
+        });
+        let signature = signature.await;
         let signature = signature.map_err(|error| {
             tracing::error!(%error, "a message could not be signed");
             Refused::Tpm

@@ -19,6 +19,9 @@ struct Written<'a> {
     method: String,
     path: String,
     body_sha256: String,
+    /// `classic`: by the RSA key, for receivers that verify no other.
+    #[serde(default)]
+    profile: String,
     /// As it is written: its own order and spacing are kept.
     #[serde(borrow)]
     data: &'a RawValue,
@@ -49,11 +52,18 @@ impl<'a> Wanted<'a> {
                 "give it with its query, as it stands in the request: /secure/data?x=1",
             ));
         }
+        if !matches!(written.profile.as_str(), "" | "classic") {
+            return Err(Refused::Member("profile", "classic, or nothing"));
+        }
         let digest = HEXLOWER.decode(written.body_sha256.as_bytes()).ok();
         let body_sha256 = digest.and_then(|digest| digest.try_into().ok());
         let body_sha256 =
             body_sha256.ok_or(Refused::Member("body_sha256", "give 64 digits of hex in small letters"))?;
         Ok(Wanted { written, body_sha256 })
+    }
+
+    pub(super) fn is_classic(&self) -> bool {
+        self.written.profile == "classic"
     }
 
     pub(super) fn data(&self) -> &str {
@@ -89,6 +99,8 @@ pub(super) enum Refused {
     Unavailable(String),
     #[error("the device is not attached to its server now: try again")]
     NotAttached,
+    #[error("there is no certificate for the RSA key: the server signs none, or not yet")]
+    NoClassic,
     #[error("the server has given the device no number: it is older than this agent")]
     NoNumber,
     #[error("{WAITING_MAX} messages wait for the TPM already: wait a second")]
@@ -109,7 +121,7 @@ impl Refused {
             Refused::Json(_) | Refused::Member(..) => (StatusCode::BAD_REQUEST, "json"),
             Refused::Message(_) => (StatusCode::BAD_REQUEST, "message"),
             Refused::Denied(_) => (StatusCode::FORBIDDEN, "denied"),
-            Refused::Unavailable(_) | Refused::NotAttached | Refused::NoNumber => {
+            Refused::Unavailable(_) | Refused::NotAttached | Refused::NoNumber | Refused::NoClassic => {
                 (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
             }
             Refused::Busy => (StatusCode::TOO_MANY_REQUESTS, "busy"),

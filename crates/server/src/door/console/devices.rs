@@ -294,7 +294,7 @@ fn endorsement_json(endorsement: &Endorsement) -> Value {
 fn grant_json(svid: &SvidRecord) -> Value {
     let entry = match &svid.carrier {
         Carrier::Device { entry_id, .. } => entry_id.as_deref(),
-        Carrier::Operator | Carrier::Renewal { .. } => None,
+        Carrier::Node { .. } | Carrier::Operator | Carrier::Renewal { .. } => None,
     };
     json!({
         "spiffe_id": svid.spiffe_id,

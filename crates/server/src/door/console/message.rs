@@ -4,6 +4,7 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 
 use assay_identity::signed_message::{Accept, MESSAGE_BYTES_MAX, NodeId, Request as OfRequest, Signed};
+use assay_identity::tls::Trust;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -23,6 +24,7 @@ use crate::metrics::trust::Fate;
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
 use crate::security::{Cause, Refused};
+use crate::store::Profile;
 
 /// A message that was heard with the request.
 #[derive(Clone, Debug)]
@@ -100,17 +102,19 @@ async fn hear_signed(server: &Server, api: &TrustApi, request: Request) -> Resul
         Some(certificate) => certificate,
         None => {
             let _turn = turn(server, &parts.headers).await?;
-            message::certificate(&server.store, from).await?
+            // A signature of RSA is longer than any other.
+            let profile = if signature.len() >= RSA_BYTES { Profile::Classic } else { Profile::Svid };
+            message::certificate(&server.store, from, profile).await?
         }
     };
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let of = OfRequest { audience: &api.audience, method: parts.method.as_str(), path, body: &body };
-    let trust = server.revocations.trust().current();
+    let (trust, above) = verifying(server, &certificate);
     let hearing = Hearing {
         store: &server.store,
         messages: &server.messages,
         trust: &trust,
-        issuing: &server.authority.issuing_certificate(),
+        above: &above,
         accept: accept(api),
     };
     let signed = Signed { from, bytes: &bytes, signature: &signature };
@@ -125,6 +129,15 @@ async fn hear_signed(server: &Server, api: &TrustApi, request: Request) -> Resul
     }
     let opened = heard?;
     Ok((Request::from_parts(parts, Body::from(body)), Heard { from: opened.from, data: opened.data }))
+}
+
+/// What verifies a certificate: its own root's is for classic ones, and for nothing else.
+fn verifying(server: &Server, certificate: &[u8]) -> (Arc<Trust>, Vec<Vec<u8>>) {
+    let classic = server.granting.classic.as_ref().filter(|authority| authority.is_named_by(certificate));
+    match classic.and_then(|_| server.revocations.classic()) {
+        Some((_, trust)) => (trust.current(), Vec::new()),
+        None => (server.revocations.trust().current(), vec![server.authority.issuing_certificate()]),
+    }
 }
 
 fn accept(api: &TrustApi) -> Accept {
@@ -168,4 +181,6 @@ const SIGNATURE: &str = "x-signature";
 const CERTIFICATE: &str = "x-node-certificate";
 /// RSA of 4096 bits.
 const SIGNATURE_BYTES_MAX: usize = 512;
+/// Of a signature of RSA-2048.
+const RSA_BYTES: usize = 256;
 const SIGNED_BODY_BYTES_MAX: usize = 1 << 20;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use assay_identity::SpiffeId;
 use assay_trust::labels::Selector;
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use data_encoding::HEXLOWER;
@@ -41,7 +42,11 @@ pub(super) async fn health(State(server): State<Arc<Server>>, headers: HeaderMap
 
 /// Whoever asks again and again is sent it only once it is another.
 pub(super) async fn crl(State(server): State<Arc<Server>>, headers: HeaderMap) -> Response {
-    let current = server.revocations.current();
+    list(server.revocations.current(), &headers)
+}
+
+/// A list, to whoever has not got it.
+pub(super) fn list(current: Bytes, headers: &HeaderMap) -> Response {
     // How its signature ends tells it from every other.
     let end = current.get(current.len().saturating_sub(TAG_BYTES)..).unwrap_or_default();
     let tag = format!("\"{}\"", HEXLOWER.encode(end));

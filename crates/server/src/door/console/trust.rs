@@ -17,24 +17,68 @@ use axum::extract::{Path, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::access::{has_token, may_view};
 use super::devices::{Revoke, find, read, said};
 use super::message::Heard;
-use super::public::{device_counts, node_counts, turn};
+use super::parameters::Asked;
+use super::public::{device_counts, list, node_counts, turn};
 use crate::config::TrustApi;
 use crate::device::Device;
 use crate::fate;
+use crate::keys::ClassicAuthority;
 use crate::node::Standing;
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
+use crate::store::Profile;
+
+/// Which kind of certificate is asked for: `profile=classic` for those of RSA.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Asking {
+    #[serde(default)]
+    profile: String,
+}
+
+impl Asking {
+    fn profile(&self) -> Result<Profile, Refusal> {
+        match self.profile.as_str() {
+            "" => Ok(Profile::Svid),
+            "classic" => Ok(Profile::Classic),
+            _ => Err(Refusal::new(Kind::Malformed, "profile", "profile: classic, or nothing")),
+        }
+    }
+}
+
+fn classic(server: &Server) -> Result<&ClassicAuthority, Refusal> {
+    let off =
+        || Refusal::new(Kind::NotFound, "no-classic", "classic certificates are off: trust_api.classic");
+    server.granting.classic.as_deref().ok_or_else(off)
+}
 
 /// The certificates that verify nodes.
-pub(super) async fn authority(State(server): State<Arc<Server>>) -> Result<Json<Value>, Refusal> {
+pub(super) async fn authority(
+    State(server): State<Arc<Server>>,
+    Asked(asking): Asked<Asking>,
+) -> Result<Json<Value>, Refusal> {
     switched_on(&server)?;
-    let certificate = server.authority.bundle().to_pem();
+    let certificate = match asking.profile()? {
+        Profile::Svid => server.authority.bundle().to_pem(),
+        Profile::Classic => classic(&server)?.bundle().to_pem(),
+    };
     Ok(Json(json!({ "certificate": certificate, "timestamp": timestamp(server.now()) })))
+}
+
+/// What the classic root has withdrawn, DER.
+pub(super) async fn classic_list(
+    State(server): State<Arc<Server>>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    classic(&server)?;
+    let current = server.revocations.classic().map(|(current, _)| current).unwrap_or_default();
+    Ok(list(current, &headers))
 }
 
 /// The newest certificate of a node.
@@ -42,19 +86,25 @@ pub(super) async fn certificate(
     State(server): State<Arc<Server>>,
     headers: HeaderMap,
     Path(id): Path<String>,
+    Asked(asking): Asked<Asking>,
 ) -> Result<Json<Value>, Refusal> {
     switched_on(&server)?;
     let now = server.now();
     let _turn = turn(&server, &headers).await?;
     let device = node(&server, &headers, &id).await?;
-    let standing = standing(&server, device, now).await?;
+    let profile = asking.profile()?;
+    let issuing = match profile {
+        Profile::Svid => server.authority.issuing_certificate(),
+        Profile::Classic => classic(&server)?.bundle().to_der(),
+    };
+    let kept = server.store.node_certificate(device.id.as_str(), profile).await?;
     let none = || Refusal::new(Kind::NotFound, "no-certificate", "no certificate of this node is kept");
-    let certificate = standing.certificate.as_ref().ok_or_else(none)?;
+    let certificate = kept.ok_or_else(none)?;
     Ok(Json(json!({
-        "node_id": node_number(&standing),
+        "node_id": device.record.node.map(NodeId::get),
         "certificate": pem("CERTIFICATE", &certificate.certificate),
-        "issuing_certificate": pem("CERTIFICATE", &server.authority.issuing_certificate()),
-        "spiffe_id": standing.device.id.as_str(),
+        "issuing_certificate": pem("CERTIFICATE", &issuing),
+        "spiffe_id": device.id.as_str(),
         "serial": certificate.serial,
         "timestamp": timestamp(now),
     })))

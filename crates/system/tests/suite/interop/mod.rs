@@ -2,6 +2,7 @@
 
 mod envoy;
 mod promtool;
+mod x509;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Lines, Write};

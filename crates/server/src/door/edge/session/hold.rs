@@ -81,6 +81,7 @@ impl Session {
                 let met = entries.iter().filter(|entry| state.unmet(&entry.selectors).is_none());
                 grants.entries = met.map(|entry| convert::entry(entry)).collect();
                 grants.restart_offline = self.restart_offline().map(convert::restart_offline);
+                grants.classic_wanted = server.granting.classic.is_some();
                 grants.node = self.attester.device.record.node.map(NodeId::get);
             }
             None => {

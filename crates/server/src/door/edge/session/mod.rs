@@ -225,6 +225,7 @@ impl Session {
             }
             Some(device_message::Message::WorkloadSvid(request)) => self.workload_svid(request).await,
             Some(device_message::Message::JwtSvid(request)) => self.jwt_svid(request).await,
+            Some(device_message::Message::Classic(request)) => self.classic(request).await,
             Some(device_message::Message::Hello(_)) => Err(SessionEnd::OutOfTurn),
             // A message of a later version: what we do not know we need not answer.
             None => Ok(()),
@@ -296,7 +297,8 @@ impl Session {
             device_statement::Body::Verdict(_) => self.server.ledger_head.note(),
             device_statement::Body::Grants(_)
             | device_statement::Body::WorkloadSvid(_)
-            | device_statement::Body::JwtSvid(_) => String::new(),
+            | device_statement::Body::JwtSvid(_)
+            | device_statement::Body::Classic(_) => String::new(),
         };
         let signed = self.voice.say(self.attester.device.state.version(), body, ledger_head).await?;
         self.send(framed(server_message::Message::Statement(signed))).await

@@ -5,6 +5,7 @@
 use assay_wire::edge::{self, device_statement};
 
 use super::{Session, SessionEnd, Standing};
+use crate::grant::classic::ClassicRequest;
 use crate::grant::jwt::TokenRequest;
 use crate::grant::svid::{SvidError, WorkloadRequest};
 use crate::keys::Chain;
@@ -43,6 +44,26 @@ impl Session {
         self.say(device_statement::Body::JwtSvid(response)).await
     }
 
+    pub(super) async fn classic(&mut self, request: edge::ClassicRequest) -> Result<(), SessionEnd> {
+        self.must_be_proven()?;
+        let may_ask = self.svid_requests.take(self.server.clock.instant());
+        let edge::ClassicRequest { public, certify_info, certify_signature, number } = request;
+        let request = ClassicRequest { number, public, certified: (certify_info, certify_signature) };
+        let granted = match may_ask {
+            true => self.sign_classic(&request).await.map_err(|error| self.denied("classic", &error)),
+            false => Err(TOO_MANY.to_owned()),
+        };
+        let (certificate, denied) = apart(granted);
+        let response = edge::ClassicResponse { certificate: certificate.into(), denied };
+        self.say(device_statement::Body::Classic(response)).await
+    }
+
+    async fn sign_classic(&mut self, request: &ClassicRequest) -> Result<Vec<u8>, SvidError> {
+        self.count(request.number)?;
+        let (device, now) = (&self.attester.device, self.server.now());
+        self.server.granting.classic(device, request, &self.stream, now).await
+    }
+
     /// A stream that has not proven to be the device's asks for nothing.
     fn must_be_proven(&self) -> Result<(), SessionEnd> {
         match self.standing {
@@ -78,7 +99,7 @@ impl Session {
     /// What the device is told.
     fn denied(&self, entry: &str, error: &SvidError) -> String {
         let id = &self.attester.device.id;
-        if let SvidError::Signature(_) | SvidError::Replayed = error {
+        if let SvidError::Signature(_) | SvidError::Replayed | SvidError::NotCertified(_) = error {
             let (who, from) = (id.to_string(), self.peer().to_string());
             self.server.refused(Refused { cause: Cause::Request, who, from, why: error.to_string() });
         }

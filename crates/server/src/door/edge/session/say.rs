@@ -65,7 +65,8 @@ fn urgency(body: Option<&device_statement::Body>) -> Urgency {
         Some(
             device_statement::Body::Grants(_)
             | device_statement::Body::WorkloadSvid(_)
-            | device_statement::Body::JwtSvid(_),
+            | device_statement::Body::JwtSvid(_)
+            | device_statement::Body::Classic(_),
         )
         | None => Urgency::AtOnce,
     }

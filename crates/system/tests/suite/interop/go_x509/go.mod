@@ -1,0 +1,3 @@
+module go-x509
+
+go 1.24
