@@ -29,6 +29,7 @@ bench: setup ## figures of BENCHMARKS.md on this machine (release build)
 	@$(or $(CARGO_TARGET_DIR),target)/release/assay bench appraise vectors/tpm/sb-good-1
 	@$(or $(CARGO_TARGET_DIR),target)/release/assay bench attest --devices 50 --seconds 8
 	@$(or $(CARGO_TARGET_DIR),target)/release/assay bench identity
+	@$(or $(CARGO_TARGET_DIR),target)/release/assay bench trust
 	@$(or $(CARGO_TARGET_DIR),target)/release/assay bench policy
 	@$(or $(CARGO_TARGET_DIR),target)/release/assay bench try
 

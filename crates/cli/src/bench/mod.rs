@@ -1,7 +1,7 @@
 //! `assay bench`: what this machine does, measured, beside what bounds it.
 //!
 //! [`appraise`] measures the pure core over a folder of evidence; [`attest`] drives a real server process with
-//! software devices, and [`identity`] has workloads ask it; [`trial`] tries a policy on what such a server keeps. [`limit`] is the bound they print: what the
+//! software devices, and [`identity`] has workloads ask it; [`trial`] tries a policy on what such a server keeps, and [`trust`] hears messages. [`limit`] is the bound they print: what the
 //! cryptography alone takes, [`sig`] the unit. [`aims`] is what was to be reached.
 
 mod aims;
@@ -16,6 +16,7 @@ mod policy;
 mod server;
 mod sig;
 mod trial;
+mod trust;
 
 use std::process::ExitCode;
 
@@ -40,6 +41,8 @@ enum Verb {
     Identity(identity::Args),
     /// What a long policy takes of a real server's memory, set once and again.
     Policy(memory::Args),
+    /// Signed messages, certificates and revocation lists, each beside the signature that bounds it.
+    Trust(trust::Args),
     /// A policy tried on results of software devices that a real server keeps.
     Try(trial::Args),
 }
@@ -51,6 +54,7 @@ pub fn run(args: Args) -> ExitCode {
         Verb::Attest(args) => attest::run(&args),
         Verb::Identity(args) => identity::run(&args),
         Verb::Policy(args) => memory::run(&args),
+        Verb::Trust(args) => trust::run(&args),
         Verb::Try(args) => trial::run(&args),
     })
 }

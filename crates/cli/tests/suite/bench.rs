@@ -50,6 +50,16 @@ fn bench_attest_drives_a_real_server() {
 }
 
 #[test]
+fn bench_trust_hears_messages_and_withdraws() {
+    let arguments = "bench trust --nodes 20 --seconds 2 --revoked 500 --json";
+    let report = measured(&arguments.split(' ').map(OsString::from).collect::<Vec<_>>());
+    assert_eq!((&report["openssl_reads_it"], &report["revoked"]), (&true.into(), &500.into()));
+    assert!(is_positive(&report["cache"]["hit_rate"]) && is_positive(&report["cache"]["refused_within_ms"]));
+    let aims = report["aims"].as_array().unwrap();
+    assert!(aims.len() == 7 && aims.iter().take(3).all(|aim| is_positive(&aim["reached"])), "{report}");
+}
+
+#[test]
 fn bench_identity_asks_a_real_server() {
     let arguments = "bench identity --devices 2 --workloads 3 --entries 40 --changes 2 --json";
     let report = measured(&arguments.split(' ').map(OsString::from).collect::<Vec<_>>());

@@ -223,7 +223,7 @@ pub enum MessageError {
     Signature,
     /// Not the JSON of a message.
     #[error("what was signed is not a message: {0}")]
-    Form(#[from] FormError),
+    Form(FormError),
     /// The sender outside is not the one inside.
     #[error("the header says node {header}, what was signed says node {signed}")]
     From {
@@ -270,6 +270,12 @@ pub enum MessageError {
     /// It is of another body.
     #[error("the message is of another body")]
     Body,
+}
+
+impl From<FormError> for MessageError {
+    fn from(error: FormError) -> Self {
+        MessageError::Form(error)
+    }
 }
 
 /// Why JSON is no message. What was sent is not repeated: who sends it chooses it.

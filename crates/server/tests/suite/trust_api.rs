@@ -355,3 +355,122 @@ async fn without_its_section_nothing_of_it_is_there() {
     let (_, status) = public(&fixture, Method::GET, "/trust/status").await;
     assert!(status.get("total_nodes").is_none(), "{status}");
 }
+
+/// A message as it should not be: the honest one with this put in another's place.
+fn instead(of: &str, put: &str) -> Vec<u8> {
+    let honest = String::from_utf8(SAY.bytes()).unwrap();
+    assert!(honest.contains(of), "{of}: {honest}");
+    honest.replace(of, put).into_bytes()
+}
+
+#[tokio::test]
+async fn what_is_written_in_more_ways_than_one_is_no_message() {
+    let fixture = with_trust_api().await;
+    let edge = fixture.edge().await;
+    let (device, _stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
+    let now = UnixTime::now().as_secs();
+    let cases = [
+        (instead("\"from_node\": 0", "\"from_node\": 0, \"from_node\": 0"), "twice"),
+        (instead("\"speed\": 3", "\"speed\": 3, \"speed\": 4"), "twice"),
+        (instead("\"from_node\": 0", "\"from_node\": \"0\""), "`from_node` is no whole number"),
+        (instead("\"from_node\": 0", "\"from_node\": 0.0"), "`from_node` is no whole number"),
+        (instead("\"timestamp\": ", "\"timestamp\": -"), "`timestamp` is no whole number"),
+        (instead("\"timestamp\": 1", "\"timestamp\": 1.1e9, \"was\": 1"), "`timestamp` is no whole number"),
+        (instead("\"audience\": \"assay\"", "\"audience\": [\"assay\"]"), "`audience` is no text"),
+        (instead("\"method\"", "\"methods\""), "not a message: no member `method`"),
+        (instead("\"nonce\"", "\"nounce\""), "neither a nonce"),
+        (instead("\"nonce\": \"AQEBAQEBAQEBAQEBAQEBAQ\"", "\"nonce\": \"AQEB\""), "neither a nonce"),
+        (instead("\"nonce\"", "\"sequence\": 7, \"nonce\""), "both a nonce and a sequence"),
+        (
+            instead("\"nonce\": \"AQEBAQEBAQEBAQEBAQEBAQ\"", "\"sequence\": \"7\""),
+            "`sequence` is no whole number",
+        ),
+        (instead("\"path\"", "\"more\": 1, \"path\""), "do not have"),
+        (instead("}", "} {}"), "JSON"),
+        (format!("[{now}]").into_bytes(), "not an object"),
+        (b"{\"from_node\"".to_vec(), "JSON"),
+        (b"NaN".to_vec(), "JSON"),
+    ];
+    for (bytes, says) in cases {
+        let (status, answer) = send(&fixture, (SAY, &bytes), &device, None).await;
+        let detail = answer["detail"].as_str().unwrap();
+        assert!(status == 401 && detail.contains(says), "{}: {answer}", String::from_utf8_lossy(&bytes));
+        assert!(detail.matches(says).count() == 1, "said once: {answer}");
+        assert_eq!((&answer["error"], &answer["reason"]), (&json!("Invalid signature"), &json!("message")));
+    }
+    // From the future; and in another order than the body, which is all the same.
+    let bytes =
+        instead(&format!("\"timestamp\": {}", now / 1000), &format!("\"timestamp\": {}", now / 1000 + 1));
+    let (status, answer) = send(&fixture, (SAY, &bytes), &device, None).await;
+    assert!(status == 401 && answer["detail"].as_str().unwrap().contains("ahead"), "{answer}");
+    let members = [("from_node", "0"), ("audience", "\"assay\"")];
+    let [node, audience] = members.map(|(name, value)| format!("\"{name}\": {value}"));
+    let swapped = String::from_utf8(SAY.bytes()).unwrap();
+    let swapped = swapped.replace(&node, "@").replace(&audience, &node).replace('@', &audience).into_bytes();
+    assert_eq!(send(&fixture, (SAY, &swapped), &device, None).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_sequence_rises_and_is_never_said_again() {
+    let fixture = with_trust_api().await;
+    let edge = fixture.edge().await;
+    let (device, _stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
+    let numbered =
+        |number: u64| instead("\"nonce\": \"AQEBAQEBAQEBAQEBAQEBAQ\"", &format!("\"sequence\": {number}"));
+    for (number, expected) in [(5, 200), (5, 401), (4, 401), (7, 200), (6, 401), (u64::MAX, 200), (8, 401)] {
+        let (status, answer) = send(&fixture, (SAY, &numbered(number)), &device, None).await;
+        assert_eq!(status, expected, "{number}: {answer}");
+        if status == 401 {
+            assert_eq!(answer["reason"], json!("replayed"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn certificates_of_others_and_of_the_past_say_nothing() {
+    let fixture = with_trust_api().await;
+    let edge = fixture.edge().await;
+    let (device, _stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
+    // Another trust domain's, with the same names.
+    let other = with_trust_api().await;
+    let others_edge = other.edge().await;
+    let (same, _foreign_stream, foreign) = other.trusted_device(&others_edge, "press-1", "").await;
+    let (status, answer) = send(&fixture, (SAY, &SAY.bytes()), &same, Some(leaf(&foreign))).await;
+    assert_eq!((status, &answer["error"]), (401, &json!("Certificate verification failed")), "{answer}");
+    // The authority's own, and what is none.
+    let (_, told) = public(&fixture, Method::GET, "/trust/certificate/0").await;
+    let issuing = CertificateDer::from_pem_slice(told["issuing_certificate"].as_str().unwrap().as_bytes());
+    for certificate in [issuing.unwrap().to_vec(), vec![0x30, 0x82, 0xff, 0xff], Vec::new()] {
+        let (status, answer) = send(&fixture, (SAY, &SAY.bytes()), &device, Some(&certificate)).await;
+        assert_eq!((status, &answer["error"]), (401, &json!("Certificate verification failed")), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_says_too_much_is_told_to_wait_and_others_are_heard() {
+    let fixture = with_trust_api().await;
+    let edge = fixture.edge().await;
+    let (device, _stream, grants) = fixture.trusted_device(&edge, "press-1", "").await;
+    let mut other = fixture.device("press-2");
+    edge.enroll(&mut other).await.unwrap();
+    let (_other_stream, other_grants) = crate::fixture::attach_trusted(&edge, &mut other).await;
+    let console = fixture.running().console();
+    let certificate = format!(":{}:", BASE64.encode(leaf(&grants)));
+    let mut last = 0;
+    for number in 0..=10_000_u128 {
+        let say = Say { nonce: number.to_be_bytes(), ..SAY };
+        let bytes = say.bytes();
+        let request = axum::http::Request::post(say.path)
+            .header("x-from-node", "0")
+            .header("x-node-auth", HEXLOWER.encode(&bytes))
+            .header("x-signature", HEXLOWER.encode(&device.device_key.sign_der(&bytes).unwrap()))
+            .header("x-node-certificate", &certificate)
+            .body(axum::body::Body::from(say.body))
+            .unwrap();
+        last = tower::ServiceExt::oneshot(console.clone(), request).await.unwrap().status().as_u16();
+        assert!(last == 200 || number == 10_000, "{number}: {last}");
+    }
+    assert_eq!(last, 429);
+    let say = Say { node: 1, ..SAY };
+    assert_eq!(send(&fixture, (say, &say.bytes()), &other, Some(leaf(&other_grants))).await.0, 200);
+}
