@@ -1,5 +1,7 @@
 //! `assay trust`: what the fleet is trusted with right now, and whether what a node signed holds. The latter is offline.
 
+mod export;
+
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -37,6 +39,8 @@ enum Verb {
     },
     /// Verify a message that a node signed, offline. Whether it was there before only a receiver that remembers can say.
     CheckMessage(Box<CheckMessage>),
+    /// Write classic certificates into the folder that programs of old read: no private keys, which are in devices' TPMs.
+    Export(export::Export),
 }
 
 #[derive(clap::Args)]
@@ -84,6 +88,15 @@ pub fn run(args: Args) -> Result<()> {
     match &args.verb {
         Verb::Status { id } => status(&args.asking, id.as_deref()),
         Verb::CheckMessage(message) => message.check(args.asking.json),
+        Verb::Export(folder) => {
+            let done = export::export(&args.asking.console.client()?, folder)?;
+            if args.asking.json {
+                return output::json(&done);
+            }
+            let (nodes, revoked) = (output::text(&done, "nodes"), output::text(&done, "revoked"));
+            output::out!("{nodes} certificates, {revoked} withdrawn");
+            Ok(())
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use x509_parser::public_key::PublicKey;
 
 use crate::authority::parse_authority;
+use crate::serial::Serial;
 use crate::spiffe_id::{SpiffeId, TrustDomain};
 use crate::x509_svid::unix_time;
 
@@ -172,6 +173,18 @@ pub fn names_issuer(certificate: &[u8], authority: &[u8]) -> bool {
     let parsed = (X509Certificate::from_der(certificate), X509Certificate::from_der(authority));
     let (Ok((_, certificate)), Ok((_, authority))) = parsed else { return false };
     certificate.issuer().as_raw() == authority.subject().as_raw()
+}
+
+/// The key that a certificate is for, SubjectPublicKeyInfo DER.
+pub fn subject_key(certificate: &[u8]) -> Option<Vec<u8>> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    Some(certificate.public_key().raw.to_vec())
+}
+
+/// A certificate's serial number.
+pub fn serial(certificate: &[u8]) -> Option<Serial> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    Serial::from_integer(certificate.raw_serial())
 }
 
 /// From when until when a certificate is good.
