@@ -8,6 +8,7 @@ use assay_identity::TrustDomain;
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::door::json::JsonProtocolConfig;
 use crate::logs;
 use crate::tpm::identity::IdentityConfig;
 use crate::tpm::{Target, TpmError};
@@ -84,6 +85,8 @@ pub struct ConfigFile {
     pub engines: Engines,
     /// Telemetry.
     pub telemetry: TelemetryConfig,
+    /// The JSON telemetry protocol of the original agent; not served if this section is not there.
+    pub json_protocol: Option<JsonProtocolConfig>,
     /// Where the device stands.
     pub location: Option<LocationConfig>,
 }
@@ -238,8 +241,11 @@ impl ConfigFile {
             return Err(refused(telemetry.spool_bytes_max.to_string()));
         }
         // Who speaks there is not asked: it is for programs of this device alone.
-        let addresses =
-            [("telemetry.otlp_grpc", telemetry.otlp_grpc), ("telemetry.otlp_http", telemetry.otlp_http)];
+        let addresses = [
+            ("telemetry.otlp_grpc", telemetry.otlp_grpc),
+            ("telemetry.otlp_http", telemetry.otlp_http),
+            ("json_protocol.listen", self.json_protocol.as_ref().map(|json| json.listen)),
+        ];
         for (option, address) in addresses {
             if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
                 return Err(refused(option, "is not an address of loopback")(address.to_string()));
@@ -269,6 +275,7 @@ impl ConfigFile {
             spool_bytes_max: self.telemetry.spool_bytes_max,
             otlp_grpc: self.telemetry.otlp_grpc,
             otlp_http: self.telemetry.otlp_http,
+            json_protocol: self.json_protocol.map(|json| json.at(self.location.as_ref())),
             location: self.location,
         })
     }
@@ -318,6 +325,8 @@ pub struct Config {
     pub otlp_grpc: Option<SocketAddr>,
     /// Where programs reach the agent by OTLP over HTTP.
     pub otlp_http: Option<SocketAddr>,
+    /// The JSON protocol, if it is served.
+    pub json_protocol: Option<JsonProtocolConfig>,
     /// Where the device stands.
     pub location: Option<LocationConfig>,
 }

@@ -18,9 +18,11 @@ use tokio::task::JoinSet;
 use crate::ask::Asker;
 use crate::config::Config;
 use crate::door;
+use crate::door::json::{JsonDoor, JsonProtocolError};
 use crate::door::local::{Socket, SocketError};
 use crate::door::otlp::Listeners;
 use crate::holding::{Grants, Held, Holding, OwnLife};
+use crate::link::Linked;
 use crate::offline;
 use crate::state_dir::{StateDir, StateError};
 use crate::telemetry::{Settings, Telemetry, TelemetryError};
@@ -61,6 +63,9 @@ pub enum RunError {
     /// The addresses for OTLP cannot be had.
     #[error("the address for OTLP cannot be used")]
     Otlp(#[source] std::io::Error),
+    /// The JSON protocol cannot be served.
+    #[error(transparent)]
+    JsonProtocol(#[from] JsonProtocolError),
     /// What waits to be handed in cannot be opened.
     #[error("telemetry cannot be kept")]
     Telemetry(#[from] TelemetryError),
@@ -133,19 +138,7 @@ fn parts(config: Config, clock: Clock) -> Result<Vec<Part>, RunError> {
         ),
         ("janitor", Box::pin(expire(held.clone(), clock.clone()))),
     ];
-    let otlp = Listeners::bind(config.otlp_grpc, config.otlp_http).map_err(RunError::Otlp)?;
-    if config.telemetry_interval.is_some() || !otlp.addresses().is_empty() {
-        let settings = Settings {
-            interval: config.telemetry_interval,
-            flush: config.telemetry_flush,
-            spool_bytes_max: config.spool_bytes_max,
-            location: config.location.clone(),
-        };
-        let telemetry = Telemetry::open(settings, state.clone(), clock.clone())?;
-        say_addresses(&otlp, &state)?;
-        parts.push(("OTLP door", Box::pin(door::otlp::serve(otlp, telemetry.intake()))));
-        parts.push(("telemetry", Box::pin(telemetry.run(linked.clone(), holding.clone()))));
-    }
+    parts.extend(telemetry(&config, &state, (&linked, &holding), &clock)?);
     let sealing = offline::keep(state.clone(), linked, holding, clock.clone());
     parts.push(("grants for a restart without a server", Box::pin(sealing)));
     let grants = Grants::new(held, trust.clone(), domain, memory.remembered().clone());
@@ -156,13 +149,44 @@ fn parts(config: Config, clock: Clock) -> Result<Vec<Part>, RunError> {
     Ok(parts)
 }
 
-/// Says where OTLP is served, in the log and in a file: port 0 takes a free one.
+/// What measures, takes in and hands in, as far as it is configured.
+fn telemetry(
+    config: &Config,
+    state: &StateDir,
+    (linked, holding): (&Linked, &watch::Receiver<Holding>),
+    clock: &Clock,
+) -> Result<Vec<Part>, RunError> {
+    let mut parts: Vec<Part> = Vec::new();
+    let json = config.json_protocol.clone().map(|json| (json.listen, json));
+    let listeners = [config.otlp_grpc, config.otlp_http, json.as_ref().map(|(listen, _)| *listen)];
+    let otlp = Listeners::bind(listeners).map_err(RunError::Otlp)?;
+    if config.telemetry_interval.is_some() || !otlp.addresses().is_empty() {
+        let settings = Settings {
+            interval: config.telemetry_interval,
+            flush: config.telemetry_flush,
+            spool_bytes_max: config.spool_bytes_max,
+            location: config.location.clone(),
+        };
+        let telemetry = Telemetry::open(settings, state.clone(), clock.clone())?;
+        say_addresses(&otlp, state)?;
+        let mut otlp = otlp;
+        if let (Some((_, json)), Some(listener)) = (json, otlp.take_json()) {
+            let door = JsonDoor::new(json, telemetry.intake(), linked.clone(), state.clone())?;
+            parts.push(("JSON door", Box::pin(door.serve(listener))));
+        }
+        parts.push(("OTLP door", Box::pin(door::otlp::serve(otlp, telemetry.intake()))));
+        parts.push(("telemetry", Box::pin(telemetry.run(linked.clone(), holding.clone()))));
+    }
+    Ok(parts)
+}
+
+/// Says where telemetry is taken in, in the log and in a file: port 0 takes a free one.
 fn say_addresses(otlp: &Listeners, state: &StateDir) -> Result<(), StateError> {
     let addresses: serde_json::Map<_, _> = otlp
         .addresses()
         .into_iter()
         .map(|(protocol, address)| {
-            tracing::info!(protocol, %address, "OTLP is served");
+            tracing::info!(protocol, %address, "telemetry of programs is taken in");
             (protocol.to_owned(), address.to_string().into())
         })
         .collect();

@@ -2,6 +2,7 @@
 //! speaks HTTP/2, and what `message` offers HTTP/1.1.
 
 mod envoy_sds;
+pub mod json;
 pub mod local;
 mod message;
 pub mod otlp;

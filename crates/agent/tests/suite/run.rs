@@ -68,6 +68,7 @@ pub fn config(bench: &Bench, machine: &Machine, counterpart: &Counterpart) -> Co
         spool_bytes_max: 16 << 20,
         otlp_grpc: None,
         otlp_http: None,
+        json_protocol: None,
         identity: None,
         location: Some(LocationConfig {
             country: "DE".into(),
@@ -214,6 +215,7 @@ async fn what_can_never_work_is_an_error_at_once() {
         spool_bytes_max: 16 << 20,
         otlp_grpc: None,
         otlp_http: None,
+        json_protocol: None,
         location: None,
     };
     let check = async |config: Config, says: &str| {

@@ -33,13 +33,19 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 pub struct Listeners {
     grpc: Option<std::net::TcpListener>,
     http: Option<std::net::TcpListener>,
+    json: Option<std::net::TcpListener>,
 }
 
 impl Listeners {
-    /// Binds what is configured.
-    pub fn bind(grpc: Option<SocketAddr>, http: Option<SocketAddr>) -> std::io::Result<Listeners> {
+    /// Binds what is configured: OTLP over gRPC, over HTTP, and the JSON protocol.
+    pub fn bind([grpc, http, json]: [Option<SocketAddr>; 3]) -> std::io::Result<Listeners> {
         let bind = |address: Option<SocketAddr>| address.map(bound).transpose();
-        Ok(Listeners { grpc: bind(grpc)?, http: bind(http)? })
+        Ok(Listeners { grpc: bind(grpc)?, http: bind(http)?, json: bind(json)? })
+    }
+
+    /// The one of the JSON protocol, whose door is another.
+    pub(crate) fn take_json(&mut self) -> Option<std::net::TcpListener> {
+        self.json.take()
     }
 
     /// Where they are, by protocol.
@@ -47,7 +53,8 @@ impl Listeners {
         let at = |name, listener: &Option<std::net::TcpListener>| {
             Some((name, listener.as_ref()?.local_addr().ok()?))
         };
-        [at("otlp_grpc", &self.grpc), at("otlp_http", &self.http)].into_iter().flatten().collect()
+        let all = [at("otlp_grpc", &self.grpc), at("otlp_http", &self.http), at("json_protocol", &self.json)];
+        all.into_iter().flatten().collect()
     }
 }
 
@@ -70,7 +77,7 @@ pub async fn serve(listeners: Listeners, intake: Intake) {
         connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
         requests: Arc::new(Semaphore::new(REQUESTS_MAX)),
     };
-    let Listeners { grpc, http } = listeners;
+    let Listeners { grpc, http, .. } = listeners;
     let grpc = door.clone().accept(grpc, Protocol::Grpc);
     tokio::join!(grpc, door.accept(http, Protocol::Http));
     // Where neither is configured there is nothing to do, for as long as the agent runs.
