@@ -38,6 +38,31 @@ struct Heard {
 }
 
 impl Sink {
+    /// The same by https, with a certificate that recognises it, PEM.
+    async fn start_tls() -> (Sink, String) {
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = rustls_pki_types::PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let tls = rustls::ServerConfig::builder().with_no_client_auth();
+        let tls = Arc::new(tls.with_single_cert(vec![cert.der().clone()], key).unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let sink =
+            Sink { address: listener.local_addr().unwrap(), heard: Arc::default(), answers: Arc::default() };
+        let served = sink.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (sink, acceptor) = (served.clone(), tokio_rustls::TlsAcceptor::from(tls.clone()));
+                tokio::spawn(async move {
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    let service = service_fn(move |request| sink.clone().answer(request));
+                    let http = hyper::server::conn::http1::Builder::new();
+                    drop(http.serve_connection(TokioIo::new(stream), service).await);
+                });
+            }
+        });
+        (sink, cert.pem())
+    }
+
     async fn start(answers: &[u16]) -> Sink {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let answers = Arc::new(Mutex::new(answers.iter().copied().collect()));
@@ -182,6 +207,55 @@ async fn what_a_destination_refuses_for_good_is_counted_and_holds_nothing_up() {
         loop {
             let text = metrics().await;
             if wanted.iter().all(|line| text.contains(line)) {
+                return;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), wait).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_destination_by_https_gets_all_of_it_and_one_that_is_not_recognised_gets_nothing() {
+    assay_identity::tls::install_crypto_provider();
+    let ((sink, pem), (stranger, _)) = (Sink::start_tls().await, Sink::start_tls().await);
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("sink.pem");
+    std::fs::write(&ca, pem).unwrap();
+    let at = |sink: &Sink, name: &str| ForwardConfig {
+        endpoint: format!("https://localhost:{}/in", sink.address.port()),
+        ca: Some(ca.clone()),
+        ..sink.config(name)
+    };
+    let forward = vec![at(&sink, "main"), at(&stranger, "stranger")];
+    let fixture = Fixture::with(|config| config.forward = forward).await;
+    let edge = fixture.edge().await;
+    let (mut device, _stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
+    submit(&edge, &mut device, 1).await;
+    assert_eq!(sink.hears(2).await, expected(&device, [1]));
+    // Whoever shows a certificate that was not named is told nothing, and it waits.
+    let waits = "SELECT COUNT(*) AS n FROM telemetry_outbox WHERE destination = 'stranger'";
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!((fixture.count(waits).await, stranger.heard.lock().unwrap().len()), (1, 0));
+}
+
+#[tokio::test]
+async fn what_is_nothing_that_otlp_has_counts_as_refused_and_not_as_delivered() {
+    let sink = Sink::start(&[]).await;
+    let fixture = Fixture::with(|config| config.forward = vec![sink.config("main")]).await;
+    let edge = fixture.edge().await;
+    let (mut device, _stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
+    let mut statement = device.statement(b"something else", None);
+    statement.payload_type = "text/plain".to_owned();
+    let request = device.submit(&statement, b"something else").unwrap();
+    assert!(edge.submit(request).await.unwrap().accepted);
+    submit(&edge, &mut device, 1).await;
+    assert_eq!(sink.hears(2).await, expected(&device, [1]));
+    let refused = "assay_telemetry_forwarded_total{destination=\"main\",outcome=\"refused\"} 1";
+    let wait = async {
+        loop {
+            let metrics = fixture.call(Method::GET, "/metrics", &[], String::new()).await;
+            if String::from_utf8_lossy(metrics.body()).contains(refused) {
                 return;
             }
             sleep(Duration::from_millis(50)).await;

@@ -220,8 +220,23 @@ struct ExportResponse {
 impl PartialSuccess {
     fn of(headers: &HeaderMap, body: &[u8]) -> Option<PartialSuccess> {
         let media_type = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-        let is_protobuf = media_type.starts_with("application/x-protobuf");
-        is_protobuf.then(|| ExportResponse::decode(body).ok()?.partial_success).flatten()
+        match media_type.split(';').next()?.trim() {
+            "application/x-protobuf" => ExportResponse::decode(body).ok()?.partial_success,
+            "application/json" => PartialSuccess::of_json(&serde_json::from_slice(body).ok()?),
+            _ => None,
+        }
+    }
+
+    /// As protobuf's JSON has it: a number of 64 bits is a text, or a number.
+    fn of_json(answer: &serde_json::Value) -> Option<PartialSuccess> {
+        let partial = answer.get("partialSuccess")?;
+        let rejected = ["rejectedSpans", "rejectedDataPoints", "rejectedLogRecords"]
+            .iter()
+            .find_map(|name| partial.get(name))
+            .and_then(|number| number.as_i64().or_else(|| number.as_str()?.parse().ok()))
+            .unwrap_or(0);
+        let message = partial.get("errorMessage").and_then(serde_json::Value::as_str).unwrap_or_default();
+        Some(PartialSuccess { rejected, message: message.to_owned() })
     }
 }
 
@@ -230,3 +245,27 @@ const WITHIN: Duration = Duration::from_secs(10);
 /// The specification's.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 const MESSAGE_CHARACTERS_MAX: usize = 300;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_destination_does_not_take_is_read_in_either_encoding() {
+        let check = |media_type: &'static str, body: &[u8], rejected: Option<i64>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, http::HeaderValue::from_static(media_type));
+            let found = PartialSuccess::of(&headers, body).map(|partial| partial.rejected);
+            assert_eq!(found, rejected, "{media_type} {body:?}");
+        };
+        let json = "application/json; charset=utf-8";
+        check(json, br#"{"partialSuccess":{"rejectedLogRecords":"2","errorMessage":"too old"}}"#, Some(2));
+        check(json, br#"{"partialSuccess":{"rejectedSpans":3}}"#, Some(3));
+        check(json, br#"{"partialSuccess":{"errorMessage":"only a word"}}"#, Some(0));
+        check(json, b"{}", None);
+        check(json, b"{", None);
+        check("application/x-protobuf", &[0x0a, 2, 0x08, 4], Some(4));
+        check("application/x-protobuf", &[], None);
+        check("text/plain", &[0x0a, 2, 0x08, 4], None);
+    }
+}
