@@ -153,6 +153,10 @@ async fn each_check_refuses_in_its_order_and_says_so_as_the_original_does() {
     let submit = async |body: &str| agent.submit(body.to_owned()).await;
     assert_eq!(submit("{").await, error(500, "Failed to process metrics"));
     assert_eq!(submit("{}").await, error(400, "No payload provided"));
+    let long = format!("{{\"metrics\": \"{}\"}}", "x".repeat(1 << 20));
+    assert_eq!(submit(&long).await, error(413, "Payload too large"));
+    let deep = format!("{}{}", "[".repeat(1 << 19), "]".repeat(1 << 19));
+    assert_eq!(submit(&deep).await, error(500, "Failed to process metrics"));
     assert_eq!(submit("{\"metrics\": null}").await, error(400, "Invalid payload structure"));
     let nonce = agent.nonce().await;
     let body = agent.signed(&nonce, HashAlgorithm::Sha256, AUSTIN);
