@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use assay_agent::holding::{Holding, Workload};
 use http::{Method, Request, StatusCode};
@@ -9,6 +10,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use crate::workload_api::{Api, holding, mine, workload};
@@ -113,4 +115,32 @@ async fn what_is_no_request_for_a_message_is_refused_with_its_place() {
     }
     let (status, _) = ask(&api.socket, GOOD, with("audience", json!("a".repeat(90 << 10)))).await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn who_begins_and_says_no_more_keeps_nobody_waiting() {
+    let api = Api::serve();
+    api.held.send_replace(holding(vec![speaker(&mine())]));
+    let begun = "POST /sign-message HTTP/1.1\r\nhost: agent\r\nworkload.spiffe.io: true\r\ncontent-length: 9\r\n\r\n{";
+    let mut idle = Vec::new();
+    for _ in 0..40 {
+        let mut stream = UnixStream::connect(&api.socket).await.unwrap();
+        stream.write_all(begun.as_bytes()).await.unwrap();
+        idle.push(stream);
+    }
+    // While they wait there is no place, and before long there is.
+    let mut statuses = Vec::new();
+    let until = Instant::now() + Duration::from_secs(30);
+    while statuses.last() != Some(&StatusCode::SERVICE_UNAVAILABLE) && Instant::now() < until {
+        statuses.push(ask(&api.socket, GOOD, wanted().to_string()).await.0);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(statuses.last(), Some(&StatusCode::SERVICE_UNAVAILABLE), "{statuses:?}");
+    assert!(
+        statuses.iter().rev().skip(1).all(|status| *status == StatusCode::TOO_MANY_REQUESTS),
+        "{statuses:?}"
+    );
+    let mut told = String::new();
+    idle[0].read_to_string(&mut told).await.ok();
+    assert!(told.starts_with("HTTP/1.1 413"), "{told}");
 }

@@ -7,6 +7,7 @@
 mod request;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use assay_clock::Clock;
 use assay_identity::UnixTime;
@@ -19,6 +20,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
 use tonic::Code;
 use tonic::body::Body;
 
@@ -58,7 +60,9 @@ impl Signing {
         // Before a byte of the body is kept: a caller without an entry has no place here.
         self.speaks(caller).await?;
         let _waiting = self.waiting.try_acquire().map_err(|_| Refused::Busy)?;
-        let body = Limited::new(request.into_body(), REQUEST_BYTES_MAX).collect().await;
+        let body = Limited::new(request.into_body(), REQUEST_BYTES_MAX).collect();
+        // Who sends nothing keeps no place from others.
+        let body = timeout(BODY_WITHIN, body).await.map_err(|_| Refused::Body)?;
         let body = body.map_err(|_| Refused::Body)?.to_bytes();
         let wanted = Wanted::read(&body)?;
         let _turn = self.turn.acquire().await.map_err(|_| Refused::Busy)?;
@@ -143,4 +147,6 @@ pub(crate) const PATH: &str = "/sign-message";
 const WAITING_MAX: usize = 32;
 /// What is signed has 64 KiB at most, of which this is the most part.
 const REQUEST_BYTES_MAX: usize = 80 << 10;
+/// A request is there as soon as it is asked for.
+const BODY_WITHIN: Duration = Duration::from_secs(5);
 const NONCE_BYTES: usize = 16;

@@ -85,7 +85,7 @@ pub(super) enum Refused {
     Method,
     #[error("security header missing: workload.spiffe.io: true")]
     Header,
-    #[error("the request is longer than {REQUEST_BYTES_MAX} bytes, or broke off")]
+    #[error("the request is longer than {REQUEST_BYTES_MAX} bytes, broke off, or did not come")]
     Body,
     #[error("the request does not read: {0}")]
     Json(#[from] serde_json::Error),
