@@ -12,7 +12,8 @@ use assay_telemetry::json_protocol::{
 };
 use assay_telemetry::{SequenceState, sha256};
 use assay_trust::grant::Denied;
-use assay_trust::grant::telemetry::{SubmissionRequest, decide_submission};
+use assay_trust::grant::telemetry::{SubmissionRequest, TelemetryGrant, decide_submission};
+use assay_trust::region::RegionList;
 use aws_lc_rs::rand;
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
@@ -147,7 +148,7 @@ async fn attempt(
     (id, key): (&SpiffeId, &TelemetryKey),
     now: UnixTime,
 ) -> Result<Answer, NotSubmitted> {
-    let Submitting { collecting, leniency, listed, .. } = submitting;
+    let collecting = submitting.collecting;
     let Collecting { store, policies, device_bytes_max, destinations } = collecting;
     let device = Device::load(store, id).await?.ok_or(NotSubmitted::UnknownDevice)?;
     let stored = store.telemetry_position(id.as_str(), Chain::Json).await?;
@@ -156,16 +157,7 @@ async fn attempt(
     let sequence = last.sequence.saturating_add(1);
     let policy = policies.of(&device).compiled;
     let location = policy.as_ref().and_then(|policy| policy.location());
-    let is_fenced = location.is_some() || listed.demands_a_place();
-    let is_whole_place_demanded = is_fenced && !leniency.partial_region;
-    let request = SubmissionRequest { signed, sequence, location, is_whole_place_demanded };
-    let region = signed.submission().region();
-    let decided = decide_submission(&device.state, request, now);
-    let decided = decided.and_then(|grant| match listed.has(&region, leniency.partial_region) {
-        true => Ok(grant),
-        false => Err(elsewhere(&region)),
-    });
-    let grant = match decided {
+    let grant = match decided(submitting, &device, (signed, sequence, location), now) {
         Ok(grant) => grant,
         Err(denied) => return refuse(collecting, &device, sequence, denied, now).await,
     };
@@ -204,6 +196,21 @@ async fn attempt(
         destinations: destinations.clone(),
     };
     Ok(Answer::Accepted(store.commit(accept).await?))
+}
+
+/// By the device's state and policy, and by the words that the protocol's own lists have.
+fn decided(
+    Submitting { leniency, listed, .. }: Submitting<'_>,
+    device: &Device,
+    (signed, sequence, location): (&Signed, u64, Option<&RegionList>),
+    now: UnixTime,
+) -> Result<TelemetryGrant, Denied> {
+    let is_fenced = location.is_some() || listed.demands_a_place();
+    let is_whole_place_demanded = is_fenced && !leniency.partial_region;
+    let request = SubmissionRequest { signed, sequence, location, is_whole_place_demanded };
+    let grant = decide_submission(&device.state, request, now)?;
+    let region = signed.submission().region();
+    if listed.has(&region, leniency.partial_region) { Ok(grant) } else { Err(elsewhere(&region)) }
 }
 
 fn elsewhere(Region { region, state, city }: &Region) -> Denied {
