@@ -113,8 +113,17 @@ const ARROWS_UP: &[(&str, &str, &str)] = &[
 ];
 
 /// What speaks a protocol, and the one folder of the server that may.
-const PROTOCOLS: &[&str] =
-    &["tonic", "prost", "axum", "hyper", "hyper_util", "http", "assay_wire::edge", "assay_wire::pcr"];
+const PROTOCOLS: &[&str] = &[
+    "tonic",
+    "prost",
+    "axum",
+    "hyper",
+    "hyper_util",
+    "http",
+    "assay_wire::edge",
+    "assay_wire::pcr",
+    "assay_wire::console",
+];
 const PROTOCOL_DOOR: &str = "door";
 /// The console as a service in the same process is the door itself.
 const PROTOCOL_EXCEPTIONS: &[(&str, &str)] = &[("start.rs", "axum::Router")];

@@ -58,7 +58,7 @@ struct Verify {
 pub fn run(args: Args) -> Result<()> {
     match args.verb {
         Verb::Verify(args) => verify(&args),
-        Verb::Jwks { console } => output::json(&console.client()?.get("/jwks.json")?),
+        Verb::Jwks { console } => output::json(&console.client()?.get::<Value>("/jwks.json")?),
     }
 }
 
@@ -78,7 +78,7 @@ fn verify(args: &Verify) -> Result<()> {
     }
     if args.json {
         // As signed, with the claims that are not ours.
-        return output::json(&serde_json::from_slice(&payload)?);
+        return output::json(&serde_json::from_slice::<Value>(&payload)?);
     }
     print(&claims);
     Ok(())

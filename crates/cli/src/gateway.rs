@@ -1,35 +1,33 @@
 //! `assay gateway list` and `revoke`: which gateways there are, and the end of one.
 
 use anyhow::Result;
-use serde_json::{Value, json};
+use assay_wire::console::Because;
+use assay_wire::console::gateway::{Ended, Gateways};
 
 use crate::console::{Asking, segment};
 use crate::output;
 
 /// Prints every gateway with a certificate that has not ended.
 pub fn list(asking: &Asking) -> Result<()> {
-    let answer = asking.console.client()?.get("/v1/gateways")?;
-    if asking.json {
-        return output::json(&answer);
-    }
-    let rows = output::list(&answer, "gateways").iter().map(|gateway| {
-        let text = |member| output::text(gateway, member);
-        vec![text("name"), text("status"), text("serial"), output::time(gateway, "not_after")]
-    });
-    output::out!("{}", output::table(&["gateway", "status", "serial", "until"], rows));
-    Ok(())
+    let answer: Gateways = asking.console.client()?.get("/v1/gateways")?;
+    output::answer(&answer, asking.json, |Gateways { gateways }| {
+        let rows = gateways.iter().map(|one| {
+            let [name, status, serial] =
+                [&one.name, &one.status, &one.serial].map(|text| output::shown(text));
+            vec![name, status, serial, output::when(one.not_after)]
+        });
+        output::out!("{}", output::table(&["gateway", "status", "serial", "until"], rows));
+    })
 }
 
 /// Ends a gateway.
 pub fn revoke(name: &str, reason: &str, asking: &Asking) -> Result<()> {
     let path = format!("/v1/gateways/{}/revoke", segment(name));
-    let answer = asking.console.client()?.post(&path, &json!({ "reason": reason }))?;
-    if asking.json {
-        return output::json(&answer);
-    }
-    let certificates = answer.get("certificates").and_then(Value::as_u64).unwrap_or_default();
-    output::out!(
-        "gateway {name} is revoked: {certificates} of its certificates are on the revocation list now"
-    );
-    Ok(())
+    let because = Because { reason: reason.to_owned() };
+    let answer: Ended = asking.console.client()?.post(&path, &because)?;
+    output::answer(&answer, asking.json, |Ended { certificates, .. }| {
+        output::out!(
+            "gateway {name} is revoked: {certificates} of its certificates are on the revocation list now"
+        );
+    })
 }

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use assay_evidence::time::UnixTime;
 use comfy_table::{ContentArrangement, Table, presets};
 
 use crate::failure;
@@ -41,9 +42,33 @@ pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> St
 }
 
 /// Pretty JSON on standard output.
-pub fn json(value: &serde_json::Value) -> anyhow::Result<()> {
+pub fn json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     out!("{}", serde_json::to_string_pretty(value)?);
     Ok(())
+}
+
+/// An answer: JSON for programs, or for people as `print` has it.
+pub fn answer<T: serde::Serialize>(answer: &T, as_json: bool, print: impl FnOnce(&T)) -> anyhow::Result<()> {
+    if as_json {
+        return json(answer);
+    }
+    print(answer);
+    Ok(())
+}
+
+/// A text as people read it, nothing as `-`.
+pub fn shown(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { printable(text) }
+}
+
+/// What may be there as people read it, nothing as `-`.
+pub fn maybe(there: &Option<impl ToString>) -> String {
+    there.as_ref().map_or_else(|| "-".to_owned(), |there| shown(&there.to_string()))
+}
+
+/// A time as people read it, none as `-`.
+pub fn when(at: impl Into<Option<UnixTime>>) -> String {
+    at.into().filter(|at| at.0 > 0).map_or_else(|| "-".to_owned(), |at| at.to_string())
 }
 
 /// A member as people read it: text as it is, null and absent as `-`.

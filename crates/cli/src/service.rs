@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use assay_identity::x509_svid::presented_id;
 use assay_identity::{PrivateKey, TrustDomain, csr};
+use assay_wire::console::gateway::{Credentials, Enroll};
 use clap::Subcommand;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
@@ -179,13 +180,10 @@ fn enroll_gateway(name: &str, out: &Path, asking: &Asking) -> Result<()> {
     only_this_gateways(name, out)?;
     let key = PrivateKey::generate()?;
     let request = data_encoding::BASE64.encode(&csr::request(&key)?);
-    let answer = asking.console.client()?.post("/v1/gateways", &json!({ "name": name, "csr": request }))?;
+    let request = Enroll { name: name.to_owned(), csr: request };
+    let answer: Credentials = asking.console.client()?.post("/v1/gateways", &request)?;
     std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
-    let member = |name: &str| {
-        let text = answer.get(name).and_then(serde_json::Value::as_str);
-        text.with_context(|| format!("the console sent no {name}"))
-    };
-    let (certificate, bundle) = (member("certificate")?, member("bundle")?);
+    let Credentials { certificate, bundle, .. } = &answer;
     // The certificate last: a gateway that runs on the folder takes it up with the key that is there by then.
     replace(&out.join(BUNDLE_FILE), bundle.as_bytes(), 0o644)?;
     replace(&out.join(KEY_FILE), key.to_pem().as_bytes(), 0o600)?;

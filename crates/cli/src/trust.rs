@@ -103,7 +103,7 @@ pub fn run(args: Args) -> Result<()> {
 fn status(asking: &Asking, id: Option<&str>) -> Result<()> {
     let client = asking.console.client()?;
     let query = id.map(|id| format!("?id={}", segment(id))).unwrap_or_default();
-    let answer = client.get(&format!("/trust/status{query}"))?;
+    let answer: Value = client.get(&format!("/trust/status{query}"))?;
     if asking.json {
         return output::json(&answer);
     }

@@ -9,9 +9,10 @@ use assay_identity::SpiffeId;
 use assay_trust::policy::Acceptable;
 use assay_trust::vector::TrustVector;
 use assay_trust::{CompiledPolicy, Event, Finding, Policy, Status, TrustState};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use thiserror::Error;
 
+use crate::actor::Actor;
 use crate::device::{Device, DeviceError, columns};
 use crate::in_force::policies::PolicyLoadError;
 use crate::outcome::{Kind, Outcome};
@@ -23,22 +24,18 @@ use crate::store::{
 
 /// What an operator accepts: files that a result refused and what it refused of the boot, as it named them. Nothing that
 /// came after is meant.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub(crate) struct NewApproval {
     /// The result that was looked at: its place in the trail.
-    result: u64,
+    pub result: u64,
     /// The files; without anything the device alone is taken back.
-    #[serde(default)]
-    files: Vec<AcceptedFile>,
+    pub files: Vec<AcceptedFile>,
     /// Of the boot.
-    #[serde(default)]
-    boot: Vec<Acceptable>,
+    pub boot: Vec<Acceptable>,
 }
 
 /// A file as a finding names it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AcceptedFile {
     /// What the finding is about.
     pub path: String,
@@ -46,39 +43,34 @@ pub(crate) struct AcceptedFile {
     pub digest: String,
 }
 
-/// What an approval did.
-#[derive(Debug)]
-pub(crate) struct Approval {
-    /// The policy in force for the device now, if there is one.
-    pub policy: Option<Arc<CompiledPolicy>>,
-    /// The files that are accepted.
-    pub approved: Vec<AcceptedFile>,
-    /// And what of the boot is.
-    pub boot: Vec<Acceptable>,
-}
-
 /// Ends a device: every grant falls now, and it cannot attest again.
 pub(crate) async fn revoke(
     store: &Store,
     id: &SpiffeId,
     reason: &str,
+    by: Actor,
     now: UnixTime,
 ) -> Result<Device, FateError> {
-    let event = Event::revoked(now, OPERATOR, reason);
-    if let Some(moved) = change_fate(store, id, &event, OPERATOR, now, RevokeDevice).await? {
-        tracing::warn!(device = %id, reason, svids = moved.withdrawn.serials.len(), "device revoked");
+    let event = Event::revoked(now, by.name(), reason);
+    if let Some(moved) = change_fate(store, id, &event, by, now, RevokeDevice).await? {
+        tracing::warn!(device = %id, reason, %by, svids = moved.withdrawn.serials.len(), "device revoked");
     }
     enrolled(store, id).await
 }
 
 /// Takes a revoked device back: it has to enroll again, and is judged as if it were new.
-pub(crate) async fn readmit(store: &Store, id: &SpiffeId, now: UnixTime) -> Result<Device, FateError> {
+pub(crate) async fn readmit(
+    store: &Store,
+    id: &SpiffeId,
+    by: Actor,
+    now: UnixTime,
+) -> Result<Device, FateError> {
     if enrolled(store, id).await?.state.status() != Status::Revoked {
         return Err(FateError::NotRevoked);
     }
-    let event = Event::readmitted(now, OPERATOR);
-    if change_fate(store, id, &event, OPERATOR, now, ReadmitDevice).await?.is_some() {
-        tracing::warn!(device = %id, "device readmitted");
+    let event = Event::readmitted(now, by.name());
+    if change_fate(store, id, &event, by, now, ReadmitDevice).await?.is_some() {
+        tracing::warn!(device = %id, %by, "device readmitted");
     }
     enrolled(store, id).await
 }
@@ -93,7 +85,7 @@ pub(crate) async fn unanswered(
     now: UnixTime,
 ) -> Result<(), FateError> {
     let event = Event::unanswered(now, unanswered_max_seconds, reason);
-    if change_fate(store, id, &event, SERVER, now, NoteUnanswered).await?.flatten().is_some() {
+    if change_fate(store, id, &event, Actor::Server, now, NoteUnanswered).await?.flatten().is_some() {
         tracing::warn!(device = %id, reason, "device did not answer for itself");
     }
     Ok(())
@@ -101,7 +93,7 @@ pub(crate) async fn unanswered(
 
 /// Notes that a device's evidence is too old, if it still is.
 pub(crate) async fn expire(store: &Store, id: &SpiffeId, now: UnixTime) -> Result<(), FateError> {
-    let moved = change_fate(store, id, &Event::expired(now), SERVER, now, ExpireDevice).await?;
+    let moved = change_fate(store, id, &Event::expired(now), Actor::Server, now, ExpireDevice).await?;
     if let Some(moved) = moved {
         tracing::warn!(device = %id, svids = moved.withdrawn.serials.len(), "device expired");
     }
@@ -109,27 +101,27 @@ pub(crate) async fn expire(store: &Store, id: &SpiffeId, now: UnixTime) -> Resul
 }
 
 /// Accepts what a result refused of files and of the boot, and lets the device recover. That result has to be the last still: what the
-/// operator did not see is not accepted.
+/// operator did not see is not accepted. Returns the policy in force for the device then, if there is one.
 pub(crate) async fn approve(
     planning: Planning<'_>,
     id: &SpiffeId,
     new: &NewApproval,
-) -> Result<Approval, FateError> {
-    let Planning { store, policies, now, .. } = planning;
+) -> Result<Option<Arc<CompiledPolicy>>, FateError> {
+    let Planning { store, policies, by, now, .. } = planning;
     for _ in 0..ATTEMPTS_MAX {
         let device = enrolled(store, id).await?;
         let accepted = accepted(store, &device, new).await?;
         let in_force = policies.load(store).await?;
         let widened = planning.widened(&device, &in_force, &accepted).await?;
-        let event = Event::approved(now, OPERATOR);
+        let event = Event::approved(now, by.name());
         let next = device.state.apply(&event);
         if widened.is_some() || next != device.state {
-            let change = change(&device, &next, &event, OPERATOR, now);
+            let change = change(&device, &next, &event, by, now);
             let approve = ApproveDevice { change, result: new.result, policies: widened };
             match store.commit_and_follow(approve).await {
                 Ok(_) => {
                     let (files, boot) = (new.files.len(), new.boot.len());
-                    tracing::info!(device = %id, files, boot, "device approved");
+                    tracing::info!(device = %id, files, boot, %by, "device approved");
                 }
                 Err(StoreError::Conflict) => continue,
                 Err(error) => return Err(error.into()),
@@ -137,11 +129,7 @@ pub(crate) async fn approve(
         } else if new.files.is_empty() && new.boot.is_empty() {
             return Err(FateError::NothingToApprove);
         }
-        return Ok(Approval {
-            policy: policies.of(&device).compiled,
-            approved: new.files.clone(),
-            boot: new.boot.clone(),
-        });
+        return Ok(policies.of(&device).compiled);
     }
     Err(StoreError::Conflict.into())
 }
@@ -176,7 +164,7 @@ async fn change_fate<T: Transaction>(
     store: &Store,
     id: &SpiffeId,
     event: &Event,
-    actor: &str,
+    by: Actor,
     now: UnixTime,
     transaction: impl Fn(Change) -> T,
 ) -> Result<Option<T::Output>, FateError> {
@@ -186,7 +174,7 @@ async fn change_fate<T: Transaction>(
         if next == device.state {
             return Ok(None);
         }
-        match store.commit_and_follow(transaction(change(&device, &next, event, actor, now))).await {
+        match store.commit_and_follow(transaction(change(&device, &next, event, by, now))).await {
             Ok(moved) => return Ok(Some(moved)),
             Err(StoreError::Conflict) => {}
             Err(error) => return Err(error.into()),
@@ -196,20 +184,14 @@ async fn change_fate<T: Transaction>(
 }
 
 /// A step of a device's state as one transaction has it.
-pub(crate) fn change(
-    device: &Device,
-    next: &TrustState,
-    event: &Event,
-    actor: &str,
-    now: UnixTime,
-) -> Change {
+pub(crate) fn change(device: &Device, next: &TrustState, event: &Event, by: Actor, now: UnixTime) -> Change {
     Change {
         device_id: device.id.to_string(),
         from_version: device.state.version(),
         trust: columns(next),
         withdraw: next.withdraws(&device.state) || next.status() == Status::Revoked,
         at: now,
-        actor: actor.to_owned(),
+        actor: by.name().to_owned(),
         detail: serde_json::to_string(event.record()).unwrap_or_default(),
     }
 }
@@ -322,9 +304,6 @@ impl From<DeviceError> for FateError {
         FateError::Store(error.0)
     }
 }
-
-const OPERATOR: &str = "operator";
-const SERVER: &str = "server";
 
 /// The check whose findings name files.
 pub(crate) const IMA_POLICY: &str = "ima-policy";

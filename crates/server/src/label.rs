@@ -2,7 +2,6 @@
 
 use assay_identity::SpiffeId;
 use assay_trust::labels::{LabelError, Labels};
-use serde::Deserialize;
 use thiserror::Error;
 
 use crate::device::Device;
@@ -12,18 +11,14 @@ use crate::policy::{Planning, PolicyChangeError};
 use crate::store::{LabelDevice, StoreError};
 
 /// What is to be said of a device, and no longer.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default)]
 pub(crate) struct NewLabels {
     /// `key=value`, each.
-    #[serde(default)]
-    set: Vec<String>,
+    pub set: Vec<String>,
     /// Keys.
-    #[serde(default)]
-    remove: Vec<String>,
+    pub remove: Vec<String>,
     /// Whether the device may fall of it.
-    #[serde(default)]
-    force: bool,
+    pub force: bool,
 }
 
 /// Gives a device other labels. If another policy judges it for that, it is challenged under it; one with which it would
@@ -50,11 +45,11 @@ pub(crate) async fn label(
             plan_version,
             forced: new.force,
             at: now,
-            by: by.to_owned(),
+            by: by.name().to_owned(),
         };
         match store.commit_and_follow(label).await {
             Ok(()) => {
-                tracing::info!(device = %id, labels = to, by, "device labelled");
+                tracing::info!(device = %id, labels = to, %by, "device labelled");
                 return Ok(device);
             }
             Err(StoreError::Conflict) => {}

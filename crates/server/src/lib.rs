@@ -1,10 +1,11 @@
 //! The server: registrar, verifier, authority, collector and console in one program.
 //!
 //! In floors, and no arrow runs back up: `start.rs` above the doors (`door/`), doors above the use cases (`enroll.rs`,
-//! `attest/`, `grant/`, `policy/`, `fate.rs`, `label.rs`, `name.rs`, `fleet.rs`, `newcomer.rs`, `ear.rs`, `node.rs`, `message.rs`), use cases above `in_force/`, `archive/` and `keys/`, and
+//! `attest/`, `grant/`, `policy/`, `fate.rs`, `label.rs`, `name.rs`, `fleet.rs`, `newcomer.rs`, `ear.rs`, `node.rs`, `message.rs`; `actor.rs` is who has it done), use cases above `in_force/`, `archive/` and `keys/`, and
 //! all above `store/`. A use case has the form *load, decide, commit, answer*: what is decided is decided in the pure
 //! crates, what is changed is one transaction of the store. [`run`] starts it all.
 
+mod actor;
 pub mod archive;
 mod attest;
 pub mod audit;

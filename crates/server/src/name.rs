@@ -5,20 +5,13 @@
 
 use assay_evidence::time::UnixTime;
 use assay_identity::SpiffeId;
-use serde::Deserialize;
 use thiserror::Error;
 
+use crate::actor::Actor;
 use crate::device::Device;
 use crate::fate::{FateError, enrolled};
 use crate::outcome::{Kind, Outcome};
 use crate::store::{RenameDevice, Store, StoreError};
-
-/// What a device is to be called.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct NewName {
-    name: String,
-}
 
 /// Names are for people: shown in tables and on pages, so printable and short. They stand where an ID may, so none reads
 /// like one.
@@ -38,8 +31,8 @@ pub(crate) fn check(name: &str) -> Result<(), NotAName> {
 pub(crate) async fn rename(
     store: &Store,
     id: &SpiffeId,
-    NewName { name }: NewName,
-    by: &str,
+    name: String,
+    by: Actor,
     now: UnixTime,
 ) -> Result<Device, NotRenamed> {
     check(&name)?;
@@ -53,11 +46,11 @@ pub(crate) async fn rename(
             from: device.record.name,
             to: name.clone(),
             at: now,
-            by: by.to_owned(),
+            by: by.name().to_owned(),
         };
         match store.commit_and_follow(rename).await {
             Ok(true) => {
-                tracing::info!(device = %id, name, by, "device renamed");
+                tracing::info!(device = %id, name, %by, "device renamed");
                 return Ok(enrolled(store, id).await?);
             }
             Ok(false) => return Err(NotRenamed::Taken { name }),

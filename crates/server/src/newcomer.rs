@@ -9,6 +9,7 @@ use assay_evidence::tpm::CertificateSummary;
 use assay_evidence::tpm::endorsement::Endorsement;
 use assay_identity::SpiffeId;
 
+use crate::actor::Actor;
 use crate::config::EnrollmentMode;
 use crate::in_force::manifest::{Manifest, ManifestInForce};
 use crate::store::{NotePending, PendingRecord, SayOfPending, Store, StoreError, Word};
@@ -122,14 +123,14 @@ pub(crate) async fn say(
     store: &Store,
     id: &str,
     (word, reason): (Word, &str),
-    by: &str,
+    by: Actor,
     now: UnixTime,
 ) -> Result<(), StoreError> {
     let (id, reason) = (id.to_owned(), reason.to_owned());
     store
-        .commit_and_follow(SayOfPending { id: id.clone(), word, reason, at: now, by: by.to_owned() })
+        .commit_and_follow(SayOfPending { id: id.clone(), word, reason, at: now, by: by.name().to_owned() })
         .await?;
-    tracing::info!(device = id, word = word.name(), by, "device that was never here");
+    tracing::info!(device = id, word = word.name(), %by, "device that was never here");
     Ok(())
 }
 

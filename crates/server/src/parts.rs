@@ -10,6 +10,7 @@ use assay_identity::{Life, SpiffeId, TrustDomain};
 use assay_telemetry::json_protocol::Nonces;
 use tokio::sync::{Semaphore, watch};
 
+use crate::actor::Actor;
 use crate::attest::Attesting;
 use crate::attest::judge::Verifier;
 use crate::attest::table::Registry;
@@ -221,7 +222,7 @@ impl Server {
     }
 
     /// What a change of the plan needs.
-    pub(crate) fn planning<'a>(&'a self, by: &'a str, now: UnixTime) -> Planning<'a> {
+    pub(crate) fn planning(&self, by: Actor, now: UnixTime) -> Planning<'_> {
         Planning { store: &self.store, policies: &self.policies, trials: &self.trials, by, now }
     }
 

@@ -4,25 +4,14 @@
 use assay_evidence::time::UnixTime;
 use assay_identity::SpiffeId;
 use assay_trust::{Event, Status};
-use serde::Deserialize;
 use thiserror::Error;
 
+use crate::actor::Actor;
 use crate::device::Device;
 use crate::fate::{FateError, change, enrolled};
 use crate::outcome::{Kind, Outcome};
 use crate::policy::{Planning, PolicyChangeError};
 use crate::store::{Change, ReplaceDevice, ReplacedDevice, StandingDevice, StoreError};
-
-/// Whom a device is replaced by.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct NewReplacement {
-    /// Its name, SPIFFE ID or the hash in it.
-    pub by: String,
-    /// Whether the new device may fall by the policy that judges it then.
-    #[serde(default)]
-    pub force: bool,
-}
 
 /// Puts a device in another's place.
 pub(crate) async fn replace(
@@ -48,12 +37,12 @@ pub(crate) async fn replace(
             plan_version,
             forced: force,
             at: now,
-            by: by.to_owned(),
+            by: by.name().to_owned(),
         };
         match store.commit_and_follow(replace).await {
             Ok(replaced) => {
                 let (name, entries) = (&old.record.name, replaced.entries);
-                tracing::warn!(old = %old.id, new = %new.id, name, entries, by, "device replaced");
+                tracing::warn!(old = %old.id, new = %new.id, name, entries, %by, "device replaced");
                 return Ok(replaced);
             }
             Err(StoreError::Conflict) => {}
@@ -64,8 +53,8 @@ pub(crate) async fn replace(
 }
 
 /// The end of the old device; nothing ends twice.
-fn end(old: &Device, new: &Device, by: &str, now: UnixTime) -> Option<Change> {
-    let event = Event::revoked(now, by, format!("replaced by {}", new.id));
+fn end(old: &Device, new: &Device, by: Actor, now: UnixTime) -> Option<Change> {
+    let event = Event::revoked(now, by.name(), format!("replaced by {}", new.id));
     let next = old.state.apply(&event);
     (next != old.state).then(|| change(old, &next, &event, by, now))
 }

@@ -3,11 +3,13 @@
 //! Generated types live in [`edge`], [`workload`] and [`envoy`]. What both ends must compute alike stands beside them:
 //! [`pcr`] converts PCR values, [`binding`] gives the exact bytes that proofs and signatures are over, [`together`] the
 //! tree of statements that one signature is for, [`doctor`] the report of what is
-//! wrong, [`clocks`] how far two clocks are apart. Nothing here decides anything.
+//! wrong, [`clocks`] how far two clocks are apart, [`console`] what operators' programs ask and are told. Nothing here decides
+//! anything.
 
 pub mod binding;
 pub mod clocks;
 mod codec;
+pub mod console;
 pub mod doctor;
 pub mod pcr;
 pub mod together;

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use assay_testkit::EkMaker;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use serde::de::IgnoredAny;
 
 use super::aims::{self, Aim, aims};
 use super::limit::Limit;
@@ -118,7 +119,7 @@ fn measure(args: &Args) -> Result<Report> {
         let policy = policy::with_files(specimen, args.policy_files);
         let policy = if scenario.has_boot_log() { policy::demanding_boot(&policy) } else { policy };
         // The fleets before this one are still there, and fall with it.
-        server.client.put_text("/v1/policy?force=true", policy)?;
+        server.client.put_text::<IgnoredAny>("/v1/policy?force=true", policy)?;
 
         progress.set_message(format!("{}: attesting for {} s", scenario.name(), args.seconds));
         let attached = runtime.block_on(fleet.attach(scenario))?;

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use assay_testkit::edge::{Attachment, Message};
 use assay_testkit::{EkMaker, SoftwareDevice, policy_for};
 use serde::Serialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use tokio::task::{JoinSet, block_in_place};
 
@@ -111,7 +112,7 @@ fn measure(args: &Args) -> Result<Report> {
     let system = Scenario::NothingNew.system(0);
     let mut fleet = runtime.block_on(Fleet::enroll(&maker, &door, &system, args.devices))?;
     let policy = policy_for("bench", &[fleet.specimen().context("at least one device")?]);
-    server.client.put_text("/v1/policy?force=true", policy)?;
+    server.client.put_text::<IgnoredAny>("/v1/policy?force=true", policy)?;
 
     eprintln!("making {} entries", args.entries);
     let resident = server.resident_bytes()?;
@@ -163,7 +164,7 @@ fn make_entries(server: &Server, count: usize) -> Result<Cost> {
     let numbers: Vec<usize> = (0..count).collect();
     for list in numbers.chunks(LIST) {
         let entries: Vec<Value> = list.iter().map(|number| of(*number)).collect();
-        server.client.post("/v1/entries/apply", &json!({ "entries": entries }))?;
+        server.client.post::<IgnoredAny>("/v1/entries/apply", &json!({ "entries": entries }))?;
     }
     let took = server.cpu()?.saturating_sub(cpu);
     Ok(Cost::new(took.div_f64(count.max(1) as f64), sig))
@@ -184,7 +185,9 @@ async fn entitle(server: &Server, kept: Kept, workloads: usize) -> Result<Kept> 
         entries.extend((0..workloads).map(|number| entry(parent, &format!("workload-{number}"), number)));
     }
     for list in entries.chunks(LIST) {
-        block_in_place(|| server.client.post("/v1/entries/apply", &json!({ "entries": list })))?;
+        block_in_place(|| {
+            server.client.post::<IgnoredAny>("/v1/entries/apply", &json!({ "entries": list }))
+        })?;
     }
     let mut waiting = JoinSet::new();
     for (device, mut attachment) in kept {
@@ -278,7 +281,7 @@ async fn changes(
     for number in 0..args.changes {
         let new = entry(parent, "changing", args.workloads + number);
         let start = Instant::now();
-        let answer = block_in_place(|| server.client.post("/v1/entries", &new))?;
+        let answer: Value = block_in_place(|| server.client.post("/v1/entries", &new))?;
         let id = answer.get("id").and_then(Value::as_str).context("an id")?.to_owned();
         while !attachment.grants().await?.entries.iter().any(|entry| entry.id == id) {}
         made.push(start.elapsed());
@@ -286,7 +289,7 @@ async fn changes(
         attachment.request_svid(request).await?;
         while !matches!(attachment.next().await?, Message::WorkloadSvid(_)) {}
         let start = Instant::now();
-        block_in_place(|| server.client.delete(&format!("/v1/entries/{id}")))?;
+        block_in_place(|| server.client.delete::<IgnoredAny>(&format!("/v1/entries/{id}")))?;
         while attachment.grants().await?.entries.iter().any(|entry| entry.id == id) {}
         deleted.push(start.elapsed());
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use assay_testkit::{EkMaker, SoftwareDevice};
 use serde::Serialize;
+use serde::de::IgnoredAny;
 use tokio::runtime::Runtime;
 
 use super::load::{Fleet, Scenario, answer_all};
@@ -90,9 +91,10 @@ impl PolicyMemory {
         let mut grown = Vec::new();
         for number in 0..times.max(1) {
             let start = server.cpu()?;
-            server
-                .client
-                .put_text("/v1/policy?force=true", format!("{long}\"/opt/{number}\" = [{ANY_DIGEST}]\n"))?;
+            server.client.put_text::<IgnoredAny>(
+                "/v1/policy?force=true",
+                format!("{long}\"/opt/{number}\" = [{ANY_DIGEST}]\n"),
+            )?;
             cpu.push(server.cpu()?.saturating_sub(start));
             judged()?;
             grown.push(added(settled(server)?));
@@ -114,7 +116,7 @@ fn settled(server: &Server) -> Result<u64> {
     let start = Instant::now();
     while start.elapsed() < SETTLED_AFTER {
         std::thread::sleep(SETTLED_AFTER / 10);
-        server.client.get("/health")?;
+        server.client.get::<IgnoredAny>("/health")?;
     }
     server.resident_bytes()
 }
@@ -130,7 +132,7 @@ impl Memory {
         let mut fleet = runtime.block_on(Fleet::enroll(&maker, &door, &system, devices + 1))?;
         let specimen = fleet.take_specimen().context("at least one device")?;
         // The long one comes last: what reading it leaves free would hide what devices take.
-        server.client.put_text("/v1/policy", policy::with_files(&specimen, 0))?;
+        server.client.put_text::<IgnoredAny>("/v1/policy", policy::with_files(&specimen, 0))?;
 
         let half = devices / 2;
         ensure!(half > 0, "two devices or more that wait");

@@ -7,10 +7,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use assay_testkit::edge::Door;
+use assay_wire::console::gateway::{Credentials, Enroll};
 use data_encoding::BASE64;
 use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
-use serde_json::{Value, json};
+use serde::de::IgnoredAny;
+use serde_json::Value;
+
 use tempfile::TempDir;
 
 use super::sig::ProcessClock;
@@ -65,10 +68,9 @@ impl Server {
     pub fn door(&self) -> Result<Door> {
         let key = KeyPair::generate()?;
         let csr = CertificateParams::default().serialize_request(&key)?;
-        let request = json!({ "name": "bench", "csr": BASE64.encode(csr.der()) });
-        let answer = self.client.post("/v1/gateways", &request)?;
-        let certificates = |member: &str| -> Result<Vec<Vec<u8>>> {
-            let pem = answer.get(member).and_then(Value::as_str).context("the gateway's credentials")?;
+        let request = Enroll { name: "bench".to_owned(), csr: BASE64.encode(csr.der()) };
+        let Credentials { certificate, bundle, .. } = self.client.post("/v1/gateways", &request)?;
+        let certificates = |pem: &str| -> Result<Vec<Vec<u8>>> {
             CertificateDer::pem_slice_iter(pem.as_bytes())
                 .map(|certificate| Ok(certificate?.to_vec()))
                 .collect()
@@ -76,8 +78,8 @@ impl Server {
         Ok(Door {
             address: address(self.folder.path(), "edge")?,
             spiffe_id: format!("spiffe://{TRUST_DOMAIN}/assay/server"),
-            roots: certificates("bundle")?,
-            identity: Some((certificates("certificate")?, key.serialize_der())),
+            roots: certificates(&bundle)?,
+            identity: Some((certificates(&certificate)?, key.serialize_der())),
         })
     }
 
@@ -135,7 +137,7 @@ fn first_answer(process: &mut Child, folder: &TempDir, start: Instant) -> Result
         if let Some(status) = process.try_wait()? {
             bail!("the server ended with {status}");
         }
-        let answer = console.client().and_then(|client| client.get("/health").map(|_| client));
+        let answer = console.client().and_then(|client| client.get::<IgnoredAny>("/health").map(|_| client));
         match answer {
             Ok(client) => return Ok(client),
             Err(error) if start.elapsed() > START_WITHIN => return Err(error.context("no answer")),

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use assay_testkit::{EkMaker, policy_for};
+use assay_wire::console::trial::Line;
 use serde::Serialize;
-use serde_json::Value;
+use serde::de::IgnoredAny;
 
 use super::limit::Limit;
 use super::load::{Fleet, Scenario};
@@ -75,7 +76,7 @@ fn measure(args: &Args) -> Result<Report> {
     let system = Scenario::NothingNew.system(0);
     let mut fleet = runtime.block_on(Fleet::enroll(&maker, &door, &system, args.devices))?;
     let policy = policy_for("bench", &[fleet.specimen().context("at least one device")?]);
-    let set = |_| server.client.put_text("/v1/policy?force=true", policy.clone()).map(drop);
+    let set = |_| server.client.put_text::<IgnoredAny>("/v1/policy?force=true", policy.clone()).map(drop);
     set(0)?;
     eprintln!("recording {} results of each", args.results);
     let before = server.database_bytes()?;
@@ -89,7 +90,9 @@ fn measure(args: &Args) -> Result<Report> {
     let (cpu, start) = (server.cpu()?, Instant::now());
     let mut judged = None;
     server.client.post_for_lines("/v1/policy/try?since_seconds=86400", policy.clone(), |line| {
-        judged = line.pointer("/report/results/judged").and_then(Value::as_u64);
+        if let Line::Report(report) = line {
+            judged = Some(report.results.judged);
+        }
         Ok(())
     })?;
     let (took, cpu) = (start.elapsed(), server.cpu()?.saturating_sub(cpu));

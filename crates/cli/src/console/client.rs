@@ -10,12 +10,14 @@ use assay_clock::Clock;
 use assay_identity::crl::CRL_BYTES_MAX;
 use assay_identity::tls::{self, Trust, TrustSource};
 use assay_identity::{Bundle, CrlSet, SpiffeId, TrustDomain, verify_svid};
+use assay_wire::console;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::failure::{Refused, Unreachable};
@@ -66,13 +68,13 @@ impl Client {
     }
 
     /// GETs JSON.
-    pub fn get(&self, path: &str) -> Result<Value> {
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         self.json(Method::GET, path, "application/json", Vec::new())
     }
 
     /// POSTs JSON.
-    pub fn post(&self, path: &str, body: &Value) -> Result<Value> {
-        self.json(Method::POST, path, "application/json", body.to_string().into_bytes())
+    pub fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
+        self.json(Method::POST, path, "application/json", serde_json::to_vec(body)?)
     }
 
     /// POSTs JSON that is signed by these headers: status and answer, which may be a refusal.
@@ -85,27 +87,27 @@ impl Client {
     }
 
     /// PUTs JSON.
-    pub fn put(&self, path: &str, body: &Value) -> Result<Value> {
-        self.json(Method::PUT, path, "application/json", body.to_string().into_bytes())
+    pub fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
+        self.json(Method::PUT, path, "application/json", serde_json::to_vec(body)?)
     }
 
     /// PUTs text as it is.
-    pub fn put_text(&self, path: &str, body: String) -> Result<Value> {
+    pub fn put_text<T: DeserializeOwned>(&self, path: &str, body: String) -> Result<T> {
         self.json(Method::PUT, path, "text/plain; charset=utf-8", body.into_bytes())
     }
 
     /// POSTs text as it is.
-    pub fn post_text(&self, path: &str, body: String) -> Result<Value> {
+    pub fn post_text<T: DeserializeOwned>(&self, path: &str, body: String) -> Result<T> {
         self.json(Method::POST, path, "text/plain; charset=utf-8", body.into_bytes())
     }
 
     /// POSTs text and hands on each line of JSON of the answer as it comes; the work may take long, but not in
     /// silence.
-    pub fn post_for_lines(
+    pub fn post_for_lines<T: DeserializeOwned>(
         &self,
         path: &str,
         body: String,
-        mut each: impl FnMut(Value) -> Result<()>,
+        mut each: impl FnMut(T) -> Result<()>,
     ) -> Result<()> {
         self.runtime.block_on(async {
             let body = body.into_bytes();
@@ -124,7 +126,7 @@ impl Client {
                     unread.iter().position(|byte| *byte == b'\n').filter(|_| status.is_success())
                 {
                     let rest = unread.split_off(end + 1);
-                    each(serde_json::from_slice(&unread).context("the console's answer is not JSON")?)?;
+                    each(read(&unread)?)?;
                     unread = rest;
                 }
             }
@@ -133,7 +135,7 @@ impl Client {
     }
 
     /// DELETEs.
-    pub fn delete(&self, path: &str) -> Result<Value> {
+    pub fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         self.json(Method::DELETE, path, "application/json", Vec::new())
     }
 
@@ -144,15 +146,18 @@ impl Client {
         if status.is_success() { Ok(body.to_vec()) } else { Err(refusal(status, &body)) }
     }
 
-    fn json(&self, method: Method, path: &str, content_type: &str, body: Vec<u8>) -> Result<Value> {
+    fn json<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: Vec<u8>,
+    ) -> Result<T> {
         let (status, body) = self.runtime.block_on(self.request(method, path, content_type, body))?;
         if !status.is_success() {
             return Err(refusal(status, &body));
         }
-        if body.is_empty() {
-            return Ok(Value::Null);
-        }
-        serde_json::from_slice(&body).context("the console's answer is not JSON")
+        read(&body)
     }
 
     async fn request(
@@ -266,11 +271,16 @@ async fn within<T>(answer: impl Future<Output = Result<T>>, address: &str) -> Re
         .map_err(|_| Unreachable { address: address.to_owned(), what: "no answer within 30 seconds" })?
 }
 
+fn read<T: DeserializeOwned>(answer: &[u8]) -> Result<T> {
+    serde_json::from_slice(answer).context("the console's answer is not what this version of assay reads")
+}
+
 fn refusal(status: StatusCode, body: &[u8]) -> anyhow::Error {
-    let error = serde_json::from_slice::<Value>(body).ok().and_then(|body| body.get("error").cloned());
-    let member = |name| Some(error.as_ref()?.get(name)?.as_str()?.to_owned());
-    let code = member("code").unwrap_or_else(|| "refused".to_owned());
-    let message = member("message").unwrap_or_else(|| "the console says no more".to_owned());
+    let said = serde_json::from_slice(body).map(|console::Refused { error }| error);
+    let console::Refusal { code, message } = said.unwrap_or_else(|_| console::Refusal {
+        code: "refused".to_owned(),
+        message: "the console says no more".to_owned(),
+    });
     anyhow::Error::new(Refused { status, code, message })
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use assay_testkit::machine::{Machine, System};
 use assay_testkit::swtpm::{SoftTpm, TpmMaker};
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::process::{Process, Talking, until};
@@ -142,7 +143,7 @@ impl Stage {
         let mut server = self.start("server", &self.assay, &["server", "--config", &file])?;
         until(START_WITHIN, || {
             server.alive()?;
-            self.client()?.get("/health").map(Some)
+            self.client()?.get::<IgnoredAny>("/health").map(|_| Some(()))
         })?;
         self.server = Some(server);
         self.address("console")

@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use assay_identity::{Crl, Serial};
+use assay_wire::console::device::{Approved, Device as Standing, Devices, Explanation};
+use assay_wire::console::policy::Citation;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use super::message::{self, Signed};
@@ -76,27 +79,18 @@ fn attested(stage: &mut Stage, report: &mut Report, client: &Client) -> Result<(
         stage.start_agents()?;
         let devices = until(TRUST_WITHIN, || {
             stage.alive()?;
-            let answer = client.get("/v1/devices")?;
-            let devices = output::list(&answer, "devices").to_vec();
+            let Devices { devices, .. } = client.get("/v1/devices")?;
             Ok((devices.len() == stage.devices.len()).then_some(devices))
         })?;
-        let names: Vec<String> = devices.iter().map(|device| output::text(device, "name")).collect();
+        let names: Vec<String> = devices.into_iter().map(|device| device.name).collect();
         Ok(((), format!("{} through the gateway", names.join(", "))))
     })?;
     report.step("attest", "quote, boot log and IMA list, replayed and appraised", || {
         for device in &stage.devices {
             wait_for_status(client, device.name, "trusted")?;
         }
-        let device = client.get(&device_path(WITNESS, ""))?;
-        let device = device.get("device").unwrap_or(&device);
-        Ok((
-            (),
-            format!(
-                "three times {}, policy {}",
-                output::text(device, "tier"),
-                output::text(device, "policy")
-            ),
-        ))
+        let Standing { tier, policy, .. } = standing(client, WITNESS)?;
+        Ok(((), format!("three times {tier}, policy {}", output::maybe(&policy))))
     })
 }
 
@@ -113,14 +107,13 @@ fn with_identities(stage: &mut Stage, report: &mut Report, client: &Client) -> R
     })?;
     report.step("workload-svid", "a registration entry, the Workload API, an X.509-SVID", || {
         for device in &stage.devices {
-            let answer = client.get(&device_path(device.name, ""))?;
-            let parent = output::text(answer.get("device").unwrap_or(&answer), "id");
+            let parent = standing(client, device.name)?.id;
             let entry = json!({
                 "spiffe_id": workload_id(device.name), "parent": parent, "ttl_seconds": 3600,
                 "selectors": [{ "type": "unix", "value": format!("uid:{}", rustix::process::getuid().as_raw()) }],
                 "dns_names": [], "speaks_for_node": true,
             });
-            client.post("/v1/entries", &entry)?;
+            client.post::<IgnoredAny>("/v1/entries", &entry)?;
         }
         stage.start_workloads()?;
         for device in &mut stage.devices {
@@ -160,7 +153,7 @@ fn compromise(stage: &mut Stage, report: &mut Report, client: &Client, serials: 
         victim(stage)?.machine.run_program(IMPLANT, IMPLANT_CODE)?;
         let message = until(WITHDRAW_WITHIN, || finding_about(client, VICTIM, IMPLANT))?;
         let status = wait_for_status(client, VICTIM, "suspect")?;
-        Ok(((), format!("{}: {message}", output::text(&status, "tier"))))
+        Ok(((), format!("{}: {message}", status.tier)))
     })();
     report.record("compromise", measured.elapsed(), outcome)?;
     // Times are told from the measurement on; the promise is a second from the result on.
@@ -195,8 +188,7 @@ fn compromise(stage: &mut Stage, report: &mut Report, client: &Client, serials: 
 
     report.step("others-untouched", "the other two devices", || {
         for name in [WITNESS, ABROAD] {
-            let device = client.get(&device_path(name, ""))?;
-            let status = output::text(device.get("device").unwrap_or(&device), "status");
+            let Standing { status, .. } = standing(client, name)?;
             ensure!(status == "trusted", "{name} is {status}");
         }
         let peer = call(stage, ABROAD, WITNESS)?.map_err(anyhow::Error::msg)?;
@@ -224,20 +216,13 @@ fn recovery(stage: &mut Stage, report: &mut Report, client: &Client) -> Result<(
     report.step("recover", "the file goes into the policy; fresh evidence is good", || {
         let shown = client.get(&device_path(VICTIM, ""))?;
         let approval = crate::device::approval(&shown, (&[IMPLANT.to_owned()], false))?;
-        let answer = client.post(&device_path(VICTIM, "/approve"), &approval)?;
+        let Approved { policy, .. } = client.post(&device_path(VICTIM, "/approve"), &approval)?;
         wait_for_status(client, VICTIM, "trusted")?;
         workload(victim(stage)?)?.hear(&["svid"], TRUST_WITHIN)?;
         let peer = until(TRUST_WITHIN, || Ok(call(stage, VICTIM, WITNESS)?.ok()))?;
-        let policy = answer.get("policy").cloned().unwrap_or(Value::Null);
-        Ok((
-            (),
-            format!(
-                "policy {} version {}; new SVID, {} ⇄ {peer}",
-                output::text(&policy, "name"),
-                output::text(&policy, "version"),
-                workload_id(VICTIM)
-            ),
-        ))
+        let Citation { name, version } = policy.context("a policy that takes the file in")?;
+        let victim = workload_id(VICTIM);
+        Ok(((), format!("policy {name} version {version}; new SVID, {victim} ⇄ {peer}")))
     })?;
     Ok(())
 }
@@ -289,43 +274,41 @@ fn workload_id(name: &str) -> String {
     format!("spiffe://{TRUST_DOMAIN}/workload/{name}")
 }
 
-fn wait_for_status(client: &Client, name: &str, status: &str) -> Result<Value> {
+/// How a device stands.
+pub(super) fn standing(client: &Client, name: &str) -> Result<Standing> {
+    client.get(&device_path(name, "")).map(|Explanation { device, .. }| device)
+}
+
+fn wait_for_status(client: &Client, name: &str, status: &str) -> Result<Standing> {
     until(TRUST_WITHIN, || {
-        let answer = client.get(&device_path(name, ""))?;
-        let device = answer.get("device").unwrap_or(&answer);
-        ensure!(
-            output::text(device, "status") == status,
-            "{name} is {}, not {status}: {}",
-            output::text(device, "status"),
-            output::text(device, "reason")
-        );
-        Ok(Some(device.clone()))
+        let device = standing(client, name)?;
+        ensure!(device.status == status, "{name} is {}, not {status}: {}", device.status, device.reason);
+        Ok(Some(device))
     })
 }
 
 /// Serials of the grants a device holds now.
 fn serials_of(client: &Client, name: &str) -> Result<Vec<String>> {
-    let answer = client.get(&device_path(name, "/explain"))?;
-    let held =
-        output::list(&answer, "grants").iter().filter(|grant| output::time(grant, "withdrawn_at") == "-");
-    Ok(held.map(|grant| output::text(grant, "serial")).collect())
+    let Explanation { grants, .. } = client.get(&device_path(name, "/explain"))?;
+    let held = grants.into_iter().filter(|grant| grant.withdrawn_at.is_none());
+    Ok(held.map(|grant| grant.serial).collect())
 }
 
 fn finding_about(client: &Client, name: &str, what: &str) -> Result<Option<String>> {
-    let answer = client.get(&device_path(name, "/explain"))?;
-    let messages = output::list(&answer, "findings").iter().map(|finding| output::text(finding, "message"));
-    Ok(messages.into_iter().find(|message| message.contains(what)))
+    let Explanation { findings, .. } = client.get(&device_path(name, "/explain"))?;
+    let mut messages = findings.into_iter().map(|finding| output::shown(&finding.message));
+    Ok(messages.find(|message| message.contains(what)))
 }
 
 fn accepted_batches(client: &Client, name: &str) -> Result<usize> {
-    let answer = client.get(&format!("/v1/telemetry?device={}", segment(name)))?;
+    let answer: Value = client.get(&format!("/v1/telemetry?device={}", segment(name)))?;
     let records = output::list(&answer, "records").iter();
     Ok(records.filter(|record| record.get("accepted").and_then(Value::as_bool) == Some(true)).count())
 }
 
 /// The reason of the last batch, if that was refused.
 fn refusal(client: &Client, name: &str) -> Result<Option<String>> {
-    let answer = client.get(&format!("/v1/telemetry?device={}", segment(name)))?;
+    let answer: Value = client.get(&format!("/v1/telemetry?device={}", segment(name)))?;
     let last = output::list(&answer, "records").first();
     let refused = last.filter(|record| record.get("accepted").and_then(Value::as_bool) == Some(false));
     Ok(refused.map(|record| output::text(record, "reason")))

@@ -3,12 +3,14 @@
 
 use anyhow::{Context, Result, ensure};
 use assay_testkit::machine::System;
+use assay_wire::console::device::Device;
+use assay_wire::console::record::{Leaf, Leaves};
 use serde_json::Value;
 
 use super::process::until;
 use super::report::Report;
 use super::stage::Stage;
-use super::story::{FLEET, TRUST_WITHIN, device_path, geofence};
+use super::story::{FLEET, TRUST_WITHIN, geofence, standing};
 use crate::console::Client;
 use crate::output;
 
@@ -111,18 +113,13 @@ fn update(stage: &mut Stage, client: &Client, name: &str, system: &System, polic
 }
 
 fn is_trusted_under(client: &Client, name: &str, policy: &str) -> Result<bool> {
-    let device = device(client, name)?;
-    Ok(output::text(&device, "status") == "trusted" && output::text(&device, "policy") == policy)
+    let Device { status, policy: judged_by, .. } = standing(client, name)?;
+    Ok(status == "trusted" && judged_by.as_deref() == Some(policy))
 }
 
 /// How often the device's TPM was reset, as last attested.
-fn resets(client: &Client, name: &str) -> Result<u64> {
-    device(client, name)?.get("reset_count").and_then(Value::as_u64).context("it has attested")
-}
-
-fn device(client: &Client, name: &str) -> Result<Value> {
-    let answer = client.get(&device_path(name, ""))?;
-    Ok(answer.get("device").unwrap_or(&answer).clone())
+fn resets(client: &Client, name: &str) -> Result<u32> {
+    standing(client, name)?.reset_count.context("it has attested")
 }
 
 /// A version of the roll-out as devices cite it.
@@ -131,10 +128,9 @@ fn citation(status: &Value, version: &str) -> Result<String> {
     Ok(format!("{POLICY} v{}", output::text(rollout, version)))
 }
 
-fn leaves_after(client: &Client, after: Option<u64>) -> Result<Vec<Value>> {
+fn leaves_after(client: &Client, after: Option<u64>) -> Result<Vec<Leaf>> {
     let query = after.map(|after| format!("after={after}&")).unwrap_or_default();
-    let answer = client.get(&format!("/v1/audit?{query}limit=1000"))?;
-    Ok(output::list(&answer, "leaves").to_vec())
+    client.get(&format!("/v1/audit?{query}limit=1000")).map(|Leaves { leaves }| leaves)
 }
 
 /// The audit trail's last leaf.
@@ -142,19 +138,19 @@ fn last_leaf(client: &Client) -> Result<u64> {
     let mut last = None;
     loop {
         match leaves_after(client, last)?.last() {
-            Some(leaf) => last = leaf.get("index").and_then(Value::as_u64),
+            Some(leaf) => last = Some(leaf.index),
             None => return last.context("an audit trail"),
         }
     }
 }
 
 /// How many results were recorded after a leaf, and what there was of devices that fell.
-fn results_since(client: &Client, after: u64) -> Result<(usize, Vec<Value>)> {
-    let leaves = leaves_after(client, Some(after))?;
-    let of_devices = leaves.iter().filter(|leaf| FATE.contains(&output::text(leaf, "kind").as_str()));
-    let (good, fallen): (Vec<&Value>, Vec<&Value>) = of_devices
-        .partition(|leaf| leaf.pointer("/detail/tier").and_then(Value::as_str) == Some("affirming"));
-    Ok((good.len(), fallen.into_iter().cloned().collect()))
+fn results_since(client: &Client, after: u64) -> Result<(usize, Vec<Leaf>)> {
+    let leaves = leaves_after(client, Some(after))?.into_iter();
+    let is_good = |leaf: &Leaf| leaf.detail.get("tier").and_then(Value::as_str) == Some("affirming");
+    let of_devices = leaves.filter(|leaf| FATE.contains(&leaf.kind.as_str()));
+    let (good, fallen): (Vec<Leaf>, Vec<Leaf>) = of_devices.partition(is_good);
+    Ok((good.len(), fallen))
 }
 
 const POLICY: &str = "edge-base";

@@ -3,7 +3,8 @@
 use std::io::IsTerminal;
 
 use anyhow::{Result, bail};
-use serde_json::{Value, json};
+use assay_wire::console::device::{Approve, Approved, Explanation, File, Finding};
+use serde_json::Value;
 
 use super::path;
 use crate::console::Client;
@@ -11,12 +12,17 @@ use crate::output;
 
 /// Looks first, and approves what was looked at: the result, its files with what was measured of each, and what differs of
 /// its boot. If another result comes in between, nothing is approved.
-pub(super) fn approve(client: &Client, device: &str, wanted: (&[String], bool), yes: bool) -> Result<Value> {
-    let shown = client.get(&path(device, ""))?;
+pub(super) fn approve(
+    client: &Client,
+    device: &str,
+    wanted: (&[String], bool),
+    yes: bool,
+) -> Result<Approved> {
+    let shown: Explanation = client.get(&path(device, ""))?;
     let approval = approval(&shown, wanted)?;
-    let (files, boot) = (output::list(&approval, "files"), output::list(&approval, "boot"));
-    for file in files {
-        eprintln!("approving {} {}", output::text(file, "path"), output::text(file, "digest"));
+    let Approve { files, boot, .. } = &approval;
+    for File { path, digest } in files {
+        eprintln!("approving {} {}", output::shown(path), output::shown(digest));
     }
     for rule in boot {
         eprintln!("approving {}", measured(rule));
@@ -50,28 +56,25 @@ fn measured(accept: &Value) -> String {
 }
 
 /// What was refused and stays so: of a boot that is not accepted, and what no policy can list.
-fn left_out(shown: &Value, approval: &Value) -> Vec<String> {
-    let boot = output::list(approval, "boot");
-    let files = output::list(approval, "files");
-    let is_approved = |finding: &Value| {
-        finding.get("accept").is_some_and(|accept| boot.contains(accept))
-            || files.iter().any(|file| output::text(file, "path") == output::text(finding, "claim"))
+fn left_out(shown: &Explanation, Approve { files, boot, .. }: &Approve) -> Vec<String> {
+    let is_approved = |finding: &Finding| {
+        finding.accept.as_ref().is_some_and(|accept| boot.contains(accept))
+            || files.iter().any(|file| file.path == finding.claim)
             // Of a PCR's events the first finding names them all.
             || boot.iter().any(|accept| {
                 let pcr = accept.pointer("/rule/value/pcr").and_then(Value::as_str);
                 let is_events = accept.pointer("/rule/value/events").is_some();
-                pcr.is_some_and(|pcr| is_events && output::text(finding, "claim") == format!("PCR {pcr} events"))
+                pcr.is_some_and(|pcr| is_events && finding.claim == format!("PCR {pcr} events"))
             })
     };
-    let findings = output::list(shown, "findings").iter();
-    let refused = findings.filter(|finding| output::text(finding, "tier") == "contraindicated");
+    let refused = shown.findings.iter().filter(|finding| finding.tier == "contraindicated");
     let left = refused.filter(|finding| !is_approved(finding));
     left.map(|finding| {
-        let why = match finding.get("accept") {
+        let why = match finding.accept {
             Some(_) => "not approved without --boot",
             None => "not approved",
         };
-        format!("{why}: {}", output::text(finding, "message"))
+        format!("{why}: {}", output::shown(&finding.message))
     })
     .collect()
 }
@@ -99,28 +102,28 @@ fn agreed(answer: Option<String>) -> Result<()> {
 }
 
 /// What approves the files of a device's last result, all or those named, and if wanted what it refused of the boot.
-pub fn approval(shown: &Value, (files, boot): (&[String], bool)) -> Result<Value> {
-    let findings = output::list(shown, "findings").iter();
-    let refused: Vec<Value> = findings
-        .filter(|finding| output::text(finding, "check") == "ima-policy")
-        .map(|finding| json!({ "path": finding.get("claim"), "digest": finding.get("found") }))
-        .collect();
-    let is_named = |file: &Value, name: &String| output::text(file, "path") == *name;
-    if let Some(unknown) = files.iter().find(|name| !refused.iter().any(|file| is_named(file, name))) {
+pub fn approval(shown: &Explanation, (files, boot): (&[String], bool)) -> Result<Approve> {
+    let Some(result) = shown.result else {
+        bail!("nothing was judged of the device yet, so there is nothing to approve")
+    };
+    let refused = shown.findings.iter().filter(|finding| finding.check == "ima-policy");
+    let refused: Vec<File> =
+        refused.map(|finding| File { path: finding.claim.clone(), digest: finding.found.clone() }).collect();
+    if let Some(unknown) = files.iter().find(|name| !refused.iter().any(|file| file.path == **name)) {
         bail!(
             "{unknown} is not among the files that the last appraisal refused: assay device explain shows them"
         );
     }
-    let named = |file: &Value| files.is_empty() || files.iter().any(|name| is_named(file, name));
-    let files: Vec<Value> = refused.into_iter().filter(named).collect();
+    let named = |file: &File| files.is_empty() || files.contains(&file.path);
+    let files = refused.into_iter().filter(named).collect();
     let boot = if boot { acceptable(shown)? } else { Vec::new() };
-    Ok(json!({ "result": shown.get("result"), "files": files, "boot": boot }))
+    Ok(Approve { result, files, boot })
 }
 
 /// What findings offer of the boot, each once.
-fn acceptable(shown: &Value) -> Result<Vec<Value>> {
+fn acceptable(shown: &Explanation) -> Result<Vec<Value>> {
     let mut rules: Vec<Value> = Vec::new();
-    for accept in output::list(shown, "findings").iter().filter_map(|finding| finding.get("accept")) {
+    for accept in shown.findings.iter().filter_map(|finding| finding.accept.as_ref()) {
         if !rules.contains(accept) {
             rules.push(accept.clone());
         }
@@ -134,26 +137,41 @@ fn acceptable(shown: &Value) -> Result<Vec<Value>> {
 }
 
 /// What was accepted.
-pub(super) fn print(answer: &Value) {
-    let approved = output::list(answer, "approved");
-    for file in approved {
-        output::out!("approved {} {}", output::text(file, "path"), output::text(file, "digest"));
+pub(super) fn print(Approved { policy, approved, boot }: &Approved) {
+    for File { path, digest } in approved {
+        output::out!("approved {} {}", output::shown(path), output::shown(digest));
     }
-    let boot = output::list(answer, "boot");
     for accept in boot {
         output::out!("approved {}", measured(accept));
     }
     if approved.is_empty() && boot.is_empty() {
         output::out!("approved: the device is trusted with its next good evidence");
     }
-    if let Some(policy) = answer.get("policy").filter(|policy| policy.is_object()) {
-        output::out!("policy {} version {}", output::text(policy, "name"), output::text(policy, "version"));
+    if let Some(policy) = policy {
+        output::out!("policy {} version {}", output::shown(&policy.name), policy.version);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    /// A device whose result 7 found this: check, claim, what was found, and what can be accepted.
+    fn shown(findings: &[(&str, &str, &str, Option<&Value>)]) -> Explanation {
+        let finding = |(check, claim, found, accept): &(&str, &str, &str, Option<&Value>)| Finding {
+            check: (*check).to_owned(),
+            tier: "contraindicated".to_owned(),
+            claim: (*claim).to_owned(),
+            expected: String::new(),
+            found: (*found).to_owned(),
+            message: (*claim).to_owned(),
+            accept: accept.cloned(),
+        };
+        let findings = findings.iter().map(finding).collect();
+        Explanation { result: Some(7), findings, ..Explanation::default() }
+    }
 
     #[test]
     fn a_boot_is_approved_as_it_was_measured_and_only_when_asked_for() {
@@ -161,16 +179,17 @@ mod tests {
             json!({ "boot": 0, "rule": { "field": "boot.kernel_command_lines", "value": "/k ro\u{1b}[2J" } });
         let events = json!({ "boot": 0, "rule": { "field": "boot.sequence",
             "value": { "pcr": "9", "events": ["sha256:aa", "file"] } } });
-        let of = |claim: &str, accept: Option<&Value>| json!({ "tier": "contraindicated", "check": "boot-policy", "claim": claim, "accept": accept, "message": claim });
-        let mut findings =
-            vec![of("kernel command line", Some(&line)), of("PCR 9 events", Some(&events)), of("dbx", None)];
-        findings[2].as_object_mut().unwrap().remove("accept");
-        let shown = json!({ "result": 7, "findings": findings });
+        let boot = "boot-policy";
+        let shown = shown(&[
+            (boot, "kernel command line", "", Some(&line)),
+            (boot, "PCR 9 events", "", Some(&events)),
+            (boot, "dbx", "", None),
+        ]);
         let nothing = approval(&shown, (&[], false)).unwrap();
-        assert_eq!(output::list(&nothing, "boot").len(), 0);
+        assert_eq!(nothing.boot.len(), 0);
         assert_eq!(left_out(&shown, &nothing).len(), 3);
         let boot = approval(&shown, (&[], true)).unwrap();
-        assert_eq!(output::list(&boot, "boot"), [line.clone(), events.clone()]);
+        assert_eq!(boot.boot, [line.clone(), events.clone()]);
         assert_eq!(left_out(&shown, &boot), ["not approved: dbx"]);
         assert_eq!(measured(&line), "boot.kernel_command_lines /k ro\\u{1b}[2J");
         assert_eq!(measured(&events), "boot.sequence 9 = [sha256:aa, file]");
@@ -178,16 +197,15 @@ mod tests {
 
     #[test]
     fn finding_6_an_approval_names_what_was_looked_at_and_waits_for_a_yes() {
-        let shown = json!({ "result": 7, "findings": [
-            { "check": "ima-policy", "claim": "/opt/a", "found": "sha256:aa" },
-            { "check": "ima-policy", "claim": "/opt/b", "found": "sha256:bb" },
-            { "check": "pcr", "claim": "4", "found": "sha256:cc" },
-        ]});
+        let shown = shown(&[
+            ("ima-policy", "/opt/a", "sha256:aa", None),
+            ("ima-policy", "/opt/b", "sha256:bb", None),
+            ("pcr", "4", "sha256:cc", None),
+        ]);
         let both = approval(&shown, (&[], false)).unwrap();
-        assert_eq!(both.get("result"), Some(&json!(7)));
-        assert_eq!(output::list(&both, "files").len(), 2);
+        assert_eq!((both.result, both.files.len()), (7, 2));
         let one = approval(&shown, (&["/opt/b".to_owned()], false)).unwrap();
-        assert_eq!(one.get("files"), Some(&json!([{ "path": "/opt/b", "digest": "sha256:bb" }])));
+        assert_eq!(one.files, [File { path: "/opt/b".to_owned(), digest: "sha256:bb".to_owned() }]);
         assert!(approval(&shown, (&["/opt/c".to_owned()], false)).is_err());
         assert!(approval(&shown, (&[], true)).is_err(), "nothing of the boot is offered");
         for answer in ["y\n", "yes", "Y"] {

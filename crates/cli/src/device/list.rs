@@ -1,7 +1,7 @@
 //! `assay device list`: the server says which devices are meant, a page at a time.
 
 use anyhow::Result;
-use serde_json::{Value, json};
+use assay_wire::console::device::{Device, Devices};
 
 use super::labels;
 use crate::console::{Client, segment};
@@ -31,18 +31,16 @@ pub(super) struct Which {
 }
 
 /// Asks for page after page until there are as many as are wanted.
-pub(super) fn list(client: &Client, which: &Which) -> Result<Value> {
+pub(super) fn list(client: &Client, which: &Which) -> Result<Devices> {
     let (mut devices, mut cursor) = (Vec::new(), which.cursor.clone());
     loop {
         let left = which.limit.map(|limit| limit.saturating_sub(devices.len()));
-        let mut page = client.get(&which.path(left, cursor.as_deref()))?;
-        if let Some(Value::Array(more)) = page.get_mut("devices") {
-            devices.append(more);
+        let mut page: Devices = client.get(&which.path(left, cursor.as_deref()))?;
+        devices.append(&mut page.devices);
+        if page.next.is_none() || which.limit.is_some_and(|limit| devices.len() >= limit) {
+            return Ok(Devices { devices, next: page.next });
         }
-        cursor = page.get("next").and_then(Value::as_str).map(str::to_owned);
-        if cursor.is_none() || which.limit.is_some_and(|limit| devices.len() >= limit) {
-            return Ok(json!({ "devices": devices, "next": cursor }));
-        }
+        cursor = page.next;
     }
 }
 
@@ -63,8 +61,7 @@ impl Which {
     }
 }
 
-pub(super) fn print(answer: &Value) {
-    let devices = output::list(answer, "devices");
+pub(super) fn print(Devices { devices, next }: &Devices) {
     if devices.is_empty() {
         output::out!(
             "No device is there that this would mean. Start one with: assay-agent run --config agent.toml"
@@ -73,31 +70,30 @@ pub(super) fn print(answer: &Value) {
         let columns = ["device", "id", "status", "tier", "attached", "svids", "labels", "evidence", "reason"];
         output::out!("{}", output::table(&columns, devices.iter().map(row)));
     }
-    if let Some(next) = answer.get("next").and_then(Value::as_str) {
+    if let Some(next) = next {
         eprintln!("there are more: --cursor {next}");
     }
 }
 
-fn row(device: &Value) -> Vec<String> {
-    let attached = device.get("attached").and_then(Value::as_bool).unwrap_or_default();
+fn row(device: &Device) -> Vec<String> {
     vec![
-        output::text(device, "name"),
-        short(&output::text(device, "id")),
-        output::text(device, "status"),
-        output::text(device, "tier"),
-        if attached { "yes" } else { "no" }.to_owned(),
-        output::text(device, "svids"),
+        output::shown(&device.name),
+        short(&output::shown(&device.id)),
+        output::shown(&device.status),
+        output::shown(&device.tier),
+        if device.attached { "yes" } else { "no" }.to_owned(),
+        device.svids.to_string(),
         labels(device),
-        output::time(device, "evidence_at"),
+        output::when(device.evidence_at),
         reason(device),
     ]
 }
 
 /// Why it is what it is; and what is to be said of its clock, which may be why its workloads have nothing.
-fn reason(device: &Value) -> String {
-    let said = ["reason", "clock"].map(|member| output::text(device, member));
-    let said: Vec<String> = said.into_iter().filter(|text| text != "-").collect();
-    if said.is_empty() { "-".to_owned() } else { said.join("; ") }
+fn reason(Device { reason, clock, .. }: &Device) -> String {
+    let said = [reason.as_str(), clock.as_deref().unwrap_or_default()];
+    let said: Vec<&str> = said.into_iter().filter(|text| !text.is_empty()).collect();
+    output::shown(&said.join("; "))
 }
 
 /// As much of the hash as every verb takes for the whole; `--json` has all of it.

@@ -5,8 +5,11 @@ mod list;
 mod pending;
 
 use anyhow::Result;
+use assay_wire::console::Because;
+use assay_wire::console::device::{
+    Device, Ear, Endorsement, Explanation, Finding, Rename, Replace, Replacement, Results, SetLabels,
+};
 use clap::Subcommand;
-use serde_json::{Value, json};
 
 pub use approve::approval;
 
@@ -128,47 +131,54 @@ enum Verb {
 
 /// Runs the verb.
 pub fn run(args: Args) -> Result<()> {
-    let client = args.asking.console.client()?;
-    let (answer, print): (Value, fn(&Value)) = match &args.verb {
-        Verb::List(which) => (list::list(&client, which)?, list::print),
-        Verb::Show { device } => (client.get(&path(device, ""))?, print_device),
-        Verb::Explain { device } => (client.get(&path(device, "/explain"))?, print_explanation),
-        Verb::Results { device } => {
-            (client.get(&format!("/v1/results?device={}", segment(device)))?, print_results)
+    let Args { asking, verb } = args;
+    let (client, json) = (asking.console.client()?, asking.json);
+    let because = |reason: &str| Because { reason: reason.to_owned() };
+    match &verb {
+        Verb::List(which) => output::answer(&list::list(&client, which)?, json, list::print),
+        Verb::Show { device } => output::answer(&client.get(&path(device, ""))?, json, print_stand),
+        Verb::Explain { device } => {
+            output::answer(&client.get(&path(device, "/explain"))?, json, print_explanation)
         }
-        Verb::Ear { device, nonce } => (client.get(&ear_path(device, nonce.as_deref()))?, print_ear),
+        Verb::Results { device } => {
+            let answer = client.get(&format!("/v1/results?device={}", segment(device)))?;
+            output::answer(&answer, json, print_results)
+        }
+        Verb::Ear { device, nonce } => {
+            let answer = client.get(&ear_path(device, nonce.as_deref()))?;
+            output::answer(&answer, json, |Ear { ear }| output::out!("{ear}"))
+        }
         Verb::Label { device, labels, remove, force } => {
-            let body = json!({ "set": labels, "remove": remove, "force": force });
-            (client.post(&path(device, "/labels"), &body)?, print_device)
+            let body = SetLabels { set: labels.clone(), remove: remove.clone(), force: *force };
+            output::answer(&client.post(&path(device, "/labels"), &body)?, json, print_stand)
         }
         Verb::Rename { device, name } => {
-            (client.post(&path(device, "/name"), &json!({ "name": name }))?, print_device)
-        }
-        Verb::Pending => (client.get("/v1/pending")?, pending::print),
-        Verb::Admit { device } => {
-            (client.post(&pending::path(device, "admit"), &json!({}))?, pending::print_said)
-        }
-        Verb::Deny { device, reason } => {
-            let body = json!({ "reason": reason });
-            (client.post(&pending::path(device, "deny"), &body)?, pending::print_said)
+            let body = Rename { name: name.clone() };
+            output::answer(&client.post(&path(device, "/name"), &body)?, json, print_stand)
         }
         Verb::Revoke { device, reason } => {
-            (client.post(&path(device, "/revoke"), &json!({ "reason": reason }))?, print_device)
+            output::answer(&client.post(&path(device, "/revoke"), &because(reason))?, json, print_stand)
         }
         Verb::Replace { old, new, force } => {
-            let body = json!({ "by": new, "force": force });
-            (client.post(&path(old, "/replace"), &body)?, print_replaced)
+            let body = Replace { by: new.clone(), force: *force };
+            output::answer(&client.post(&path(old, "/replace"), &body)?, json, print_replaced)
         }
-        Verb::Readmit { device } => (client.post(&path(device, "/readmit"), &json!({}))?, print_device),
+        Verb::Readmit { device } => {
+            output::answer(&client.post(&path(device, "/readmit"), &())?, json, print_stand)
+        }
         Verb::Approve { device, files, boot, yes } => {
-            (approve::approve(&client, device, (files, *boot), *yes)?, approve::print)
+            let approved = approve::approve(&client, device, (files, *boot), *yes)?;
+            output::answer(&approved, json, approve::print)
         }
-    };
-    if args.asking.json {
-        return output::json(&answer);
+        Verb::Pending => output::answer(&client.get("/v1/pending")?, json, pending::print),
+        Verb::Admit { device } => {
+            output::answer(&client.post(&pending::path(device, "admit"), &())?, json, pending::print_said)
+        }
+        Verb::Deny { device, reason } => {
+            let answer = client.post(&pending::path(device, "deny"), &because(reason))?;
+            output::answer(&answer, json, pending::print_said)
+        }
     }
-    print(&answer);
-    Ok(())
 }
 
 fn path(device: &str, rest: &str) -> String {
@@ -180,22 +190,16 @@ fn ear_path(device: &str, nonce: Option<&str>) -> String {
     path(device, "/ear") + &query
 }
 
-fn print_ear(answer: &Value) {
-    output::out!("{}", output::text(answer, "ear"));
-}
-
-fn print_results(answer: &Value) {
-    let rows = output::list(answer, "results").iter().map(|result| {
-        let findings = output::list(result, "findings");
-        let first = findings.first().map(|finding| output::text(finding, "message")).unwrap_or_default();
-        let kept = result.get("evidence_kept").and_then(Value::as_bool).unwrap_or_default();
+fn print_results(answer: &Results) {
+    let rows = answer.results.iter().map(|result| {
+        let first = result.findings.first().map(|finding| output::shown(&finding.message));
         vec![
-            output::text(result, "id"),
-            output::time(result, "at"),
-            output::text(result, "tier"),
-            output::text(result, "policy"),
-            if kept { "kept" } else { "-" }.to_owned(),
-            first,
+            result.id.to_string(),
+            output::when(result.at),
+            output::shown(&result.tier),
+            output::shown(&result.policy),
+            if result.evidence_kept { "kept" } else { "-" }.to_owned(),
+            first.unwrap_or_default(),
         ]
     });
     output::out!(
@@ -204,103 +208,91 @@ fn print_results(answer: &Value) {
     );
 }
 
-fn print_device(answer: &Value) {
-    let device = answer.get("device").unwrap_or(answer);
+fn print_stand(Explanation { device, .. }: &Explanation) {
     for (title, value) in [
-        ("device", output::text(device, "name")),
-        ("id", output::text(device, "id")),
-        ("status", output::text(device, "status")),
-        ("since", output::time(device, "since")),
-        ("tier", output::text(device, "tier")),
-        ("reason", output::text(device, "reason")),
-        ("evidence", output::time(device, "evidence_at")),
-        ("valid until", output::time(device, "valid_until")),
-        ("policy", output::text(device, "policy")),
-        ("in force", output::text(device, "policy_in_force")),
+        ("device", output::shown(&device.name)),
+        ("id", output::shown(&device.id)),
+        ("status", output::shown(&device.status)),
+        ("since", output::when(device.since)),
+        ("tier", output::shown(&device.tier)),
+        ("reason", output::shown(&device.reason)),
+        ("evidence", output::when(device.evidence_at)),
+        ("valid until", output::when(device.valid_until)),
+        ("policy", output::maybe(&device.policy)),
+        ("in force", output::maybe(&device.policy_in_force)),
         ("labels", labels(device)),
-        ("attached", output::text(device, "attached")),
+        ("attached", device.attached.to_string()),
         ("clock", clock(device)),
-        ("svids", output::text(device, "svids")),
+        ("svids", device.svids.to_string()),
     ] {
         output::out!("{title:12} {value}");
     }
 }
 
 /// How far its clock is off, and what comes of it.
-fn clock(device: &Value) -> String {
-    match (device.get("clock").and_then(Value::as_str), device.get("clock_offset_seconds")) {
-        (Some(_), _) => output::text(device, "clock"),
-        (None, Some(Value::Number(seconds))) => format!("as the server's, to {seconds} s"),
-        (None, _) => "-".to_owned(),
+fn clock(device: &Device) -> String {
+    match (&device.clock, device.clock_offset_seconds) {
+        (Some(clock), _) => output::shown(clock),
+        (None, Some(seconds)) => format!("as the server's, to {seconds} s"),
+        (None, None) => "-".to_owned(),
     }
 }
 
-fn print_replaced(answer: &Value) {
-    print_device(answer);
-    if let Some(old) = answer.get("replaced") {
-        let (entries, name) = (output::text(answer, "entries"), output::text(old, "name"));
-        output::out!("{:12} {}, which is revoked and called {name} now", "replaced", output::text(old, "id"));
-        output::out!("{:12} {entries} taken over", "entries");
-    }
+fn print_replaced(Replacement { now, replaced, entries }: &Replacement) {
+    print_stand(now);
+    let [id, name] = [&replaced.id, &replaced.name].map(|text| output::shown(text));
+    output::out!("{:12} {id}, which is revoked and called {name} now", "replaced");
+    output::out!("{:12} {entries} taken over", "entries");
 }
 
 /// As they are given.
-fn labels(device: &Value) -> String {
-    let labels = device.get("labels").and_then(Value::as_object).into_iter().flatten();
-    let labels: Vec<String> =
-        labels.map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
-    if labels.is_empty() { "-".to_owned() } else { labels.join(",") }
+fn labels(device: &Device) -> String {
+    let labels: Vec<String> = device.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    output::shown(&labels.join(","))
 }
 
-fn print_explanation(answer: &Value) {
-    print_device(answer);
-    if let Some(endorsement) = answer.get("endorsement") {
-        print_endorsement(endorsement);
-    }
-    print_findings(output::list(answer, "findings"));
-    let changes = output::list(answer, "changes");
+fn print_explanation(answer: &Explanation) {
+    print_stand(answer);
+    print_endorsement(&answer.endorsement);
+    print_findings(&answer.findings);
+    let changes = answer.changes.as_deref().unwrap_or_default();
     if !changes.is_empty() {
         output::out!("\nChanged since its evidence was last good:");
     }
     for change in changes {
-        output::out!("{:16} {}", output::text(change, "cause"), output::text(change, "message"));
+        output::out!("{:16} {}", output::shown(&change.cause), output::shown(&change.message));
     }
-    let grants = output::list(answer, "grants");
-    if !grants.is_empty() {
-        let rows = grants.iter().map(|grant| {
-            vec![
-                output::text(grant, "spiffe_id"),
-                output::text(grant, "serial"),
-                output::time(grant, "not_after"),
-                output::time(grant, "withdrawn_at"),
-            ]
+    if !answer.grants.is_empty() {
+        let rows = answer.grants.iter().map(|grant| {
+            let [id, serial] = [&grant.spiffe_id, &grant.serial].map(|text| output::shown(text));
+            vec![id, serial, output::when(grant.not_after), output::when(grant.withdrawn_at)]
         });
         output::out!("\n{}", output::table(&["grant", "serial", "until", "withdrawn"], rows));
     }
-    let events = output::list(answer, "events");
-    if !events.is_empty() {
-        let rows = events.iter().map(|event| {
-            vec![output::time(event, "at"), output::text(event, "kind"), output::text(event, "detail")]
+    if !answer.events.is_empty() {
+        let rows = answer.events.iter().map(|event| {
+            vec![output::when(event.at), output::shown(&event.kind), output::shown(&event.detail)]
         });
         output::out!("\n{}", output::table(&["time", "event", "detail"], rows));
     }
 }
 
-fn print_endorsement(endorsement: &Value) {
-    output::out!("{:12} {}", "ek sha256", output::text(endorsement, "ek_sha256"));
-    for (title, part, detail) in
-        [("ek by", "certificate", "manufacturer"), ("identity by", "identity", "serial")]
-    {
-        if let Some(part) = endorsement.get(part).filter(|part| part.is_object()) {
-            output::out!("{title:12} {} ({})", output::text(part, "issuer"), output::text(part, detail));
-        }
+fn print_endorsement(endorsement: &Endorsement) {
+    output::out!("{:12} {}", "ek sha256", output::shown(&endorsement.ek_sha256));
+    if let Some(certificate) = &endorsement.certificate {
+        let (issuer, maker) = (output::shown(&certificate.issuer), output::maybe(&certificate.manufacturer));
+        output::out!("{:12} {issuer} ({maker})", "ek by");
     }
-    for failure in output::list(endorsement, "failures") {
-        output::out!("{:12} {}", "not by", failure.as_str().unwrap_or_default());
+    if let Some(identity) = &endorsement.identity {
+        let [issuer, serial] = [&identity.issuer, &identity.serial].map(|text| output::shown(text));
+        output::out!("{:12} {issuer} ({serial})", "identity by");
+    }
+    for failure in &endorsement.failures {
+        output::out!("{:12} {}", "not by", output::shown(failure));
     }
 }
 
-fn print_findings(findings: &[Value]) {
+fn print_findings(findings: &[Finding]) {
     if findings.is_empty() {
         output::out!("\nNo findings: everything the policy asks for was there.");
         return;
@@ -309,9 +301,9 @@ fn print_findings(findings: &[Value]) {
     for finding in findings {
         output::out!(
             "{:16} {:20} {}",
-            output::text(finding, "tier"),
-            output::text(finding, "check"),
-            output::text(finding, "message")
+            output::shown(&finding.tier),
+            output::shown(&finding.check),
+            output::shown(&finding.message)
         );
     }
 }

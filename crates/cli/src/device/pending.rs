@@ -1,6 +1,6 @@
 //! `assay device pending`, `admit` and `deny`: devices that were never here.
 
-use serde_json::Value;
+use assay_wire::console::pending::{Newcomer, Pending};
 
 use crate::console::segment;
 use crate::output;
@@ -10,8 +10,7 @@ pub(super) fn path(device: &str, word: &str) -> String {
 }
 
 /// What each showed: the name is its own word, everything else its makers'.
-pub(super) fn print(answer: &Value) {
-    let pending = output::list(answer, "pending");
+pub(super) fn print(Pending { pending }: &Pending) {
     if pending.is_empty() {
         output::out!("No device waits to be admitted.");
         return;
@@ -23,20 +22,20 @@ pub(super) fn print(answer: &Value) {
 }
 
 /// One of them.
-pub(super) fn print_said(device: &Value) {
+pub(super) fn print_said(device: &Newcomer) {
     for (title, value) in [
-        ("device", output::text(device, "name")),
-        ("ek sha256", output::text(device, "ek_sha256")),
-        ("ek maker", output::text(device, "ek_manufacturer")),
-        ("ek by", output::text(device, "ek_issuer")),
-        ("ek serial", output::text(device, "ek_serial")),
-        ("serial", output::text(device, "serial")),
-        ("idevid", output::text(device, "idevid_subject")),
-        ("from", output::text(device, "address")),
-        ("since", output::time(device, "first_at")),
-        ("last seen", output::time(device, "last_at")),
-        ("word", output::text(device, "word")),
-        ("reason", output::text(device, "reason")),
+        ("device", output::shown(&device.name)),
+        ("ek sha256", output::maybe(&device.ek_sha256)),
+        ("ek maker", output::maybe(&device.ek_manufacturer)),
+        ("ek by", output::maybe(&device.ek_issuer)),
+        ("ek serial", output::maybe(&device.ek_serial)),
+        ("serial", output::maybe(&device.serial)),
+        ("idevid", output::maybe(&device.idevid_subject)),
+        ("from", output::shown(&device.address)),
+        ("since", output::when(device.first_at)),
+        ("last seen", output::when(device.last_at)),
+        ("word", output::shown(&device.word)),
+        ("reason", output::maybe(&device.reason)),
     ] {
         output::out!("{title:12} {value}");
     }

@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use assay_identity::Crl;
 use assay_server::{Config, ledger};
+use assay_wire::console::device::Devices;
+use assay_wire::console::pending::Pending;
+use assay_wire::console::policy::Plan;
 use assay_wire::doctor::{Report, Severity};
 use serde_json::Value;
 
@@ -132,7 +135,7 @@ fn revocation_list(report: &mut Report, data: &Path) {
 fn running(report: &mut Report, data: &Path) {
     let console =
         Console { data: data.to_owned(), console: None, bundle: None, token_file: None, trust_domain: None };
-    let health = console.client().and_then(|client| Ok((client.get("/health")?, client)));
+    let health = console.client().and_then(|client| Ok((client.get::<Value>("/health")?, client)));
     let (health, client) = match health {
         Ok(answered) => answered,
         Err(error) => {
@@ -162,11 +165,11 @@ fn running(report: &mut Report, data: &Path) {
 
 fn policies(report: &mut Report, client: &Client) {
     let action = "assay policy set FILE: without one no device is trusted (docs/howto/first-device.md)";
-    match client.get("/v1/policies") {
+    match client.get::<Plan>("/v1/policies") {
         Err(error) => {
             report.find(Severity::Problem, "policies", format!("{error:#}"), "look at the server's log")
         }
-        Ok(answer) => match output::list(&answer, "assignments").len() {
+        Ok(plan) => match plan.assignments.len() {
             0 => report.find(Severity::Warning, "policies", "none is in force", action),
             count => report.good("policies", format!("{count} in force")),
         },
@@ -175,10 +178,9 @@ fn policies(report: &mut Report, client: &Client) {
 
 /// Devices on which certificates do not hold, for all that is right here.
 fn clocks(report: &mut Report, client: &Client) {
-    let answer = client.get("/v1/devices?attached=true&limit=1000").unwrap_or_default();
-    let is_off = |device: &&Value| device.get("clock").is_some_and(Value::is_string);
-    let off: Vec<String> =
-        output::list(&answer, "devices").iter().filter(is_off).map(|one| output::text(one, "name")).collect();
+    let answer: Devices = client.get("/v1/devices?attached=true&limit=1000").unwrap_or_default();
+    let off = answer.devices.iter().filter(|device| device.clock.is_some());
+    let off: Vec<String> = off.map(|device| output::shown(&device.name)).collect();
     if let [first, others @ ..] = off.as_slice() {
         let found = match others.len() {
             0 => format!("the clock of {first} is off"),
@@ -190,9 +192,8 @@ fn clocks(report: &mut Report, client: &Client) {
 }
 
 fn waiting(report: &mut Report, client: &Client) {
-    let pending = client.get("/v1/pending").unwrap_or_default();
-    let is_waiting = |one: &&Value| one.get("word").and_then(Value::as_str) == Some("waiting");
-    match output::list(&pending, "pending").iter().filter(is_waiting).count() {
+    let Pending { pending } = client.get("/v1/pending").unwrap_or_default();
+    match pending.iter().filter(|one| one.word == "waiting").count() {
         0 => {}
         count => report.find(
             Severity::Note,

@@ -39,7 +39,7 @@ pub(super) fn list(client: &Client, which: &Which) -> Result<Value> {
     let (mut entries, mut cursor) = (Vec::new(), which.cursor.clone());
     loop {
         let left = limit.map(|limit| limit.saturating_sub(entries.len()));
-        let mut page = client.get(&which.path(left, cursor.as_deref()))?;
+        let mut page: Value = client.get(&which.path(left, cursor.as_deref()))?;
         let count = page.get("count").cloned();
         if which.count {
             return Ok(json!({ "count": count }));

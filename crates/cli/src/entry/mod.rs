@@ -166,7 +166,7 @@ pub fn run(args: Args) -> Result<()> {
 /// Reads a file and has the server make it so, in one transaction.
 fn apply(client: &Client, path: &std::path::Path) -> Result<Value> {
     let entries = file::read(path)?;
-    let mut answer = client.post("/v1/entries/apply", &json!({ "entries": entries }))?;
+    let mut answer: Value = client.post("/v1/entries/apply", &json!({ "entries": entries }))?;
     // The server says what became of each, in the order of the file.
     if let Some(Value::Array(applied)) = answer.get_mut("entries") {
         for (one, entry) in applied.iter_mut().zip(entries) {

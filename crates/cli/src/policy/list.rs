@@ -2,8 +2,10 @@
 
 use anyhow::Result;
 use assay_trust::policy::Row;
+use assay_wire::console::policy::{Assignment, Plan, Rollout, Shown};
+use assay_wire::console::trial::Covered;
 use serde::Deserialize;
-use serde_json::Value;
+use serde::de::value::{Error, StrDeserializer};
 
 use super::whom::{Whom, query, whom};
 use crate::console::{Asking, segment};
@@ -36,40 +38,36 @@ pub struct ShowArgs {
 
 /// Shows who is judged by what.
 pub fn list(args: &ListArgs) -> Result<()> {
-    let answer = args.asking.console.client()?.get("/v1/policies")?;
-    if args.asking.json {
-        return output::json(&answer);
-    }
-    let assignments = output::list(&answer, "assignments");
+    let answer: Plan = args.asking.console.client()?.get("/v1/policies")?;
+    output::answer(&answer, args.asking.json, print_plan)
+}
+
+fn print_plan(Plan { assignments, devices_without_policy }: &Plan) {
     if assignments.is_empty() {
         output::out!("No policy is set, so no device is trusted. Set one: assay policy set FILE");
-        return Ok(());
+        return;
     }
     let rows = assignments.iter().map(|assigned| {
         vec![
-            citation(assigned, "version"),
-            whom(assigned),
-            output::text(assigned, "devices"),
-            output::text(assigned, "trusted"),
-            assigned.get("rollout").map(rollout).unwrap_or_default(),
+            citation(assigned),
+            whom(&assigned.selector),
+            assigned.devices.to_string(),
+            assigned.trusted.to_string(),
+            assigned.rollout.as_ref().map(rollout).unwrap_or_default(),
         ]
     });
     output::out!("{}", output::table(&["policy", "for", "devices", "trusted", "roll-out"], rows));
-    for assigned in
-        assignments.iter().filter(|assigned| assigned.get("in_force") == Some(&Value::Bool(false)))
-    {
+    for assigned in assignments.iter().filter(|assigned| !assigned.in_force) {
         output::out!(
             "\n{} for {} is not in force, because nobody who may has signed it as it is stored: sign a version of it (assay \
              policy sign) and set that",
-            output::text(assigned, "name"),
-            whom(assigned)
+            output::shown(&assigned.name),
+            whom(&assigned.selector)
         );
     }
-    match answer.get("devices_without_policy").and_then(Value::as_u64) {
-        None | Some(0) => {}
-        Some(count) => output::out!("\n{count} without a policy: nothing is granted to them"),
+    if *devices_without_policy > 0 {
+        output::out!("\n{devices_without_policy} without a policy: nothing is granted to them");
     }
-    Ok(())
 }
 
 /// Shows a policy's text.
@@ -82,15 +80,17 @@ pub fn show(args: &ShowArgs) -> Result<()> {
         (None, None, _) if selector.is_empty() => String::new(),
         (None, None, _) => query(&selector),
     };
-    let answer = args.asking.console.client()?.get(&format!("/v1/policy{asked}"))?;
+    let answer: Shown = args.asking.console.client()?.get(&format!("/v1/policy{asked}"))?;
     if args.asking.json {
         return output::json(&answer);
     }
-    match (answer.get("text").and_then(Value::as_str), &args.device) {
+    match (&answer.text, &args.device) {
         (Some(text), _) => {
             print!("{text}");
             // Beside the text, which stays a policy that can be stored.
-            coverage(&answer).iter().for_each(|line| eprintln!("{line}"));
+            coverage(answer.coverage.as_deref().unwrap_or_default())
+                .iter()
+                .for_each(|line| eprintln!("{line}"));
         }
         (None, Some(device)) => {
             output::out!("No policy is in force for {device}, so nothing is granted to it.")
@@ -104,41 +104,28 @@ pub fn show(args: &ShowArgs) -> Result<()> {
 }
 
 /// What a policy covers, as the server says, line by line.
-pub fn coverage(answer: &Value) -> Vec<String> {
-    let line = |covered: &Value| {
-        let text = |member| output::text(covered, member);
+pub fn coverage(coverage: &[Covered]) -> Vec<String> {
+    let line = |Covered { row, cover, meaning }: &Covered| {
         // A row of a newer server is called what that calls it.
-        let row = covered.get("row").and_then(|row| Row::deserialize(row).ok());
-        let row = row.map_or_else(|| text("row"), |row| row.name().to_owned());
-        format!("{row:<19} {:<7} {}", text("cover"), text("meaning"))
+        let known = Row::deserialize(StrDeserializer::<Error>::new(row));
+        let row = known.map_or_else(|_| output::shown(row), |row| row.name().to_owned());
+        format!("{row:<19} {:<7} {}", output::shown(cover), output::shown(meaning))
     };
-    output::list(answer, "coverage").iter().map(line).collect()
+    coverage.iter().map(line).collect()
 }
 
 /// `base v3`.
-pub fn citation(assigned: &Value, version: &str) -> String {
-    format!("{} v{}", output::text(assigned, "name"), output::text(assigned, version))
+pub fn citation(assigned: &Assignment) -> String {
+    format!("{} v{}", output::shown(&assigned.name), output::maybe(&assigned.version))
 }
 
-/// How far a roll-out is, in a few words; nothing where there is none.
-pub fn rollout(rollout: &Value) -> String {
-    if rollout.is_null() {
-        return String::new();
-    }
-    let text = |member| output::text(rollout, member);
-    format!(
-        "→ v{}: {} % ({}) accept both, as v{}",
-        text("new_version"),
-        text("percent"),
-        devices(rollout),
-        text("union_version")
-    )
+/// How far a roll-out is, in a few words.
+pub fn rollout(Rollout { percent, devices: on_union, union_version, new_version }: &Rollout) -> String {
+    let (new, union) = (output::maybe(new_version), output::maybe(union_version));
+    format!("→ v{new}: {percent} % ({}) accept both, as v{union}", devices(*on_union))
 }
 
 /// How many devices, in words.
-pub fn devices(value: &Value) -> String {
-    match value.get("devices").and_then(Value::as_u64) {
-        Some(1) => "1 device".to_owned(),
-        count => format!("{} devices", count.unwrap_or(0)),
-    }
+pub fn devices(count: u64) -> String {
+    if count == 1 { "1 device".to_owned() } else { format!("{count} devices") }
 }

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use assay_wire::console::policy::{Assignment, End, Ended, Plan, Widen};
 use clap::Subcommand;
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::list::{citation, devices, rollout};
 use super::text;
@@ -69,90 +70,91 @@ enum Verb {
 
 /// Runs the verb.
 pub fn run(args: &Args) -> Result<()> {
-    let client = args.asking.console.client()?;
-    let (answer, print): (Value, fn(&Value)) = match &args.verb {
+    let Args { asking, verb } = args;
+    let (client, json) = (asking.console.client()?, asking.json);
+    match verb {
         Verb::Start { file, whom, percent, force } => {
             let text = text::read_text_of(file)?;
             let path = format!("{}&percent={percent}&force={force}", query(&whom.selector()?));
             let answer = client.post_text(&format!("/v1/policies/rollouts{path}"), text);
-            (answer.with_context(|| file.display().to_string())?, print_next)
+            output::answer(&answer.with_context(|| file.display().to_string())?, json, print_next)
         }
         Verb::Widen { name, percent } => {
-            (client.post(&path(name, "/widen"), &json!({ "percent": percent }))?, print_next)
+            let body = Widen { percent: *percent };
+            output::answer(&client.post(&path(name, "/widen"), &body)?, json, print_next)
         }
         Verb::Finish { name, force } => {
-            (client.post(&path(name, "/finish"), &json!({ "force": force }))?, print_end)
+            let body = End { force: *force };
+            output::answer(&client.post(&path(name, "/finish"), &body)?, json, print_end)
         }
         Verb::Abort { name, force } => {
-            (client.post(&path(name, "/abort"), &json!({ "force": force }))?, print_end)
+            let body = End { force: *force };
+            output::answer(&client.post(&path(name, "/abort"), &body)?, json, print_end)
         }
-        Verb::Status { name: Some(name) } => (client.get(&path(name, ""))?, print_status),
-        Verb::Status { name: None } => (all(&client)?, print_all),
-    };
-    if args.asking.json {
-        return output::json(&answer);
+        Verb::Status { name: Some(name) } => {
+            output::answer(&client.get(&path(name, ""))?, json, print_status)
+        }
+        Verb::Status { name: None } => output::answer(&all(&client)?, json, print_all),
     }
-    print(&answer);
-    Ok(())
+}
+
+/// All that are under way.
+#[derive(Serialize)]
+struct UnderWay {
+    rollouts: Vec<Assignment>,
 }
 
 fn path(name: &str, rest: &str) -> String {
     format!("/v1/policies/rollouts/{}{rest}", segment(name))
 }
 
-fn all(client: &Client) -> Result<Value> {
-    let plan = client.get("/v1/policies")?;
-    let under_way = output::list(&plan, "assignments").iter().filter(|one| !one["rollout"].is_null());
-    let rollouts: Vec<Value> = under_way
-        .filter_map(|assigned| assigned.get("name")?.as_str())
-        .map(|name| client.get(&path(name, "")))
-        .collect::<Result<_>>()?;
-    Ok(json!({ "rollouts": rollouts }))
+fn all(client: &Client) -> Result<UnderWay> {
+    let plan: Plan = client.get("/v1/policies")?;
+    let under_way = plan.assignments.iter().filter(|assigned| assigned.rollout.is_some());
+    let rollouts = under_way.map(|assigned| client.get(&path(&assigned.name, "")));
+    Ok(UnderWay { rollouts: rollouts.collect::<Result<_>>()? })
 }
 
-fn print_all(answer: &Value) {
-    let rollouts = output::list(answer, "rollouts");
+fn print_all(UnderWay { rollouts }: &UnderWay) {
     rollouts.iter().for_each(print_status);
     if rollouts.is_empty() {
         output::out!("No policy is being rolled out. Begin with: assay policy rollout start FILE");
     }
 }
 
-fn print_progress(answer: &Value) {
-    let state = answer.get("rollout").map(rollout).unwrap_or_default();
-    output::out!("{} for {}, {}: {state}", citation(answer, "version"), whom(answer), devices(answer));
+fn print_progress(answer: &Assignment) {
+    let state = answer.rollout.as_ref().map(rollout).unwrap_or_default();
+    let (whom, devices) = (whom(&answer.selector), devices(answer.devices));
+    output::out!("{} for {whom}, {devices}: {state}", citation(answer));
 }
 
-fn print_next(answer: &Value) {
+fn print_next(answer: &Assignment) {
     print_progress(answer);
-    let name = output::text(answer, "name");
+    let name = output::shown(&answer.name);
     output::out!("Reach more: assay policy rollout widen {name} --percent …");
     output::out!("See who is not ready yet: assay policy rollout status {name}");
 }
 
-fn print_status(answer: &Value) {
+fn print_status(answer: &Assignment) {
     print_progress(answer);
-    let falls = output::list(answer, "would_fall");
+    let falls = answer.would_fall.as_deref().unwrap_or_default();
     if falls.is_empty() {
-        output::out!("No device would fall: assay policy rollout finish {}", output::text(answer, "name"));
+        output::out!("No device would fall: assay policy rollout finish {}", output::shown(&answer.name));
         return;
     }
     let rows = falls.iter().take(ROWS_MAX);
-    let rows = rows.map(|fall| vec![output::text(fall, "name"), output::text(fall, "reason")]);
+    let rows = rows.map(|fall| vec![output::shown(&fall.name), output::shown(&fall.reason)]);
     output::out!("\n{}", output::table(&["not ready", "reason"], rows));
     if let Some(more) = falls.len().checked_sub(ROWS_MAX).filter(|more| *more > 0) {
         output::out!("… and {more} more: --json has them all");
     }
 }
 
-fn print_end(answer: &Value) {
-    output::out!(
-        "policy {} version {} is in force alone",
-        output::text(answer, "name"),
-        output::text(answer, "version")
-    );
-    for fall in output::list(answer, "would_fall") {
-        output::out!("falls: {}: {}", output::text(fall, "name"), output::text(fall, "reason"));
+fn print_end(Ended { name, version, would_fall }: &Ended) {
+    let (name, version) = (output::shown(name), output::maybe(version));
+    output::out!("policy {name} version {version} is in force alone");
+    for fall in would_fall {
+        output::out!("falls: {}: {}", output::shown(&fall.name), output::shown(&fall.reason));
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use serde_json::json;
+use assay_wire::console::policy::{Set, Unassign, Unassigned};
 
 use super::text;
 use super::whom::{Whom, query};
@@ -45,24 +45,19 @@ pub fn set(args: &SetArgs) -> Result<()> {
     let selector = args.whom.selector()?;
     let path = format!("/v1/policy{}&force={}", query(&selector), args.force);
     let client = args.asking.console.client()?;
-    let answer = client.put_text(&path, text).with_context(|| args.file.display().to_string())?;
-    if args.asking.json {
-        return output::json(&answer);
-    }
-    let (name, version) = (output::text(&answer, "name"), output::text(&answer, "version"));
-    let whom = if selector.is_empty() { String::new() } else { format!(" for {}", selector.whom()) };
-    output::out!("policy {name} version {version} is in force{whom}");
-    Ok(())
+    let answer: Set = client.put_text(&path, text).with_context(|| args.file.display().to_string())?;
+    output::answer(&answer, args.asking.json, |Set { name, version, .. }| {
+        let whom = if selector.is_empty() { String::new() } else { format!(" for {}", selector.whom()) };
+        output::out!("policy {} version {version} is in force{whom}", output::shown(name));
+    })
 }
 
 /// Takes a policy back.
 pub fn unassign(args: &UnassignArgs) -> Result<()> {
     let selector = args.whom.selector()?;
-    let body = json!({ "selector": selector.to_string(), "force": args.force });
-    let answer = args.asking.console.client()?.post("/v1/policies/unassign", &body)?;
-    if args.asking.json {
-        return output::json(&answer);
-    }
-    output::out!("no policy is assigned to {} any more", selector.whom());
-    Ok(())
+    let body = Unassign { selector: selector.to_string(), force: args.force };
+    let answer: Unassigned = args.asking.console.client()?.post("/v1/policies/unassign", &body)?;
+    output::answer(&answer, args.asking.json, |_| {
+        output::out!("no policy is assigned to {} any more", selector.whom());
+    })
 }

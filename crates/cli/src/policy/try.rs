@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, bail};
+use assay_wire::console::trial::{Cause, Change, Line, Report};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::Value;
 
 use super::list::coverage;
 use super::text;
@@ -31,14 +31,8 @@ pub struct Args {
 pub fn run(args: &Args) -> ExitCode {
     match try_out(args) {
         Ok(report) => {
-            let printed = match args.asking.json {
-                true => output::json(&report),
-                false => {
-                    print(&report);
-                    Ok(())
-                }
-            };
-            match (printed, falls(&report)) {
+            let printed = output::answer(&report, args.asking.json, print);
+            match (printed, report.devices.would_fall + report.devices.would_have_fallen) {
                 (Err(error), _) => output::exit(Err(error)),
                 (Ok(()), 0) => ExitCode::SUCCESS,
                 (Ok(()), _) => ExitCode::FAILURE,
@@ -48,21 +42,20 @@ pub fn run(args: &Args) -> ExitCode {
     }
 }
 
-fn try_out(args: &Args) -> Result<Value> {
+fn try_out(args: &Args) -> Result<Report> {
     let text = text::read_payload(&args.file)?;
     let client = args.asking.console.client()?;
     let progress = ProgressBar::no_length().with_style(style()?);
     let mut report = None;
     let path = format!("/v1/policy/try{}&since_seconds={}", query(&args.whom.selector()?), args.since);
-    let outcome = client.post_for_lines(&path, text, |mut line| {
-        if let Some(step) = line.get("progress") {
-            let number = |member: &str| step.get(member).and_then(Value::as_u64).unwrap_or_default();
-            progress.set_length(number("of"));
-            progress.set_position(number("done"));
-        } else if line.get("error").is_some() {
-            bail!("the server could not go on: {}", output::text(&line, "error"));
-        } else {
-            report = line.get_mut("report").map(Value::take);
+    let outcome = client.post_for_lines(&path, text, |line| {
+        match line {
+            Line::Progress(step) => {
+                progress.set_length(step.of);
+                progress.set_position(step.done);
+            }
+            Line::Report(whole) => report = Some(*whole),
+            Line::Error(why) => bail!("the server could not go on: {}", output::shown(&why)),
         }
         Ok(())
     });
@@ -90,83 +83,59 @@ fn style() -> Result<ProgressStyle> {
     Ok(ProgressStyle::with_template("{bar:40} {pos}/{len} pieces of evidence, {per_sec}, {eta} left")?)
 }
 
-fn falls(report: &Value) -> u64 {
-    count(report, "would_fall") + count(report, "would_have_fallen")
-}
-
-fn count(report: &Value, member: &str) -> u64 {
-    report.pointer(&format!("/devices/{member}")).and_then(Value::as_u64).unwrap_or_default()
-}
-
-fn print(report: &Value) {
-    let policy = report.get("policy").unwrap_or(&Value::Null);
-    output::out!(
-        "policy {} v{} for {}, tried on what is kept",
-        output::text(policy, "name"),
-        output::text(policy, "version"),
-        whom(report)
-    );
-    for (what, member) in [
-        ("would fall", "would_fall"),
-        ("would have fallen", "would_have_fallen"),
-        ("would rise", "would_rise"),
-        ("would change otherwise", "otherwise_changed"),
-        ("unchanged", "unchanged"),
-        ("without evidence", "without_evidence"),
+fn print(report: &Report) {
+    let (name, version) = (output::shown(&report.policy.name), report.policy.version);
+    output::out!("policy {name} v{version} for {}, tried on what is kept", whom(&report.selector));
+    let devices = report.devices;
+    output::out!("  {:>7}  would fall", devices.would_fall);
+    for (what, devices) in [
+        ("would have fallen", devices.would_have_fallen),
+        ("would rise", devices.would_rise),
+        ("would change otherwise", devices.otherwise_changed),
+        ("unchanged", devices.unchanged),
+        ("without evidence", devices.without_evidence),
     ] {
-        let devices = count(report, member);
-        if devices > 0 || member == "would_fall" {
+        if devices > 0 {
             output::out!("  {devices:>7}  {what}");
         }
     }
-    let unreadable = report.pointer("/results/unreadable").and_then(Value::as_u64).unwrap_or_default();
+    let unreadable = report.results.unreadable;
     if unreadable > 0 {
         output::out!("  {unreadable:>7}  pieces of evidence cannot be judged again");
     }
     print_causes(report);
     print_changes(report);
-    output::out!("\nthe policy covers\n{}", coverage(report).join("\n"));
+    output::out!("\nthe policy covers\n{}", coverage(&report.coverage).join("\n"));
 }
 
-fn print_causes(report: &Value) {
-    let causes = output::list(report, "causes");
-    for cause in causes.iter().take(CAUSES_PRINTED_MAX) {
-        let examples: Vec<&str> = output::list(cause, "examples").iter().filter_map(Value::as_str).collect();
-        output::out!(
-            "\n{} devices, {} results: {} ({})\n  {}\n  {}",
-            output::text(cause, "devices"),
-            output::text(cause, "results"),
-            output::text(cause, "check"),
-            output::text(cause, "tier"),
-            output::text(cause, "message"),
-            printable_list(&examples, cause.get("devices").and_then(Value::as_u64).unwrap_or_default()),
-        );
+fn print_causes(report: &Report) {
+    let causes = &report.causes;
+    for Cause { check, tier, message, devices, results, examples, .. } in
+        causes.iter().take(CAUSES_PRINTED_MAX)
+    {
+        let [check, tier, message] = [check, tier, message].map(|text| output::shown(text));
+        let examples = printable_list(examples, *devices);
+        output::out!("\n{devices} devices, {results} results: {check} ({tier})\n  {message}\n  {examples}");
     }
-    left_off(report, "causes", causes.len().saturating_sub(CAUSES_PRINTED_MAX));
+    left_off("causes", report.causes_left_off, causes.len().saturating_sub(CAUSES_PRINTED_MAX));
 }
 
-fn print_changes(report: &Value) {
-    let changes = output::list(report, "changes");
+fn print_changes(report: &Report) {
+    let changes = &report.changes;
     if changes.is_empty() {
         return;
     }
     let rows = changes.iter().take(CHANGES_PRINTED_MAX).map(|change| {
-        let is_now = change.get("now").and_then(Value::as_bool).unwrap_or_default();
-        vec![
-            output::text(change, "device"),
-            output::text(change, "from"),
-            output::text(change, "to"),
-            if is_now { "now".to_owned() } else { output::time(change, "at") },
-            output::text(change, "result"),
-            output::text(change, "reason"),
-        ]
+        let Change { device, from, to, at, result, now, reason, .. } = change;
+        let [device, from, to, reason] = [device, from, to, reason].map(|text| output::shown(text));
+        let when = if *now { "now".to_owned() } else { output::when(*at) };
+        vec![device, from, to, when, output::maybe(result), reason]
     });
     output::out!("\n{}", output::table(&["device", "from", "to", "when", "result", "reason"], rows));
-    left_off(report, "changes", changes.len().saturating_sub(CHANGES_PRINTED_MAX));
+    left_off("changes", report.changes_left_off, changes.len().saturating_sub(CHANGES_PRINTED_MAX));
 }
 
-fn left_off(report: &Value, what: &str, not_printed: usize) {
-    let not_sent = report.get(format!("{what}_left_off")).and_then(Value::as_u64).unwrap_or_default();
+fn left_off(what: &str, not_sent: u64, not_printed: usize) {
     let left_off = not_sent + u64::try_from(not_printed).unwrap_or_default();
     if left_off > 0 {
         output::out!("\n… and {left_off} more {what}: --json has the first of each");
@@ -174,9 +143,8 @@ fn left_off(report: &Value, what: &str, not_printed: usize) {
 }
 
 /// Names, and how many more there are.
-fn printable_list(names: &[&str], of: u64) -> String {
-    let shown =
-        names.join(", ").chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect::<String>();
+fn printable_list(names: &[String], of: u64) -> String {
+    let shown = output::shown(&names.join(", "));
     match of.saturating_sub(u64::try_from(names.len()).unwrap_or_default()) {
         0 => shown,
         more => format!("{shown} and {more} more"),

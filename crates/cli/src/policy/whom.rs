@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 use assay_trust::labels::Selector;
-use serde_json::Value;
 
 use crate::console::segment;
+use crate::output;
 
 /// Whom a policy is for.
 #[derive(clap::Args)]
@@ -26,10 +26,7 @@ pub fn query(selector: &Selector) -> String {
     format!("?selector={}", segment(&selector.to_string()))
 }
 
-/// Whom an assignment is for, as people read it.
-pub fn whom(assigned: &Value) -> String {
-    match assigned.get("selector").and_then(Value::as_str) {
-        None | Some("") => "every device".to_owned(),
-        Some(selector) => selector.to_owned(),
-    }
+/// Whom a selector means, as people read it.
+pub fn whom(selector: &str) -> String {
+    if selector.is_empty() { "every device".to_owned() } else { output::shown(selector) }
 }

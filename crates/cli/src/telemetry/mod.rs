@@ -108,7 +108,7 @@ struct Batch {
 impl Batch {
     fn get(console: &Console, name: BatchName) -> Result<Batch> {
         let BatchName { leaf, sequence } = name;
-        let answer = console.client()?.get(&format!("/v1/telemetry/{leaf}/{sequence}"))?;
+        let answer: Value = console.client()?.get(&format!("/v1/telemetry/{leaf}/{sequence}"))?;
         let bytes = |member: &str| {
             let text = answer.get(member).and_then(Value::as_str).unwrap_or_default();
             BASE64.decode(text.as_bytes()).with_context(|| format!("the console's answer: {member}"))

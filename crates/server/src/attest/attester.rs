@@ -24,6 +24,7 @@ use super::binding::{Binding, OF_THE_LOGS};
 use super::judge::{Job, Judged, selection};
 use super::step::{Asked, Attempt, Finished, Known, Pending, StateChange, Step, Taken, Verdict, citation};
 use super::told::Told;
+use crate::actor::Actor;
 use crate::archive::keeper::{JudgedEvidence, Keeper, clock};
 use crate::device::{Device, DeviceError, columns};
 use crate::fate::change;
@@ -339,7 +340,7 @@ impl Attester {
         let draft = new.and_then(|judged| self.keeper.draft(&self.device, judged));
         let change = match moves {
             true => {
-                let change = change(&self.device, &next, &finished.event, "server", now);
+                let change = change(&self.device, &next, &finished.event, Actor::Server, now);
                 StateChange::Moves(Box::new((change, finished.appraisal.clone())))
             }
             false => {

@@ -12,6 +12,7 @@ use data_encoding::HEXLOWER;
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::actor::Actor;
 use crate::keys::{KeysError, random};
 use crate::outcome::{Kind, Outcome};
 use crate::store::{
@@ -45,10 +46,11 @@ pub(crate) async fn create(
     store: &Store,
     trust_domain: &TrustDomain,
     new: NewEntry,
+    by: Actor,
     now: UnixTime,
 ) -> Result<EntryRecord, EntryError> {
     let entry = new.record(trust_domain, now)?;
-    let create = CreateEntry { entry: entry.clone(), actor: OPERATOR.to_owned() };
+    let create = CreateEntry { entry: entry.clone(), actor: by.name().to_owned() };
     if let Some(id) = store.commit_and_follow(create).await? {
         return Err(EntryError::Exists { id });
     }
@@ -61,10 +63,11 @@ pub(crate) async fn update(
     store: &Store,
     trust_domain: &TrustDomain,
     (id, new): (String, NewEntry),
+    by: Actor,
     now: UnixTime,
 ) -> Result<EntryRecord, EntryError> {
     let entry = EntryRecord { id, revision: new.revision, ..new.record(trust_domain, now)? };
-    let update = UpdateEntry { entry, at: now, actor: OPERATOR.to_owned() };
+    let update = UpdateEntry { entry, at: now, actor: by.name().to_owned() };
     match store.commit_and_follow(update).await? {
         Updated::To(entry, withdrawn) => {
             tracing::info!(
@@ -85,6 +88,7 @@ pub(crate) async fn apply(
     store: &Store,
     trust_domain: &TrustDomain,
     list: Vec<NewEntry>,
+    by: Actor,
     now: UnixTime,
 ) -> Result<Vec<Applied>, EntryError> {
     if list.len() > APPLIED_MAX {
@@ -100,7 +104,7 @@ pub(crate) async fn apply(
         }
         entries.push(entry);
     }
-    let apply = ApplyEntries { entries, at: now, actor: OPERATOR.to_owned() };
+    let apply = ApplyEntries { entries, at: now, actor: by.name().to_owned() };
     let applied = store.commit_and_follow(apply).await?;
     let count = |is: fn(&Applied) -> bool| applied.iter().filter(|one| is(one)).count();
     tracing::info!(
@@ -113,8 +117,13 @@ pub(crate) async fn apply(
 }
 
 /// Ends an entitlement; what it gave is on the revocation list when this returns.
-pub(crate) async fn remove(store: &Store, id: &str, now: UnixTime) -> Result<Withdrawn, EntryError> {
-    let remove = RemoveEntry { id: id.to_owned(), at: now, actor: OPERATOR.to_owned() };
+pub(crate) async fn remove(
+    store: &Store,
+    id: &str,
+    by: Actor,
+    now: UnixTime,
+) -> Result<Withdrawn, EntryError> {
+    let remove = RemoveEntry { id: id.to_owned(), at: now, actor: by.name().to_owned() };
     let withdrawn = store.commit_and_follow(remove).await?;
     tracing::info!(entry = id, svids = withdrawn.serials.len(), "entry removed");
     Ok(withdrawn)
@@ -270,8 +279,6 @@ fn is_dns_name(name: &str) -> bool {
 fn ttl_default() -> u64 {
     3600
 }
-
-const OPERATOR: &str = "operator";
 const DNS_NAMES_MAX: usize = 16;
 /// The Workload API's bound of a hint.
 const TEXT_BYTES_MAX: usize = 1024;

@@ -46,6 +46,7 @@ pub(crate) use statement_key::StatementKey;
 pub(crate) use together::{SignedTogether, Urgency};
 pub(crate) use token::OperatorToken;
 
+use crate::actor::Actor;
 use crate::clock::certificate_time;
 use crate::outcome::{Kind, Outcome};
 use crate::store::{Carrier, EntryRecord, RecordSvid, Store, StoreError, SvidRecord};
@@ -160,10 +161,10 @@ impl Authority {
         gateway: SpiffeId,
         csr: &Csr,
         ttl_seconds: u64,
-        now: UnixTime,
+        (by, now): (Actor, UnixTime),
     ) -> Result<Chain, KeysError> {
         let template = self.leaf(gateway, csr.spki_der().to_vec(), ttl_seconds, now)?;
-        self.record_and_sign(store, template, Carrier::Operator, "operator", now).await
+        self.record_and_sign(store, template, Carrier::Operator, by.name(), now).await
     }
 
     /// Records, signs and inspects the certificate that follows one of a gateway's, if that still stands.

@@ -22,6 +22,7 @@ use assay_trust::rollout::{PercentError, Strain};
 use thiserror::Error;
 use tokio::sync::Semaphore;
 
+use crate::actor::Actor;
 use crate::device::Device;
 use crate::in_force::policies::{NotVouched, PlanInForce, Policies, PolicyLoadError, Published};
 use crate::outcome::{Kind, Outcome};
@@ -42,14 +43,14 @@ pub(crate) struct Planning<'a> {
     pub policies: &'a Policies,
     /// One at a time judges kept evidence.
     pub trials: &'a Semaphore,
-    pub by: &'a str,
+    pub by: Actor,
     pub now: UnixTime,
 }
 
 impl Planning<'_> {
     /// Numbers policies of a name that are published together.
     async fn publisher(&self, name: &str) -> Result<Publisher, StoreError> {
-        Publisher::of(self.store, name, self.policies.is_signing_required(), self.by, self.now).await
+        Publisher::of(self.store, name, self.policies.is_signing_required(), self.by.name(), self.now).await
     }
 
     /// The plan to decide on.

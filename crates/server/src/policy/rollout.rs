@@ -67,13 +67,13 @@ impl Planning<'_> {
             let plan =
                 in_force.plan.start(&selector, &new.name, Rollout { id, union: id, new: last, percent })?;
             let change = StartRollout {
-                step: in_force.step(plan.assigned(&selector)?, self.by, self.now),
+                step: in_force.step(plan.assigned(&selector)?, self.by.name(), self.now),
                 union: started.union.clone(),
                 new: started.new.clone(),
             };
             if self.commit(change, &[union, published]).await? {
                 let (policy, version) = (&new.name, started.new.version);
-                tracing::info!(policy, version, %selector, %percent, by = self.by, "roll-out started");
+                tracing::info!(policy, version, %selector, %percent, by = %self.by, "roll-out started");
                 return Ok(started);
             }
         }
@@ -98,9 +98,9 @@ impl Planning<'_> {
         for _ in 0..ATTEMPTS_MAX {
             let in_force = self.load().await?;
             let plan = in_force.plan.widen(name, percent)?;
-            let change = WidenRollout(in_force.step(plan.rolled_out(name)?.0, self.by, self.now));
+            let change = WidenRollout(in_force.step(plan.rolled_out(name)?.0, self.by.name(), self.now));
             if self.commit(change, &[]).await? {
-                tracing::info!(policy = name, %percent, by = self.by, "roll-out widened");
+                tracing::info!(policy = name, %percent, by = %self.by, "roll-out widened");
                 return Ok(());
             }
         }
@@ -118,10 +118,10 @@ impl Planning<'_> {
             if !devices.is_empty() && !force {
                 return Err(PolicyChangeError::WouldFall { devices });
             }
-            let step = in_force.step(plan.assigned(&assigned.selector)?, self.by, self.now);
+            let step = in_force.step(plan.assigned(&assigned.selector)?, self.by.name(), self.now);
             let step = PlanStep { forced: !devices.is_empty(), ..step };
             if self.commit(FinishRollout(step), &[]).await? {
-                tracing::info!(policy = name, forced = devices.len(), by = self.by, "roll-out finished");
+                tracing::info!(policy = name, forced = devices.len(), by = %self.by, "roll-out finished");
                 let version = in_force.compiled(rollout.new).map(|policy| policy.version());
                 return Ok(Finished { version, accepted: devices });
             }
@@ -139,10 +139,10 @@ impl Planning<'_> {
             if !force {
                 self.guard(&in_force, Coming { plan: &plan, published: None }).await?;
             }
-            let step = in_force.step(plan.assigned(&assigned.selector)?, self.by, self.now);
+            let step = in_force.step(plan.assigned(&assigned.selector)?, self.by.name(), self.now);
             let change = AbortRollout(PlanStep { forced: force, ..step });
             if self.commit(change, &[]).await? {
-                tracing::info!(policy = name, by = self.by, "roll-out aborted");
+                tracing::info!(policy = name, by = %self.by, "roll-out aborted");
                 return Ok(in_force.compiled(assigned.revision).map(|policy| policy.version()));
             }
         }

@@ -26,12 +26,14 @@ impl Planning<'_> {
             if !force {
                 self.guard(&in_force, Coming { plan: &plan, published: Some(&published) }).await?;
             }
-            let step =
-                PlanStep { forced: force, ..in_force.step(plan.assigned(selector)?, self.by, self.now) };
+            let step = PlanStep {
+                forced: force,
+                ..in_force.step(plan.assigned(selector)?, self.by.name(), self.now)
+            };
             let record = published.record.clone();
             let change = SetPolicy { step, policy: record.clone() };
             if self.commit(change, &[published]).await? {
-                let by = self.by;
+                let by = self.by.name();
                 tracing::info!(policy = record.name, version = record.version, %selector, by, "policy in force");
                 return Ok(record);
             }
@@ -50,10 +52,10 @@ impl Planning<'_> {
             if !force {
                 self.guard(&in_force, Coming { plan: &plan, published: None }).await?;
             }
-            let step = in_force.step(in_force.plan.assigned(selector)?, self.by, self.now);
+            let step = in_force.step(in_force.plan.assigned(selector)?, self.by.name(), self.now);
             let step = PlanStep { forced: force, ..step };
             if self.commit(UnassignPolicy(step), &[]).await? {
-                tracing::info!(%selector, by = self.by, "policy unassigned");
+                tracing::info!(%selector, by = %self.by, "policy unassigned");
                 return Ok(());
             }
         }

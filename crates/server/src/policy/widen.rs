@@ -65,7 +65,7 @@ impl Planning<'_> {
         }
         let revise = |revision| revised.get(&revision).copied().unwrap_or(revision);
         let plan = in_force.plan.revise(&assigned.selector, revise)?;
-        let step = in_force.step(plan.assigned(&assigned.selector)?, self.by, self.now);
+        let step = in_force.step(plan.assigned(&assigned.selector)?, self.by.name(), self.now);
         self.policies.expect(&published);
         Ok(Some(RevisePolicies { step, policies: published.into_iter().map(|one| one.record).collect() }))
     }

@@ -8,13 +8,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use assay_evidence::time::UnixTime;
 use assay_telemetry::{Sha256, sha256};
-use axum::extract::{Request, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use data_encoding::BASE64URL_NOPAD;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE};
+use http::request::Parts;
 
+use crate::actor::Actor;
 use crate::door::listen::Caller;
 use crate::keys::{KeysError, OperatorToken, random};
 use crate::outcome::{Kind, Refusal};
@@ -24,7 +26,7 @@ use crate::security::{Cause, Refused};
 /// Lets through who shows the operator's token.
 pub(super) async fn operator(
     State(server): State<Arc<Server>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Result<Response, Refusal> {
     if !has_token(&server, request.headers()) {
@@ -32,7 +34,18 @@ pub(super) async fn operator(
         return Err(unauthenticated());
     }
     known(&request)?;
+    request.extensions_mut().insert(Actor::Operator);
     Ok(next.run(request).await)
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Actor {
+    type Rejection = Refusal;
+
+    /// Of a route that only an operator may call; where nobody was asked who they are, nothing is done in anyone's name.
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        let nobody = || Refusal::new(Kind::Fault, "actor", "nobody was asked who they are on this route");
+        parts.extensions.get::<Actor>().copied().ok_or_else(nobody)
+    }
 }
 
 /// Lets through who shows the token or has signed in.

@@ -7,30 +7,36 @@ use assay_evidence::tpm::endorsement::Endorsement;
 use assay_identity::signed_message::NodeId;
 use assay_identity::{SpiffeId, TrustDomain};
 use assay_trust::ear::Nonce;
+use assay_trust::policy::Acceptable;
 use assay_wire::clocks::Apart;
+use assay_wire::console::Because;
+use assay_wire::console::device::{
+    Approve, Approved, Change, Device as Told, Ear, EkCertificate, Endorsement as Endorsed, Event,
+    Explanation, Finding, Grant, Identity, Rename, Replace, Replaced, Replacement, SetLabels,
+};
+use assay_wire::console::policy::Citation;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::parameters::Asked;
+use crate::actor::Actor;
 use crate::archive::changes;
 use crate::audit::Leaf;
 use crate::device::Device;
-use crate::fate::NewApproval;
+use crate::fate::{AcceptedFile, NewApproval};
 use crate::label::NewLabels;
-use crate::name::{self, NewName};
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
-use crate::replace::{self, NewReplacement};
 use crate::store::{Carrier, StoreError, SvidRecord};
-use crate::{ear, fate, label};
+use crate::{ear, fate, label, name, replace};
 
 pub(super) async fn show(
     State(server): State<Arc<Server>>,
     Path(name): Path<String>,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Json<Explanation>, Refusal> {
     let device = find(&server, &name).await?;
     explanation(&server, &device).await.map(Json)
 }
@@ -39,17 +45,15 @@ pub(super) async fn show(
 pub(super) async fn explain(
     State(server): State<Arc<Server>>,
     Path(name): Path<String>,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Json<Explanation>, Refusal> {
     let device = find(&server, &name).await?;
-    let mut answer = explanation(&server, &device).await?;
+    let answer = explanation(&server, &device).await?;
     let changes = changes::since_good(&server.store, device.id.as_str()).await.unwrap_or_else(|error| {
         tracing::warn!(device = %device.id, %error, "kept evidence cannot be read");
         None
     });
-    if let Some(answer) = answer.as_object_mut() {
-        answer.insert("changes".to_owned(), json!(changes));
-    }
-    Ok(Json(answer))
+    let changes = changes.map(|changes| changes.into_iter().map(change).collect());
+    Ok(Json(Explanation { changes, ..answer }))
 }
 
 #[derive(Deserialize)]
@@ -63,7 +67,7 @@ pub(super) async fn ear(
     State(server): State<Arc<Server>>,
     Path(name): Path<String>,
     Asked(Freshness { nonce }): Asked<Freshness>,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Json<Ear>, Refusal> {
     let nonce = nonce.as_deref().map(Nonce::parse).transpose()?;
     let device = find(&server, &name).await?;
     let token = ear::sign(
@@ -74,25 +78,19 @@ pub(super) async fn ear(
         server.now(),
     )
     .await?;
-    Ok(Json(json!({ "ear": token })))
-}
-
-/// Why something is ended.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Revoke {
-    pub reason: String,
+    Ok(Json(Ear { ear: token }))
 }
 
 pub(super) async fn revoke(
     State(server): State<Arc<Server>>,
+    by: Actor,
     Path(name): Path<String>,
     body: Bytes,
-) -> Result<Json<Value>, Refusal> {
-    let Revoke { reason } = read(&body)?;
+) -> Result<Json<Explanation>, Refusal> {
+    let Because { reason } = read(&body)?;
     let reason = said(&reason)?;
     let device = find(&server, &name).await?;
-    let device = fate::revoke(&server.store, &device.id, reason, server.now()).await?;
+    let device = fate::revoke(&server.store, &device.id, reason, by, server.now()).await?;
     explanation(&server, &device).await.map(Json)
 }
 
@@ -110,64 +108,70 @@ pub(super) fn said(reason: &str) -> Result<&str, Refusal> {
 /// Takes a revoked device back.
 pub(super) async fn readmit(
     State(server): State<Arc<Server>>,
+    by: Actor,
     Path(name): Path<String>,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Json<Explanation>, Refusal> {
     let device = find(&server, &name).await?;
-    let device = fate::readmit(&server.store, &device.id, server.now()).await?;
+    let device = fate::readmit(&server.store, &device.id, by, server.now()).await?;
     explanation(&server, &device).await.map(Json)
 }
 
 pub(super) async fn approve(
     State(server): State<Arc<Server>>,
+    by: Actor,
     Path(name): Path<String>,
     body: Bytes,
-) -> Result<Json<Value>, Refusal> {
-    let approval: NewApproval = read(&body)?;
+) -> Result<Json<Approved>, Refusal> {
+    let Approve { result, files, boot } = read(&body)?;
+    let accepted = |rule: &Value| Acceptable::deserialize(rule).map_err(|error| malformed(&error));
+    let rules = boot.iter().map(accepted).collect::<Result<_, _>>()?;
+    let named =
+        files.iter().map(|file| AcceptedFile { path: file.path.clone(), digest: file.digest.clone() });
+    let approval = NewApproval { result, files: named.collect(), boot: rules };
     let device = find(&server, &name).await?;
-    let approval = fate::approve(server.planning("operator", server.now()), &device.id, &approval).await?;
-    let policy = approval.policy.map(|policy| json!({ "name": policy.name(), "version": policy.version() }));
-    Ok(Json(json!({ "policy": policy, "approved": approval.approved, "boot": approval.boot })))
+    let policy = fate::approve(server.planning(by, server.now()), &device.id, &approval).await?;
+    let policy = policy.map(|policy| Citation { name: policy.name().to_owned(), version: policy.version() });
+    Ok(Json(Approved { policy, approved: files, boot }))
 }
 
 pub(super) async fn label(
     State(server): State<Arc<Server>>,
+    by: Actor,
     Path(name): Path<String>,
     body: Bytes,
-) -> Result<Json<Value>, Refusal> {
-    let labels: NewLabels = read(&body)?;
+) -> Result<Json<Explanation>, Refusal> {
+    let SetLabels { set, remove, force } = read(&body)?;
+    let labels = NewLabels { set, remove, force };
     let device = find(&server, &name).await?;
-    let device = label::label(server.planning("operator", server.now()), &device.id, &labels).await?;
+    let device = label::label(server.planning(by, server.now()), &device.id, &labels).await?;
     explanation(&server, &device).await.map(Json)
 }
 
 pub(super) async fn rename(
     State(server): State<Arc<Server>>,
+    by: Actor,
     Path(name): Path<String>,
     body: Bytes,
-) -> Result<Json<Value>, Refusal> {
-    let new: NewName = read(&body)?;
+) -> Result<Json<Explanation>, Refusal> {
+    let Rename { name: new } = read(&body)?;
     let device = find(&server, &name).await?;
-    let device = name::rename(&server.store, &device.id, new, "operator", server.now()).await?;
+    let device = name::rename(&server.store, &device.id, new, by, server.now()).await?;
     explanation(&server, &device).await.map(Json)
 }
 
 /// Puts a device in another's place.
 pub(super) async fn replace(
     State(server): State<Arc<Server>>,
+    by: Actor,
     Path(old): Path<String>,
     body: Bytes,
-) -> Result<Json<Value>, Refusal> {
-    let NewReplacement { by, force } = read(&body)?;
-    let (old, new) = (find(&server, &old).await?.id, find(&server, &by).await?.id);
-    let replaced = replace::replace(server.planning("operator", server.now()), &old, &new, force).await?;
+) -> Result<Json<Replacement>, Refusal> {
+    let Replace { by: new, force } = read(&body)?;
+    let (old, new) = (find(&server, &old).await?.id, find(&server, &new).await?.id);
+    let done = replace::replace(server.planning(by, server.now()), &old, &new, force).await?;
     let new = fate::enrolled(&server.store, &new).await?;
-    let mut answer = explanation(&server, &new).await?;
-    if let Some(answer) = answer.as_object_mut() {
-        let old = json!({ "id": old.as_str(), "name": replaced.old_name });
-        answer.insert("replaced".to_owned(), old);
-        answer.insert("entries".to_owned(), replaced.entries.into());
-    }
-    Ok(Json(answer))
+    let replaced = Replaced { id: old.to_string(), name: done.old_name };
+    Ok(Json(Replacement { now: explanation(&server, &new).await?, replaced, entries: done.entries }))
 }
 
 /// A device by its SPIFFE ID, the hash in it or the start of that, or its name.
@@ -210,51 +214,54 @@ pub(super) fn as_beginning(digits: &str, trust_domain: &TrustDomain) -> Option<S
     Some(format!("{path}/{}", digits.to_ascii_lowercase()))
 }
 
-async fn explanation(server: &Server, device: &Device) -> Result<Value, Refusal> {
+async fn explanation(server: &Server, device: &Device) -> Result<Explanation, Refusal> {
     let now = server.now();
     let id = device.id.as_str();
     let grants = server.store.svids_of_device(id, now, GRANTS_SHOWN_MAX).await?;
     let held = grants.iter().filter(|grant| grant.withdrawn_at.is_none()).count();
     let (result, findings) = match server.store.last_appraisal(id).await? {
         Some((result, last)) => (Some(result), findings(&last.findings)?),
-        None => (None, json!([])),
+        None => (None, Vec::new()),
     };
     let events = server.store.events(id, EVENTS_SHOWN_MAX).await?;
     let endorsement = device.endorsement(&server.endorsers.current(), now).map_err(|error| error.0)?;
-    Ok(json!({
-        "device": device_json(server, device, u64::try_from(held).unwrap_or(u64::MAX), now),
-        "endorsement": endorsement_json(&endorsement),
-        "result": result,
-        "findings": findings,
-        "grants": grants.iter().map(grant_json).collect::<Vec<_>>(),
-        "events": events.iter().map(event_json).collect::<Vec<_>>(),
-    }))
+    Ok(Explanation {
+        device: told(server, device, u64::try_from(held).unwrap_or(u64::MAX), now),
+        endorsement: endorsed(&endorsement),
+        result,
+        findings,
+        grants: grants.into_iter().map(grant).collect(),
+        events: events.into_iter().map(event).collect(),
+        changes: None,
+    })
 }
 
-pub(super) fn device_json(server: &Server, device: &Device, svids: u64, now: UnixTime) -> Value {
+/// How a device stands.
+pub(super) fn told(server: &Server, device: &Device, svids: u64, now: UnixTime) -> Told {
     let state = &device.state;
-    json!({
-        "id": device.id.as_str(),
-        "name": device.record.name,
-        "node": device.record.node.map(NodeId::get),
-        "status": state.status_at(now).name(),
-        "tier": state.tier().name(),
-        "since": state.since(),
-        "evidence_at": state.evidence_at(),
-        "valid_until": state.valid_until(),
-        "policy": state.policy(),
-        "policy_in_force": server.policies.of(device).compiled.map(|policy| policy.citation().to_owned()),
-        "labels": device.labels,
-        "reset_count": state.reset_count(),
-        "reason": state.reason(),
-        "awaiting_approval": state.awaiting_approval(),
-        "attached": server.registry.is_attached(&device.id),
-        "clock_offset_seconds": server.registry.clock(&device.id).map(Apart::seconds),
-        "clock": clock_sentence(server, &device.id),
-        "svids": svids,
-        "enrolled_at": device.record.enrolled_at,
-        "agent_version": device.record.agent_version,
-    })
+    let labels = device.labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
+    Told {
+        id: device.id.to_string(),
+        name: device.record.name.clone(),
+        node: device.record.node.map(NodeId::get),
+        status: state.status_at(now).name().to_owned(),
+        tier: state.tier().name().to_owned(),
+        since: Some(state.since()),
+        evidence_at: state.evidence_at(),
+        valid_until: state.valid_until(),
+        policy: state.policy().map(str::to_owned),
+        policy_in_force: server.policies.of(device).compiled.map(|policy| policy.citation().to_owned()),
+        labels: labels.collect(),
+        reset_count: state.reset_count(),
+        reason: state.reason().to_owned(),
+        awaiting_approval: state.awaiting_approval(),
+        attached: server.registry.is_attached(&device.id),
+        clock_offset_seconds: server.registry.clock(&device.id).map(Apart::seconds),
+        clock: clock_sentence(server, &device.id),
+        svids,
+        enrolled_at: Some(device.record.enrolled_at),
+        agent_version: device.record.agent_version.clone(),
+    }
 }
 
 /// What is to be said of its clock, if anything is.
@@ -265,63 +272,65 @@ pub(super) fn clock_sentence(server: &Server, id: &SpiffeId) -> Option<String> {
 }
 
 /// Who vouches for the TPM now, and why nobody does.
-fn endorsement_json(endorsement: &Endorsement) -> Value {
-    let certificate = endorsement.certificate().map(|certificate| {
-        json!({
-            "issuer": certificate.issuer(),
-            "manufacturer": certificate.manufacturer(),
-            "valid_until": certificate.valid_until(),
-        })
+fn endorsed(endorsement: &Endorsement) -> Endorsed {
+    let certificate = endorsement.certificate().map(|certificate| EkCertificate {
+        issuer: certificate.issuer().to_owned(),
+        manufacturer: certificate.manufacturer().map(str::to_owned),
+        valid_until: certificate.valid_until(),
     });
-    let identity = endorsement.identity().map(|identity| {
-        json!({
-            "serial": identity.serial(),
-            "issuer": identity.issuer(),
-            "iak_certificate_sha256": identity.iak_certificate_sha256().to_hex(),
-            "idevid_certificate_sha256": identity.idevid_certificate_sha256().to_hex(),
-            "valid_until": identity.valid_until(),
-        })
+    let identity = endorsement.identity().map(|identity| Identity {
+        serial: identity.serial().to_owned(),
+        issuer: identity.issuer().to_owned(),
+        iak_certificate_sha256: identity.iak_certificate_sha256().to_hex(),
+        idevid_certificate_sha256: identity.idevid_certificate_sha256().to_hex(),
+        valid_until: identity.valid_until(),
     });
     let failures = endorsement.failures().iter().chain(endorsement.identity_failures());
-    json!({
-        "ek_sha256": endorsement.ek_sha256().to_hex(),
-        "certificate": certificate,
-        "identity": identity,
-        "failures": failures.map(ToString::to_string).collect::<Vec<_>>(),
-    })
+    Endorsed {
+        ek_sha256: endorsement.ek_sha256().to_hex(),
+        certificate,
+        identity,
+        failures: failures.map(ToString::to_string).collect(),
+    }
 }
 
-fn grant_json(svid: &SvidRecord) -> Value {
-    let entry = match &svid.carrier {
-        Carrier::Device { entry_id, .. } => entry_id.as_deref(),
+fn grant(svid: SvidRecord) -> Grant {
+    let entry = match svid.carrier {
+        Carrier::Device { entry_id, .. } => entry_id,
         Carrier::Node { .. } | Carrier::Operator | Carrier::Renewal { .. } => None,
     };
-    json!({
-        "spiffe_id": svid.spiffe_id,
-        "serial": svid.serial,
-        "entry": entry,
-        "issued_at": svid.issued_at,
-        "not_after": svid.not_after,
-        "withdrawn_at": svid.withdrawn_at,
-    })
+    Grant {
+        spiffe_id: svid.spiffe_id,
+        serial: svid.serial,
+        entry,
+        issued_at: svid.issued_at,
+        not_after: svid.not_after,
+        withdrawn_at: svid.withdrawn_at,
+    }
 }
 
 /// A leaf that changed a device's fate, with what happened as a sentence and as data.
-pub(super) fn event_json(leaf: &Leaf) -> Value {
+fn event(leaf: Leaf) -> Event {
     let event: Value = serde_json::from_str(&leaf.detail).unwrap_or_default();
-    json!({
-        "leaf": leaf.index,
-        "at": leaf.at,
-        "kind": leaf.kind,
-        "actor": leaf.actor,
-        "device": leaf.subject,
-        "detail": sentence(&event),
-        "event": event,
-    })
+    let detail = sentence(&event);
+    let Leaf { index, at, kind, actor, subject, .. } = leaf;
+    Event { leaf: index, at, kind, actor, device: subject, detail, event }
+}
+
+fn change(change: assay_trust::change::Change) -> Change {
+    Change {
+        cause: change.cause.name().to_owned(),
+        pcrs: change.pcrs.iter().map(|pcr| u32::from(pcr.get())).collect(),
+        before: change.before,
+        after: change.after,
+        items: change.items,
+        count: u64::try_from(change.count).unwrap_or(u64::MAX),
+        message: change.message,
+    }
 }
 
 /// The findings of a result, as stored.
-pub(super) fn findings(stored: &str) -> Result<Value, StoreError> {
+pub(super) fn findings(stored: &str) -> Result<Vec<Finding>, StoreError> {
     serde_json::from_str(stored).map_err(|_| StoreError::Corrupt { column: "appraisals.findings" })
 }
 
@@ -341,7 +350,11 @@ pub(super) fn sentence(event: &Value) -> String {
 
 /// A JSON body; what is wrong with it is said.
 pub(super) fn read<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
-    serde_json::from_slice(body).map_err(|error| Refusal::new(Kind::Malformed, "json", error.to_string()))
+    serde_json::from_slice(body).map_err(|error| malformed(&error))
+}
+
+fn malformed(error: &serde_json::Error) -> Refusal {
+    Refusal::new(Kind::Malformed, "json", error.to_string())
 }
 
 const GRANTS_SHOWN_MAX: u32 = 100;

@@ -10,8 +10,9 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use serde_json::{Value, json};
 
-use super::devices::{device_json, find, read};
+use super::devices::{find, read, told};
 use super::parameters::Asked;
+use crate::actor::Actor;
 use crate::device::Device;
 use crate::entry::{self, NewEntry, Which};
 use crate::outcome::{Kind, Refusal};
@@ -42,23 +43,29 @@ pub(super) async fn show(
 
 pub(super) async fn create(
     State(server): State<Arc<Server>>,
+    by: Actor,
     body: Bytes,
 ) -> Result<Json<EntryRecord>, Refusal> {
     let new = Parents::of(&server).named(read(&body)?).await?;
-    Ok(Json(entry::create(&server.store, &server.config.trust_domain, new, server.now()).await?))
+    Ok(Json(entry::create(&server.store, &server.config.trust_domain, new, by, server.now()).await?))
 }
 
 pub(super) async fn update(
     State(server): State<Arc<Server>>,
+    by: Actor,
     Path(id): Path<String>,
     body: Bytes,
 ) -> Result<Json<EntryRecord>, Refusal> {
     let new = Parents::of(&server).named(read(&body)?).await?;
-    Ok(Json(entry::update(&server.store, &server.config.trust_domain, (id, new), server.now()).await?))
+    Ok(Json(entry::update(&server.store, &server.config.trust_domain, (id, new), by, server.now()).await?))
 }
 
 /// Many entries, all or none.
-pub(super) async fn apply(State(server): State<Arc<Server>>, body: Bytes) -> Result<Json<Value>, Refusal> {
+pub(super) async fn apply(
+    State(server): State<Arc<Server>>,
+    by: Actor,
+    body: Bytes,
+) -> Result<Json<Value>, Refusal> {
     #[derive(serde::Deserialize)]
     #[serde(deny_unknown_fields)]
     struct List {
@@ -74,7 +81,7 @@ pub(super) async fn apply(State(server): State<Arc<Server>>, body: Bytes) -> Res
         };
         list.push(parents.named(entry).await.map_err(place)?);
     }
-    let applied = entry::apply(&server.store, &server.config.trust_domain, list, server.now()).await?;
+    let applied = entry::apply(&server.store, &server.config.trust_domain, list, by, server.now()).await?;
     let told = applied.iter().map(|one| match one {
         Applied::Created(id) => json!({ "id": id, "outcome": "created" }),
         Applied::Updated(id) => json!({ "id": id, "outcome": "updated" }),
@@ -116,7 +123,7 @@ pub(super) async fn who(
         "entry": *entry,
         "holds": lacks.is_none(),
         "lacks": lacks,
-        "device": device.map(|device| device_json(&server, &device, held, now)),
+        "device": device.map(|device| told(&server, &device, held, now)),
         "svids": svids.iter().map(|svid| json!({
             "serial": svid.serial, "issued_at": svid.issued_at, "not_after": svid.not_after,
         })).collect::<Vec<_>>(),
@@ -125,9 +132,10 @@ pub(super) async fn who(
 
 pub(super) async fn remove(
     State(server): State<Arc<Server>>,
+    by: Actor,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Refusal> {
-    let withdrawn = entry::remove(&server.store, &id, server.now()).await?;
+    let withdrawn = entry::remove(&server.store, &id, by, server.now()).await?;
     Ok(Json(json!({ "removed": id, "withdrawn": withdrawn.serials.len() })))
 }
 

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use assay_wire::console::device::{Device as Told, Devices};
 use axum::Json;
 use axum::extract::State;
-use serde_json::{Value, json};
 
-use super::devices::device_json;
+use super::devices::told;
 use super::parameters::Asked;
 use crate::device::Device;
 use crate::fleet::Which;
@@ -19,10 +19,10 @@ pub(super) const PARAMETERS: &[&str] = &["status", "label", "name", "attached", 
 pub(super) async fn list(
     State(server): State<Arc<Server>>,
     Asked(which): Asked<Which>,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Json<Devices>, Refusal> {
     let now = server.now();
     let page = which.filter(DEVICES_DEFAULT)?.page(&server.store, &server.registry, now).await?;
-    let devices: Vec<Value> = page
+    let devices = page
         .devices
         .into_iter()
         .map(|record| {
@@ -30,17 +30,18 @@ pub(super) async fn list(
             match Device::of(record) {
                 Ok(device) => {
                     let held = page.svids.get(device.id.as_str()).copied().unwrap_or(0);
-                    device_json(&server, &device, held, now)
+                    told(&server, &device, held, now)
                 }
                 // It is there, and whoever looks has to see that nothing is known of it.
                 Err(error) => {
                     fault("store", &error);
-                    json!({ "id": id, "name": name, "status": "unreadable", "tier": "none", "reason": error.to_string() })
+                    let (status, tier) = ("unreadable".to_owned(), "none".to_owned());
+                    Told { id, name, status, tier, reason: error.to_string(), ..Told::default() }
                 }
             }
         })
         .collect();
-    Ok(Json(json!({ "devices": devices, "next": page.next })))
+    Ok(Json(Devices { devices, next: page.next }))
 }
 
 const DEVICES_DEFAULT: usize = 500;

@@ -10,6 +10,7 @@ use assay_evidence::time::UnixTime;
 use assay_identity::SpiffeId;
 use assay_trust::Status;
 use assay_trust::policy::Covered;
+use assay_wire::console::device::Finding;
 use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -281,17 +282,15 @@ async fn refusals(
 }
 
 impl Refused {
-    fn of(device: &str, findings: &Value) -> Refused {
-        let findings = findings.as_array().map(Vec::as_slice).unwrap_or_default();
-        let message = |finding: &Value| Some(finding.get("message")?.as_str()?.to_owned());
-        let is_of_boot = |finding: &Value| finding.get("accept").is_some();
-        let is_of_file = |finding: &Value| finding.get("check").and_then(Value::as_str) == Some(IMA_POLICY);
+    fn of(device: &str, findings: &[Finding]) -> Refused {
+        let is_of_boot = |finding: &Finding| finding.accept.is_some();
+        let is_of_file = |finding: &Finding| finding.check == IMA_POLICY;
         let command = match (findings.iter().any(is_of_boot), findings.iter().any(is_of_file)) {
             (true, _) => Some(format!("assay device approve {device} --boot")),
             (false, true) => Some(format!("assay device approve {device}")),
             (false, false) => None,
         };
-        let mut messages: Vec<String> = findings.iter().filter_map(message).collect();
+        let mut messages: Vec<String> = findings.iter().map(|finding| finding.message.clone()).collect();
         let more = messages.len().saturating_sub(FINDINGS_SHOWN_MAX);
         messages.truncate(FINDINGS_SHOWN_MAX);
         messages.extend((more > 0).then(|| format!("and {more} more: assay device explain {device}")));
@@ -420,6 +419,10 @@ mod tests {
 
     #[test]
     fn what_a_device_is_called_cannot_become_markup() {
+        let words = ["check", "tier", "claim", "expected", "found"].map(|member| (member, "".into()));
+        let told =
+            words.into_iter().chain([("message", "<b>press".into()), ("accept", serde_json::json!({}))]);
+        let of_boot: Finding = serde_json::from_value(told.collect()).unwrap();
         let devices = vec![DeviceRow {
             name: "<script>".to_owned(),
             id: "spiffe://td/x".to_owned(),
@@ -428,7 +431,7 @@ mod tests {
             status: "trusted",
             tier: "affirming",
             reason: "a & b".to_owned(),
-            refused: Some(Refused::of("x", &serde_json::json!([{ "message": "<b>press", "accept": {} }]))),
+            refused: Some(Refused::of("x", &[of_boot])),
             evidence_age: "1 s".to_owned(),
             svids: 1,
             attached: true,

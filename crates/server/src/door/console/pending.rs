@@ -2,42 +2,51 @@
 
 use std::sync::Arc;
 
+use assay_wire::console::Because;
+use assay_wire::console::pending::{Newcomer, Pending};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use serde_json::{Value, json};
 
-use super::devices::{Revoke, as_beginning, as_id, read, said};
+use super::devices::{as_beginning, as_id, read, said};
+use crate::actor::Actor;
 use crate::newcomer::say;
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
 use crate::store::{PendingRecord, Word};
 
-pub(super) async fn list(State(server): State<Arc<Server>>) -> Result<Json<Value>, Refusal> {
+pub(super) async fn list(State(server): State<Arc<Server>>) -> Result<Json<Pending>, Refusal> {
     let pending = server.store.all_pending().await?;
-    Ok(Json(json!({ "pending": pending.iter().map(pending_json).collect::<Vec<_>>() })))
+    Ok(Json(Pending { pending: pending.into_iter().map(newcomer).collect() }))
 }
 
 pub(super) async fn admit(
     State(server): State<Arc<Server>>,
+    by: Actor,
     Path(device): Path<String>,
-) -> Result<Json<Value>, Refusal> {
-    told(&server, &device, (Word::Admitted, "")).await
+) -> Result<Json<Newcomer>, Refusal> {
+    told(&server, &device, (Word::Admitted, ""), by).await
 }
 
 pub(super) async fn deny(
     State(server): State<Arc<Server>>,
+    by: Actor,
     Path(device): Path<String>,
     body: Bytes,
-) -> Result<Json<Value>, Refusal> {
-    let Revoke { reason } = read(&body)?;
-    told(&server, &device, (Word::Denied, said(&reason)?)).await
+) -> Result<Json<Newcomer>, Refusal> {
+    let Because { reason } = read(&body)?;
+    told(&server, &device, (Word::Denied, said(&reason)?), by).await
 }
 
-async fn told(server: &Server, device: &str, word: (Word, &str)) -> Result<Json<Value>, Refusal> {
+async fn told(
+    server: &Server,
+    device: &str,
+    word: (Word, &str),
+    by: Actor,
+) -> Result<Json<Newcomer>, Refusal> {
     let PendingRecord { id, .. } = find(server, device).await?;
-    say(&server.store, &id, word, "operator", server.now()).await?;
-    Ok(Json(pending_json(&find(server, &id).await?)))
+    say(&server.store, &id, word, by, server.now()).await?;
+    Ok(Json(newcomer(find(server, &id).await?)))
 }
 
 /// One of those that wait, by its SPIFFE ID, the hash in it or the start of that, or by what it calls itself: a name that
@@ -68,22 +77,22 @@ async fn find(server: &Server, device: &str) -> Result<PendingRecord, Refusal> {
     }
 }
 
-fn pending_json(pending: &PendingRecord) -> Value {
-    let said = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-    json!({
-        "id": pending.id,
-        "ek_sha256": pending.id.rsplit('/').next(),
-        "name": pending.name,
-        "ek_manufacturer": said(&pending.ek_manufacturer),
-        "ek_issuer": said(&pending.ek_issuer),
-        "ek_serial": said(&pending.ek_serial),
-        "serial": said(&pending.serial),
-        "idevid_subject": said(&pending.idevid_subject),
-        "address": pending.address,
-        "first_at": pending.first_at,
-        "last_at": pending.last_at,
-        "word": pending.word.name(),
-        "word_at": Some(pending.word_at).filter(|at| at.0 > 0),
-        "reason": said(&pending.reason),
-    })
+fn newcomer(pending: PendingRecord) -> Newcomer {
+    let said = |text: String| Some(text).filter(|text| !text.is_empty());
+    Newcomer {
+        ek_sha256: pending.id.rsplit('/').next().map(str::to_owned),
+        id: pending.id,
+        name: pending.name,
+        ek_manufacturer: said(pending.ek_manufacturer),
+        ek_issuer: said(pending.ek_issuer),
+        ek_serial: said(pending.ek_serial),
+        serial: said(pending.serial),
+        idevid_subject: said(pending.idevid_subject),
+        address: pending.address,
+        first_at: pending.first_at,
+        last_at: pending.last_at,
+        word: pending.word.name().to_owned(),
+        word_at: Some(pending.word_at).filter(|at| at.0 > 0),
+        reason: said(pending.reason),
+    }
 }

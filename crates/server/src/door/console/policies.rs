@@ -4,46 +4,43 @@ use std::sync::Arc;
 
 use assay_trust::assignment::Assignment;
 use assay_trust::rollout::Percent;
+use assay_wire::console::policy::{
+    Assignment as Told, End, Ended, Fall, Plan, Rollout, Unassign, Unassigned, Widen,
+};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use serde::Deserialize;
-use serde_json::{Value, json};
 
 use super::devices::read;
 use super::parameters::Asked;
 use super::policy::{PolicyText, selector_of};
+use crate::actor::Actor;
 use crate::in_force::policies::PlanInForce;
 use crate::outcome::Refusal;
 use crate::parts::Server;
 use crate::policy::{
-    Coming, Devices, NewRollout, Planning, PolicyChangeError, devices_by_policy, would_fall,
+    self, Coming, Devices, NewRollout, Planning, PolicyChangeError, devices_by_policy, would_fall,
 };
 
-pub(super) async fn list(State(server): State<Arc<Server>>) -> Result<Json<Value>, Refusal> {
+pub(super) async fn list(State(server): State<Arc<Server>>) -> Result<Json<Plan>, Refusal> {
     let in_force = server.policies.current();
     let (counts, without) = devices_by_policy(&server.store, &in_force).await?;
     let assignments = in_force.plan.assignments().iter().zip(&counts);
     // As people read them: the one for everybody first.
-    let assignments: Vec<Value> =
-        assignments.rev().map(|(assigned, devices)| assignment_json(&in_force, assigned, devices)).collect();
-    Ok(Json(json!({ "assignments": assignments, "devices_without_policy": without })))
+    let assignments = assignments.rev().map(|(assigned, devices)| told(&in_force, assigned, devices));
+    Ok(Json(Plan { assignments: assignments.collect(), devices_without_policy: without }))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Unassign {
-    selector: String,
-    /// Whether devices may fall of it.
-    #[serde(default)]
-    force: bool,
-}
-
-pub(super) async fn unassign(State(server): State<Arc<Server>>, body: Bytes) -> Result<Json<Value>, Refusal> {
+pub(super) async fn unassign(
+    State(server): State<Arc<Server>>,
+    by: Actor,
+    body: Bytes,
+) -> Result<Json<Unassigned>, Refusal> {
     let Unassign { selector, force } = read(&body)?;
     let selector = selector_of(&selector)?;
-    planning(&server).unassign(&selector, force).await?;
-    Ok(Json(json!({ "unassigned": selector.to_string() })))
+    planning(&server, by).unassign(&selector, force).await?;
+    Ok(Json(Unassigned { unassigned: selector.to_string() }))
 }
 
 #[derive(Deserialize)]
@@ -59,13 +56,14 @@ pub(super) struct Start {
 
 pub(super) async fn start(
     State(server): State<Arc<Server>>,
+    by: Actor,
     Asked(start): Asked<Start>,
     PolicyText(text): PolicyText,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Json<Told>, Refusal> {
     let selector = selector_of(&start.selector)?;
     let percent = percent_of(start.percent)?;
     let rollout = NewRollout { text, selector, percent, force: start.force };
-    let started = planning(&server).start(rollout).await?;
+    let started = planning(&server, by).start(rollout).await?;
     progress(&server, &started.new.name).await.map(Json)
 }
 
@@ -73,40 +71,24 @@ pub(super) async fn start(
 pub(super) async fn status(
     State(server): State<Arc<Server>>,
     Path(name): Path<String>,
-) -> Result<Json<Value>, Refusal> {
-    let mut answer = progress(&server, &name).await?;
+) -> Result<Json<Told>, Refusal> {
+    let answer = progress(&server, &name).await?;
     let in_force = server.policies.current();
     let plan = in_force.plan.finish(&name).map_err(PolicyChangeError::from)?;
     let coming = Coming { plan: &plan, published: None };
     let would_fall = would_fall(&server.store, &server.trials, &in_force, coming).await?;
-    if let Some(answer) = answer.as_object_mut() {
-        answer.insert("would_fall".to_owned(), json!(would_fall));
-    }
-    Ok(Json(answer))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Widen {
-    percent: u64,
+    Ok(Json(Told { would_fall: Some(falls(would_fall)), ..answer }))
 }
 
 pub(super) async fn widen(
     State(server): State<Arc<Server>>,
+    by: Actor,
     Path(name): Path<String>,
     body: Bytes,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Json<Told>, Refusal> {
     let Widen { percent } = read(&body)?;
-    planning(&server).widen_to(&name, percent_of(percent)?).await?;
+    planning(&server, by).widen_to(&name, percent_of(percent)?).await?;
     progress(&server, &name).await.map(Json)
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct End {
-    /// Whether devices may fall of it.
-    #[serde(default)]
-    force: bool,
 }
 
 fn end(body: &Bytes) -> Result<End, Refusal> {
@@ -115,51 +97,61 @@ fn end(body: &Bytes) -> Result<End, Refusal> {
 
 pub(super) async fn finish(
     State(server): State<Arc<Server>>,
+    by: Actor,
     Path(name): Path<String>,
     body: Bytes,
-) -> Result<Json<Value>, Refusal> {
-    let finished = planning(&server).finish(&name, end(&body)?.force).await?;
-    Ok(Json(json!({
-        "name": name, "version": finished.version, "would_fall": finished.accepted,
-    })))
+) -> Result<Json<Ended>, Refusal> {
+    let finished = planning(&server, by).finish(&name, end(&body)?.force).await?;
+    Ok(Json(Ended { name, version: finished.version, would_fall: falls(finished.accepted) }))
 }
 
 pub(super) async fn abort(
     State(server): State<Arc<Server>>,
+    by: Actor,
     Path(name): Path<String>,
     body: Bytes,
-) -> Result<Json<Value>, Refusal> {
-    let version = planning(&server).abort(&name, end(&body)?.force).await?;
-    Ok(Json(json!({ "name": name, "version": version })))
+) -> Result<Json<Ended>, Refusal> {
+    let version = planning(&server, by).abort(&name, end(&body)?.force).await?;
+    Ok(Json(Ended { name, version, would_fall: Vec::new() }))
 }
 
 /// How far a roll-out is.
-async fn progress(server: &Server, name: &str) -> Result<Value, Refusal> {
+async fn progress(server: &Server, name: &str) -> Result<Told, Refusal> {
     let in_force = server.policies.current();
     let (assigned, _) = in_force.plan.rolled_out(name).map_err(PolicyChangeError::from)?;
     let (counts, _) = devices_by_policy(&server.store, &in_force).await?;
     let devices = in_force.plan.assignments().iter().zip(&counts).find(|(one, _)| *one == assigned);
     let devices = devices.map(|(_, devices)| devices.clone()).unwrap_or_default();
-    Ok(assignment_json(&in_force, assigned, &devices))
+    Ok(told(&in_force, assigned, &devices))
 }
 
-fn assignment_json(in_force: &PlanInForce, assigned: &Assignment, devices: &Devices) -> Value {
+fn told(in_force: &PlanInForce, assigned: &Assignment, devices: &Devices) -> Told {
     let version = |revision| in_force.compiled(revision).map(|policy| policy.version());
-    let rollout = assigned.rollout.as_ref().map(|rollout| {
-        json!({
-            "percent": u64::from(rollout.percent), "devices": devices.on_union,
-            "union_version": version(rollout.union), "new_version": version(rollout.new),
-        })
+    let rollout = assigned.rollout.as_ref().map(|rollout| Rollout {
+        percent: u64::from(rollout.percent),
+        devices: devices.on_union,
+        union_version: version(rollout.union),
+        new_version: version(rollout.new),
     });
-    json!({
-        "selector": assigned.selector.to_string(), "name": assigned.name, "version": version(assigned.revision),
-        "in_force": in_force.compiled(assigned.revision).is_some(),
-        "devices": devices.all, "trusted": devices.trusted, "rollout": rollout,
-    })
+    Told {
+        selector: assigned.selector.to_string(),
+        name: assigned.name.clone(),
+        version: version(assigned.revision),
+        in_force: in_force.compiled(assigned.revision).is_some(),
+        devices: devices.all,
+        trusted: devices.trusted,
+        rollout,
+        would_fall: None,
+    }
 }
 
-fn planning(server: &Server) -> Planning<'_> {
-    server.planning("operator", server.now())
+fn falls(falls: Vec<policy::Fall>) -> Vec<Fall> {
+    let fall = |policy::Fall { device, name, reason }| Fall { device, name, reason };
+    falls.into_iter().map(fall).collect()
+}
+
+fn planning(server: &Server, by: Actor) -> Planning<'_> {
+    server.planning(by, server.now())
 }
 
 fn percent_of(number: u64) -> Result<Percent, PolicyChangeError> {

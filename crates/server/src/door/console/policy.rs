@@ -5,15 +5,18 @@ use std::sync::Arc;
 use assay_trust::Policy;
 use assay_trust::assignment::Plan;
 use assay_trust::labels::Selector;
-use assay_trust::policy::{Coverage, POLICY_BYTES_MAX};
+use assay_trust::policy::{self, Coverage, POLICY_BYTES_MAX};
+use assay_wire::console::policy::{Set, Shown};
+use assay_wire::console::trial::Covered;
 use axum::Json;
 use axum::extract::{FromRequest, Request, State};
 use axum::http::StatusCode;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::devices::find;
 use super::parameters::Asked;
+use crate::actor::Actor;
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
 use crate::policy::PolicyChangeError;
@@ -36,24 +39,38 @@ pub(super) struct Which {
 pub(super) async fn show(
     State(server): State<Arc<Server>>,
     Asked(which): Asked<Which>,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Json<Shown>, Refusal> {
     let policy = find_policy(&server, which).await?;
-    let answer = policy.map_or_else(
-        || json!({ "name": null, "version": null, "text": null }),
-        |policy| {
-            json!({
-                "name": policy.name, "version": policy.version, "text": &*policy.text, "revision": policy.revision,
-                "set_at": policy.set_at, "set_by": policy.set_by, "digest": policy.digest,
-                "signed": policy.envelope.is_some(), "coverage": coverage(&policy.text),
-            })
-        },
-    );
-    Ok(Json(answer))
+    let shown = policy.map(|policy| Shown {
+        name: Some(policy.name),
+        version: Some(policy.version),
+        coverage: Policy::from_text(&policy.text).ok().map(|policy| covered(&Coverage::of(&policy))),
+        text: Some(policy.text.to_string()),
+        revision: Some(policy.revision),
+        set_at: Some(policy.set_at),
+        set_by: Some(policy.set_by),
+        digest: Some(policy.digest),
+        signed: policy.envelope.is_some(),
+    });
+    Ok(Json(shown.unwrap_or_default()))
 }
 
-/// What the policy covers of a device; `None` for one of an earlier build that this one cannot read.
-fn coverage(text: &str) -> Option<Coverage> {
-    Policy::from_text(text).ok().map(|policy| Coverage::of(&policy))
+/// What a policy covers of a device, row by row.
+pub(super) fn covered(coverage: &Coverage) -> Vec<Covered> {
+    let row = |row: &policy::Covered| Covered {
+        row: word(&row.row),
+        cover: word(&row.cover),
+        meaning: row.meaning.to_owned(),
+    };
+    coverage.rows().iter().map(row).collect()
+}
+
+/// The stable word that something is written as.
+fn word(of: &impl Serialize) -> String {
+    match serde_json::to_value(of) {
+        Ok(Value::String(word)) => word,
+        _ => String::new(),
+    }
 }
 
 async fn find_policy(server: &Server, which: Which) -> Result<Option<PolicyRecord>, Refusal> {
@@ -115,14 +132,14 @@ pub(super) struct Whom {
 
 pub(super) async fn set(
     State(server): State<Arc<Server>>,
+    by: Actor,
     Asked(whom): Asked<Whom>,
     PolicyText(text): PolicyText,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Json<Set>, Refusal> {
     let selector = selector_of(&whom.selector)?;
-    let policy = server.planning("operator", server.now()).set(text, &selector, whom.force).await?;
-    Ok(Json(json!({
-        "name": policy.name, "version": policy.version, "digest": policy.digest, "selector": selector.to_string(),
-    })))
+    let policy = server.planning(by, server.now()).set(text, &selector, whom.force).await?;
+    let PolicyRecord { name, version, digest, .. } = policy;
+    Ok(Json(Set { name, version, digest, selector: selector.to_string() }))
 }
 
 /// A policy as it was sent.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use assay_telemetry::json_protocol::Acceptance;
 use assay_telemetry::sha256;
+use assay_wire::console::record::{Leaf, Leaves};
 use axum::Json;
 use axum::extract::{Path, State};
 use data_encoding::{BASE64, HEXLOWER};
@@ -103,26 +104,23 @@ pub(super) struct Range {
 pub(super) async fn audit(
     State(server): State<Arc<Server>>,
     Asked(range): Asked<Range>,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Json<Leaves>, Refusal> {
     leaves(&server.store, &range).await.map(Json)
 }
 
-pub(super) async fn leaves(store: &Store, range: &Range) -> Result<Value, Refusal> {
+pub(super) async fn leaves(store: &Store, range: &Range) -> Result<Leaves, Refusal> {
     let from = range.after.map_or(0, |after| after.saturating_add(1));
     let limit = range.limit.unwrap_or(RECORDS_DEFAULT).clamp(1, RECORDS_MAX);
-    let leaves: Vec<Value> = store
-        .audit_leaves(from, limit)
-        .await?
-        .into_iter()
-        .map(|leaf| {
-            json!({
-                "index": leaf.index, "at": leaf.at, "kind": leaf.kind, "actor": leaf.actor,
-                "subject": leaf.subject, "hash": HEXLOWER.encode(&leaf.hash),
-                "detail": serde_json::from_str::<Value>(&leaf.detail).unwrap_or_default(),
-            })
-        })
-        .collect();
-    Ok(json!({ "leaves": leaves }))
+    let leaves = store.audit_leaves(from, limit).await?.into_iter().map(|leaf| Leaf {
+        index: leaf.index,
+        at: leaf.at,
+        kind: leaf.kind,
+        actor: leaf.actor,
+        subject: leaf.subject,
+        hash: HEXLOWER.encode(&leaf.hash),
+        detail: serde_json::from_str(&leaf.detail).unwrap_or_default(),
+    });
+    Ok(Leaves { leaves: leaves.collect() })
 }
 
 const RECORDS_DEFAULT: u32 = 100;

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use assay_wire::console::device::{Appraised, Results};
 use axum::Json;
 use axum::extract::{Path, State};
 use serde::Deserialize;
-use serde_json::{Value, json};
 
 use super::devices::{find, findings};
 use super::parameters::Asked;
@@ -25,18 +25,17 @@ pub(super) struct Which {
 pub(super) async fn list(
     State(server): State<Arc<Server>>,
     Asked(which): Asked<Which>,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Json<Results>, Refusal> {
     let device = find(&server, &which.device).await?;
     let limit = which.limit.unwrap_or(RESULTS_DEFAULT).clamp(1, RESULTS_MAX);
     let results = server.store.appraisals(device.id.as_str(), limit).await?;
     let result = |(id, appraisal, has_evidence): (u64, AppraisalRecord, bool)| {
-        Ok(json!({
-            "id": id, "at": appraisal.at, "tier": appraisal.tier, "policy": appraisal.policy,
-            "findings": findings(&appraisal.findings)?, "evidence_kept": has_evidence,
-        }))
+        let findings = findings(&appraisal.findings)?;
+        let AppraisalRecord { at, tier, policy, .. } = appraisal;
+        Ok(Appraised { id, at, tier, policy, findings, evidence_kept: has_evidence })
     };
     let results = results.into_iter().map(result).collect::<Result<Vec<_>, StoreError>>()?;
-    Ok(Json(json!({ "device": device.id.as_str(), "results": results })))
+    Ok(Json(Results { device: device.id.to_string(), results }))
 }
 
 /// A result with its evidence, its policy and who was trusted to vouch for TPMs.

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use assay_clock::Clock;
+use assay_wire::console::device::{Device, Devices};
+use assay_wire::console::record::Leaves;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
@@ -108,25 +110,28 @@ async fn health(State(set_back): State<Arc<SetBack>>) -> Json<Value> {
 async fn devices(
     State(set_back): State<Arc<SetBack>>,
     Asked(which): Asked<Which>,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Json<Devices>, Refusal> {
     let SetBack { store, registry, clock, .. } = &*set_back;
     let page = which.filter(DEVICES_DEFAULT)?.page(store, registry, clock::now(clock)).await?;
-    let device = |record: &DeviceRecord| {
-        let trust = &record.trust;
-        json!({
-            "id": record.id, "name": record.name, "status": trust.status, "tier": trust.tier,
-            "evidence_at": trust.evidence_at, "valid_until": trust.valid_until, "enrolled_at": record.enrolled_at,
-            "attached": false, "reason": "as of the older copy",
-        })
+    let device = |record: DeviceRecord| Device {
+        id: record.id,
+        name: record.name,
+        status: record.trust.status,
+        tier: record.trust.tier,
+        evidence_at: Some(record.trust.evidence_at).filter(|at| at.0 > 0),
+        valid_until: Some(record.trust.valid_until).filter(|at| at.0 > 0),
+        enrolled_at: Some(record.enrolled_at),
+        reason: "as of the older copy".to_owned(),
+        ..Device::default()
     };
-    Ok(Json(json!({ "devices": page.devices.iter().map(device).collect::<Vec<_>>(), "next": page.next })))
+    Ok(Json(Devices { devices: page.devices.into_iter().map(device).collect(), next: page.next }))
 }
 
 /// The trail as this copy has it.
 async fn audit(
     State(set_back): State<Arc<SetBack>>,
     Asked(range): Asked<Range>,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Json<Leaves>, Refusal> {
     leaves(&set_back.store, &range).await.map(Json)
 }
 

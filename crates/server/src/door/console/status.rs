@@ -1,5 +1,6 @@
 //! Outcomes as HTTP has them: a status, the code and the sentence as JSON, and where it helps when to try again.
 
+use assay_wire::console;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
@@ -10,7 +11,8 @@ use crate::outcome::{Kind, Refusal};
 /// To operators: code and sentence.
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let body = serde_json::json!({ "error": { "code": self.code, "message": self.message } });
+        let error = console::Refusal { code: self.code.into(), message: self.message.clone() };
+        let body = console::Refused { error };
         let mut response = (status(self.kind), Json(body)).into_response();
         response.extensions_mut().insert(self.clone());
         if let Some(after) = self.retry_after {

@@ -11,6 +11,7 @@ use assay_evidence::time::UnixTime;
 use assay_identity::SpiffeId;
 use assay_identity::bundle::pem;
 use assay_identity::signed_message::NodeId;
+use assay_wire::console::Because;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, Request, State};
@@ -21,10 +22,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::access::{has_token, may_view};
-use super::devices::{Revoke, find, read, said};
+use super::devices::{find, read, said};
 use super::message::Heard;
 use super::parameters::Asked;
 use super::public::{device_counts, list, node_counts, turn};
+use crate::actor::Actor;
 use crate::config::TrustApi;
 use crate::device::Device;
 use crate::fate;
@@ -176,6 +178,7 @@ pub(super) async fn verify(
 /// Ends a node; answered once that is on record and the list that says so is signed.
 pub(super) async fn revoke(
     State(server): State<Arc<Server>>,
+    by: Actor,
     headers: HeaderMap,
     Path(id): Path<String>,
     body: Bytes,
@@ -184,11 +187,11 @@ pub(super) async fn revoke(
     // Programs of old send no body.
     let reason = match body.trim_ascii() {
         [] => REASON_DEFAULT.to_owned(),
-        body => said(&read::<Revoke>(body)?.reason)?.to_owned(),
+        body => said(&read::<Because>(body)?.reason)?.to_owned(),
     };
     let device = node(&server, &headers, &id).await?;
     let now = server.now();
-    let device = fate::revoke(&server.store, &device.id, &reason, now).await?;
+    let device = fate::revoke(&server.store, &device.id, &reason, by, now).await?;
     Ok(Json(json!({
         "node_id": device.record.node.map(NodeId::get), "revoked": true, "timestamp": timestamp(now),
     })))

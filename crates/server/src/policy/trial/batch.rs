@@ -20,7 +20,7 @@ use crate::store::{BlobHash, PartedList, Place, Store, StoreError, TriedBoot, Tr
 pub(super) struct Batch {
     pieces: Vec<Loaded>,
     /// How many there were to look at.
-    pub seen: usize,
+    pub seen: u64,
 }
 
 /// A piece of evidence, and its content if that can be read.
@@ -64,7 +64,8 @@ impl<'a> Loader<'a> {
         let boots = self.store.boots_to_try(self.since, &self.after, &to).await?;
         let boots = boots.into_iter().map(|(id, boot)| (id, SharedBoot::of(boot))).collect::<HashMap<_, _>>();
         self.after = to;
-        let (mut pieces, seen) = (Vec::with_capacity(rows.len()), rows.len());
+        let (mut pieces, seen) =
+            (Vec::with_capacity(rows.len()), u64::try_from(rows.len()).unwrap_or(u64::MAX));
         for tried in rows.into_iter().filter(|row| concerned(row)) {
             let piece = match boots.get(&tried.record.boot) {
                 Some(boot) => self.contents.piece(&tried, boot).await,

@@ -14,8 +14,6 @@ use assay_evidence::time::UnixTime;
 use assay_trust::assignment::Plan;
 use assay_trust::labels::{Labels, Selector};
 use assay_trust::{AttestationResult, CompiledPolicy, Policy, PolicyError};
-use bytes::Bytes;
-use serde_json::json;
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -28,8 +26,18 @@ use crate::thread::{Panicked, aside};
 use batch::{Loader, Tried};
 use report::Tally;
 
-/// Lines of JSON, each with its newline: the progress, and at the end the report or what went wrong.
-pub(crate) type Lines = mpsc::Receiver<Bytes>;
+pub(crate) use report::{Cause, Change, Devices, Report};
+
+/// What is told of a trial: how far it is, and at the end the report or what went wrong.
+#[derive(Debug)]
+pub(crate) enum Line {
+    /// So many pieces of evidence were judged, of so many.
+    Progress { done: u64, of: u64 },
+    /// It is done.
+    Report(Box<Report>),
+    /// It could not go on, and why.
+    Failed(String),
+}
 
 /// What a policy is tried on.
 #[derive(Debug)]
@@ -51,7 +59,11 @@ pub(crate) struct Trying {
 }
 
 /// Starts a trial of a policy.
-pub(crate) async fn start(trying: Trying, text: String, scope: Scope) -> Result<Lines, TrialError> {
+pub(crate) async fn start(
+    trying: Trying,
+    text: String,
+    scope: Scope,
+) -> Result<mpsc::Receiver<Line>, TrialError> {
     let turn = trying.turns.clone().try_acquire_owned().map_err(|_| TrialError::Busy)?;
     let mut policy = aside(move || Policy::from_text(&text)).await??;
     // It is cited as the version it would be, not as one that may be in force.
@@ -67,26 +79,26 @@ async fn run(
     trying: Trying,
     policy: Arc<CompiledPolicy>,
     scope: Scope,
-    lines: mpsc::Sender<Bytes>,
+    lines: mpsc::Sender<Line>,
     _turn: OwnedSemaphorePermit,
 ) {
     let last = match judge_all(&trying, &policy, &scope, &lines).await {
-        Ok(Some(tally)) => json!({ "report": tally.report(&policy, &scope) }),
+        Ok(Some(tally)) => Line::Report(Box::new(tally.report(&policy, &scope))),
         // Whoever asked is gone, or the server is going.
         Ok(None) => return,
         Err(error) => {
             fault("trial", &error);
-            json!({ "error": chain(&error) })
+            Line::Failed(chain(&error))
         }
     };
-    lines.send(line(&last)).await.ok();
+    lines.send(last).await.ok();
 }
 
 async fn judge_all(
     trying: &Trying,
     policy: &Arc<CompiledPolicy>,
     scope: &Scope,
-    lines: &mpsc::Sender<Bytes>,
+    lines: &mpsc::Sender<Line>,
 ) -> Result<Option<Tally>, TrialError> {
     let since = scope.since.unwrap_or(NO_RESULT_SINCE);
     let concerned = scope.concerned(&trying.policies.current().plan, policy);
@@ -97,7 +109,7 @@ async fn judge_all(
     let mut loader = Loader::new(&trying.store, since);
     let mut running: JoinSet<Vec<Tried>> = JoinSet::new();
     let (mut done, mut told) = (0, Instant::now());
-    lines.send(line(&json!({ "progress": { "done": done, "of": of } }))).await.ok();
+    lines.send(Line::Progress { done, of }).await.ok();
     loop {
         let batch = loader.next(|tried| concerned(&tried.device_labels)).await?;
         let is_end = batch.is_none();
@@ -117,7 +129,7 @@ async fn judge_all(
         }
         if told.elapsed() >= TOLD_EVERY {
             told = Instant::now();
-            lines.send(line(&json!({ "progress": { "done": done, "of": of } }))).await.ok();
+            lines.send(Line::Progress { done, of }).await.ok();
         }
         if lines.is_closed() || *trying.shutdown.borrow() {
             return Ok(None);
@@ -160,12 +172,6 @@ impl Scope {
 /// All cores but one, which is for the devices.
 fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, NonZero::get).saturating_sub(1).max(1)
-}
-
-fn line(value: &serde_json::Value) -> Bytes {
-    let mut line = value.to_string();
-    line.push('\n');
-    line.into()
 }
 
 /// Why a policy is not tried.

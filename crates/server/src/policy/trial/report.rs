@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use assay_evidence::time::UnixTime;
+use assay_trust::labels::Selector;
 use assay_trust::policy::Coverage;
 use assay_trust::{CompiledPolicy, Finding, Tier};
-use serde::Serialize;
 
 use super::Scope;
 use super::batch::Tried;
@@ -40,71 +40,77 @@ struct Counted {
 }
 
 /// One change of tier.
-#[derive(Clone, Debug, Serialize)]
-struct Change {
-    device: String,
-    id: String,
-    from: Tier,
-    to: Tier,
-    at: UnixTime,
+#[derive(Clone, Debug)]
+pub(crate) struct Change {
+    /// What people call the device.
+    pub device: String,
+    /// Its SPIFFE ID.
+    pub id: String,
+    /// What its tier is.
+    pub from: Tier,
+    /// What it would be.
+    pub to: Tier,
+    /// When the evidence was judged.
+    pub at: UnixTime,
     /// The recorded result, where it is one.
-    result: Option<u64>,
+    pub result: Option<u64>,
     /// Whether it is how the device would stand now, and not only how it would have stood.
-    now: bool,
-    reason: String,
+    pub now: bool,
+    /// Why.
+    pub reason: String,
 }
 
 /// What a trial says.
-#[derive(Debug, Serialize)]
-pub(super) struct Report {
-    policy: Name,
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// The policy's name.
+    pub name: String,
+    /// The version that it would be.
+    pub version: u64,
     /// What the policy covers of a device, and what not.
-    coverage: Coverage,
+    pub coverage: Coverage,
     /// From when on recorded results were judged, beside each device's last evidence.
-    since: Option<UnixTime>,
-    /// Whom the policy would be for, as labels are written; empty: every device.
-    selector: String,
-    devices: Devices,
-    results: Results,
-    changes: Vec<Change>,
-    changes_left_off: usize,
-    causes: Vec<Cause>,
-    causes_left_off: usize,
-}
-
-#[derive(Debug, Serialize)]
-struct Name {
-    name: String,
-    version: u64,
+    pub since: Option<UnixTime>,
+    /// Whom the policy would be for.
+    pub selector: Selector,
+    /// What would become of them.
+    pub devices: Devices,
+    /// Pieces of evidence that were judged.
+    pub judged: u64,
+    /// Pieces that cannot be judged again.
+    pub unreadable: u64,
+    /// Falls first.
+    pub changes: Vec<Change>,
+    /// How many more there are.
+    pub changes_left_off: u64,
+    /// The most frequent first.
+    pub causes: Vec<Cause>,
+    /// How many more there are.
+    pub causes_left_off: u64,
 }
 
 /// Each device counts once, for the first of these that it is.
-#[derive(Debug, Default, Serialize)]
-struct Devices {
-    would_fall: usize,
-    would_have_fallen: usize,
-    would_rise: usize,
-    otherwise_changed: usize,
-    unchanged: usize,
-    without_evidence: usize,
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Devices {
+    pub would_fall: u64,
+    pub would_have_fallen: u64,
+    pub would_rise: u64,
+    pub otherwise_changed: u64,
+    pub unchanged: u64,
+    pub without_evidence: u64,
 }
 
-#[derive(Debug, Serialize)]
-struct Results {
-    judged: u64,
-    unreadable: u64,
-}
-
-#[derive(Debug, Serialize)]
-struct Cause {
-    check: &'static str,
-    tier: Tier,
-    claim: String,
-    message: String,
-    devices: usize,
-    results: u64,
+/// Why devices would fall.
+#[derive(Debug)]
+pub(crate) struct Cause {
+    /// As it was made of the first of them.
+    pub finding: Finding,
+    /// How many devices.
+    pub devices: u64,
+    /// How many pieces of evidence.
+    pub results: u64,
     /// Some of the devices.
-    examples: Vec<String>,
+    pub examples: Vec<String>,
 }
 
 impl Tally {
@@ -168,7 +174,7 @@ impl Tally {
 
     /// The report, the worst first and what is too much left off.
     pub(super) fn report(self, policy: &CompiledPolicy, scope: &Scope) -> Report {
-        let mut devices = Devices { without_evidence: self.without_evidence, ..Devices::default() };
+        let mut devices = Devices { without_evidence: number(self.without_evidence), ..Devices::default() };
         let mut changes: Vec<Change> = Vec::new();
         for device in self.devices.into_values() {
             let changed = device.now.filter(|now| now.from != now.to);
@@ -185,14 +191,16 @@ impl Tally {
         let mut causes: Vec<Counted> = self.causes.into_values().collect();
         causes.sort_by_key(|cause| std::cmp::Reverse((cause.devices.len(), cause.results)));
         Report {
-            policy: Name { name: policy.name().to_owned(), version: policy.version() },
+            name: policy.name().to_owned(),
+            version: policy.version(),
             coverage: policy.coverage().clone(),
             since: scope.since,
-            selector: scope.selector.to_string(),
+            selector: scope.selector.clone(),
             devices,
-            results: Results { judged: self.results, unreadable: self.unreadable },
-            changes_left_off: changes.len().saturating_sub(CHANGES_TOLD_MAX),
-            causes_left_off: causes.len().saturating_sub(CAUSES_TOLD_MAX),
+            judged: self.results,
+            unreadable: self.unreadable,
+            changes_left_off: number(changes.len().saturating_sub(CHANGES_TOLD_MAX)),
+            causes_left_off: number(causes.len().saturating_sub(CAUSES_TOLD_MAX)),
             changes: changes.into_iter().take(CHANGES_TOLD_MAX).collect(),
             causes: causes.into_iter().take(CAUSES_TOLD_MAX).map(Cause::of).collect(),
         }
@@ -208,17 +216,17 @@ impl Change {
 
 impl Cause {
     fn of(counted: Counted) -> Cause {
-        let Finding { check, tier, claim, message, .. } = counted.finding;
         Cause {
-            check: check.name(),
-            tier,
-            claim,
-            message,
-            devices: counted.devices.len(),
+            finding: counted.finding,
+            devices: number(counted.devices.len()),
             results: counted.results,
             examples: counted.devices.into_iter().take(EXAMPLES_MAX).collect(),
         }
     }
+}
+
+fn number(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 /// A sentence in which every digest is an ellipsis: it is the same one on every device.
