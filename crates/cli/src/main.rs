@@ -24,6 +24,7 @@ mod service;
 mod tee;
 mod telemetry;
 mod trust;
+mod webhook;
 
 use std::process::ExitCode;
 
@@ -62,6 +63,8 @@ enum Verb {
     Entry(entry::Args),
     /// Who tried what they may not: in numbers since the server started, and the last on record.
     Security(security::Args),
+    /// Who is told what happens, by signed notices: how far each receiver is, and what it was not given.
+    Webhook(webhook::Args),
     /// The audit trail.
     Ledger(ledger::Args),
     /// What devices handed in: list, show, verify and export batches.
@@ -100,6 +103,7 @@ fn main() -> ExitCode {
         Verb::Trust(args) => output::exit(trust::run(args)),
         Verb::Entry(args) => output::exit(entry::run(args)),
         Verb::Security(args) => output::exit(security::run(&args)),
+        Verb::Webhook(args) => output::exit(webhook::run(args)),
         Verb::Ledger(args) => output::exit(ledger::run(args)),
         Verb::Telemetry(args) => telemetry::run(args),
         Verb::Appraise(args) => appraise::run(args),

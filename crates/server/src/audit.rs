@@ -19,6 +19,9 @@ macro_rules! kinds {
         pub enum Kind { $($(#[$doc])* $variant,)* }
 
         impl Kind {
+            /// Every kind there is.
+            pub const ALL: &[Kind] = &[$(Kind::$variant,)*];
+
             /// Its stable name in the trail.
             pub fn name(self) -> &'static str {
                 match self { $(Kind::$variant => $name,)* }

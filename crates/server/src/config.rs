@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::door::forward::ForwardConfig;
 use crate::door::json::JsonProtocol;
+use crate::door::webhook::WebhookConfig;
 
 /// What `assay server` is told. Unknown keys are refused.
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -72,6 +73,10 @@ pub struct Config {
     /// Telemetry by the JSON protocol of the original services (`/nonce`, `/metrics`); off unless this section is there. With it,
     /// gateways pass it on, and a door of its own opens where `listen` says.
     pub json_protocol: Option<JsonProtocol>,
+    /// Who is told what happens: receivers of signed notices (CloudEvents), each with a place of its own in the trail. A table each:
+    /// `name`, `url`, and for https `ca`, a PEM file; `secret_file` signs (HMAC), `certificate` and `key` show who we are; `severity`
+    /// and `kinds` say what is wanted.
+    pub webhook: Vec<WebhookConfig>,
     /// How long evidence is kept for judging it again. A device's last evidence is kept for as long as it is the last.
     pub evidence_retention_seconds: u64,
     /// How many bytes of the database evidence may take; the oldest makes room.
@@ -196,6 +201,7 @@ impl Default for Config {
             telemetry_bytes_per_device_max: 1 << 30,
             forward: Vec::new(),
             json_protocol: None,
+            webhook: Vec::new(),
             evidence_retention_seconds: 14 * DAY_SECONDS,
             evidence_bytes_max: 4 << 30,
             evidence_bytes_per_device_max: 128 << 20,
@@ -245,6 +251,12 @@ impl Config {
             }
             for forward in &mut config.forward {
                 for file in forward.ca.iter_mut().chain(&mut forward.token_file) {
+                    *file = folder.join(&*file);
+                }
+            }
+            for webhook in &mut config.webhook {
+                let WebhookConfig { ca, secret_file, certificate, key, .. } = webhook;
+                for file in ca.iter_mut().chain(secret_file).chain(certificate).chain(key) {
                     *file = folder.join(&*file);
                 }
             }

@@ -1,7 +1,7 @@
 //! The server: registrar, verifier, authority, collector and console in one program.
 //!
 //! In floors, and no arrow runs back up: `start.rs` above the doors (`door/`), doors above the use cases (`enroll.rs`,
-//! `attest/`, `grant/`, `policy/`, `fate.rs`, `label.rs`, `name.rs`, `fleet.rs`, `newcomer.rs`, `ear.rs`, `node.rs`, `message.rs`; `actor.rs` is who has it done), use cases above `in_force/`, `archive/` and `keys/`, and
+//! `attest/`, `grant/`, `policy/`, `fate.rs`, `label.rs`, `name.rs`, `fleet.rs`, `newcomer.rs`, `ear.rs`, `node.rs`, `message.rs`, `notice.rs`; `actor.rs` is who has it done), use cases above `in_force/`, `archive/` and `keys/`, and
 //! all above `store/`. A use case has the form *load, decide, commit, answer*: what is decided is decided in the pure
 //! crates, what is changed is one transaction of the store. [`run`] starts it all.
 
@@ -32,6 +32,7 @@ mod metrics;
 mod name;
 mod newcomer;
 mod node;
+mod notice;
 pub mod outcome;
 mod parts;
 mod policy;
@@ -47,7 +48,9 @@ pub use config::{Config, ConfigError, EnrollmentMode, TrustApi};
 pub use door::console::surface;
 pub use door::forward::{DestinationError, ForwardConfig};
 pub use door::json::{Compatibility, JsonProtocol};
+pub use door::webhook::{WebhookConfig, WebhookError};
 pub use keys::FileError;
+pub use notice::{NoKey, Severity};
 pub use start::{Addresses, Running, StartError};
 
 /// Runs a server until `shutdown` resolves, then stops it within two seconds.

@@ -24,6 +24,7 @@ use crate::door::edge::announce::Announcer;
 use crate::door::edge::session::Beat;
 use crate::door::forward::{Destination, DestinationError};
 use crate::door::tls::DoorTls;
+use crate::door::webhook::{Receiver, WebhookError};
 use crate::enroll::Enrolling;
 use crate::follow::Following;
 use crate::grant::svid::Granting;
@@ -84,6 +85,7 @@ pub(crate) struct Server {
     pub tls: DoorTls,
     /// Who is given accepted telemetry.
     pub destinations: Vec<Arc<Destination>>,
+    pub receivers: Vec<Arc<Receiver>>,
     pub destination_names: Arc<[String]>,
     /// Changes once, when everything has to come to an end.
     pub shutdown: watch::Receiver<bool>,
@@ -122,6 +124,7 @@ impl Server {
         continuity::record(&store, &config.data, &config.trust_domain).await?;
         let (policies, endorsers) = in_force(&store, &config, now).await?;
         let destinations = destinations(&config)?;
+        let receivers = receivers(&config)?;
         let (entries, metrics) =
             (Arc::new(Entries::open(&store).await?), Arc::new(Metrics::new(config.trust_api.is_some())));
         let registry = Arc::new(Registry::new(&config.limits));
@@ -144,6 +147,7 @@ impl Server {
         Ok(Server {
             destination_names: destinations.iter().map(|one| one.name().to_owned()).collect(),
             destinations,
+            receivers,
             edge: EdgeAdmission::new(&config.limits),
             json_nonces: Mutex::new(Nonces::new(
                 config.json_protocol.as_ref().map_or(0, |json| json.nonces_max),
@@ -255,6 +259,19 @@ fn destinations(config: &Config) -> Result<Vec<Arc<Destination>>, DestinationErr
         destinations.push(Arc::new(destination));
     }
     Ok(destinations)
+}
+
+/// Everybody who is configured to be told, each under a name of its own.
+fn receivers(config: &Config) -> Result<Vec<Arc<Receiver>>, WebhookError> {
+    let mut receivers: Vec<Arc<Receiver>> = Vec::new();
+    for webhook in &config.webhook {
+        let receiver = Receiver::load(webhook)?;
+        if receivers.iter().any(|other| other.name() == receiver.name()) {
+            return Err(WebhookError::Name { name: webhook.name.clone() });
+        }
+        receivers.push(Arc::new(receiver));
+    }
+    Ok(receivers)
 }
 
 async fn ledger_head(

@@ -23,6 +23,7 @@ use crate::continuity::ContinuityError;
 use crate::door;
 use crate::door::forward::DestinationError;
 use crate::door::listen::{Door, Limits, Peers};
+use crate::door::webhook::WebhookError;
 use crate::in_force::endorsers::EndorsersError;
 use crate::in_force::manifest::ManifestError;
 use crate::in_force::policies::PolicyLoadError;
@@ -108,6 +109,7 @@ impl Running {
         tasks.spawn(maintenance::expiry::run(server.clone()));
         tasks.spawn(door::edge::announce::run(server.clone()));
         tasks.spawn(door::forward::run(server.clone()));
+        tasks.spawn(door::webhook::run(server.clone()));
         // It ends after the doors: what they commit last is followed as well.
         let following = tokio::spawn(server.following().run(follower));
         let Addresses { edge, console, trust_domain, .. } = &addresses;
@@ -284,6 +286,9 @@ pub enum StartError {
     /// What the door of the JSON protocol is to show.
     #[error(transparent)]
     JsonProtocol(#[from] door::json::CertificateError),
+    /// A receiver of notices.
+    #[error(transparent)]
+    Webhook(#[from] WebhookError),
     /// A file or folder.
     #[error("{}", path.display())]
     File {

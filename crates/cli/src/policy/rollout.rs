@@ -153,7 +153,7 @@ fn print_status(answer: &Assignment) {
 fn print_end(Ended { name, version, would_fall }: &Ended) {
     let (name, version) = (output::shown(name), output::maybe(version));
     output::out!("policy {name} version {version} is in force alone");
-    for fall in would_fall {
+    for fall in would_fall.iter().flatten() {
         output::out!("falls: {}: {}", output::shown(&fall.name), output::shown(&fall.reason));
     }
 }

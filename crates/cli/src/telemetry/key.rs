@@ -57,7 +57,7 @@ fn add(device: String, file: &std::path::Path, asking: &Asking) -> Result<()> {
         bail!("{}: no public key in PEM", file.display());
     };
     let body = json!({ "device": device, "key": BASE64.encode(&key) });
-    let answer = asking.console.client()?.post("/v1/telemetry-keys", &body)?;
+    let answer: serde_json::Value = asking.console.client()?.post("/v1/telemetry-keys", &body)?;
     if asking.json {
         return output::json(&answer);
     }
@@ -67,7 +67,7 @@ fn add(device: String, file: &std::path::Path, asking: &Asking) -> Result<()> {
 
 fn list(device: Option<&str>, asking: &Asking) -> Result<()> {
     let device = device.map(|device| format!("?device={}", segment(device))).unwrap_or_default();
-    let answer = asking.console.client()?.get(&format!("/v1/telemetry-keys{device}"))?;
+    let answer: serde_json::Value = asking.console.client()?.get(&format!("/v1/telemetry-keys{device}"))?;
     if asking.json {
         return output::json(&answer);
     }
@@ -80,7 +80,7 @@ fn list(device: Option<&str>, asking: &Asking) -> Result<()> {
 
 fn remove(hash: &str, asking: &Asking) -> Result<()> {
     let path = format!("/v1/telemetry-keys/{}", segment(hash));
-    let answer = asking.console.client()?.delete(&path)?;
+    let answer: serde_json::Value = asking.console.client()?.delete(&path)?;
     if asking.json {
         return output::json(&answer);
     }

@@ -64,7 +64,7 @@ pub(super) fn export(client: &Client, export: &Export) -> Result<Value> {
 fn nodes(client: &Client) -> Result<Vec<Node>> {
     let (mut nodes, mut after) = (Vec::new(), String::new());
     loop {
-        let page = client.get(&format!("/trust/status?limit=1000{after}"))?;
+        let page: Value = client.get(&format!("/trust/status?limit=1000{after}"))?;
         let details = page.get("node_details").and_then(Value::as_object);
         let details = details.context("the server tells nothing of nodes: it has no [trust_api]")?;
         for (name, detail) in details {

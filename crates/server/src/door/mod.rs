@@ -1,7 +1,8 @@
 //! The doors, a folder each: decode, call a use case, encode.
 //!
 //! Nothing is decided here, and no message of a protocol goes further in. Each door has one file that turns an outcome
-//! into what its protocol says (`status.rs`). [`forward`] leads out, to where telemetry goes on to. The others are served by [`listen`], with the certificate in [`tls`], and let in by
+//! into what its protocol says (`status.rs`). [`forward`] and [`webhook`] lead out, to where telemetry goes on to and to whom
+//! is told what happens. The others are served by [`listen`], with the certificate in [`tls`], and let in by
 //! [`admission`].
 
 pub(crate) mod admission;
@@ -12,8 +13,10 @@ pub mod forward;
 pub mod json;
 pub(crate) mod listen;
 pub(crate) mod local;
+mod outward;
 pub(crate) mod plain;
 pub(crate) mod tls;
+pub mod webhook;
 
 #[cfg(test)]
 mod tests;

@@ -39,6 +39,8 @@ pub(crate) struct Metrics {
     telemetry_dropped: Family<WhyLabel, Counter>,
     forwarded: Family<ForwardedLabel, Counter>,
     forward_waiting: Family<DestinationLabel, Gauge>,
+    notified: Family<NotifiedLabel, Counter>,
+    webhook_behind: Family<WebhookLabel, Gauge>,
     attached: Gauge<i64, AtomicI64>,
     devices: Family<StatusLabel, Gauge>,
     storage: Family<StoredLabel, Gauge>,
@@ -90,6 +92,17 @@ struct DestinationLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NotifiedLabel {
+    webhook: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WebhookLabel {
+    webhook: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StatusLabel {
     status: &'static str,
 }
@@ -134,6 +147,8 @@ impl Metrics {
             telemetry_dropped: Family::default(),
             forwarded: Family::default(),
             forward_waiting: Family::default(),
+            notified: Family::default(),
+            webhook_behind: Family::default(),
             attached: Gauge::default(),
             devices: Family::default(),
             storage: Family::default(),
@@ -184,6 +199,16 @@ impl Metrics {
             "telemetry_forward_waiting",
             "Batches that a destination has not been given yet",
             metrics.forward_waiting.clone(),
+        );
+        registry.register(
+            "webhook_notices",
+            "Notices that a receiver was given, refused, or could not take",
+            metrics.notified.clone(),
+        );
+        registry.register(
+            "webhook_behind",
+            "Leaves of the trail that a receiver was not offered yet",
+            metrics.webhook_behind.clone(),
         );
         registry.register("devices_attached", "Devices with a standing connection", metrics.attached.clone());
         registry.register("devices", "Enrolled devices, by status", metrics.devices.clone());
@@ -445,6 +470,17 @@ impl Metrics {
     pub(crate) fn forward_waits(&self, destination: &str, batches: u64) {
         let label = DestinationLabel { destination: destination.to_owned() };
         self.forward_waiting.get_or_create(&label).set(i64::try_from(batches).unwrap_or(i64::MAX));
+    }
+
+    /// What became of a notice at a receiver.
+    pub(crate) fn notified(&self, webhook: &str, outcome: &'static str) {
+        let webhook = webhook.to_owned();
+        self.notified.get_or_create(&NotifiedLabel { webhook, outcome }).inc();
+    }
+
+    pub(crate) fn webhook_is_behind(&self, webhook: &str, leaves: u64) {
+        let label = WebhookLabel { webhook: webhook.to_owned() };
+        self.webhook_behind.get_or_create(&label).set(i64::try_from(leaves).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn telemetry_dropped(&self, why: Why, dropped: &Dropped) {

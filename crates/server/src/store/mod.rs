@@ -29,6 +29,7 @@ mod sql;
 mod svid;
 mod telemetry;
 mod usage;
+mod webhooks;
 mod withdraw;
 mod writer;
 
@@ -83,6 +84,7 @@ pub use telemetry::{
     Why,
 };
 pub use usage::Storage;
+pub use webhooks::{KeepWebhooks, Letter, Notified, SendAgain};
 pub use withdraw::{LostEntry, RenumberRevocationList, ResumeLedger, WithdrawOwn, Withdrawn};
 pub use writer::{Transaction, Unit};
 

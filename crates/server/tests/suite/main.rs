@@ -38,4 +38,5 @@ mod storage;
 mod telemetry;
 pub mod trust_api;
 mod trust_metrics;
+mod webhook;
 mod workloads;

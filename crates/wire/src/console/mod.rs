@@ -9,6 +9,7 @@ pub mod pending;
 pub mod policy;
 pub mod record;
 pub mod trial;
+pub mod webhook;
 
 use serde::{Deserialize, Serialize};
 

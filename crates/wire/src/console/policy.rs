@@ -148,7 +148,7 @@ pub struct Ended {
     pub name: String,
     /// The version in force alone; nothing: the server does not put it in force.
     pub version: Option<u64>,
-    /// Which devices fall of it, as was accepted.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub would_fall: Vec<Fall>,
+    /// Which devices fall of it, as was accepted, where that was asked about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub would_fall: Option<Vec<Fall>>,
 }

@@ -25,6 +25,7 @@ mod telemetry_keys;
 mod trial;
 mod trust;
 mod unread;
+mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -191,6 +192,9 @@ fn routes() -> Vec<Route> {
         route(Operator, "DELETE", "/v1/telemetry-keys/{hash}", delete(telemetry_keys::remove)),
         route(Operator, "GET", "/v1/audit", get(records::audit)).asked(&["after", "limit"]),
         route(Operator, "GET", "/v1/security", get(security::list)).asked(&["limit"]),
+        route(Operator, "GET", "/v1/webhooks", get(webhooks::list)),
+        route(Operator, "GET", "/v1/webhooks/{name}/letters", get(webhooks::letters)),
+        route(Operator, "POST", "/v1/webhooks/{name}/again", post(webhooks::again)),
     ]
 }
 

@@ -102,7 +102,7 @@ pub(super) async fn finish(
     body: Bytes,
 ) -> Result<Json<Ended>, Refusal> {
     let finished = planning(&server, by).finish(&name, end(&body)?.force).await?;
-    Ok(Json(Ended { name, version: finished.version, would_fall: falls(finished.accepted) }))
+    Ok(Json(Ended { name, version: finished.version, would_fall: Some(falls(finished.accepted)) }))
 }
 
 pub(super) async fn abort(
@@ -112,7 +112,7 @@ pub(super) async fn abort(
     body: Bytes,
 ) -> Result<Json<Ended>, Refusal> {
     let version = planning(&server, by).abort(&name, end(&body)?.force).await?;
-    Ok(Json(Ended { name, version, would_fall: Vec::new() }))
+    Ok(Json(Ended { name, version, would_fall: None }))
 }
 
 /// How far a roll-out is.
