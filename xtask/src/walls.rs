@@ -97,6 +97,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "newcomer",
             "policy",
             "replace",
+            "spire",
         ],
     ),
     ("what is in force", &["in_force", "archive", "keys", "device"]),
@@ -123,6 +124,7 @@ const PROTOCOLS: &[&str] = &[
     "assay_wire::edge",
     "assay_wire::pcr",
     "assay_wire::console",
+    "assay_wire::spire",
 ];
 const PROTOCOL_DOOR: &str = "door";
 /// The console as a service in the same process is the door itself.

@@ -128,6 +128,11 @@ impl SpiffeId {
         trust_domain.with_known_path(SERVER_PATH)
     }
 
+    /// What SPIRE's agents know the trust domain's servers by.
+    pub fn spire_server(trust_domain: &TrustDomain) -> Self {
+        trust_domain.with_known_path(SPIRE_SERVER_PATH)
+    }
+
     /// The ID of the key that signs what the trust domain says to its devices.
     pub fn statements(trust_domain: &TrustDomain) -> Self {
         trust_domain.with_known_path(STATEMENTS_PATH)
@@ -160,6 +165,11 @@ impl SpiffeId {
     pub fn device_hex(&self) -> Option<&str> {
         let hex = self.path().strip_prefix(DEVICE_PATH)?;
         (hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))).then_some(hex)
+    }
+
+    /// Whether this is the ID of an agent of SPIRE's, or of a device, which has the same form.
+    pub fn is_spire_agent(&self) -> bool {
+        self.path().starts_with(SPIRE_AGENT_PATH)
     }
 
     /// Whether this is a server's ID.
@@ -234,6 +244,8 @@ text_form!(TrustDomain);
 text_form!(SpiffeId);
 
 const SCHEME: &str = "spiffe://";
+const SPIRE_SERVER_PATH: &str = "/spire/server";
+const SPIRE_AGENT_PATH: &str = "/spire/agent/";
 const SERVER_PATH: &str = "/assay/server";
 // Not a server's: what ends TLS somewhere must not be able to speak for the authority.
 const STATEMENTS_PATH: &str = "/assay/statements";

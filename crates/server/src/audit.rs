@@ -102,6 +102,16 @@ kinds! {
     EntryRemoved => "entry.removed",
     /// What an entry asks of a device holds of it no longer.
     EntryUnmet => "entry.unmet",
+    /// An operator lets whoever shows a token first join.
+    JoinTokenCreated => "join-token.created",
+    /// A node that does not quote attested, as SPIRE's agents do.
+    SpireAgentAttested => "spire-agent.attested",
+    /// Such a node did not renew in time.
+    SpireAgentExpired => "spire-agent.expired",
+    /// An operator ended such a node.
+    SpireAgentBanned => "spire-agent.banned",
+    /// An operator forgot such a node.
+    SpireAgentEvicted => "spire-agent.evicted",
     /// Somebody tried what they may not.
     SecurityRefused => "security.refused",
 }

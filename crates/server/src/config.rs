@@ -86,6 +86,9 @@ pub struct Config {
     /// Trust status, certificates and signed messages for other programs, under `/trust/` at the console's address; off unless
     /// this section is there.
     pub trust_api: Option<TrustApi>,
+    /// The doors of SPIRE's server, for its agents and its command line as they are; off unless this section is there. Nodes come
+    /// in by them that cannot quote, so that nobody knows what they run.
+    pub spire: Option<Spire>,
     /// What there may be at most of everything.
     pub limits: Limits,
 }
@@ -128,6 +131,32 @@ impl Default for TrustApi {
             classic: false,
             classic_crl_url: None,
             dangerous_open_verify: false,
+        }
+    }
+}
+
+/// Doors for SPIRE's agents and its command line.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Spire {
+    /// Where SPIRE's agents connect: gRPC over TLS.
+    pub address: SocketAddr,
+    /// The socket of `spire-server`, whose callers are operators: a path, or nothing for `spire.sock` in `data`.
+    pub socket: Option<PathBuf>,
+    /// How long a node's certificate lasts, and with it what it is trusted by; it is renewed at half of it.
+    pub agent_ttl_seconds: u64,
+    /// How many nodes there may be that do not quote.
+    pub agents_max: u64,
+}
+
+impl Default for Spire {
+    fn default() -> Self {
+        Spire {
+            address: SocketAddr::from(([127, 0, 0, 1], 8081)),
+            socket: None,
+            agent_ttl_seconds: 3600,
+            agents_max: 10_000,
         }
     }
 }
@@ -206,6 +235,7 @@ impl Default for Config {
             evidence_bytes_max: 4 << 30,
             evidence_bytes_per_device_max: 128 << 20,
             trust_api: None,
+            spire: None,
             limits: Limits::default(),
         }
     }
@@ -249,6 +279,9 @@ impl Config {
             for file in config.json_protocol.iter_mut().flat_map(JsonProtocol::files) {
                 *file = folder.join(&*file);
             }
+            for file in config.spire.iter_mut().flat_map(|spire| &mut spire.socket) {
+                *file = folder.join(&*file);
+            }
             for forward in &mut config.forward {
                 for file in forward.ca.iter_mut().chain(&mut forward.token_file) {
                     *file = folder.join(&*file);
@@ -267,6 +300,12 @@ impl Config {
     /// Where the database is.
     pub fn database(&self) -> PathBuf {
         self.data.join(crate::store::FILE_NAME)
+    }
+
+    /// Where `spire-server` finds its socket, where there is one.
+    pub(crate) fn spire_socket(&self) -> Option<PathBuf> {
+        let spire = self.spire.as_ref()?;
+        Some(spire.socket.clone().unwrap_or_else(|| self.data.join("spire.sock")))
     }
 
     pub(crate) fn attest_interval(&self) -> Duration {
@@ -292,6 +331,12 @@ impl Config {
             ("evidence_bytes_max", self.evidence_bytes_max, 1 << 20, 1 << 40),
             ("evidence_bytes_per_device_max", self.evidence_bytes_per_device_max, 1 << 20, 1 << 40),
         ];
+        let spire = self.spire.as_ref().map(|spire| {
+            [
+                ("spire.agent_ttl_seconds", spire.agent_ttl_seconds, 10, DAY_SECONDS),
+                ("spire.agents_max", spire.agents_max, 1, 100_000),
+            ]
+        });
         if self.enrollment == EnrollmentMode::Listed && self.enrollment_manifest.is_none() {
             return Err(ConfigError::NobodyListed);
         }
@@ -301,7 +346,11 @@ impl Config {
         if let Some(issuer) = self.jwt_issuer.as_ref().filter(|issuer| !is_issuer(issuer)) {
             return Err(ConfigError::Issuer { issuer: issuer.clone() });
         }
-        match numbers.into_iter().find(|(_, value, min, max)| value < min || value > max) {
+        match numbers
+            .into_iter()
+            .chain(spire.into_iter().flatten())
+            .find(|(_, value, min, max)| value < min || value > max)
+        {
             Some((key, value, min, max)) => Err(ConfigError::OutOfRange { key, value, min, max }),
             None => Ok(self),
         }

@@ -39,12 +39,13 @@ mod policy;
 mod rarely;
 mod replace;
 mod security;
+mod spire;
 mod start;
 pub mod store;
 mod telemetry_key;
 mod thread;
 
-pub use config::{Config, ConfigError, EnrollmentMode, TrustApi};
+pub use config::{Config, ConfigError, EnrollmentMode, Spire, TrustApi};
 pub use door::console::surface;
 pub use door::forward::{DestinationError, ForwardConfig};
 pub use door::json::{Compatibility, JsonProtocol};

@@ -57,12 +57,15 @@ impl Severity {
         let Some(kind) = Kind::from_name(&leaf.kind) else { return Severity::Notice };
         match kind {
             Kind::DeviceAppraised => of_appraisal(&leaf.detail),
-            Kind::DeviceRevoked | Kind::DeviceReplaced | Kind::GatewayRevoked | Kind::LedgerResumed => {
-                Severity::Critical
-            }
+            Kind::DeviceRevoked
+            | Kind::DeviceReplaced
+            | Kind::GatewayRevoked
+            | Kind::LedgerResumed
+            | Kind::SpireAgentBanned => Severity::Critical,
             Kind::DeviceExpired
             | Kind::DeviceUnanswered
             | Kind::DeviceWaiting
+            | Kind::SpireAgentExpired
             | Kind::EntryUnmet
             | Kind::TelemetryDropped
             | Kind::SecurityRefused => Severity::Warning,
@@ -76,6 +79,9 @@ impl Severity {
             | Kind::TelemetryKeyAdded
             | Kind::TelemetryKeyRemoved
             | Kind::PolicySet
+            | Kind::JoinTokenCreated
+            | Kind::SpireAgentAttested
+            | Kind::SpireAgentEvicted
             | Kind::PolicyUnassigned
             | Kind::RolloutStarted
             | Kind::RolloutWidened

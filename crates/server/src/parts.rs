@@ -16,16 +16,18 @@ use crate::attest::judge::Verifier;
 use crate::attest::table::Registry;
 use crate::clock;
 use crate::concern::Concerns;
-use crate::config::Config;
+use crate::config::{Config, Spire};
 use crate::continuity;
 use crate::door::admission::EdgeAdmission;
 use crate::door::console::{Public, SignIns};
 use crate::door::edge::announce::Announcer;
 use crate::door::edge::session::Beat;
 use crate::door::forward::{Destination, DestinationError};
+use crate::door::spire::SpireTls;
 use crate::door::tls::DoorTls;
 use crate::door::webhook::{Receiver, WebhookError};
 use crate::enroll::Enrolling;
+use crate::entry::Rules;
 use crate::follow::Following;
 use crate::grant::svid::Granting;
 use crate::grant::telemetry::Collecting;
@@ -46,6 +48,7 @@ use crate::policy::Planning;
 use crate::policy::trial::Trying;
 use crate::rarely::Rarely;
 use crate::security::{Refused, Security};
+use crate::spire::attest::Joining;
 use crate::start::{StartError, load_signers};
 use crate::store::{Store, StoreError, WithdrawOwn};
 
@@ -83,6 +86,8 @@ pub(crate) struct Server {
     /// One policy is tried at a time.
     pub trials: Arc<Semaphore>,
     pub tls: DoorTls,
+    /// What SPIRE's agents are shown, where they are let in.
+    pub spire_tls: Option<SpireTls>,
     /// Who is given accepted telemetry.
     pub destinations: Vec<Arc<Destination>>,
     pub receivers: Vec<Arc<Receiver>>,
@@ -121,6 +126,7 @@ impl Server {
         let announcer =
             Announcer::new((&authority, &jwt_key), &revocations.current(), Arc::new(statements), ledger_key)?;
         let tls = DoorTls::new(revocations.trust(), &certificate, &clock)?;
+        let spire_tls = spire_tls(&config, &authority, &store, &clock, now).await?;
         continuity::record(&store, &config.data, &config.trust_domain).await?;
         let (policies, endorsers) = in_force(&store, &config, now).await?;
         let destinations = destinations(&config)?;
@@ -176,6 +182,7 @@ impl Server {
             operator,
             result_key,
             tls,
+            spire_tls,
             shutdown,
             clock,
             config,
@@ -193,9 +200,11 @@ impl Server {
     }
 
     /// The lives of the certificates that the server shows or signs with, by name.
-    pub(crate) fn lives(&self) -> [(&'static str, Life); 4] {
+    pub(crate) fn lives(&self) -> Vec<(&'static str, Life)> {
         let [root, issuing] = self.authority.lives();
-        [root, issuing, ("server", self.tls.life()), ("statements", self.announcer.key().life)]
+        let own = [root, issuing, ("server", self.tls.life()), ("statements", self.announcer.key().life)];
+        let spire = self.spire_tls.as_ref().map(|tls| ("spire", tls.life()));
+        own.into_iter().chain(spire).collect()
     }
 
     /// What follows commits.
@@ -210,6 +219,18 @@ impl Server {
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
         }
+    }
+
+    /// What taking in nodes needs that do not quote, where they are let in.
+    pub(crate) fn joining(&self) -> Option<Joining<'_>> {
+        let Spire { agent_ttl_seconds, agents_max, .. } = *self.config.spire.as_ref()?;
+        let (store, granting) = (&self.store, &self.granting);
+        Some(Joining { store, granting, agent_ttl_seconds, agents_max })
+    }
+
+    /// What entries may be about.
+    pub(crate) fn entry_rules(&self) -> Rules<'_> {
+        Rules { trust_domain: &self.config.trust_domain, unquoted: self.config.spire.is_some() }
     }
 
     /// What enrolling needs.
@@ -243,7 +264,11 @@ impl Server {
 
 /// What an earlier run signed for itself ends: nobody has its keys any more.
 async fn withdraw_own(store: &Store, trust_domain: &TrustDomain, now: UnixTime) -> Result<(), StoreError> {
-    let own = [SpiffeId::server(trust_domain), SpiffeId::statements(trust_domain)];
+    let own = [
+        SpiffeId::server(trust_domain),
+        SpiffeId::spire_server(trust_domain),
+        SpiffeId::statements(trust_domain),
+    ];
     let spiffe_ids = own.iter().map(SpiffeId::to_string).collect();
     store.commit(WithdrawOwn { spiffe_ids, at: now }).await.map(drop)
 }
@@ -272,6 +297,21 @@ fn receivers(config: &Config) -> Result<Vec<Arc<Receiver>>, WebhookError> {
         receivers.push(Arc::new(receiver));
     }
     Ok(receivers)
+}
+
+async fn spire_tls(
+    config: &Config,
+    authority: &Authority,
+    store: &Store,
+    clock: &Clock,
+    now: UnixTime,
+) -> Result<Option<SpireTls>, StartError> {
+    if config.spire.is_none() {
+        return Ok(None);
+    }
+    let (names, ttl) = (&config.names, config.server_svid_ttl_seconds);
+    let certificate = ServerCertificate::issue_for_spire(authority, store, names, ttl, now).await?;
+    Ok(Some(SpireTls::new(authority, &certificate, clock)?))
 }
 
 async fn ledger_head(

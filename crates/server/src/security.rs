@@ -51,6 +51,8 @@ causes! {
     Telemetry => "telemetry", "a batch in a device's name was not signed by it";
     /// A device that was ended came again.
     RevokedDevice => "revoked-device", "a revoked device came again";
+    /// A node that does not quote was not let in.
+    SpireAgent => "spire-agent", "a node that does not quote was not let in";
     /// Somebody came to the door for gateways who is none, or none any more.
     Gateway => "gateway", "who is no gateway, or none any more, came to the gateways' door";
 }

@@ -1,5 +1,7 @@
 //! Making and stopping what runs: the data folder, both doors, the chores.
 
+mod spire;
+
 use std::fs::{self, File};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -33,6 +35,7 @@ use crate::outcome::fault;
 use crate::parts::Server;
 use crate::security::{Cause, Refused};
 use crate::store::{Store, StoreError};
+use spire::SpireDoors;
 
 /// A server that runs.
 #[derive(Debug)]
@@ -58,6 +61,9 @@ pub struct Addresses {
     /// Where metrics are, without TLS; `None`: nowhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<SocketAddr>,
+    /// Where SPIRE's agents connect, if they are let in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spire: Option<SocketAddr>,
     /// The trust domain it serves.
     pub trust_domain: String,
 }
@@ -84,7 +90,9 @@ impl Running {
         let exporter = exporter(&server).await?;
         let path = server.config.data.join(door::local::SOCKET);
         let operator = door::local::bind(&path).map_err(|source| StartError::File { path, source })?;
+        let spire = SpireDoors::bind(&server.config).await?;
         let addresses = Addresses {
+            spire: spire.as_ref().map(|doors| doors.address),
             edge: edge.0,
             console: console.0,
             json_protocol: json.as_ref().map(|(address, ..)| *address),
@@ -104,6 +112,9 @@ impl Running {
         if let Some((_, listener)) = exporter {
             let router = door::console::metrics::exporter(&server);
             tasks.spawn(door::plain::serve(listener, router, shutdown.clone()));
+        }
+        if let Some(doors) = spire {
+            doors.serve(&server, &mut tasks, &shutdown);
         }
         tasks.spawn(maintenance::run(server.clone()));
         tasks.spawn(maintenance::expiry::run(server.clone()));

@@ -40,7 +40,8 @@ impl Holding {
             | Selector::Unix(_)
             | Selector::Systemd(_)
             | Selector::Docker(_)
-            | Selector::K8s(_) => false,
+            | Selector::K8s(_)
+            | Selector::Node(_) => false,
         };
         Holding(conditions.iter().filter(holds).cloned().collect())
     }
@@ -88,7 +89,8 @@ pub fn pcrs(conditions: &Conditions) -> BTreeSet<(HashAlgorithm, PcrIndex)> {
         | Selector::Unix(_)
         | Selector::Systemd(_)
         | Selector::Docker(_)
-        | Selector::K8s(_) => None,
+        | Selector::K8s(_)
+        | Selector::Node(_) => None,
     };
     conditions.iter().filter_map(pcr).collect()
 }
@@ -112,7 +114,8 @@ fn hashes(conditions: &Conditions) -> impl Iterator<Item = &Sha256> {
         | Selector::Unix(_)
         | Selector::Systemd(_)
         | Selector::Docker(_)
-        | Selector::K8s(_) => None,
+        | Selector::K8s(_)
+        | Selector::Node(_) => None,
     })
 }
 

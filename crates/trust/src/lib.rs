@@ -37,4 +37,4 @@ pub use finding::{Finding, Tier};
 pub use learn::{learn, learn_rules};
 pub use policy::{Policy, PolicyError};
 pub use reference::CompiledPolicy;
-pub use state::{Event, Status, TrustRecord, TrustState};
+pub use state::{Basis, Event, Status, TrustRecord, TrustState};

@@ -1,4 +1,5 @@
-//! The wire formats: protobuf messages of the edge protocol, the SPIFFE Workload API and Envoy's secret discovery.
+//! The wire formats: protobuf messages of the edge protocol, the SPIFFE Workload API, Envoy's secret discovery and SPIRE's
+//! server API.
 //!
 //! Generated types live in [`edge`], [`workload`] and [`envoy`]. What both ends must compute alike stands beside them:
 //! [`pcr`] converts PCR values, [`binding`] gives the exact bytes that proofs and signatures are over, [`together`] the
@@ -30,6 +31,54 @@ pub mod workload {
 #[expect(missing_docs, clippy::allow_attributes, reason = "generated; documented in proto/envoy_sds.proto")]
 pub mod envoy {
     tonic::include_proto!("envoy.service.secret.v3");
+}
+
+/// SPIRE's server API. As what is generated names other packages by their place, the modules are where their packages are.
+#[expect(missing_docs, clippy::allow_attributes, reason = "generated; documented in proto/spire/")]
+pub mod spire {
+    pub mod api {
+        pub mod types {
+            tonic::include_proto!("spire.api.types");
+        }
+        pub mod server {
+            pub mod agent {
+                pub mod v1 {
+                    tonic::include_proto!("spire.api.server.agent.v1");
+                }
+            }
+            pub mod bundle {
+                pub mod v1 {
+                    tonic::include_proto!("spire.api.server.bundle.v1");
+                }
+            }
+            pub mod entry {
+                pub mod v1 {
+                    tonic::include_proto!("spire.api.server.entry.v1");
+                }
+            }
+            pub mod svid {
+                pub mod v1 {
+                    tonic::include_proto!("spire.api.server.svid.v1");
+                }
+            }
+            pub mod trustdomain {
+                pub mod v1 {
+                    tonic::include_proto!("spire.api.server.trustdomain.v1");
+                }
+            }
+        }
+    }
+    pub use api::server::{
+        agent::v1 as agent, bundle::v1 as bundle, entry::v1 as entry, svid::v1 as svid,
+        trustdomain::v1 as trustdomain,
+    };
+    pub use api::types;
+}
+
+/// gRPC's health check.
+#[expect(missing_docs, clippy::allow_attributes, reason = "generated; documented in proto/grpc_health.proto")]
+pub mod health {
+    tonic::include_proto!("grpc.health.v1");
 }
 
 /// Metadata that every Workload API request carries, so that no browser can be made to send one.

@@ -68,7 +68,7 @@ impl Seen {
                 is_in_a_pod && self.pod.may(|pod| pod.has(wanted))
             }
             // The server's to decide, and never sent.
-            Selector::Tpm(_) => false,
+            Selector::Tpm(_) | Selector::Node(_) => false,
         }
     }
 }

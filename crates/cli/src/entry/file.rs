@@ -76,6 +76,12 @@ struct Entry {
     hint: String,
     #[serde(default)]
     speaks_for_node: bool,
+    #[serde(default)]
+    unquoted: bool,
+    #[serde(alias = "jwt_svid_ttl", default)]
+    jwt_ttl_seconds: u64,
+    #[serde(alias = "entry_expiry", default)]
+    expires_at: Value,
     #[serde(flatten)]
     theirs: Theirs,
 }
@@ -91,8 +97,6 @@ struct Theirs {
     #[serde(default, rename = "created_at")]
     _created_at: Value,
     #[serde(default)]
-    jwt_svid_ttl: u64,
-    #[serde(default)]
     admin: bool,
     #[serde(default)]
     downstream: bool,
@@ -100,8 +104,6 @@ struct Theirs {
     store_svid: bool,
     #[serde(default)]
     federates_with: Vec<String>,
-    #[serde(default, alias = "entry_expiry")]
-    expires_at: Value,
     #[serde(default)]
     additional_attributes: Option<Attributes>,
 }
@@ -133,8 +135,9 @@ enum AnySelector {
 impl Entry {
     /// As the console takes it.
     fn ours(self) -> Result<Value> {
-        let Entry { spiffe_id, parent, selectors, ttl_seconds, dns_names, hint, speaks_for_node, theirs } =
-            self;
+        let Entry { spiffe_id, parent, selectors, ttl_seconds, dns_names, hint, speaks_for_node, .. } = self;
+        let (unquoted, jwt_ttl_seconds, expires_at, theirs) =
+            (self.unquoted, self.jwt_ttl_seconds, self.expires_at, self.theirs);
         if let Some(not_offered) = theirs.not_offered() {
             bail!("{not_offered}");
         }
@@ -143,18 +146,38 @@ impl Entry {
             AnySelector::Parts(written) => Selector::try_from(written),
         };
         let selectors: Vec<Selector> = selectors.into_iter().map(selector).collect::<Result<_, _>>()?;
-        Ok(json!({
+        let mut ours = json!({
             "spiffe_id": spiffe_id.text(), "parent": parent.text(), "selectors": selectors,
             "ttl_seconds": if ttl_seconds == 0 { TTL_SECONDS } else { ttl_seconds },
             "dns_names": dns_names, "hint": hint, "speaks_for_node": speaks_for_node,
-        }))
+        });
+        let said = [
+            ("unquoted", unquoted.then_some(json!(true))),
+            // A token that may live longer lives for as long as one may here.
+            ("jwt_ttl_seconds", (1..JWT_SECONDS).contains(&jwt_ttl_seconds).then(|| json!(jwt_ttl_seconds))),
+            ("expires_at", time(&expires_at)?.map(|at| json!(at))),
+        ];
+        if let Some(ours) = ours.as_object_mut() {
+            ours.extend(said.into_iter().filter_map(|(member, said)| Some((member.to_owned(), said?))));
+        }
+        Ok(ours)
     }
+}
+
+/// A time in seconds since 1970, which SPIRE prints as text; 0 and nothing are never.
+fn time(said: &Value) -> Result<Option<u64>> {
+    let seconds = match said {
+        Value::Null => Some(0),
+        Value::Number(number) => number.as_u64(),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    };
+    let seconds = seconds.context("expires_at: give seconds since 1970")?;
+    Ok(Some(seconds).filter(|seconds| *seconds != 0))
 }
 
 impl Theirs {
     fn not_offered(&self) -> Option<&'static str> {
-        let expires =
-            !matches!(&self.expires_at, Value::Null) && self.expires_at != 0 && self.expires_at != "0";
         let with_jti = self.additional_attributes.as_ref().is_some_and(|more| more.jwt_svid_include_jti);
         let cases = [
             (with_jti, "jwt_svid_include_jti: tokens have no number"),
@@ -162,11 +185,6 @@ impl Theirs {
             (self.downstream, "downstream: there are no servers below this one"),
             (self.store_svid, "store_svid: SVIDs are put into no store"),
             (!self.federates_with.is_empty(), "federates_with: other trust domains are not served"),
-            (expires, "expires_at: an entry stands until it is deleted"),
-            (
-                (1..JWT_SECONDS).contains(&self.jwt_svid_ttl),
-                "jwt_svid_ttl: tokens live for up to 300 seconds",
-            ),
         ];
         cases.into_iter().find(|(is_asked, _)| *is_asked).map(|(_, why)| why)
     }
@@ -237,6 +255,13 @@ mod tests {
         assert_eq!(written, printed);
         assert_eq!(written[0]["parent"], "spiffe://td/spire/agent/tpm/00");
         assert_eq!(written[0]["ttl_seconds"], 200);
+        let more = OURS
+            .replace("\"hint\": \"x\"", "\"expires_at\": \"7\", \"jwt_svid_ttl\": 60, \"unquoted\": true");
+        let [more] = entries(&more, "json").unwrap().try_into().unwrap();
+        assert_eq!(
+            (&more["expires_at"], &more["jwt_ttl_seconds"], &more["unquoted"]),
+            (&json!(7), &json!(60), &json!(true))
+        );
     }
 
     #[test]
@@ -246,8 +271,7 @@ mod tests {
             (with("\"admin\": true"), "admin"),
             (with("\"downstream\": true"), "downstream"),
             (with("\"federates_with\": [\"spiffe://other\"]"), "federates_with"),
-            (with("\"expires_at\": 7"), "expires_at"),
-            (with("\"jwt_svid_ttl\": 60"), "300 seconds"),
+            (with("\"expires_at\": \"soon\""), "expires_at"),
             (with("\"additional\": 1"), "additional"),
             (OURS.replace("unix:uid:7", "unix:uit:7"), "unix:uid:7"),
             (with("\"additional_attributes\": { \"jwt_svid_include_jti\": true }"), "no number"),

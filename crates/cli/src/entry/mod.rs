@@ -59,6 +59,8 @@ enum Verb {
         /// Its workloads may have messages signed in the device's name (`assay-agent sign-message`).
         #[arg(long)]
         speaks_for_node: bool,
+        #[command(flatten)]
+        more: More,
     },
     /// Change an entry; what is not given stays. Another name, device, selector or DNS name withdraws what it gave.
     Update {
@@ -79,6 +81,33 @@ enum Verb {
         /// The entry's id.
         id: String,
     },
+}
+
+/// What most entries do not say.
+#[derive(clap::Args)]
+struct More {
+    /// It is for nodes that cannot quote, too, and of which nobody knows what they run; `false` takes that back.
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    unquoted: Option<bool>,
+    /// Life of a token in seconds, 300 at most; 0 says nothing.
+    #[arg(long, value_name = "SECONDS")]
+    jwt_ttl: Option<u32>,
+    /// When it ends by itself, in seconds since 1970; 0: never.
+    #[arg(long, value_name = "TIME")]
+    expires_at: Option<u64>,
+}
+
+impl More {
+    /// Puts it over what is said of an entry.
+    fn over(&self, entry: &mut Value) {
+        let Some(entry) = entry.as_object_mut() else { return };
+        let said = [
+            ("unquoted", self.unquoted.map(Value::from)),
+            ("jwt_ttl_seconds", self.jwt_ttl.map(Value::from)),
+            ("expires_at", self.expires_at.map(Value::from)),
+        ];
+        entry.extend(said.into_iter().filter_map(|(member, said)| Some((member.to_owned(), said?))));
+    }
 }
 
 /// What is to be another.
@@ -105,6 +134,8 @@ struct Change {
     /// Whether its workloads may have messages signed in the device's name.
     #[arg(long, value_name = "true|false")]
     speaks_for_node: Option<bool>,
+    #[command(flatten)]
+    more: More,
 }
 
 impl Change {
@@ -112,7 +143,7 @@ impl Change {
     fn over(&self, entry: &Value) -> Value {
         let kept = |member: &str| entry.get(member).cloned().unwrap_or_default();
         let dns_names: Vec<&String> = self.dns_names.iter().filter(|name| !name.is_empty()).collect();
-        json!({
+        let mut changed = json!({
             "spiffe_id": self.spiffe_id.as_ref().map_or_else(|| kept("spiffe_id"), |new| json!(new)),
             "parent": self.parent.as_ref().map_or_else(|| kept("parent"), |new| json!(new)),
             "selectors": if self.selectors.is_empty() { kept("selectors") } else { json!(self.selectors) },
@@ -122,7 +153,14 @@ impl Change {
             "speaks_for_node": self.speaks_for_node.map_or_else(|| kept("speaks_for_node"), |new| json!(new)),
             // Whoever changed it meanwhile is not overwritten.
             "revision": kept("revision"),
-        })
+        });
+        for member in ["unquoted", "jwt_ttl_seconds", "expires_at"] {
+            if let (Some(changed), Some(kept)) = (changed.as_object_mut(), entry.get(member)) {
+                changed.insert(member.to_owned(), kept.clone());
+            }
+        }
+        self.more.over(&mut changed);
+        changed
     }
 }
 
@@ -134,11 +172,12 @@ pub fn run(args: Args) -> Result<()> {
         Verb::List(which) => list::list(&client, which)?,
         Verb::Show { id } => client.get(&of(id))?,
         Verb::Who { id } => client.get(&format!("{}/who", of(id)))?,
-        Verb::Create { spiffe_id, parent, selectors, ttl, dns_names, hint, speaks_for_node } => {
-            let entry = json!({
+        Verb::Create { spiffe_id, parent, selectors, ttl, dns_names, hint, speaks_for_node, more } => {
+            let mut entry = json!({
                 "spiffe_id": spiffe_id, "parent": parent, "selectors": selectors,
                 "ttl_seconds": ttl, "dns_names": dns_names, "hint": hint, "speaks_for_node": speaks_for_node,
             });
+            more.over(&mut entry);
             client.post("/v1/entries", &entry)?
         }
         Verb::Update { id, change } => {

@@ -8,6 +8,7 @@ pub mod docker;
 pub mod ima;
 pub mod k8s;
 mod nearest;
+pub mod node;
 mod set;
 pub mod systemd;
 pub mod tpm;
@@ -24,7 +25,8 @@ use self::docker::Docker;
 use self::ima::Ima;
 use self::k8s::K8s;
 use self::nearest::nearest;
-pub use self::set::{SetError, check_all};
+use self::node::{Node, X509Pop};
+pub use self::set::{SetError, check_alias, check_all};
 use self::systemd::Systemd;
 use self::tpm::Tpm;
 use self::unix::Unix;
@@ -46,6 +48,8 @@ pub enum Selector {
     Tpm(Tpm),
     /// What its kernel measured of a process's program.
     Ima(Ima),
+    /// What a node is that attested as SPIRE's agents do.
+    Node(Node),
 }
 
 /// A selector in the form of SPIRE's entries, read by nobody yet.
@@ -107,6 +111,7 @@ impl Selector {
             Selector::K8s(_) => k8s::KIND,
             Selector::Tpm(_) => tpm::KIND,
             Selector::Ima(_) => ima::KIND,
+            Selector::Node(node) => node.kind(),
         }
     }
 
@@ -115,7 +120,11 @@ impl Selector {
     pub fn is_condition(&self) -> bool {
         match self {
             Selector::Tpm(_) | Selector::Ima(_) => true,
-            Selector::Unix(_) | Selector::Systemd(_) | Selector::Docker(_) | Selector::K8s(_) => false,
+            Selector::Unix(_)
+            | Selector::Systemd(_)
+            | Selector::Docker(_)
+            | Selector::K8s(_)
+            | Selector::Node(_) => false,
         }
     }
 
@@ -133,6 +142,7 @@ impl Selector {
             Selector::K8s(k8s) => k8s.to_string(),
             Selector::Tpm(tpm) => tpm.to_string(),
             Selector::Ima(ima) => ima.to_string(),
+            Selector::Node(node) => node.to_string(),
         }
     }
 }
@@ -239,6 +249,16 @@ const ATTESTORS: &[Attestor] = &[
         names: ima::NAMES,
         read: |name, value| Ima::parse(name, value).map(Selector::Ima),
     },
+    Attestor {
+        kind: node::SPIFFE_ID,
+        names: node::SPIFFE_ID_NAMES,
+        read: |_, value| Node::spiffe_id(value).map(Selector::Node),
+    },
+    Attestor {
+        kind: node::X509POP,
+        names: node::X509POP_NAMES,
+        read: |name, value| X509Pop::parse(name, value).map(Node::X509Pop).map(Selector::Node),
+    },
 ];
 
 /// Paths may have 4096 bytes, and nobody names a program by one of these.
@@ -285,6 +305,10 @@ mod tests {
             &hash.replace("unix:sha256", "tpm:pub_hash"),
             &hash.replace("unix:sha256", "tpm:pcr:7"),
             &format!("tpm:pcr:0:{}", "0a".repeat(48)),
+            "spiffe_id:spiffe://td/spire/agent/join_token/1",
+            "x509pop:subject:cn:edge 1",
+            &format!("x509pop:ca:fingerprint:{}", "0a".repeat(20)),
+            "x509pop:serialnumber:0a",
         ] {
             assert_eq!(good.parse::<Selector>().unwrap().to_string(), good);
         }
@@ -347,6 +371,10 @@ mod tests {
             ("tmp:pcr:7:ab", Some("tpm:pcr:7:ab")),
             ("Unix:uid:7", Some("unix:uid:7")),
             ("colour:blue", None),
+            ("spiffe_id:td/web", None),
+            ("spiffe_id:spiffe://td/a/../b", None),
+            ("x509pop:subject:o:edge", None),
+            ("x509pop:serialnumber:0A", None),
             ("", None),
         ] {
             let refused = text.parse::<Selector>().unwrap_err();

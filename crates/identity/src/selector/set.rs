@@ -34,6 +34,12 @@ pub enum SetError {
         "tpm: selectors are about the device; give one beside them that says which of its processes, as unix:uid"
     )]
     DeviceAlone,
+    /// It is about a node, and no process has it.
+    #[error("{0} chooses nodes: it belongs into an alias, an entry whose parent is the server")]
+    OfANode(Box<Selector>),
+    /// It is about a process, and no node has it.
+    #[error("{0} chooses processes, and an entry whose parent is the server chooses nodes")]
+    OfAProcess(Box<Selector>),
     /// Whoever may use the TPM sets these two back.
     #[error("tpm:pcr:{index} says nothing, as PCR {index} can be reset by whoever may use the TPM")]
     Resettable {
@@ -48,6 +54,9 @@ pub fn check_all(selectors: &[Selector]) -> Result<(), SetError> {
         0 => return Err(SetError::None),
         1..=SELECTORS_MAX => {}
         _ => return Err(SetError::TooMany),
+    }
+    if let Some(node) = selectors.iter().find(|one| matches!(one, Selector::Node(_))) {
+        return Err(SetError::OfANode(node.clone().into()));
     }
     for (index, one) in selectors.iter().enumerate() {
         let mut before = selectors.iter().take(index);
@@ -68,6 +77,20 @@ pub fn check_all(selectors: &[Selector]) -> Result<(), SetError> {
     match is_program_alone(selectors) {
         true => Err(SetError::ProgramAlone),
         false => Ok(()),
+    }
+}
+
+/// Refuses what does not choose nodes.
+pub fn check_alias(selectors: &[Selector]) -> Result<(), SetError> {
+    match selectors.len() {
+        0 => return Err(SetError::None),
+        1..=SELECTORS_MAX => {}
+        _ => return Err(SetError::TooMany),
+    }
+    let chooses_nodes = |one: &&Selector| matches!(one, Selector::Node(_) | Selector::Tpm(Tpm::PubHash(_)));
+    match selectors.iter().find(|one| !chooses_nodes(one)) {
+        Some(other) => Err(SetError::OfAProcess(other.clone().into())),
+        None => Ok(()),
     }
 }
 

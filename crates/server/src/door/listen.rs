@@ -69,6 +69,11 @@ impl Limits {
         Limits { connections_max: limits.connections_max, streams_max: limits.streams_per_connection_max }
     }
 
+    /// Of the door for SPIRE's agents, each of which has a connection of its own.
+    pub(crate) fn spire(limits: &crate::config::Limits) -> Limits {
+        Limits { connections_max: limits.connections_max, streams_max: SPIRE_STREAMS_MAX }
+    }
+
     /// Of the door for operators and the public.
     pub(crate) fn console(limits: &crate::config::Limits) -> Limits {
         Limits { connections_max: limits.connections_max, streams_max: CONSOLE_STREAMS_MAX }
@@ -202,7 +207,8 @@ impl Door {
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let now = self.clock.unix_time();
         // The handshake verified it; this reads the name.
-        let peer = self.peers.as_ref().map(|peers| peers.trust.verify(chain, now)).transpose();
+        let shown = self.peers.as_ref().filter(|_| !chain.is_empty());
+        let peer = shown.map(|peers| peers.trust.verify(chain, now)).transpose();
         let Ok(peer) = peer else { return };
         let caller = Caller(Arc::new(Connection {
             address: address.ip(),
@@ -214,7 +220,7 @@ impl Door {
             begun: AtomicUsize::new(0),
         }));
         if caller.certificate().is_some() && caller.is_known().is_err() {
-            return tracing::warn!(%address, "as many gateways are connected as there may be");
+            return tracing::warn!(%address, "as many are connected that show who they are as there may be");
         }
         self.converse(stream, caller, shutdown).await;
     }
@@ -308,5 +314,7 @@ const KEEP_ALIVE_WITHIN: Duration = Duration::from_secs(10);
 const HEADER_BYTES_MAX: u32 = 16 * 1024;
 /// What a browser opens at once.
 const CONSOLE_STREAMS_MAX: u32 = 100;
+/// Bundles of ten trust domains are fetched at once, beside entries and SVIDs.
+const SPIRE_STREAMS_MAX: u32 = 100;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 const STREAM_WINDOW_BYTES: u32 = 256 << 10;

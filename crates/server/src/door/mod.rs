@@ -15,6 +15,8 @@ pub(crate) mod listen;
 pub(crate) mod local;
 mod outward;
 pub(crate) mod plain;
+mod rich;
+pub(crate) mod spire;
 pub(crate) mod tls;
 pub mod webhook;
 

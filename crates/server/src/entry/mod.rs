@@ -8,11 +8,13 @@ use assay_evidence::time::UnixTime;
 use assay_identity::selector::tpm::Tpm;
 use assay_identity::selector::{self, NeverMatches, SetError, Written};
 use assay_identity::{Selector, SpiffeId, TrustDomain};
+use assay_trust::grant::jwt::JWT_TTL_MAX_SECONDS;
 use data_encoding::HEXLOWER;
 use serde::Deserialize;
 use thiserror::Error;
 
 use crate::actor::Actor;
+use crate::in_force::entries::Entries;
 use crate::keys::{KeysError, random};
 use crate::outcome::{Kind, Outcome};
 use crate::store::{
@@ -25,31 +27,48 @@ pub(crate) use which::Which;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewEntry {
-    spiffe_id: SpiffeId,
-    parent: SpiffeId,
-    selectors: Vec<Written>,
+    pub spiffe_id: SpiffeId,
+    pub parent: SpiffeId,
+    pub selectors: Vec<Written>,
     #[serde(default = "ttl_default")]
-    ttl_seconds: u64,
+    pub ttl_seconds: u64,
     #[serde(default)]
-    dns_names: Vec<String>,
+    pub dns_names: Vec<String>,
     #[serde(default)]
-    hint: String,
+    pub hint: String,
     #[serde(default)]
-    speaks_for_node: bool,
+    pub speaks_for_node: bool,
+    /// Whether it is for a node that cannot quote, too.
+    #[serde(default)]
+    pub unquoted: bool,
+    /// How long a token lasts; 0: nothing is said.
+    #[serde(default)]
+    pub jwt_ttl_seconds: u64,
+    /// When it ends by itself; 0: never.
+    #[serde(default)]
+    pub expires_at: u64,
     /// Of an entry that is there: the revision that this one follows; 0: whichever there is.
     #[serde(default)]
-    revision: u64,
+    pub revision: u64,
+}
+
+/// What entries of this server may be about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules<'a> {
+    pub trust_domain: &'a TrustDomain,
+    /// Whether nodes that cannot quote are let in at all.
+    pub unquoted: bool,
 }
 
 /// Entitles a workload.
 pub(crate) async fn create(
     store: &Store,
-    trust_domain: &TrustDomain,
+    rules: Rules<'_>,
     new: NewEntry,
     by: Actor,
     now: UnixTime,
 ) -> Result<EntryRecord, EntryError> {
-    let entry = new.record(trust_domain, now)?;
+    let entry = new.record(rules, now)?;
     let create = CreateEntry { entry: entry.clone(), actor: by.name().to_owned() };
     if let Some(id) = store.commit_and_follow(create).await? {
         return Err(EntryError::Exists { id });
@@ -61,12 +80,12 @@ pub(crate) async fn create(
 /// Changes what a workload is entitled to; what it was given under another name is on the revocation list when this returns.
 pub(crate) async fn update(
     store: &Store,
-    trust_domain: &TrustDomain,
+    rules: Rules<'_>,
     (id, new): (String, NewEntry),
     by: Actor,
     now: UnixTime,
 ) -> Result<EntryRecord, EntryError> {
-    let entry = EntryRecord { id, revision: new.revision, ..new.record(trust_domain, now)? };
+    let entry = EntryRecord { id, revision: new.revision, ..new.record(rules, now)? };
     let update = UpdateEntry { entry, at: now, actor: by.name().to_owned() };
     match store.commit_and_follow(update).await? {
         Updated::To(entry, withdrawn) => {
@@ -77,7 +96,7 @@ pub(crate) async fn update(
                 svids = withdrawn.serials.len(),
                 "entry updated"
             );
-            Ok(entry)
+            Ok(*entry)
         }
         Updated::Exists(id) => Err(EntryError::Exists { id }),
     }
@@ -86,7 +105,7 @@ pub(crate) async fn update(
 /// Makes entries what a list says, all or none; those that are not in it stay as they are.
 pub(crate) async fn apply(
     store: &Store,
-    trust_domain: &TrustDomain,
+    rules: Rules<'_>,
     list: Vec<NewEntry>,
     by: Actor,
     now: UnixTime,
@@ -98,7 +117,7 @@ pub(crate) async fn apply(
     let mut said = HashSet::new();
     for (index, new) in list.into_iter().enumerate() {
         let at = |error| EntryError::InList { index, error: Box::new(error) };
-        let entry = new.record(trust_domain, now).map_err(at)?;
+        let entry = new.record(rules, now).map_err(at)?;
         if !said.insert((entry.spiffe_id.clone(), entry.parent.clone(), entry.selectors.clone())) {
             return Err(at(EntryError::Twice));
         }
@@ -129,10 +148,46 @@ pub(crate) async fn remove(
     Ok(withdrawn)
 }
 
+/// Ends the entries whose time is over, and withdraws what they gave.
+pub(crate) async fn expire(store: &Store, entries: &Entries, now: UnixTime) -> Result<(), EntryError> {
+    for entry in entries.over(now) {
+        let remove = RemoveEntry { id: entry.id.clone(), at: now, actor: Actor::Server.name().to_owned() };
+        match store.commit_and_follow(remove).await {
+            Ok(withdrawn) => tracing::info!(
+                entry = entry.id,
+                spiffe_id = entry.spiffe_id,
+                svids = withdrawn.serials.len(),
+                "entry ended"
+            ),
+            // An operator was faster.
+            Err(StoreError::Unknown(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
 impl NewEntry {
+    /// One that says nothing but this.
+    pub(crate) fn of(spiffe_id: SpiffeId, parent: SpiffeId, selectors: Vec<Written>) -> NewEntry {
+        NewEntry {
+            spiffe_id,
+            parent,
+            selectors,
+            ttl_seconds: ttl_default(),
+            dns_names: Vec::new(),
+            hint: String::new(),
+            speaks_for_node: false,
+            unquoted: false,
+            jwt_ttl_seconds: 0,
+            expires_at: 0,
+            revision: 0,
+        }
+    }
+
     /// As it is stored, under an id of its own.
-    fn record(self, trust_domain: &TrustDomain, now: UnixTime) -> Result<EntryRecord, EntryError> {
-        let selectors = self.check(trust_domain)?;
+    pub(crate) fn record(self, rules: Rules<'_>, now: UnixTime) -> Result<EntryRecord, EntryError> {
+        let selectors = self.check(rules, now)?;
         Ok(EntryRecord {
             id: HEXLOWER.encode(&random::<16>()?),
             spiffe_id: self.spiffe_id.to_string(),
@@ -142,17 +197,18 @@ impl NewEntry {
             dns_names: self.dns_names,
             hint: self.hint,
             speaks_for_node: self.speaks_for_node,
+            unquoted: self.unquoted,
+            jwt_ttl_seconds: self.jwt_ttl_seconds,
+            expires_at: UnixTime(self.expires_at),
             created_at: now,
             revision: 1,
         })
     }
 
     /// Refuses what gives nobody anything, or more than an entry may; its selectors.
-    fn check(&self, trust_domain: &TrustDomain) -> Result<Vec<Selector>, EntryError> {
-        let of_ours = |id: &SpiffeId| id.trust_domain() == trust_domain;
-        if self.parent.device_hex().is_none() || !of_ours(&self.parent) {
-            return Err(EntryError::Parent);
-        }
+    fn check(&self, rules: Rules<'_>, now: UnixTime) -> Result<Vec<Selector>, EntryError> {
+        let of_ours = |id: &SpiffeId| id.trust_domain() == rules.trust_domain;
+        self.check_parent(rules)?;
         let reserved = ["/assay/", "/spire/"].iter().any(|prefix| self.spiffe_id.path().starts_with(prefix));
         if reserved || self.spiffe_id.path().is_empty() || !of_ours(&self.spiffe_id) {
             return Err(EntryError::SpiffeId);
@@ -161,8 +217,7 @@ impl NewEntry {
         let mut selectors = read.collect::<Result<Vec<_>, _>>().map_err(EntryError::NeverMatches)?;
         selectors.sort();
         selectors.dedup();
-        selector::check_all(&selectors).map_err(EntryError::Selectors)?;
-        self.check_tpm(&selectors).map_err(EntryError::NeverMatches)?;
+        self.check_selectors(rules, &selectors)?;
         if self.dns_names.len() > DNS_NAMES_MAX {
             return Err(EntryError::DnsNames);
         }
@@ -172,11 +227,59 @@ impl NewEntry {
         if self.ttl_seconds < TTL_SECONDS_MIN || self.ttl_seconds > TTL_SECONDS_MAX {
             return Err(EntryError::Ttl);
         }
+        if self.jwt_ttl_seconds > JWT_TTL_MAX_SECONDS {
+            return Err(EntryError::JwtTtl);
+        }
+        if self.expires_at != 0 && self.expires_at <= now.0 {
+            return Err(EntryError::Over);
+        }
         if self.hint.len() > TEXT_BYTES_MAX { Err(EntryError::Hint) } else { Ok(selectors) }
     }
 }
 
 impl NewEntry {
+    /// A device that quotes may be any entry's parent. Every other parent is a node that does not, or an alias that chooses
+    /// such nodes, and then the entry says that it is for them, on a server that lets them in.
+    fn check_parent(&self, rules: Rules<'_>) -> Result<(), EntryError> {
+        let Self { parent, unquoted, .. } = self;
+        let is_device = parent.device_hex().is_some();
+        if parent.trust_domain() != rules.trust_domain || parent.path().is_empty() {
+            return Err(EntryError::Parent);
+        }
+        if !rules.unquoted && (*unquoted || !is_device) {
+            return Err(if *unquoted { EntryError::NoUnquoted } else { EntryError::Parent });
+        }
+        let is_node = parent.is_spire_agent() || *parent == SpiffeId::spire_server(rules.trust_domain);
+        let is_alias = !["/assay/", "/spire/"].iter().any(|prefix| parent.path().starts_with(prefix));
+        match is_device || *unquoted {
+            true if is_node || is_alias => Ok(()),
+            true => Err(EntryError::Parent),
+            false => Err(EntryError::Unquoted),
+        }
+    }
+
+    /// An alias chooses nodes, and every other entry processes. What only a quote says never holds of a node without one.
+    fn check_selectors(&self, rules: Rules<'_>, selectors: &[Selector]) -> Result<(), EntryError> {
+        let is_alias = self.parent == SpiffeId::spire_server(rules.trust_domain)
+            || (self.parent.device_hex().is_none()
+                && selectors.iter().all(|one| matches!(one, Selector::Node(_))));
+        if is_alias {
+            return selector::check_alias(selectors).map_err(EntryError::Selectors);
+        }
+        selector::check_all(selectors).map_err(EntryError::Selectors)?;
+        if self.parent.device_hex().is_some() {
+            return self.check_tpm(selectors).map_err(EntryError::NeverMatches);
+        }
+        match selectors.iter().find(|one| one.is_condition()) {
+            None => Ok(()),
+            Some(one) => Err(EntryError::NeverMatches(NeverMatches {
+                selector: one.to_string(),
+                why: "the entry's parent is a node that does not quote",
+                nearest: None,
+            })),
+        }
+    }
+
     /// The TPM is the parent's, and no other.
     fn check_tpm(&self, selectors: &[Selector]) -> Result<(), NeverMatches> {
         let own = self.parent.device_hex().unwrap_or_default();
@@ -199,6 +302,16 @@ pub enum EntryError {
     /// Not a device of this trust domain.
     #[error("parent: give the SPIFFE ID of a device of this trust domain, as `assay device show` prints it")]
     Parent,
+    /// A parent that does not quote, and not a word that this is meant.
+    #[error(
+        "parent: it is no device that quotes, so that nobody knows what runs there; unquoted = true says that the entry is for it all the same"
+    )]
+    Unquoted,
+    /// Nodes that cannot quote are not let in.
+    #[error(
+        "unquoted: this server lets no nodes in that cannot quote; a [spire] section in its configuration does"
+    )]
+    NoUnquoted,
     /// Not a name for a workload.
     #[error("spiffe_id: give an ID of this trust domain outside of /assay/ and /spire/")]
     SpiffeId,
@@ -220,6 +333,12 @@ pub enum EntryError {
     /// Out of range.
     #[error("ttl_seconds: give {TTL_SECONDS_MIN} to {TTL_SECONDS_MAX}")]
     Ttl,
+    /// A token that lasts longer than one may that nobody can take back.
+    #[error("jwt_ttl_seconds: give at most {JWT_TTL_MAX_SECONDS}, as nobody can take a token back")]
+    JwtTtl,
+    /// It would end before it begins.
+    #[error("expires_at: that is over")]
+    Over,
     /// Too long.
     #[error("hint: give at most {TEXT_BYTES_MAX} bytes")]
     Hint,
@@ -267,6 +386,10 @@ impl Outcome for EntryError {
             | EntryError::DnsNames
             | EntryError::DnsName { .. }
             | EntryError::Ttl
+            | EntryError::JwtTtl
+            | EntryError::Over
+            | EntryError::Unquoted
+            | EntryError::NoUnquoted
             | EntryError::Hint => (Kind::Malformed, "entry"),
         }
     }

@@ -135,6 +135,9 @@ mod tests {
             dns_names: Vec::new(),
             hint: String::new(),
             speaks_for_node: false,
+            unquoted: false,
+            jwt_ttl_seconds: 0,
+            expires_at: UnixTime(0),
             created_at: UnixTime(number / 2),
             revision: 1,
         };

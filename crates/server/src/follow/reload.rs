@@ -41,6 +41,11 @@ pub(super) fn changes_plan(committed: &Committed) -> bool {
             | Kind::EntryUpdated
             | Kind::EntryRemoved
             | Kind::EntryUnmet
+            | Kind::JoinTokenCreated
+            | Kind::SpireAgentAttested
+            | Kind::SpireAgentExpired
+            | Kind::SpireAgentBanned
+            | Kind::SpireAgentEvicted
             | Kind::SecurityRefused,
         ) => false,
         // Written by a later version of the server: look.

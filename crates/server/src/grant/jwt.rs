@@ -1,13 +1,18 @@
 //! JWT-SVIDs of workloads that an operator entitled on a device.
 
+use std::sync::Arc;
+
 use assay_evidence::time::UnixTime;
 use assay_telemetry::verify_device_signature;
+use assay_trust::TrustState;
 use assay_trust::grant::jwt::{JwtRequest, decide};
 use assay_wire::binding::{JWT_SVID_TYPE, jwt_svid_body};
 use bytes::Bytes;
 
-use super::svid::{Granting, SvidError};
+use super::svid::{Granting, SvidError, entitled};
 use crate::device::Device;
+use crate::keys::Token;
+use crate::store::EntryRecord;
 
 /// A device's request for a workload's token.
 #[derive(Clone, Debug)]
@@ -39,8 +44,20 @@ impl Granting {
         now: UnixTime,
     ) -> Result<String, SvidError> {
         let TokenRequest { entry_id, audience, .. } = request;
-        let (entry, entitlement) = self.entitlement(device, entry_id)?;
-        let grant = decide(&device.state, JwtRequest { entitlement: &entitlement, audience }, now)?;
-        Ok(self.jwt_key.sign(&self.store, grant, (&device.id, &entry), now).await?)
+        let entries = self.entries.of(&device.id);
+        Ok(self.token_by(&device.state, (&entries, entry_id), audience, now).await?.token)
+    }
+
+    /// A workload's token by one of the entries that whom a state is about may hand out.
+    pub(crate) async fn token_by(
+        &self,
+        state: &TrustState,
+        (entries, entry_id): (&[Arc<EntryRecord>], &str),
+        audience: &[String],
+        now: UnixTime,
+    ) -> Result<Token, SvidError> {
+        let (entry, entitlement) = entitled(state, entries, entry_id, now)?;
+        let grant = decide(state, JwtRequest { entitlement: &entitlement, audience }, now)?;
+        Ok(self.jwt_key.sign(&self.store, grant, (state.device(), &entry), now).await?)
     }
 }

@@ -8,6 +8,7 @@ use assay_evidence::tpm::public_area::PublicAreaError;
 use assay_identity::Csr;
 use assay_identity::csr::CsrError;
 use assay_telemetry::{BadSignature, verify_device_signature};
+use assay_trust::TrustState;
 use assay_trust::grant::svid::{SvidRequest, decide};
 use assay_trust::grant::{Denied, Entitlement};
 use assay_wire::binding::{WORKLOAD_SVID_TYPE, workload_svid_body};
@@ -59,14 +60,24 @@ impl WorkloadRequest {
 impl Granting {
     /// The device's own SVID, for the key that its AK certified.
     pub(crate) async fn device_svid(&self, device: &Device, now: UnixTime) -> Result<Chain, SvidError> {
-        let request =
-            SvidRequest::Device { key: &device.record.device_key_spki, ttl_seconds: self.device_ttl_seconds };
-        let grant = decide(&device.state, request, now)?;
-        let chain = self.authority.sign_svid(&self.store, grant, &device.id, None, now).await?;
+        let key = &device.record.device_key_spki;
+        let chain = self.own_svid(&device.state, key, self.device_ttl_seconds, now).await?;
         if self.keeps_certificates {
             self.keep(device, &chain, now).await?;
         }
         Ok(chain)
+    }
+
+    /// The own SVID of whom a state is about, for the key that is bound to it.
+    pub(crate) async fn own_svid(
+        &self,
+        state: &TrustState,
+        key: &[u8],
+        ttl_seconds: u64,
+        now: UnixTime,
+    ) -> Result<Chain, SvidError> {
+        let grant = decide(state, SvidRequest::Device { key, ttl_seconds }, now)?;
+        Ok(self.authority.sign_svid(&self.store, grant, state.device(), None, now).await?)
     }
 
     async fn keep(&self, device: &Device, chain: &Chain, now: UnixTime) -> Result<(), StoreError> {
@@ -90,23 +101,36 @@ impl Granting {
         now: UnixTime,
     ) -> Result<Chain, SvidError> {
         let csr = Csr::parse(&request.csr)?;
-        let (entry, entitlement) = self.entitlement(device, &request.entry_id)?;
-        let request = SvidRequest::Workload { entitlement: &entitlement, csr: &csr };
-        let grant = decide(&device.state, request, now)?;
-        Ok(self.authority.sign_svid(&self.store, grant, &device.id, Some(&entry), now).await?)
+        let entries = self.entries.of(&device.id);
+        self.workload_svid_by(&device.state, (&entries, &request.entry_id), &csr, now).await
     }
 
-    /// An entry of a device, and what it entitles to.
-    pub(super) fn entitlement(
+    /// A workload's SVID by one of the entries that whom a state is about may hand out.
+    pub(crate) async fn workload_svid_by(
         &self,
-        device: &Device,
-        entry_id: &str,
-    ) -> Result<(Arc<EntryRecord>, Entitlement), SvidError> {
-        let mut entries = self.entries.of(&device.id).into_iter();
-        let entry = entries.find(|entry| entry.id == entry_id).ok_or(SvidError::NoEntry)?;
-        let entitlement = entitlement(&entry).ok_or(StoreError::Corrupt { column: "entries.spiffe_id" })?;
-        Ok((entry, entitlement))
+        state: &TrustState,
+        (entries, entry_id): (&[Arc<EntryRecord>], &str),
+        csr: &Csr,
+        now: UnixTime,
+    ) -> Result<Chain, SvidError> {
+        let (entry, entitlement) = entitled(state, entries, entry_id, now)?;
+        let grant = decide(state, SvidRequest::Workload { entitlement: &entitlement, csr }, now)?;
+        Ok(self.authority.sign_svid(&self.store, grant, state.device(), Some(&entry), now).await?)
     }
+}
+
+/// One of the entries that whom a state is about may hand out, and what it entitles to there.
+pub(super) fn entitled(
+    state: &TrustState,
+    entries: &[Arc<EntryRecord>],
+    entry_id: &str,
+    now: UnixTime,
+) -> Result<(Arc<EntryRecord>, Entitlement), SvidError> {
+    let is_it = |entry: &&Arc<EntryRecord>| entry.id == entry_id && !entry.is_over(now);
+    let entry = entries.iter().find(is_it).ok_or(SvidError::NoEntry)?;
+    let entitlement =
+        entitlement(entry, state.device()).ok_or(StoreError::Corrupt { column: "entries.spiffe_id" })?;
+    Ok((entry.clone(), entitlement))
 }
 
 /// Why there is no SVID.

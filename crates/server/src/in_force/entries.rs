@@ -1,9 +1,10 @@
 //! Registration entries in memory, by the device that may hand them out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use assay_identity::SpiffeId;
+use assay_evidence::time::UnixTime;
+use assay_identity::{Selector, SpiffeId};
 use assay_trust::condition::Conditions;
 use assay_trust::grant::Entitlement;
 
@@ -14,6 +15,8 @@ use crate::store::{EntryRecord, Store, StoreError};
 struct Standing {
     /// Oldest first; of one second in the order of their ids.
     all: Arc<[Arc<EntryRecord>]>,
+    /// When the first of them ends by itself.
+    first_end: Option<UnixTime>,
     by_parent: HashMap<String, Vec<Arc<EntryRecord>>>,
 }
 
@@ -34,9 +37,44 @@ impl Entries {
         self.current().by_parent.get(device.as_str()).cloned().unwrap_or_default()
     }
 
+    /// What a node reaches that attested as SPIRE's agents do: its own entries, those of the aliases that choose it by its
+    /// selectors, and those whose parent is an identity of an entry that it reaches.
+    pub(crate) fn reached_by(&self, node: &SpiffeId, selectors: &[Selector]) -> Vec<Arc<EntryRecord>> {
+        let current = self.current();
+        let of = |parent: &str| current.by_parent.get(parent).into_iter().flatten();
+        let server = SpiffeId::spire_server(node.trust_domain());
+        let chosen = of(server.as_str())
+            .filter(|alias| alias.unquoted && alias.selectors.iter().all(|one| selectors.contains(one)));
+        let mut parents: Vec<&str> =
+            std::iter::once(node.as_str()).chain(chosen.map(|alias| alias.spiffe_id.as_str())).collect();
+        let mut seen: HashSet<&str> = parents.iter().copied().collect();
+        let mut reached = Vec::new();
+        while let Some(parent) = parents.pop() {
+            for entry in of(parent) {
+                reached.push(entry.clone());
+                if seen.insert(&entry.spiffe_id) {
+                    parents.push(&entry.spiffe_id);
+                }
+            }
+        }
+        reached.sort_by(|one, other| (one.created_at, &one.id).cmp(&(other.created_at, &other.id)));
+        reached
+    }
+
     /// All of them: oldest first, those of one second in the order of their ids.
     pub(crate) fn all(&self) -> Arc<[Arc<EntryRecord>]> {
         self.current().all.clone()
+    }
+
+    /// Those that have ended by themselves and are still there.
+    pub(crate) fn over(&self, now: UnixTime) -> Vec<Arc<EntryRecord>> {
+        let current = self.current();
+        match current.first_end {
+            Some(first) if first <= now => {
+                current.all.iter().filter(|entry| entry.is_over(now)).cloned().collect()
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// The one of this id.
@@ -76,14 +114,16 @@ impl Entries {
     }
 }
 
-/// The part of an entry that decides.
-pub(crate) fn entitlement(entry: &EntryRecord) -> Option<Entitlement> {
+/// The part of an entry that decides, on a device or node that may hand it out: its parent, or one that reaches it.
+pub(crate) fn entitlement(entry: &EntryRecord, holder: &SpiffeId) -> Option<Entitlement> {
     Some(Entitlement {
         spiffe_id: SpiffeId::parse(&entry.spiffe_id).ok()?,
-        parent: SpiffeId::parse(&entry.parent).ok()?,
+        parent: holder.clone(),
         ttl_seconds: entry.ttl_seconds,
         dns_names: entry.dns_names.clone(),
         selectors: entry.selectors.clone(),
+        unquoted: entry.unquoted,
+        jwt_ttl_seconds: entry.jwt_ttl_seconds,
     })
 }
 
@@ -93,5 +133,6 @@ async fn load(store: &Store) -> Result<Arc<Standing>, StoreError> {
     for entry in all.iter() {
         by_parent.entry(entry.parent.clone()).or_default().push(entry.clone());
     }
-    Ok(Arc::new(Standing { all, by_parent }))
+    let first_end = all.iter().map(|entry| entry.expires_at).filter(|at| at.0 != 0).min();
+    Ok(Arc::new(Standing { all, first_end, by_parent }))
 }

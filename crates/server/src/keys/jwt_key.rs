@@ -4,6 +4,7 @@ use std::path::Path;
 
 use assay_evidence::time::UnixTime;
 use assay_identity::jws::{JwkSet, Usage, VerifyingKey};
+use assay_identity::jwt_svid::JwtSvid;
 use assay_identity::{PrivateKey, SpiffeId, TrustDomain, jwt_svid};
 use assay_trust::grant::jwt::JwtGrant;
 
@@ -21,6 +22,13 @@ pub(crate) struct JwtKey {
     authorities: JwkSet,
     /// Where verifiers that know no SPIFFE find its keys.
     issuer: Option<String>,
+}
+
+/// A token that was signed, and what it says.
+#[derive(Clone, Debug)]
+pub(crate) struct Token {
+    pub token: String,
+    pub svid: JwtSvid,
 }
 
 impl JwtKey {
@@ -42,12 +50,13 @@ impl JwtKey {
         grant: JwtGrant,
         (device, entry): (&SpiffeId, &EntryRecord),
         now: UnixTime,
-    ) -> Result<String, KeysError> {
+    ) -> Result<Token, KeysError> {
         store
             .commit(RecordJwt {
                 svid: grant.svid().clone(),
                 device_id: device.to_string(),
                 state_version: grant.state_version(),
+                basis: grant.basis(),
                 entry_id: entry.id.clone(),
                 entry_revision: entry.revision,
                 at: now,
@@ -55,8 +64,13 @@ impl JwtKey {
             .await?;
         let token = grant.svid().sign_as(&self.key, self.issuer.as_deref())?;
         let ours = (&self.trust_domain, &self.authorities);
-        jwt_svid::verify(&token, ours, None, certificate_time(now))?;
-        Ok(token)
+        let svid = jwt_svid::verify(&token, ours, None, certificate_time(now))?.svid;
+        Ok(Token { token, svid })
+    }
+
+    /// What verifies its tokens: by what it is known, and SubjectPublicKeyInfo DER.
+    pub(crate) fn public(&self) -> (String, Vec<u8>) {
+        (VerifyingKey::of(&self.key).kid(), self.key.spki())
     }
 
     /// What verifies its tokens, as a JWK set.

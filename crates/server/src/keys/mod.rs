@@ -37,7 +37,7 @@ use thiserror::Error;
 pub(crate) use classic::{ClassicAuthority, classic_root};
 pub use files::FileError;
 pub(crate) use files::{private_folder, read, take_data_folder, write_public};
-pub(crate) use jwt_key::JwtKey;
+pub(crate) use jwt_key::{JwtKey, Token};
 pub(crate) use ledger_key::{LedgerKey, VERIFIER_FILE};
 pub(crate) use names::{KeyNames, issuing_certificate, trust_domain};
 pub(crate) use result_key::ResultKey;
@@ -141,6 +141,7 @@ impl Authority {
             state_version: grant.state_version(),
             entry_id: entry.map(|entry| entry.id.clone()),
             entry_revision: entry.map_or(0, |entry| entry.revision),
+            basis: grant.basis(),
         };
         let template = SvidTemplate {
             spiffe_id: grant.spiffe_id().clone(),

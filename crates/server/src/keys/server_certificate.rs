@@ -28,8 +28,31 @@ impl ServerCertificate {
         ttl_seconds: u64,
         now: UnixTime,
     ) -> Result<ServerCertificate, KeysError> {
-        let key = PrivateKey::generate()?;
         let id = SpiffeId::server(&authority.trust_domain);
+        ServerCertificate::issue_as(id, authority, store, names, ttl_seconds, now).await
+    }
+
+    /// The same under the name that SPIRE's agents know servers by.
+    pub(crate) async fn issue_for_spire(
+        authority: &Authority,
+        store: &Store,
+        names: &[String],
+        ttl_seconds: u64,
+        now: UnixTime,
+    ) -> Result<ServerCertificate, KeysError> {
+        let id = SpiffeId::spire_server(&authority.trust_domain);
+        ServerCertificate::issue_as(id, authority, store, names, ttl_seconds, now).await
+    }
+
+    async fn issue_as(
+        id: SpiffeId,
+        authority: &Authority,
+        store: &Store,
+        names: &[String],
+        ttl_seconds: u64,
+        now: UnixTime,
+    ) -> Result<ServerCertificate, KeysError> {
+        let key = PrivateKey::generate()?;
         let template = authority.leaf(id, key.spki(), ttl_seconds, now)?;
         let chain = authority.sign_own(store, template, split(names), now).await?;
         Ok(ServerCertificate {

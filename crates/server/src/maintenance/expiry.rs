@@ -11,9 +11,11 @@ use tokio::task::JoinSet;
 
 use super::chore::Chore;
 use crate::device::Device;
+use crate::entry;
 use crate::fate::{self, FateError};
 use crate::outcome::{chain, fault};
 use crate::parts::Server;
+use crate::spire;
 use crate::store::{DeviceRecord, ExpireUnreadable, Store, StoreError};
 use crate::thread::caught;
 
@@ -27,6 +29,8 @@ pub(crate) async fn run(server: Arc<Server>) {
 async fn seconds(server: &Server) {
     let mut shutdown = server.shutdown.clone();
     let mut expiry = Chore::new("expiry", server.now());
+    let mut entries = Chore::new("expiry of entries", server.now());
+    let mut nodes = Chore::new("expiry of nodes that do not quote", server.now());
     loop {
         tokio::select! {
             () = server.clock.sleep(server.clock.until_next_second()) => {}
@@ -35,6 +39,12 @@ async fn seconds(server: &Server) {
         let now = server.now();
         if expiry.is_due(now) {
             expiry.did(expire(&server.store, now).await.map(|()| now), now);
+        }
+        if entries.is_due(now) {
+            entries.did(entry::expire(&server.store, &server.entries, now).await.map(|()| now), now);
+        }
+        if nodes.is_due(now) {
+            nodes.did(spire::fate::expire(&server.store, now).await.map(|()| now), now);
         }
     }
 }

@@ -182,6 +182,10 @@ async fn renew_certificate(server: &Server, now: UnixTime) -> Result<UnixTime, K
     let Config { names, server_svid_ttl_seconds: ttl, .. } = &server.config;
     let certificate = ServerCertificate::issue(&server.authority, &server.store, names, *ttl, now).await?;
     server.tls.renew(&certificate)?;
+    if let Some(tls) = &server.spire_tls {
+        let (authority, store) = (&server.authority, &server.store);
+        tls.renew(&ServerCertificate::issue_for_spire(authority, store, names, *ttl, now).await?)?;
+    }
     Ok(UnixTime(certificate.life.renew_at().as_secs()))
 }
 

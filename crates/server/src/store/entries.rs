@@ -28,6 +28,15 @@ pub struct EntryRecord {
     pub hint: String,
     /// Whether its workloads may have messages signed in the device's name.
     pub speaks_for_node: bool,
+    /// Whether it is for a node that cannot quote, too.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unquoted: bool,
+    /// How long a token lasts; 0: nothing is said.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub jwt_ttl_seconds: u64,
+    /// When it ends by itself; 0: never.
+    #[serde(skip_serializing_if = "is_never")]
+    pub expires_at: UnixTime,
     /// Since when.
     pub created_at: UnixTime,
     /// Counts its changes, from 1.
@@ -35,6 +44,11 @@ pub struct EntryRecord {
 }
 
 impl EntryRecord {
+    /// Whether it has ended by itself.
+    pub(crate) fn is_over(&self, now: UnixTime) -> bool {
+        self.expires_at.0 != 0 && self.expires_at <= now
+    }
+
     /// Whether it gives the same workloads the same name: of two such, one is enough.
     fn is_same(&self, other: &EntryRecord) -> bool {
         (&self.spiffe_id, &self.parent, &self.selectors)
@@ -46,12 +60,24 @@ impl EntryRecord {
         self.is_same(other)
             && (self.ttl_seconds, &self.dns_names, &self.hint, self.speaks_for_node)
                 == (other.ttl_seconds, &other.dns_names, &other.hint, other.speaks_for_node)
+            && (self.unquoted, self.jwt_ttl_seconds, self.expires_at)
+                == (other.unquoted, other.jwt_ttl_seconds, other.expires_at)
     }
 
     /// Whether what this one gave may be kept under the other: the same names, for the same workloads.
     fn keeps_what_was_given(&self, other: &EntryRecord) -> bool {
-        self.is_same(other) && self.dns_names == other.dns_names
+        self.is_same(other) && self.dns_names == other.dns_names && (other.unquoted || !self.unquoted)
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_never(at: &UnixTime) -> bool {
+    at.0 == 0
 }
 
 /// Entitles workloads to an identity, unless an entry does so already.
@@ -139,7 +165,7 @@ pub struct UpdateEntry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Updated {
     /// It is so now, and what it gave is withdrawn.
-    To(EntryRecord, Withdrawn),
+    To(Box<EntryRecord>, Withdrawn),
     /// Another entry says that already.
     Exists(String),
 }
@@ -162,7 +188,7 @@ impl Transaction for UpdateEntry {
             return Ok(Updated::Exists(other.id));
         }
         let (now, withdrawn) = change(unit, &old, new, at, &actor).await?;
-        Ok(Updated::To(now, withdrawn))
+        Ok(Updated::To(now.into(), withdrawn))
     }
 }
 
@@ -192,11 +218,24 @@ impl Room {
     }
 }
 
+/// Makes one beside those that are there; one that says the same is enough.
+pub(super) async fn make_room_and_create(
+    unit: &mut Unit,
+    entry: &EntryRecord,
+    actor: &str,
+) -> Result<(), StoreError> {
+    if same(unit, entry).await?.is_some() {
+        return Ok(());
+    }
+    Room::of(unit).await?.take()?;
+    create(unit, entry, actor).await
+}
+
 async fn create(unit: &mut Unit, entry: &EntryRecord, actor: &str) -> Result<(), StoreError> {
     query(
         "INSERT INTO entries (id, spiffe_id, parent, selectors, ttl_seconds, dns_names, hint, created_at, revision,
-             speaks_for_node)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+             speaks_for_node, unquoted, jwt_ttl_seconds, expires_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
     )
     .bind(&entry.id)
     .bind(&entry.spiffe_id)
@@ -208,6 +247,9 @@ async fn create(unit: &mut Unit, entry: &EntryRecord, actor: &str) -> Result<(),
     .bind(stored(entry.created_at.0))
     .bind(stored(entry.revision))
     .bind(entry.speaks_for_node)
+    .bind(i64::from(entry.unquoted))
+    .bind(stored(entry.jwt_ttl_seconds))
+    .bind(stored(entry.expires_at.0))
     .execute(unit.connection())
     .await?;
     unit.audit(Line {
@@ -233,7 +275,7 @@ async fn change(
     let new = EntryRecord { id: old.id.clone(), created_at: old.created_at, revision, ..new };
     query(
         "UPDATE entries SET spiffe_id = $2, parent = $3, selectors = $4, ttl_seconds = $5, dns_names = $6, hint = $7,
-             revision = $8, speaks_for_node = $9 WHERE id = $1",
+             revision = $8, speaks_for_node = $9, unquoted = $10, jwt_ttl_seconds = $11, expires_at = $12 WHERE id = $1",
     )
     .bind(&new.id)
     .bind(&new.spiffe_id)
@@ -244,6 +286,9 @@ async fn change(
     .bind(&new.hint)
     .bind(stored(new.revision))
     .bind(new.speaks_for_node)
+    .bind(i64::from(new.unquoted))
+    .bind(stored(new.jwt_ttl_seconds))
+    .bind(stored(new.expires_at.0))
     .execute(unit.connection())
     .await?;
     unit.audit(Line {
@@ -317,6 +362,9 @@ fn entry(row: &Row) -> Result<EntryRecord, StoreError> {
             .map_err(|_| StoreError::Corrupt { column: "entries.dns_names" })?,
         hint: row.try_get("hint")?,
         speaks_for_node: row.try_get("speaks_for_node")?,
+        unquoted: row.try_get::<i64>("unquoted")? != 0,
+        jwt_ttl_seconds: loaded(row.try_get("jwt_ttl_seconds")?, "entries.jwt_ttl_seconds")?,
+        expires_at: UnixTime(loaded(row.try_get("expires_at")?, "entries.expires_at")?),
         created_at: UnixTime(loaded(row.try_get("created_at")?, "entries.created_at")?),
         revision: loaded(row.try_get("revision")?, "entries.revision")?,
     })

@@ -2,9 +2,10 @@
 
 use assay_evidence::time::UnixTime;
 use assay_identity::jwt_svid::JwtSvid;
+use assay_trust::Basis;
 
 use super::budget::Spending;
-use super::svid::carried;
+use super::svid::{carried, told};
 use super::{StoreError, Transaction, Unit};
 use crate::audit::{Kind, Line};
 
@@ -17,6 +18,8 @@ pub struct RecordJwt {
     pub device_id: String,
     /// The version of its trust state that the decision was made on.
     pub state_version: u64,
+    /// What that state stands on.
+    pub basis: Basis,
     /// The entry that entitles to it.
     pub entry_id: String,
     /// The revision of it that the decision was made on.
@@ -29,13 +32,14 @@ impl Transaction for RecordJwt {
     type Output = ();
 
     async fn apply(self, unit: &mut Unit) -> Result<(), StoreError> {
-        let RecordJwt { svid, device_id, state_version, entry_id, entry_revision, at } = self;
+        let RecordJwt { svid, device_id, state_version, basis, entry_id, entry_revision, at } = self;
         carried(unit, &device_id, state_version, Some((&entry_id, entry_revision))).await?;
         unit.spend(&device_id, Spending::Tokens, at)?;
-        let detail = serde_json::json!({
+        let mut detail = serde_json::json!({
             "audience": svid.audience, "entry": entry_id, "state_version": state_version,
             "not_after": svid.expires_at,
         });
+        told(&mut detail, basis);
         unit.audit(Line {
             kind: Kind::JwtIssued,
             at,

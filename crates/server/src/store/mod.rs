@@ -25,6 +25,7 @@ mod pending;
 mod policies;
 mod security;
 mod space;
+mod spire;
 mod sql;
 mod svid;
 mod telemetry;
@@ -76,6 +77,10 @@ pub use pending::{NotePending, PendingRecord, SayOfPending, Word};
 pub use policies::{NewPolicy, PolicyKey, PolicyRecord};
 pub use security::NoteSecurity;
 pub(crate) use space::free_bytes;
+pub use spire::{
+    AttestSpireAgent, Attested, CreateJoinToken, FallSpireAgent, NoteSpireAgent, OwnSvid, PromoteSvid,
+    RenewSpireAgent, SpireAgentFall, SpireAgentRecord, TokenHash,
+};
 pub use svid::{Carrier, RecordSvid, SvidRecord};
 pub(crate) use telemetry::pack;
 pub use telemetry::{

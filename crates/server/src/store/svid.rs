@@ -3,7 +3,7 @@
 use assay_evidence::time::UnixTime;
 use assay_identity::crl::CRL_SERIALS_MAX;
 use assay_identity::{Selector, SpiffeId};
-use assay_trust::TrustState;
+use assay_trust::{Basis, TrustState};
 
 use super::budget::Spending;
 use super::withdraw::superseded;
@@ -43,6 +43,8 @@ pub enum Carrier {
         entry_id: Option<String>,
         /// The revision of the entry that the decision was made on; not kept, so 0 where this is read back.
         entry_revision: u64,
+        /// What the state stands on; not kept here, so a quote where this is read back. It is on record.
+        basis: Basis,
     },
     /// A device's trust state, for its classic certificate.
     Node {
@@ -87,7 +89,7 @@ impl Transaction for RecordSvid {
                 unit.spend(id, Spending::Certificates, svid.issued_at)?;
                 (id.as_str(), *state_version, CLASSIC)
             }
-            Carrier::Device { id, state_version, entry_id, entry_revision } => {
+            Carrier::Device { id, state_version, entry_id, entry_revision, basis: _ } => {
                 let entry = entry_id.as_deref().map(|entry| (entry, *entry_revision));
                 carried(unit, id, *state_version, entry).await?;
                 bounded(unit, id, entry_id.is_some(), svid.issued_at).await?;
@@ -96,10 +98,13 @@ impl Transaction for RecordSvid {
                 (id.as_str(), *state_version, entry_id.as_deref().unwrap_or(""))
             }
         };
-        let detail = serde_json::json!({
+        let mut detail = serde_json::json!({
             "serial": svid.serial, "key": svid.spki_sha256, "entry": entry_id,
             "state_version": state_version, "not_after": svid.not_after,
         });
+        if let Carrier::Device { basis, .. } = &svid.carrier {
+            told(&mut detail, *basis);
+        }
         let leaf = unit
             .audit(Line {
                 kind: Kind::SvidIssued,
@@ -186,13 +191,16 @@ pub(super) async fn carried(
     version: u64,
     entry: Option<(&str, u64)>,
 ) -> Result<(), StoreError> {
-    let device =
-        query("SELECT trust FROM devices WHERE id = $1 AND state_version = $2 AND status = 'trusted'")
-            .bind(id)
-            .bind(stored(version))
-            .fetch_optional(unit.connection())
-            .await?
-            .ok_or(StoreError::Conflict)?;
+    let device = query(
+        "SELECT trust FROM devices WHERE id = $1 AND state_version = $2 AND status = 'trusted'
+             UNION ALL
+             SELECT trust FROM spire_agents WHERE id = $1 AND state_version = $2 AND status = 'trusted'",
+    )
+    .bind(id)
+    .bind(stored(version))
+    .fetch_optional(unit.connection())
+    .await?
+    .ok_or(StoreError::Conflict)?;
     let Some((entry_id, revision)) = entry else { return Ok(()) };
     let entry = query("SELECT selectors FROM entries WHERE id = $1 AND revision = $2")
         .bind(entry_id)
@@ -205,6 +213,13 @@ pub(super) async fn carried(
         return Err(StoreError::Conflict);
     }
     Ok(())
+}
+
+/// Puts it on record where a grant stands on less than a quote.
+pub(super) fn told(detail: &mut serde_json::Value, basis: Basis) {
+    if let Some(detail) = detail.as_object_mut().filter(|_| !basis.is_quote()) {
+        detail.insert("basis".to_owned(), basis.name().into());
+    }
 }
 
 /// Whether what an entry asks of a device holds by its state as stored.
@@ -298,6 +313,7 @@ pub(super) fn svid(row: &Row) -> Result<SvidRecord, StoreError> {
             state_version: version()?,
             entry_id: Some(entry_id).filter(|id| !id.is_empty()),
             entry_revision: 0,
+            basis: Basis::default(),
         },
     };
     Ok(SvidRecord {

@@ -133,6 +133,7 @@ fn svid(serial: &str, state_version: u64, entry_id: Option<&str>) -> RecordSvid 
             state_version,
             entry_id: entry_id.map(str::to_owned),
             entry_revision: 1,
+            basis: assay_trust::Basis::Quote,
         },
         spki_sha256: "00".to_owned(),
         issued_at: NOW,
@@ -152,6 +153,9 @@ fn entry(id: &str) -> CreateEntry {
         dns_names: vec!["web".to_owned()],
         hint: String::new(),
         speaks_for_node: false,
+        unquoted: false,
+        jwt_ttl_seconds: 0,
+        expires_at: UnixTime(0),
         created_at: NOW,
         revision: 1,
     };

@@ -116,6 +116,27 @@ pub(super) async fn of_device(
     listed(unit, &rows).await
 }
 
+/// Withdraws what a node has of its own and leaves its workloads' alone; with a leaf, what is on record before it.
+pub(super) async fn of_own(
+    unit: &mut Unit,
+    id: &str,
+    before: Option<u64>,
+    at: UnixTime,
+) -> Result<Withdrawn, StoreError> {
+    let rows = query(
+        "UPDATE svids SET withdrawn_at = $2, withdrawn_leaf = $4
+         WHERE device_id = $1 AND entry_id = '' AND withdrawn_at = 0 AND not_after > $2 AND leaf < $3
+         RETURNING serial, not_after",
+    )
+    .bind(id)
+    .bind(stored(at.0))
+    .bind(before.map_or(i64::MAX, stored))
+    .bind(unit.last_leaf().map_or(-1, stored))
+    .fetch_all(unit.connection())
+    .await?;
+    listed(unit, &rows).await
+}
+
 /// Withdraws what an earlier run of the server signed for itself: the keys were in its memory, and are nobody's now.
 #[derive(Clone, Debug)]
 pub struct WithdrawOwn {

@@ -189,3 +189,43 @@ async fn who_has_an_entry_is_told_with_what_keeps_others_from_it() {
     assert_eq!(fallen["svids"], json!([]));
     assert_eq!(refusal(&fixture, Method::GET, "/v1/entries/none/who", "").await.1, "unknown-entry");
 }
+
+#[tokio::test]
+async fn an_entry_ends_when_it_says_and_takes_back_what_it_gave() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let (device, mut stream, _) = fixture.trusted_device(&edge, "press-1", "").await;
+    let now = assay_identity::UnixTime::now().as_secs();
+    let ending = with(entry("press-1", 7), "expires_at", json!(now + 3));
+    let created = fixture.post("/v1/entries", &with(ending, "jwt_ttl_seconds", json!(60))).await;
+    assert_eq!((&created["expires_at"], &created["jwt_ttl_seconds"]), (&json!(now + 3), &json!(60)));
+    stream.grants().await.unwrap();
+    let request = device.workload_request(stream.place(), created["id"].as_str().unwrap()).unwrap();
+    let given = ask(&mut stream, request).await;
+    assert_eq!(given.denied, "");
+    let mut grants = stream.grants().await.unwrap();
+    assert_eq!(grants.entries, []);
+    let at = assay_identity::UnixTime::now();
+    assert!(at.as_secs() >= now + 3);
+    let peer = verify_svid(&given.svid, &fixture.bundle(), &CrlSet::bootstrapping(), at).unwrap();
+    let removed =
+        fixture.get("/v1/audit?limit=1000").await["leaves"].as_array().unwrap().iter().any(|leaf| {
+            leaf["kind"] == "entry.removed"
+                && leaf["actor"] == "server"
+                && leaf["detail"]["id"] == created["id"]
+        });
+    assert!(removed);
+    while !Crl::parse(&grants.crl).unwrap().revokes(peer.serial()) {
+        grants = stream.grants().await.unwrap();
+    }
+    for (member, bad) in [("expires_at", json!(now)), ("jwt_ttl_seconds", json!(301))] {
+        let (status, code, _) = refusal(
+            &fixture,
+            Method::POST,
+            "/v1/entries",
+            &with(entry("press-1", 7), member, bad).to_string(),
+        )
+        .await;
+        assert_eq!((status, code.as_str()), (400, "entry"), "{member}");
+    }
+}

@@ -34,6 +34,7 @@ mod rollout;
 mod security;
 mod signed;
 mod silence;
+mod spire;
 mod storage;
 mod telemetry;
 pub mod trust_api;

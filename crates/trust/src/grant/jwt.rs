@@ -7,7 +7,7 @@ use assay_evidence::time::UnixTime;
 use assay_identity::jwt_svid::{JwtSvid, is_audience};
 
 use super::{Denied, Entitlement, require_trust};
-use crate::state::TrustState;
+use crate::state::{Basis, TrustState};
 
 /// What is asked for on behalf of a workload.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +23,7 @@ pub struct JwtRequest<'a> {
 pub struct JwtGrant {
     svid: JwtSvid,
     state_version: u64,
+    basis: Basis,
 }
 
 impl JwtGrant {
@@ -35,6 +36,11 @@ impl JwtGrant {
     pub fn state_version(&self) -> u64 {
         self.state_version
     }
+
+    /// What that state stands on.
+    pub fn basis(&self) -> Basis {
+        self.basis
+    }
 }
 
 /// Decides whether a workload gets a token now.
@@ -45,7 +51,11 @@ pub fn decide(state: &TrustState, request: JwtRequest<'_>, now: UnixTime) -> Res
     if !is_audience(audience) {
         return Err(Denied::NoAudience);
     }
-    let ttl_seconds = entitlement.ttl_seconds.clamp(1, TTL_MAX_SECONDS);
+    let said = match entitlement.jwt_ttl_seconds {
+        0 => entitlement.ttl_seconds,
+        said => said,
+    };
+    let ttl_seconds = said.clamp(1, JWT_TTL_MAX_SECONDS);
     let expires_at = now.plus(ttl_seconds).min(state.valid_until().unwrap_or(now));
     let svid = JwtSvid {
         spiffe_id: entitlement.spiffe_id.clone(),
@@ -53,8 +63,8 @@ pub fn decide(state: &TrustState, request: JwtRequest<'_>, now: UnixTime) -> Res
         issued_at: now.0,
         expires_at: expires_at.0,
     };
-    Ok(JwtGrant { svid, state_version: state.version() })
+    Ok(JwtGrant { svid, state_version: state.version(), basis: state.basis() })
 }
 
 /// SPIRE's default for such tokens.
-const TTL_MAX_SECONDS: u64 = 300;
+pub const JWT_TTL_MAX_SECONDS: u64 = 300;

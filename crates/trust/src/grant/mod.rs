@@ -15,7 +15,7 @@ use assay_identity::jwt_svid::{AUDIENCE_BYTES_MAX, AUDIENCES_MAX};
 pub use entitlement::Entitlement;
 use thiserror::Error;
 
-use crate::state::{Status, TrustState};
+use crate::state::{Basis, Status, TrustState};
 
 /// Why nothing is granted. A denial is an answer, not a fault.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -49,6 +49,14 @@ pub enum Denied {
         spiffe_id: String,
         /// The device's trust domain.
         trust_domain: String,
+    },
+    /// Nobody said that a node that cannot quote may have it.
+    #[error(
+        "the node is known by {basis} and does not quote, and the entry does not say that it is for such nodes (unquoted = true)"
+    )]
+    Unquoted {
+        /// What the node is known by.
+        basis: Basis,
     },
     /// The device's last quote does not say what the entry asks of it.
     #[error("{condition} does not hold: the device's last verified quote says otherwise, or nothing of it")]
@@ -100,6 +108,7 @@ impl Denied {
             Denied::NotRsa => "not-rsa",
             Denied::WrongParent { .. } => "wrong-parent",
             Denied::NotAWorkload { .. } => "not-a-workload",
+            Denied::Unquoted { .. } => "unquoted",
             Denied::ConditionUnmet { .. } => "condition-unmet",
             Denied::NoAudience => "no-audience",
             Denied::WrongDevice { .. } => "wrong-device",

@@ -5,7 +5,7 @@ use assay_identity::SpiffeId;
 use assay_identity::csr::Csr;
 
 use super::{Denied, Entitlement, require_trust};
-use crate::state::{TrustState, key_fingerprint};
+use crate::state::{Basis, TrustState, key_fingerprint};
 
 /// Who asks for an SVID, and for which key.
 #[derive(Debug)]
@@ -35,6 +35,7 @@ pub struct SvidGrant {
     not_before: UnixTime,
     not_after: UnixTime,
     state_version: u64,
+    basis: Basis,
 }
 
 impl SvidGrant {
@@ -67,6 +68,11 @@ impl SvidGrant {
     pub fn state_version(&self) -> u64 {
         self.state_version
     }
+
+    /// What that state stands on.
+    pub fn basis(&self) -> Basis {
+        self.basis
+    }
 }
 
 /// Decides whether a device, or a workload on it, gets an SVID now.
@@ -92,6 +98,7 @@ pub fn decide(state: &TrustState, request: SvidRequest<'_>, now: UnixTime) -> Re
         not_before: UnixTime(now.0.saturating_sub(CLOCK_SKEW_SECONDS)),
         not_after: now.plus(ttl_seconds.clamp(1, TTL_MAX_SECONDS)),
         state_version: state.version(),
+        basis: state.basis(),
     })
 }
 

@@ -68,6 +68,9 @@ pub fn decide(
     now: UnixTime,
 ) -> Result<TelemetryGrant, Denied> {
     require_trust(state, now)?;
+    if !state.basis().is_quote() {
+        return Err(Denied::Unquoted { basis: state.basis() });
+    }
     let statement = request.batch.statement();
     if statement.device_id != *state.device() {
         let (stated, device) = (statement.device_id.to_string(), state.device().to_string());

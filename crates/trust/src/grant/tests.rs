@@ -74,6 +74,8 @@ impl Device {
         Entitlement {
             spiffe_id: SpiffeId::parse(spiffe_id).unwrap(),
             parent: self.id.clone(),
+            unquoted: false,
+            jwt_ttl_seconds: 0,
             ttl_seconds: 60,
             dns_names: vec!["web.example.org".to_owned()],
             selectors: vec!["unix:uid:7".parse().unwrap()],
@@ -322,4 +324,41 @@ fn a_token_is_for_an_entitled_workload_and_an_audience_and_ends_with_the_evidenc
     let request = JwtRequest { entitlement: &others, audience: &audience };
     let denied = jwt::decide(&trusted, request, UnixTime(3));
     assert!(matches!(denied, Err(Denied::WrongParent { .. })), "{denied:?}");
+}
+
+#[test]
+fn a_node_that_does_not_quote_gets_what_an_entry_says_is_for_such_and_nothing_that_a_quote_says() {
+    let (device, csr) = (Device::new(), workload_csr());
+    let vouched = |basis| {
+        let device_key = key_fingerprint(&device.key.spki());
+        let event = EventRecord::Vouched { at: UnixTime(1), basis, device_key, until: NOW.plus(100) };
+        TrustState::fold(device.id.clone(), [&event])
+    };
+    let code = |state: &TrustState, entitlement: &Entitlement| {
+        let x509 = svid::decide(state, SvidRequest::Workload { entitlement, csr: &csr }, NOW).err();
+        let jwt = jwt::decide(state, JwtRequest { entitlement, audience: &["db".into()] }, NOW).err();
+        assert_eq!(x509, jwt, "both kinds ask the same");
+        x509.map(|denied| denied.code())
+    };
+    let silent = device.entitlement("spiffe://example.org/web");
+    let said = Entitlement { unquoted: true, ..silent.clone() };
+    let own = format!("tpm:pub_hash:{}", "1".repeat(64));
+    let asking = |selector: &str| Entitlement { selectors: vec![selector.parse().unwrap()], ..said.clone() };
+    for basis in [crate::Basis::JoinToken, crate::Basis::X509Pop, crate::Basis::EkActivation] {
+        let state = vouched(basis);
+        assert_eq!(code(&state, &silent), Some("unquoted"), "{basis}");
+        assert_eq!(code(&state, &said), None, "{basis}");
+        for selector in [format!("tpm:pcr:7:{}", "ab".repeat(32)), format!("ima:sha256:{}", "ab".repeat(32))]
+        {
+            assert_eq!(code(&state, &asking(&selector)), Some("condition-unmet"), "{basis} {selector}");
+        }
+        let grant =
+            svid::decide(&state, SvidRequest::Workload { entitlement: &said, csr: &csr }, NOW).unwrap();
+        assert_eq!(grant.basis(), basis);
+        let telemetry = TelemetryRequest { batch: &device.batch(0, None), location: None };
+        assert_eq!(telemetry::decide(&state, telemetry, NOW).unwrap_err().code(), "unquoted");
+    }
+    assert_eq!(code(&vouched(crate::Basis::EkActivation), &asking(&own)), None, "its TPM has proven that");
+    assert_eq!(code(&vouched(crate::Basis::JoinToken), &asking(&own)), Some("condition-unmet"));
+    assert_eq!(code(&device.trusted(), &said), None, "a device that quotes is more than that");
 }

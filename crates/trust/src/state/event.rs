@@ -7,8 +7,10 @@
 use assay_evidence::HashAlgorithm;
 use assay_evidence::time::UnixTime;
 use assay_evidence::tpm::certify::CertifiedKey;
+use assay_identity::Csr;
 use serde::{Deserialize, Serialize};
 
+use super::Basis;
 use crate::appraisal::AttestationResult;
 use crate::condition::Holding;
 use crate::finding::Tier;
@@ -63,6 +65,24 @@ pub enum EventRecord {
     },
     /// An operator takes a suspect device back, given good evidence.
     Approved {
+        /// When.
+        at: UnixTime,
+        /// Who.
+        by: String,
+    },
+    /// A node that cannot quote showed something else.
+    Vouched {
+        /// When.
+        at: UnixTime,
+        /// What it showed.
+        basis: Basis,
+        /// SHA-256 of its key's SubjectPublicKeyInfo, in hex.
+        device_key: String,
+        /// Until when that carries trust.
+        until: UnixTime,
+    },
+    /// An operator forgets a node that cannot quote.
+    Evicted {
         /// When.
         at: UnixTime,
         /// Who.
@@ -128,6 +148,16 @@ impl Event {
         Event(EventRecord::Unanswered { at, until, reason: reason.into() })
     }
 
+    /// A node that cannot quote showed what `basis` says, and holds the key of this request.
+    pub fn vouched(at: UnixTime, basis: Basis, csr: &Csr, until: UnixTime) -> Self {
+        Event(EventRecord::Vouched { at, basis, device_key: key_fingerprint(csr.spki_der()), until })
+    }
+
+    /// An operator forgets a node that cannot quote.
+    pub fn evicted(at: UnixTime, by: impl Into<String>) -> Self {
+        Event(EventRecord::Evicted { at, by: by.into() })
+    }
+
     /// The clock says that evidence may be too old; a state with fresh evidence does not move.
     pub fn expired(at: UnixTime) -> Self {
         Event(EventRecord::Expired { at })
@@ -160,6 +190,8 @@ impl EventRecord {
             EventRecord::Expired { .. } => "expired",
             EventRecord::Revoked { .. } => "revoked",
             EventRecord::Approved { .. } => "approved",
+            EventRecord::Vouched { .. } => "vouched",
+            EventRecord::Evicted { .. } => "evicted",
         }
     }
 
@@ -172,7 +204,9 @@ impl EventRecord {
             | EventRecord::Unanswered { at, .. }
             | EventRecord::Expired { at }
             | EventRecord::Revoked { at, .. }
-            | EventRecord::Approved { at, .. } => *at,
+            | EventRecord::Approved { at, .. }
+            | EventRecord::Vouched { at, .. }
+            | EventRecord::Evicted { at, .. } => *at,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! event; the state is the fold of its events. `version` grows whenever the status changes, so a grant that
 //! remembers the version it came from is carried only while that very state lasts.
 
+mod basis;
 mod event;
 mod record;
 
@@ -14,6 +15,7 @@ use assay_evidence::time::UnixTime;
 use assay_identity::selector::tpm::Tpm;
 use assay_identity::{Selector, SpiffeId};
 
+pub use basis::Basis;
 pub(crate) use event::key_fingerprint;
 pub use event::{Appraised, Event, EventRecord};
 pub use record::{RecordError, TrustRecord};
@@ -31,7 +33,8 @@ pub enum Status {
     Pending,
     /// EK, AK and device key are bound; nothing was appraised yet.
     Enrolled,
-    /// The last evidence is affirming and fresh. The only status that grants anything.
+    /// The last evidence is affirming and fresh, or who vouched for a node that cannot quote still counts. The only status
+    /// that grants anything.
     Trusted,
     /// The last evidence is not affirming, or an operator has yet to approve.
     Suspect,
@@ -134,6 +137,11 @@ impl TrustState {
         self.record.valid_until
     }
 
+    /// What it stands on.
+    pub fn basis(&self) -> Basis {
+        self.record.basis
+    }
+
     /// The tier of the last result.
     pub fn tier(&self) -> Tier {
         self.record.tier
@@ -175,10 +183,13 @@ impl TrustState {
     }
 
     /// The first of these selectors that has to hold of the device and does not. What the agent alone can tell is left
-    /// to it.
+    /// to it. Of a node that does not quote none holds but the TPM's own, where that was activated.
     pub fn unmet<'a>(&self, selectors: &'a [Selector]) -> Option<&'a Selector> {
         selectors.iter().filter(|one| one.is_condition()).find(|condition| match condition {
-            Selector::Tpm(Tpm::PubHash(hash)) => self.device.device_hex() != Some(hash.to_string().as_str()),
+            Selector::Tpm(Tpm::PubHash(hash)) => {
+                let is_proven = matches!(self.basis(), Basis::Quote | Basis::EkActivation);
+                !is_proven || self.device.device_hex() != Some(hash.to_string().as_str())
+            }
             condition => !self.record.holding.has(condition),
         })
     }
@@ -206,6 +217,10 @@ impl TrustRecord {
             EventRecord::Expired { at } => self.expired(*at),
             EventRecord::Revoked { at, by, reason } => self.revoked(*at, by, reason),
             EventRecord::Approved { at, by } => self.approved(*at, by),
+            EventRecord::Vouched { at, basis, device_key, until } => {
+                self.vouched(*at, *basis, device_key, *until)
+            }
+            EventRecord::Evicted { at, by } => self.evicted(*at, by),
         }
     }
 
@@ -238,7 +253,7 @@ impl TrustRecord {
     }
 
     fn appraised(&self, result: &Appraised) -> TrustRecord {
-        let unbound = matches!(self.status, Status::Pending | Status::Revoked);
+        let unbound = matches!(self.status, Status::Pending | Status::Revoked) || !self.basis.is_quote();
         // A good result that is older than the last one says nothing about now.
         let overtaken =
             result.tier == Tier::Affirming && self.evidence_at.is_some_and(|last| result.at < last);
@@ -335,8 +350,42 @@ impl TrustRecord {
         approved.moved(Status::Suspect, at, format!("approved by {by}; waiting for good evidence"))
     }
 
+    /// A node that cannot quote stands for as long as it was vouched for, and is of no tier. A device that quotes is not taken
+    /// down to that, and whom an operator ended does not come back by it.
+    fn vouched(&self, at: UnixTime, basis: Basis, device_key: &str, until: UnixTime) -> TrustRecord {
+        let quotes = self.basis.is_quote() && self.device_key.is_some();
+        if quotes || basis.is_quote() || self.status == Status::Revoked {
+            return self.clone();
+        }
+        let next = TrustRecord {
+            status: self.status,
+            version: self.version,
+            since: self.since,
+            basis,
+            device_key: Some(device_key.to_owned()),
+            valid_until: Some(until),
+            ..TrustRecord::default()
+        };
+        next.moved(
+            Status::Trusted,
+            at,
+            format!("vouched for by {basis} until {until}; what it runs is not known"),
+        )
+    }
+
+    /// Only who was vouched for is evicted: it may come again, and until then it is known by name only.
+    fn evicted(&self, at: UnixTime, by: &str) -> TrustRecord {
+        if self.basis.is_quote() {
+            return self.clone();
+        }
+        let (status, version, since) = (self.status, self.version, self.since);
+        let fresh = TrustRecord { status, version, since, basis: self.basis, ..TrustRecord::default() };
+        fresh.moved(Status::Pending, at, format!("evicted by {by}; it has to attest again"))
+    }
+
     fn is_fresh(&self, now: UnixTime) -> bool {
-        self.tier == Tier::Affirming && self.valid_until.is_some_and(|until| now < until)
+        let is_good = self.tier == Tier::Affirming || !self.basis.is_quote();
+        is_good && self.valid_until.is_some_and(|until| now < until)
     }
 
     /// The only place where a status is set, so that no change goes uncounted.

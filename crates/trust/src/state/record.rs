@@ -5,7 +5,7 @@ use assay_evidence::time::UnixTime;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::Status;
+use super::{Basis, Status};
 use crate::condition::Holding;
 use crate::finding::Tier;
 
@@ -28,6 +28,9 @@ pub struct TrustRecord {
     pub(super) awaiting_approval: bool,
     pub(super) approved: bool,
     pub(super) reason: String,
+    /// What it stands on.
+    #[serde(default, skip_serializing_if = "Basis::is_quote")]
+    pub(super) basis: Basis,
     /// What entries ask of the device, as of the last affirming evidence.
     #[serde(default, skip_serializing_if = "Holding::is_empty")]
     pub(super) holding: Holding,
@@ -50,6 +53,7 @@ impl Default for TrustRecord {
             awaiting_approval: false,
             approved: false,
             reason: "nothing is known of it yet".to_owned(),
+            basis: Basis::default(),
             holding: Holding::default(),
         }
     }
@@ -75,7 +79,8 @@ impl TrustRecord {
         if !bound {
             return Err(RecordError::Unbound { status: self.status });
         }
-        if self.status == Status::Trusted && (self.tier != Tier::Affirming || self.valid_until.is_none()) {
+        let is_good = self.tier == Tier::Affirming || !self.basis.is_quote();
+        if self.status == Status::Trusted && (!is_good || self.valid_until.is_none()) {
             return Err(RecordError::TrustedWithoutEvidence);
         }
         Ok(())

@@ -304,3 +304,46 @@ proptest! {
 const AGE: u64 = 10;
 const UNANSWERED: u64 = 4;
 const HORIZON: u64 = 60;
+
+fn vouched(at: u64, basis: Basis) -> EventRecord {
+    EventRecord::Vouched { at: UnixTime(at), basis, device_key: "n".to_owned(), until: UnixTime(at + AGE) }
+}
+
+#[test]
+fn a_node_that_does_not_quote_stands_for_as_long_as_it_was_vouched_for_and_is_of_no_tier() {
+    let joined = check(&[vouched(1, Basis::JoinToken)], Status::Trusted);
+    assert_eq!((joined.basis(), joined.tier()), (Basis::JoinToken, Tier::None));
+    assert_eq!(joined.status_at(UnixTime(1 + AGE)), Status::Expired);
+    // Again is no other state: what its workloads have stays.
+    let again = check(&[vouched(1, Basis::JoinToken), vouched(2, Basis::JoinToken)], Status::Trusted);
+    assert_eq!(again.version(), joined.version());
+    let evicted = EventRecord::Evicted { at: UnixTime(3), by: "op".to_owned() };
+    for events in [vec![vouched(1, Basis::X509Pop)], vec![vouched(1, Basis::X509Pop), revoked(2)]] {
+        let state = check(&[events, vec![evicted.clone()]].concat(), Status::Pending);
+        assert!(state.version() > joined.version());
+    }
+    check(&[vouched(1, Basis::JoinToken), revoked(2), vouched(3, Basis::JoinToken)], Status::Revoked);
+    let record = serde_json::to_value(joined.to_record()).unwrap();
+    let read = TrustState::from_record(device(), serde_json::from_value(record).unwrap()).unwrap();
+    assert_eq!(read, joined);
+}
+
+#[test]
+fn a_device_that_quotes_is_not_taken_down_to_less_nor_raised_from_it_by_evidence_of_nobody() {
+    let quotes = check(&[enrolled(1), appraised(2, Tier::Affirming)], Status::Trusted);
+    let vouching = check(
+        &[enrolled(1), appraised(2, Tier::Affirming), vouched(3, Basis::EkActivation)],
+        Status::Trusted,
+    );
+    assert_eq!(vouching, quotes);
+    let evicting = EventRecord::Evicted { at: UnixTime(3), by: "op".to_owned() };
+    assert_eq!(check(&[enrolled(1), appraised(2, Tier::Affirming), evicting], Status::Trusted), quotes);
+    let node = check(&[vouched(1, Basis::EkActivation)], Status::Trusted);
+    assert_eq!(
+        check(&[vouched(1, Basis::EkActivation), appraised(2, Tier::Contraindicated)], Status::Trusted),
+        node
+    );
+    // Enrolled, it is a device like any other.
+    let enrolled = check(&[vouched(1, Basis::EkActivation), enrolled(2)], Status::Enrolled);
+    assert_eq!(enrolled.basis(), Basis::Quote);
+}

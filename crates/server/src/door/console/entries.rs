@@ -47,7 +47,7 @@ pub(super) async fn create(
     body: Bytes,
 ) -> Result<Json<EntryRecord>, Refusal> {
     let new = Parents::of(&server).named(read(&body)?).await?;
-    Ok(Json(entry::create(&server.store, &server.config.trust_domain, new, by, server.now()).await?))
+    Ok(Json(entry::create(&server.store, server.entry_rules(), new, by, server.now()).await?))
 }
 
 pub(super) async fn update(
@@ -57,7 +57,7 @@ pub(super) async fn update(
     body: Bytes,
 ) -> Result<Json<EntryRecord>, Refusal> {
     let new = Parents::of(&server).named(read(&body)?).await?;
-    Ok(Json(entry::update(&server.store, &server.config.trust_domain, (id, new), by, server.now()).await?))
+    Ok(Json(entry::update(&server.store, server.entry_rules(), (id, new), by, server.now()).await?))
 }
 
 /// Many entries, all or none.
@@ -81,7 +81,7 @@ pub(super) async fn apply(
         };
         list.push(parents.named(entry).await.map_err(place)?);
     }
-    let applied = entry::apply(&server.store, &server.config.trust_domain, list, by, server.now()).await?;
+    let applied = entry::apply(&server.store, server.entry_rules(), list, by, server.now()).await?;
     let told = applied.iter().map(|one| match one {
         Applied::Created(id) => json!({ "id": id, "outcome": "created" }),
         Applied::Updated(id) => json!({ "id": id, "outcome": "updated" }),

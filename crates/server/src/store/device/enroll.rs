@@ -32,6 +32,11 @@ impl Transaction for EnrollDevice {
                 pending::leave(unit, &device.id, self.on_word).await?;
                 device.name = name::own(unit, &device.id, device.name).await?;
                 insert(unit, &device).await?;
+                // What the TPM was known by before is less than what it shows from now on.
+                query("DELETE FROM spire_agents WHERE id = $1")
+                    .bind(&device.id)
+                    .execute(unit.connection())
+                    .await?;
             }
             Some(version) => rebind(unit, &device, version).await?,
         }
