@@ -4,18 +4,19 @@ use assay_evidence::time::UnixTime;
 use assay_identity::SpiffeId;
 use assay_trust::Event;
 
-use super::{OPERATOR, SERVER, SpireAgent, SpireError, columns};
+use super::{SpireAgent, SpireError, columns};
+use crate::actor::Actor;
 use crate::store::{FallSpireAgent, SpireAgentFall, Store, StoreError, Withdrawn};
 
 /// Ends a node: what it holds falls now, and it does not come back until it is evicted.
-pub(crate) async fn ban(store: &Store, id: &SpiffeId, now: UnixTime) -> Result<(), SpireError> {
-    let event = Event::revoked(now, OPERATOR, "banned");
-    fall(store, id, (SpireAgentFall::Banned, &event, OPERATOR), now).await
+pub(crate) async fn ban(store: &Store, id: &SpiffeId, by: Actor, now: UnixTime) -> Result<(), SpireError> {
+    let event = Event::revoked(now, by.name(), "banned");
+    fall(store, id, (SpireAgentFall::Banned, &event, by), now).await
 }
 
 /// Forgets a node, banned or not: what it holds falls now, and it may attest anew.
-pub(crate) async fn evict(store: &Store, id: &SpiffeId, now: UnixTime) -> Result<(), SpireError> {
-    fall(store, id, (SpireAgentFall::Evicted, &Event::evicted(now, OPERATOR), OPERATOR), now).await
+pub(crate) async fn evict(store: &Store, id: &SpiffeId, by: Actor, now: UnixTime) -> Result<(), SpireError> {
+    fall(store, id, (SpireAgentFall::Evicted, &Event::evicted(now, by.name()), by), now).await
 }
 
 /// Takes from the nodes that did not renew in time what they hold.
@@ -24,7 +25,8 @@ pub(crate) async fn expire(store: &Store, now: UnixTime) -> Result<(), SpireErro
         let late = store.spire_agents_to_expire(now, EXPIRE_AT_ONCE_MAX).await?;
         for record in &late {
             let agent = SpireAgent::of(record.clone())?;
-            fall(store, &agent.id, (SpireAgentFall::Expired, &Event::expired(now), SERVER), now).await?;
+            fall(store, &agent.id, (SpireAgentFall::Expired, &Event::expired(now), Actor::Server), now)
+                .await?;
         }
         if late.len() < usize::try_from(EXPIRE_AT_ONCE_MAX).unwrap_or(usize::MAX) {
             return Ok(());
@@ -35,7 +37,7 @@ pub(crate) async fn expire(store: &Store, now: UnixTime) -> Result<(), SpireErro
 async fn fall(
     store: &Store,
     id: &SpiffeId,
-    (fall, event, actor): (SpireAgentFall, &Event, &str),
+    (fall, event, by): (SpireAgentFall, &Event, Actor),
     now: UnixTime,
 ) -> Result<(), SpireError> {
     for _ in 0..ATTEMPTS_MAX {
@@ -50,12 +52,12 @@ async fn fall(
             from_version: agent.state.version(),
             trust: columns(&state),
             at: now,
-            actor: actor.to_owned(),
+            actor: by.name().to_owned(),
             detail: serde_json::to_string(event.record()).map_err(|_| StoreError::Unwritable)?,
         };
         match store.commit_and_follow(change).await {
             Ok(Withdrawn { serials, .. }) => {
-                tracing::warn!(node = %id, svids = serials.len(), ?fall, "a node that does not quote fell");
+                tracing::warn!(node = %id, svids = serials.len(), ?fall, %by, "a node that does not quote fell");
                 return Ok(());
             }
             Err(StoreError::Conflict) => {}

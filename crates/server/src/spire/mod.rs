@@ -146,6 +146,3 @@ impl Outcome for SpireError {
 fn until(now: UnixTime, ttl_seconds: u64) -> UnixTime {
     now.plus(ttl_seconds)
 }
-
-const OPERATOR: &str = "operator";
-const SERVER: &str = "server";

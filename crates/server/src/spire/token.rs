@@ -5,7 +5,8 @@ use assay_identity::selector::Written;
 use assay_identity::{SpiffeId, TrustDomain};
 use data_encoding::HEXLOWER;
 
-use super::{OPERATOR, SpireError};
+use super::SpireError;
+use crate::actor::Actor;
 use crate::entry::{NewEntry, Rules};
 use crate::keys::random;
 use crate::outcome::Refusal;
@@ -35,6 +36,7 @@ pub(crate) async fn create(
     store: &Store,
     rules: Rules<'_>,
     new: NewToken,
+    by: Actor,
     now: UnixTime,
 ) -> Result<(String, UnixTime), Refusal> {
     if !(1..=TTL_SECONDS_MAX).contains(&new.ttl_seconds) {
@@ -48,12 +50,12 @@ pub(crate) async fn create(
     let alias = new.alias.map(|alias| alias_entry(alias, parent).record(rules, now)).transpose();
     let alias = alias.map_err(Refusal::from)?;
     let expires_at = now.plus(new.ttl_seconds);
-    let (hash, actor) = (TokenHash::of(&token), OPERATOR.to_owned());
+    let (hash, actor) = (TokenHash::of(&token), by.name().to_owned());
     let create = CreateJoinToken { hash, expires_at, alias, at: now, actor };
     if !store.commit_and_follow(create).await? {
         return Err(SpireError::TokenExists.into());
     }
-    tracing::info!(until = %expires_at, "a join token was made");
+    tracing::info!(until = %expires_at, %by, "a join token was made");
     Ok((token, expires_at))
 }
 

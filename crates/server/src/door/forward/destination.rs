@@ -11,6 +11,8 @@ use rustls_pki_types::pem::PemObject;
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::door::outward::Place;
+
 /// A destination, as the configuration has it.
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, Deserialize)]
@@ -32,10 +34,8 @@ pub struct ForwardConfig {
 #[derive(Debug)]
 pub struct Destination {
     name: String,
-    pub(super) host: String,
-    pub(super) port: u16,
+    pub(super) place: Place,
     pub(super) path: String,
-    pub(super) tls: Option<Arc<ClientConfig>>,
     pub(super) authorization: Option<HeaderValue>,
 }
 
@@ -102,7 +102,7 @@ impl Destination {
         let path = uri.path().trim_end_matches('/').to_owned();
         let tls = if is_https { Some(tls(config)?) } else { None };
         let authorization = config.token_file.as_ref().map(|path| authorization(config, path)).transpose()?;
-        Ok(Destination { name, host, port, path, tls, authorization })
+        Ok(Destination { name, place: Place { host, port, tls }, path, authorization })
     }
 
     /// What it is called.
@@ -165,7 +165,7 @@ mod tests {
         };
         let loaded = Destination::load(&config).unwrap();
         assert_eq!(
-            (loaded.host.as_str(), loaded.port, loaded.path.as_str()),
+            (loaded.place.host.as_str(), loaded.place.port, loaded.path.as_str()),
             ("sink.example", 4318, "/otlp")
         );
     }

@@ -5,19 +5,12 @@ use std::time::Duration;
 
 use assay_telemetry::otlp::{Encoding, Signal};
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http_body_util::Full;
 use prost::Message;
-use rustls_pki_types::ServerName;
-use thiserror::Error;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
 use super::destination::Destination;
+use crate::door::outward::Connection;
 use crate::outcome::chain;
 
 /// What became of a request or a batch.
@@ -45,29 +38,18 @@ impl Given {
     }
 }
 
-/// A destination, and the connection to it if there is one.
+/// A destination, and the way there.
 pub(super) struct Exchange {
     destination: Arc<Destination>,
-    connection: Option<SendRequest<Full<Bytes>>>,
+    connection: Connection,
     /// Whether the last request went through, so that only a change is said.
     was_well: bool,
 }
 
-#[derive(Debug, Error)]
-enum ExchangeError {
-    #[error("it cannot be reached")]
-    Connect(#[from] std::io::Error),
-    #[error("its name cannot be one of a certificate")]
-    Name,
-    #[error("the connection failed")]
-    Http(#[from] hyper::Error),
-    #[error("it does not answer")]
-    Silent,
-}
-
 impl Exchange {
     pub(super) fn with(destination: Arc<Destination>) -> Exchange {
-        Exchange { destination, connection: None, was_well: true }
+        let connection = Connection::to(destination.place.clone());
+        Exchange { destination, connection, was_well: true }
     }
 
     /// Gives one request, exactly as it is.
@@ -81,11 +63,10 @@ impl Exchange {
         let (Some(signal), Some(media_type)) = (signal.name(), encoding.media_type()) else {
             return Given::Refused;
         };
-        let answer = timeout(WITHIN, self.ask(signal, media_type, body, origin)).await;
-        let given = match answer.unwrap_or(Err(ExchangeError::Silent)) {
-            Ok((status, headers, body)) => self.meaning(status, &headers, &body),
+        let request = self.request(signal, media_type, body, origin);
+        let given = match self.connection.ask(request, WITHIN, ANSWER_BYTES_MAX).await {
+            Ok(answer) => self.meaning(answer.status(), answer.headers(), answer.body()),
             Err(error) => {
-                self.connection = None;
                 self.say(&chain(&error));
                 Given::Later(None)
             }
@@ -130,23 +111,19 @@ impl Exchange {
         tracing::warn!(destination = self.destination.name(), %status, message, "a destination refused telemetry");
     }
 
-    async fn ask(
-        &mut self,
+    fn request(
+        &self,
         signal: &str,
         media_type: &'static str,
         body: Bytes,
         origin: &[(&'static str, String)],
-    ) -> Result<(StatusCode, HeaderMap, Bytes), ExchangeError> {
-        let Destination { host, port, path, authorization, .. } = &*self.destination;
+    ) -> Request<Full<Bytes>> {
+        let Destination { path, authorization, .. } = &*self.destination;
         let mut request = Request::new(Full::new(body));
-        *request.method_mut() = http::Method::POST;
+        *request.method_mut() = Method::POST;
         *request.uri_mut() = format!("{path}/v1/{signal}").parse().unwrap_or_default();
         let headers = request.headers_mut();
-        headers.insert(header::CONTENT_TYPE, http::HeaderValue::from_static(media_type));
-        headers.insert(header::USER_AGENT, http::HeaderValue::from_static(USER_AGENT));
-        if let Ok(host) = format!("{host}:{port}").parse() {
-            headers.insert(header::HOST, host);
-        }
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
         if let Some(authorization) = authorization {
             headers.insert(header::AUTHORIZATION, authorization.clone());
         }
@@ -155,50 +132,8 @@ impl Exchange {
                 headers.insert(*name, value);
             }
         }
-        let mut kept = self.connection.take();
-        let is_ready = match &mut kept {
-            Some(connection) => connection.ready().await.is_ok(),
-            None => false,
-        };
-        let mut connection = match kept.filter(|_| is_ready) {
-            Some(connection) => connection,
-            None => self.connect().await?,
-        };
-        let response: Response<Incoming> = connection.send_request(request).await?;
-        let (parts, body) = response.into_parts();
-        // Of an answer that is longer nothing is read, and the connection is not used again.
-        let body = match Limited::new(body, ANSWER_BYTES_MAX).collect().await {
-            Ok(body) => {
-                self.connection = Some(connection);
-                body.to_bytes()
-            }
-            Err(_) => Bytes::new(),
-        };
-        Ok((parts.status, parts.headers, body))
+        request
     }
-
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, ExchangeError> {
-        let Destination { host, port, tls, .. } = &*self.destination;
-        let stream = TcpStream::connect((host.trim_matches(['[', ']']), *port)).await?;
-        stream.set_nodelay(true)?;
-        match tls {
-            None => Ok(handshake(stream).await?),
-            Some(tls) => {
-                let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned());
-                let name = name.map_err(|_| ExchangeError::Name)?;
-                Ok(handshake(TlsConnector::from(tls.clone()).connect(name, stream).await?).await?)
-            }
-        }
-    }
-}
-
-async fn handshake<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static>(
-    stream: S,
-) -> Result<SendRequest<Full<Bytes>>, hyper::Error> {
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // It ends with its sender.
-    tokio::spawn(connection);
-    Ok(sender)
 }
 
 /// What a destination did not take of a request that it took.
@@ -240,7 +175,6 @@ impl PartialSuccess {
     }
 }
 
-const USER_AGENT: &str = concat!("assay/", env!("CARGO_PKG_VERSION"));
 const WITHIN: Duration = Duration::from_secs(10);
 /// The specification's.
 const ANSWER_BYTES_MAX: usize = 4 << 20;

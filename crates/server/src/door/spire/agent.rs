@@ -19,6 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::convert::{self, own_id};
 use super::status::{malformed, of, refused};
 use super::{attest, who};
+use crate::actor::Actor;
 use crate::parts::Server;
 use crate::spire::{SpireAgent, SpireError, fate, token};
 use crate::store::{NoteSpireAgent, OwnSvid};
@@ -77,7 +78,7 @@ impl Agent for AgentService {
             token: Some(token).filter(|token| !token.is_empty()),
             alias: alias.map_err(refused)?,
         };
-        let created = token::create(&self.0.store, rules, new, self.0.now()).await;
+        let created = token::create(&self.0.store, rules, new, Actor::Operator, self.0.now()).await;
         let (value, expires_at) = created.map_err(refused)?;
         Ok(Response::new(types::JoinToken { value, expires_at: convert::seconds(expires_at) }))
     }
@@ -151,14 +152,14 @@ impl Agent for AgentService {
     async fn delete_agent(&self, request: Request<DeleteAgentRequest>) -> Result<Response<()>, Status> {
         who::operator(request.extensions())?;
         let id = own_id("id", request.into_inner().id, &self.0.config.trust_domain).map_err(refused)?;
-        fate::evict(&self.0.store, &id, self.0.now()).await.map_err(of)?;
+        fate::evict(&self.0.store, &id, Actor::Operator, self.0.now()).await.map_err(of)?;
         Ok(Response::new(()))
     }
 
     async fn ban_agent(&self, request: Request<BanAgentRequest>) -> Result<Response<()>, Status> {
         who::operator(request.extensions())?;
         let id = own_id("id", request.into_inner().id, &self.0.config.trust_domain).map_err(refused)?;
-        fate::ban(&self.0.store, &id, self.0.now()).await.map_err(of)?;
+        fate::ban(&self.0.store, &id, Actor::Operator, self.0.now()).await.map_err(of)?;
         Ok(Response::new(()))
     }
 }
