@@ -2,6 +2,7 @@
 
 mod envoy;
 mod promtool;
+mod spire;
 mod x509;
 
 use std::fs::File;
