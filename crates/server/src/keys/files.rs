@@ -111,6 +111,16 @@ pub(super) fn read_private(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     Ok(contents)
 }
 
+/// Reads a secret that somebody named, which has to be there, and for its owner alone.
+pub(crate) fn read_secret(path: &Path) -> Result<Vec<u8>, FileError> {
+    let missing = || FileError::Io {
+        path: path.to_owned(),
+        what: "be read",
+        source: std::io::ErrorKind::NotFound.into(),
+    };
+    read_private(path)?.ok_or_else(missing)
+}
+
 /// Saves a key and its certificate. The key comes first: a certificate without its key is of no use.
 pub(super) fn save(folder: &Path, name: &str, key: &PrivateKey, certificate: &[u8]) -> Result<(), FileError> {
     write_private(&folder.join(format!("{name}.key")), key.to_pem().as_bytes())?;

@@ -36,7 +36,7 @@ use thiserror::Error;
 
 pub(crate) use classic::{ClassicAuthority, classic_root};
 pub use files::FileError;
-pub(crate) use files::{private_folder, read, take_data_folder, write_public};
+pub(crate) use files::{private_folder, read, read_secret, take_data_folder, write_public};
 pub(crate) use jwt_key::{JwtKey, Token};
 pub(crate) use ledger_key::{LedgerKey, VERIFIER_FILE};
 pub(crate) use names::{KeyNames, issuing_certificate, trust_domain};

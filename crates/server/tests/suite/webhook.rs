@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -69,12 +70,17 @@ impl Receiver {
 
     fn config(&self, name: &str, folder: &Path) -> WebhookConfig {
         let secret = folder.join("secret");
-        std::fs::write(&secret, SECRET).unwrap();
+        write_private(&secret, SECRET);
         let config = json!({
             "name": name, "url": format!("http://{}/hook", self.address), "secret_file": secret,
         });
         serde_json::from_value(config).unwrap()
     }
+}
+
+fn write_private(path: &Path, contents: &str) {
+    std::fs::write(path, contents).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 /// HMAC-SHA-256 of the receiver's own, by openssl.
@@ -190,13 +196,18 @@ async fn a_receiver_that_could_not_know_who_speaks_is_refused() {
     let receiver = Receiver::start(&[]).await;
     let good = receiver.config("soc", folder.path());
     let short = folder.path().join("short");
-    std::fs::write(&short, "whsec_c2hvcnQ=").unwrap();
-    let cases: [(&str, Change); 7] = [
+    write_private(&short, "whsec_c2hvcnQ=");
+    let open = folder.path().join("open");
+    std::fs::write(&open, SECRET).unwrap();
+    std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o640)).unwrap();
+    let cases: [(&str, Change); 9] = [
         ("no name", &|webhook| webhook.name = "S O C".to_owned()),
         ("neither http://", &|webhook| webhook.url = "ftp://soc".to_owned()),
         ("needs ca", &|webhook| webhook.url = "https://soc/hook".to_owned()),
         ("in our name", &|webhook| webhook.secret_file = None),
         ("24 to 64 random bytes", &|webhook| webhook.secret_file = Some(short.clone())),
+        ("640", &|webhook| webhook.secret_file = Some(open.clone())),
+        ("cannot be read", &|webhook| webhook.secret_file = Some(folder.path().join("none"))),
         ("go together", &|webhook| webhook.key = Some(short.clone())),
         ("no kind \"device.fell\"", &|webhook| webhook.kinds = vec!["device.fell".to_owned()]),
     ];

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::door::outward::Place;
+use crate::keys::{FileError, read_secret};
 
 /// A destination, as the configuration has it.
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -72,6 +73,14 @@ pub enum DestinationError {
         /// Why.
         source: std::io::Error,
     },
+    /// A token is not there, or others may have read it.
+    #[error("forward {name}: {why}")]
+    Private {
+        /// Whose.
+        name: String,
+        /// Which, and why.
+        why: FileError,
+    },
     /// A file has no certificate, or no token, in it.
     #[error("forward {name}: {} has nothing in it that could be used", path.display())]
     Content {
@@ -129,7 +138,8 @@ fn tls(config: &ForwardConfig) -> Result<Arc<ClientConfig>, DestinationError> {
 
 fn authorization(config: &ForwardConfig, path: &Path) -> Result<HeaderValue, DestinationError> {
     let unusable = || DestinationError::Content { name: config.name.clone(), path: path.to_owned() };
-    let token = String::from_utf8(read(config, path)?).map_err(|_| unusable())?;
+    let private = |why| DestinationError::Private { name: config.name.clone(), why };
+    let token = String::from_utf8(read_secret(path).map_err(private)?).map_err(|_| unusable())?;
     let mut value = HeaderValue::from_str(&format!("Bearer {}", token.trim())).map_err(|_| unusable())?;
     if token.trim().is_empty() {
         return Err(unusable());

@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use crate::audit::{Kind, Leaf};
 use crate::door::outward::Place;
+use crate::keys::{FileError, read_secret};
 use crate::notice::{NoKey, NoticeKey, Severity};
 
 /// A receiver of notices, as the configuration has it.
@@ -127,6 +128,14 @@ pub enum WebhookError {
         /// Why.
         source: std::io::Error,
     },
+    /// A secret is not there, or others may have read it.
+    #[error("webhook {name}: {why}")]
+    Private {
+        /// Whose.
+        name: String,
+        /// Which, and why.
+        why: FileError,
+    },
     /// A file has nothing in it that could be used.
     #[error("webhook {name}: {} has nothing in it that could be used", path.display())]
     Content {
@@ -222,8 +231,12 @@ fn unusable(config: &WebhookConfig, path: &Path) -> WebhookError {
     WebhookError::Content { name: config.name.clone(), path: path.to_owned() }
 }
 
+fn private(config: &WebhookConfig, path: &Path) -> Result<Vec<u8>, WebhookError> {
+    read_secret(path).map_err(|why| WebhookError::Private { name: config.name.clone(), why })
+}
+
 fn secret(config: &WebhookConfig, path: &Path) -> Result<NoticeKey, WebhookError> {
-    let text = String::from_utf8(read(config, path)?).map_err(|_| unusable(config, path))?;
+    let text = String::from_utf8(private(config, path)?).map_err(|_| unusable(config, path))?;
     let (name, path) = (config.name.clone(), path.to_owned());
     NoticeKey::read(&text).map_err(|source| WebhookError::Secret { name, path, source })
 }
@@ -240,7 +253,7 @@ fn tls(config: &WebhookConfig) -> Result<Arc<ClientConfig>, WebhookError> {
         (None, None) => client.with_no_client_auth(),
         (Some(certificate), Some(key)) => {
             let chain = certificates(&read(config, certificate)?);
-            let secret = PrivateKeyDer::from_pem_slice(&read(config, key)?);
+            let secret = PrivateKeyDer::from_pem_slice(&private(config, key)?);
             let secret = secret.map_err(|_| unusable(config, key))?;
             client.with_client_auth_cert(chain, secret).map_err(|_| unusable(config, certificate))?
         }
