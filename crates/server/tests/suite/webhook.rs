@@ -16,6 +16,9 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response};
 use hyper_util::rt::TokioIo;
+use rcgen::KeyPair;
+use rustls::server::WebPkiClientVerifier;
+use rustls_pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
@@ -45,6 +48,34 @@ impl Receiver {
             }
         });
         receiver
+    }
+
+    /// The same by https, to whoever shows a certificate that this one signed; with the one that recognises it, PEM.
+    async fn start_tls(client: &rcgen::CertifiedKey<KeyPair>) -> (Receiver, String) {
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let mut clients = rustls::RootCertStore::empty();
+        clients.add(client.cert.der().clone()).unwrap();
+        let clients = WebPkiClientVerifier::builder(Arc::new(clients)).build().unwrap();
+        let tls = rustls::ServerConfig::builder().with_client_cert_verifier(clients);
+        let tls = Arc::new(tls.with_single_cert(vec![cert.der().clone()], key).unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let receiver = Receiver { address, heard: Arc::default(), answers: Arc::default() };
+        let served = receiver.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (receiver, acceptor) = (served.clone(), tokio_rustls::TlsAcceptor::from(tls.clone()));
+                tokio::spawn(async move {
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    let service = service_fn(move |request| receiver.clone().answer(request));
+                    let http = hyper::server::conn::http1::Builder::new();
+                    drop(http.serve_connection(TokioIo::new(stream), service).await);
+                });
+            }
+        });
+        (receiver, cert.pem())
     }
 
     async fn answer(self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
@@ -131,6 +162,37 @@ async fn a_fall_is_told_signed_and_in_order() {
     let leaf = event["data"]["leaf"].as_u64().unwrap();
     let trail = fixture.get(&format!("/v1/audit?after={}&limit=1", leaf - 1)).await["leaves"][0].clone();
     assert_eq!((&trail["kind"], &trail["hash"]), (&json!("device.revoked"), &event["data"]["hash"]));
+}
+
+#[tokio::test]
+async fn by_https_both_ends_show_who_they_are() {
+    assay_identity::tls::install_crypto_provider();
+    let folder = tempfile::TempDir::new().unwrap();
+    let ours = rcgen::generate_simple_self_signed(["assay".to_owned()]).unwrap();
+    let (ca, certificate, key) =
+        (folder.path().join("ca.pem"), folder.path().join("ours.pem"), folder.path().join("ours.key"));
+    std::fs::write(&certificate, ours.cert.pem()).unwrap();
+    write_private(&key, &ours.signing_key.serialize_pem());
+    let (receiver, pem) = Receiver::start_tls(&ours).await;
+    std::fs::write(&ca, pem).unwrap();
+    let url = format!("https://localhost:{}/hook", receiver.address.port());
+    let config = json!({ "name": "soc", "url": url, "ca": ca, "certificate": certificate, "key": key });
+    let known: WebhookConfig = serde_json::from_value(config).unwrap();
+    // Without a certificate the receiver takes nothing, and it waits.
+    let nobody = WebhookConfig {
+        name: "nobody".to_owned(),
+        certificate: None,
+        key: None,
+        ..receiver.config("nobody", folder.path())
+    };
+    let nobody = WebhookConfig { url: known.url.clone(), ca: known.ca.clone(), ..nobody };
+    let fixture = Fixture::with(|server| server.webhook = vec![known, nobody]).await;
+    enrolled_and_revoked(&fixture, "press-1").await;
+    assert_eq!(kinds(&receiver.hears(1).await), ["assay.device.revoked"]);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(receiver.heard.lock().unwrap().len(), 1);
+    let listed = fixture.get("/v1/webhooks").await["webhooks"].clone();
+    assert!(listed[1]["behind"].as_u64().unwrap() > 0, "{listed}");
 }
 
 #[tokio::test]
