@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
+use assay_admission::Peer;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -60,10 +61,36 @@ pub(crate) struct Served {
     asked: Mutex<Asked>,
 }
 
-/// How often each address asked in the last minute.
+/// How often each address asked in the last minute; of IPv6 a whole /64 is one.
 #[derive(Default)]
 struct Asked {
-    by_address: HashMap<IpAddr, Window>,
+    by_address: HashMap<Peer, Window>,
+    /// The second in which those were forgotten last that ask no more.
+    swept_at: u64,
+}
+
+impl Asked {
+    /// The requests of an address; `None`: so many ask that no other is counted, and so none is let through.
+    fn of(&mut self, address: IpAddr, now: u64) -> Option<&mut Window> {
+        let (peer, is_full) = (Peer::at(address), self.by_address.len() >= ADDRESSES_MAX);
+        if is_full && !self.by_address.contains_key(&peer) {
+            if self.swept_at < now {
+                self.sweep(now);
+            }
+            if self.by_address.len() >= ADDRESSES_MAX {
+                return None;
+            }
+        }
+        let window = self.by_address.entry(peer).or_insert_with(|| Window::new(now));
+        window.move_to(now);
+        Some(window)
+    }
+
+    /// Forgets those that asked for nothing in the last minute.
+    fn sweep(&mut self, now: u64) {
+        self.by_address.retain(|_, window| window.at + WINDOW_SECONDS as u64 > now);
+        self.swept_at = now;
+    }
 }
 
 /// Requests of a minute, by second.
@@ -113,11 +140,7 @@ impl Served {
             return Err(Unfit::Method);
         }
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        if !asked.by_address.contains_key(&address) && asked.by_address.len() >= ADDRESSES_MAX {
-            asked.by_address.retain(|_, window| window.at + WINDOW_SECONDS as u64 > now);
-        }
-        let window = asked.by_address.entry(address).or_insert_with(|| Window::new(now));
-        window.move_to(now);
+        let window = asked.of(address, now).ok_or(Unfit::TooOften)?;
         if window.sum() >= self.settings.requests_per_minute {
             return Err(Unfit::TooOften);
         }
@@ -132,7 +155,7 @@ impl Served {
     pub(crate) fn status(&self, said: &mut Value, now: u64) {
         let JsonProtocol { service_name, service_version, requests_per_minute } = &self.settings;
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        asked.by_address.retain(|_, window| window.at + WINDOW_SECONDS as u64 > now);
+        asked.sweep(now);
         let more = json!({
             "service": service_name, "version": service_version, "collector_url": COLLECTOR,
             "rate_limit": { "requests_per_minute": requests_per_minute, "window_seconds": WINDOW_SECONDS },
@@ -144,7 +167,7 @@ impl Served {
     /// The same of how often an address may ask, which takes none of it.
     pub(crate) fn rate_limits(&self, said: &mut Value, address: IpAddr, now: u64) {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = asked.by_address.get_mut(&address).map_or(0, |window| {
+        let count = asked.by_address.get_mut(&Peer::at(address)).map_or(0, |window| {
             window.move_to(now);
             window.sum()
         });
@@ -227,7 +250,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 const WINDOW_SECONDS: usize = 60;
-/// Addresses that are counted before those are forgotten that asked for nothing in the last minute.
+/// Addresses that are counted at once; some 4 MiB.
 const ADDRESSES_MAX: usize = 1 << 14;
 /// Status pages are open to anyone, so they name no server.
 const COLLECTOR: &str = "https://server.assay.internal";
@@ -235,6 +258,27 @@ const COLLECTOR: &str = "https://server.assay.internal";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn however_many_addresses_ask_no_more_are_kept_and_a_network_is_one() {
+        let served = Served::new(JsonProtocol { requests_per_minute: 2, ..JsonProtocol::default() });
+        let headers = HeaderMap::new();
+        let ask = |address: IpAddr, now| served.check(address, (&Method::GET, &Method::GET, &headers), now);
+        let in_network = |host: u128| IpAddr::from((0x2001_0db8_u128 << 96 | host).to_be_bytes());
+        let outcomes = [1, 2, 3].map(|host| ask(in_network(host), 0));
+        assert_eq!(outcomes, [Ok(()), Ok(()), Err(Unfit::TooOften)]);
+        let number = |number: usize| IpAddr::from(u32::try_from(number).unwrap().to_be_bytes());
+        for asking in 1..ADDRESSES_MAX {
+            assert_eq!(ask(number(asking), 1), Ok(()));
+        }
+        // One more has no place, and those that have one keep it.
+        assert_eq!(ask(number(ADDRESSES_MAX), 1), Err(Unfit::TooOften));
+        assert_eq!(ask(number(1), 1), Ok(()));
+        assert_eq!(served.asked.lock().unwrap().by_address.len(), ADDRESSES_MAX);
+        // A minute later there is room.
+        assert_eq!(ask(number(ADDRESSES_MAX), 70), Ok(()));
+        assert_eq!(served.asked.lock().unwrap().by_address.len(), 1);
+    }
 
     #[test]
     fn an_address_asks_so_often_in_any_minute_and_each_for_itself() {
