@@ -19,10 +19,10 @@ use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use thiserror::Error;
 
-use super::telemetry::{Answer, Collecting, read_position, write_position};
+use super::telemetry::{Answer, Collecting, read_position, refuse, write_position};
 use crate::device::{Device, DeviceError};
 use crate::outcome::{Kind, Outcome};
-use crate::store::{AcceptTelemetry, Chain, RefuseTelemetry, StoreError, TelemetryKey};
+use crate::store::{AcceptTelemetry, Chain, StoreError, TelemetryKey};
 
 /// What taking submissions in needs.
 #[derive(Clone, Copy, Debug)]
@@ -96,22 +96,26 @@ pub(crate) async fn submit(
     let submission = Submission::read(body)?;
     let nonce = submission.nonce().to_owned();
     let nonces = || submitting.nonces.lock().unwrap_or_else(PoisonError::into_inner);
-    let taken = match submitting.leniency.late_nonce {
-        true => nonces().look(&nonce, now.0),
-        false => nonces().take(&nonce, now.0),
-    };
-    let taken = taken.ok_or(NotSubmitted::Nonce)?;
+    // Even where it is used up only by what is accepted, nobody else has it meanwhile.
+    let taken = nonces().take(&nonce, now.0).ok_or(NotSubmitted::Nonce)?;
+    let outcome = take_in(submitting, submission, (body, &taken), now).await;
+    if submitting.leniency.late_nonce && !matches!(outcome, Ok(Answer::Accepted(_))) {
+        nonces().give_back(&nonce, taken);
+    }
+    outcome
+}
+
+async fn take_in(
+    submitting: Submitting<'_>,
+    submission: Submission,
+    (body, taken): (&Bytes, &Taken),
+    now: UnixTime,
+) -> Result<Answer, NotSubmitted> {
     let (signed, key) = verified(submitting, submission, taken).await?;
     let id = SpiffeId::parse(&key.device_id).map_err(|_| NotSubmitted::UnknownDevice)?;
     for _ in 0..ATTEMPTS_MAX {
         match attempt(submitting, (&signed, body), (&id, &key), now).await {
             Err(NotSubmitted::Store(StoreError::Conflict)) => {}
-            Ok(Answer::Accepted(receipt)) => {
-                if submitting.leniency.late_nonce {
-                    nonces().take(&nonce, now.0);
-                }
-                return Ok(Answer::Accepted(receipt));
-            }
             outcome => return outcome,
         }
     }
@@ -122,14 +126,14 @@ pub(crate) async fn submit(
 async fn verified(
     submitting: Submitting<'_>,
     submission: Submission,
-    taken: Taken,
+    taken: &Taken,
 ) -> Result<(Signed, TelemetryKey), NotSubmitted> {
     let store = submitting.collecting.store;
     // A later version names the key in the body as well, unsigned: it cannot say another than that.
     let named = submission.key_hash().map(str::to_owned);
-    let keys = match (taken.key, &named) {
-        (Some(hash), Some(named)) if hash != *named => return Err(NotSubmitted::Signature),
-        (Some(hash), _) => store.telemetry_key(&hash).await?.into_iter().collect(),
+    let keys = match (&taken.key, &named) {
+        (Some(hash), Some(named)) if hash != named => return Err(NotSubmitted::Signature),
+        (Some(hash), _) => store.telemetry_key(hash).await?.into_iter().collect(),
         (None, Some(named)) => store.telemetry_key(named).await?.into_iter().collect(),
         (None, None) => store.telemetry_keys(None, UNBOUND_KEYS_MAX).await?,
     };
@@ -159,7 +163,7 @@ async fn attempt(
     let location = policy.as_ref().and_then(|policy| policy.location());
     let grant = match decided(submitting, &device, (signed, sequence, location), now) {
         Ok(grant) => grant,
-        Err(denied) => return refuse(collecting, &device, sequence, denied, now).await,
+        Err(denied) => return Ok(refuse(store, &device, (Chain::Json, sequence), denied, now).await?),
     };
     let acceptance = Acceptance {
         device_id: device.id.clone(),
@@ -216,26 +220,6 @@ fn decided(
 fn elsewhere(Region { region, state, city }: &Region) -> Denied {
     let place = format!("{region:?} {state:?} {city:?}");
     Denied::LocationRefused { place, allowed: "json_protocol.allowed_…".to_owned() }
-}
-
-async fn refuse(
-    collecting: Collecting<'_>,
-    device: &Device,
-    sequence: u64,
-    denied: Denied,
-    now: UnixTime,
-) -> Result<Answer, NotSubmitted> {
-    let refusal = RefuseTelemetry {
-        device_id: device.id.to_string(),
-        chain: Chain::Json,
-        sequence,
-        at: now,
-        code: denied.code().to_owned(),
-        reason: denied.to_string(),
-    };
-    collecting.store.commit(refusal).await?;
-    tracing::info!(device = %device.id, code = denied.code(), reason = %denied, "a submission was refused");
-    Ok(Answer::Denied(denied))
 }
 
 /// Why there is no nonce.

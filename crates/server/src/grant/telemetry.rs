@@ -107,7 +107,7 @@ async fn attempt(collecting: Collecting<'_>, sent: &Batch, now: UnixTime) -> Res
             }
             Ok(Answer::Accepted(receipt))
         }
-        Err(denied) => refuse(store, &device, statement.sequence, denied, now).await,
+        Err(denied) => Ok(refuse(store, &device, (Chain::Device, statement.sequence), denied, now).await?),
     }
 }
 
@@ -156,16 +156,17 @@ async fn next_position(
     Ok(Next { from_revision, position, missing_from, continues })
 }
 
-async fn refuse(
+/// Puts on record what was denied to a device on one of its chains.
+pub(super) async fn refuse(
     store: &Store,
     device: &Device,
-    sequence: u64,
+    (chain, sequence): (Chain, u64),
     denied: Denied,
     now: UnixTime,
-) -> Result<Answer, SubmitError> {
+) -> Result<Answer, StoreError> {
     let refusal = RefuseTelemetry {
         device_id: device.id.to_string(),
-        chain: Chain::Device,
+        chain,
         sequence,
         at: now,
         code: denied.code().to_owned(),

@@ -34,6 +34,7 @@ pub struct Drawn {
 pub struct Taken {
     /// The hash of the key that it was drawn for; `None`: it was drawn for nobody in particular.
     pub key: Option<String>,
+    ends_at: u64,
 }
 
 impl Nonces {
@@ -67,13 +68,27 @@ impl Nonces {
     /// Takes one back: nobody is given it twice. `None`: it is not out, or was out for too long.
     pub fn take(&mut self, nonce: &str, now: u64) -> Option<Taken> {
         let out = self.remove(nonce)?;
-        (now <= out.ends_at).then_some(Taken { key: out.key })
+        (now <= out.ends_at).then_some(Taken { key: out.key, ends_at: out.ends_at })
     }
 
-    /// Whether it is out, without taking it back.
-    pub fn look(&self, nonce: &str, now: u64) -> Option<Taken> {
-        let out = self.out.get(nonce).filter(|out| now <= out.ends_at)?;
-        Some(Taken { key: out.key.clone() })
+    /// Hands one out once more that came to nothing, for as long as it had; where there is no room for it, it is gone.
+    pub fn give_back(&mut self, nonce: &str, Taken { key, ends_at }: Taken) {
+        let of_key = key.as_ref().and_then(|key| self.of_keys.get(key));
+        if self.out.len() >= self.all_max || of_key.is_some_and(|nonces| nonces.len() >= OF_A_KEY_MAX) {
+            return;
+        }
+        if let Some(key) = &key {
+            self.of_keys.entry(key.clone()).or_default().push_front(nonce.to_owned());
+        }
+        self.order.push_front((ends_at.saturating_sub(NONCE_SECONDS), nonce.to_owned()));
+        self.out.insert(nonce.to_owned(), Out { key, ends_at });
+        self.tidy();
+    }
+
+    /// Whether it is out.
+    #[cfg(test)]
+    fn has(&self, nonce: &str) -> bool {
+        self.out.contains_key(nonce)
     }
 
     /// Forgets those that were out for too long, and says how many.
@@ -136,8 +151,11 @@ mod tests {
         let mut nonces = Nonces::new(1000);
         let Drawn { nonce } = nonces.draw(Some("a"), &random(1), 100);
         assert_eq!((nonce.len(), nonces.len()), (32, 1));
-        assert_eq!(nonces.look(&nonce, 400), Some(Taken { key: Some("a".into()) }));
-        assert_eq!(nonces.take(&nonce, 400), Some(Taken { key: Some("a".into()) }));
+        let taken = nonces.take(&nonce, 400).unwrap();
+        assert_eq!((taken.key.as_deref(), nonces.len()), (Some("a"), 0));
+        nonces.give_back(&nonce, taken);
+        assert_eq!((nonces.len(), nonces.has(&nonce)), (1, true));
+        assert_eq!(nonces.take(&nonce, 400).unwrap().key.as_deref(), Some("a"));
         assert_eq!((nonces.take(&nonce, 400), nonces.len()), (None, 0));
         let Drawn { nonce } = nonces.draw(None, &random(2), 100);
         assert_eq!(nonces.take(&nonce, 401), None, "too late, and gone");
@@ -154,7 +172,7 @@ mod tests {
             nonces.draw(Some("loud"), &random(10 + number), 0);
         }
         assert_eq!(nonces.len(), OF_A_KEY_MAX + 1);
-        assert!(nonces.look(&kept, 0).is_some());
+        assert!(nonces.has(&kept));
         for number in 0..5000 {
             let Drawn { nonce } = nonces.draw(None, &random(1000 + number), 1);
             if number % 2 == 0 {
