@@ -6,10 +6,10 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-
 use thiserror::Error;
 
 use super::JsonProtocol;
+use crate::keys::read_secret;
 
 /// The certificates that are configured cannot be shown.
 #[derive(Debug, Error)]
@@ -31,7 +31,8 @@ pub(crate) fn shown(settings: &JsonProtocol) -> Result<Option<Arc<ServerConfig>>
     if certificates.is_empty() {
         return Err(unusable(certificate)("no certificate in PEM".to_owned()));
     }
-    let private = PrivateKeyDer::from_pem_slice(&pem(key)?);
+    let private = read_secret(key).map_err(|error| unusable(key)(error.to_string()))?;
+    let private = PrivateKeyDer::from_pem_slice(&private);
     let private = private.map_err(|_| unusable(key)("no private key in PEM".to_owned()))?;
     let config = ServerConfig::builder().with_no_client_auth().with_single_cert(certificates, private);
     let mut config = config.map_err(|error| unusable(certificate)(error.to_string()))?;
