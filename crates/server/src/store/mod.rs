@@ -89,7 +89,7 @@ pub use telemetry::{
     Why,
 };
 pub use usage::Storage;
-pub use webhooks::{KeepWebhooks, Letter, Notified, SendAgain};
+pub use webhooks::{KeepWebhooks, Letter, Notified, Progress, SendAgain};
 pub use withdraw::{LostEntry, RenumberRevocationList, ResumeLedger, WithdrawOwn, Withdrawn};
 pub use writer::{Transaction, Unit};
 

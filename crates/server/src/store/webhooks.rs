@@ -3,20 +3,33 @@
 
 use assay_evidence::time::UnixTime;
 
+use super::audit::leaf;
 use super::sql::{Row, query};
 use super::{Store, StoreError, Transaction, Unit, loaded, stored};
+use crate::audit::Leaf;
 
 /// A notice that a receiver was not given: a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Letter {
     /// The leaf that it is about.
-    pub leaf: u64,
+    pub leaf: Leaf,
     /// When it was given up.
     pub at: UnixTime,
     /// Why.
     pub reason: String,
     /// Whether it is about to be sent again.
     pub again: bool,
+}
+
+/// How far a receiver is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The first leaf that it was not offered yet.
+    pub next_leaf: u64,
+    /// How many leaves the trail has.
+    pub leaves: u64,
+    /// How many notices were given up.
+    pub dead_letters: u64,
 }
 
 /// Where receivers begin that are new, and the end of those that are no longer configured.
@@ -76,7 +89,13 @@ impl Transaction for KeepWebhooks {
 impl Transaction for Notified {
     type Output = ();
 
+    /// How far a receiver came takes no room, and on a full disk it would be told the same again and again.
+    fn uses_reserve(&self) -> bool {
+        self.dead.is_empty()
+    }
+
     async fn apply(self, unit: &mut Unit) -> Result<(), StoreError> {
+        let is_more = !self.dead.is_empty();
         for leaf in self.delivered {
             query("DELETE FROM webhook_letters WHERE webhook = $1 AND leaf = $2")
                 .bind(&self.webhook)
@@ -96,15 +115,17 @@ impl Transaction for Notified {
             .execute(unit.connection())
             .await?;
         }
-        // The trail has them still; what is forgotten is that they were not sent.
-        query(
-            "DELETE FROM webhook_letters WHERE webhook = $1 AND leaf NOT IN
-             (SELECT leaf FROM webhook_letters WHERE webhook = $1 ORDER BY leaf DESC LIMIT $2)",
-        )
-        .bind(&self.webhook)
-        .bind(LETTERS_MAX)
-        .execute(unit.connection())
-        .await?;
+        if is_more {
+            // The trail has them still; what is forgotten is that they were not sent.
+            query(
+                "DELETE FROM webhook_letters WHERE webhook = $1 AND leaf NOT IN
+                 (SELECT leaf FROM webhook_letters WHERE webhook = $1 ORDER BY leaf DESC LIMIT $2)",
+            )
+            .bind(&self.webhook)
+            .bind(LETTERS_MAX)
+            .execute(unit.connection())
+            .await?;
+        }
         query("UPDATE webhooks SET next_leaf = $2 WHERE name = $1")
             .bind(&self.webhook)
             .bind(stored(self.next_leaf))
@@ -139,37 +160,48 @@ impl Transaction for SendAgain {
 }
 
 impl Store {
-    /// The first leaf that a receiver was not offered yet, and how many there are in the trail.
-    pub async fn webhook(&self, name: &str) -> Result<(u64, u64), StoreError> {
+    /// How far a receiver is.
+    pub async fn webhook(&self, name: &str) -> Result<Progress, StoreError> {
         let row = query(
-            "SELECT next_leaf, (SELECT COALESCE(MAX(leaf) + 1, 0) FROM audit) AS leaves FROM webhooks WHERE name = $1",
+            "SELECT next_leaf, (SELECT COALESCE(MAX(leaf) + 1, 0) FROM audit) AS leaves,
+             (SELECT COUNT(*) FROM webhook_letters WHERE webhook = $1) AS letters FROM webhooks WHERE name = $1",
         )
         .bind(name)
         .fetch_one(&self.readers)
         .await?;
-        Ok((
-            loaded(row.try_get("next_leaf")?, "webhooks.next_leaf")?,
-            loaded(row.try_get("leaves")?, "leaves")?,
-        ))
+        let number = |column| -> Result<u64, StoreError> { loaded(row.try_get(column)?, column) };
+        Ok(Progress {
+            next_leaf: number("next_leaf")?,
+            leaves: number("leaves")?,
+            dead_letters: number("letters")?,
+        })
     }
 
-    /// The dead letters of a receiver, oldest first.
-    pub async fn letters(&self, webhook: &str, again_only: bool) -> Result<Vec<Letter>, StoreError> {
-        let rows =
-            query("SELECT * FROM webhook_letters WHERE webhook = $1 AND again >= $2 ORDER BY leaf LIMIT $3")
-                .bind(webhook)
-                .bind(i64::from(again_only))
-                .bind(LETTERS_MAX)
-                .fetch_all(&self.readers)
-                .await?;
+    /// The dead letters of a receiver, oldest first: all, or those that are to be sent again.
+    pub async fn letters(
+        &self,
+        webhook: &str,
+        again_only: bool,
+        limit: u32,
+    ) -> Result<Vec<Letter>, StoreError> {
+        let rows = query(
+            "SELECT audit.*, letters.at AS given_up_at, letters.reason, letters.again
+             FROM webhook_letters AS letters JOIN audit ON audit.leaf = letters.leaf
+             WHERE letters.webhook = $1 AND letters.again >= $2 ORDER BY letters.leaf LIMIT $3",
+        )
+        .bind(webhook)
+        .bind(i64::from(again_only))
+        .bind(i64::from(limit))
+        .fetch_all(&self.readers)
+        .await?;
         rows.iter().map(letter).collect()
     }
 }
 
 fn letter(row: &Row) -> Result<Letter, StoreError> {
     Ok(Letter {
-        leaf: loaded(row.try_get("leaf")?, "webhook_letters.leaf")?,
-        at: UnixTime(loaded(row.try_get("at")?, "webhook_letters.at")?),
+        leaf: leaf(row)?,
+        at: UnixTime(loaded(row.try_get("given_up_at")?, "webhook_letters.at")?),
         reason: row.try_get("reason")?,
         again: row.try_get::<i64>("again")? != 0,
     })

@@ -9,17 +9,17 @@ use axum::extract::{Path, State};
 
 use super::devices::read;
 use crate::actor::Actor;
+use crate::audit::Leaf;
 use crate::door::webhook::Receiver;
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
-use crate::store;
+use crate::store::{self, Progress};
 
 pub(super) async fn list(State(server): State<Arc<Server>>) -> Result<Json<Webhooks>, Refusal> {
     let mut webhooks = Vec::new();
     for receiver in &server.receivers {
         let name = receiver.name();
-        let (next_leaf, leaves) = server.store.webhook(name).await?;
-        let dead_letters = u64::try_from(server.store.letters(name, false).await?.len()).unwrap_or(u64::MAX);
+        let Progress { next_leaf, leaves, dead_letters } = server.store.webhook(name).await?;
         webhooks.push(Webhook {
             name: name.to_owned(),
             url: receiver.url().to_owned(),
@@ -36,14 +36,12 @@ pub(super) async fn letters(
     Path(name): Path<String>,
 ) -> Result<Json<Letters>, Refusal> {
     let receiver = find(&server, &name)?;
-    let mut letters = Vec::new();
-    for letter in server.store.letters(receiver.name(), false).await?.into_iter().take(LETTERS_SHOWN_MAX) {
-        let leaf = server.store.audit_leaves(letter.leaf, 1).await?.pop();
-        let (kind, subject) = leaf.map(|leaf| (leaf.kind, leaf.subject)).unwrap_or_default();
-        let store::Letter { leaf, at, reason, again } = letter;
-        letters.push(Letter { leaf, kind, subject, at, reason, again });
-    }
-    Ok(Json(Letters { letters }))
+    let letters = server.store.letters(receiver.name(), false, LETTERS_SHOWN_MAX).await?;
+    let told = |store::Letter { leaf, at, reason, again }| {
+        let Leaf { index, kind, subject, .. } = leaf;
+        Letter { leaf: index, kind, subject, at, reason, again }
+    };
+    Ok(Json(Letters { letters: letters.into_iter().map(told).collect() }))
 }
 
 pub(super) async fn again(
@@ -74,4 +72,4 @@ fn find<'s>(server: &'s Server, name: &str) -> Result<&'s Receiver, Refusal> {
     })
 }
 
-const LETTERS_SHOWN_MAX: usize = 1000;
+const LETTERS_SHOWN_MAX: u32 = 1000;

@@ -21,7 +21,7 @@ use crate::audit::Leaf;
 use crate::notice::{self, Severity};
 use crate::outcome::chain;
 use crate::parts::Server;
-use crate::store::{KeepWebhooks, Notified, StoreError};
+use crate::store::{KeepWebhooks, Letter, Notified, Progress, StoreError};
 
 /// Tells every receiver until the server stops.
 pub(crate) async fn run(server: Arc<Server>) {
@@ -86,7 +86,7 @@ impl Notifier {
     /// What an operator wants sent again, and then what is new.
     async fn turn(&mut self) -> Result<Turn, StoreError> {
         let (store, name) = (self.server.store.clone(), self.receiver.name().to_owned());
-        let (next_leaf, leaves) = store.webhook(&name).await?;
+        let Progress { next_leaf, leaves, .. } = store.webhook(&name).await?;
         self.server.metrics.webhook_is_behind(&name, leaves.saturating_sub(next_leaf));
         let mut notified = Notified { webhook: name, next_leaf, ..Notified::default() };
         let mut later = self.again(&mut notified).await?;
@@ -107,17 +107,10 @@ impl Notifier {
     }
 
     async fn again(&mut self, notified: &mut Notified) -> Result<Option<Option<Duration>>, StoreError> {
-        let store = self.server.store.clone();
-        for letter in store.letters(&notified.webhook, true).await?.into_iter().take(AT_ONCE) {
-            let leaf =
-                store.audit_leaves(letter.leaf, 1).await?.into_iter().find(|leaf| leaf.index == letter.leaf);
-            let Some(leaf) = leaf else {
-                notified.delivered.push(letter.leaf);
-                continue;
-            };
+        for Letter { leaf, .. } in self.server.store.letters(&notified.webhook, true, AT_ONCE).await? {
             match self.tell(&leaf, Severity::of(&leaf)).await? {
-                Given::Delivered => notified.delivered.push(letter.leaf),
-                Given::Refused(why) => notified.dead.push((letter.leaf, self.server.now(), why)),
+                Given::Delivered => notified.delivered.push(leaf.index),
+                Given::Refused(why) => notified.dead.push((leaf.index, self.server.now(), why)),
                 Given::Later(asked, _) => return Ok(Some(asked)),
             }
         }
@@ -166,7 +159,7 @@ impl Notifier {
 /// Leaves that are looked at before it is written down how far the receiver is.
 const LEAVES_AT_ONCE: u32 = 500;
 /// Notices that are sent before it is; after a crash, so many may come twice.
-const AT_ONCE: usize = 64;
+const AT_ONCE: u32 = 64;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_LONGEST: Duration = Duration::from_secs(60);
