@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::uri::{PathAndQuery, Scheme, Uri};
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
-use rustls_pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -25,6 +27,44 @@ pub(super) struct Place {
     pub port: u16,
     /// How it is recognised, with https.
     pub tls: Option<Arc<ClientConfig>>,
+}
+
+/// What `http` and `https` URLs say.
+#[derive(Debug)]
+pub(super) struct Url {
+    pub host: String,
+    pub port: Option<u16>,
+    pub is_https: bool,
+    /// Path and query.
+    pub path: PathAndQuery,
+}
+
+impl Url {
+    /// Reads one; `None`: it is none of either.
+    pub(super) fn read(text: &str) -> Option<Url> {
+        let uri: Uri = text.parse().ok()?;
+        let is_https = match uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTP => false,
+            Some(scheme) if *scheme == Scheme::HTTPS => true,
+            _ => return None,
+        };
+        let host = uri.host().filter(|host| !host.is_empty())?.to_owned();
+        let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        Some(Url { host, port: uri.port_u16(), is_https, path })
+    }
+}
+
+/// Whether somebody outside can be called this, in logs, metrics and queues.
+pub(super) fn is_name(text: &str) -> bool {
+    let is_fit = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=NAME_BYTES_MAX).contains(&text.len()) && text.chars().all(is_fit)
+}
+
+/// Those by whom somebody outside is recognised, PEM; `None`: there is nobody in it.
+pub(super) fn anchors(pem: &[u8]) -> Option<RootCertStore> {
+    let mut anchors = RootCertStore::empty();
+    anchors.add_parsable_certificates(CertificateDer::pem_slice_iter(pem).flatten());
+    (!anchors.is_empty()).then_some(anchors)
 }
 
 /// A way there, and the connection if there is one.
@@ -116,4 +156,5 @@ async fn handshake<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     Ok(sender)
 }
 
+const NAME_BYTES_MAX: usize = 32;
 const USER_AGENT: &str = concat!("assay/", env!("CARGO_PKG_VERSION"));

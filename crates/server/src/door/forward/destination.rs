@@ -4,14 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use http::HeaderValue;
-use http::uri::{Scheme, Uri};
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
+use rustls::ClientConfig;
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::door::outward::Place;
+use crate::door::outward::{Place, Url, anchors, is_name};
 use crate::keys::{FileError, read_secret};
 
 /// A destination, as the configuration has it.
@@ -95,20 +92,13 @@ impl Destination {
     /// Reads what it needs.
     pub(crate) fn load(config: &ForwardConfig) -> Result<Destination, DestinationError> {
         let name = config.name.clone();
-        let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(is_name) {
+        if !is_name(&name) {
             return Err(DestinationError::Name { name });
         }
         let bad = || DestinationError::Endpoint { name: name.clone(), endpoint: config.endpoint.clone() };
-        let uri: Uri = config.endpoint.parse().map_err(|_| bad())?;
-        let is_https = match uri.scheme() {
-            Some(scheme) if *scheme == Scheme::HTTP => false,
-            Some(scheme) if *scheme == Scheme::HTTPS => true,
-            _ => return Err(bad()),
-        };
-        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(bad)?.to_owned();
-        let port = uri.port_u16().unwrap_or(if is_https { 443 } else { 4318 });
-        let path = uri.path().trim_end_matches('/').to_owned();
+        let Url { host, port, is_https, path } = Url::read(&config.endpoint).ok_or_else(bad)?;
+        let port = port.unwrap_or(if is_https { 443 } else { 4318 });
+        let path = path.path().trim_end_matches('/').to_owned();
         let tls = if is_https { Some(tls(config)?) } else { None };
         let authorization = config.token_file.as_ref().map(|path| authorization(config, path)).transpose()?;
         Ok(Destination { name, place: Place { host, port, tls }, path, authorization })
@@ -127,13 +117,9 @@ fn read(config: &ForwardConfig, path: &Path) -> Result<Vec<u8>, DestinationError
 
 fn tls(config: &ForwardConfig) -> Result<Arc<ClientConfig>, DestinationError> {
     let path = config.ca.as_ref().ok_or_else(|| DestinationError::NoAnchors { name: config.name.clone() })?;
-    let pem = read(config, path)?;
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&pem).flatten());
-    if roots.is_empty() {
-        return Err(DestinationError::Content { name: config.name.clone(), path: path.to_owned() });
-    }
-    Ok(Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()))
+    let nobody = || DestinationError::Content { name: config.name.clone(), path: path.to_owned() };
+    let anchors = anchors(&read(config, path)?).ok_or_else(nobody)?;
+    Ok(Arc::new(ClientConfig::builder().with_root_certificates(anchors).with_no_client_auth()))
 }
 
 fn authorization(config: &ForwardConfig, path: &Path) -> Result<HeaderValue, DestinationError> {
@@ -147,8 +133,6 @@ fn authorization(config: &ForwardConfig, path: &Path) -> Result<HeaderValue, Des
     value.set_sensitive(true);
     Ok(value)
 }
-
-const NAME_BYTES_MAX: usize = 32;
 
 #[cfg(test)]
 mod tests {

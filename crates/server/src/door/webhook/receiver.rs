@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use http::uri::{Scheme, Uri};
-use rustls::{ClientConfig, RootCertStore};
+use http::Uri;
+use rustls::ClientConfig;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Deserialize;
 use thiserror::Error;
 
 use crate::audit::{Kind, Leaf};
-use crate::door::outward::Place;
+use crate::door::outward::{Place, Url, anchors, is_name};
 use crate::keys::{FileError, read_secret};
 use crate::notice::{NoKey, NoticeKey, Severity};
 
@@ -150,11 +150,12 @@ impl Receiver {
     /// Reads what it needs.
     pub(crate) fn load(config: &WebhookConfig) -> Result<Receiver, WebhookError> {
         let name = config.name.clone();
-        let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(is_name) {
+        if !is_name(&name) {
             return Err(WebhookError::Name { name });
         }
-        let (host, port, path, is_https) = parts(config)?;
+        let bad = || WebhookError::Url { name: name.clone(), url: config.url.clone() };
+        let Url { host, port, is_https, path } = Url::read(&config.url).ok_or_else(bad)?;
+        let port = port.unwrap_or(if is_https { 443 } else { 80 });
         if !is_https && (config.certificate.is_some() || config.key.is_some()) {
             return Err(WebhookError::HalfAnIdentity { name });
         }
@@ -170,7 +171,7 @@ impl Receiver {
             name,
             url: config.url.clone(),
             place: Place { host, port, tls },
-            path,
+            path: path.into(),
             key,
             give_up_after_seconds: config.give_up_after_seconds,
             severity: config.severity,
@@ -208,20 +209,6 @@ fn means_something(pattern: &str) -> bool {
     Kind::ALL.iter().any(|kind| means(pattern, kind.name()))
 }
 
-fn parts(config: &WebhookConfig) -> Result<(String, u16, Uri, bool), WebhookError> {
-    let bad = || WebhookError::Url { name: config.name.clone(), url: config.url.clone() };
-    let uri: Uri = config.url.parse().map_err(|_| bad())?;
-    let is_https = match uri.scheme() {
-        Some(scheme) if *scheme == Scheme::HTTP => false,
-        Some(scheme) if *scheme == Scheme::HTTPS => true,
-        _ => return Err(bad()),
-    };
-    let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(bad)?.to_owned();
-    let port = uri.port_u16().unwrap_or(if is_https { 443 } else { 80 });
-    let path = uri.path_and_query().map_or("/", |path| path.as_str()).parse().map_err(|_| bad())?;
-    Ok((host, port, path, is_https))
-}
-
 fn read(config: &WebhookConfig, path: &Path) -> Result<Vec<u8>, WebhookError> {
     let (name, path) = (config.name.clone(), path.to_owned());
     std::fs::read(&path).map_err(|source| WebhookError::File { name, path, source })
@@ -243,16 +230,12 @@ fn secret(config: &WebhookConfig, path: &Path) -> Result<NoticeKey, WebhookError
 
 fn tls(config: &WebhookConfig) -> Result<Arc<ClientConfig>, WebhookError> {
     let path = config.ca.as_ref().ok_or_else(|| WebhookError::NoAnchors { name: config.name.clone() })?;
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(certificates(&read(config, path)?));
-    if roots.is_empty() {
-        return Err(unusable(config, path));
-    }
-    let client = ClientConfig::builder().with_root_certificates(roots);
+    let anchors = anchors(&read(config, path)?).ok_or_else(|| unusable(config, path))?;
+    let client = ClientConfig::builder().with_root_certificates(anchors);
     let client = match (&config.certificate, &config.key) {
         (None, None) => client.with_no_client_auth(),
         (Some(certificate), Some(key)) => {
-            let chain = certificates(&read(config, certificate)?);
+            let chain = CertificateDer::pem_slice_iter(&read(config, certificate)?).flatten().collect();
             let secret = PrivateKeyDer::from_pem_slice(&private(config, key)?);
             let secret = secret.map_err(|_| unusable(config, key))?;
             client.with_client_auth_cert(chain, secret).map_err(|_| unusable(config, certificate))?
@@ -262,12 +245,6 @@ fn tls(config: &WebhookConfig) -> Result<Arc<ClientConfig>, WebhookError> {
     Ok(Arc::new(client))
 }
 
-fn certificates(pem: &[u8]) -> Vec<CertificateDer<'static>> {
-    CertificateDer::pem_slice_iter(pem).flatten().collect()
-}
-
 fn give_up_default() -> u64 {
     24 * 3600
 }
-
-const NAME_BYTES_MAX: usize = 32;
