@@ -91,6 +91,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "fate",
             "fleet",
             "grant",
+            "keylime",
             "label",
             "ledger",
             "name",
@@ -124,6 +125,7 @@ const PROTOCOLS: &[&str] = &[
     "assay_wire::edge",
     "assay_wire::pcr",
     "assay_wire::console",
+    "assay_wire::keylime",
     "assay_wire::spire",
 ];
 const PROTOCOL_DOOR: &str = "door";

@@ -112,6 +112,10 @@ kinds! {
     SpireAgentBanned => "spire-agent.banned",
     /// An operator forgot such a node.
     SpireAgentEvicted => "spire-agent.evicted",
+    /// A device is known to Keylime's protocols under a name, or by another AK than before.
+    KeylimeAgentBound => "keylime-agent.bound",
+    /// It is not any more.
+    KeylimeAgentRemoved => "keylime-agent.removed",
     /// Somebody tried what they may not.
     SecurityRefused => "security.refused",
 }

@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::door::forward::ForwardConfig;
 use crate::door::json::JsonProtocol;
+use crate::door::keylime::Keylime;
 use crate::door::webhook::WebhookConfig;
 
 /// What `assay server` is told. Unknown keys are refused.
@@ -89,6 +90,8 @@ pub struct Config {
     /// The doors of SPIRE's server, for its agents and its command line as they are; off unless this section is there. Nodes come
     /// in by them that cannot quote, so that nobody knows what they run.
     pub spire: Option<Spire>,
+    /// Keylime's protocols: its agents register and attest as devices. Off unless this section is there.
+    pub keylime: Option<Keylime>,
     /// What there may be at most of everything.
     pub limits: Limits,
 }
@@ -236,6 +239,7 @@ impl Default for Config {
             evidence_bytes_per_device_max: 128 << 20,
             trust_api: None,
             spire: None,
+            keylime: None,
             limits: Limits::default(),
         }
     }
@@ -342,6 +346,9 @@ impl Config {
         }
         if let Some(json) = &self.json_protocol {
             json.check()?;
+        }
+        if let Some(keylime) = &self.keylime {
+            keylime.check()?;
         }
         if let Some(issuer) = self.jwt_issuer.as_ref().filter(|issuer| !is_issuer(issuer)) {
             return Err(ConfigError::Issuer { issuer: issuer.clone() });

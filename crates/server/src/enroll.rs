@@ -1,4 +1,4 @@
-//! Enrollment: EK certificate, credential activation, and a device key certified by the AK.
+//! Enrollment: EK certificate, credential activation, and a device key certified by the AK where the agent has one.
 //!
 //! Two steps, each consuming the one before, so that a challenge is answered once. Nothing is stored until every
 //! check holds: load, decide, commit, answer.
@@ -29,7 +29,7 @@ use crate::keys::{KeysError, random};
 use crate::name::{self, NotAName};
 use crate::newcomer::{Entrance, Newcomers, Shown};
 use crate::outcome::{Kind, Outcome};
-use crate::store::{DeviceRecord, EnrollDevice, IdentityRecord, Store, StoreError};
+use crate::store::{DeviceRecord, EnrollDevice, IdentityRecord, KeylimeAgentRecord, Store, StoreError};
 
 /// What enrolling needs.
 #[derive(Clone, Copy, Debug)]
@@ -48,8 +48,6 @@ pub(crate) struct Presented {
     pub identity: DeviceIdentity,
     /// TPM2B_PUBLIC of the AK.
     pub ak_public: Bytes,
-    /// TPM2B_PUBLIC of the device key.
-    pub device_key_public: Bytes,
     /// What it would be called; empty: it has no name.
     pub name: String,
     pub agent_version: String,
@@ -90,13 +88,21 @@ pub(crate) struct Proof {
 /// An enrollment that waits for its proof.
 #[derive(Debug)]
 pub(crate) struct Enrollment {
+    challenged: Challenged,
+    /// TPM2B_PUBLIC of the device key.
+    device_key_public: Bytes,
+    device_key: PublicArea,
+}
+
+/// A TPM of which everything was checked that can be seen, and which was challenged to open a secret.
+#[derive(Debug)]
+pub(crate) struct Challenged {
     id: SpiffeId,
     presented: Presented,
     identity: IdentityRecord,
     /// What is known of it, should it be one that was never here.
     shown: Shown,
     ak: PublicArea,
-    device_key: PublicArea,
     secret: [u8; SECRET_BYTES],
     nonce: [u8; NONCE_BYTES],
 }
@@ -106,8 +112,67 @@ impl Enrollment {
     pub(crate) async fn begin(
         enrolling: Enrolling<'_>,
         presented: Presented,
+        device_key_public: Bytes,
         now: UnixTime,
     ) -> Result<(Enrollment, Challenge), EnrollError> {
+        let device_key = parse(&device_key_public, Check::DeviceKeyCertify, "device key")?;
+        let (challenged, challenge) =
+            Challenged::begin(enrolling, presented, device_key.check_device_key(), now).await?;
+        Ok((Enrollment { challenged, device_key_public, device_key }, challenge))
+    }
+
+    /// Checks the proof and binds the device, which came from this address, if it may come in.
+    pub(crate) async fn prove(
+        self,
+        enrolling: Enrolling<'_>,
+        address: &str,
+        proof: Proof,
+        now: UnixTime,
+    ) -> Result<SpiffeId, EnrollError> {
+        let key = self.verify(&proof)?;
+        for _ in 0..ATTEMPTS_MAX {
+            match self
+                .challenged
+                .bind(enrolling, address, (Some(&key), &self.device_key_public), None, now)
+                .await
+            {
+                Err(EnrollError::Store(StoreError::Conflict)) => {}
+                Err(error) => return Err(error),
+                Ok(()) => return Ok(self.challenged.id),
+            }
+        }
+        Err(StoreError::Conflict.into())
+    }
+
+    /// The secret was opened by this EK for this AK, and the AK vouches for the key that the request holds.
+    fn verify(&self, proof: &Proof) -> Result<CertifiedKey, EnrollError> {
+        let Challenged { presented, secret, nonce, ak, .. } = &self.challenged;
+        let Presented { ak_public, name, .. } = presented;
+        let body = enroll_proof_body(nonce, ak_public, &self.device_key_public, &proof.csr, name);
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+        // In constant time: the proof is a secret's.
+        hmac::verify(&key, &assay_telemetry::sha256(&body), &proof.proof)
+            .map_err(|_| EnrollError::Activation)?;
+        let certified = verify_certify(ak, &proof.certified.0, &proof.certified.1, nonce, &self.device_key)
+            .map_err(EnrollError::Refused)?;
+        self.challenged.verify_iak(&proof.iak_certified, &[nonce])?;
+        let csr = Csr::parse(&proof.csr)?;
+        if csr.spki_der() != certified.spki_der() {
+            let failure = Failure::new(Check::DeviceKeyCsr, "CSR", "the certified device key", "another key");
+            return Err(EnrollError::Refused(vec![failure]));
+        }
+        Ok(certified)
+    }
+}
+
+impl Challenged {
+    /// Checks what was presented, with what a caller found wrong already, and makes a challenge that only its TPM can answer.
+    pub(crate) async fn begin(
+        enrolling: Enrolling<'_>,
+        presented: Presented,
+        mut failures: Vec<Failure>,
+        now: UnixTime,
+    ) -> Result<(Challenged, Challenge), EnrollError> {
         if !presented.name.is_empty() {
             name::check(&presented.name)?;
         }
@@ -115,8 +180,7 @@ impl Enrollment {
         let shown = &presented.identity;
         let ek = parse(&shown.ek_public, Check::EkPublic, "EK")?;
         let ak = parse(&presented.ak_public, Check::AkParse, "AK")?;
-        let device_key = parse(&presented.device_key_public, Check::DeviceKeyCertify, "device key")?;
-        let mut failures = [ek.check_ek(), ak.check_ak(), device_key.check_device_key()].concat();
+        failures.splice(..0, [ek.check_ek(), ak.check_ak()].concat());
         let ek_sha256 = assay_telemetry::sha256(&ek.spki_der());
         let id = SpiffeId::device(enrolling.trust_domain, &ek_sha256);
         let policy = policy_of(enrolling, &id).await?;
@@ -135,69 +199,51 @@ impl Enrollment {
         let (secret, nonce) = (random()?, random()?);
         let Credential { blob, encrypted_secret } = make_credential(&ek, &ak.name(), &secret)?;
         let challenge = Challenge { credential_blob: blob, encrypted_secret, nonce };
-        Ok((
-            Enrollment { id, presented, identity, shown: newcomer, ak, device_key, secret, nonce },
-            challenge,
-        ))
+        Ok((Challenged { id, presented, identity, shown: newcomer, ak, secret, nonce }, challenge))
     }
 
-    /// Checks the proof and binds the device, which came from this address, if it may come in.
-    pub(crate) async fn prove(
-        self,
-        enrolling: Enrolling<'_>,
-        address: &str,
-        proof: Proof,
-        now: UnixTime,
-    ) -> Result<SpiffeId, EnrollError> {
-        let key = self.verify(&proof)?;
-        for _ in 0..ATTEMPTS_MAX {
-            match self.bind(enrolling, address, &key, now).await {
-                Err(EnrollError::Store(StoreError::Conflict)) => {}
-                Err(error) => return Err(error),
-                Ok(()) => return Ok(self.id),
-            }
-        }
-        Err(StoreError::Conflict.into())
+    /// The device that this TPM is.
+    pub(crate) fn id(&self) -> &SpiffeId {
+        &self.id
     }
 
-    /// The secret was opened by this EK for this AK, and the AK vouches for the key that the request holds.
-    fn verify(&self, proof: &Proof) -> Result<CertifiedKey, EnrollError> {
-        let Presented { ak_public, device_key_public, name, .. } = &self.presented;
-        let body = enroll_proof_body(&self.nonce, ak_public, device_key_public, &proof.csr, name);
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.secret);
-        // In constant time: the proof is a secret's.
-        hmac::verify(&key, &assay_telemetry::sha256(&body), &proof.proof)
-            .map_err(|_| EnrollError::Activation)?;
-        let certified =
-            verify_certify(&self.ak, &proof.certified.0, &proof.certified.1, &self.nonce, &self.device_key)
-                .map_err(EnrollError::Refused)?;
-        self.verify_iak(proof)?;
-        let csr = Csr::parse(&proof.csr)?;
-        if csr.spki_der() != certified.spki_der() {
-            let failure = Failure::new(Check::DeviceKeyCsr, "CSR", "the certified device key", "another key");
-            return Err(EnrollError::Refused(vec![failure]));
-        }
-        Ok(certified)
+    /// What was presented.
+    pub(crate) fn presented(&self) -> &Presented {
+        &self.presented
     }
 
-    /// An IAK that is shown vouches for the AK now, however often it did before.
-    fn verify_iak(&self, proof: &Proof) -> Result<(), EnrollError> {
+    /// What its TPM alone can open.
+    pub(crate) fn secret(&self) -> &[u8] {
+        &self.secret
+    }
+
+    /// An IAK that is shown vouches for the AK now, however often it did before, over one of these.
+    pub(crate) fn verify_iak(
+        &self,
+        (info, signature): &(Bytes, Bytes),
+        nonces: &[&[u8]],
+    ) -> Result<(), EnrollError> {
         let iak = &self.presented.identity.iak_public;
         if iak.is_empty() {
             return Ok(());
         }
-        let (info, signature) = &proof.iak_certified;
-        match verify_iak_binding(iak, &self.ak, info, signature, &self.nonce) {
-            failures if failures.is_empty() => Ok(()),
-            failures => Err(EnrollError::Refused(failures)),
+        let mut failures = Vec::new();
+        for nonce in nonces {
+            failures = verify_iak_binding(iak, &self.ak, info, signature, nonce);
+            if failures.is_empty() {
+                return Ok(());
+            }
         }
+        Err(EnrollError::Refused(failures))
     }
 
-    async fn bind(
+    /// Binds what was proven, with the device key that the AK certified where there is one, if the device may come in.
+    pub(crate) async fn bind(
         &self,
         enrolling: Enrolling<'_>,
         address: &str,
-        key: &CertifiedKey,
+        (key, key_public): (Option<&CertifiedKey>, &[u8]),
+        keylime: Option<KeylimeAgentRecord>,
         now: UnixTime,
     ) -> Result<(), EnrollError> {
         let store = enrolling.store;
@@ -208,7 +254,7 @@ impl Enrollment {
         if state.status() == Status::Revoked {
             return Err(EnrollError::Revoked);
         }
-        let event = Event::enrolled(now, key);
+        let event = key.map_or_else(|| Event::enrolled_to_quote(now), |key| Event::enrolled(now, key));
         let shown = &self.presented.identity;
         let device = DeviceRecord {
             id: self.id.to_string(),
@@ -219,8 +265,8 @@ impl Enrollment {
             ek_intermediates: shown.ek_intermediates.concat(),
             identity: self.identity.clone(),
             ak_public: self.presented.ak_public.to_vec(),
-            device_key_public: self.presented.device_key_public.to_vec(),
-            device_key_spki: key.spki_der().to_vec(),
+            device_key_public: key_public.to_vec(),
+            device_key_spki: key.map(|key| key.spki_der().to_vec()).unwrap_or_default(),
             agent_version: self.presented.agent_version.chars().take(VERSION_CHARACTERS_MAX).collect(),
             enrolled_at: now,
             labels: String::new(),
@@ -228,7 +274,7 @@ impl Enrollment {
         };
         let replaces = known.map(|known| known.state.version());
         let detail = serde_json::to_string(event.record()).map_err(|_| StoreError::Unwritable)?;
-        store.commit_and_follow(EnrollDevice { device, replaces, on_word, detail }).await?;
+        store.commit_and_follow(EnrollDevice { device, replaces, on_word, keylime, detail }).await?;
         tracing::info!(device = %self.id, name = self.name(), again = replaces.is_some(), "device enrolled");
         Ok(())
     }

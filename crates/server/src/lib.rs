@@ -23,6 +23,7 @@ mod fleet;
 mod follow;
 mod grant;
 mod in_force;
+mod keylime;
 mod keys;
 mod label;
 pub mod ledger;
@@ -49,10 +50,11 @@ pub use config::{Config, ConfigError, EnrollmentMode, Spire, TrustApi};
 pub use door::console::surface;
 pub use door::forward::{DestinationError, ForwardConfig};
 pub use door::json::{Compatibility, JsonProtocol};
+pub use door::keylime::Keylime;
 pub use door::webhook::{WebhookConfig, WebhookError};
 pub use keys::FileError;
 pub use notice::{NoKey, Severity};
-pub use start::{Addresses, Running, StartError};
+pub use start::{Addresses, KeylimeAddresses, Running, StartError};
 
 /// Runs a server until `shutdown` resolves, then stops it within two seconds.
 ///

@@ -82,6 +82,8 @@ impl Severity {
             | Kind::JoinTokenCreated
             | Kind::SpireAgentAttested
             | Kind::SpireAgentEvicted
+            | Kind::KeylimeAgentBound
+            | Kind::KeylimeAgentRemoved
             | Kind::PolicyUnassigned
             | Kind::RolloutStarted
             | Kind::RolloutWidened

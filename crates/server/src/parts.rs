@@ -23,6 +23,7 @@ use crate::door::console::{Public, SignIns};
 use crate::door::edge::announce::Announcer;
 use crate::door::edge::session::Beat;
 use crate::door::forward::{Destination, DestinationError};
+use crate::door::keylime::KeylimeDoors;
 use crate::door::spire::SpireTls;
 use crate::door::tls::DoorTls;
 use crate::door::webhook::{Receiver, WebhookError};
@@ -88,6 +89,8 @@ pub(crate) struct Server {
     pub tls: DoorTls,
     /// What SPIRE's agents are shown, where they are let in.
     pub spire_tls: Option<SpireTls>,
+    /// What the doors for Keylime's agents remember, where they are open.
+    pub keylime: Option<Arc<KeylimeDoors>>,
     /// Who is given accepted telemetry.
     pub destinations: Vec<Arc<Destination>>,
     pub receivers: Vec<Arc<Receiver>>,
@@ -183,6 +186,7 @@ impl Server {
             result_key,
             tls,
             spire_tls,
+            keylime: config.keylime.as_ref().map(|_| Arc::default()),
             shutdown,
             clock,
             config,

@@ -1,5 +1,6 @@
 //! Making and stopping what runs: the data folder, both doors, the chores.
 
+mod keylime;
 mod spire;
 
 use std::fs::{self, File};
@@ -35,6 +36,7 @@ use crate::outcome::fault;
 use crate::parts::Server;
 use crate::security::{Cause, Refused};
 use crate::store::{Store, StoreError};
+use keylime::KeylimeDoors;
 use spire::SpireDoors;
 
 /// A server that runs.
@@ -64,8 +66,23 @@ pub struct Addresses {
     /// Where SPIRE's agents connect, if they are let in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spire: Option<SocketAddr>,
+    /// Where Keylime's agents register and attest, if they do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keylime: Option<KeylimeAddresses>,
     /// The trust domain it serves.
     pub trust_domain: String,
+}
+
+/// Where Keylime's agents connect.
+#[derive(Clone, Debug, Serialize)]
+pub struct KeylimeAddresses {
+    /// To register.
+    pub registrar: SocketAddr,
+    /// To register without TLS, where that is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plain_registrar: Option<SocketAddr>,
+    /// To attest.
+    pub verifier: SocketAddr,
 }
 
 impl Running {
@@ -91,7 +108,9 @@ impl Running {
         let path = server.config.data.join(door::local::SOCKET);
         let operator = door::local::bind(&path).map_err(|source| StartError::File { path, source })?;
         let spire = SpireDoors::bind(&server.config).await?;
+        let keylime = KeylimeDoors::bind(&server.config).await?;
         let addresses = Addresses {
+            keylime: keylime.as_ref().map(KeylimeDoors::addresses),
             spire: spire.as_ref().map(|doors| doors.address),
             edge: edge.0,
             console: console.0,
@@ -114,6 +133,9 @@ impl Running {
             tasks.spawn(door::plain::serve(listener, router, shutdown.clone()));
         }
         if let Some(doors) = spire {
+            doors.serve(&server, &mut tasks, &shutdown);
+        }
+        if let Some(doors) = keylime {
             doors.serve(&server, &mut tasks, &shutdown);
         }
         tasks.spawn(maintenance::run(server.clone()));
@@ -192,7 +214,7 @@ fn edge_door(server: &Arc<Server>) -> Door {
         refused: Box::new(refused),
     };
     Door {
-        tls: Box::new(move || at_edge.tls.edge()),
+        tls: Some(Box::new(move || at_edge.tls.edge())),
         peers: Some(peers),
         router: door::edge::router(server),
         limits,
@@ -205,7 +227,7 @@ fn edge_door(server: &Arc<Server>) -> Door {
 fn console_door(server: &Arc<Server>) -> Door {
     let (limits, at_console) = (Limits::console(&server.config.limits), server.clone());
     Door {
-        tls: Box::new(move || at_console.tls.console()),
+        tls: Some(Box::new(move || at_console.tls.console())),
         peers: None,
         router: door::console::router(server),
         limits,
@@ -222,7 +244,7 @@ async fn json_door(server: &Arc<Server>) -> Result<Option<(SocketAddr, TcpListen
     let (limits, at_door) = (Limits::console(&server.config.limits), server.clone());
     let own = door::json::shown(settings)?;
     let door = Door {
-        tls: Box::new(move || own.clone().unwrap_or_else(|| at_door.tls.console())),
+        tls: Some(Box::new(move || own.clone().unwrap_or_else(|| at_door.tls.console()))),
         peers: None,
         router: door::json::whole(server),
         limits,

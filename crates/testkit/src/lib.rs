@@ -6,6 +6,7 @@
 
 mod bank;
 pub mod edge;
+pub mod keylime;
 pub mod machine;
 pub mod pcrs;
 mod policy;

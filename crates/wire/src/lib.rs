@@ -4,7 +4,8 @@
 //! Generated types live in [`edge`], [`workload`] and [`envoy`]. What both ends must compute alike stands beside them:
 //! [`pcr`] converts PCR values, [`binding`] gives the exact bytes that proofs and signatures are over, [`together`] the
 //! tree of statements that one signature is for, [`doctor`] the report of what is
-//! wrong, [`clocks`] how far two clocks are apart, [`console`] what operators' programs ask and are told. Nothing here decides
+//! wrong, [`clocks`] how far two clocks are apart, [`console`] what operators' programs ask and are told, [`keylime`] what agents
+//! and operators of Keylime do. Nothing here decides
 //! anything.
 
 pub mod binding;
@@ -12,6 +13,7 @@ pub mod clocks;
 mod codec;
 pub mod console;
 pub mod doctor;
+pub mod keylime;
 pub mod pcr;
 pub mod together;
 

@@ -44,6 +44,12 @@ pub fn verify_certify(
     }
 }
 
+/// What is wrong with `message` as a key's certification of itself, made for `nonce`: whoever made it has the key now, in
+/// the TPM that it was made in.
+pub fn verify_possession(key: &PublicArea, message: &[u8], signature: &[u8], nonce: &[u8]) -> Vec<Failure> {
+    check_certification(Check::AkName, key, message, signature, nonce, key)
+}
+
 /// What is wrong with `message` as `signer`'s certification of `object`, made for `nonce`.
 pub(super) fn check_certification(
     check: Check,

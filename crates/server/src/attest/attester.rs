@@ -49,6 +49,8 @@ pub(crate) struct Attester {
     told: Told,
     /// The result on record, so that the same one is not recorded twice.
     recorded: Option<AppraisalRecord>,
+    /// Whether its agent shows the TPM's word on its banks.
+    shows_banks: bool,
     restarts: u32,
     /// Pieces of evidence in a row whose logs are not bound to the quote.
     unbound: u32,
@@ -84,9 +86,15 @@ impl Attester {
             keeper,
             told: Told::default(),
             recorded,
+            shows_banks: true,
             restarts: 0,
             unbound: 0,
         })
+    }
+
+    /// Of a device whose agent cannot show the TPM's word on its banks. Policies that list them refuse it.
+    pub(crate) fn without_banks(self) -> Attester {
+        Attester { shows_banks: false, ..self }
     }
 
     /// Looks at the device as it is now. Keys that were bound anew are not the ones this stream has proven to hold.
@@ -157,7 +165,7 @@ impl Attester {
             watched: grouped(condition::pcrs(&conditions)),
             boot_log_wanted: known.boot_log_wanted(),
             ima_from_entry: known.ima_entries(),
-            banks_wanted: known.banks().is_none(),
+            banks_wanted: known.banks().is_none() && self.shows_banks,
         };
         (
             Asked { nonce, known, conditions, revision: policy.revision, endorsed: self.endorsed_by.1 },
@@ -231,7 +239,7 @@ impl Attester {
             policy: pending.policy.compiled.clone(),
             endorsement: Some(self.endorsement.clone()),
             nonce: pending.asked.nonce,
-            banks_wanted: true,
+            banks_wanted: self.shows_banks,
             baseline: pending.asked.known.baseline().cloned(),
             conditions: pending.asked.conditions.clone(),
             searched: pending.asked.known.searched(),

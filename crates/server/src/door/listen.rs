@@ -33,8 +33,8 @@ use super::corked::Corked;
 
 /// One door: whom it lets in, and what it shows them.
 pub(crate) struct Door {
-    /// What TLS shows and asks.
-    pub tls: Box<dyn Fn() -> Arc<ServerConfig> + Send + Sync>,
+    /// What TLS shows and asks; `None`: there is none.
+    pub tls: Option<Tls>,
     /// What verifies the certificates that are shown, where any is asked for.
     pub peers: Option<Peers>,
     pub router: Router,
@@ -43,6 +43,9 @@ pub(crate) struct Door {
     /// What certificates are verified by.
     pub clock: Clock,
 }
+
+/// What TLS shows and asks now.
+type Tls = Box<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
 
 /// What verifies the certificates that are shown at a door, when they are shown and for as long as their connections last.
 pub(crate) struct Peers {
@@ -72,6 +75,12 @@ impl Limits {
     /// Of the door for SPIRE's agents, each of which has a connection of its own.
     pub(crate) fn spire(limits: &crate::config::Limits) -> Limits {
         Limits { connections_max: limits.connections_max, streams_max: SPIRE_STREAMS_MAX }
+    }
+
+    /// Of a door for Keylime's agents, each of which has a connection of its own.
+    pub(crate) fn keylime(config: &crate::config::Config) -> Limits {
+        let connections_max = config.keylime.as_ref().map_or(2, |keylime| keylime.connections_max);
+        Limits { connections_max, streams_max: CONSOLE_STREAMS_MAX }
     }
 
     /// Of the door for operators and the public.
@@ -195,8 +204,12 @@ impl Door {
         shutdown: watch::Receiver<bool>,
     ) {
         stream.set_nodelay(true).ok();
+        let Some(tls) = &self.tls else {
+            let caller = self.caller(address.ip(), None, place);
+            return self.converse(stream, caller, shutdown).await;
+        };
         let shaken = tokio::select! {
-            shaken = timeout(HANDSHAKE_WITHIN, TlsAcceptor::from((self.tls)()).accept(Corked::new(stream))) => shaken,
+            shaken = timeout(HANDSHAKE_WITHIN, TlsAcceptor::from(tls()).accept(Corked::new(stream))) => shaken,
             () = place.leave() => return tracing::debug!(%address, "a handshake made room for another"),
         };
         let stream = match shaken {
@@ -210,19 +223,23 @@ impl Door {
         let shown = self.peers.as_ref().filter(|_| !chain.is_empty());
         let peer = shown.map(|peers| peers.trust.verify(chain, now)).transpose();
         let Ok(peer) = peer else { return };
-        let caller = Caller(Arc::new(Connection {
-            address: address.ip(),
+        let caller = self.caller(address.ip(), peer, place);
+        if caller.certificate().is_some() && caller.is_known().is_err() {
+            return tracing::warn!(%address, "as many are connected that show who they are as there may be");
+        }
+        self.converse(stream, caller, shutdown).await;
+    }
+
+    fn caller(&self, address: IpAddr, peer: Option<VerifiedPeer>, place: Admitted) -> Caller {
+        Caller(Arc::new(Connection {
+            address,
             peer,
             admission: self.admission.clone(),
             place,
             is_known: AtomicBool::new(false),
             busy: AtomicUsize::new(0),
             begun: AtomicUsize::new(0),
-        }));
-        if caller.certificate().is_some() && caller.is_known().is_err() {
-            return tracing::warn!(%address, "as many are connected that show who they are as there may be");
-        }
-        self.converse(stream, caller, shutdown).await;
+        }))
     }
 
     /// A certificate that does not hold, or none, is no accident of the network.

@@ -11,6 +11,7 @@ mod corked;
 pub(crate) mod edge;
 pub mod forward;
 pub mod json;
+pub mod keylime;
 pub(crate) mod listen;
 pub(crate) mod local;
 mod outward;

@@ -46,6 +46,8 @@ pub(super) fn changes_plan(committed: &Committed) -> bool {
             | Kind::SpireAgentExpired
             | Kind::SpireAgentBanned
             | Kind::SpireAgentEvicted
+            | Kind::KeylimeAgentBound
+            | Kind::KeylimeAgentRemoved
             | Kind::SecurityRefused,
         ) => false,
         // Written by a later version of the server: look.

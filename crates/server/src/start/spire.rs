@@ -58,7 +58,7 @@ fn spire_door(server: &Arc<Server>) -> Option<Door> {
         None => at_door.tls.console(),
     };
     Some(Door {
-        tls: Box::new(shown),
+        tls: Some(Box::new(shown)),
         // No list cuts a node off: it is told why with its next request.
         peers: Some(Peers { trust, lists: server.revocations.watch(), refused: Box::new(refused) }),
         router: door::spire::router(server),

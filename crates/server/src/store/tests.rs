@@ -93,7 +93,13 @@ fn device(status: &str, version: u64) -> DeviceRecord {
 }
 
 fn enroll(replaces: Option<u64>, status: &str, version: u64) -> EnrollDevice {
-    EnrollDevice { device: device(status, version), replaces, on_word: false, detail: "{}".to_owned() }
+    EnrollDevice {
+        device: device(status, version),
+        replaces,
+        on_word: false,
+        keylime: None,
+        detail: "{}".to_owned(),
+    }
 }
 
 fn change(from_version: u64, trust: TrustColumns, withdraw: bool) -> Change {

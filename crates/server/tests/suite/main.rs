@@ -23,6 +23,7 @@ mod fixture;
 mod forward;
 mod gateways;
 mod json_protocol;
+mod keylime;
 mod ledger;
 mod names;
 mod newcomers;

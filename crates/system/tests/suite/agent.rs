@@ -1,6 +1,6 @@
 //! The real agent on a real TPM: swtpm, a booted machine, a gateway and a server, each a process of its own.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -141,6 +141,23 @@ impl Device {
         let state = |name: &str| format!("{:?}", self.stage.at(name));
         std::fs::write(file, configuration.replace(&state("agent"), &state("other-agent")))?;
         self.start_agent()
+    }
+
+    /// The TPM is reset and the machine booted again, with the same files.
+    pub fn boot_again(&mut self) -> Result<()> {
+        self.tpm.reboot()?;
+        self.machine = Machine::boot(&self.tpm, &self.stage.at("logs"))?;
+        Ok(())
+    }
+
+    /// Where its TPM is served.
+    pub fn tpm_socket(&self) -> &Path {
+        self.tpm.socket()
+    }
+
+    /// Its IMA list in ASCII, and its boot log.
+    pub fn logs(&self) -> [PathBuf; 2] {
+        [self.machine.ima_log_ascii_path(), self.machine.boot_log_path()]
     }
 
     /// Runs a program that no policy knows.

@@ -17,7 +17,7 @@ fn device() -> SpiffeId {
 }
 
 fn enrolled() -> EventRecord {
-    EventRecord::Enrolled { at: NOW, device_key: "k".to_owned() }
+    EventRecord::Enrolled { at: NOW, device_key: Some("k".to_owned()) }
 }
 
 fn appraised(tier: Tier, recovery: Recovery) -> EventRecord {

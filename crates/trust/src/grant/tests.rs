@@ -33,7 +33,7 @@ impl Device {
 
     fn state(&self, events: &[EventRecord]) -> TrustState {
         let device_key = key_fingerprint(&self.key.spki());
-        let enrolled = EventRecord::Enrolled { at: UnixTime(1), device_key };
+        let enrolled = EventRecord::Enrolled { at: UnixTime(1), device_key: Some(device_key) };
         TrustState::fold(self.id.clone(), std::iter::once(&enrolled).chain(events))
     }
 

@@ -24,12 +24,13 @@ pub struct Event(EventRecord);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum EventRecord {
-    /// EK, AK and device key were bound.
+    /// EK, AK and, where its agent has one, device key were bound.
     Enrolled {
         /// When.
         at: UnixTime,
-        /// SHA-256 of the device key's SubjectPublicKeyInfo, in hex.
-        device_key: String,
+        /// SHA-256 of the device key's SubjectPublicKeyInfo, in hex; `None`: EK and AK alone were bound.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        device_key: Option<String>,
     },
     /// An operator lets a revoked device enroll again.
     Readmitted {
@@ -118,7 +119,12 @@ pub struct Appraised {
 impl Event {
     /// The device's keys were bound by credential activation and certification.
     pub fn enrolled(at: UnixTime, key: &CertifiedKey) -> Self {
-        Event(EventRecord::Enrolled { at, device_key: key_fingerprint(key.spki_der()) })
+        Event(EventRecord::Enrolled { at, device_key: Some(key_fingerprint(key.spki_der())) })
+    }
+
+    /// EK and AK alone were bound, by credential activation: what the device says counts, and nothing is granted to a key.
+    pub fn enrolled_to_quote(at: UnixTime) -> Self {
+        Event(EventRecord::Enrolled { at, device_key: None })
     }
 
     /// An operator lets a revoked device enroll again.

@@ -31,7 +31,7 @@ pub enum Status {
     /// Known by name only.
     #[default]
     Pending,
-    /// EK, AK and device key are bound; nothing was appraised yet.
+    /// EK, AK and, where its agent has one, device key are bound; nothing was appraised yet.
     Enrolled,
     /// The last evidence is affirming and fresh, or who vouched for a node that cannot quote still counts. The only status
     /// that grants anything.
@@ -210,7 +210,7 @@ impl TrustRecord {
     /// The one transition function: what a state becomes by an event.
     fn after(&self, event: &EventRecord) -> TrustRecord {
         match event {
-            EventRecord::Enrolled { at, device_key } => self.enrolled(*at, device_key),
+            EventRecord::Enrolled { at, device_key } => self.enrolled(*at, device_key.as_deref()),
             EventRecord::Readmitted { at, by } => self.readmitted(*at, by),
             EventRecord::Appraised(appraised) => self.appraised(appraised),
             EventRecord::Unanswered { at: _, until, reason } => self.unanswered(*until, reason),
@@ -228,17 +228,26 @@ impl TrustRecord {
     /// and a suspect one stays suspect: enrolling again is no way around an operator's approval. Nor is it a way to take a
     /// TPM back to an earlier state: its counters are known still. TPM2_Clear takes them back to zero as well, so that a TPM
     /// that was cleared has to be readmitted.
-    fn enrolled(&self, at: UnixTime, device_key: &str) -> TrustRecord {
-        let (version, device_key) = (self.version, Some(device_key.to_owned()));
+    fn enrolled(&self, at: UnixTime, device_key: Option<&str>) -> TrustRecord {
+        let (version, ak_alone, device_key) =
+            (self.version, device_key.is_none(), device_key.map(str::to_owned));
         let (reset_count, restart_count) = (self.reset_count, self.restart_count);
         match self.status {
             Status::Revoked => self.clone(),
-            Status::Suspect => {
-                TrustRecord { approved: false, awaiting_approval: false, device_key, ..self.clone() }
-            }
+            Status::Suspect => TrustRecord {
+                approved: false,
+                awaiting_approval: false,
+                device_key,
+                ak_alone,
+                ..self.clone()
+            },
             Status::Pending | Status::Enrolled | Status::Trusted | Status::Expired => {
-                TrustRecord { version, device_key, reset_count, restart_count, ..TrustRecord::default() }
-                    .moved(Status::Enrolled, at, "enrolled; no evidence was appraised yet".to_owned())
+                let bound = TrustRecord { version, device_key, ak_alone, ..TrustRecord::default() };
+                TrustRecord { reset_count, restart_count, ..bound }.moved(
+                    Status::Enrolled,
+                    at,
+                    "enrolled; no evidence was appraised yet".to_owned(),
+                )
             }
         }
     }
@@ -353,7 +362,7 @@ impl TrustRecord {
     /// A node that cannot quote stands for as long as it was vouched for, and is of no tier. A device that quotes is not taken
     /// down to that, and whom an operator ended does not come back by it.
     fn vouched(&self, at: UnixTime, basis: Basis, device_key: &str, until: UnixTime) -> TrustRecord {
-        let quotes = self.basis.is_quote() && self.device_key.is_some();
+        let quotes = self.basis.is_quote() && self.is_bound();
         if quotes || basis.is_quote() || self.status == Status::Revoked {
             return self.clone();
         }

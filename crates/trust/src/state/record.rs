@@ -24,6 +24,9 @@ pub struct TrustRecord {
     #[serde(default)]
     pub(super) restart_count: Option<u32>,
     pub(super) device_key: Option<String>,
+    /// Whether EK and AK were bound without a device key.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) ak_alone: bool,
     pub(super) needs_approval: bool,
     pub(super) awaiting_approval: bool,
     pub(super) approved: bool,
@@ -49,6 +52,7 @@ impl Default for TrustRecord {
             reset_count: None,
             restart_count: None,
             device_key: None,
+            ak_alone: false,
             needs_approval: false,
             awaiting_approval: false,
             approved: false,
@@ -65,8 +69,8 @@ pub enum RecordError {
     /// Trusted, but without the affirming evidence for it.
     #[error("the record says trusted, but has no affirming evidence with an end")]
     TrustedWithoutEvidence,
-    /// Past pending, but without a device key.
-    #[error("the record says {status}, but no device key was bound")]
+    /// Past pending, but without a key.
+    #[error("the record says {status}, but no key was bound")]
     Unbound {
         /// What it says.
         status: Status,
@@ -74,9 +78,13 @@ pub enum RecordError {
 }
 
 impl TrustRecord {
+    /// Whether keys were bound that a device speaks with.
+    pub(super) fn is_bound(&self) -> bool {
+        self.device_key.is_some() || self.ak_alone
+    }
+
     pub(super) fn check(&self) -> Result<(), RecordError> {
-        let bound = matches!(self.status, Status::Pending | Status::Revoked) || self.device_key.is_some();
-        if !bound {
+        if !matches!(self.status, Status::Pending | Status::Revoked) && !self.is_bound() {
             return Err(RecordError::Unbound { status: self.status });
         }
         let is_good = self.tier == Tier::Affirming || !self.basis.is_quote();

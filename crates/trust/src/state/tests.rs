@@ -12,7 +12,7 @@ fn device() -> SpiffeId {
 }
 
 fn enrolled(at: u64) -> EventRecord {
-    EventRecord::Enrolled { at: UnixTime(at), device_key: "k".to_owned() }
+    EventRecord::Enrolled { at: UnixTime(at), device_key: Some("k".to_owned()) }
 }
 
 fn appraised(at: u64, tier: Tier) -> EventRecord {

@@ -174,7 +174,7 @@ pub(super) async fn replace(
     Ok(Json(Replacement { now: explanation(&server, &new).await?, replaced, entries: done.entries }))
 }
 
-/// A device by its SPIFFE ID, the hash in it or the start of that, or its name.
+/// A device by its SPIFFE ID, the hash in it or the start of that, its name, or what Keylime calls it.
 pub(super) async fn find(server: &Server, name: &str) -> Result<Device, Refusal> {
     let read = |record| Device::of(record).map_err(|error| Refusal::from(error.0));
     if let Some(id) = as_id(name, &server.config.trust_domain)
@@ -183,6 +183,11 @@ pub(super) async fn find(server: &Server, name: &str) -> Result<Device, Refusal>
         return Ok(device);
     }
     if let Some(record) = server.store.device_named(name).await? {
+        return read(record);
+    }
+    if let Some(agent) = server.store.keylime_agent(name).await?
+        && let Some(record) = server.store.device(&agent.device_id).await?
+    {
         return read(record);
     }
     let unknown = || Refusal::new(Kind::NotFound, "unknown-device", format!("no device is called {name}"));
@@ -338,6 +343,7 @@ pub(super) fn findings(stored: &str) -> Result<Vec<Finding>, StoreError> {
 pub(super) fn sentence(event: &Value) -> String {
     let text = |key: &str| event.get(key).and_then(Value::as_str).unwrap_or_default();
     match text("kind") {
+        "enrolled" if event.get("device_key").is_none() => "EK and AK bound".to_owned(),
         "enrolled" => "EK, AK and device key bound".to_owned(),
         "appraised" => format!("{}: {}", text("tier"), text("reason")),
         "expired" => "no fresh evidence came in time".to_owned(),

@@ -38,10 +38,12 @@ pub(super) async fn converse(
     let enrolling = server.edge.enrollments.admit(peer)?;
     drop(place);
     let address = peer.to_string();
+    let device_key_public = begin.device_key_public.clone();
     let presented = presented(begin);
     let who = presented.device(&server.config.trust_domain);
     let conversation = async {
-        let (enrollment, challenge) = Enrollment::begin(server.enrolling(), presented, server.now()).await?;
+        let (enrollment, challenge) =
+            Enrollment::begin(server.enrolling(), presented, device_key_public, server.now()).await?;
         let challenge = EnrollChallenge {
             credential_blob: challenge.credential_blob.into(),
             encrypted_secret: challenge.encrypted_secret.into(),
@@ -90,7 +92,6 @@ fn presented(mut begin: EnrollBegin) -> Presented {
     Presented {
         identity: convert::identity(&mut begin),
         ak_public: begin.ak_public,
-        device_key_public: begin.device_key_public,
         name: begin.name,
         agent_version: begin.agent_version,
     }

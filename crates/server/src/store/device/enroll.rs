@@ -6,7 +6,9 @@ use super::record::{DeviceRecord, update_trust};
 use crate::audit::{Kind, Line};
 use crate::store::budget::Spending;
 use crate::store::sql::query;
-use crate::store::{StoreError, Transaction, Unit, audit, pending, stored, withdraw};
+use crate::store::{
+    KeylimeAgentRecord, StoreError, Transaction, Unit, audit, keylime, pending, stored, withdraw,
+};
 
 /// Binds EK, AK and device key; a device that is known is bound anew and loses what it held.
 #[derive(Clone, Debug)]
@@ -17,6 +19,8 @@ pub struct EnrollDevice {
     pub replaces: Option<u64>,
     /// Whether it comes in for the first time on an operator's word.
     pub on_word: bool,
+    /// Under which name Keylime knows it, where it comes from there.
+    pub keylime: Option<KeylimeAgentRecord>,
     /// What happened, JSON.
     pub detail: String,
 }
@@ -50,6 +54,9 @@ impl Transaction for EnrollDevice {
             })
             .await?;
         audit::insert_event(unit.connection(), &leaf, &device.id).await?;
+        if let Some(agent) = self.keylime {
+            keylime::bind(unit, agent).await?;
+        }
         let withdrawn = withdraw::of_device(unit, &device.id, device.enrolled_at).await?;
         Ok(Moved { leaf, withdrawn })
     }

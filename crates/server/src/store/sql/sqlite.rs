@@ -84,7 +84,7 @@ pub(in crate::store) fn migrations() -> Migrator {
 }
 
 /// The schema's steps in order; a step that was released never changes.
-const MIGRATIONS: [(&str, &str); 23] = [
+const MIGRATIONS: [(&str, &str); 24] = [
     ("spine", include_str!("../../../../../migrations/sqlite/0001_spine.sql")),
     ("trust vector", include_str!("../../../../../migrations/sqlite/0002_trust_vector.sql")),
     ("evidence", include_str!("../../../../../migrations/sqlite/0003_evidence.sql")),
@@ -108,6 +108,7 @@ const MIGRATIONS: [(&str, &str); 23] = [
     ("classic", include_str!("../../../../../migrations/sqlite/0021_classic.sql")),
     ("webhooks", include_str!("../../../../../migrations/sqlite/0022_webhooks.sql")),
     ("spire", include_str!("../../../../../migrations/sqlite/0023_spire.sql")),
+    ("keylime", include_str!("../../../../../migrations/sqlite/0024_keylime.sql")),
 ];
 
 /// Connections that read; each has a thread and a cache of 1 MiB.
