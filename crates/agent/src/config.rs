@@ -9,6 +9,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::door::json::JsonProtocolConfig;
+use crate::door::secrets::SecretsConfig;
 use crate::logs;
 use crate::tpm::identity::IdentityConfig;
 use crate::tpm::{Target, TpmError};
@@ -87,6 +88,8 @@ pub struct ConfigFile {
     pub telemetry: TelemetryConfig,
     /// The JSON telemetry protocol of the original agent; not served if this section is not there.
     pub json_protocol: Option<JsonProtocolConfig>,
+    /// Where secrets are put that this device may have; without this section it asks for none.
+    pub secrets: Option<SecretsConfig>,
     /// Where the device stands.
     pub location: Option<LocationConfig>,
 }
@@ -276,6 +279,7 @@ impl ConfigFile {
             otlp_grpc: self.telemetry.otlp_grpc,
             otlp_http: self.telemetry.otlp_http,
             json_protocol: self.json_protocol.map(|json| json.at(self.location.as_ref())),
+            secrets: self.secrets,
             location: self.location,
         })
     }
@@ -327,6 +331,8 @@ pub struct Config {
     pub otlp_http: Option<SocketAddr>,
     /// The JSON protocol, if it is served.
     pub json_protocol: Option<JsonProtocolConfig>,
+    /// Where secrets are put.
+    pub secrets: Option<SecretsConfig>,
     /// Where the device stands.
     pub location: Option<LocationConfig>,
 }

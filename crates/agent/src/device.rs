@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
+use assay_evidence::tpm::public_key::PublicKey;
+use assay_identity::hpke::{self, HpkeError, Plain, Sealed};
 use aws_lc_rs::digest::{SHA256, digest};
+use thiserror::Error;
+use zeroize::Zeroizing;
 
 use crate::state_dir::StateDir;
 use crate::tpm::keys::{self, Keys};
@@ -17,6 +21,17 @@ pub struct Device {
     pub key: DeviceSigningKey,
     /// Where keys are that are loaded when they are needed.
     state: StateDir,
+}
+
+/// Why a secret could not be opened.
+#[derive(Debug, Error)]
+pub enum OpenSecretError {
+    /// The TPM.
+    #[error(transparent)]
+    Tpm(#[from] TpmError),
+    /// It is not for this device's key, or for something else.
+    #[error(transparent)]
+    Sealed(#[from] HpkeError),
 }
 
 /// A key and the AK's word on it.
@@ -54,6 +69,26 @@ impl Device {
         hash.copy_from_slice(digest(&SHA256, message).as_ref());
         let ak = &self.key.keys().ak;
         self.tpm.with_room(ak, |tpm| keys::classic(tpm, &self.state)?.sign_rsa_pss(&hash))
+    }
+
+    /// The AK's word that the key which secrets are sealed to is in the same TPM, over what `nonce` makes of its public area.
+    pub fn certify_exchange(&self, nonce: impl FnOnce(&[u8]) -> [u8; 32]) -> Result<Certified, TpmError> {
+        let ak = &self.key.keys().ak;
+        let key = self.tpm.with_room(ak, |tpm| keys::exchange(tpm, &self.state))?;
+        let (info, signature) = ak.certify(&key, &nonce(key.public()))?;
+        Ok(Certified { public: key.public().to_vec(), info, signature })
+    }
+
+    /// Opens what was sealed to that key for `info`.
+    pub fn open_secret(&self, sealed: &Sealed, info: &[u8]) -> Result<Plain, OpenSecretError> {
+        let ak = &self.key.keys().ak;
+        let (point, x) = self.tpm.with_room(ak, |tpm| {
+            let key = keys::exchange(tpm, &self.state)?;
+            let PublicKey::EcP256 { x, y } = key.area().key() else { return Err(TpmError::KeyKind) };
+            let point = [[4].as_slice(), x.as_slice(), y.as_slice()].concat();
+            Ok((point, Zeroizing::new(key.exchange(&sealed.encapsulated)?)))
+        })?;
+        Ok(hpke::open(&x, &point, info, sealed)?)
     }
 
     /// Runs TPM commands off the async threads: the slowest take seconds.

@@ -21,6 +21,7 @@ use crate::door;
 use crate::door::json::{JsonDoor, JsonProtocolError};
 use crate::door::local::{Socket, SocketError};
 use crate::door::otlp::Listeners;
+use crate::door::secrets::{SecretsDoor, SecretsError};
 use crate::holding::{Grants, Held, Holding, OwnLife};
 use crate::link::Linked;
 use crate::offline;
@@ -66,6 +67,9 @@ pub enum RunError {
     /// The JSON protocol cannot be served.
     #[error(transparent)]
     JsonProtocol(#[from] JsonProtocolError),
+    /// Secrets cannot be put where they are to be.
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
     /// What waits to be handed in cannot be opened.
     #[error("telemetry cannot be kept")]
     Telemetry(#[from] TelemetryError),
@@ -139,9 +143,15 @@ fn parts(config: Config, clock: Clock) -> Result<Vec<Part>, RunError> {
         ("janitor", Box::pin(expire(held.clone(), clock.clone()))),
     ];
     parts.extend(telemetry(&config, &state, (&linked, &holding), &clock)?);
+    let (secrets_linked, secrets_holding) = (linked.clone(), holding.clone());
     let sealing = offline::keep(state.clone(), linked, holding, clock.clone());
     parts.push(("grants for a restart without a server", Box::pin(sealing)));
-    let grants = Grants::new(held, trust.clone(), domain, memory.remembered().clone());
+    let mut grants = Grants::new(held, trust.clone(), domain, memory.remembered().clone());
+    if let Some(secrets) = config.secrets.clone() {
+        let door = SecretsDoor::open(secrets, secrets_linked)?;
+        parts.push(("secrets", Box::pin(door.keep(secrets_holding, clock.clone()))));
+        grants = grants.with_secrets();
+    }
     parts.push((
         "device",
         Box::pin(Upstream::new(config, state, trust, grants, memory, clock, (link, asks)).run()),

@@ -19,6 +19,7 @@ mod inspect;
 mod ledger;
 mod output;
 mod policy;
+mod secret;
 mod security;
 mod service;
 mod tee;
@@ -61,6 +62,8 @@ enum Verb {
     Trust(trust::Args),
     /// Registration entries: which workload gets which SPIFFE ID.
     Entry(entry::Args),
+    /// Secrets that devices are given for as long as they are trusted.
+    Secret(secret::Args),
     /// Who tried what they may not: in numbers since the server started, and the last on record.
     Security(security::Args),
     /// Who is told what happens, by signed notices: how far each receiver is, and what it was not given.
@@ -102,6 +105,7 @@ fn main() -> ExitCode {
         Verb::Policy(args) => policy::run(args),
         Verb::Trust(args) => output::exit(trust::run(args)),
         Verb::Entry(args) => output::exit(entry::run(args)),
+        Verb::Secret(args) => output::exit(secret::run(args)),
         Verb::Security(args) => output::exit(security::run(&args)),
         Verb::Webhook(args) => output::exit(webhook::run(args)),
         Verb::Ledger(args) => output::exit(ledger::run(args)),

@@ -121,7 +121,7 @@ checks! {
     RegoPolicy => "rego-policy",
     /// There is a policy at all.
     PolicyPresent => "policy-present",
-    /// The device key was certified by the AK as TPM-resident.
+    /// A key of the device was certified by the AK as TPM-resident and as what it is for.
     DeviceKeyCertify => "device-key-certify",
     /// The CSR holds the certified device key and proves possession.
     DeviceKeyCsr => "device-key-csr",

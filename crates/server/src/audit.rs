@@ -102,6 +102,18 @@ kinds! {
     EntryRemoved => "entry.removed",
     /// What an entry asks of a device holds of it no longer.
     EntryUnmet => "entry.unmet",
+    /// A secret was put in.
+    SecretPut => "secret.put",
+    /// A secret has another content.
+    SecretRotated => "secret.rotated",
+    /// A secret is for other devices.
+    SecretAssigned => "secret.assigned",
+    /// A secret is no more, and nobody's.
+    SecretRevoked => "secret.revoked",
+    /// A secret is about to be released to a device.
+    SecretReleased => "secret.released",
+    /// Secrets are a device's no longer.
+    SecretWithdrawn => "secret.withdrawn",
     /// An operator lets whoever shows a token first join.
     JoinTokenCreated => "join-token.created",
     /// A node that does not quote attested, as SPIRE's agents do.

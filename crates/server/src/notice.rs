@@ -89,12 +89,18 @@ impl Severity {
             | Kind::RolloutWidened
             | Kind::RolloutFinished
             | Kind::RolloutAborted
+            | Kind::SecretPut
+            | Kind::SecretRotated
+            | Kind::SecretAssigned
+            | Kind::SecretRevoked
             | Kind::EntryCreated
             | Kind::EntryUpdated
             | Kind::EntryRemoved => Severity::Notice,
             Kind::SvidIssued
             | Kind::JwtIssued
             | Kind::SvidWithdrawn
+            | Kind::SecretReleased
+            | Kind::SecretWithdrawn
             | Kind::TelemetryAccepted
             | Kind::TelemetrySealed => Severity::Info,
         }

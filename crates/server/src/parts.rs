@@ -30,6 +30,7 @@ use crate::door::webhook::{Receiver, WebhookError};
 use crate::enroll::Enrolling;
 use crate::entry::Rules;
 use crate::follow::Following;
+use crate::grant::secret::Releasing;
 use crate::grant::svid::Granting;
 use crate::grant::telemetry::Collecting;
 use crate::in_force::endorsers::EndorsersInForce;
@@ -39,8 +40,9 @@ use crate::in_force::manifest::ManifestInForce;
 use crate::in_force::messages::Messages;
 use crate::in_force::policies::Policies;
 use crate::in_force::revocations::RevocationList;
+use crate::in_force::secrets::Secrets;
 use crate::keys::{
-    self, Authority, ClassicAuthority, JwtKey, KeysError, LedgerKey, OperatorToken, ResultKey,
+    self, Authority, ClassicAuthority, JwtKey, KeysError, LedgerKey, OperatorToken, ResultKey, SecretKey,
     ServerCertificate, StatementKey,
 };
 use crate::metrics::Metrics;
@@ -70,6 +72,7 @@ pub(crate) struct Server {
     pub newcomers: Arc<Newcomers>,
     pub attesting: Attesting,
     pub granting: Granting,
+    pub releasing: Releasing,
     pub metrics: Arc<Metrics>,
     pub concerns: Concerns,
     pub rarely: Rarely,
@@ -153,6 +156,9 @@ impl Server {
             classic,
             keeps_certificates: config.trust_api.is_some(),
         };
+        let secrets = Arc::new(Secrets::open(&store).await?);
+        let key = Arc::new(SecretKey::open(&folder, secrets.count() > 0)?);
+        let releasing = Releasing { store: store.clone(), secrets, key };
         Ok(Server {
             destination_names: destinations.iter().map(|one| one.name().to_owned()).collect(),
             destinations,
@@ -175,6 +181,7 @@ impl Server {
             newcomers,
             attesting,
             granting,
+            releasing,
             metrics,
             store,
             authority,
@@ -214,6 +221,7 @@ impl Server {
     /// What follows commits.
     pub(crate) fn following(&self) -> Following {
         Following {
+            secrets: self.releasing.secrets.clone(),
             store: self.store.clone(),
             registry: self.registry.clone(),
             policies: self.policies.clone(),

@@ -89,6 +89,8 @@ pub enum Message {
     JwtSvid(protocol::JwtSvidResponse),
     /// Answers a request for a certificate of an RSA key.
     Classic(protocol::ClassicResponse),
+    /// A secret, or why there is none.
+    Secret(protocol::SecretResponse),
 }
 
 /// What the device holds, and whom it believes.
@@ -105,6 +107,7 @@ pub struct Grants {
     pub crl: Vec<u8>,
     pub restart_offline: Option<protocol::RestartOffline>,
     pub node: Option<u32>,
+    pub secrets: Vec<protocol::SecretRef>,
 }
 
 /// Where a request for an SVID is made: good for one.
@@ -322,6 +325,7 @@ impl Attachment {
             device_statement::Body::WorkloadSvid(answer) => Ok(Message::WorkloadSvid(answer)),
             device_statement::Body::JwtSvid(answer) => Ok(Message::JwtSvid(answer)),
             device_statement::Body::Classic(answer) => Ok(Message::Classic(answer)),
+            device_statement::Body::Secret(answer) => Ok(Message::Secret(answer)),
             device_statement::Body::Grants(grants) => {
                 self.grants = Some(grants.clone());
                 Ok(Message::Grants(self.with_trust(grants)))
@@ -339,6 +343,7 @@ impl Attachment {
             policy,
             restart_offline,
             node,
+            secrets,
             ..
         } = grants;
         let (bundle, crl) = (self.trust.bundle.clone(), self.trust.crl.clone());
@@ -353,6 +358,7 @@ impl Attachment {
             crl,
             restart_offline,
             node,
+            secrets,
         }
     }
 
@@ -431,6 +437,11 @@ impl Attachment {
     /// Asks for a workload's SVID.
     pub async fn request_svid(&mut self, request: WorkloadSvidRequest) -> Result<(), EdgeError> {
         self.send(device_message::Message::WorkloadSvid(request)).await
+    }
+
+    /// Asks for a secret.
+    pub async fn request_secret(&mut self, request: protocol::SecretRequest) -> Result<(), EdgeError> {
+        self.send(device_message::Message::Secret(request)).await
     }
 
     /// Asks for a certificate of an RSA key.

@@ -55,6 +55,18 @@ pub fn classic_nonce(stream: &[u8], number: u64, public: &[u8]) -> [u8; 32] {
     sha256(&[&bytes])
 }
 
+/// Qualifying data of the certification that a device shows with the key that a secret is to be sealed to: good for one request
+/// on one stream.
+pub fn secret_nonce(stream: &[u8], number: u64, name: &str, public: &[u8]) -> [u8; 32] {
+    let bytes = framed(&[SECRET_KEY_CONTEXT, stream, &number.to_be_bytes(), name.as_bytes(), public]);
+    sha256(&[&bytes])
+}
+
+/// What a secret is sealed for (`info` of RFC 9180): one device, one stream, one version.
+pub fn secret_info(device_id: &str, stream: &[u8], name: &str, version: u64) -> Vec<u8> {
+    framed(&[SECRET_CONTEXT, device_id.as_bytes(), stream, name.as_bytes(), &version.to_be_bytes()])
+}
+
 fn framed(parts: &[&[u8]]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(parts.iter().map(|part| part.len() + 4).sum());
     for part in parts {
@@ -66,6 +78,8 @@ fn framed(parts: &[&[u8]]) -> Vec<u8> {
 }
 
 const CLASSIC_CONTEXT: &[u8] = b"assay-classic-v1";
+const SECRET_CONTEXT: &[u8] = b"assay-secret-v1";
+const SECRET_KEY_CONTEXT: &[u8] = b"assay-secret-key-v1";
 const ENROLL_CONTEXT: &[u8] = b"assay-enroll-v2";
 
 #[cfg(test)]

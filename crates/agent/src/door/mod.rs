@@ -1,11 +1,12 @@
 //! What programs of this device reach the agent by. Each protocol has its folder; `local` is the socket under them. Over it, gRPC
-//! speaks HTTP/2, and what `message` offers HTTP/1.1.
+//! speaks HTTP/2, and what `message` offers HTTP/1.1. `secrets` is no protocol but a folder.
 
 mod envoy_sds;
 pub mod json;
 pub mod local;
 mod message;
 pub mod otlp;
+pub mod secrets;
 mod workload_api;
 
 use assay_clock::Clock;

@@ -5,13 +5,15 @@ use std::time::{Duration, SystemTime};
 
 use assay_identity::TrustDomain;
 use assay_identity::key::KeyError;
+use assay_identity::secret::SecretName;
 use assay_identity::signed_message::NodeId;
 use assay_identity::tls::TrustSource;
 use thiserror::Error;
 
 use super::bundle::{Announced, Authorities, Remembered, Signed, TrustError, verifies};
+use super::secret::{SecretRequests, named};
 use super::svid::{Answer, AnswerError, Due, Requests};
-use super::{Classic, Entry, Grace, Held, Holding, Token, TokenError, Workload};
+use super::{Classic, Entry, Grace, Held, Holding, Secret, SecretAnswer, Token, TokenError, Workload};
 
 /// Everything that the server grants the device at one moment.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +30,8 @@ pub struct Granted {
     pub node: Option<NodeId>,
     /// Whether the server signs certificates of RSA keys.
     pub classic_wanted: bool,
+    /// The secrets that it may ask for, by name and version.
+    pub secrets: Vec<(String, u64)>,
 }
 
 /// A certificate of the RSA key cannot be used.
@@ -47,6 +51,7 @@ pub struct Grants {
     held: Held,
     authorities: Authorities,
     requests: Requests,
+    secret_requests: SecretRequests,
 }
 
 impl Grants {
@@ -58,7 +63,19 @@ impl Grants {
         remembered: Remembered,
     ) -> Self {
         let authorities = Authorities::new(trust, trust_domain, remembered);
-        Grants { held, authorities, requests: Requests::default() }
+        Grants {
+            held,
+            authorities,
+            requests: Requests::default(),
+            secret_requests: SecretRequests::default(),
+        }
+    }
+
+    /// This device has a place for secrets.
+    #[must_use]
+    pub fn with_secrets(mut self) -> Self {
+        self.secret_requests.takes = true;
+        self
     }
 
     /// Who else may look at the holding.
@@ -69,6 +86,7 @@ impl Grants {
     /// A new stream: what was asked on the old one is not answered any more.
     pub fn reconnected(&mut self) {
         self.requests.forget();
+        self.secret_requests.forget();
     }
 
     /// The revocation list in force, DER; empty: none was heard yet.
@@ -169,6 +187,8 @@ impl Grants {
             crl: self.authorities.crl().to_vec(),
             jwt_keys: self.authorities.jwt_keys().1.clone(),
             policy: granted.policy,
+            vouched_until: before.vouched_until,
+            secrets: named(granted.secrets, &before.secrets),
             workloads,
         });
     }
@@ -185,6 +205,7 @@ impl Grants {
     /// Drops everything at once.
     pub fn withdraw(&mut self, reason: String) {
         self.requests.forget();
+        self.secret_requests.forget();
         if self.held.borrow().withdrawn.as_ref() != Some(&reason) {
             tracing::warn!(%reason, "grants withdrawn");
         }
@@ -209,6 +230,36 @@ impl Grants {
             }
         });
         Ok(())
+    }
+
+    /// Takes note of how long the last verdict is worth something.
+    pub fn vouched(&self, until: SystemTime) {
+        self.held.send_if_modified(|holding| {
+            holding.vouched_until = Some(until);
+            false
+        });
+    }
+
+    /// Which secrets to ask for now.
+    pub fn due_secrets(&mut self, now: SystemTime) -> Vec<(SecretName, u64)> {
+        self.secret_requests.due(&self.held.borrow().secrets, now)
+    }
+
+    /// Takes a secret, if it is one that the device may still have.
+    pub fn secret(&mut self, answer: SecretAnswer) {
+        let SecretAnswer { name, version, secret, denied } = answer;
+        let Some(sealed) = secret else {
+            tracing::warn!(secret = name, reason = denied, "secret denied");
+            return;
+        };
+        self.held.send_if_modified(|holding| {
+            let is_it = |secret: &&mut Secret| secret.name.as_str() == name && secret.version == version;
+            match holding.secrets.iter_mut().find(is_it) {
+                Some(secret) => secret.sealed = Some(Arc::new(sealed)),
+                None => return false,
+            }
+            true
+        });
     }
 
     /// Takes a certificate of the RSA key.

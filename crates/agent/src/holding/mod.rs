@@ -8,6 +8,7 @@ mod entry;
 mod grants;
 pub(crate) mod kept;
 mod own;
+pub mod secret;
 mod svid;
 mod token;
 
@@ -24,6 +25,7 @@ pub use entry::Entry;
 pub use grants::{Granted, Grants};
 pub use kept::{Grace, KeptError};
 pub(crate) use own::OwnLife;
+pub use secret::{SealedSecret, Secret, SecretAnswer};
 pub use svid::{Answer, AnswerError, Due, Svid};
 pub use token::{JwtKeys, Token, TokenError};
 
@@ -56,6 +58,10 @@ pub struct Holding {
     pub jwt_keys: JwtKeys,
     /// The policy the device was last judged by.
     pub policy: String,
+    /// Until when the last verdict that was good is worth something, and secrets with it.
+    pub vouched_until: Option<SystemTime>,
+    /// The secrets that it may have.
+    pub secrets: Vec<Secret>,
     /// One for each entry the device is entitled to, in the server's order.
     pub workloads: Vec<Workload>,
 }
@@ -98,6 +104,13 @@ impl Holding {
         workload.tokens.iter().rfind(|token| token.serves(audience, now)).cloned()
     }
 
+    /// Until when secrets may stay: as long as the evidence they were released for counts, or as the policy lets a device be
+    /// without a server.
+    fn secrets_until(&self) -> Option<SystemTime> {
+        let alone = self.heard_at.zip(self.grace.as_ref()).map(|(heard_at, grace)| heard_at + grace.duration);
+        self.vouched_until.max(alone)
+    }
+
     /// Drops every SVID that has expired, and all of them where their grace is over; true if there was one.
     pub fn expire(&mut self, now: SystemTime) -> bool {
         if self.until.is_some_and(|until| until < now) {
@@ -107,6 +120,13 @@ impl Holding {
             return true;
         }
         let mut expired = false;
+        if !self.secrets.is_empty() && self.secrets_until().is_none_or(|until| until < now) {
+            tracing::warn!(
+                "secrets withdrawn: the server was not heard from for longer than the last verdict is worth"
+            );
+            self.secrets.clear();
+            expired = true;
+        }
         for workload in &mut self.workloads {
             workload.tokens.retain(|token| token.not_after > now);
             if workload.svid.take_if(|svid| svid.not_after <= now).is_some() {

@@ -8,10 +8,13 @@ use assay_evidence::tpm::signature::Signature;
 use tpm2_protocol::TpmUnmarshal;
 use tpm2_protocol::basic::TpmHandle;
 use tpm2_protocol::data::{
-    Tpm2bData, Tpm2bDigest, Tpm2bPrivate, Tpm2bPublic, Tpm2bSensitiveCreate, TpmAlgId, TpmRcBase, TpmRh,
-    TpmSt, TpmlPcrSelection, TpmsSchemeHash, TpmtSigScheme, TpmtTkHashcheck, TpmuSigScheme,
+    Tpm2bData, Tpm2bDigest, Tpm2bEccParameter, Tpm2bEccPoint, Tpm2bPrivate, Tpm2bPublic,
+    Tpm2bSensitiveCreate, TpmAlgId, TpmRcBase, TpmRh, TpmSt, TpmlPcrSelection, TpmsEccPoint, TpmsSchemeHash,
+    TpmtSigScheme, TpmtTkHashcheck, TpmuSigScheme,
 };
-use tpm2_protocol::frame::{TpmCertifyCommand, TpmCreateCommand, TpmLoadCommand, TpmSignCommand};
+use tpm2_protocol::frame::{
+    TpmCertifyCommand, TpmCreateCommand, TpmEcdhZGenCommand, TpmLoadCommand, TpmSignCommand,
+};
 
 use super::command::{Loaded, argument, empty_password};
 use super::template::{self, tpm2b};
@@ -74,6 +77,24 @@ impl Key {
         Signature::parse(&bytes).map_err(|_| TpmError::SignatureKind)
     }
 
+    /// TPM2_ECDH_ZGen: the x coordinate of the exchange with a point (SEC 1, uncompressed), which is secret.
+    pub fn exchange(&self, point: &[u8]) -> Result<Vec<u8>, TpmError> {
+        let refused = argument("ECDH_ZGen");
+        let (x, y) = match point.split_first() {
+            Some((4, coordinates)) if coordinates.len() == 64 => coordinates.split_at(32),
+            _ => return Err(TpmError::KeyKind),
+        };
+        let coordinate = |bytes: &[u8]| Tpm2bEccParameter::try_from(bytes).map_err(&refused);
+        let inner = TpmsEccPoint { x: coordinate(x)?, y: coordinate(y)? };
+        let command = TpmEcdhZGenCommand {
+            handles: [TpmHandle::new(self.handle())],
+            in_point: Tpm2bEccPoint { inner },
+        };
+        let response = self.tpm().run("ECDH_ZGen", &command, &[empty_password()], 0)?;
+        // TPM2B_ECC_POINT: its size, and both coordinates.
+        response.read(|reader| Ok(Reader::new(reader.tpm2b()?).tpm2b()?.to_vec()))
+    }
+
     /// TPM2_Certify: this key says that `object` lives in the same TPM. Gives TPMS_ATTEST and TPMT_SIGNATURE.
     pub fn certify(&self, object: &Key, nonce: &[u8]) -> Result<(Vec<u8>, Vec<u8>), TpmError> {
         certify(self.handle(), object, nonce)
@@ -124,6 +145,12 @@ impl Keys {
 pub(crate) fn classic(tpm: &Tpm, state: &StateDir) -> Result<Key, TpmError> {
     let (parent, _) = tpm.create_primary(HIERARCHY, template::storage_key())?;
     open_key(&parent, state, CLASSIC_KEY_FILE, template::classic_key)
+}
+
+/// The key that secrets are sealed to, in the same way.
+pub(crate) fn exchange(tpm: &Tpm, state: &StateDir) -> Result<Key, TpmError> {
+    let (parent, _) = tpm.create_primary(HIERARCHY, template::storage_key())?;
+    open_key(&parent, state, EXCHANGE_KEY_FILE, template::exchange_key)
 }
 
 fn open_key(
@@ -212,6 +239,8 @@ pub(super) const HIERARCHY: TpmRh = TpmRh::Endorsement;
 const AK_FILE: &str = "ak.key";
 /// The same of the RSA key, where one is wanted.
 const CLASSIC_KEY_FILE: &str = "classic.key";
+/// The same of the key that secrets are sealed to, where there are any.
+const EXCHANGE_KEY_FILE: &str = "secrets.key";
 /// The same of the device key.
 const DEVICE_KEY_FILE: &str = "device.key";
 

@@ -50,6 +50,13 @@ pub(super) fn classic_key() -> Tpm2bPublic {
     }
 }
 
+/// A key that secrets are sealed to: it takes part in exchanges and signs nothing.
+pub(super) fn exchange_key() -> Tpm2bPublic {
+    let attributes = fixed() | TpmaObject::USER_WITH_AUTH | TpmaObject::NO_DA | TpmaObject::DECRYPT;
+    let parameters = TpmsEccParms { curve_id: TpmEccCurve::NistP256, ..TpmsEccParms::default() };
+    ecc(TpmAlgId::Sha256, attributes, Tpm2bDigest::new(), parameters, no_point())
+}
+
 /// Data that is given back by a policy and in no other way.
 pub(super) fn sealed_data(auth_policy: Tpm2bDigest) -> Tpm2bPublic {
     Tpm2bPublic {

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use assay_identity::Selector;
+use assay_identity::hpke::Sealed;
 use assay_identity::selector::NeverMatches;
 use assay_identity::signed_message::NodeId;
+use assay_wire::binding::secret_info;
 use assay_wire::edge;
 
-use crate::holding::{Announced, Answer, Entry, Grace, Granted, Signed};
+use crate::holding::{Announced, Answer, Entry, Grace, Granted, SealedSecret, SecretAnswer, Signed};
 use crate::offline;
 
 /// What the server grants, or why it takes everything back.
@@ -42,6 +44,7 @@ pub(super) fn grants(grants: edge::Grants) -> Grants {
         grace: grants.restart_offline.and_then(grace),
         node: grants.node.and_then(NodeId::new),
         classic_wanted: grants.classic_wanted,
+        secrets: grants.secrets.into_iter().map(|secret| (secret.name, secret.version)).collect(),
     })
 }
 
@@ -51,6 +54,16 @@ pub(super) fn answer(answer: edge::WorkloadSvidResponse) -> Answer {
         svid: answer.svid.iter().map(|der| der.to_vec()).collect(),
         denied: answer.denied,
     }
+}
+
+/// A secret as it came for a device on a stream, which the server calls so.
+pub(super) fn secret(answer: edge::SecretResponse, (device_id, stream): (&str, &[u8])) -> SecretAnswer {
+    let edge::SecretResponse { name, version, encapsulated, ciphertext, autorun, denied } = answer;
+    let info = secret_info(device_id, stream, &name, version);
+    let sealed = Sealed { encapsulated: encapsulated.to_vec(), ciphertext: ciphertext.to_vec() };
+    let is_there = !sealed.ciphertext.is_empty();
+    let secret = Some(SealedSecret { sealed, info, autorun }).filter(|_| is_there);
+    SecretAnswer { name, version, secret, denied }
 }
 
 /// Grace that makes no sense is none.

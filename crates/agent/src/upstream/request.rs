@@ -5,9 +5,10 @@
 use std::collections::HashMap;
 
 use assay_identity::csr::{self, CsrError};
+use assay_identity::secret::SecretName;
 use assay_telemetry::pae;
 use assay_wire::binding::{
-    JWT_SVID_TYPE, WORKLOAD_SVID_TYPE, classic_nonce, jwt_svid_body, workload_svid_body,
+    JWT_SVID_TYPE, WORKLOAD_SVID_TYPE, classic_nonce, jwt_svid_body, secret_nonce, workload_svid_body,
 };
 use assay_wire::edge::{self, DeviceMessage, device_message};
 use thiserror::Error;
@@ -24,6 +25,7 @@ pub(super) enum Wanted {
     Svid(Due),
     Token { request_id: String, entry_id: String, audience: Vec<String> },
     Classic,
+    Secret { name: SecretName, version: u64 },
 }
 
 /// A request could not be made.
@@ -92,6 +94,19 @@ fn message(
                 number,
             };
             Ok(device_message::Message::Classic(request))
+        }
+        Wanted::Secret { name, version } => {
+            let Certified { public, info, signature } =
+                device.certify_exchange(|public| secret_nonce(stream, number, name.as_str(), public))?;
+            let request = edge::SecretRequest {
+                name: name.to_string(),
+                version,
+                public: public.into(),
+                certify_info: info.into(),
+                certify_signature: signature.into(),
+                number,
+            };
+            Ok(device_message::Message::Secret(request))
         }
     }
 }

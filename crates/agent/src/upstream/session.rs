@@ -197,7 +197,12 @@ impl Stream<'_> {
         self.order.believed();
         self.memory.ledger.head(&heard.ledger_head);
         match heard.body {
-            Some(device_statement::Body::Verdict(verdict)) => self.log_verdict(&verdict),
+            Some(device_statement::Body::Verdict(verdict)) => {
+                if verdict.valid_for_seconds > 0 {
+                    self.grants.vouched(now + Duration::from_secs(verdict.valid_for_seconds.into()));
+                }
+                self.log_verdict(&verdict);
+            }
             Some(device_statement::Body::Grants(grants)) => {
                 match message::grants(grants) {
                     message::Grants::Granted(granted) => {
@@ -224,6 +229,7 @@ impl Stream<'_> {
             }
             Some(device_statement::Body::JwtSvid(answer)) => self.take_token(&answer, now),
             Some(device_statement::Body::Classic(answer)) => self.take_classic(answer, now),
+            Some(device_statement::Body::Secret(answer)) => self.take_secret(answer),
             None => {}
         }
         Ok(())
@@ -272,6 +278,11 @@ impl Stream<'_> {
         }
     }
 
+    fn take_secret(&mut self, answer: edge::SecretResponse) {
+        let Some(stream) = self.order.may_ask() else { return };
+        self.grants.secret(message::secret(answer, (self.hearing.device_id(), stream)));
+    }
+
     /// Asks for the certificate of the RSA key, and again after a while unless it has come.
     fn ask_for_classic(&mut self, now: SystemTime) {
         if self.classic_at.is_some_and(|at| at <= now) {
@@ -292,7 +303,11 @@ impl Stream<'_> {
         if self.order.may_ask().is_none() {
             return;
         }
-        self.ask_for_classic(self.clock().now());
+        let now = self.clock().now();
+        self.ask_for_classic(now);
+        for (name, version) in self.grants.due_secrets(now) {
+            self.want(Wanted::Secret { name, version });
+        }
         match self.grants.due(self.clock().now()) {
             Ok(due) => due.into_iter().for_each(|one| self.want(Wanted::Svid(one))),
             Err(error) => report(Err(error), "workload svid could not be asked for"),

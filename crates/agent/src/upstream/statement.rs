@@ -61,6 +61,11 @@ pub(super) struct Hearing {
 }
 
 impl Hearing {
+    /// Whom it is said to.
+    pub(super) fn device_id(&self) -> &str {
+        &self.device_id
+    }
+
     pub(super) fn new(device_id: &str) -> Result<Self, StatementError> {
         let mut stream = [0; STREAM_BYTES];
         rand::fill(&mut stream).map_err(|_| StatementError::Random)?;

@@ -354,7 +354,9 @@ impl Server {
                 device_message::Message::JwtSvid(request) => {
                     self.say(&device, &stream, &mut said, self.token(&device, request))
                 }
-                other @ (device_message::Message::Hello(_) | device_message::Message::Classic(_)) => {
+                other @ (device_message::Message::Hello(_)
+                | device_message::Message::Classic(_)
+                | device_message::Message::Secret(_)) => {
                     panic!("{other:?}")
                 }
             };

@@ -69,6 +69,7 @@ pub fn config(bench: &Bench, machine: &Machine, counterpart: &Counterpart) -> Co
         otlp_grpc: None,
         otlp_http: None,
         json_protocol: None,
+        secrets: None,
         identity: None,
         location: Some(LocationConfig {
             country: "DE".into(),
@@ -216,6 +217,7 @@ async fn what_can_never_work_is_an_error_at_once() {
         otlp_grpc: None,
         otlp_http: None,
         json_protocol: None,
+        secrets: None,
         location: None,
     };
     let check = async |config: Config, says: &str| {

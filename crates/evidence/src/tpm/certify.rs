@@ -2,6 +2,7 @@
 
 use super::attest::{Attest, Body};
 use super::public_area::PublicArea;
+use super::public_key::PublicKey;
 use super::signature::Signature;
 use crate::check::{Check, Failure};
 
@@ -48,6 +49,37 @@ pub fn verify_certify(
 /// the TPM that it was made in.
 pub fn verify_possession(key: &PublicArea, message: &[u8], signature: &[u8], nonce: &[u8]) -> Vec<Failure> {
     check_certification(Check::AkName, key, message, signature, nonce, key)
+}
+
+/// A key that secrets are sealed to, which the AK certified as resident in its TPM. Made by [`verify_exchange`] alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExchangeKey {
+    point: Vec<u8>,
+}
+
+impl ExchangeKey {
+    /// The uncompressed point, SEC 1, 2.3.3.
+    pub fn point(&self) -> &[u8] {
+        &self.point
+    }
+}
+
+/// The same as [`verify_certify`] of a key for exchanges.
+pub fn verify_exchange(
+    ak: &PublicArea,
+    message: &[u8],
+    signature: &[u8],
+    nonce: &[u8],
+    key: &PublicArea,
+) -> Result<ExchangeKey, Vec<Failure>> {
+    let mut failures = key.check_exchange_key();
+    failures.extend(check_certification(Check::DeviceKeyCertify, ak, message, signature, nonce, key));
+    match key.key() {
+        PublicKey::EcP256 { x, y } if failures.is_empty() => {
+            Ok(ExchangeKey { point: [[4].as_slice(), x.as_slice(), y.as_slice()].concat() })
+        }
+        _ => Err(failures),
+    }
 }
 
 /// What is wrong with `message` as `signer`'s certification of `object`, made for `nonce`.

@@ -194,6 +194,19 @@ impl PublicArea {
         self.check_signing_key(Check::DeviceKeyCertify)
     }
 
+    /// What keeps it from being a key that secrets are sealed to: a TPM-made key of P-256 for exchanges, which signs nothing.
+    pub fn check_exchange_key(&self) -> Vec<Failure> {
+        let mut rules = Rules { check: Check::DeviceKeyCertify, area: self, failures: Vec::new() };
+        rules.resident();
+        rules.attribute(Attributes::DECRYPT, "decrypt", true);
+        rules.attribute(Attributes::RESTRICTED, "restricted", false);
+        rules.attribute(Attributes::SIGN, "sign", false);
+        let found = self.key.to_string();
+        rules.holds(matches!(self.key, PublicKey::EcP256 { .. }), "key", "ECC P-256", &found);
+        rules.strong_name();
+        rules.failures
+    }
+
     /// What keeps it from being a key for signing anything, an IDevID among them.
     pub(super) fn check_signing_key(&self, check: Check) -> Vec<Failure> {
         let mut rules = Rules { check, area: self, failures: Vec::new() };

@@ -45,6 +45,8 @@ pub(crate) struct Signal {
     changes: u64,
     /// Counts changes of what its workloads are entitled to.
     pub entries: u64,
+    /// Counts changes of what secrets there are for whom.
+    pub secrets: u64,
     /// Another stream has proven to be this device.
     pub replaced: bool,
 }
@@ -97,6 +99,13 @@ impl Registry {
     pub(crate) fn wake_for_entries(&self, id: &SpiffeId) {
         if let Some(seat) = self.seats.lock().unwrap_or_else(PoisonError::into_inner).get(id) {
             seat.sender.send_modify(|signal| signal.entries = signal.entries.wrapping_add(1));
+        }
+    }
+
+    /// Makes every stream look whether its device may have other secrets now.
+    pub(crate) fn wake_for_secrets(&self) {
+        for seat in self.seats.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            seat.sender.send_modify(|signal| signal.secrets = signal.secrets.wrapping_add(1));
         }
     }
 

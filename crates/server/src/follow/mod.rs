@@ -26,6 +26,7 @@ use crate::in_force::entries::Entries;
 use crate::in_force::ledger_head::LedgerHead;
 use crate::in_force::policies::{Policies, PolicyLoadError};
 use crate::in_force::revocations::RevocationList;
+use crate::in_force::secrets::Secrets;
 use crate::keys::KeysError;
 use crate::metrics::Metrics;
 use crate::outcome::{Kind, Outcome, fault};
@@ -39,6 +40,7 @@ pub(crate) struct Following {
     pub registry: Arc<Registry>,
     pub policies: Arc<Policies>,
     pub entries: Arc<Entries>,
+    pub secrets: Arc<Secrets>,
     pub revocations: Arc<RevocationList>,
     pub ledger_head: Arc<LedgerHead>,
     pub metrics: Arc<Metrics>,
@@ -50,6 +52,7 @@ pub(crate) struct Following {
 struct Owed {
     plan: bool,
     entries: bool,
+    secrets: bool,
     list: list::Fallen,
 }
 
@@ -127,6 +130,7 @@ impl Following {
             count::count(&self.metrics, committed);
             owed.plan |= reload::changes_plan(committed);
             owed.entries |= reload::changes_entries(committed);
+            owed.secrets |= reload::changes_secrets(committed);
             owed.list.add(committed);
         }
         wake::wake(&self.registry, commits);
@@ -142,6 +146,11 @@ impl Following {
             let changed = self.entries.reload(&self.store).await?;
             changed.iter().for_each(|device| self.registry.wake_for_entries(device));
             owed.entries = false;
+        }
+        if owed.secrets {
+            self.secrets.reload(&self.store).await?;
+            self.registry.wake_for_secrets();
+            owed.secrets = false;
         }
         owed.list.publish(&self.revocations, self.now()).await?;
         self.store.settle(follower.next_leaf());

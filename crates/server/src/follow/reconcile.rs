@@ -13,7 +13,7 @@ pub(super) async fn reconcile(
     if standing.leaves != settled {
         return Ok(());
     }
-    let Following { store, policies, entries, revocations, registry, metrics, .. } = following;
+    let Following { store, policies, entries, secrets, revocations, registry, metrics, .. } = following;
     let mended = |what: &'static str| {
         metrics.mended();
         tracing::warn!(what, "memory was not as the store had it, and was mended");
@@ -26,6 +26,11 @@ pub(super) async fn reconcile(
         let changed = entries.reload(store).await?;
         changed.iter().for_each(|device| registry.wake_for_entries(device));
         mended("entries");
+    }
+    if secrets.count() != standing.secrets {
+        secrets.reload(store).await?;
+        registry.wake_for_secrets();
+        mended("secrets");
     }
     let now = following.now();
     if revocations.standing(now) < standing.withdrawn {

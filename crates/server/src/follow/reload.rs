@@ -41,6 +41,12 @@ pub(super) fn changes_plan(committed: &Committed) -> bool {
             | Kind::EntryUpdated
             | Kind::EntryRemoved
             | Kind::EntryUnmet
+            | Kind::SecretPut
+            | Kind::SecretRotated
+            | Kind::SecretAssigned
+            | Kind::SecretRevoked
+            | Kind::SecretReleased
+            | Kind::SecretWithdrawn
             | Kind::JoinTokenCreated
             | Kind::SpireAgentAttested
             | Kind::SpireAgentExpired
@@ -59,5 +65,12 @@ pub(super) fn changes_entries(committed: &Committed) -> bool {
     matches!(
         committed.kind,
         None | Some(Kind::EntryCreated | Kind::EntryUpdated | Kind::EntryRemoved | Kind::DeviceReplaced)
+    )
+}
+
+pub(super) fn changes_secrets(committed: &Committed) -> bool {
+    matches!(
+        committed.kind,
+        None | Some(Kind::SecretPut | Kind::SecretRotated | Kind::SecretAssigned | Kind::SecretRevoked)
     )
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod classic;
 pub(crate) mod jwt;
+pub(crate) mod secret;
 pub(crate) mod submission;
 pub(crate) mod svid;
 pub(crate) mod telemetry;

@@ -9,3 +9,4 @@ pub(crate) mod manifest;
 pub(crate) mod messages;
 pub(crate) mod policies;
 pub(crate) mod revocations;
+pub(crate) mod secrets;

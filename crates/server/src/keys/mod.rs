@@ -11,6 +11,7 @@ mod jwt_key;
 mod ledger_key;
 mod names;
 mod result_key;
+mod secret_key;
 mod server_certificate;
 mod statement_key;
 mod together;
@@ -41,6 +42,7 @@ pub(crate) use jwt_key::{JwtKey, Token};
 pub(crate) use ledger_key::{LedgerKey, VERIFIER_FILE};
 pub(crate) use names::{KeyNames, issuing_certificate, trust_domain};
 pub(crate) use result_key::ResultKey;
+pub(crate) use secret_key::SecretKey;
 pub(crate) use server_certificate::ServerCertificate;
 pub(crate) use statement_key::StatementKey;
 pub(crate) use together::{SignedTogether, Urgency};
@@ -297,6 +299,14 @@ pub enum KeysError {
     /// What a classic certificate was found to say.
     #[error("a classic certificate could not be issued")]
     Node(#[from] NodeError),
+    /// The key that secrets are sealed under is not in the key folder any more, or none.
+    #[error(
+        "the key that secrets are sealed under is not in the key folder: put secrets.key back from a backup, or revoke the secrets"
+    )]
+    NoSecretKey,
+    /// A secret does not open.
+    #[error("a secret cannot be sealed or opened: it is damaged, or was sealed under another key")]
+    Secret,
     /// The system has no randomness.
     #[error("the random source failed")]
     Random,

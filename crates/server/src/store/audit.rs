@@ -16,6 +16,8 @@ pub(crate) struct Standing {
     pub plan: u64,
     /// Registration entries.
     pub entries: u64,
+    /// Secrets.
+    pub secrets: u64,
     /// Certificates that a revocation list has to name.
     pub withdrawn: u64,
 }
@@ -80,6 +82,7 @@ impl Store {
             "SELECT (SELECT COALESCE(MAX(leaf) + 1, 0) FROM audit) AS leaves,
                  (SELECT version FROM plan WHERE id = 1) AS plan,
                  (SELECT COUNT(*) FROM entries) AS entries,
+                 (SELECT COUNT(*) FROM secrets) AS secrets,
                  (SELECT COUNT(*) FROM svids WHERE withdrawn_at > 0 AND not_after > $1) AS withdrawn",
         )
         .bind(stored(now.0))
@@ -90,6 +93,7 @@ impl Store {
             leaves: number("leaves")?,
             plan: number("plan")?,
             entries: number("entries")?,
+            secrets: number("secrets")?,
             withdrawn: number("withdrawn")?,
         })
     }

@@ -18,6 +18,8 @@ pub(super) enum Spending {
     Certificates,
     /// JWT-SVIDs for its workloads.
     Tokens,
+    /// Secrets released to it.
+    Secrets,
     /// Batches of telemetry, which bring no leaf as long as they go on with a run.
     Telemetry,
     /// Runs of these, which do.
@@ -32,6 +34,8 @@ impl Spending {
             Spending::Fate => (120, 30),
             // More than may stand at a time.
             Spending::Certificates | Spending::Tokens => (1024, 1),
+            // All that it may have, some times over.
+            Spending::Secrets => (512, 10),
             Spending::Telemetry => (600, 1),
             // Some 280 KB a second of a device for ever, if its batches follow each other.
             Spending::TelemetryRuns => (240, 15),
@@ -43,6 +47,7 @@ impl Spending {
             Spending::Fate => "changes of this device's state",
             Spending::Certificates => "certificates of this device",
             Spending::Tokens => "tokens of this device",
+            Spending::Secrets => "secrets of this device",
             Spending::Telemetry => "batches of this device",
             Spending::TelemetryRuns => "batches of this device that do not go on from the one before",
         }
@@ -53,7 +58,7 @@ impl Spending {
 #[derive(Debug, Default)]
 pub(super) struct Budgets {
     /// For each spending, when the device's allowance is full again.
-    full_at: HashMap<String, [u64; 5]>,
+    full_at: HashMap<String, [u64; 6]>,
     /// At so many devices those whose allowances are full are forgotten.
     sweep_at: usize,
 }
@@ -72,11 +77,12 @@ impl Budgets {
             Some(known) => known,
             None => self.full_at.entry(device.to_owned()).or_default(),
         };
-        let [fate, certificates, tokens, telemetry, runs] = full_at;
+        let [fate, certificates, tokens, secrets, telemetry, runs] = full_at;
         let full_at = match spending {
             Spending::Fate => fate,
             Spending::Certificates => certificates,
             Spending::Tokens => tokens,
+            Spending::Secrets => secrets,
             Spending::Telemetry => telemetry,
             Spending::TelemetryRuns => runs,
         };

@@ -24,6 +24,7 @@ mod nodes;
 mod owed;
 mod pending;
 mod policies;
+mod secrets;
 mod security;
 mod space;
 mod spire;
@@ -77,6 +78,10 @@ pub use nodes::{KeepCertificate, Node, NodeCertificate, NodeCounts, Profile};
 pub use owed::Fall;
 pub use pending::{NotePending, PendingRecord, SayOfPending, Word};
 pub use policies::{NewPolicy, PolicyKey, PolicyRecord};
+pub use secrets::{
+    AssignSecret, AssignedTo, KeepSecrets, PutSecret, ReleaseRecord, ReleaseSecret, RevokeSecret, Said,
+    SecretRecord,
+};
 pub use security::NoteSecurity;
 pub(crate) use space::free_bytes;
 pub use spire::{

@@ -6,7 +6,7 @@
 use assay_evidence::time::UnixTime;
 
 use super::sql::{Row, query};
-use super::{StoreError, Transaction, Unit, loaded, stored};
+use super::{StoreError, Transaction, Unit, loaded, secrets, stored};
 use crate::audit::{Kind, Line};
 
 /// Grants that fell, and the revocation list's number that names them.
@@ -113,6 +113,7 @@ pub(super) async fn of_device(
     .bind(unit.last_leaf().map_or(-1, stored))
     .fetch_all(unit.connection())
     .await?;
+    secrets::withdraw(unit, device_id, at).await?;
     listed(unit, &rows).await
 }
 

@@ -32,6 +32,7 @@ mod parameters;
 mod replace;
 mod retention;
 mod rollout;
+mod secrets;
 mod security;
 mod signed;
 mod silence;

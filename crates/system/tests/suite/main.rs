@@ -18,6 +18,7 @@ mod lifecycle;
 mod limits;
 mod messages;
 mod rollout;
+mod secrets;
 mod stage;
 mod telemetry;
 mod withdrawal;

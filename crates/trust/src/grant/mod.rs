@@ -4,6 +4,7 @@
 pub mod classic;
 mod entitlement;
 pub mod jwt;
+pub mod secret;
 pub mod svid;
 pub mod telemetry;
 
@@ -64,6 +65,20 @@ pub enum Denied {
         /// What the entry asks.
         condition: String,
     },
+    /// The secret is for devices with other labels.
+    #[error("the secret is for devices with {selector}")]
+    OtherLabels {
+        /// The labels.
+        selector: String,
+    },
+    /// The secret is for devices that another policy judges.
+    #[error("the secret is for devices that the policy {policy} judges, and this one is judged by {found}")]
+    OtherPolicy {
+        /// The policy.
+        policy: String,
+        /// The policy of the last result.
+        found: String,
+    },
     /// A token for nobody, or for more than one is for.
     #[error(
         "a token is for 1 to {AUDIENCES_MAX} audiences that can be printed, of {AUDIENCE_BYTES_MAX} bytes together"
@@ -110,6 +125,8 @@ impl Denied {
             Denied::NotAWorkload { .. } => "not-a-workload",
             Denied::Unquoted { .. } => "unquoted",
             Denied::ConditionUnmet { .. } => "condition-unmet",
+            Denied::OtherLabels { .. } => "other-labels",
+            Denied::OtherPolicy { .. } => "other-policy",
             Denied::NoAudience => "no-audience",
             Denied::WrongDevice { .. } => "wrong-device",
             Denied::BootNotAttested { .. } => "boot-not-attested",

@@ -8,6 +8,7 @@ pub mod gateway;
 pub mod pending;
 pub mod policy;
 pub mod record;
+pub mod secret;
 pub mod trial;
 pub mod webhook;
 

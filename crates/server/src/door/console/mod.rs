@@ -18,6 +18,7 @@ mod policy;
 mod public;
 mod records;
 mod results;
+mod secrets;
 mod security;
 pub(crate) mod set_back;
 mod status;
@@ -30,6 +31,7 @@ mod webhooks;
 use std::sync::Arc;
 use std::time::Duration;
 
+use assay_identity::secret::SECRET_BYTES_MAX;
 use assay_trust::policy::ENVELOPE_BYTES_MAX;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::{self, Next};
@@ -191,6 +193,27 @@ fn routes() -> Vec<Route> {
         ),
         route(Operator, "DELETE", "/v1/telemetry-keys/{hash}", delete(telemetry_keys::remove)),
         route(Operator, "GET", "/v1/audit", get(records::audit)).asked(&["after", "limit"]),
+        route(Operator, "GET", "/v1/secrets", get(secrets::list)),
+        route(
+            Operator,
+            "POST",
+            "/v1/secrets",
+            post(secrets::put).layer(DefaultBodyLimit::max(SECRET_BODY_BYTES_MAX)),
+        ),
+        route(Operator, "GET", "/v1/secrets/{name}", get(secrets::show)),
+        route(Operator, "DELETE", "/v1/secrets/{name}", delete(secrets::revoke)),
+        route(
+            Operator,
+            "POST",
+            "/v1/secrets/{name}/rotate",
+            post(secrets::rotate).layer(DefaultBodyLimit::max(SECRET_BODY_BYTES_MAX)),
+        ),
+        route(
+            Operator,
+            "POST",
+            "/v1/secrets/{name}/assign",
+            post(secrets::assign).layer(DefaultBodyLimit::max(FORM_BYTES_MAX)),
+        ),
         route(Operator, "GET", "/v1/security", get(security::list)).asked(&["limit"]),
         route(Operator, "GET", "/v1/webhooks", get(webhooks::list)),
         route(Operator, "GET", "/v1/webhooks/{name}/letters", get(webhooks::letters)),
@@ -289,4 +312,6 @@ const CONTENT_POLICY: &str = "default-src 'none'; style-src 'self'; script-src '
 const BODY_BYTES_MAX: usize = ENVELOPE_BYTES_MAX;
 /// A token is 43 bytes, and labels that a device may have some 2,000.
 const FORM_BYTES_MAX: usize = 4096;
+/// In Base64, with a name and labels.
+const SECRET_BODY_BYTES_MAX: usize = SECRET_BYTES_MAX / 3 * 4 + FORM_BYTES_MAX;
 const REQUEST_WITHIN: Duration = Duration::from_secs(30);

@@ -47,6 +47,10 @@ impl Console {
         self.json(Method::PUT, path, text.to_owned()).await
     }
 
+    pub async fn delete(&self, path: &str) -> Result<Value> {
+        self.json(Method::DELETE, path, String::new()).await
+    }
+
     pub async fn bytes(&self, path: &str) -> Result<Vec<u8>> {
         self.request(Method::GET, path, String::new()).await
     }

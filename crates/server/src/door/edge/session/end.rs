@@ -14,6 +14,7 @@ use crate::fate::FateError;
 use crate::grant::svid::SvidError;
 use crate::keys::KeysError;
 use crate::outcome::{Kind, Outcome};
+use crate::store::StoreError;
 
 /// Why a stream ends.
 #[derive(Debug, Error)]
@@ -60,6 +61,9 @@ pub(crate) enum SessionEnd {
     /// The device's SVID could not be made.
     #[error(transparent)]
     Svid(#[from] SvidError),
+    /// It could not be put on record what secrets the device has.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The device's fate could not be recorded.
     #[error(transparent)]
     Fate(#[from] FateError),
@@ -94,6 +98,7 @@ impl SessionEnd {
             | SessionEnd::ShuttingDown
             | SessionEnd::NoRoom(_)
             | SessionEnd::Svid(_)
+            | SessionEnd::Store(_)
             | SessionEnd::Fate(_) => None,
         }
     }
@@ -105,6 +110,7 @@ impl Outcome for SessionEnd {
             SessionEnd::NotEvidence(error) => error.told(),
             SessionEnd::Attest(error) => error.told(),
             SessionEnd::Svid(error) => error.told(),
+            SessionEnd::Store(error) => error.told(),
             SessionEnd::Fate(error) => error.told(),
             SessionEnd::NoRoom(error) => error.told(),
             SessionEnd::Silent => (Kind::Late, "silent"),

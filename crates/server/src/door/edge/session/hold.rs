@@ -1,6 +1,7 @@
 //! What the device holds: brought in line with its trust state, and told whole after every change.
 
 use assay_evidence::time::UnixTime;
+use assay_identity::secret::SecretName;
 use assay_identity::signed_message::NodeId;
 use assay_trust::Status as TrustStatus;
 use assay_wire::edge::{self, device_statement};
@@ -44,8 +45,9 @@ impl Session {
             self.held.as_ref().is_some_and(|held| held.state_version == version && now < held.renew_at);
         if good {
             // Entries come and go with what holds of the device, and grace with the policy.
-            let is_told =
-                *state.holding() == self.told_holding && self.restart_offline() == self.told_restart_offline;
+            let is_told = *state.holding() == self.told_holding
+                && self.restart_offline() == self.told_restart_offline
+                && self.told_secrets.as_ref() == Some(&self.secrets());
             return if is_told { Ok(()) } else { self.tell_again().await };
         }
         match self.server.granting.device_svid(&self.attester.device, now).await {
@@ -74,6 +76,7 @@ impl Session {
             policy: state.policy().unwrap_or_default().to_owned(),
             ..edge::Grants::default()
         };
+        let mut told_secrets = None;
         match &self.held {
             Some(held) => {
                 grants.device_svid = held.chain.certificates.iter().cloned().map(Into::into).collect();
@@ -81,6 +84,15 @@ impl Session {
                 let met = entries.iter().filter(|entry| state.unmet(&entry.selectors).is_none());
                 grants.entries = met.map(|entry| convert::entry(entry)).collect();
                 grants.restart_offline = self.restart_offline().map(convert::restart_offline);
+                let secrets = self.secrets();
+                if self.told_secrets.as_ref() != Some(&secrets) {
+                    server.releasing.keep(&self.attester.device, &secrets, server.now()).await?;
+                }
+                grants.secrets = secrets
+                    .iter()
+                    .map(|(name, version)| edge::SecretRef { name: name.to_string(), version: *version })
+                    .collect();
+                told_secrets = Some(secrets);
                 grants.classic_wanted = server.granting.classic.is_some();
                 grants.node = self.attester.device.record.node.map(NodeId::get);
             }
@@ -90,9 +102,15 @@ impl Session {
             }
         }
         self.told = true;
+        self.told_secrets = told_secrets;
         self.told_holding = state.holding().clone();
         self.told_restart_offline = self.restart_offline();
         self.say(device_statement::Body::Grants(grants)).await
+    }
+
+    /// The secrets that the device may have now.
+    pub(super) fn secrets(&self) -> Vec<(SecretName, u64)> {
+        self.server.releasing.secrets.of(&self.attester.device, self.server.now())
     }
 
     /// Seconds for which the policy in force lets an agent that starts again without a server serve what it had.

@@ -17,6 +17,7 @@ use std::time::Duration;
 use assay_admission::Peer;
 use assay_evidence::request::NONCE_BYTES;
 use assay_identity::SpiffeId;
+use assay_identity::secret::SecretName;
 use assay_trust::condition::Holding;
 use assay_wire::binding::STREAM_BYTES;
 use assay_wire::edge::{self, device_message, device_statement, server_message};
@@ -128,6 +129,8 @@ struct Session {
     endorsers: watch::Receiver<Endorsing>,
     /// The count of changes of entries, as of the last word.
     entries: u64,
+    /// The secrets that the device was told it may have; `None`: it was told nothing yet.
+    told_secrets: Option<Vec<(SecretName, u64)>>,
     plan: watch::Receiver<Arc<PlanInForce>>,
     /// The policy that judges the device, as of the last look.
     revision: u64,
@@ -161,6 +164,7 @@ impl Session {
             requested: 0,
             endorsers: server.endorsers.watch(),
             entries: 0,
+            told_secrets: None,
             standing: Standing::Unproven(place),
             outstanding: None,
             missed: None,
@@ -226,6 +230,7 @@ impl Session {
             Some(device_message::Message::WorkloadSvid(request)) => self.workload_svid(request).await,
             Some(device_message::Message::JwtSvid(request)) => self.jwt_svid(request).await,
             Some(device_message::Message::Classic(request)) => self.classic(request).await,
+            Some(device_message::Message::Secret(request)) => self.secret(request).await,
             Some(device_message::Message::Hello(_)) => Err(SessionEnd::OutOfTurn),
             // A message of a later version: what we do not know we need not answer.
             None => Ok(()),
@@ -253,6 +258,9 @@ impl Session {
         self.heed_plan();
         if self.attester.device.state.version() != before {
             self.settle().await?;
+        } else if self.told_secrets.as_ref().is_some_and(|told| *told != self.secrets()) {
+            // There are others, or the device has other labels.
+            self.tell_again().await?;
         }
         if signal.entries != self.entries {
             self.entries = signal.entries;
@@ -298,7 +306,8 @@ impl Session {
             device_statement::Body::Grants(_)
             | device_statement::Body::WorkloadSvid(_)
             | device_statement::Body::JwtSvid(_)
-            | device_statement::Body::Classic(_) => String::new(),
+            | device_statement::Body::Classic(_)
+            | device_statement::Body::Secret(_) => String::new(),
         };
         let signed = self.voice.say(self.attester.device.state.version(), body, ledger_head).await?;
         self.send(framed(server_message::Message::Statement(signed))).await

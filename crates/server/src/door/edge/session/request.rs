@@ -7,6 +7,7 @@ use assay_wire::edge::{self, device_statement};
 use super::{Session, SessionEnd, Standing};
 use crate::grant::classic::ClassicRequest;
 use crate::grant::jwt::TokenRequest;
+use crate::grant::secret::{ReleaseError, ReleaseRequest, Released};
 use crate::grant::svid::{SvidError, WorkloadRequest};
 use crate::keys::Chain;
 use crate::security::{Cause, Refused};
@@ -56,6 +57,46 @@ impl Session {
         let (certificate, denied) = apart(granted);
         let response = edge::ClassicResponse { certificate: certificate.into(), denied };
         self.say(device_statement::Body::Classic(response)).await
+    }
+
+    pub(super) async fn secret(&mut self, request: edge::SecretRequest) -> Result<(), SessionEnd> {
+        self.must_be_proven()?;
+        let may_ask = self.svid_requests.take(self.server.clock.instant());
+        let edge::SecretRequest { name, version, public, certify_info, certify_signature, number } = request;
+        let certified = (certify_info, certify_signature);
+        let request = ReleaseRequest { number, name, version, public, certified };
+        let released = match may_ask {
+            true => self.release(&request).await.map_err(|error| self.withheld(&request.name, &error)),
+            false => Err(TOO_MANY.to_owned()),
+        };
+        let mut response =
+            edge::SecretResponse { name: request.name, version, ..edge::SecretResponse::default() };
+        match released {
+            Ok(Released { sealed, autorun }) => {
+                response.encapsulated = sealed.encapsulated.into();
+                response.ciphertext = sealed.ciphertext.into();
+                response.autorun = autorun;
+            }
+            Err(denied) => response.denied = denied,
+        }
+        self.say(device_statement::Body::Secret(response)).await
+    }
+
+    async fn release(&mut self, request: &ReleaseRequest) -> Result<Released, ReleaseError> {
+        self.count(request.number).map_err(|_| ReleaseError::Replayed)?;
+        let (device, now) = (&self.attester.device, self.server.now());
+        self.server.releasing.release(device, request, &self.stream, now).await
+    }
+
+    /// What the device is told of a secret that it is not given.
+    fn withheld(&self, secret: &str, error: &ReleaseError) -> String {
+        let id = &self.attester.device.id;
+        if let ReleaseError::Replayed | ReleaseError::NotCertified(_) = error {
+            let (who, from) = (id.to_string(), self.peer().to_string());
+            self.server.refused(Refused { cause: Cause::Request, who, from, why: error.to_string() });
+        }
+        tracing::info!(device = %id, secret, reason = %error, "secret denied");
+        error.sentence()
     }
 
     async fn sign_classic(&mut self, request: &ClassicRequest) -> Result<Vec<u8>, SvidError> {

@@ -66,7 +66,8 @@ fn urgency(body: Option<&device_statement::Body>) -> Urgency {
             device_statement::Body::Grants(_)
             | device_statement::Body::WorkloadSvid(_)
             | device_statement::Body::JwtSvid(_)
-            | device_statement::Body::Classic(_),
+            | device_statement::Body::Classic(_)
+            | device_statement::Body::Secret(_),
         )
         | None => Urgency::AtOnce,
     }
