@@ -1,5 +1,6 @@
 //! `assay-agent tpm detect`: what this machine's TPM is, and what to do about what is missing.
 
+mod ima_policy;
 mod report;
 
 use std::fs;
@@ -8,11 +9,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use assay_evidence::digest::{HashAlgorithm, PcrIndex};
+use assay_evidence::ima;
 use assay_evidence::tpm::pcr::{PcrSelection, PcrSet, PcrValues};
 
+pub use ima_policy::{Active, Found, Source};
 pub use report::{Advice, Bank, Certificate, LogState, Report, Severity};
 
 use crate::config::Sources;
+use crate::logs::ImaSource;
 use crate::tpm::ek::EndorsementKey;
 use crate::tpm::{Property, Target, Tpm, TpmError, algorithm_name};
 
@@ -37,10 +41,28 @@ pub fn detect(sources: &Sources) -> Report {
     report.boot_log = log_state(&sources.boot_log);
     report.ima_log = log_state(&sources.ima_log);
     logs(sources, &mut report);
+    if report.ima_log == LogState::Readable {
+        let active = ima_policy::active(&found(sources));
+        ima_policy::advise(&active, &mut report);
+        report.ima_policy = Some(active);
+    }
     if report.usable && report.ima_log == LogState::Readable {
         measured(&sources.tpm, &mut report);
     }
     report
+}
+
+/// What shows which policy IMA follows.
+fn found(sources: &Sources) -> Found {
+    let beside = sources.ima_log.with_file_name("policy");
+    let list = ImaSource::new(&sources.ima_log).read_from(0).unwrap_or_default();
+    let parsed = if list.ascii { ima::parse_ascii(&list.bytes) } else { ima::parse_binary(&list.bytes) };
+    Found {
+        command_line: fs::read_to_string("/proc/cmdline").unwrap_or_default(),
+        rules: fs::read_to_string(&beside).ok().filter(|text| !text.trim().is_empty()),
+        takes_policy: beside.exists(),
+        measured: parsed.map(|list| ima::measured_kernel_policies(&list)).unwrap_or_default(),
+    }
 }
 
 /// Whether anything that the kernel lists reached the TPM. IMA that starts before the TPM's driver lists everything and
@@ -208,7 +230,7 @@ fn logs(sources: &Sources, report: &mut Report) {
         report.advise(
             Severity::Note,
             format!("no IMA list at {}", sources.ima_log.display()),
-            "programs are not measured: add `ima_policy=tcb ima_hash=sha256` to the kernel command line",
+            "programs are not measured: `assay-agent setup ima` says what to install",
         );
     }
     for (state, path) in [(report.boot_log, &sources.boot_log), (report.ima_log, &sources.ima_log)] {

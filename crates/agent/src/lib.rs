@@ -18,6 +18,7 @@ pub mod link;
 pub mod logs;
 pub mod offline;
 pub mod run;
+pub mod setup;
 pub mod sign;
 pub mod state_dir;
 pub mod telemetry;

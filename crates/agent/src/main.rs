@@ -10,7 +10,7 @@ use assay_agent::config::Options;
 use assay_agent::fetch::{FetchError, FetchedSvid};
 use assay_agent::files::{Ended, Plan};
 use assay_agent::sign::Message;
-use assay_agent::{collect, detect, doctor, fetch, files, run, sign};
+use assay_agent::{collect, detect, doctor, fetch, files, run, setup, sign};
 use assay_clock::Clock;
 use assay_identity::tls;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -37,6 +37,11 @@ enum Verb {
     Tpm {
         #[command(subcommand)]
         verb: TpmVerb,
+    },
+    /// Install what this machine needs to be worth attesting
+    Setup {
+        #[command(subcommand)]
+        verb: SetupVerb,
     },
     /// What is wrong on this device and what to do about it, on one page: what support asks for first
     Doctor {
@@ -109,6 +114,28 @@ enum TpmVerb {
 }
 
 #[derive(Subcommand)]
+enum SetupVerb {
+    /// An IMA policy, which says what the kernel measures: the file, and what has it loaded before anything else runs
+    Ima {
+        /// Which: base, critical-data, scripts (with SELinux) or appraise (where all files are signed)
+        #[arg(long, default_value = "base")]
+        variant: String,
+        /// Say what would be written, and write nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Write over another policy that is there
+        #[arg(long)]
+        replace: bool,
+        /// Root of the system to install into
+        #[arg(long, value_name = "DIR", default_value = "/")]
+        root: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
 enum FetchVerb {
     /// X.509-SVIDs; exit code 1 says that this process has none
     X509 {
@@ -175,6 +202,9 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Run { options } => run_agent(options),
         Verb::Tpm { verb: TpmVerb::Detect { json, options } } => detect(json, options),
+        Verb::Setup { verb: SetupVerb::Ima { variant, dry_run, replace, root, json } } => {
+            set_up_ima(&variant, &root, (dry_run, replace), json)
+        }
         Verb::Doctor { json, options } => examine(json, options),
         Verb::Collect { out, options } => collect(&out, options),
         Verb::Fetch { verb } => fetch(verb),
@@ -200,6 +230,21 @@ fn detect(json: bool, options: Options) -> anyhow::Result<ExitCode> {
     let report = detect::detect(&options.merge()?.sources()?);
     say(&if json { serde_json::to_string_pretty(&report)? } else { report.to_string() });
     Ok(if report.is_ready() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn set_up_ima(
+    variant: &str,
+    root: &std::path::Path,
+    (dry_run, replace): (bool, bool),
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    let mut plan = setup::plan(variant, setup::System::look(root))?;
+    plan.compare(root, replace)?;
+    if !dry_run {
+        plan.write(root)?;
+    }
+    say(&if json { serde_json::to_string_pretty(&plan)? } else { plan.to_string() });
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Prints a line. A reader that has seen enough, as `head` has, closes the pipe, and the exit code stays what it is.

@@ -101,6 +101,8 @@ checks! {
     ImaForms => "ima-forms",
     /// Every measured file is one the policy allows.
     ImaPolicy => "ima-policy",
+    /// The kernel measured, when it was loaded, a policy of IMA that the policy accepts, and no other.
+    ImaKernelPolicy => "ima-kernel-policy",
     /// Violations are what the policy accepts.
     ImaViolation => "ima-violation",
     /// Entries past the quoted prefix wait for the next quote.

@@ -34,7 +34,7 @@ pub use appraisal::{
     refuse, refuse_tee,
 };
 pub use finding::{Finding, Tier};
-pub use learn::{learn, learn_rules};
+pub use learn::{LearnError, learn, learn_rules};
 pub use policy::{Policy, PolicyError};
 pub use reference::CompiledPolicy;
 pub use state::{Basis, Event, Status, TrustRecord, TrustState};

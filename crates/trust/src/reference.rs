@@ -10,7 +10,8 @@ use crate::named_digests::NamedDigests;
 use crate::pattern::Pattern;
 use crate::policy::{
     Acceptable, Alternative, Bank, BootRule, BootSection, ClockSection, Coverage, Demand, EndorsementKind,
-    EndorsementSection, ImaSection, PcrSection, Policy, PolicyError, Recovery, TeeSection, Weight,
+    EndorsementSection, ImaSection, MadeOnDevice, PcrSection, Policy, PolicyError, Recovery, TeeSection,
+    ViolationWeight,
 };
 use crate::region::RegionList;
 use crate::signature_memory::SignatureMemory;
@@ -56,9 +57,12 @@ pub(crate) struct FileReference {
     pub(crate) pcrs: PcrSet,
     /// Whether any file is accepted.
     pub(crate) lists_files: bool,
-    pub(crate) violations: Weight,
+    pub(crate) violations: ViolationWeight,
+    /// The policies of IMA that the kernel may follow; `None`: any.
+    pub(crate) kernel_policies: Option<Vec<Digest>>,
     pub(crate) weakest_digest: Bank,
     exclude: Vec<Pattern>,
+    made_on_device: Vec<MadeOnDevice>,
     signing_keys: SigningKeys,
     verified: SignatureMemory,
     keyrings: NamedDigests,
@@ -224,10 +228,13 @@ impl FileReference {
             lists_files: !section.allow.is_empty()
                 || !section.signing_keys.is_empty()
                 || !section.keyrings.is_empty()
-                || !section.exclude.is_empty(),
-            violations: section.violations,
+                || !section.exclude.is_empty()
+                || !section.made_on_device.is_empty(),
+            violations: section.violations.unwrap_or_default(),
+            kernel_policies: section.kernel_policies,
             weakest_digest: section.weakest_digest,
             exclude: section.exclude,
+            made_on_device: section.made_on_device,
             signing_keys: keys.collect::<Result<_, _>>()?,
             verified: SignatureMemory::default(),
             keyrings: NamedDigests::pack(&section.keyrings)?,
@@ -240,8 +247,17 @@ impl FileReference {
         self.allow.of(path)
     }
 
+    /// Whether a file is not judged, whatever is in it.
     pub(crate) fn excludes(&self, path: &[u8]) -> bool {
+        let is_listed = |path: &[u8]| self.allow.of(path).next().is_some();
         self.exclude.iter().any(|pattern| pattern.matches(path))
+            || self.made_on_device.iter().any(|kind| kind.covers(path, is_listed))
+    }
+
+    /// Whether this is a policy of IMA that the kernel may follow, by a digest that counts.
+    pub(crate) fn accepts_kernel_policy(&self, digest: &Digest) -> bool {
+        let listed = self.kernel_policies.iter().flatten();
+        digest.algorithm() >= self.weakest_digest.0 && listed.into_iter().any(|known| known == digest)
     }
 
     /// Whether the policy has this key for the keyring that it was put on.

@@ -271,6 +271,7 @@ fn words(check: Check) -> (&'static str, &'static str) {
             "Turn on the TPM's SHA-256 bank and use an attestation key of today.",
         ),
         Check::ImaPolicy
+        | Check::ImaKernelPolicy
         | Check::ImaViolation
         | Check::BootPolicy
         | Check::PcrPolicy

@@ -84,6 +84,7 @@ impl Undecided {
             | Check::ImaTemplateDigest
             | Check::ImaReplay
             | Check::ImaPolicy
+            | Check::ImaKernelPolicy
             | Check::ImaViolation
             | Check::ImaUndecided
             | Check::BootPolicy

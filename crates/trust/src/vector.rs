@@ -179,9 +179,11 @@ impl TrustVector {
             | Check::TeeChip => &mut self.hardware,
             Check::TeeReportData | Check::TeeBinding => &mut self.instance_identity,
             Check::TeeLog => &mut self.executables,
-            Check::PcrPolicy | Check::ImaPolicy | Check::ImaViolation | Check::ImaForms => {
-                &mut self.executables
-            }
+            Check::PcrPolicy
+            | Check::ImaPolicy
+            | Check::ImaKernelPolicy
+            | Check::ImaViolation
+            | Check::ImaForms => &mut self.executables,
             // Of a new check it has to be decided here what it is about.
             Check::AkParse
             | Check::AkAttributes

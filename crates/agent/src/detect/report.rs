@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::ima_policy::Active;
+
 /// What was found.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
@@ -39,6 +41,8 @@ pub struct Report {
     pub boot_log: LogState,
     /// The IMA list.
     pub ima_log: LogState,
+    /// The policy that IMA follows; `None` where there is no list that can be read.
+    pub ima_policy: Option<Active>,
     /// What is missing, and what to do.
     pub advice: Vec<Advice>,
 }
@@ -140,6 +144,9 @@ impl fmt::Display for Report {
         }
         line("Boot log", self.boot_log.text())?;
         line("IMA list", self.ima_log.text())?;
+        if let Some(policy) = &self.ima_policy {
+            line("IMA policy", &policy.to_string())?;
+        }
         writeln!(f)?;
         for Advice { severity, what, action } in &self.advice {
             let mark = match severity {

@@ -56,7 +56,7 @@ fn what_is_missing_is_named_with_what_to_do() {
     advised(&sources, Severity::Problem, "is not there", "firmware setup");
     let bench = Bench::new();
     sources.tpm = bench.target();
-    advised(&sources, Severity::Note, "no IMA list", "ima_policy=tcb");
+    advised(&sources, Severity::Note, "no IMA list", "assay-agent setup ima");
     advised(&sources, Severity::Note, "no boot log", "securityfs");
 }
 

@@ -57,14 +57,7 @@ pub fn run(args: Args) -> ExitCode {
 
 fn learn_folders(args: &Args) -> Result<()> {
     let keys = args.ima_signing_certs.iter().map(|path| read_pem(path)).collect::<Result<Vec<String>>>()?;
-    let mut claims =
-        args.case_dirs.iter().map(|folder| verified(folder, args)).collect::<Result<Vec<Claims>>>()?;
-    if !args.devices.is_empty() {
-        let client = args.console.client()?;
-        for device in &args.devices {
-            claims.push(kept(&client, device).with_context(|| device.clone())?);
-        }
-    }
+    let claims = claims(&args.case_dirs, &args.devices, &args.verifier, &args.console)?;
     let claims: Vec<&Claims> = claims.iter().collect();
     let policy = match args.boot {
         Boot::Values => learn(&args.name, &keys, &claims)?,
@@ -82,6 +75,24 @@ fn learn_folders(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// What folders of evidence, and what the server keeps of devices, say: all of it verified.
+pub fn claims(
+    folders: &[PathBuf],
+    devices: &[String],
+    verifier: &VerifierArgs,
+    console: &Console,
+) -> Result<Vec<Claims>> {
+    let mut claims =
+        folders.iter().map(|folder| verified(folder, verifier)).collect::<Result<Vec<Claims>>>()?;
+    if !devices.is_empty() {
+        let client = console.client()?;
+        for device in devices {
+            claims.push(kept(&client, device).with_context(|| device.clone())?);
+        }
+    }
+    Ok(claims)
+}
+
 /// What the last result of a device whose evidence is kept was made of.
 fn kept(client: &Client, device: &str) -> Result<Claims> {
     let results = client.get(&format!("/v1/results?device={}", segment(device)))?;
@@ -94,8 +105,8 @@ fn kept(client: &Client, device: &str) -> Result<Claims> {
 }
 
 /// Only what verifies can teach anything.
-fn verified(folder: &Path, args: &Args) -> Result<Claims> {
-    Ok(Case::read(folder)?.verify(&args.verifier.expected()?)?.believed(folder)?)
+fn verified(folder: &Path, verifier: &VerifierArgs) -> Result<Claims> {
+    Ok(Case::read(folder)?.verify(&verifier.expected()?)?.believed(folder)?)
 }
 
 fn read_pem(path: &Path) -> Result<String> {

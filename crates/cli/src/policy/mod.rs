@@ -8,6 +8,7 @@ mod allow_kernel;
 mod destination;
 mod diff;
 mod import;
+mod init;
 mod learn;
 mod lint;
 mod list;
@@ -63,6 +64,9 @@ enum Verb {
     AllowEks(allow_eks::Args),
     /// Accept a kernel with its initial ramdisk, by their files, in a policy of rules.
     AllowKernel(allow_kernel::Args),
+    /// Make a policy that a system can live with, of its packages and of a device known to be good, and say how much they
+    /// explain.
+    Init(init::Args),
     /// Make a policy of Keylime's, and say what means something else here.
     Import(import::Args),
     /// Make a policy of the programs in Debian packages.
@@ -92,6 +96,7 @@ pub fn run(args: Args) -> ExitCode {
         Verb::Merge(args) => output::exit(merge::run(&args)),
         Verb::AllowEks(args) => output::exit(allow_eks::run(&args)),
         Verb::AllowKernel(args) => output::exit(allow_kernel::run(&args)),
+        Verb::Init(args) => output::exit(init::run(&args)),
         Verb::Import(args) => output::exit(import::run(&args)),
         Verb::FromDeb(args) => output::exit(deb::run(&args)),
         Verb::FromRootfs(args) => output::exit(rootfs::run(&args)),

@@ -84,18 +84,30 @@ fn unexpected_programs_are_named() {
 #[test]
 fn violations_weigh_what_the_policy_says() {
     let files = ["/var/lib/ev/tomtou.txt", "/var/lib/ev/writers.txt"];
-    let Some(refused) = by_baseline("sb-ima-violations", |policy| policy) else { return };
+    let with = |line: &'static str| {
+        let change = move |policy: String| policy.replace("violations = \"by-path\"", line);
+        by_baseline("sb-ima-violations", change)
+    };
+    let tiers = |appraisal: &Appraisal| -> Vec<String> {
+        let of_violations = appraisal.findings().iter().filter(|finding| finding["check"] == "ima-violation");
+        of_violations.map(|finding| finding["tier"].as_str().unwrap().to_owned()).collect()
+    };
+    let Some(refused) = with("violations = \"refuse\"") else { return };
     assert_eq!((refused.exit, refused.claims("ima-violation")), (1, files.to_vec()));
-    let report = |policy: String| policy.replace("violations = \"refuse\"", "violations = \"report\"");
-    let reported = by_baseline("sb-ima-violations", report).unwrap();
-    assert_eq!(reported.claims("ima-violation"), files);
-    let tiers = reported.findings().iter().filter(|finding| finding["check"] == "ima-violation");
-    assert!(tiers.map(|finding| &finding["tier"]).all(|tier| tier == "affirming"));
-    let ignore = |policy: String| policy.replace("violations = \"refuse\"", "violations = \"ignore\"");
-    assert!(by_baseline("sb-ima-violations", ignore).unwrap().claims("ima-violation").is_empty());
-    // No exclusion covers a violation: nothing vouches for its path.
-    let exclude = |policy: String| policy.replace("violations = \"refuse\"", "exclude = [\"/var/lib/ev/\"]");
-    let excluded = by_baseline("sb-ima-violations", exclude).unwrap();
+    assert_eq!(tiers(&refused), ["contraindicated", "contraindicated"]);
+    let reported = with("violations = \"report\"").unwrap();
+    assert_eq!(
+        (reported.claims("ima-violation"), tiers(&reported)),
+        (files.to_vec(), vec!["affirming".to_owned(); 2])
+    );
+    assert!(with("violations = \"ignore\"").unwrap().claims("ima-violation").is_empty());
+    // What is learned weighs them by what they touch, and so does a policy that says nothing.
+    for line in ["violations = \"by-path\"", ""] {
+        assert_eq!(tiers(&with(line).unwrap()), ["affirming", "affirming"]);
+    }
+    assert!(with("exclude = [\"/var/lib/ev/\"]").unwrap().claims("ima-violation").is_empty());
+    // Where every violation is refused, no exclusion covers one: nothing vouches for its path.
+    let excluded = with("violations = \"refuse\"\nexclude = [\"/var/lib/ev/\"]").unwrap();
     assert_eq!(excluded.claims("ima-violation"), files);
     assert!(!excluded.claims("ima-policy").contains(&"/var/lib/ev/tomtou.txt"));
 }

@@ -9,6 +9,7 @@ mod changes;
 mod doctor;
 mod ear;
 mod entries;
+mod init;
 mod initrd;
 mod inspect;
 mod message;

@@ -9,6 +9,7 @@ mod ascii;
 mod binary;
 mod boot_aggregate;
 mod device_mapper;
+mod kernel_policy;
 mod layout;
 mod measured_key;
 mod replay;
@@ -26,6 +27,10 @@ pub use self::ascii::{ascii_offset, parse_ascii};
 pub use self::binary::{binary_offset, parse_binary, parse_shared};
 pub use self::boot_aggregate::{BOOT_AGGREGATE, expected_boot_aggregate};
 pub use self::device_mapper::{DmChange, DmDevice, DmError, DmEvent, DmNumbers, DmTarget};
+pub use self::kernel_policy::{
+    KERNEL_POLICIES_MAX, KERNEL_POLICY_BYTES_MAX, KERNEL_POLICY_PATH, KernelPolicy, KernelPolicyError,
+    ShippedPolicy, Unseen, measured_kernel_policies,
+};
 use self::layout::Layout;
 pub use self::measured_key::{MEASURED_KEYS_MAX, MeasuredKey, learned_keys};
 pub(crate) use self::replay::reached_pcrs;

@@ -10,7 +10,7 @@ use super::ima::Attested;
 use crate::boot_log::BootClaims;
 use crate::check::Failure;
 use crate::digest::{Digest, HashAlgorithm, PcrIndex};
-use crate::ima::{Entry, Extension, List, MEASURED_KEYS_MAX, MeasuredKey, Replay};
+use crate::ima::{Entry, Extension, KERNEL_POLICIES_MAX, List, MEASURED_KEYS_MAX, MeasuredKey, Replay};
 use crate::tpm::attest::ClockInfo;
 use crate::tpm::banks::ActiveBanks;
 use crate::tpm::name::Name;
@@ -144,7 +144,10 @@ impl Claims {
             boot: self.boot.clone(),
             explained: self.explained.clone(),
             ima: self.ima.as_ref().map(|ima| ima.replay_at(judged_entries)),
-            keys: self.ima.as_ref().map(|ima| ima.keys_at(judged_entries)).unwrap_or_default(),
+            measured: Measured {
+                keys: self.ima.as_ref().map(|ima| ima.keys_at(judged_entries)).unwrap_or_default(),
+                policies: self.ima.as_ref().map(|ima| ima.policies_at(judged_entries)).unwrap_or_default(),
+            },
         }
     }
 }
@@ -158,14 +161,22 @@ pub struct ImaClaims {
     covered: usize,
     attesting: PcrSet,
     explained: PcrSet,
-    /// Keys measured before the first entry.
-    known_keys: Arc<[MeasuredKey]>,
+    /// What was measured before the first entry.
+    known: Measured,
+}
+
+/// What of entries that were judged earlier in a boot matters for those that follow.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Measured {
+    keys: Arc<[MeasuredKey]>,
+    /// The digests of policies of IMA.
+    policies: Arc<[Digest]>,
 }
 
 impl ImaClaims {
-    pub(super) fn new(list: List, attested: Attested, known_keys: Arc<[MeasuredKey]>) -> Self {
+    pub(super) fn new(list: List, attested: Attested, known: Measured) -> Self {
         let Attested { start, end, entries, attesting, explained } = attested;
-        ImaClaims { list, start, end, covered: entries, attesting, explained, known_keys }
+        ImaClaims { list, start, end, covered: entries, attesting, explained, known }
     }
 
     /// The attested entries, in order.
@@ -214,7 +225,12 @@ impl ImaClaims {
 
     /// Keys that were measured in this boot before the first of [`ImaClaims::entries`].
     pub fn known_keys(&self) -> &[MeasuredKey] {
-        &self.known_keys
+        &self.known.keys
+    }
+
+    /// The digests of the policies of IMA that were measured in this boot, each once: see [`Entry::kernel_policy`].
+    pub fn kernel_policies(&self) -> Arc<[Digest]> {
+        self.policies_at(u64::MAX)
     }
 
     /// How the kernel extends a quoted bank, the weakest way of those PCRs; `None` for one that was not quoted.
@@ -239,9 +255,22 @@ impl ImaClaims {
         let attested = entries.filter(|entry| self.attesting.contains(entry.pcr()));
         let mut new = attested.filter_map(|entry| entry.measured_key()).peekable();
         if new.peek().is_none() {
-            return Arc::clone(&self.known_keys);
+            return Arc::clone(&self.known.keys);
         }
-        self.known_keys.iter().cloned().chain(new).take(MEASURED_KEYS_MAX).collect()
+        self.known.keys.iter().cloned().chain(new).take(MEASURED_KEYS_MAX).collect()
+    }
+
+    /// The policies measured in the first `judged` entries since boot.
+    fn policies_at(&self, judged: u64) -> Arc<[Digest]> {
+        let entries = self.list.range(0..self.new_until(judged));
+        let attested = entries.filter(|entry| self.attesting.contains(entry.pcr()));
+        let mut policies = self.known.policies.to_vec();
+        for digest in attested.filter_map(|entry| entry.kernel_policy()) {
+            if policies.len() < KERNEL_POLICIES_MAX && !policies.contains(&digest) {
+                policies.push(digest);
+            }
+        }
+        policies.into()
     }
 
     /// The running values after `judged` entries since boot.
@@ -269,7 +298,7 @@ pub struct Baseline {
     boot: Option<Arc<BootClaims>>,
     explained: PcrValues,
     ima: Option<Replay>,
-    keys: Arc<[MeasuredKey]>,
+    measured: Measured,
 }
 
 impl Baseline {
@@ -308,9 +337,9 @@ impl Baseline {
         &self.explained
     }
 
-    /// Keys measured before the next list's first entry.
-    pub(super) fn keys(&self) -> Arc<[MeasuredKey]> {
-        Arc::clone(&self.keys)
+    /// What was measured before the next list's first entry.
+    pub(super) fn measured(&self) -> Measured {
+        self.measured.clone()
     }
 
     pub(super) fn ima_replay(&self) -> Option<&Replay> {
@@ -341,13 +370,14 @@ mod tests {
             attesting: [PcrIndex::IMA].into_iter().collect(),
             explained: PcrSet::default(),
         };
-        let claims = ImaClaims::new(list, attested(&prefix), Arc::default());
+        let claims = ImaClaims::new(list, attested(&prefix), Measured::default());
         let known = |judged| claims.keys_at(judged).len();
         assert_eq!([known(0), known(2), known(3), known(7), known(99)], [0, 0, 1, 1, 1]);
         // The next list starts behind the key's entry, and still knows it.
         let nothing = parse_binary(&[]).unwrap();
         let at_end = Prefix { entries: 0, start: prefix.replay.clone(), replay: prefix.replay };
-        let next = ImaClaims::new(nothing, attested(&at_end), claims.keys_at(7));
+        let known = Measured { keys: claims.keys_at(7), policies: claims.policies_at(7) };
+        let next = ImaClaims::new(nothing, attested(&at_end), known);
         assert_eq!((next.known_keys().len(), next.keys_at(7).len()), (1, 1));
     }
 }

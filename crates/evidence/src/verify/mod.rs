@@ -141,9 +141,9 @@ pub fn verify(evidence: &Evidence<'_>, expectation: &Expectation<'_>) -> Verific
     let ima = list.as_ref().and_then(|list| {
         let earlier = baseline.filter(|_| known.is_none());
         let attested = ima::verify(list, &runtime, &quotes, &boot, earlier, &mut report)?;
-        Some((attested, known.and(baseline).map(Baseline::keys).unwrap_or_default()))
+        Some((attested, known.and(baseline).map(Baseline::measured).unwrap_or_default()))
     });
-    let ima = ima.zip(list).map(|((attested, keys), list)| ImaClaims::new(list, attested, keys));
+    let ima = ima.zip(list).map(|((attested, measured), list)| ImaClaims::new(list, attested, measured));
     let covered = report.selection(first, boot.log_pcrs(), ima.is_some(), expectation, banks.as_ref());
     if covered.iter().all(|bank| *bank == HashAlgorithm::Sha1) && !covered.is_empty() {
         let found = "SHA-1 alone".to_owned();

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use assay_evidence::ima::{Entry, Extension, SignatureFault};
+use assay_evidence::ima::{Entry, Extension, KERNEL_POLICY_PATH, ShippedPolicy, SignatureFault};
 use assay_evidence::verify::{Claims, ImaClaims};
 use assay_evidence::{Check, Digest, HashAlgorithm, PcrIndex};
 
-use super::demand::{AttestedFiles, AttestedList, witness_if};
+use super::demand::{AttestedFiles, AttestedList, MeasuredKernelPolicy, witness_if};
 use crate::finding::{Finding, Tier};
 use crate::path;
-use crate::policy::{Demand, ImaPcr, Weight};
+use crate::policy::{Demand, ImaPcr, ViolationWeight};
 use crate::reference::{CompiledPolicy, FileReference, Signers};
 use crate::sentence::quoted;
 
@@ -31,6 +31,9 @@ pub(super) fn judge(policy: &CompiledPolicy, claims: &Claims, findings: &mut Vec
     }
     findings.extend(unattested(policy, ima));
     findings.extend(kept_from(policy, reference, ima));
+    let is_asked = reference.kernel_policies.is_some();
+    let _: Option<MeasuredKernelPolicy<'_>> =
+        witness_if(is_asked, (reference, ima), findings, || unknown_kernel_policy(policy));
     let signers = Signers::new(reference, ima.known_keys());
     let mut report = Report::new(policy, reference, signers, findings);
     let mut good = ima.first_index();
@@ -91,6 +94,9 @@ impl<'a> Report<'a> {
         if entry.is_violation() {
             return self.judge_violation(entry);
         }
+        if let Some(is_good) = self.judge_kernel_policy(entry) {
+            return is_good;
+        }
         if self.signers.learn(entry) {
             return true;
         }
@@ -117,14 +123,59 @@ impl<'a> Report<'a> {
         digest.algorithm() >= self.reference.weakest_digest.0
     }
 
-    /// The kernel extended ones for it, so nothing in the entry is vouched for: neither its digest nor its path,
-    /// and no exclusion by path can cover it.
+    /// Where policies of IMA are listed, one that is loaded is judged by that list alone; `None`: it is another file, or
+    /// nobody asks.
+    fn judge_kernel_policy(&mut self, entry: &Entry<'_>) -> Option<bool> {
+        self.reference.kernel_policies.as_ref()?;
+        let digest = entry.kernel_policy()?;
+        let is_good = self.reference.accepts_kernel_policy(&digest);
+        if !is_good && self.is_new(entry, Some(digest)) {
+            let policy = self.policy.citation();
+            let found = ShippedPolicy::of_digest(&digest)
+                .map_or_else(|| digest.to_string(), |shipped| format!("{digest}, Assay's {}", shipped.name));
+            self.findings.push(Finding {
+                accept: None,
+                check: Check::ImaKernelPolicy,
+                tier: Tier::Contraindicated,
+                claim: KERNEL_POLICY_PATH.to_owned(),
+                expected: format!("a policy of IMA that policy {policy} lists"),
+                found: found.clone(),
+                message: format!(
+                    "The kernel was given another policy of IMA ({found}) than policy {policy} accepts, and what that one leaves \
+                     out is not in the list: put the right one back (`assay-agent setup ima`) and reboot the device, or \
+                     list this one under ima.kernel_policies."
+                ),
+            });
+        }
+        Some(is_good)
+    }
+
+    /// The kernel extended ones for it, so nothing in the entry is vouched for: neither its digest nor its path. By path it
+    /// weighs what an honest device would say of itself; that it happened at all is attested.
     fn judge_violation(&mut self, entry: &Entry<'_>) -> bool {
-        let weight = self.reference.violations;
-        if let Some(tier) = weight.tier()
+        let is_listed = self.reference.digests_of(entry.path()).next().is_some();
+        let tier = match self.reference.violations {
+            ViolationWeight::Refuse => Some(Tier::Contraindicated),
+            ViolationWeight::ByPath if is_listed => Some(Tier::Contraindicated),
+            ViolationWeight::ByPath if self.reference.excludes(entry.path()) => None,
+            ViolationWeight::ByPath | ViolationWeight::Report => Some(Tier::Affirming),
+            ViolationWeight::Ignore => None,
+        };
+        if let Some(tier) = tier
             && self.is_new(entry, None)
         {
-            let file = path::to_text(entry.path());
+            let (file, policy) = (path::to_text(entry.path()), self.policy.citation());
+            let then = match tier {
+                Tier::Contraindicated if is_listed => format!(
+                    "policy {policy} lists a file there, which may not be what ran (ima.violations): find the writer, \
+                     restore the file and reboot the device"
+                ),
+                Tier::Contraindicated => format!(
+                    "policy {policy} refuses that (ima.violations): find the writer and reboot, or have IMA not measure \
+                     such files (`assay-agent setup ima`)"
+                ),
+                _ => format!("policy {policy} accepts that of a file that it does not list (ima.violations)"),
+            };
             self.findings.push(Finding {
                 accept: None,
                 check: Check::ImaViolation,
@@ -133,13 +184,11 @@ impl<'a> Report<'a> {
                 expected: "a measurement".to_owned(),
                 found: "a violation".to_owned(),
                 message: format!(
-                    "`{file}` was open for writing while it was measured, so what was read of it is unknown (policy \
-                     {}, ima.violations): find the writer and reboot, or exclude such files from the kernel's IMA policy.",
-                    self.policy.citation()
+                    "`{file}` was open for writing while it was measured, so what was read of it is unknown; {then}."
                 ),
             });
         }
-        weight != Weight::Refuse
+        tier != Some(Tier::Contraindicated)
     }
 
     fn refuse(&mut self, entry: &Entry<'_>, digest: Option<Digest>) -> bool {
@@ -309,7 +358,7 @@ fn missing_list(policy: &CompiledPolicy, ima: Option<&ImaClaims>) -> Finding {
     };
     let then = match ima {
         Some(ima) if ima.attested_total() == 0 => "build the TPM's driver into the kernel",
-        _ => "boot with ima_policy=tcb",
+        _ => "have IMA measure what runs (`assay-agent setup ima`)",
     };
     Finding {
         accept: None,
@@ -321,6 +370,24 @@ fn missing_list(policy: &CompiledPolicy, ima: Option<&ImaClaims>) -> Finding {
             .map_or_else(|| "none".to_owned(), |ima| format!("{} entries attested", ima.attested_total())),
         message: format!(
             "{what}, and policy {} requires a list: {then}, or set ima.list = \"optional\".",
+            policy.citation()
+        ),
+    }
+}
+
+/// What IMA leaves out only its own policy says.
+fn unknown_kernel_policy(policy: &CompiledPolicy) -> Finding {
+    Finding {
+        accept: None,
+        check: Check::ImaKernelPolicy,
+        tier: Tier::Contraindicated,
+        claim: "policy of IMA".to_owned(),
+        expected: "one of ima.kernel_policies, measured when it was loaded".to_owned(),
+        found: "none".to_owned(),
+        message: format!(
+            "The kernel measured no policy of IMA that policy {} accepts (ima.kernel_policies), so that nobody knows what the \
+             list leaves out: install it with `assay-agent setup ima`, so that it is loaded by its file before anything else \
+             runs, and reboot the device.",
             policy.citation()
         ),
     }

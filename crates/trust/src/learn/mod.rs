@@ -12,13 +12,15 @@ mod values;
 
 use std::collections::BTreeSet;
 
-use assay_evidence::PcrIndex;
 use assay_evidence::verify::Claims;
+use assay_evidence::{Digest, PcrIndex};
 use thiserror::Error;
 
 pub use rules::learn_rules;
 
-use crate::policy::{Alternative, BOOTS_MAX, Demand, ImaPcr, ImaSection, Policy, PolicyError};
+use crate::policy::{
+    Alternative, BOOTS_MAX, Demand, ImaPcr, ImaSection, MadeOnDevice, Policy, PolicyError, ViolationWeight,
+};
 use crate::reference::{FileReference, Signers};
 
 /// Why nothing was learned.
@@ -78,7 +80,13 @@ fn learn_with(
     if cases.iter().any(|claims| claims.ima().is_some()) {
         let everywhere = cases.iter().all(|claims| claims.ima().is_some());
         let list = if everywhere { Demand::Required } else { Demand::Optional };
-        policy.ima = Some(ImaSection { list, signing_keys: signing_keys.to_vec(), ..ImaSection::default() });
+        policy.ima = Some(ImaSection {
+            list,
+            violations: Some(ViolationWeight::ByPath),
+            kernel_policies: kernel_policies(cases),
+            signing_keys: signing_keys.to_vec(),
+            ..ImaSection::default()
+        });
     }
     for claims in cases {
         learn_files(&mut policy, claims)?;
@@ -95,6 +103,19 @@ fn extend<T: Ord>(list: &mut Vec<T>, more: impl IntoIterator<Item = T>) {
     list.dedup();
 }
 
+/// The policies of IMA that were measured; `None` where a device followed one that was not, as the kernel's own are not.
+fn kernel_policies(cases: &[&Claims]) -> Option<Vec<Digest>> {
+    let mut found = Vec::new();
+    for ima in cases.iter().filter_map(|claims| claims.ima()) {
+        let measured = ima.kernel_policies();
+        if measured.is_empty() {
+            return None;
+        }
+        extend(&mut found, measured.iter().copied());
+    }
+    Some(found).filter(|found| !found.is_empty())
+}
+
 fn learn_files(policy: &mut Policy, claims: &Claims) -> Result<(), PolicyError> {
     let Some(section) = &mut policy.ima else { return Ok(()) };
     let Some(ima) = claims.ima() else { return Ok(()) };
@@ -102,13 +123,20 @@ fn learn_files(policy: &mut Policy, claims: &Claims) -> Result<(), PolicyError> 
     extend(&mut section.pcrs, measured_into.into_iter().filter_map(ImaPcr::new));
     let reference = FileReference::new(section.without_files())?;
     let mut signers = Signers::new(&reference, ima.known_keys());
+    let mut kinds = Vec::new();
     for entry in ima.entries() {
-        let is_no_file = entry.is_violation() || entry.is_boot_aggregate();
+        let is_policy = reference.kernel_policies.is_some() && entry.kernel_policy().is_some();
+        let is_no_file = entry.is_violation() || entry.is_boot_aggregate() || is_policy;
         if is_no_file
             || signers.learn(&entry)
             || reference.excludes(entry.path())
             || signers.judge(&entry).is_ok()
         {
+            continue;
+        }
+        // What is another one with every boot is not worth a line either.
+        if let Some(kind) = LEARNED_KINDS.into_iter().find(|kind| kind.covers(entry.path(), |_| false)) {
+            kinds.push(kind);
             continue;
         }
         // A digest that the policy would not count is not worth a line.
@@ -118,5 +146,9 @@ fn learn_files(policy: &mut Policy, claims: &Claims) -> Result<(), PolicyError> 
             policy.allow_file(entry.path(), digest);
         }
     }
+    extend(&mut policy.ima.get_or_insert_default().made_on_device, kinds);
     Ok(())
 }
+
+/// What never repeats, so that a device would fall with its next look at it.
+const LEARNED_KINDS: [MadeOnDevice; 2] = [MadeOnDevice::SystemState, MadeOnDevice::AgentState];

@@ -31,6 +31,22 @@ pub enum Weight {
     Ignore,
 }
 
+/// What a violation of IMA weighs. Its path is the word of whoever sends the list, as the kernel extends nothing of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ViolationWeight {
+    /// The device is refused.
+    Refuse,
+    /// The device is refused where a file is listed under the path, it is said where none is, and not where an exclusion
+    /// covers it.
+    #[default]
+    ByPath,
+    /// It is said, and accepted.
+    Report,
+    /// It is not even said.
+    Ignore,
+}
+
 /// A demand of a policy.
 pub(super) struct Demanded {
     pub(super) field: Field,
@@ -76,6 +92,17 @@ impl Ranked for Weight {
             Weight::Ignore => 0,
             Weight::Report => 1,
             Weight::Refuse => 2,
+        }
+    }
+}
+
+impl Ranked for ViolationWeight {
+    fn rank(self) -> u64 {
+        match self {
+            ViolationWeight::Ignore => 0,
+            ViolationWeight::Report => 1,
+            ViolationWeight::ByPath => 2,
+            ViolationWeight::Refuse => 3,
         }
     }
 }

@@ -85,13 +85,19 @@ impl<'a> Notes<'a> {
 }
 
 impl Remark {
+    /// Something that is good to know.
+    pub fn note(field: Field, message: impl Into<String>) -> Self {
+        Remark::new(Severity::Note, field, message)
+    }
+
     pub(super) fn new(severity: Severity, field: Field, message: impl Into<String>) -> Self {
         Remark { severity, field, line: None, message: message.into() }
     }
 }
 
 impl Field {
-    pub(super) fn of<const N: usize>(keys: [&str; N]) -> Self {
+    /// The place under these keys.
+    pub fn of<const N: usize>(keys: [&str; N]) -> Self {
         Field(keys.into_iter().map(|key| Step::Key(key.to_owned())).collect())
     }
 

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::{
     Alternative, Bank, Demand, EkSha256, EndorsementKind, EndorsementSection, FirmwareVersion, ImaPcr,
-    ImaSection, Policy, Recovery, VendorRule, Weight,
+    ImaSection, Policy, Recovery, VendorRule, ViolationWeight, Weight,
 };
 
 fn digests() -> impl Strategy<Value = Digest> {
@@ -55,25 +55,48 @@ fn ek(byte: &str) -> EkSha256 {
     serde_json::from_value(byte.repeat(32).into()).unwrap()
 }
 
-fn files() -> impl Strategy<Value = ImaSection> {
+/// In a box, as what strategies are made of lies on the stack.
+fn files() -> BoxedStrategy<ImaSection> {
     let banks = prop_oneof![Just(HashAlgorithm::Sha1), Just(HashAlgorithm::Sha256)].prop_map(Bank);
     let patterns = vec(prop_oneof![Just("/var/log/"), Just("/run/*")], 0..2);
     let allow = proptest::collection::btree_map("/[a-c]", vec(digests(), 1..3), 0..3);
     let keyrings = proptest::collection::btree_map("\\.(ima|fs)", vec(digests(), 1..3), 0..2);
     let keys = vec(prop_oneof![Just("key 1".to_owned()), Just("key 2".to_owned())], 0..2);
     let pcrs = vec((8u32..12).prop_map(|index| ImaPcr::new(PcrIndex::new(index).unwrap()).unwrap()), 1..3);
-    (demands(), pcrs, weights(), banks, patterns, allow, keyrings, keys).prop_map(
-        |(list, pcrs, violations, weakest_digest, exclude, allow, keyrings, signing_keys)| ImaSection {
-            list,
-            pcrs,
-            violations,
-            weakest_digest,
-            exclude: exclude.into_iter().map(|text| text.parse().unwrap()).collect(),
-            signing_keys,
-            keyrings,
-            allow,
-        },
-    )
+    (demands(), pcrs, violations(), (banks, policies_of_ima()), patterns, allow, keyrings, keys)
+        .prop_map(
+            |(
+                list,
+                pcrs,
+                violations,
+                (weakest_digest, kernel_policies),
+                exclude,
+                allow,
+                keyrings,
+                signing_keys,
+            )| ImaSection {
+                list,
+                pcrs,
+                violations: Some(violations),
+                kernel_policies,
+                weakest_digest,
+                exclude: exclude.into_iter().map(|text| text.parse().unwrap()).collect(),
+                made_on_device: Vec::new(),
+                signing_keys,
+                keyrings,
+                allow,
+            },
+        )
+        .boxed()
+}
+
+fn policies_of_ima() -> impl Strategy<Value = Option<Vec<Digest>>> {
+    proptest::option::of(vec(digests(), 1..3))
+}
+
+fn violations() -> impl Strategy<Value = ViolationWeight> {
+    use ViolationWeight::{ByPath, Ignore, Refuse, Report};
+    prop_oneof![Just(Refuse), Just(ByPath), Just(Report), Just(Ignore)]
 }
 
 /// A build without Rego has no usable policy with it.

@@ -7,7 +7,7 @@ use assay_evidence::verify::Claims;
 use assay_evidence::{Digest, HashAlgorithm};
 use assay_trust::policy::{
     Alternative, Bank, BootSection, Demand, Effect, EkSha256, EndorsementKind, FirmwareVersion, PcrSection,
-    VendorRule, Weight, diff,
+    VendorRule, ViolationWeight, Weight, diff,
 };
 use assay_trust::{CompiledPolicy, Policy, Tier, appraise};
 use proptest::collection::vec;
@@ -126,7 +126,14 @@ fn endorse(policy: &mut Policy, choices: &mut Choices<'_>) {
 fn judge_files(policy: &mut Policy, choices: &mut Choices<'_>) {
     let mut ima = EVIDENCE.learned.ima.clone().unwrap();
     ima.list = choices.of(&[Demand::Required, Demand::Optional]);
-    ima.violations = choices.of(&[Weight::Refuse, Weight::Report, Weight::Ignore]);
+    ima.violations = choices.of(&[
+        ViolationWeight::Refuse,
+        ViolationWeight::ByPath,
+        ViolationWeight::Report,
+        ViolationWeight::Ignore,
+    ]
+    .map(Some));
+    ima.kernel_policies = choices.of(&[None, Some(vec![another()])]);
     ima.weakest_digest =
         choices.of(&[HashAlgorithm::Sha256, HashAlgorithm::Sha1, HashAlgorithm::Sha384].map(Bank));
     ima.exclude =

@@ -34,23 +34,26 @@ pub struct Args {
 
 /// Runs the verb.
 pub fn run(args: &Args) -> Result<()> {
+    let mut files = FileList::new(&args.name, args.all_files);
+    let packages = add_packages(&mut files, &args.packages, !args.no_usr_merge)?;
+    let policy = files.finish();
+    args.to.write(&policy, &[]).with_context(|| format!("no program was found in {packages} packages"))
+}
+
+/// Lists the files of packages, and of those in folders; says how many packages there were.
+pub fn add_packages(files: &mut FileList, paths: &[PathBuf], usr_merge: bool) -> Result<usize> {
     let mut packages = Vec::new();
-    for path in &args.packages {
+    for path in paths {
         if path.is_dir() { find(path, 0, &mut packages)? } else { packages.push(path.clone()) }
     }
     packages.sort_unstable();
     let progress = indicatif::ProgressBar::new(packages.len() as u64);
-    let mut files = FileList::new(&args.name, args.all_files);
     for package in &packages {
-        add_package(&mut files, package, !args.no_usr_merge)
-            .with_context(|| package.display().to_string())?;
+        add_package(files, package, usr_merge).with_context(|| package.display().to_string())?;
         progress.inc(1);
     }
     progress.finish_and_clear();
-    let policy = files.finish();
-    args.to
-        .write(&policy, &[])
-        .with_context(|| format!("no program was found in {} packages", packages.len()))
+    Ok(packages.len())
 }
 
 fn find(folder: &Path, depth: usize, packages: &mut Vec<PathBuf>) -> Result<()> {
@@ -167,9 +170,16 @@ fn measured_path(name: &[u8], usr_merge: bool) -> Result<Vec<u8>> {
     if inside.split(|byte| *byte == b'/').any(|part| matches!(part, b"" | b"." | b"..")) {
         bail!("{:?} is no path of a package", String::from_utf8_lossy(name));
     }
+    let path = [b"/", inside].concat();
+    Ok(if usr_merge { merged(&path) } else { path })
+}
+
+/// Where a file is on a system whose /bin, /sbin and /lib are links into /usr.
+pub fn merged(path: &[u8]) -> Vec<u8> {
+    let inside = path.strip_prefix(b"/").unwrap_or(path);
     let top = inside.split(|byte| *byte == b'/').next().unwrap_or_default();
-    let is_merged = usr_merge && MERGED.iter().any(|folder| folder.as_bytes() == top);
-    Ok([if is_merged { b"/usr/".as_slice() } else { b"/" }, inside].concat())
+    let is_merged = MERGED.iter().any(|folder| folder.as_bytes() == top);
+    [if is_merged { b"/usr/".as_slice() } else { b"/" }, inside].concat()
 }
 
 const AR_MAGIC: &[u8; 8] = b"!<arch>\n";

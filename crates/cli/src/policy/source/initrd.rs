@@ -36,11 +36,16 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let mut files = FileList::new(&args.name, args.all_files);
     for path in &args.images {
-        let image = Image::read(path, args.all_files).with_context(|| path.display().to_string())?;
+        let image = read(path, args.all_files).with_context(|| path.display().to_string())?;
         files.absorb(image)?;
     }
     let policy = files.finish();
     args.to.write(&policy, &[]).context("no program was found")
+}
+
+/// Lists the files of an image.
+pub fn read(path: &Path, all_files: bool) -> Result<FileList> {
+    Image::read(path, all_files)
 }
 
 /// What one image leaves in the root file system.

@@ -1,6 +1,6 @@
 //! Policies made of files: those of packages, of a root file system, of an initramfs.
 
 pub mod deb;
-mod file_list;
+pub mod file_list;
 pub mod initrd;
 pub mod rootfs;

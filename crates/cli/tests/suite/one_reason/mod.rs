@@ -255,8 +255,29 @@ const CASES: &[Case] = &[
     (Check::ImaPolicy, |check| {
         told_after(check, |device| device.run_program("/usr/bin/bash", b"another"), |_| {});
     }),
+    (Check::ImaKernelPolicy, |check| {
+        // None was measured.
+        told(check, |told| told.accept_kernel_policy(b"what was read"));
+    }),
+    (Check::ImaKernelPolicy, |check| {
+        // Another one was, after the one that is listed.
+        let replace = |device: &mut SoftwareDevice| {
+            for policy in [b"listed".as_slice(), b"another"] {
+                device.measure(ImaEntry::file("/etc/ima/ima-policy", policy));
+            }
+        };
+        told_after(check, replace, |told| told.accept_kernel_policy(b"listed"));
+    }),
     (Check::ImaViolation, |check| {
-        told_after(check, |device| device.measure(ImaEntry::violation("/var/lib/state")), |_| {});
+        told_after(check, |device| device.measure(ImaEntry::violation("/usr/bin/bash")), |_| {});
+    }),
+    (Check::ImaViolation, |check| {
+        // Of a file that nobody listed, where every one is refused.
+        told_after(
+            check,
+            |device| device.measure(ImaEntry::violation("/var/lib/state")),
+            |told| told.replace("[ima]\n", "[ima]\nviolations = \"refuse\"\n"),
+        );
     }),
     (Check::ImaUndecided, |check| {
         told(check, |told| told.ima.extend(ImaEntry::file("/tmp/later", b"read after the quote").binary()));

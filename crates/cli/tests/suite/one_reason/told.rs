@@ -74,6 +74,12 @@ impl Told {
         self.replace("[ima]\n", &format!("[ima]\npcrs = [{pcrs}]\n"));
     }
 
+    /// Accepts a policy of IMA that says this.
+    pub fn accept_kernel_policy(&mut self, text: &[u8]) {
+        let digest = HashAlgorithm::Sha256.hash(&[text]);
+        self.replace("[ima]\n", &format!("[ima]\nkernel_policies = [\"{digest}\"]\n"));
+    }
+
     /// Makes the policy one for the device as it has booted.
     pub fn accept_boot(&mut self) {
         self.policy = Some(policy_for("edge", &[&self.device]));

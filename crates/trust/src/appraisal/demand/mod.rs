@@ -12,7 +12,8 @@ use crate::finding::Finding;
 pub(super) use witness::AnsweredRules;
 pub(super) use witness::{
     AttestedBoot, AttestedFiles, AttestedList, AttestedVersion, CertifiedKey, IdentifiedDevice, KernelLines,
-    Measured, MeasuredPcr, QuotedPcr, SecureBootShown, ShownBanks, StartedImages, TrustedImages, VouchedKey,
+    Measured, MeasuredKernelPolicy, MeasuredPcr, QuotedPcr, SecureBootShown, ShownBanks, StartedImages,
+    TrustedImages, VouchedKey,
 };
 
 /// Something attested that a demand can be met by.

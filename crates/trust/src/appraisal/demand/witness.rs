@@ -12,12 +12,18 @@ use assay_evidence::{Digest, HashAlgorithm, PcrIndex};
 
 use super::{Asked, Attested};
 use crate::policy::{EndorsementKind, EndorsementSection};
+use crate::reference::FileReference;
 
 /// A list of which PCR 10 attests a file. boot_aggregate alone is none: the kernel writes it before it measures anything.
 pub(in crate::appraisal) struct AttestedFiles<'c>(pub(in crate::appraisal) Sealed<&'c ImaClaims>);
 
 /// A list, if of no file: what meets a policy that accepts none. boot_aggregate shows that the kernel keeps it.
 pub(in crate::appraisal) struct AttestedList<'c>(pub(in crate::appraisal) Sealed<&'c ImaClaims>);
+
+/// A policy of IMA that is listed, measured in this boot.
+pub(in crate::appraisal) struct MeasuredKernelPolicy<'c>(
+    #[expect(dead_code, reason = "that it is there is what counts")] Sealed<&'c ImaClaims>,
+);
 
 /// A boot log with something that the firmware measured.
 pub(in crate::appraisal) struct AttestedBoot<'c>(
@@ -91,6 +97,16 @@ impl<'c> Attested for AttestedList<'c> {
 
     fn attested(claims: &'c Claims, _: &Asked) -> Option<Self> {
         claims.ima().filter(|ima| ima.attested_total() >= BOOT_AGGREGATES).map(Sealed).map(AttestedList)
+    }
+}
+
+impl<'c> Attested for MeasuredKernelPolicy<'c> {
+    type By = (&'c FileReference, &'c ImaClaims);
+
+    fn attested((reference, ima): Self::By, _: &Asked) -> Option<Self> {
+        let measured = ima.kernel_policies();
+        let is_listed = measured.iter().any(|digest| reference.accepts_kernel_policy(digest));
+        is_listed.then_some(MeasuredKernelPolicy(Sealed(ima)))
     }
 }
 

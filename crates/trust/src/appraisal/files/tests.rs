@@ -1,6 +1,7 @@
 //! Files that are signed, by keys of the policy and by keys that were measured.
 
 use assay_evidence::ima::{List, learned_keys, parse_binary};
+use assay_testkit::machine::ImaEntry;
 use assay_testkit::redteam::Random;
 use assay_testkit::tamper;
 
@@ -125,3 +126,66 @@ fn no_order_of_a_list_makes_a_signature_count_before_its_key() {
 /// The entry that measured the key, and those that it signed.
 const KEY: usize = 2;
 const SIGNED: [usize; 4] = [1, 3, 4, 5];
+
+/// A list of these entries, by their paths and contents; no content: a violation.
+fn listed(entries: &[(&str, Option<&str>)]) -> List {
+    let entries = entries.iter().map(|(path, content)| match content {
+        Some(content) => ImaEntry::file(path, content.as_bytes()),
+        None => ImaEntry::violation(path),
+    });
+    parse_binary(&entries.flat_map(|entry| entry.binary()).collect::<Vec<u8>>()).unwrap()
+}
+
+fn sha256(content: &str) -> Digest {
+    HashAlgorithm::Sha256.hash(&[content.as_bytes()])
+}
+
+#[test]
+fn violations_weigh_by_what_they_touch() {
+    let list = listed(&[("/usr/bin/a", None), ("/var/log/b", None), ("/var/lib/c", None)]);
+    let check = |violations: Option<ViolationWeight>, refused: &[usize], said: &[(&str, Tier)]| {
+        let change = |section: &mut ImaSection| {
+            section.allow.insert("/usr/bin/a".to_owned(), vec![sha256("a")]);
+            section.exclude.push("/var/log/".parse().unwrap());
+            section.violations = violations;
+        };
+        let (found, findings) = judged(&list, change, 0);
+        let tiers: Vec<(&str, Tier)> = findings.iter().map(|one| (one.claim.as_str(), one.tier)).collect();
+        assert_eq!((found.as_slice(), tiers.as_slice()), (refused, said), "{violations:?}");
+    };
+    let (a, b, c) = ("/usr/bin/a", "/var/log/b", "/var/lib/c");
+    let (bad, good) = (Tier::Contraindicated, Tier::Affirming);
+    check(None, &[0], &[(a, bad), (c, good)]);
+    check(Some(ViolationWeight::ByPath), &[0], &[(a, bad), (c, good)]);
+    check(Some(ViolationWeight::Refuse), &[0, 1, 2], &[(a, bad), (b, bad), (c, bad)]);
+    check(Some(ViolationWeight::Report), &[], &[(a, good), (b, good), (c, good)]);
+    check(Some(ViolationWeight::Ignore), &[], &[]);
+}
+
+#[test]
+fn a_policy_of_ima_is_judged_by_its_own_list() {
+    let list = listed(&[("/etc/ima/ima-policy", Some("good")), ("/etc/ima/ima-policy", Some("other"))]);
+    let accept = |section: &mut ImaSection| section.kernel_policies = Some(vec![sha256("good")]);
+    let (refused, findings) = judged(&list, accept, 0);
+    assert_eq!((refused, findings.len()), (vec![1], 1));
+    let finding = findings.first().unwrap();
+    assert_eq!((finding.check, finding.tier), (Check::ImaKernelPolicy, Tier::Contraindicated));
+    // A list of files is no list of policies, and without one it is a file like any other.
+    let both = |section: &mut ImaSection| {
+        accept(section);
+        section.allow.insert("/etc/ima/ima-policy".to_owned(), vec![sha256("other")]);
+    };
+    assert_eq!(judged(&list, both, 0).0, [1]);
+    let unasked = |section: &mut ImaSection| {
+        section.allow.insert("/usr/bin/a".to_owned(), vec![sha256("a")]);
+    };
+    let (refused, findings) = judged(&list, unasked, 0);
+    assert_eq!(refused, [0, 1]);
+    assert!(findings.iter().all(|finding| finding.check == Check::ImaPolicy));
+    // A digest that does not count accepts nothing.
+    let weak = |section: &mut ImaSection| {
+        accept(section);
+        section.weakest_digest = crate::policy::Bank(HashAlgorithm::Sha384);
+    };
+    assert_eq!(judged(&list, weak, 0).0, [0, 1]);
+}

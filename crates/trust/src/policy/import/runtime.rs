@@ -50,8 +50,8 @@ impl Import {
         );
         self.note(
             Field::default(),
-            "violations, such as a file written while it is measured, are refused here (ima.violations); Keylime ignores them \
-             unless told otherwise",
+            "violations, such as a file written while it is measured, are refused here where the file is listed (ima.violations); \
+             Keylime ignores them unless told otherwise",
         );
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use assay_evidence::ima::SigningKey;
+use assay_evidence::ima::{KernelPolicy, ShippedPolicy, SigningKey};
 use assay_evidence::{Digest, HashAlgorithm};
 use serde::{Deserialize, Serialize};
 
@@ -10,10 +10,12 @@ use super::{Join, Presence, Section};
 use crate::path;
 use crate::pattern::Pattern;
 use crate::policy::choice::{Demanded, Ranked};
-use crate::policy::list::{Lists, join_option, sorted, sorted_as_text};
+use crate::policy::list::{Lists, join_option, sorted, sorted_as_text, texts};
 use crate::policy::remark::Notes;
 use crate::policy::suspicion;
-use crate::policy::{Bank, Demand, Field, ImaPcr, PcrSection, PolicyError, Weight, unique};
+use crate::policy::{
+    Bank, Demand, Field, ImaPcr, MadeOnDevice, PcrSection, PolicyError, ViolationWeight, unique,
+};
 
 /// What may have been measured at run time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,15 +28,23 @@ pub struct ImaSection {
     /// (CONFIG_IMA_MEASURE_PCR_IDX) names. Nothing else may be in these, or an entry could be kept from the list.
     #[serde(default = "own_pcr", skip_serializing_if = "is_own_pcr")]
     pub pcrs: Vec<ImaPcr>,
-    /// What a violation weighs: a file changed while it was measured, so its content is unknown.
-    #[serde(default)]
-    pub violations: Weight,
+    /// What a violation weighs: a file changed while it was measured, so its content is unknown. What is not said is
+    /// `by-path`, and no opinion that another policy would have to share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub violations: Option<ViolationWeight>,
+    /// The digests of policies of IMA itself, of which the kernel has to have measured one when it was loaded; any other
+    /// is refused. Absent: the kernel may follow any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_policies: Option<Vec<Digest>>,
     /// The weakest hash of a file's content that counts.
     #[serde(default)]
     pub weakest_digest: Bank,
     /// Paths that are not judged: trees (`/var/log/`) and patterns (`*`, `**`, `?`), always of the whole path.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<Pattern>,
+    /// Kinds of files that the device makes itself, which are not judged: see [`MadeOnDevice`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub made_on_device: Vec<MadeOnDevice>,
     /// Certificates or public keys, in PEM, whose file signatures are accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub signing_keys: Vec<String>,
@@ -52,9 +62,11 @@ impl Default for ImaSection {
         ImaSection {
             list: Demand::Required,
             pcrs: own_pcr(),
-            violations: Weight::Refuse,
+            violations: None,
+            kernel_policies: None,
             weakest_digest: Bank::default(),
             exclude: Vec::new(),
+            made_on_device: Vec::new(),
             signing_keys: Vec::new(),
             keyrings: BTreeMap::new(),
             allow: BTreeMap::new(),
@@ -73,14 +85,26 @@ fn is_own_pcr(pcrs: &[ImaPcr]) -> bool {
 impl ImaSection {
     /// The section but for its list of files, which may be long.
     pub(crate) fn without_files(&self) -> Self {
-        let ImaSection { list, pcrs, violations, weakest_digest, exclude, signing_keys, keyrings, allow: _ } =
-            self;
+        let ImaSection {
+            list,
+            pcrs,
+            violations,
+            kernel_policies,
+            weakest_digest,
+            exclude,
+            made_on_device,
+            signing_keys,
+            keyrings,
+            allow: _,
+        } = self;
         ImaSection {
             list: *list,
             pcrs: pcrs.clone(),
             violations: *violations,
+            kernel_policies: kernel_policies.clone(),
             weakest_digest: *weakest_digest,
             exclude: exclude.clone(),
+            made_on_device: made_on_device.clone(),
             signing_keys: signing_keys.clone(),
             keyrings: keyrings.clone(),
             allow: BTreeMap::new(),
@@ -99,14 +123,19 @@ impl Section for Option<ImaSection> {
             list: _,
             pcrs,
             violations: _,
+            kernel_policies,
             weakest_digest: _,
             exclude,
+            made_on_device: _,
             signing_keys,
             keyrings,
             allow,
         } = ima;
-        if pcrs.is_empty() {
-            errors.push(PolicyError::EmptyList { field: "ima.pcrs".to_owned() });
+        let is_no_policy = kernel_policies.as_ref().is_some_and(Vec::is_empty);
+        for (field, is_empty) in [("pcrs", pcrs.is_empty()), ("kernel_policies", is_no_policy)] {
+            if is_empty {
+                errors.push(PolicyError::EmptyList { field: format!("ima.{field}") });
+            }
         }
         if allow.contains_key(BOOT_AGGREGATE) {
             errors.push(PolicyError::BootAggregateListed);
@@ -133,13 +162,24 @@ impl Section for Option<ImaSection> {
 
     fn review(&self, _pcr: &PcrSection, notes: &mut Notes<'_>) {
         let Some(ima) = self else { return };
-        let ImaSection { list, pcrs, violations, weakest_digest, exclude, signing_keys, keyrings, allow } =
-            ima;
+        let ImaSection {
+            list,
+            pcrs,
+            violations,
+            kernel_policies,
+            weakest_digest,
+            exclude,
+            made_on_device,
+            signing_keys,
+            keyrings,
+            allow,
+        } = ima;
         notes.repeated(Field::of(["ima", "pcrs"]), pcrs);
-        if *violations == Weight::Ignore {
+        review_kernel_policies(kernel_policies.as_deref().unwrap_or_default(), weakest_digest.0, notes);
+        if *violations == Some(ViolationWeight::Ignore) {
             notes.warn(
                 Field::of(["ima", "violations"]),
-                "files that change while they are measured pass unsaid: use \"report\" or \"refuse\"",
+                "files that change while they are measured pass unsaid: use \"by-path\" or \"report\"",
             );
         }
         if *list == Demand::Optional {
@@ -162,6 +202,11 @@ impl Section for Option<ImaSection> {
         }
         review_files(ima, notes);
         review_exclusions(exclude, notes);
+        let field = Field::of(["ima", "made_on_device"]);
+        for (index, kind) in made_on_device.iter().enumerate() {
+            notes.warn(field.clone().at(index), kind.risk());
+        }
+        notes.repeated(field, made_on_device);
         review_signing_keys(signing_keys, notes);
     }
 
@@ -171,13 +216,15 @@ impl Section for Option<ImaSection> {
             list: _,
             pcrs: _,
             violations: _,
+            kernel_policies,
             weakest_digest: _,
             exclude: _,
+            made_on_device: _,
             signing_keys,
             keyrings,
             allow,
         } = ima;
-        !allow.is_empty() || !signing_keys.is_empty() || !keyrings.is_empty()
+        kernel_policies.is_some() || !allow.is_empty() || !signing_keys.is_empty() || !keyrings.is_empty()
     }
 
     fn demands(&self, _manufacturers: &[&str]) -> Vec<Demanded> {
@@ -186,8 +233,10 @@ impl Section for Option<ImaSection> {
             list,
             pcrs: _,
             violations,
+            kernel_policies: _,
             weakest_digest,
             exclude: _,
+            made_on_device: _,
             signing_keys: _,
             keyrings: _,
             allow: _,
@@ -195,7 +244,7 @@ impl Section for Option<ImaSection> {
         let Bank(weakest) = weakest_digest;
         vec![
             Demanded::ranked(["ima", "list"], *list),
-            Demanded::ranked(["ima", "violations"], *violations),
+            Demanded::ranked(["ima", "violations"], violations.unwrap_or_default()),
             Demanded::least(Field::of(["ima", "weakest_digest"]), weakest, weakest.len() as u64),
         ]
     }
@@ -207,16 +256,20 @@ impl Section for Option<ImaSection> {
             list: _,
             pcrs,
             violations: _,
+            kernel_policies,
             weakest_digest: _,
             exclude,
+            made_on_device,
             signing_keys,
             keyrings,
             allow,
         } = ima;
+        lists.restricts(Field::of(["ima", "kernel_policies"]), kernel_policies.as_ref().map(texts));
         lists.accepts(Field::of(["ima", "pcrs"]), pcrs);
         // Of each that is named, nothing else may be in it.
         lists.demands(Field::of(["ima", "pcrs", "explained"]), pcrs);
         lists.accepts(Field::of(["ima", "exclude"]), exclude);
+        lists.accepts(Field::of(["ima", "made_on_device"]), made_on_device);
         lists.accepts(Field::of(["ima", "signing_keys"]), signing_keys);
         for (keyring, digests) in keyrings {
             lists.accepts(Field::of(["ima", "keyrings", keyring]), digests);
@@ -234,6 +287,27 @@ impl Section for Option<ImaSection> {
         };
         Some(Presence { is_there: self.is_some(), words })
     }
+}
+
+fn review_kernel_policies(digests: &[Digest], weakest: HashAlgorithm, notes: &mut Notes<'_>) {
+    let field = Field::of(["ima", "kernel_policies"]);
+    for (index, digest) in digests.iter().enumerate() {
+        if digest.algorithm() < weakest {
+            let message = format!(
+                "it does not count, because ima.weakest_digest is {weakest}: list its {weakest} digest"
+            );
+            notes.warn(field.clone().at(index), message);
+        }
+        let shipped =
+            ShippedPolicy::of_digest(digest).and_then(|shipped| KernelPolicy::parse(shipped.text).ok());
+        if shipped.is_some_and(|policy| policy.measures_reads()) {
+            notes.warn(
+                field.clone().at(index),
+                "it has measured what is read as well, so that the list grows with files that nobody runs",
+            );
+        }
+    }
+    notes.repeated(field, digests);
 }
 
 fn review_files(ima: &ImaSection, notes: &mut Notes<'_>) {
@@ -367,13 +441,25 @@ fn review_signing_keys(signing_keys: &[String], notes: &mut Notes<'_>) {
 impl Join for Option<ImaSection> {
     fn join(&mut self, other: &Self) {
         join_option(self, other, |ima, other| {
-            let ImaSection { list, pcrs, violations, weakest_digest, exclude, signing_keys, keyrings, allow } =
-                ima;
+            let ImaSection {
+                list,
+                pcrs,
+                violations,
+                kernel_policies,
+                weakest_digest,
+                exclude,
+                made_on_device,
+                signing_keys,
+                keyrings,
+                allow,
+            } = ima;
             pcrs.extend_from_slice(&other.pcrs);
             list.tighten(other.list);
-            violations.tighten(other.violations);
+            join_option(violations, &other.violations, |mine, other| mine.tighten(*other));
+            join_option(kernel_policies, &other.kernel_policies, |mine, other| mine.extend_from_slice(other));
             *weakest_digest = (*weakest_digest).max(other.weakest_digest);
             exclude.extend_from_slice(&other.exclude);
+            made_on_device.extend_from_slice(&other.made_on_device);
             signing_keys.extend_from_slice(&other.signing_keys);
             join_digests(keyrings, &other.keyrings);
             join_digests(allow, &other.allow);
@@ -386,14 +472,18 @@ impl Join for Option<ImaSection> {
             list: _,
             pcrs,
             violations: _,
+            kernel_policies,
             weakest_digest: _,
             exclude,
+            made_on_device,
             signing_keys,
             keyrings,
             allow,
         } = ima;
         sorted(pcrs);
+        kernel_policies.iter_mut().for_each(sorted);
         sorted_as_text(exclude);
+        sorted(made_on_device);
         sorted(signing_keys);
         keyrings.values_mut().chain(allow.values_mut()).for_each(sorted);
     }
