@@ -21,6 +21,7 @@ use crate::logs::{self, ImaSource, LogError};
 use crate::tpm::ek::EndorsementKey;
 use crate::tpm::keys::Keys;
 use crate::tpm::{Tpm, TpmError};
+use crate::upstream::attest::earlier;
 
 /// Evidence could not be collected.
 #[derive(Debug, Error)]
@@ -63,7 +64,8 @@ pub fn collect(sources: &Sources, out: &Path) -> Result<Collected, CollectError>
     let nonce = tpm.random(NONCE_BYTES)?;
     let selection = whole_machine(&tpm)?;
     let banks = tpm.state_banks(&keys.ak, &nonce)?;
-    let quote = tpm.quote(&keys.ak, &nonce, &selection)?;
+    let ima = ImaSource::new(&sources.ima_log);
+    let quote = tpm.quote(&keys.ak, &nonce, &selection, |quoted, read| earlier(&ima, quoted, read))?;
     let mut case = Case::create(out)?;
     case.write("quote.msg", &quote.message)?;
     case.write("quote.sig", &quote.signature)?;
@@ -98,7 +100,7 @@ pub fn collect(sources: &Sources, out: &Path) -> Result<Collected, CollectError>
     if let Some(log) = logs::read_measure_log(&sources.measure_log)? {
         case.write("tpm2-measure.log", &log)?;
     }
-    let list = ImaSource::new(&sources.ima_log).read_from(0)?;
+    let list = ima.read_from(0)?;
     match list.bytes.is_empty() {
         true => {}
         false if list.ascii => case.write("ascii_runtime_measurements", &list.bytes)?,

@@ -3,14 +3,20 @@
 //! Nothing here is believed or judged; the agent only carries bytes. A host without a log is a host without a log.
 
 mod ima_cursor;
+mod quoted;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use assay_evidence::HashAlgorithm;
+use assay_evidence::ima::{Entry, EntryStream, ListForm};
 use thiserror::Error;
 
+use ima_cursor::EntrySkipper;
 pub use ima_cursor::entry_offset;
+pub use quoted::quoted_values;
 
 /// Where the kernel shows the boot log.
 pub const BOOT_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
@@ -61,18 +67,49 @@ impl ImaSource {
         ImaSource { binary: binary.to_owned() }
     }
 
-    /// Reads the list from entry `first` on; an empty list if the host has none, or none so long.
+    /// Reads the list from entry `first` on; an empty list if the host has none, or none so long. What comes before is passed
+    /// over a piece at a time, so that a long list takes no more memory than what is new in it.
     pub fn read_from(&self, first: u64) -> Result<ImaList, LogError> {
-        if let Some(mut bytes) = read(&self.binary, IMA_BYTES_MAX)? {
-            let start = entry_offset(&bytes, first).unwrap_or(bytes.len());
-            return Ok(ImaList { bytes: bytes.split_off(start), first, ascii: false });
+        if let Some(bytes) = read_past(&self.binary, EntrySkipper::binary(first))? {
+            return Ok(ImaList { bytes, first, ascii: false });
         }
-        let Some(text) = read(&self.beside("ascii_runtime_measurements"), IMA_BYTES_MAX)? else {
-            return Ok(ImaList { first, ..ImaList::default() });
+        let text = self.beside("ascii_runtime_measurements");
+        match read_past(&text, EntrySkipper::lines(first))? {
+            Some(bytes) => Ok(ImaList { bytes, first, ascii: true }),
+            None => Ok(ImaList { first, ..ImaList::default() }),
+        }
+    }
+
+    /// Goes over the list from its first entry to the last that is whole, or until `look` has seen enough, and holds one of
+    /// them at a time.
+    pub fn each_entry(&self, mut look: impl FnMut(&Entry<'_>) -> ControlFlow<()>) -> Result<(), LogError> {
+        let ascii = self.beside("ascii_runtime_measurements");
+        let (path, form) = match self.binary.exists() {
+            true => (&self.binary, ListForm::Binary(HashAlgorithm::Sha1)),
+            false => (&ascii, ListForm::Ascii),
         };
-        let skip = usize::try_from(first).unwrap_or(usize::MAX);
-        let bytes = text.split_inclusive(|byte| *byte == b'\n').skip(skip).flatten().copied().collect();
-        Ok(ImaList { bytes, first, ascii: true })
+        let failed = |source| LogError { path: path.clone(), source };
+        let mut file = match File::open(path) {
+            Ok(file) => file.take(IMA_BYTES_MAX),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(failed(error)),
+        };
+        let (mut stream, mut chunk) = (EntryStream::new(form), vec![0; CHUNK_BYTES]);
+        loop {
+            let count = file.read(&mut chunk).map_err(failed)?;
+            match chunk.get(..count) {
+                None | Some([]) => stream.finish(),
+                Some(bytes) => stream.push(bytes),
+            }
+            while let Ok(Some(entry)) = stream.next_entry() {
+                if look(&entry).is_break() {
+                    return Ok(());
+                }
+            }
+            if count == 0 {
+                return Ok(());
+            }
+        }
     }
 
     /// A number that changes when the list grows: the kernel's count of entries, else the length of the list.
@@ -93,6 +130,27 @@ impl ImaSource {
     }
 }
 
+/// What of a file comes after the entries that are passed over; `None` if there is no such file.
+fn read_past(path: &Path, mut skipper: EntrySkipper) -> Result<Option<Vec<u8>>, LogError> {
+    let failed = |source| LogError { path: path.to_owned(), source };
+    let mut file = match File::open(path) {
+        Ok(file) => file.take(IMA_BYTES_MAX),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let (mut rest, mut chunk) = (Vec::new(), vec![0; CHUNK_BYTES]);
+    while !skipper.is_done() {
+        let count = file.read(&mut chunk).map_err(failed)?;
+        match chunk.get(..count) {
+            None | Some([]) => return Ok(Some(rest)),
+            Some(bytes) => rest.extend_from_slice(skipper.past(bytes)),
+        }
+    }
+    drop(chunk);
+    file.read_to_end(&mut rest).map_err(failed)?;
+    Ok(Some(rest))
+}
+
 fn read(path: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>, LogError> {
     let failed = |source| LogError { path: path.to_owned(), source };
     let file = match File::open(path) {
@@ -107,6 +165,8 @@ fn read(path: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>, LogError> {
 
 /// Firmware reserves well under a megabyte.
 const BOOT_LOG_BYTES_MAX: u64 = 8 << 20;
+/// As much as is read of a list at once.
+const CHUNK_BYTES: usize = 64 << 10;
 /// Two hundred thousand entries of a few hundred bytes.
 const IMA_BYTES_MAX: u64 = 64 << 20;
 

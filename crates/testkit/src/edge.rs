@@ -22,7 +22,8 @@ use protocol::edge_client::EdgeClient;
 use protocol::{
     Challenge, DeviceMessage, EnrollBegin, EnrollProof, EnrollRequest, EnrollResponse, EnrollResult,
     Evidence, EvidenceChanged, Hello, JwtSvidRequest, ServerMessage, SubmitRequest, SubmitResponse,
-    WorkloadSvidRequest, device_message, device_statement, enroll_request, enroll_response, server_message,
+    Unanswered, WorkloadSvidRequest, device_message, device_statement, enroll_request, enroll_response,
+    server_message,
 };
 
 /// The messages of `assay.edge.v1`.
@@ -432,6 +433,13 @@ impl Attachment {
     /// Asks to be challenged now.
     pub async fn changed(&mut self) -> Result<(), EdgeError> {
         self.send(device_message::Message::Changed(EvidenceChanged {})).await
+    }
+
+    /// Says that a challenge cannot be answered.
+    pub async fn cannot_answer(&mut self, challenge: &protocol::Challenge) -> Result<(), EdgeError> {
+        let reason = "the PCRs changed during each of 8 quotes".to_owned();
+        let unanswered = Unanswered { nonce: challenge.nonce.clone(), reason };
+        self.send(device_message::Message::Unanswered(unanswered)).await
     }
 
     /// Asks for a workload's SVID.

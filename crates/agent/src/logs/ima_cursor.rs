@@ -12,6 +12,53 @@ pub fn entry_offset(list: &[u8], index: u64) -> Option<usize> {
     Some(reader.offset())
 }
 
+/// Passes over the first entries of a list that comes in pieces, and holds no more of it than one piece and one entry.
+pub(super) struct EntrySkipper {
+    left: u64,
+    is_text: bool,
+    /// The beginning of an entry whose end has not come yet.
+    begun: Vec<u8>,
+}
+
+impl EntrySkipper {
+    /// Past so many entries of the binary form.
+    pub(super) fn binary(left: u64) -> Self {
+        EntrySkipper { left, is_text: false, begun: Vec::new() }
+    }
+
+    /// Past so many lines.
+    pub(super) fn lines(left: u64) -> Self {
+        EntrySkipper { left, is_text: true, begun: Vec::new() }
+    }
+
+    /// Whether all that comes now is wanted.
+    pub(super) fn is_done(&self) -> bool {
+        self.left == 0
+    }
+
+    /// What of the next piece is wanted.
+    pub(super) fn past<'a>(&'a mut self, piece: &[u8]) -> &'a [u8] {
+        self.begun.extend_from_slice(piece);
+        let mut used = 0;
+        while self.left > 0 {
+            let rest = self.begun.get(used..).unwrap_or_default();
+            let Some(bytes) = self.entry_bytes(rest) else { break };
+            used += bytes;
+            self.left -= 1;
+        }
+        self.begun.drain(..used.min(self.begun.len()));
+        // The last piece that is asked for: what is held then is wanted.
+        if self.left == 0 { &self.begun } else { &[] }
+    }
+
+    fn entry_bytes(&self, list: &[u8]) -> Option<usize> {
+        match self.is_text {
+            true => list.iter().position(|byte| *byte == b'\n').map(|end| end + 1),
+            false => entry_offset(list, 1),
+        }
+    }
+}
+
 /// Linux ima_fs.c, ima_measurements_show: PCR, template digest, template name, then the template data with its
 /// length, which the old `ima` template leaves out.
 fn skip_entry(reader: &mut Reader<'_>) -> Result<(), Truncated> {
@@ -61,6 +108,27 @@ mod tests {
         assert_eq!(entry_offset(&list, 1), Some(first.len()));
         assert_eq!(entry_offset(&list, 2), Some(list.len()));
         assert_eq!(entry_offset(&list, 3), None);
+    }
+
+    #[test]
+    fn a_list_in_pieces_is_passed_over_as_the_whole_is() {
+        let entries: Vec<Vec<u8>> = (0..20).map(|size| entry("ima-ng", &vec![7; 10 * size])).collect();
+        let list = entries.concat();
+        for (first, piece) in [(0, 5), (1, 1), (7, 64), (19, 300), (20, 10_000), (25, 17)] {
+            let mut skipper = EntrySkipper::binary(first);
+            let mut rest = Vec::new();
+            for piece in list.chunks(piece) {
+                match skipper.is_done() {
+                    true => rest.extend_from_slice(piece),
+                    false => rest.extend_from_slice(skipper.past(piece)),
+                }
+            }
+            let expected = entry_offset(&list, first).unwrap_or(list.len());
+            assert_eq!(rest, list.get(expected..).unwrap(), "from {first} by {piece}");
+        }
+        let mut lines = EntrySkipper::lines(2);
+        assert_eq!(lines.past(b"10 a\n10"), b"");
+        assert_eq!(lines.past(b" b\n10 c\n"), b"10 c\n");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use assay_evidence::digest::{Digest, HashAlgorithm, PcrIndex};
 use assay_evidence::tpm::pcr::{PcrSelection, PcrValues};
+use assay_evidence::tpm::quote::Quoted;
 use tpm2_protocol::basic::TpmHandle;
 use tpm2_protocol::data::{
     Tpm2bData, TpmAlgId, TpmlPcrSelection, TpmsPcrSelect, TpmsPcrSelection, TpmtSigScheme,
@@ -19,7 +20,7 @@ pub struct Quote {
     pub message: Vec<u8>,
     /// TPMT_SIGNATURE.
     pub signature: Vec<u8>,
-    /// The PCRs as read while none of them changed.
+    /// The values of the PCRs when they were quoted.
     pub values: PcrValues,
 }
 
@@ -68,14 +69,22 @@ impl Tpm {
 
     /// Quotes the selected PCRs with `ak` over `nonce`, together with the values the quote is over.
     ///
-    /// A PCR may be extended between the reading and the quote; both are then done again.
-    pub fn quote(&self, ak: &Key, nonce: &[u8], selection: &PcrSelection) -> Result<Quote, TpmError> {
+    /// They are read after the quote, and the quote says whether they are those. A PCR may have been extended in between:
+    /// then `earlier` is asked for what they were, and where it does not know, both are done again.
+    pub fn quote(
+        &self,
+        ak: &Key,
+        nonce: &[u8],
+        selection: &PcrSelection,
+        mut earlier: impl FnMut(&Quoted, &PcrValues) -> Option<PcrValues>,
+    ) -> Result<Quote, TpmError> {
         for _ in 0..QUOTE_TRIES {
-            let before = self.read_pcrs(selection)?;
             let (message, signature) = self.sign_quote(ak, nonce, selection)?;
-            let after = self.read_pcrs(selection)?;
-            if before == after {
-                return Ok(Quote { message, signature, values: after });
+            let read = self.read_pcrs(selection)?;
+            let Some(quoted) = Quoted::parse(&message, &signature) else { continue };
+            let found = if quoted.is_over(&read) { Some(read) } else { earlier(&quoted, &read) };
+            if let Some(values) = found.filter(|values| quoted.is_over(values)) {
+                return Ok(Quote { message, signature, values });
             }
         }
         Err(TpmError::PcrsChanging { tries: QUOTE_TRIES })
@@ -122,5 +131,5 @@ const PCRS_PER_READ: usize = 8;
 const DIGESTS_MAX: u32 = 8;
 /// Banks a response may name; TPMs have five at most.
 const SELECTIONS_MAX: u32 = 16;
-/// A machine that measures something new at every try is measuring a storm.
+/// What is measured meanwhile the list tells; other PCRs are extended now and then.
 const QUOTE_TRIES: u32 = 8;

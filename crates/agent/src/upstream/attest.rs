@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use assay_clock::Clock;
+use assay_clock::{Backoff, Clock};
 use assay_evidence::tpm::pcr::{PcrSet, PcrValues};
+use assay_evidence::tpm::quote::Quoted;
 use assay_evidence::{Digest, HashAlgorithm};
 use assay_wire::edge::{
-    BankStatement, Challenge, DeviceMessage, Evidence, EvidenceChanged, Quote, device_message,
+    BankStatement, Challenge, DeviceMessage, Evidence, EvidenceChanged, Quote, Unanswered, device_message,
 };
 use assay_wire::pcr::{PcrError, selection_from_wire, values_to_wire};
 use thiserror::Error;
@@ -46,7 +47,8 @@ pub async fn answer(
     let mut attested = ima.mark();
     let mut told = Told::default();
     let mut watched = PcrValues::new();
-    let mut tick = clock.ticks(WATCH_INTERVAL);
+    let mut watch_interval = WATCH_INTERVAL_FIRST;
+    let mut backoff = Backoff::between(FAULT_WAIT_FIRST, FAULT_WAIT_LONGEST);
     loop {
         let message = tokio::select! {
             changed = challenges.changed() => {
@@ -56,25 +58,31 @@ pub async fn answer(
                 let Some(challenge) = challenges.borrow_and_update().clone() else { continue };
                 // Taken before the quote: what is measured in between is told of once more, never missed.
                 attested = ima.mark();
-                let (sources, clock) = (sources.clone(), clock.clone());
-                match device.run(move |device| Ok(collect(device, &sources, (&challenge, told), &clock))).await? {
+                let (sources, own_clock, asked) = (sources.clone(), clock.clone(), challenge.clone());
+                match device.run(move |device| Ok(collect(device, &sources, (&asked, told), &own_clock))).await? {
                     Ok((evidence, telling, watching)) => {
+                        backoff.succeeded();
                         (told, watched) = (telling, watching);
                         device_message::Message::Evidence(evidence)
                     }
                     Err(AttestError::Tpm(error)) if error.is_lost() => return Err(error),
                     Err(error) => {
                         tracing::error!(%error, "challenge could not be answered");
-                        continue;
+                        // A fault that lasts is not told all the time.
+                        clock.sleep(backoff.wait()).await;
+                        let reason = error.to_string();
+                        device_message::Message::Unanswered(Unanswered { nonce: challenge.nonce, reason })
                     }
                 }
             }
-            _ = tick.tick() => {
+            () = clock.sleep(watch_interval) => {
                 let mark = ima.mark();
                 let now = watch(&device, &watched).await?;
                 if mark == attested && now == watched {
+                    watch_interval = (watch_interval + WATCH_INTERVAL_STEP).min(WATCH_INTERVAL_LONGEST);
                     continue;
                 }
+                watch_interval = WATCH_INTERVAL_FIRST;
                 (attested, watched) = (mark, now);
                 device_message::Message::Changed(EvidenceChanged {})
             }
@@ -153,7 +161,9 @@ fn collect(
         true => Some(device.tpm.state_banks(ak, &challenge.nonce)?),
         false => None,
     };
-    let quote = device.tpm.quote(ak, &challenge.nonce, &selection)?;
+    let ima = ImaSource::new(&sources.ima_log);
+    let quote =
+        device.tpm.quote(ak, &challenge.nonce, &selection, |quoted, read| earlier(&ima, quoted, read))?;
     // What was quoted is what the server knows.
     let watched = watched
         .iter()
@@ -168,7 +178,7 @@ fn collect(
     }
     let measure_log = told.news(logs::read_measure_log(&sources.measure_log)?);
     // After the quote: the kernel lists an entry before it extends the PCR, so this list has all that is quoted.
-    let list = ImaSource::new(&sources.ima_log).read_from(challenge.ima_from_entry)?;
+    let list = ima.read_from(challenge.ima_from_entry)?;
     let evidence = Evidence {
         nonce: challenge.nonce.clone(),
         quote: Some(Quote {
@@ -190,8 +200,23 @@ fn collect(
     Ok((evidence, told, watched))
 }
 
-/// How often the IMA list and PCRs are looked at: a new program is told of well within the second in which it must be judged.
-const WATCH_INTERVAL: Duration = Duration::from_millis(200);
+/// What was quoted, on a machine that goes on measuring.
+pub(crate) fn earlier(ima: &ImaSource, quoted: &Quoted, read: &PcrValues) -> Option<PcrValues> {
+    logs::quoted_values(ima, quoted, read).unwrap_or_else(|error| {
+        tracing::warn!(%error, "what was measured during the quote cannot be told");
+        None
+    })
+}
+
+/// How often the IMA list and PCRs are looked at while something new is measured: the kernel tells nobody of it.
+const WATCH_INTERVAL_FIRST: Duration = Duration::from_millis(200);
+/// And how much less often with each look that showed nothing, so that a device at rest is left alone.
+const WATCH_INTERVAL_STEP: Duration = Duration::from_millis(10);
+/// Still well within the two seconds in which a new program is to be judged.
+const WATCH_INTERVAL_LONGEST: Duration = Duration::from_secs(1);
+/// Before it is told that a challenge cannot be answered: at once, as far as anybody notices, and then less and less often.
+const FAULT_WAIT_FIRST: Duration = Duration::from_millis(20);
+const FAULT_WAIT_LONGEST: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {

@@ -356,7 +356,8 @@ impl Server {
                 }
                 other @ (device_message::Message::Hello(_)
                 | device_message::Message::Classic(_)
-                | device_message::Message::Secret(_)) => {
+                | device_message::Message::Secret(_)
+                | device_message::Message::Unanswered(_)) => {
                     panic!("{other:?}")
                 }
             };

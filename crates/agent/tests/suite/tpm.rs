@@ -1,21 +1,30 @@
 //! The TPM client: every command, the proofs made with them, and typed refusals.
 
-use std::time::Duration;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
+use assay_agent::logs::{ImaSource, quoted_values};
 use assay_agent::state_dir::StateDir;
 use assay_agent::tpm::ek::{EkKind, EndorsementKey};
 use assay_agent::tpm::keys::Keys;
 use assay_agent::tpm::{BankStatement, Bond, DeviceSigningKey, Property, Target, Tpm, TpmError, UnsealError};
 use assay_evidence::digest::{HashAlgorithm, PcrIndex};
+use assay_evidence::ima::{Replay, attested_prefix, parse_binary};
 use assay_evidence::tpm::attest::{Attest, Body};
 use assay_evidence::tpm::banks::verify_banks;
 use assay_evidence::tpm::credential::make_credential;
 use assay_evidence::tpm::pcr::{PcrSelection, PcrSet};
 use assay_evidence::tpm::public_area::PublicArea;
+use assay_evidence::tpm::quote::Quoted;
 use assay_evidence::tpm::signature::Signature;
 use assay_identity::Csr;
 use assay_telemetry::{pae, verify_device_signature};
 use assay_testkit::Bank;
+use assay_testkit::machine::ImaEntry;
 
 use crate::bench::{Bench, selection, tool};
 
@@ -46,7 +55,7 @@ fn swtpm_pcrs_are_read_and_quoted_and_the_quote_verifies() {
     let keys = Keys::ephemeral(&tpm).unwrap();
     assert!(keys.ak.area().check_ak().is_empty());
     assert!(keys.device.area().check_device_key().is_empty());
-    let quote = tpm.quote(&keys.ak, &[9; 32], &selection(0..24)).unwrap();
+    let quote = tpm.quote(&keys.ak, &[9; 32], &selection(0..24), |_, _| None).unwrap();
     assert_eq!(quote.values.len(), 24);
     let ten = quote.values.get(HashAlgorithm::Sha256, PcrIndex::new(10).unwrap()).unwrap();
     assert_eq!(*ten, HashAlgorithm::Sha256.zero().extend(&[7; 32]));
@@ -56,6 +65,102 @@ fn swtpm_pcrs_are_read_and_quoted_and_the_quote_verifies() {
     let attest = Attest::parse(&quote.message).unwrap();
     assert_eq!(attest.extra_data, [9; 32]);
     assert!(matches!(attest.body, Body::Quote { .. }));
+}
+
+/// Measures something new for as long as it lives, as fast as the TPM takes it.
+struct Storm {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<usize>>,
+}
+
+impl Storm {
+    fn over(bench: &Bench, list: &Path) -> Storm {
+        let (mut tpm, list) = (bench.soft.connect().unwrap(), list.to_owned());
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut file = std::fs::File::options().append(true).create(true).open(list).unwrap();
+            for number in 0.. {
+                if stopped.load(Ordering::Relaxed) {
+                    return number;
+                }
+                // The kernel lists an entry before it extends the PCR.
+                let entry = ImaEntry::file("/tmp/rewritten", format!("{number}").as_bytes());
+                file.write_all(&entry.binary()).unwrap();
+                tpm.pcr_extend(10, &entry.measurement(&[Bank::Sha256]).digests).unwrap();
+            }
+            unreachable!()
+        });
+        Storm { stop, thread: Some(thread) }
+    }
+
+    fn stop(mut self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap()
+    }
+}
+
+#[test]
+fn swtpm_is_quoted_once_however_fast_the_list_grows() {
+    let bench = Bench::new();
+    let tpm = bench.open();
+    let keys = Keys::ephemeral(&tpm).unwrap();
+    let list = bench.path("binary_runtime_measurements");
+    let storm = Storm::over(&bench, &list);
+    let source = ImaSource::new(&list);
+    let (mut asked, mut waited) = (0, Vec::new());
+    for _ in 0..40 {
+        let started = Instant::now();
+        let mut tries = 0;
+        let quote = tpm
+            .quote(&keys.ak, &[9; 32], &selection(0..24), |quoted, read| {
+                tries += 1;
+                quoted_values(&source, quoted, read).unwrap()
+            })
+            .unwrap();
+        waited.push(started.elapsed());
+        assert!(tries <= 1, "once");
+        asked += tries;
+        // The list as it is read now begins with all that was quoted.
+        let bytes = source.read_from(0).unwrap().bytes;
+        let mut last = bytes.len();
+        // A writer may be amid the last one.
+        while parse_binary(bytes.get(..last).unwrap()).is_err() {
+            last -= 1;
+        }
+        let ten = *quote.values.get(HashAlgorithm::Sha256, PcrIndex::IMA).unwrap();
+        let parsed = parse_binary(bytes.get(..last).unwrap()).unwrap();
+        let start = Replay::new(&[HashAlgorithm::Sha256]);
+        let (prefix, bad) = attested_prefix(&parsed, &start, &[(PcrIndex::IMA, ten)]);
+        assert!(prefix.is_some() && bad.is_empty());
+    }
+    let measured = storm.stop();
+    waited.sort_unstable();
+    println!(
+        "{measured} entries during 40 quotes; {asked} were overtaken; the slowest took {:?}",
+        waited.last()
+    );
+    assert!(asked > 0 && measured > 40, "{asked} of 40, {measured} entries");
+}
+
+#[test]
+fn swtpm_a_list_that_does_not_tell_what_was_quoted_settles_nothing() {
+    let bench = Bench::new();
+    let tpm = bench.open();
+    let keys = Keys::ephemeral(&tpm).unwrap();
+    let list = bench.path("binary_runtime_measurements");
+    std::fs::write(&list, ImaEntry::file("/usr/bin/a", b"a").binary()).unwrap();
+    let source = ImaSource::new(&list);
+    let quote = tpm.quote(&keys.ak, &[9; 32], &selection(0..24), |_, _| None).unwrap();
+    let quoted = Quoted::parse(&quote.message, &quote.signature).unwrap();
+    assert!(quoted.is_over(&quote.values));
+    // PCR 10 as before the list's only entry: that was quoted.
+    let mut later = quote.values.clone();
+    later.insert(PcrIndex::IMA, HashAlgorithm::Sha256.hash(&[b"later"]));
+    assert_eq!(quoted_values(&source, &quoted, &later).unwrap(), Some(quote.values.clone()));
+    // Another PCR went on as well, of which no list tells.
+    later.insert(PcrIndex::new(11).unwrap(), HashAlgorithm::Sha256.hash(&[b"phase"]));
+    assert_eq!(quoted_values(&source, &quoted, &later).unwrap(), None);
 }
 
 #[test]
@@ -113,7 +218,7 @@ fn swtpm_says_which_banks_are_active_and_a_quote_does_not() {
     let of = |bank: HashAlgorithm| {
         let whole: PcrSelection =
             [(HashAlgorithm::Sha256, PcrIndex::of_firmware().collect()), (bank, none)].into_iter().collect();
-        let quote = tpm.quote(&ak, &[9; 32], &whole).unwrap();
+        let quote = tpm.quote(&ak, &[9; 32], &whole, |_, _| None).unwrap();
         let Body::Quote { selection, .. } = Attest::parse(&quote.message).unwrap().body else { panic!() };
         selection.banks().filter(|(_, set)| !set.is_empty()).map(|(bank, _)| bank).collect::<Vec<_>>()
     };

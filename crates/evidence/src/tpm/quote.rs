@@ -60,6 +60,37 @@ impl VerifiedQuote {
     }
 }
 
+/// What a quote is over, as whoever made it looks for the values: nothing of it is verified.
+#[derive(Clone, Debug)]
+pub struct Quoted {
+    selection: PcrSelection,
+    digest: Vec<u8>,
+    hash: HashAlgorithm,
+}
+
+impl Quoted {
+    /// Reads it out of TPMS_ATTEST and TPMT_SIGNATURE; `None` where they are no quote.
+    pub fn parse(message: &[u8], signature: &[u8]) -> Option<Self> {
+        let hash = Signature::parse(signature).ok()?.algorithm().hash;
+        match Attest::parse(message).ok()?.body {
+            Body::Quote { selection, pcr_digest } => Some(Quoted { selection, digest: pcr_digest, hash }),
+            Body::Certify { .. } | Body::SessionAudit { .. } | Body::Other => None,
+        }
+    }
+
+    /// The PCRs.
+    pub fn selection(&self) -> &PcrSelection {
+        &self.selection
+    }
+
+    /// Whether it is over these values.
+    pub fn is_over(&self, pcrs: &PcrValues) -> bool {
+        let values: Option<Vec<&[u8]>> =
+            self.selection.iter().map(|(bank, index)| Some(pcrs.get(bank, index)?.as_bytes())).collect();
+        values.is_some_and(|values| self.hash.hash(&values).as_bytes() == self.digest)
+    }
+}
+
 /// Makes every check of a quote, each on its own; the quote is there only if all of them held.
 pub fn verify_quote(quote: &Quote<'_>, ak: &PublicArea) -> (Option<VerifiedQuote>, Vec<Failure>) {
     let mut failures = Vec::new();

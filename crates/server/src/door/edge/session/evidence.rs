@@ -54,6 +54,29 @@ impl Session {
         self.challenge().await
     }
 
+    /// The device says that it cannot answer the open challenge, such as when its PCRs changed all the while. It is asked again
+    /// at once; for what it holds that is a silence like any other.
+    pub(super) async fn unanswered(&mut self, said: &edge::Unanswered) -> Result<(), SessionEnd> {
+        if self.outstanding.as_ref().is_none_or(|(open, _)| said.nonce != open.nonce().as_slice()) {
+            return Ok(());
+        }
+        self.outstanding = None;
+        let (server, id, now) = (&self.server, &self.attester.device.id, self.server.clock.instant());
+        if server.rarely.says("unanswered", id.as_str(), server.now()).is_some() {
+            let reason: String = said.reason.chars().filter(|c| !c.is_control()).take(REASON_SHOWN).collect();
+            tracing::warn!(device = %id, reason, "the device cannot answer its challenge");
+        }
+        let since = self.unheard_since.unwrap_or(now);
+        if since + server.config.challenge_ttl() <= now {
+            if matches!(self.standing, Standing::Unproven(_)) {
+                return Err(SessionEnd::Silent);
+            }
+            self.unheard(Silence::Unanswered(MISSED)).await?;
+        }
+        self.pace.soon(now);
+        Ok(())
+    }
+
     /// In which silence the device is whose stream ended so. Whoever hangs up on an open challenge has not answered it: else
     /// that would be the way to keep for the whole age of the evidence what silence ends sooner.
     pub(super) fn silence(&self, ended: &Result<(), SessionEnd>) -> Option<Silence> {
@@ -137,3 +160,6 @@ impl Session {
         }
     }
 }
+
+/// Characters of what a device says that go into the log.
+const REASON_SHOWN: usize = 200;

@@ -227,6 +227,7 @@ impl Session {
                 self.pace.soon(self.server.clock.instant());
                 Ok(())
             }
+            Some(device_message::Message::Unanswered(said)) => self.unanswered(&said).await,
             Some(device_message::Message::WorkloadSvid(request)) => self.workload_svid(request).await,
             Some(device_message::Message::JwtSvid(request)) => self.jwt_svid(request).await,
             Some(device_message::Message::Classic(request)) => self.classic(request).await,
