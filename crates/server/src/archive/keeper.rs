@@ -279,6 +279,13 @@ impl Progress {
 }
 
 impl JudgedEvidence {
+    /// The attested entries of its list from `entry` on, and how many there are since boot; `None`: it does not have them.
+    pub(crate) fn attested_from(&self, entry: u64) -> Option<(Bytes, u64)> {
+        let (attested, _) = self.attested?;
+        let (from, to) = (self.offset(entry)?, self.offset(attested)?);
+        (from <= to).then(|| (self.evidence.ima_log.slice(from..to), attested))
+    }
+
     /// Bytes of its list up to an entry, counted from boot.
     fn offset(&self, entry: u64) -> Option<usize> {
         let list = &self.evidence.ima_log;

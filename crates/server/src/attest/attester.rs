@@ -23,7 +23,7 @@ use super::AttestError;
 use super::binding::{Binding, OF_THE_LOGS};
 use super::judge::{Job, Judged, selection};
 use super::step::{Asked, Attempt, Finished, Known, Pending, StateChange, Step, Taken, Verdict, citation};
-use super::told::Told;
+use super::told::{Told, ToldList};
 use crate::actor::Actor;
 use crate::archive::keeper::{JudgedEvidence, Keeper, clock};
 use crate::device::{Device, DeviceError, columns};
@@ -164,7 +164,10 @@ impl Attester {
             selection: by_bank(selection(policy.compiled.as_deref()), known.banks()),
             watched: grouped(condition::pcrs(&conditions)),
             boot_log_wanted: known.boot_log_wanted(),
-            ima_from_entry: known.ima_entries(),
+            ima_from_entry: match &known {
+                Known::Judged(baseline, _) => self.told.list_to(baseline.ima_entries()),
+                Known::Nothing | Known::Kept(_) => known.ima_entries(),
+            },
             banks_wanted: known.banks().is_none() && self.shows_banks,
         };
         (
@@ -205,6 +208,10 @@ impl Attester {
             return Err(AttestError::NotAnAnswer);
         }
         let evidence = self.told.complete(evidence, asked.known.banks().is_none());
+        let evidence = match &asked.known {
+            Known::Judged(baseline, _) => self.told.complete_list(evidence, baseline.ima_entries()),
+            Known::Nothing | Known::Kept(_) => evidence,
+        };
         self.endorse(endorsing, now)?;
         if self.is_overtaken(&asked, &evidence.quote, policy.revision) {
             return Ok(Step::AskAgain);
@@ -404,6 +411,12 @@ impl Attester {
         let goes_on = |known: &Baseline| kept.is_none_or(|kept| known.ima_entries() <= kept);
         let revision = judged.policy_revision;
         let known = baseline.filter(|(baseline, _)| goes_on(baseline));
+        let list = known.as_ref().and_then(|(baseline, _)| {
+            let from = baseline.ima_entries();
+            let (bytes, to) = judged.attested_from(from)?;
+            Some(ToldList { from, to, bytes, is_ascii: judged.evidence.ima_ascii })
+        });
+        self.told.remember_list(list);
         self.baseline = known.map(|(baseline, searched)| Remembered { revision, baseline, searched });
         self.restarts = 0;
     }

@@ -11,6 +11,18 @@ pub(super) struct Told {
     /// The log as it was last told, without words.
     measurements: Option<Bytes>,
     banks: Option<BankStatement>,
+    list: Option<ToldList>,
+}
+
+/// Entries of the IMA list that are attested and not good, so that each result is about them again.
+#[derive(Debug)]
+pub(super) struct ToldList {
+    /// Of which entry, counted from boot, they are the first.
+    pub from: u64,
+    /// How many entries since boot there are with them.
+    pub to: u64,
+    pub bytes: Bytes,
+    pub is_ascii: bool,
 }
 
 impl Told {
@@ -29,6 +41,31 @@ impl Told {
         evidence.banks.clone_from(&self.banks);
         evidence
     }
+
+    /// Up to which entry a list need not be told again, of which all before `known` are good.
+    pub(super) fn list_to(&self, known: u64) -> u64 {
+        self.list.as_ref().filter(|list| list.from == known).map_or(known, |list| list.to)
+    }
+
+    /// Puts the entries that were told before in front of those that came, where the evidence is to begin at `known`.
+    pub(super) fn complete_list(&self, mut evidence: Evidence, known: u64) -> Evidence {
+        let follows = |list: &&ToldList| list.from == known && list.to == evidence.ima_from_entry;
+        let Some(list) = self.list.as_ref().filter(follows) else { return evidence };
+        // A device without anything new may not say in which form its list is.
+        if evidence.ima_log.is_empty() || evidence.ima_ascii == list.is_ascii {
+            evidence.ima_log = [list.bytes.as_ref(), evidence.ima_log.as_ref()].concat().into();
+            (evidence.ima_ascii, evidence.ima_from_entry) = (list.is_ascii, list.from);
+        }
+        evidence
+    }
+
+    /// Remembers entries; what is too long to be kept in mind is asked for again each time.
+    pub(super) fn remember_list(&mut self, list: Option<ToldList>) {
+        let is_worth_it = |list: &ToldList| list.from < list.to && list.bytes.len() <= LIST_BYTES_MAX;
+        self.list = list
+            .filter(is_worth_it)
+            .map(|list| ToldList { bytes: Bytes::copy_from_slice(&list.bytes), ..list });
+    }
 }
 
 /// In bytes of its own, so that it does not keep the message that it came in.
@@ -43,6 +80,9 @@ fn owned(banks: BankStatement) -> BankStatement {
 const TOLD_BYTES_MAX: usize = 64 << 10;
 /// Sixteen banks, an attestation and a signature by a key of 4096 bits take a third.
 const STATEMENT_BYTES_MAX: usize = 4 << 10;
+
+/// Some two thousand entries, of each suspect device that is attached.
+const LIST_BYTES_MAX: usize = 256 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -84,5 +124,38 @@ mod tests {
         assert_eq!(known.complete(told(None), true).banks, None);
         assert_eq!(known.complete(told(None), false).banks, None);
         assert_eq!(known.complete(told(Some(stated(&[0; 8192]))), true).banks, None);
+    }
+
+    #[test]
+    fn entries_that_were_told_are_put_before_what_is_new() {
+        let came = |from: u64, bytes: &'static [u8]| Evidence {
+            ima_log: bytes.into(),
+            ima_from_entry: from,
+            ..Evidence::default()
+        };
+        let mut told = Told::default();
+        assert_eq!(told.list_to(7), 7);
+        told.remember_list(Some(ToldList { from: 7, to: 9, bytes: (&b"bad"[..]).into(), is_ascii: false }));
+        // Of another good end of the list nothing is known.
+        assert_eq!((told.list_to(7), told.list_to(8)), (9, 8));
+        let whole = told.complete_list(came(9, b"new"), 7);
+        assert_eq!((whole.ima_from_entry, whole.ima_log.as_ref()), (7, b"badnew".as_slice()));
+        // What begins elsewhere is judged as it is: it replays or it does not.
+        for (from, known) in [(7, 7), (8, 7), (9, 9), (0, 7)] {
+            assert_eq!(told.complete_list(came(from, b"new"), known).ima_log.as_ref(), b"new");
+        }
+        let text = Evidence { ima_ascii: true, ..came(9, b"10 text") };
+        assert_eq!(told.complete_list(text, 7).ima_from_entry, 9);
+        assert_eq!(
+            told.complete_list(Evidence { ima_ascii: true, ..came(9, b"") }, 7).ima_log.as_ref(),
+            b"bad"
+        );
+        told.remember_list(Some(ToldList {
+            from: 7,
+            to: 9,
+            bytes: vec![0; 300 << 10].into(),
+            is_ascii: false,
+        }));
+        assert_eq!(told.list_to(7), 7);
     }
 }

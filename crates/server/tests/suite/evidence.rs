@@ -102,6 +102,46 @@ async fn after_a_restart_only_what_is_new_is_asked_for() {
 }
 
 #[tokio::test]
+async fn a_suspect_device_whose_list_grows_sends_only_what_is_new() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let (mut device, mut stream, _) = trusted_leniently(&fixture, &edge, "press-1").await;
+    device.run_program("/tmp/implant", b"evil");
+    assert_eq!(attest_again(&mut stream, &mut device).await.tier, "contraindicated");
+    for number in 0..4 {
+        let told = entries(&device);
+        device.run_program(&format!("/tmp/implant-{number}"), b"evil too");
+        device.run_program(&format!("/tmp/ok/{number}"), b"harmless");
+        stream.changed().await.unwrap();
+        assert_eq!(answer_once(&mut stream, &mut device).await, (told, false), "{number}");
+        let verdict = stream.verdict().await.unwrap();
+        let named = verdict.findings.iter().filter(|finding| finding.claim.starts_with("/tmp/implant"));
+        assert_eq!((verdict.tier.as_str(), named.count()), ("contraindicated", number + 2), "{verdict:?}");
+    }
+    // Whoever sends the whole list all the same is judged by it, and a new stream is told nothing of an earlier one's.
+    let mut stream = edge.attach(&device).await.unwrap();
+    assert_eq!(stream.attest(&mut device).await.unwrap().findings.len(), 5);
+    // What was judged is the whole, and is kept as such.
+    all_judge_again(&fixture, "press-1").await;
+}
+
+#[tokio::test]
+async fn a_challenge_that_cannot_be_answered_is_followed_by_another_at_once() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let (mut device, mut stream, _) = trusted_leniently(&fixture, &edge, "press-1").await;
+    stream.changed().await.unwrap();
+    let first = stream.challenge().await.unwrap();
+    stream.cannot_answer(&first).await.unwrap();
+    let second = stream.challenge().await.unwrap();
+    assert_ne!(first.nonce, second.nonce);
+    // One that is not open any more is no matter.
+    stream.cannot_answer(&first).await.unwrap();
+    stream.answer(device.evidence(&second).unwrap()).await.unwrap();
+    assert_eq!(stream.verdict().await.unwrap().state, "trusted");
+}
+
+#[tokio::test]
 async fn another_policy_is_judged_over_everything_and_asks_for_nothing() {
     let fixture = Fixture::start().await;
     let edge = fixture.edge().await;
