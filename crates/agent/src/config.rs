@@ -8,6 +8,7 @@ use assay_identity::TrustDomain;
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::door::actions::ActionsConfig;
 use crate::door::json::JsonProtocolConfig;
 use crate::door::secrets::SecretsConfig;
 use crate::logs;
@@ -90,6 +91,8 @@ pub struct ConfigFile {
     pub json_protocol: Option<JsonProtocolConfig>,
     /// Where secrets are put that this device may have; without this section it asks for none.
     pub secrets: Option<SecretsConfig>,
+    /// Programs that are run when this device's trust falls or comes back.
+    pub actions: Option<ActionsConfig>,
     /// Where the device stands.
     pub location: Option<LocationConfig>,
 }
@@ -280,6 +283,7 @@ impl ConfigFile {
             otlp_http: self.telemetry.otlp_http,
             json_protocol: self.json_protocol.map(|json| json.at(self.location.as_ref())),
             secrets: self.secrets,
+            actions: self.actions,
             location: self.location,
         })
     }
@@ -331,6 +335,8 @@ pub struct Config {
     pub otlp_http: Option<SocketAddr>,
     /// The JSON protocol, if it is served.
     pub json_protocol: Option<JsonProtocolConfig>,
+    /// Programs that are run when trust falls or comes back.
+    pub actions: Option<ActionsConfig>,
     /// Where secrets are put.
     pub secrets: Option<SecretsConfig>,
     /// Where the device stands.

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use crate::ask::Asker;
 use crate::config::Config;
 use crate::door;
+use crate::door::actions::ActionsError;
 use crate::door::json::{JsonDoor, JsonProtocolError};
 use crate::door::local::{Socket, SocketError};
 use crate::door::otlp::Listeners;
@@ -67,6 +68,9 @@ pub enum RunError {
     /// The JSON protocol cannot be served.
     #[error(transparent)]
     JsonProtocol(#[from] JsonProtocolError),
+    /// Actions cannot be run.
+    #[error(transparent)]
+    Actions(#[from] ActionsError),
     /// Secrets cannot be put where they are to be.
     #[error(transparent)]
     Secrets(#[from] SecretsError),
@@ -146,6 +150,11 @@ fn parts(config: Config, clock: Clock) -> Result<Vec<Part>, RunError> {
     let (secrets_linked, secrets_holding) = (linked.clone(), holding.clone());
     let sealing = offline::keep(state.clone(), linked, holding, clock.clone());
     parts.push(("grants for a restart without a server", Box::pin(sealing)));
+    if let Some(actions) = config.actions.clone() {
+        actions.check()?;
+        parts
+            .push(("actions", Box::pin(door::actions::run(actions, secrets_holding.clone(), clock.clone()))));
+    }
     let mut grants = Grants::new(held, trust.clone(), domain, memory.remembered().clone());
     if let Some(secrets) = config.secrets.clone() {
         let door = SecretsDoor::open(secrets, secrets_linked)?;

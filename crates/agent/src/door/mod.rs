@@ -1,6 +1,7 @@
 //! What programs of this device reach the agent by. Each protocol has its folder; `local` is the socket under them. Over it, gRPC
-//! speaks HTTP/2, and what `message` offers HTTP/1.1. `secrets` is no protocol but a folder.
+//! speaks HTTP/2, and what `message` offers HTTP/1.1. `secrets` is no protocol but a folder, and `actions` programs that are called.
 
+pub mod actions;
 mod envoy_sds;
 pub mod json;
 pub mod local;

@@ -8,24 +8,22 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use assay_clock::Clock;
 use assay_identity::hpke::Plain;
 use assay_identity::secret::SecretName;
-use nix::sys::signal::{Signal, killpg};
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, fstatfs};
-use nix::unistd::{Group, Pid, geteuid};
+use nix::unistd::{Group, geteuid};
 use serde::Deserialize;
 use thiserror::Error;
-use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::device::OpenSecretError;
 use crate::holding::{Holding, Secret};
 use crate::link::Linked;
+use crate::program::{Output, Program};
 
 /// Where secrets are put.
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -260,53 +258,6 @@ struct Placed {
     _program: Option<AbortOnDrop>,
 }
 
-/// A program that runs and all that it started, which ends with it. Dropped, it is killed.
-#[derive(Debug)]
-struct Program {
-    child: Child,
-    group: Option<Pid>,
-}
-
-impl Program {
-    fn start(path: &Path, name: &SecretName) -> io::Result<Program> {
-        let child = Command::new(path)
-            .env_clear()
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .env("ASSAY_SECRET", name.as_str())
-            .current_dir("/")
-            // What it says may be what it was given.
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()?;
-        let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
-        Ok(Program { child, group })
-    }
-
-    async fn run(mut self, name: SecretName, within: Duration, clock: Clock) {
-        tokio::select! {
-            ended = self.child.wait() => match ended {
-                Ok(status) if status.success() => tracing::info!(secret = %name, "the program has ended"),
-                Ok(status) => tracing::error!(secret = %name, %status, "the program has failed"),
-                Err(error) => tracing::error!(secret = %name, %error, "the program is lost"),
-            },
-            () = clock.sleep(within) => {
-                tracing::error!(secret = %name, ?within, "the program ran for too long, and was killed");
-            }
-        }
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        if let Some(group) = self.group {
-            // Nobody is left of it, where it has ended by itself.
-            let _ = killpg(group, Signal::SIGKILL);
-        }
-    }
-}
-
 /// A task that ends with its holder.
 #[derive(Debug)]
 struct AbortOnDrop(JoinHandle<()>);
@@ -400,17 +351,24 @@ impl SecretsDoor {
             tracing::warn!(secret = %name, "the secret is a program, and this device runs none (secrets.autorun)");
             return None;
         }
-        match Program::start(&self.folder.path(name), name) {
+        // What it says may be what it was given.
+        match Program::start(&self.folder.path(name), &[("ASSAY_SECRET", name.as_str())], Output::Nowhere) {
             Ok(program) => {
                 let within = Duration::from_secs(self.config.autorun_seconds);
-                let running = program.run(name.clone(), within, clock.clone());
-                Some(AbortOnDrop(tokio::spawn(running)))
+                Some(AbortOnDrop(tokio::spawn(run(program, name.clone(), within, clock.clone()))))
             }
             Err(error) => {
                 tracing::error!(secret = %name, %error, "the program could not be started");
                 None
             }
         }
+    }
+}
+
+async fn run(program: Program, name: SecretName, within: Duration, clock: Clock) {
+    match program.run(&[], within, &clock).await {
+        Ok(_) => tracing::info!(secret = %name, "the program has ended"),
+        Err(error) => tracing::error!(secret = %name, %error, "the program was no success"),
     }
 }
 

@@ -70,6 +70,7 @@ pub fn config(bench: &Bench, machine: &Machine, counterpart: &Counterpart) -> Co
         otlp_http: None,
         json_protocol: None,
         secrets: None,
+        actions: None,
         identity: None,
         location: Some(LocationConfig {
             country: "DE".into(),
@@ -218,6 +219,7 @@ async fn what_can_never_work_is_an_error_at_once() {
         otlp_http: None,
         json_protocol: None,
         secrets: None,
+        actions: None,
         location: None,
     };
     let check = async |config: Config, says: &str| {

@@ -1,10 +1,12 @@
 //! `assay demo`: the whole story on one machine, with real parts: three software TPMs, the server, the gateway, three
 //! agents and three workloads, each a process of its own. `stage.rs` puts them up, `story.rs` tells the story and
-//! `update.rs` its last chapter, `message.rs` is what a program says, `workload.rs` is the program that runs on the devices.
+//! `update.rs` its last chapter, `message.rs` is what a program says, `secret.rs` what it is given, `receiver.rs` who is told, `workload.rs` is the program that runs on the devices.
 
 mod message;
 mod process;
+mod receiver;
 mod report;
+mod secret;
 mod stage;
 mod story;
 mod update;

@@ -1,5 +1,6 @@
 //! The demo's stage: folders, configuration files and processes. What happens on it is in `story.rs`.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::process::{Process, Talking, until};
+use super::receiver::Receiver;
 use crate::console::Client;
 
 /// Everything that was put up; dropped in the order of the fields, agents before the server.
@@ -20,6 +22,10 @@ pub struct Stage {
     gateway_address: String,
     server: Option<Process>,
     folder: Folder,
+    /// For what must be on no disk.
+    memory: tempfile::TempDir,
+    /// Whom the server tells what happens.
+    pub receiver: Receiver,
     assay: PathBuf,
     agent: PathBuf,
     maker: Option<TpmMaker>,
@@ -34,6 +40,8 @@ pub struct Device {
     pub agent: Option<Process>,
     pub machine: Machine,
     pub tpm: SoftTpm,
+    /// Where its secrets are.
+    pub secrets: PathBuf,
     folder: PathBuf,
 }
 
@@ -78,6 +86,8 @@ impl Stage {
             gateway_address: String::new(),
             server: None,
             folder,
+            memory: tempfile::Builder::new().prefix("assay-demo-").tempdir_in(MEMORY).context(MEMORY)?,
+            receiver: Receiver::start().context("a receiver of notices")?,
             assay,
             agent,
             maker: None,
@@ -114,7 +124,9 @@ impl Stage {
         std::fs::create_dir_all(&folder)?;
         let tpm = SoftTpm::start(maker, &folder.join("tpm"))?;
         let machine = Machine::boot_system(system, tpm.socket(), &folder)?;
-        Ok(Device { name, region, workload: None, workload_address: None, agent: None, machine, tpm, folder })
+        let secrets = self.memory.path().join(name);
+        let (workload, workload_address, agent) = (None, None, None);
+        Ok(Device { name, region, workload, workload_address, agent, machine, tpm, secrets, folder })
     }
 
     /// Restarts a device of the fleet with another system on it. Its programs end with it and start again.
@@ -133,11 +145,15 @@ impl Stage {
     pub fn start_server(&mut self) -> Result<String> {
         let data = self.data();
         let maker = self.maker.as_ref().context("devices come first: the server has to know their maker")?;
+        let secret = self.write("soc.secret", &self.receiver.secret())?;
+        std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o600))?;
         let config = format!(
             "trust_domain = \"{TRUST_DOMAIN}\"\ndata = {data:?}\nedge = \"127.0.0.1:0\"\nconsole = \"127.0.0.1:0\"\n\
-             attest_interval_seconds = 2\nek_anchors = [{:?}, {:?}]\n[trust_api]\n",
+             attest_interval_seconds = 2\nek_anchors = [{:?}, {:?}]\n[trust_api]\n\
+             [[webhook]]\nname = \"soc\"\nurl = {:?}\nsecret_file = {secret:?}\n",
             maker.root_ca(),
             maker.issuing_ca(),
+            self.receiver.url(),
         );
         let file = self.write("server.toml", &config)?;
         let mut server = self.start("server", &self.assay, &["server", "--config", &file])?;
@@ -287,7 +303,7 @@ impl Stage {
         let config = format!(
             "name = {:?}\ntrust_domain = \"{TRUST_DOMAIN}\"\ngateway = {:?}\nbundle = {:?}\nstate = {:?}\ntpm = {:?}\n\
              boot_log = {:?}\nima_log = {:?}\nworkload_api = {:?}\n\n\
-             [telemetry]\ninterval_seconds = 0.2\n\n\
+             [telemetry]\ninterval_seconds = 0.2\n\n[secrets]\nfolder = {:?}\n\n\
              [location]\ncountry = {country:?}\nsubdivision = {subdivision:?}\ncity = {city:?}\n",
             device.name,
             self.gateway_address,
@@ -297,11 +313,13 @@ impl Stage {
             device.machine.boot_log_path(),
             device.machine.ima_log_path(),
             device.socket(),
+            device.secrets,
         );
         self.write(&format!("{}/agent.toml", device.name), &config)
     }
 
-    fn write(&self, name: &str, text: &str) -> Result<String> {
+    /// Writes a file of the stage.
+    pub fn write(&self, name: &str, text: &str) -> Result<String> {
         let path = self.folder.path.join(name);
         std::fs::write(&path, text).with_context(|| path.display().to_string())?;
         Ok(path.to_string_lossy().into_owned())
@@ -336,4 +354,6 @@ fn run(program: &Path, arguments: &[&str]) -> Result<String> {
 
 /// The demo's trust domain.
 pub const TRUST_DOMAIN: &str = "demo.assay.example";
+/// A file system in memory that every Linux has.
+const MEMORY: &str = "/dev/shm";
 const START_WITHIN: Duration = Duration::from_secs(15);

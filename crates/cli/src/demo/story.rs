@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::message::{self, Signed};
 use super::process::until;
 use super::report::Report;
+use super::secret;
 use super::stage::{Device, Region, Stage, TRUST_DOMAIN};
 use super::update;
 use crate::console::{Client, segment};
@@ -71,6 +72,9 @@ fn trusted_fleet(stage: &mut Stage, report: &mut Report, client: &Client) -> Res
     report.step("message", "a program speaks for its device, signed by the TPM", || {
         let signed = message::sign(stage, VICTIM)?;
         Ok(((), message::heard_once(client, &signed)?))
+    })?;
+    report.step("secret", "put in for every device, sealed to the TPM of each", || {
+        Ok(((), secret::put(stage, client, &FLEET, TRUST_WITHIN)?))
     })
 }
 
@@ -186,10 +190,25 @@ fn compromise(stage: &mut Stage, report: &mut Report, client: &Client, serials: 
     let outcome = until(left(), || refusal(client, VICTIM)).map(|reason| ((), reason));
     report.record("withdraw-telemetry", measured.elapsed(), outcome)?;
 
+    let outcome = until(left(), || Ok((!secret::has(stage, VICTIM)?).then_some(())));
+    let outcome = outcome.map(|()| ((), "the file is gone from its memory".to_owned()));
+    report.record("withdraw-secret", measured.elapsed(), outcome)?;
+
+    let is_it = |event: &Value| {
+        let says = |pointer| event.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        says("/severity") == "critical" && says("/data/device") == VICTIM
+    };
+    let told = until(left(), || Ok(stage.receiver.heard(measured, is_it)));
+    let told_at = told.as_ref().map_or_else(|_| Instant::now(), |(at, _)| *at);
+    let outcome =
+        told.map(|(_, event)| ((), format!("a signed notice: {} of {VICTIM}", output::text(&event, "type"))));
+    report.record("notice", told_at.saturating_duration_since(measured), outcome)?;
+
     report.step("others-untouched", "the other two devices", || {
         for name in [WITNESS, ABROAD] {
             let Standing { status, .. } = standing(client, name)?;
             ensure!(status == "trusted", "{name} is {status}");
+            ensure!(secret::has(stage, name)?, "{name} lost its secret");
         }
         let peer = call(stage, ABROAD, WITNESS)?.map_err(anyhow::Error::msg)?;
         Ok(((), format!("trusted; {} ⇄ {peer}", workload_id(ABROAD))))
@@ -221,8 +240,9 @@ fn recovery(stage: &mut Stage, report: &mut Report, client: &Client) -> Result<(
         workload(victim(stage)?)?.hear(&["svid"], TRUST_WITHIN)?;
         let peer = until(TRUST_WITHIN, || Ok(call(stage, VICTIM, WITNESS)?.ok()))?;
         let Citation { name, version } = policy.context("a policy that takes the file in")?;
+        until(TRUST_WITHIN, || secret::has(stage, VICTIM).map(|has| has.then_some(())))?;
         let victim = workload_id(VICTIM);
-        Ok(((), format!("policy {name} version {version}; new SVID, {victim} ⇄ {peer}")))
+        Ok(((), format!("policy {name} version {version}; new SVID, {victim} ⇄ {peer}; its secret is back")))
     })?;
     Ok(())
 }
