@@ -134,3 +134,30 @@ fn without_packages_or_a_device_nothing_is_made() {
     let (exit, _, why) = init(&[case, "--installed", "--root", empty, "-o", file]);
     assert!(exit != 0 && !made.exists(), "{why}");
 }
+
+#[test]
+fn ordinary_work_is_no_finding_and_each_attack_is_named() {
+    let vectors = golden().join("..");
+    let policy = vectors.join("policy.toml");
+    let refused = |case: &str| -> Vec<String> {
+        let appraisal =
+            Appraisal::as_given(&vectors.join(case), &["--policy", policy.to_str().unwrap()], &[]);
+        assert_eq!(appraisal.integrity(), "accept");
+        let bad = appraisal.findings().iter().filter(|finding| finding["tier"] == "contraindicated");
+        // Nobody vouches for the TPM.
+        let bad = bad.filter(|finding| finding["check"] != "endorsement-policy");
+        bad.map(|finding| finding["claim"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(refused("base-boot"), Vec::<String>::new());
+    assert_eq!(refused("base-life"), Vec::<String>::new());
+    let attacks = [
+        "/dev/shm/implant",
+        "/run/preload.so",
+        "memfd:m",
+        "/dev/shm/evil.ko",
+        "/usr/local/bin/unknown",
+        "/root/script",
+        "/usr/bin/date",
+    ];
+    assert_eq!(refused("base-attacked"), attacks);
+}

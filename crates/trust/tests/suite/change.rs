@@ -11,12 +11,12 @@ use assay_trust::change::{Cause, Change, describe};
 
 use crate::claims;
 
-fn device() -> SoftwareDevice {
+pub fn device() -> SoftwareDevice {
     SoftwareDevice::new("device", &EkMaker::new().unwrap()).unwrap()
 }
 
 /// What the device proves of itself, on a baseline only what is new.
-fn proven(device: &mut SoftwareDevice, baseline: Option<&Baseline>) -> Claims {
+pub fn proven(device: &mut SoftwareDevice, baseline: Option<&Baseline>) -> Claims {
     let challenge = Challenge {
         nonce: vec![7; 32],
         expires_in_seconds: 30,

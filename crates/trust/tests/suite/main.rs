@@ -8,6 +8,7 @@ mod demands;
 mod diff;
 mod emptied;
 mod endorsement;
+mod measured;
 mod redteam;
 mod weak_policies;
 
