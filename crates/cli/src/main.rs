@@ -17,6 +17,7 @@ mod failure;
 mod gateway;
 mod inspect;
 mod ledger;
+mod operator;
 mod output;
 mod policy;
 mod secret;
@@ -50,6 +51,8 @@ enum Verb {
     Server(service::ServerArgs),
     /// Run the gateway, get credentials for one, list and revoke them.
     Gateway(service::GatewayArgs),
+    /// Certificates for operators whose programs know no token, such as Keylime's tenant.
+    Operator(operator::Args),
     /// What is wrong with this server and what to do about it, on one page: what support asks for first.
     Doctor(doctor::ServerArgs),
     /// Look at devices, explain, label, revoke and approve them.
@@ -99,6 +102,7 @@ fn main() -> ExitCode {
     match cli.verb {
         Verb::Server(args) => service::server(args),
         Verb::Gateway(args) => service::gateway(args),
+        Verb::Operator(args) => operator::run(args),
         Verb::Doctor(args) => doctor::server(&args),
         Verb::Device(args) => output::exit(device::run(args)),
         Verb::Ear(args) => output::exit(ear::run(args)),

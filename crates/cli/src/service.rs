@@ -224,7 +224,7 @@ fn only_this_gateways(name: &str, out: &Path) -> Result<()> {
 }
 
 /// Puts a file in its place as a whole, with this mode from its first byte.
-fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(".new");
     let write = || {

@@ -146,6 +146,14 @@ impl SpiffeId {
         trust_domain.with_path(&format!("{GATEWAY_PATH}{name}"))
     }
 
+    /// The ID of the operator with this name, one path segment.
+    pub fn operator(trust_domain: &TrustDomain, name: &str) -> Result<Self, SpiffeIdError> {
+        if name.contains('/') {
+            return Err(SpiffeIdError::PathCharacter { found: '/' });
+        }
+        trust_domain.with_path(&format!("{OPERATOR_PATH}{name}"))
+    }
+
     /// The trust domain.
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
@@ -175,6 +183,11 @@ impl SpiffeId {
     /// Whether this is a server's ID.
     pub fn is_server(&self) -> bool {
         self.path() == SERVER_PATH
+    }
+
+    /// What the operator is called whose ID this is.
+    pub fn operator_name(&self) -> Option<&str> {
+        self.path().strip_prefix(OPERATOR_PATH).filter(|name| !name.contains('/'))
     }
 
     /// Whether this is a gateway's ID.
@@ -250,6 +263,7 @@ const SERVER_PATH: &str = "/assay/server";
 // Not a server's: what ends TLS somewhere must not be able to speak for the authority.
 const STATEMENTS_PATH: &str = "/assay/statements";
 const GATEWAY_PATH: &str = "/assay/gateway/";
+const OPERATOR_PATH: &str = "/assay/operator/";
 // The path spire-tpm-plugin gives TPM devices, so that entries written for it keep their meaning.
 const DEVICE_PATH: &str = "/spire/agent/tpm/";
 // SPIFFE-ID §2.3: the longest ID everyone has to support, and the longest trust domain.

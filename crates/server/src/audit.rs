@@ -128,6 +128,12 @@ kinds! {
     KeylimeAgentBound => "keylime-agent.bound",
     /// It is not any more.
     KeylimeAgentRemoved => "keylime-agent.removed",
+    /// An operator added it, with Keylime's tenant.
+    KeylimeAgentAdded => "keylime-agent.added",
+    /// An operator took it off the list of those.
+    KeylimeAgentDropped => "keylime-agent.dropped",
+    /// What an operator was known by is worth nothing any more.
+    OperatorRevoked => "operator.revoked",
     /// Somebody tried what they may not.
     SecurityRefused => "security.refused",
 }

@@ -60,6 +60,7 @@ impl Severity {
             Kind::DeviceRevoked
             | Kind::DeviceReplaced
             | Kind::GatewayRevoked
+            | Kind::OperatorRevoked
             | Kind::LedgerResumed
             | Kind::SpireAgentBanned => Severity::Critical,
             Kind::DeviceExpired
@@ -84,6 +85,8 @@ impl Severity {
             | Kind::SpireAgentEvicted
             | Kind::KeylimeAgentBound
             | Kind::KeylimeAgentRemoved
+            | Kind::KeylimeAgentAdded
+            | Kind::KeylimeAgentDropped
             | Kind::PolicyUnassigned
             | Kind::RolloutStarted
             | Kind::RolloutWidened

@@ -39,6 +39,8 @@ macro_rules! causes {
 causes! {
     /// Somebody showed a token that is not the operator's.
     OperatorToken => "operator-token", "a token that is not the operator's was shown";
+    /// Somebody showed a certificate that is no operator's, or no longer.
+    OperatorCertificate => "operator-certificate", "a certificate was shown that is no operator's";
     /// A device was not let in.
     Enrollment => "enrollment", "an enrollment was refused";
     /// What came in a device's name was not its evidence.

@@ -58,7 +58,9 @@ fn year_11_every_verb_that_answers_does_so_in_json_too() {
 }
 
 /// Verbs that ask the console, with arguments that are well-formed and name things that are not there.
-const ASKING: [(&[&str], i32); 38] = [
+const ASKING: [(&[&str], i32); 40] = [
+    (&["operator", "list"], 0),
+    (&["operator", "revoke", "nobody", "--reason", "left"], 3),
     (&["device", "list"], 0),
     (&["device", "show", "nobody"], 3),
     (&["device", "explain", "nobody"], 3),

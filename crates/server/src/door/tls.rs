@@ -21,6 +21,7 @@ pub(crate) struct DoorTls {
 struct Shown {
     edge: Arc<ServerConfig>,
     console: Arc<ServerConfig>,
+    keylime: Arc<ServerConfig>,
     life: Life,
 }
 
@@ -52,6 +53,11 @@ impl DoorTls {
         self.shown().console
     }
 
+    /// For agents of Keylime's, and operators with its tenant.
+    pub(crate) fn keylime(&self) -> Arc<ServerConfig> {
+        self.shown().keylime
+    }
+
     /// The life of the certificate that is shown.
     pub(crate) fn life(&self) -> Life {
         self.shown().life
@@ -62,7 +68,8 @@ impl DoorTls {
     }
 }
 
-/// Gateways have to show who they are; browsers and operators' tools need not.
+/// Gateways have to show who they are; browsers and operators' tools need not. Of Keylime's programs, agents have nothing to
+/// show, and operators are believed by nothing else.
 fn configurations(
     trust: &Arc<TrustSource>,
     certificate: &ServerCertificate,
@@ -73,5 +80,9 @@ fn configurations(
     let mut console =
         tls::server_config(certificate.key.clone(), trust.clone(), ClientIdentity::None, clock.into())?;
     console.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Shown { edge: Arc::new(edge), console: Arc::new(console), life: certificate.life })
+    let operators = ClientIdentity::Optional(Arc::new(|id: &SpiffeId| id.operator_name().is_some()));
+    let mut keylime = tls::server_config(certificate.key.clone(), trust.clone(), operators, clock.into())?;
+    keylime.alpn_protocols.clone_from(&console.alpn_protocols);
+    let (edge, console, keylime) = (Arc::new(edge), Arc::new(console), Arc::new(keylime));
+    Ok(Shown { edge, console, keylime, life: certificate.life })
 }

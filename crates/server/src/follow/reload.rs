@@ -32,6 +32,7 @@ pub(super) fn changes_plan(committed: &Committed) -> bool {
             | Kind::SvidWithdrawn
             | Kind::LedgerResumed
             | Kind::GatewayRevoked
+            | Kind::OperatorRevoked
             | Kind::TelemetryAccepted
             | Kind::TelemetrySealed
             | Kind::TelemetryDropped
@@ -54,6 +55,8 @@ pub(super) fn changes_plan(committed: &Committed) -> bool {
             | Kind::SpireAgentEvicted
             | Kind::KeylimeAgentBound
             | Kind::KeylimeAgentRemoved
+            | Kind::KeylimeAgentAdded
+            | Kind::KeylimeAgentDropped
             | Kind::SecurityRefused,
         ) => false,
         // Written by a later version of the server: look.

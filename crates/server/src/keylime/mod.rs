@@ -4,6 +4,9 @@
 //! appraised and put on record as of every device, and no grant is made to a key. Keylime's name of it is one more name of the
 //! device, which is who its EK says. Where a TPM has an agent of ours as well, that one says more, and it is heard.
 
+pub(crate) mod evidence;
+mod identity;
+pub(crate) mod policy;
 mod possession;
 mod register;
 
@@ -15,6 +18,7 @@ use crate::enroll::EnrollError;
 use crate::keys::KeysError;
 use crate::outcome::{Kind, Outcome};
 use crate::store::{KeylimeAgentRecord, Store, StoreError};
+pub(crate) use identity::verify_identity;
 pub(crate) use possession::possesses;
 pub(crate) use register::{Registering, Registrant};
 

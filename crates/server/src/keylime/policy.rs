@@ -1,11 +1,12 @@
 //! Policies of Keylime's: each becomes a policy of ours, in force for the devices that are labelled with its name.
 
 use assay_identity::SpiffeId;
-use assay_trust::PolicyError;
 use assay_trust::labels::Selector;
-use assay_trust::policy::{Import, ImportError, Severity};
+use assay_trust::policy::{Demand, Import, ImportError, Severity};
+use assay_trust::{Policy, PolicyError};
 use thiserror::Error;
 
+use crate::enroll::EnrollError;
 use crate::label::{self, NewLabels, NotLabelled};
 use crate::outcome::{Kind, Outcome};
 use crate::policy::{Planning, PolicyChangeError};
@@ -28,8 +29,8 @@ impl Parts<'_> {
         self.runtime.is_none() && self.tpm.is_none() && self.boot.is_none()
     }
 
-    /// As one policy. What cannot be taken over as it is meant makes it none.
-    fn read(self, name: &str) -> Result<String, NotSet> {
+    /// As one policy of ours. What cannot be taken over as it is meant makes it none.
+    pub(super) fn policy(self, name: &str) -> Result<Policy, NotSet> {
         let mut import = Import::new(&policy_name(name));
         self.runtime.map(|json| import.runtime_policy(json)).transpose()?;
         self.tpm.map(|json| import.tpm_policy(json)).transpose()?;
@@ -38,14 +39,24 @@ impl Parts<'_> {
         if let Some(remark) = remarks.into_iter().find(|remark| remark.severity == Severity::Error) {
             return Err(NotSet::LeftOut { field: remark.field.to_string(), message: remark.message });
         }
-        Ok(policy?.to_toml())
+        let mut policy = policy?;
+        if self.boot.is_none() {
+            // What Keylime was given no policy for it does not judge: its agents need have no boot log then.
+            policy.boot.event_log = Demand::Optional;
+            policy.boot.secure_boot = Demand::Optional;
+        }
+        Ok(policy)
     }
 }
 
 /// Puts a policy in force for whoever is labelled with its name. As with Keylime, it is in force at once, and devices fall that it
 /// refuses.
-pub(crate) async fn set(planning: Planning<'_>, name: &str, parts: Parts<'_>) -> Result<PolicyRecord, NotSet> {
-    let text = parts.read(name)?;
+pub(crate) async fn set(
+    planning: Planning<'_>,
+    name: &str,
+    parts: Parts<'_>,
+) -> Result<PolicyRecord, NotSet> {
+    let text = parts.policy(name)?.to_toml();
     Ok(planning.set(text, &selector(name)?, true).await?)
 }
 
@@ -92,6 +103,9 @@ pub(crate) enum NotSet {
     /// What comes of it is no policy.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// The EK of evidence that is judged once.
+    #[error(transparent)]
+    Ek(Box<EnrollError>),
     /// It cannot be put in force.
     #[error(transparent)]
     Change(#[from] PolicyChangeError),
@@ -106,6 +120,7 @@ impl Outcome for NotSet {
             NotSet::Import(_) => (Kind::Malformed, "policy"),
             NotSet::LeftOut { .. } => (Kind::Malformed, "policy-left-out"),
             NotSet::Policy(_) => (Kind::Malformed, "policy"),
+            NotSet::Ek(error) => error.told(),
             NotSet::Change(error) => error.told(),
             NotSet::Label(error) => error.told(),
         }

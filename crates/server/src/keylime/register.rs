@@ -61,6 +61,7 @@ impl Registering {
             certificate,
             registered_at: now,
             registrations: 0,
+            added_at: None,
         };
         let registering = Registering { challenged, agent };
         registering.is_nobody_elses(enrolling).await?;

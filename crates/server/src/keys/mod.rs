@@ -157,7 +157,7 @@ impl Authority {
         self.record_and_sign(store, template, carrier, device.as_str(), now).await
     }
 
-    /// Records, signs and inspects a gateway's certificate, on an operator's word.
+    /// Records, signs and inspects a gateway's certificate, or an operator's, on an operator's word.
     pub(crate) async fn sign_gateway(
         &self,
         store: &Store,

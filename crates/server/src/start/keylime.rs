@@ -1,8 +1,9 @@
 //! The doors for Keylime's agents.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use assay_identity::SpiffeId;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -11,8 +12,9 @@ use super::{KeylimeAddresses, StartError, bind};
 use crate::config::Config;
 use crate::door;
 use crate::door::keylime::{At, Routes};
-use crate::door::listen::{Door, Limits};
+use crate::door::listen::{Door, Limits, Peers};
 use crate::parts::Server;
+use crate::security::{Cause, Refused};
 
 /// Where Keylime's agents come.
 pub(super) struct KeylimeDoors {
@@ -54,7 +56,7 @@ impl KeylimeDoors {
         let at = At::new(server.clone(), doors.clone());
         let (registrar, verifier) = (door::keylime::registrar(&at), door::keylime::verifier(&at));
         if let Some((_, listener)) = self.plain {
-            let door = Door { tls: None, ..keylime_door(server, registrar.clone()) };
+            let door = Door { tls: None, ..keylime_door(server, door::keylime::plain_registrar(&at)) };
             tasks.spawn(door::listen::serve(listener, door, shutdown.clone()));
         }
         for ((_, listener), router) in [(self.registrar, registrar), (self.verifier, verifier)] {
@@ -64,12 +66,21 @@ impl KeylimeDoors {
     }
 }
 
-/// For agents, which show no certificate: what they say is proven by their TPMs.
+/// For agents, which show no certificate, as what they say is proven by their TPMs; and for operators, who do.
 fn keylime_door(server: &Arc<Server>, router: Routes) -> Door {
-    let (limits, at_door) = (Limits::keylime(&server.config), server.clone());
+    let (limits, at_door, noting) = (Limits::keylime(&server.config), server.clone(), server.clone());
+    let refused = move |who: Option<&SpiffeId>, from: IpAddr, why| {
+        let who = who.map(SpiffeId::to_string).unwrap_or_default();
+        noting.refused(Refused { cause: Cause::OperatorCertificate, who, from: from.to_string(), why });
+    };
+    let peers = Peers {
+        trust: server.revocations.trust(),
+        lists: server.revocations.watch(),
+        refused: Box::new(refused),
+    };
     Door {
-        tls: Some(Box::new(move || at_door.tls.console())),
-        peers: None,
+        tls: Some(Box::new(move || at_door.tls.keylime())),
+        peers: Some(peers),
         router,
         limits,
         admission: limits.admission(),

@@ -7,11 +7,13 @@ use super::svid::{SvidRecord, svid};
 use super::{Store, StoreError, Transaction, Unit, Withdrawn, loaded, stored, withdraw};
 use crate::audit::{Kind, Line};
 
-/// Ends every certificate of a gateway.
+/// Ends every certificate of a gateway, or of an operator.
 #[derive(Clone, Debug)]
 pub struct RevokeGateway {
     /// Its SPIFFE ID.
     pub spiffe_id: String,
+    /// As what it goes on record.
+    pub kind: Kind,
     /// Why, in the operator's words.
     pub reason: String,
     /// Who says so.
@@ -33,9 +35,9 @@ impl Transaction for RevokeGateway {
             .bind(stored(self.at.0))
             .fetch_optional(unit.connection())
             .await?
-            .ok_or(StoreError::Unknown("standing certificate of this gateway"))?;
+            .ok_or(StoreError::Unknown("standing certificate of this name"))?;
         let line = Line {
-            kind: Kind::GatewayRevoked,
+            kind: self.kind,
             at: self.at,
             actor: self.actor,
             subject: self.spiffe_id.clone(),

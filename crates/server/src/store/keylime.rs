@@ -26,6 +26,8 @@ pub struct KeylimeAgentRecord {
     pub registered_at: UnixTime,
     /// How often a device or an AK was bound to the name.
     pub registrations: u64,
+    /// When an operator added it, if one did.
+    pub added_at: Option<UnixTime>,
 }
 
 /// Notes under which name a device that is bound is known to Keylime.
@@ -57,13 +59,16 @@ pub(in crate::store) async fn bind(unit: &mut Unit, agent: KeylimeAgentRecord) -
     }
     let is_same = known.as_ref().is_some_and(|known| known.ak_public == agent.ak_public);
     let registrations = known.as_ref().map_or(0, |known| known.registrations) + u64::from(!is_same);
+    // Whoever registers again is what it was to operators.
+    let added_at = known.as_ref().and_then(|known| known.added_at).map_or(0, |at| at.0);
     query("DELETE FROM keylime_agents WHERE device_id = $1")
         .bind(&agent.device_id)
         .execute(unit.connection())
         .await?;
     query(
-        "INSERT INTO keylime_agents (id, device_id, ak_public, address, port, certificate, registered_at, registrations)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        "INSERT INTO keylime_agents (id, device_id, ak_public, address, port, certificate, registered_at, registrations,
+             added_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     )
     .bind(&agent.id)
     .bind(&agent.device_id)
@@ -73,6 +78,7 @@ pub(in crate::store) async fn bind(unit: &mut Unit, agent: KeylimeAgentRecord) -
     .bind(&agent.certificate)
     .bind(stored(agent.registered_at.0))
     .bind(stored(registrations))
+    .bind(stored(added_at))
     .execute(unit.connection())
     .await?;
     if is_same {
@@ -83,6 +89,38 @@ pub(in crate::store) async fn bind(unit: &mut Unit, agent: KeylimeAgentRecord) -
     let (kind, at, subject) = (Kind::KeylimeAgentBound, agent.registered_at, agent.device_id);
     unit.audit(Line { kind, at, actor: subject.clone(), subject, detail }).await?;
     Ok(())
+}
+
+/// Puts an agent on the list of those that operators added, or takes it off. What judges it is another matter.
+#[derive(Clone, Debug)]
+pub struct AddKeylimeAgent {
+    /// Which.
+    pub id: String,
+    /// Whether it is on the list from now on.
+    pub added: bool,
+    /// When.
+    pub at: UnixTime,
+    /// Who says so.
+    pub by: String,
+}
+
+impl Transaction for AddKeylimeAgent {
+    type Output = ();
+
+    async fn apply(self, unit: &mut Unit) -> Result<(), StoreError> {
+        let AddKeylimeAgent { id, added, at, by } = self;
+        let changed = query("UPDATE keylime_agents SET added_at = $2 WHERE id = $1 RETURNING device_id")
+            .bind(&id)
+            .bind(if added { stored(at.0) } else { 0 })
+            .fetch_optional(unit.connection())
+            .await?
+            .ok_or(StoreError::Unknown("agent of Keylime's"))?;
+        let kind = if added { Kind::KeylimeAgentAdded } else { Kind::KeylimeAgentDropped };
+        let (detail, subject) =
+            (serde_json::json!({ "agent": id }).to_string(), changed.try_get("device_id")?);
+        unit.audit(Line { kind, at, actor: by, subject, detail }).await?;
+        Ok(())
+    }
 }
 
 /// Takes a name from the device that has it. The device itself stays as it is.
@@ -140,6 +178,7 @@ impl Store {
 
 fn record(row: &Row) -> Result<KeylimeAgentRecord, StoreError> {
     let port: i64 = row.try_get("port")?;
+    let added_at = loaded(row.try_get("added_at")?, "keylime_agents.added_at")?;
     Ok(KeylimeAgentRecord {
         id: row.try_get("id")?,
         device_id: row.try_get("device_id")?,
@@ -149,5 +188,6 @@ fn record(row: &Row) -> Result<KeylimeAgentRecord, StoreError> {
         certificate: row.try_get("certificate")?,
         registered_at: UnixTime(loaded(row.try_get("registered_at")?, "keylime_agents.registered_at")?),
         registrations: loaded(row.try_get("registrations")?, "keylime_agents.registrations")?,
+        added_at: Some(UnixTime(added_at)).filter(|at| at.0 > 0),
     })
 }

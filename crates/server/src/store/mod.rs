@@ -73,7 +73,7 @@ pub use heads::RecordHead;
 pub(crate) use heads::signed_heads;
 pub use history::{PruneHistory, Pruned};
 pub use jwt::RecordJwt;
-pub use keylime::{BindKeylimeAgent, KeylimeAgentRecord, RemoveKeylimeAgent};
+pub use keylime::{AddKeylimeAgent, BindKeylimeAgent, KeylimeAgentRecord, RemoveKeylimeAgent};
 pub use nodes::{KeepCertificate, Node, NodeCertificate, NodeCounts, Profile};
 pub use owed::Fall;
 pub use pending::{NotePending, PendingRecord, SayOfPending, Word};

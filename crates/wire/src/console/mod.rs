@@ -5,6 +5,7 @@
 
 pub mod device;
 pub mod gateway;
+pub mod operator;
 pub mod pending;
 pub mod policy;
 pub mod record;

@@ -5,11 +5,15 @@
 //! by whoever reads the body, and believed by nobody here. Start with [`registration`] and [`attestation`].
 
 pub mod attestation;
+pub mod evidence;
 pub mod registration;
 pub mod session;
+pub mod tenant;
 
 use std::fmt;
 
+use assay_evidence::request::Quote;
+use assay_evidence::tpm::pcr::PcrValues;
 use bytes::Bytes;
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
@@ -117,6 +121,17 @@ impl From<serde_json::Error> for KeylimeError {
 fn base64(member: &'static str, text: &str) -> Result<Bytes, KeylimeError> {
     let decoded = BASE64.decode(text.as_bytes());
     decoded.map(Bytes::from).map_err(|_| KeylimeError::Encoding { member, form: "base64" })
+}
+
+/// Reads a quote in one line: `r`, then TPMS_ATTEST, TPMT_SIGNATURE and PCR values as tpm2-tools write them, in base64 with colons
+/// between them. What follows is passed over.
+pub fn read_quote(text: &str) -> Result<Quote, KeylimeError> {
+    let malformed = || KeylimeError::Encoding { member: "quote", form: "r, and three parts in base64" };
+    let mut parts = text.strip_prefix('r').ok_or_else(malformed)?.split(':');
+    let mut part = || base64("quote", parts.next().unwrap_or_default());
+    let (message, signature, values) = (part()?, part()?, part()?);
+    let (_, pcrs) = PcrValues::from_tpm2_tools(&values).map_err(|_| malformed())?;
+    Ok(Quote { message, signature, pcrs })
 }
 
 /// The document of JSON:API that a request is.

@@ -32,7 +32,8 @@ pub struct Registered<'a> {
 impl Registered<'_> {
     /// As it is told.
     pub fn told(&self) -> Value {
-        let certificate = Some(self.ek_certificate).filter(|der| !der.is_empty()).map(|der| BASE64.encode(der));
+        let certificate =
+            Some(self.ek_certificate).filter(|der| !der.is_empty()).map(|der| BASE64.encode(der));
         json!({
             "agent_id": self.id, "ek_tpm": BASE64.encode(self.ek_public), "ekcert": certificate,
             "aik_tpm": BASE64.encode(self.ak_public), "mtls_cert": self.certificate, "ip": self.address,

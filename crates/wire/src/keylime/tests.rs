@@ -192,3 +192,142 @@ proptest! {
         }
     }
 }
+
+/// What an agent of Keylime's said, recorded by a run of ours: see the folder's README.
+mod recorded {
+    use assay_evidence::time::UnixTime;
+    use assay_evidence::tpm::certify::verify_possession;
+    use assay_evidence::verify::{Evidence, Expectation, QuoteEvidence, Verification, verify};
+
+    use super::*;
+
+    macro_rules! vector {
+        ($name:literal) => {
+            include_bytes!(concat!("../../../../vectors/keylime/", $name, ".json")).as_slice()
+        };
+    }
+
+    fn json(bytes: &[u8]) -> Value {
+        serde_json::from_slice(bytes).unwrap()
+    }
+
+    fn bytes(value: Option<&Value>) -> Vec<u8> {
+        BASE64.decode(value.and_then(Value::as_str).unwrap().as_bytes()).unwrap()
+    }
+
+    fn ak() -> PublicArea {
+        let registration = Registration::read(vector!("registration")).unwrap();
+        PublicArea::parse_tpm2b(&registration.ak_public).unwrap()
+    }
+
+    #[test]
+    fn it_registers_with_keys_that_pass_and_a_certificate_of_its_ek() {
+        let registration = Registration::read(vector!("registration")).unwrap();
+        let ek = PublicArea::parse_tpm2b(&registration.identity.ek_public).unwrap();
+        assert_eq!((ek.check_ek(), ak().check_ak()), (Vec::new(), Vec::new()));
+        assert_eq!(registration.identity.ek_certificate.first(), Some(&0x30));
+        assert_eq!(registration.contact.certificate, "disabled");
+        assert!(registration.identity.iak_public.is_empty());
+    }
+
+    #[test]
+    fn it_shows_its_ak_over_the_challenge_and_over_no_other() {
+        let asked = json(vector!("session-asked"));
+        let challenge =
+            bytes(asked.pointer("/data/attributes/authentication_requested/0/chosen_parameters/challenge"));
+        let proof = Proof::read(vector!("session-shown")).unwrap();
+        assert_eq!(verify_possession(&ak(), &proof.message, &proof.signature, &challenge), Vec::new());
+        let other = verify_possession(&ak(), &proof.message, &proof.signature, &[7; 32]);
+        assert_eq!(other.len(), 1, "{other:?}");
+    }
+
+    /// The challenge that was asked with, and what was shown in answer.
+    fn attestation(
+        capabilities: &[u8],
+        asked: &[u8],
+        shown: &[u8],
+    ) -> (Request, assay_evidence::request::Evidence) {
+        let recorded = json(asked);
+        let requested = recorded.pointer("/data/attributes/evidence_requested").unwrap();
+        let nonce = bytes(requested.pointer("/0/chosen_parameters/challenge"));
+        let from = requested.pointer("/1/chosen_parameters/starting_offset").and_then(Value::as_u64).unwrap();
+        let capabilities = Capabilities::read(capabilities).unwrap();
+        assert!(capabilities.is_of(&ak()) && capabilities.ima_list && !capabilities.boot_log);
+        let all = (0..24).filter_map(PcrIndex::new).collect();
+        let challenge = Challenge {
+            nonce: nonce.try_into().unwrap(),
+            selection: vec![(HashAlgorithm::Sha256, all)],
+            watched: Vec::new(),
+            boot_log_wanted: true,
+            ima_from_entry: from,
+            banks_wanted: false,
+        };
+        let request = Request::of(&challenge, capabilities, &ak()).unwrap();
+        let told = request.told(UnixTime(0), UnixTime(0));
+        assert_eq!(
+            told.pointer("/data/attributes/evidence_requested"),
+            Some(requested),
+            "as it was asked then"
+        );
+        let evidence = request.read(shown).unwrap();
+        (request, evidence)
+    }
+
+    fn verified(evidence: &assay_evidence::request::Evidence, expectation: &Expectation<'_>) -> Verification {
+        let registration = Registration::read(vector!("registration")).unwrap();
+        let assay_evidence::request::Evidence { quote, nonce, ima_from_entry, .. } = evidence;
+        let quotes = vec![QuoteEvidence {
+            label: "quote",
+            message: &quote.message,
+            signature: &quote.signature,
+            pcrs: quote.pcrs.clone(),
+            nonce,
+            ak_public: None,
+        }];
+        let evidence = Evidence {
+            ak_public: &registration.ak_public,
+            quotes,
+            boot_log: evidence.boot_log(),
+            measure_log: None,
+            ima_log: evidence.ima_log(),
+            ima_from_entry: *ima_from_entry,
+            banks: None,
+        };
+        verify(&evidence, expectation)
+    }
+
+    #[test]
+    fn its_evidence_verifies_first_whole_and_then_by_what_is_new() {
+        let (_, first) = attestation(vector!("capabilities-1"), vector!("asked-1"), vector!("shown-1"));
+        assert_eq!(first.ima_from_entry, 0);
+        let verification = verified(&first, &Expectation::default());
+        let claims = verification.claims.unwrap_or_else(|| panic!("{:?}", verification.failures));
+        assert_eq!(claims.ima().unwrap().attested_total(), 4);
+        let baseline = claims.baseline(4);
+        let (_, second) = attestation(vector!("capabilities-2"), vector!("asked-2"), vector!("shown-2"));
+        assert_eq!((second.ima_from_entry, second.ima_log.len()), (4, 0));
+        let known = Expectation { baseline: Some(&baseline), ..Expectation::default() };
+        let verification = verified(&second, &known);
+        assert!(verification.claims.is_some(), "{:?}", verification.failures);
+        // The one's quote is no answer to the other's challenge, nor is its list the rest of the other's.
+        let swapped = assay_evidence::request::Evidence { nonce: first.nonce.clone(), ..second };
+        assert!(verified(&swapped, &known).claims.is_none());
+    }
+
+    #[test]
+    fn no_part_of_its_quote_can_be_another() {
+        let (request, _) = attestation(vector!("capabilities-1"), vector!("asked-1"), vector!("shown-1"));
+        for (member, at) in [("message", 100), ("signature", 160), ("subject_data", 160)] {
+            let mut shown = json(vector!("shown-1"));
+            let data = shown.pointer_mut("/data/attributes/evidence_collected/0/data").unwrap();
+            let mut changed = bytes(data.get(member));
+            *changed.get_mut(at).unwrap() ^= 1;
+            *data.get_mut(member).unwrap() = BASE64.encode(&changed).into();
+            let evidence = request.read(shown.to_string().as_bytes());
+            assert!(
+                evidence.is_err() || verified(&evidence.unwrap(), &Expectation::default()).claims.is_none(),
+                "{member}"
+            );
+        }
+    }
+}

@@ -14,6 +14,7 @@ use data_encoding::BASE64;
 
 use super::devices::{read, said};
 use crate::actor::Actor;
+use crate::audit::Kind as Leaf;
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
 use crate::store::RevokeGateway;
@@ -24,12 +25,9 @@ pub(super) async fn issue(
     body: Bytes,
 ) -> Result<Json<Credentials>, Refusal> {
     let Enroll { name, csr } = read(&body)?;
-    let malformed = |what: &'static str, message: String| Refusal::new(Kind::Malformed, what, message);
     let gateway = SpiffeId::gateway(&server.config.trust_domain, &name)
-        .map_err(|error| malformed("name", format!("name: {error}")))?;
-    let der =
-        BASE64.decode(csr.trim().as_bytes()).map_err(|error| malformed("csr", format!("csr: {error}")))?;
-    let csr = Csr::parse(&der).map_err(|error| malformed("csr", format!("csr: {error}")))?;
+        .map_err(|error| Refusal::new(Kind::Malformed, "name", format!("name: {error}")))?;
+    let csr = request(&csr)?;
     let ttl = server.config.gateway_svid_ttl_seconds;
     let chain =
         server.authority.sign_gateway(&server.store, gateway.clone(), &csr, ttl, (by, server.now())).await?;
@@ -41,12 +39,24 @@ pub(super) async fn issue(
     }))
 }
 
+/// A certificate request, DER in Base64.
+pub(super) fn request(csr: &str) -> Result<Csr, Refusal> {
+    let malformed = |error: String| Refusal::new(Kind::Malformed, "csr", format!("csr: {error}"));
+    let der = BASE64.decode(csr.trim().as_bytes()).map_err(|error| malformed(error.to_string()))?;
+    Csr::parse(&der).map_err(|error| malformed(error.to_string()))
+}
+
 /// Every gateway with a certificate that has not ended.
 pub(super) async fn list(State(server): State<Arc<Server>>) -> Result<Json<Gateways>, Refusal> {
-    let path = format!("{}/assay/gateway/", server.config.trust_domain.id());
+    Ok(Json(Gateways { gateways: held(&server, "gateway").await? }))
+}
+
+/// Everybody of a kind, by name, as their newest certificates tell.
+pub(super) async fn held(server: &Server, kind: &str) -> Result<Vec<Gateway>, Refusal> {
+    let path = format!("{}/assay/{kind}/", server.config.trust_domain.id());
     let svids = server.store.svids_under(&path, server.now(), SVIDS_SHOWN_MAX).await?;
     let mut gateways: BTreeMap<String, Gateway> = BTreeMap::new();
-    // Newest first: a gateway is what its last certificate is.
+    // Newest first: each is what the last certificate is.
     for svid in svids {
         let name = svid.spiffe_id.strip_prefix(&path).unwrap_or(&svid.spiffe_id).to_owned();
         gateways.entry(name).or_insert_with_key(|name| Gateway {
@@ -59,7 +69,7 @@ pub(super) async fn list(State(server): State<Arc<Server>>) -> Result<Json<Gatew
             revoked_at: svid.withdrawn_at,
         });
     }
-    Ok(Json(Gateways { gateways: gateways.into_values().collect() }))
+    Ok(gateways.into_values().collect())
 }
 
 /// Ends a gateway: its certificates go on the revocation list and its connections are dropped.
@@ -75,6 +85,7 @@ pub(super) async fn revoke(
         .map_err(|error| Refusal::new(Kind::Malformed, "name", format!("name: {error}")))?;
     let revoke = RevokeGateway {
         spiffe_id: gateway.to_string(),
+        kind: Leaf::GatewayRevoked,
         reason: reason.to_owned(),
         actor: by.name().to_owned(),
         at: server.now(),

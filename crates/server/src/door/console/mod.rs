@@ -10,6 +10,7 @@ mod fleet;
 mod gateways;
 mod message;
 pub(crate) mod metrics;
+mod operators;
 mod page;
 mod parameters;
 mod pending;
@@ -182,6 +183,9 @@ fn routes() -> Vec<Route> {
         route(Operator, "GET", "/v1/gateways", get(gateways::list)),
         route(Operator, "POST", "/v1/gateways", post(gateways::issue)),
         route(Operator, "POST", "/v1/gateways/{name}/revoke", post(gateways::revoke)),
+        route(Operator, "GET", "/v1/operators", get(operators::list)),
+        route(Operator, "POST", "/v1/operators", post(operators::issue)),
+        route(Operator, "POST", "/v1/operators/{name}/revoke", post(operators::revoke)),
         route(Operator, "GET", "/v1/telemetry", get(records::telemetry)).asked(&["device", "limit"]),
         route(Operator, "GET", "/v1/telemetry/{leaf}/{sequence}", get(records::batch)),
         route(Operator, "GET", "/v1/telemetry-keys", get(telemetry_keys::list)).asked(&["device"]),

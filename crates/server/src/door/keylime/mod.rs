@@ -1,18 +1,23 @@
-//! The doors for Keylime's agents: where they register, and where those attest that push their evidence.
+//! The doors for Keylime's agents and tenant: where agents register, and where those attest that push their evidence.
 //!
 //! Paths, bodies and status codes are Keylime's (`assay_wire::keylime`), and what they come to is ours: an agent registers as every
 //! device enrolls ([`registrar`]), shows its key to open a session ([`session`]), and its evidence is challenged, verified, appraised
-//! and put on record as everybody's ([`push`]), by an `Attester` that waits at a desk between its requests ([`desk`]).
+//! and put on record as everybody's ([`push`]), by an `Attester` that waits at a desk between its requests ([`desk`]). Operators use
+//! Keylime's tenant ([`tenant`]), known by certificates of their own ([`operator`]).
 
 mod body;
 mod config;
 mod desk;
+mod evidence;
+mod identity;
+mod operator;
 mod push;
 mod rate;
 mod registrar;
 mod session;
 mod sessions;
 mod status;
+mod tenant;
 mod waiting;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -23,7 +28,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{get, patch, post};
+use axum::routing::{get, patch, post, put};
 use http::{Extensions, HeaderValue};
 
 pub use self::config::Keylime;
@@ -75,25 +80,50 @@ impl At {
 /// What one of these doors serves.
 pub(crate) type Routes = Router;
 
-/// Where agents register, with TLS or without.
+/// Where agents register, and where operators ask what they showed.
 pub(crate) fn registrar(at: &At) -> Router {
+    let one = get(tenant::registration).delete(tenant::unregister);
+    let operators = Router::new()
+        .route("/{version}/agents", get(tenant::registered))
+        .route("/{version}/agents/", get(tenant::registered))
+        .route("/{version}/agents/{id}", one)
+        .with_state(at.clone());
+    registrations(at).merge(operators).fallback(status::nothing_here).layer(middleware::from_fn(traced))
+}
+
+/// Where agents register without TLS, and nothing else is asked.
+pub(crate) fn plain_registrar(at: &At) -> Router {
+    registrations(at).fallback(status::nothing_here).layer(middleware::from_fn(traced))
+}
+
+fn registrations(at: &At) -> Router {
     Router::new()
         .route("/version", get(registrar::version))
         .route("/{version}/agents/{id}", post(registrar::register).put(registrar::activate))
         .route("/{version}/agents/{id}/activate", post(registrar::activate).put(registrar::activate))
-        .fallback(status::nothing_here)
-        .layer(middleware::from_fn(traced))
         .with_state(at.clone())
 }
 
-/// Where agents attest.
+/// Where agents attest, and where operators ask how they stand.
 pub(crate) fn verifier(at: &At) -> Router {
+    let agent = get(tenant::status).post(tenant::add).delete(tenant::delete);
+    let policy =
+        get(tenant::policy).post(tenant::set_policy).put(tenant::set_policy).delete(tenant::unset_policy);
     Router::new()
         .route("/version", get(registrar::version))
         .route("/v3.0/sessions", post(session::begin))
         .route("/v3.0/sessions/{id}", patch(session::prove))
         .route("/v3.0/agents/{id}/attestations", post(push::begin))
         .route("/v3.0/agents/{id}/attestations/{number}", patch(push::evidence))
+        .route("/{version}/agents", get(tenant::added))
+        .route("/{version}/agents/", get(tenant::added))
+        .route("/{version}/agents/{id}", agent)
+        .route("/{version}/agents/{id}/reactivate", put(tenant::reactivate))
+        .route("/{version}/verify/identity", get(identity::verify))
+        .route("/{version}/verify/evidence", post(evidence::verify))
+        .route("/{version}/allowlists", get(tenant::policies))
+        .route("/{version}/allowlists/", get(tenant::policies))
+        .route("/{version}/allowlists/{name}", policy)
         .fallback(status::nothing_here)
         .layer(middleware::from_fn(traced))
         .with_state(at.clone())

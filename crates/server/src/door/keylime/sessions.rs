@@ -150,3 +150,73 @@ const OPENING_MAX: usize = 16_384;
 /// A discrete TPM certifies within a second or two.
 const ANSWER_SECONDS: u64 = 30;
 const SAFE_FOR: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn opened(sessions: &Sessions, last: u8, agent: &str, now: u64) -> Result<Opening, Crowded> {
+        let agent_id = AgentId::parse(agent).unwrap();
+        let challenge: [u8; CHALLENGE_BYTES] = random().unwrap();
+        sessions.open(
+            Peer::at([192, 0, 2, last].into()),
+            agent_id,
+            challenge,
+            (UnixTime(now), Instant::now()),
+        )
+    }
+
+    fn device() -> SpiffeId {
+        SpiffeId::parse("spiffe://td/spire/agent/tpm/0").unwrap()
+    }
+
+    fn is_worth_something(sessions: &Sessions, token: &str, now: u64) -> bool {
+        matches!(sessions.worth(token, UnixTime(now)), Worth::Session(_))
+    }
+
+    #[test]
+    fn a_token_counts_until_its_end_which_good_evidence_puts_off() {
+        let sessions = Sessions::new();
+        let opening = sessions.take(&opened(&sessions, 1, "a", 100).unwrap().id).unwrap();
+        let (id, agent_id) = (opening.id.clone(), opening.agent_id.clone());
+        assert!(sessions.take(&id).is_none(), "it is proven once");
+        let token = sessions.grant(opening, device(), UnixTime(280)).unwrap();
+        assert!(token.starts_with(&format!("{id}.")));
+        assert_eq!(
+            (is_worth_something(&sessions, &token, 279), is_worth_something(&sessions, &token, 280)),
+            (true, false)
+        );
+        sessions.extend(&agent_id, UnixTime(460));
+        assert!(is_worth_something(&sessions, &token, 459));
+        sessions.extend(&agent_id, UnixTime(300));
+        assert!(is_worth_something(&sessions, &token, 459), "no evidence shortens it");
+        assert!(!is_worth_something(&sessions, &id, 200) && !is_worth_something(&sessions, "", 200));
+        sessions.forget_old(UnixTime(460));
+        assert!(sessions.table().tokens.is_empty() && sessions.table().by_agent.is_empty());
+    }
+
+    #[test]
+    fn an_agent_has_one_session_and_the_newest_counts() {
+        let sessions = Sessions::new();
+        let grant = |sessions: &Sessions| {
+            let opening = sessions.take(&opened(sessions, 1, "a", 100).unwrap().id).unwrap();
+            sessions.grant(opening, device(), UnixTime(280)).unwrap()
+        };
+        let (first, second) = (grant(&sessions), grant(&sessions));
+        assert_eq!(
+            (is_worth_something(&sessions, &first, 101), is_worth_something(&sessions, &second, 101)),
+            (false, true)
+        );
+    }
+
+    #[test]
+    fn who_opens_many_keeps_nobody_out_and_what_is_not_proven_is_forgotten() {
+        let sessions = Sessions::new();
+        let taken = (0..OPENING_MAX).filter(|_| opened(&sessions, 1, "a", 100).is_ok()).count();
+        assert_eq!(taken, OPENING_MAX / 2);
+        assert!(opened(&sessions, 2, "b", 100).is_ok());
+        sessions.forget_old(UnixTime(100 + ANSWER_SECONDS));
+        assert!(sessions.table().opening.is_empty());
+        assert_eq!(sessions.table().places.taken(), 0);
+    }
+}

@@ -3,26 +3,24 @@
 use assay_evidence::tpm::public_area::PublicArea;
 use assay_evidence::tpm::public_key::{PublicKey, SignatureScheme};
 use assay_trust::Status as TrustStatus;
-use assay_wire::keylime::tenant::{
-    Enrolment, Registered, Standing, Status, read_runtime_policy,
-};
+use assay_wire::keylime::tenant::{Enrolment, Registered, Standing, Status, read_runtime_policy};
 use assay_wire::keylime::{AgentId, Envelope, is_version};
 use axum::extract::{Path, Query, Request, State};
 use axum::response::Response;
-use http::{HeaderMap, Method};
 use http::header::HOST;
+use http::{HeaderMap, Method};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::operator::Operator;
 use super::status::{V2, envelope};
 use super::{At, body, peer};
+use crate::actor::Actor;
+use crate::fate::{self, NewApproval};
 use crate::keylime::policy::{self, Parts, keylime_name, policy_name};
 use crate::keylime::{KeylimeAgent, KeylimeError};
 use crate::outcome::{Kind, Refusal};
 use crate::store::{AddKeylimeAgent, KeylimeAgentRecord, RemoveKeylimeAgent, StoreError};
-use crate::actor::Actor;
-use crate::fate::{self, NewApproval};
 
 /// Every agent that is registered.
 pub(super) async fn registered(
@@ -119,7 +117,12 @@ pub(super) async fn add(
     let body = body::read(&at, peer(request.extensions()), request.into_body(), POLICY_BYTES_MAX).await?;
     let enrolment = Enrolment::read(&body)?;
     if agent.record.added_at.is_some() {
-        return Err(Refusal::new(Kind::Duplicate, "added", "the agent was added before: update or delete it").into());
+        return Err(Refusal::new(
+            Kind::Duplicate,
+            "added",
+            "the agent was added before: update or delete it",
+        )
+        .into());
     }
     if enrolment.ak_public != agent.record.ak_public {
         let message = "ak_tpm is not the AK that the agent has registered with";
@@ -138,19 +141,11 @@ pub(super) async fn add(
 }
 
 /// Has an agent's device judged by what its enrolment says.
-async fn judge(
-    at: &At,
-    by: Actor,
-    agent: &KeylimeAgent,
-    enrolment: &Enrolment,
-) -> Result<(), Refusal> {
+async fn judge(at: &At, by: Actor, agent: &KeylimeAgent, enrolment: &Enrolment) -> Result<(), Refusal> {
     let planning = at.server.planning(by, at.server.now());
     let Enrolment { runtime_policy, tpm_policy, mb_policy, .. } = enrolment;
-    let parts = Parts {
-        runtime: runtime_policy.as_deref(),
-        tpm: tpm_policy.as_deref(),
-        boot: mb_policy.as_deref(),
-    };
+    let parts =
+        Parts { runtime: runtime_policy.as_deref(), tpm: tpm_policy.as_deref(), boot: mb_policy.as_deref() };
     if enrolment.mb_policy_name.is_some() && parts.boot.is_none() {
         return Err(unsupported("name a runtime policy, and give what judges the boot with the agent"));
     }

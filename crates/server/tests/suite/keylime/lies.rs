@@ -281,7 +281,7 @@ async fn bodies_have_a_size_and_paths_are_those_that_there_are() {
     assert_eq!(answer.status(), 413);
     let answer = agent.ask_verifier(Method::POST, "/v3.0/agents/press-1/attestations", "{").await;
     assert_eq!(answer.status(), 400);
-    assert_eq!(agent.ask_verifier(Method::GET, "/v3.0/agents", "").await.status(), 404);
+    assert_eq!(agent.ask_verifier(Method::GET, "/v3.0/nothing", "").await.status(), 404);
     let bad =
         Agent { fixture: &fixture, id: "press 1".into(), device: fixture.device("x"), token: String::new() };
     let answer = bad.ask_registrar(Method::POST, "/v2.5/agents/press%201", &json!({})).await;

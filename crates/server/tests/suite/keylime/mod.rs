@@ -3,3 +3,4 @@
 mod agent;
 mod lies;
 mod life;
+mod tenant;

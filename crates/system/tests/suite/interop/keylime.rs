@@ -1,4 +1,5 @@
-//! Keylime's own agent, as its makers have it, on a software TPM: it pushes its evidence to our doors.
+//! Keylime's own agent, as its makers have it, on a software TPM: it pushes its evidence to our doors. And its own tenant, with
+//! which an operator looks after it there.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -8,7 +9,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use assay_identity::{PrivateKey, csr};
+use data_encoding::BASE64;
+use serde_json::{Map, Value, json};
 
 use super::packages;
 use crate::agent::Device;
@@ -70,6 +73,144 @@ async fn swtpm_keylimes_agent_falls_recovers_and_goes_on_after_restarts_and_a_re
         let explained = is(&device, "trusted").await?;
         let now = explained.pointer("/device/reset_count").and_then(Value::as_u64);
         ensure!(now == Some(before + 1), "{explained}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn swtpm_keylimes_tenant_adds_judges_and_deletes_keylimes_agent() -> Result<()> {
+    let Some(packages) = packages("Keylime's tenant") else { return Ok(()) };
+    let [program, tenant] =
+        ["keylime-push-agent", "keylime-tenant"].map(|name| packages.join("bin").join(name));
+    if !program.exists() || !tenant.exists() {
+        eprintln!(
+            "left out: Keylime's tenant; name its agent in KEYLIME_PUSH_AGENT and it in KEYLIME_TENANT"
+        );
+        return Ok(());
+    }
+    let ports = [free_port()?, free_port()?];
+    let settings =
+        format!("[keylime]\nregistrar = \"127.0.0.1:{}\"\nverifier = \"127.0.0.1:{}\"\n", ports[0], ports[1]);
+    let device = Device::prepared_with(&settings).await?;
+    let _agent = start(&program, &device, ports, bridge(device.tpm_socket())?)?;
+    is(&device, "trusted").await?;
+    let tenant = Tenant::new(tenant, &device, ports).await?;
+    tenant.says(&["-c", "reglist"], ID)?;
+    tenant.says(&["-c", "regstatus", "-u", ID], "aik_tpm")?;
+
+    // With a policy of its own, which is what judges from then on.
+    let policy = tenant.policy("policy.json", &device)?;
+    tenant.does(&["-c", "add", "--push-model", "-u", ID, "--runtime-policy", &policy])?;
+    tenant.says(&["-c", "cvlist"], ID)?;
+    judged_by(&device, &format!("keylime-{ID} v1")).await?;
+    is(&device, "trusted").await?;
+    tenant.says(&["-c", "cvstatus", "--push-model", "-u", ID], "\"attestation_status\": \"PASS\"")?;
+    tenant.says(&["-c", "bulkinfo"], ID)?;
+    tenant.does(&["-c", "delete", "--push-model", "-u", ID])?;
+
+    // With a policy by its name, which changes.
+    let by_name = ["--runtime-policy-name", "presses"];
+    tenant.does(&[&["-c", "addruntimepolicy", "--runtime-policy", &policy][..], &by_name].concat())?;
+    tenant.says(&["-c", "listruntimepolicy"], "presses")?;
+    tenant.says(&[&["-c", "showruntimepolicy"][..], &by_name].concat(), "presses")?;
+    tenant.does(&[&["-c", "add", "--push-model", "-u", ID][..], &by_name].concat())?;
+    judged_by(&device, "keylime-presses v1").await?;
+    device.run("/opt/implant")?;
+    is(&device, "suspect").await?;
+    tenant.says(&["-c", "cvstatus", "--push-model", "-u", ID], "\"last_event_id\": \"ima-policy\"")?;
+    let policy = tenant.policy("wider.json", &device)?;
+    tenant.does(&[&["-c", "updateruntimepolicy", "--runtime-policy", &policy][..], &by_name].concat())?;
+    judged_by(&device, "keylime-presses v2").await?;
+    tenant.does(&["-c", "reactivate", "-u", ID])?;
+    is(&device, "trusted").await?;
+
+    tenant.does(&["-c", "delete", "--push-model", "-u", ID])?;
+    tenant.does(&[&["-c", "deleteruntimepolicy"][..], &by_name].concat())?;
+    tenant.does(&["-c", "regdelete", "-u", ID])?;
+    let left = tenant.does(&["-c", "reglist"])?;
+    ensure!(!left.contains(ID), "{left}");
+    let leaves = device.stage.console()?.get("/v1/audit?limit=1000").await?;
+    ensure!(leaves.to_string().contains("operator/ada"), "{leaves}");
+    Ok(())
+}
+
+/// An operator's tenant.
+struct Tenant {
+    program: PathBuf,
+    folder: PathBuf,
+}
+
+impl Tenant {
+    async fn new(program: PathBuf, device: &Device, [registrar, verifier]: [u16; 2]) -> Result<Tenant> {
+        let folder = device.stage.at("tenant");
+        std::fs::create_dir_all(&folder)?;
+        let key = PrivateKey::generate()?;
+        let request = json!({ "name": "ada", "csr": BASE64.encode(&csr::request(&key)?) });
+        let issued = device.stage.console()?.post("/v1/operators", &request).await?;
+        for (name, contents) in
+            [("client-cert.crt", issued.get("certificate")), ("cacert.crt", issued.get("bundle"))]
+        {
+            std::fs::write(folder.join(name), contents.and_then(Value::as_str).context(name)?)?;
+        }
+        std::fs::write(folder.join("client-private.pem"), key.to_pem().as_bytes())?;
+        let configuration = format!(
+            "[tenant]\nversion = 2.5\nverifier_ip = 127.0.0.1\nverifier_port = {verifier}\nregistrar_ip = 127.0.0.1\n\
+             registrar_port = {registrar}\ntls_dir = {}\nenable_agent_mtls = True\nclient_key = client-private.pem\n\
+             client_key_password = \"\"\nclient_cert = client-cert.crt\ntrusted_server_ca = [\"cacert.crt\"]\n\
+             tpm_cert_store = {}\nmax_payload_size = 1048576\naccept_tpm_hash_algs = ['sha256']\n\
+             accept_tpm_encryption_algs = ['ecc', 'rsa']\naccept_tpm_signing_algs = ['rsassa']\nexponential_backoff = True\n\
+             retry_interval = 2\nmax_retries = 5\nrequest_timeout = 60\nrequire_ek_cert = True\nek_check_script =\n\
+             mb_refstate =\n",
+            folder.display(),
+            folder.display(),
+        );
+        std::fs::write(folder.join("tenant.conf"), configuration)?;
+        Ok(Tenant { program, folder })
+    }
+
+    /// Runs a verb that has to succeed: what it said.
+    fn does(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new(&self.program);
+        command.args(arguments).env("KEYLIME_TENANT_CONFIG", self.folder.join("tenant.conf"));
+        let output = command.current_dir(&self.folder).stdin(Stdio::null()).output()?;
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        ensure!(output.status.success(), "{arguments:?}: {said}");
+        Ok(said)
+    }
+
+    fn says(&self, arguments: &[&str], expected: &str) -> Result<()> {
+        let said = self.does(arguments)?;
+        ensure!(said.contains(expected), "{arguments:?}: {said}");
+        Ok(())
+    }
+
+    /// A runtime policy that knows what the device ran so far, in a file.
+    fn policy(&self, name: &str, device: &Device) -> Result<String> {
+        let [ima_list, _] = device.logs();
+        let mut digests = Map::new();
+        for line in std::fs::read_to_string(ima_list)?.lines() {
+            let [_, _, _, digest, path] = line.splitn(5, ' ').collect::<Vec<_>>()[..] else { continue };
+            if let Some(digest) = digest.strip_prefix("sha256:").filter(|_| path != "boot_aggregate") {
+                digests.insert(path.to_owned(), json!([digest]));
+            }
+        }
+        let policy = json!({
+            "meta": { "version": 1, "generator": 0 }, "release": 0, "digests": digests, "excludes": [], "keyrings": {},
+            "ima": { "ignored_keyrings": [], "log_hash_alg": "sha1", "dm_policy": null }, "ima-buf": {}, "verification-keys": "",
+        });
+        let file = self.folder.join(name);
+        std::fs::write(&file, policy.to_string())?;
+        Ok(file.display().to_string())
+    }
+}
+
+/// Waits until a policy is what judges it.
+async fn judged_by(device: &Device, policy: &str) -> Result<()> {
+    eventually(60, async || {
+        let explained = device.stage.console()?.get(&format!("/v1/devices/{ID}")).await?;
+        let found = explained.pointer("/device/policy_in_force").and_then(Value::as_str).unwrap_or_default();
+        ensure!(found == policy, "{found}, not {policy}: {explained}");
         Ok(())
     })
     .await
