@@ -19,7 +19,8 @@ const WALLS: &[(&str, &[&str])] = &[
     ("trust", &["evidence", "identity", "telemetry"]),
     ("wire", &["evidence"]),
     ("server", &["admission", "clock", "evidence", "exposition", "identity", "telemetry", "trust", "wire"]),
-    ("agent", &["clock", "evidence", "identity", "telemetry", "wire"]),
+    ("enclave", &[]),
+    ("agent", &["clock", "enclave", "evidence", "identity", "telemetry", "wire"]),
     ("gateway", &["admission", "clock", "exposition", "identity"]),
     ("testkit", &[]),
     ("cli", &["clock", "evidence", "identity", "telemetry", "trust", "wire", "server", "gateway", "testkit"]),
@@ -29,6 +30,9 @@ const WALLS: &[(&str, &[&str])] = &[
 /// Crates that are pure: no runtime, socket or file reaches them, so none of these libraries may either.
 const PURE: &[&str] = &["admission", "evidence", "identity", "telemetry", "trust"];
 const IMPURE_LIBRARIES: &[&str] = &["tokio", "hyper", "axum", "tonic", "sqlx", "procfs", "rand", "tempfile"];
+
+/// Libraries that cost much to build, each with the one crate that may depend on it.
+const ALONE: &[(&str, &str)] = &[("wasmtime", "enclave")];
 
 /// What a pure crate's source may not name outside its tests.
 const IMPURE_WORDS: &[&str] =
@@ -96,6 +100,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "ledger",
             "name",
             "newcomer",
+            "placement",
             "policy",
             "replace",
             "spire",
@@ -148,6 +153,12 @@ pub fn check(root: &Path) -> Result<String> {
             ours.iter()
                 .filter(|other| !allowed.contains(other))
                 .map(|other| format!("{name} may not use {other}")),
+        );
+        broken.extend(
+            ALONE
+                .iter()
+                .filter(|(library, owner)| owner != name && used.contains(*library))
+                .map(|(library, owner)| format!("{name} may not depend on {library}: {owner} alone does")),
         );
         if PURE.contains(name) {
             broken.extend(

@@ -12,6 +12,7 @@ use crate::door::actions::ActionsConfig;
 use crate::door::json::JsonProtocolConfig;
 use crate::door::secrets::SecretsConfig;
 use crate::logs;
+use crate::task::Room;
 use crate::tpm::identity::IdentityConfig;
 use crate::tpm::{Target, TpmError};
 use crate::workload::Engines;
@@ -95,6 +96,38 @@ pub struct ConfigFile {
     pub actions: Option<ActionsConfig>,
     /// Where the device stands.
     pub location: Option<LocationConfig>,
+    /// Tasks that the server places; the device runs none if this section is not there.
+    pub tasks: Option<TaskConfig>,
+}
+
+/// What there is on the device for tasks.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct TaskConfig {
+    /// Memory for all of them, in MiB.
+    pub memory_mb: u64,
+    /// Processors for all of them.
+    pub cpu_cores: u16,
+    /// How many run at a time, 1 to 1000.
+    pub tasks_max: u16,
+}
+
+impl Default for TaskConfig {
+    fn default() -> Self {
+        TaskConfig { memory_mb: 256, cpu_cores: 1, tasks_max: 4 }
+    }
+}
+
+impl TaskConfig {
+    /// The same, as the server is told.
+    pub(crate) fn room(&self) -> Room {
+        Room {
+            memory_bytes: self.memory_mb.saturating_mul(1 << 20),
+            cpu_millis: u64::from(self.cpu_cores) * 1000,
+            tasks: self.tasks_max.into(),
+        }
+    }
 }
 
 /// What the device says of itself, and how often.
@@ -257,6 +290,9 @@ impl ConfigFile {
                 return Err(refused(option, "is not an address of loopback")(address.to_string()));
             }
         }
+        if let Some(tasks) = self.tasks.as_ref().filter(|tasks| !TASKS.contains(&tasks.tasks_max)) {
+            return Err(refused("tasks.tasks_max", "must be 1 to 1000")(tasks.tasks_max.to_string()));
+        }
         let gateway = self.gateway.ok_or(ConfigError::Missing { option: "gateway" })?;
         Ok(Config {
             name: match self.name {
@@ -285,6 +321,7 @@ impl ConfigFile {
             secrets: self.secrets,
             actions: self.actions,
             location: self.location,
+            tasks: self.tasks,
         })
     }
 }
@@ -341,6 +378,8 @@ pub struct Config {
     pub secrets: Option<SecretsConfig>,
     /// Where the device stands.
     pub location: Option<LocationConfig>,
+    /// What there is for tasks; `None`: it runs none.
+    pub tasks: Option<TaskConfig>,
 }
 
 fn gateway_address(text: &str) -> Option<String> {
@@ -362,6 +401,8 @@ fn host_name() -> String {
 const NAME_BYTES_MAX: usize = 253;
 /// A TPM makes a few signatures a second; a day without a word is no telemetry.
 const INTERVAL_SECONDS: std::ops::RangeInclusive<f64> = 0.1..=86_400.0;
+/// Each has a thread while it runs.
+const TASKS: std::ops::RangeInclusive<u16> = 1..=1000;
 /// A TPM makes a few signatures a second; what waits for an hour is no longer what is.
 const FLUSH_SECONDS: std::ops::RangeInclusive<f64> = 0.1..=3600.0;
 /// Some segments of the spool at least.

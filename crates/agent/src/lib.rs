@@ -22,6 +22,8 @@ pub mod run;
 pub mod setup;
 pub mod sign;
 pub mod state_dir;
+pub mod task;
+pub mod tee;
 pub mod telemetry;
 pub mod tpm;
 pub mod upstream;

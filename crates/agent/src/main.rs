@@ -10,7 +10,7 @@ use assay_agent::config::Options;
 use assay_agent::fetch::{FetchError, FetchedSvid};
 use assay_agent::files::{Ended, Plan};
 use assay_agent::sign::Message;
-use assay_agent::{collect, detect, doctor, fetch, files, run, setup, sign};
+use assay_agent::{collect, detect, doctor, fetch, files, run, setup, sign, tee};
 use assay_clock::Clock;
 use assay_identity::tls;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -42,6 +42,11 @@ enum Verb {
     Setup {
         #[command(subcommand)]
         verb: SetupVerb,
+    },
+    /// Look at this machine's trusted execution environments
+    Tee {
+        #[command(subcommand)]
+        verb: TeeVerb,
     },
     /// What is wrong on this device and what to do about it, on one page: what support asks for first
     Doctor {
@@ -136,6 +141,19 @@ enum SetupVerb {
 }
 
 #[derive(Subcommand)]
+enum TeeVerb {
+    /// Report what processor and kernel say that there is; whether there is any, evidence shows (`assay tee verify`)
+    Detect {
+        /// The folder to look in as if it were /
+        #[arg(long, value_name = "DIR", default_value = "/")]
+        root: PathBuf,
+        /// Print the report as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
 enum FetchVerb {
     /// X.509-SVIDs; exit code 1 says that this process has none
     X509 {
@@ -205,6 +223,7 @@ fn main() -> ExitCode {
         Verb::Setup { verb: SetupVerb::Ima { variant, dry_run, replace, root, json } } => {
             set_up_ima(&variant, &root, (dry_run, replace), json)
         }
+        Verb::Tee { verb: TeeVerb::Detect { root, json } } => detect_tee(&root, json),
         Verb::Doctor { json, options } => examine(json, options),
         Verb::Collect { out, options } => collect(&out, options),
         Verb::Fetch { verb } => fetch(verb),
@@ -250,6 +269,33 @@ fn set_up_ima(
 /// Prints a line. A reader that has seen enough, as `head` has, closes the pipe, and the exit code stays what it is.
 fn say(text: &str) {
     let _ = writeln!(io::stdout(), "{text}");
+}
+
+/// What there is by the machine's own word, a line each.
+fn detect_tee(root: &std::path::Path, json: bool) -> anyhow::Result<ExitCode> {
+    let report = tee::detect(root, &tee::hardware());
+    if json {
+        say(&serde_json::to_string_pretty(&report)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut lines = Vec::new();
+    for environment in &report.environments {
+        let cpu = match environment.cpu {
+            Some(true) => "the processor can",
+            Some(false) => "the processor cannot",
+            None => "the processor does not say",
+        };
+        let signs: Vec<&str> =
+            environment.guest.iter().chain(&environment.host).map(String::as_str).collect();
+        let signs = if signs.is_empty() { "the kernel offers nothing".to_owned() } else { signs.join(", ") };
+        lines.push(format!("{:10} {cpu}; {signs}", environment.kind));
+    }
+    lines.push(
+        "What is here is the machine's own word. Evidence shows whether it is so: assay tee verify"
+            .to_owned(),
+    );
+    say(&lines.join("\n"));
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The exit code is by the worst finding.

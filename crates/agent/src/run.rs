@@ -27,6 +27,7 @@ use crate::holding::{Grants, Held, Holding, OwnLife};
 use crate::link::Linked;
 use crate::offline;
 use crate::state_dir::{StateDir, StateError};
+use crate::task::{self, Room, Tasks, TasksError, Wire};
 use crate::telemetry::{Settings, Telemetry, TelemetryError};
 use crate::upstream::Memory;
 use crate::upstream::attach::Upstream;
@@ -77,6 +78,9 @@ pub enum RunError {
     /// What waits to be handed in cannot be opened.
     #[error("telemetry cannot be kept")]
     Telemetry(#[from] TelemetryError),
+    /// Tasks cannot be run.
+    #[error(transparent)]
+    Tasks(#[from] TasksError),
     /// A part ended that never should.
     #[error("the agent's {part} ended")]
     Ended {
@@ -148,6 +152,7 @@ fn parts(config: Config, clock: Clock) -> Result<Vec<Part>, RunError> {
     ];
     parts.extend(telemetry(&config, &state, (&linked, &holding), &clock)?);
     let (secrets_linked, secrets_holding) = (linked.clone(), holding.clone());
+    let tasks = tasks(&config, &state, (&linked, &holding), &clock, &mut parts)?;
     let sealing = offline::keep(state.clone(), linked, holding, clock.clone());
     parts.push(("grants for a restart without a server", Box::pin(sealing)));
     if let Some(actions) = config.actions.clone() {
@@ -163,7 +168,7 @@ fn parts(config: Config, clock: Clock) -> Result<Vec<Part>, RunError> {
     }
     parts.push((
         "device",
-        Box::pin(Upstream::new(config, state, trust, grants, memory, clock, (link, asks)).run()),
+        Box::pin(Upstream::new(config, state, trust, grants, memory, clock, (link, asks, tasks)).run()),
     ));
     Ok(parts)
 }
@@ -197,6 +202,21 @@ fn telemetry(
         parts.push(("telemetry", Box::pin(telemetry.run(linked.clone(), holding.clone()))));
     }
     Ok(parts)
+}
+
+/// What runs tasks, where the device does; the end of whoever speaks with the server, and the room that there is.
+fn tasks(
+    config: &Config,
+    state: &StateDir,
+    (linked, holding): (&Linked, &watch::Receiver<Holding>),
+    clock: &Clock,
+    parts: &mut Vec<Part>,
+) -> Result<Option<(Wire, Room)>, RunError> {
+    let Some(config) = &config.tasks else { return Ok(None) };
+    let (line, wire) = task::line();
+    let tasks = Tasks::open(config, state.unheld(), linked.clone(), line, clock.clone())?;
+    parts.push(("tasks", Box::pin(tasks.run(holding.clone()))));
+    Ok(Some((wire, config.room())))
 }
 
 /// Says where telemetry is taken in, in the log and in a file: port 0 takes a free one.

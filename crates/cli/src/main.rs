@@ -23,6 +23,7 @@ mod policy;
 mod secret;
 mod security;
 mod service;
+mod task;
 mod tee;
 mod telemetry;
 mod trust;
@@ -71,6 +72,8 @@ enum Verb {
     Security(security::Args),
     /// Who is told what happens, by signed notices: how far each receiver is, and what it was not given.
     Webhook(webhook::Args),
+    /// Tasks: WebAssembly that runs on devices that may run it, with results that verify offline.
+    Task(task::Args),
     /// The audit trail.
     Ledger(ledger::Args),
     /// What devices handed in: list, show, verify and export batches.
@@ -112,6 +115,7 @@ fn main() -> ExitCode {
         Verb::Secret(args) => output::exit(secret::run(args)),
         Verb::Security(args) => output::exit(security::run(&args)),
         Verb::Webhook(args) => output::exit(webhook::run(args)),
+        Verb::Task(args) => task::run(args),
         Verb::Ledger(args) => output::exit(ledger::run(args)),
         Verb::Telemetry(args) => telemetry::run(args),
         Verb::Appraise(args) => appraise::run(args),

@@ -12,6 +12,7 @@ pub mod ima;
 pub mod measure_log;
 pub mod read;
 pub mod request;
+pub mod task;
 pub mod tee;
 pub mod text;
 pub mod time;

@@ -134,6 +134,16 @@ kinds! {
     KeylimeAgentDropped => "keylime-agent.dropped",
     /// What an operator was known by is worth nothing any more.
     OperatorRevoked => "operator.revoked",
+    /// An operator submitted a task.
+    TaskSubmitted => "task.submitted",
+    /// A device got a task.
+    TaskPlaced => "task.placed",
+    /// A task was taken from a device.
+    TaskWithdrawn => "task.withdrawn",
+    /// A device's result of a task was accepted.
+    TaskResult => "task.result",
+    /// A task was given up, or an operator ended it.
+    TaskEnded => "task.ended",
     /// Somebody tried what they may not.
     SecurityRefused => "security.refused",
 }

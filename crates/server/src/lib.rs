@@ -36,6 +36,7 @@ mod node;
 mod notice;
 pub mod outcome;
 mod parts;
+mod placement;
 mod policy;
 mod rarely;
 mod replace;

@@ -69,6 +69,8 @@ impl Severity {
             | Kind::SpireAgentExpired
             | Kind::EntryUnmet
             | Kind::TelemetryDropped
+            | Kind::TaskWithdrawn
+            | Kind::TaskEnded
             | Kind::SecurityRefused => Severity::Warning,
             Kind::DeviceEnrolled
             | Kind::DeviceAdmitted
@@ -104,6 +106,9 @@ impl Severity {
             | Kind::SvidWithdrawn
             | Kind::SecretReleased
             | Kind::SecretWithdrawn
+            | Kind::TaskSubmitted
+            | Kind::TaskPlaced
+            | Kind::TaskResult
             | Kind::TelemetryAccepted
             | Kind::TelemetrySealed => Severity::Info,
         }

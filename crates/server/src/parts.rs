@@ -47,6 +47,7 @@ use crate::keys::{
 };
 use crate::metrics::Metrics;
 use crate::newcomer::Newcomers;
+use crate::placement::Placement;
 use crate::policy::Planning;
 use crate::policy::trial::Trying;
 use crate::rarely::Rarely;
@@ -73,6 +74,7 @@ pub(crate) struct Server {
     pub attesting: Attesting,
     pub granting: Granting,
     pub releasing: Releasing,
+    pub placement: Arc<Placement>,
     pub metrics: Arc<Metrics>,
     pub concerns: Concerns,
     pub rarely: Rarely,
@@ -160,6 +162,7 @@ impl Server {
         let key = Arc::new(SecretKey::open(&folder, secrets.count() > 0)?);
         let releasing = Releasing { store: store.clone(), secrets, key };
         Ok(Server {
+            placement: Arc::new(Placement::new(store.clone(), registry.clone())),
             destination_names: destinations.iter().map(|one| one.name().to_owned()).collect(),
             destinations,
             receivers,
@@ -229,6 +232,7 @@ impl Server {
             ledger_head: self.ledger_head.clone(),
             revocations: self.revocations.clone(),
             metrics: self.metrics.clone(),
+            placement: self.placement.clone(),
             clock: self.clock.clone(),
         }
     }

@@ -141,6 +141,8 @@ impl Running {
         tasks.spawn(maintenance::run(server.clone()));
         tasks.spawn(maintenance::expiry::run(server.clone()));
         tasks.spawn(door::edge::announce::run(server.clone()));
+        let (placing, clock, stop) = (server.placement.clone(), server.clock.clone(), shutdown.clone());
+        tasks.spawn(async move { placing.run(clock, stop).await });
         tasks.spawn(door::forward::run(server.clone()));
         tasks.spawn(door::webhook::run(server.clone()));
         // It ends after the doors: what they commit last is followed as well.

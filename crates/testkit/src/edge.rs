@@ -92,6 +92,10 @@ pub enum Message {
     Classic(protocol::ClassicResponse),
     /// A secret, or why there is none.
     Secret(protocol::SecretResponse),
+    /// A piece of a task's image or input.
+    TaskContent(protocol::TaskContent),
+    /// What became of a task's result.
+    TaskAnswer(protocol::TaskAnswer),
 }
 
 /// What the device holds, and whom it believes.
@@ -239,8 +243,26 @@ impl Edge {
         self.attach_as(&device_id).await
     }
 
+    /// The same of a device that runs tasks.
+    pub async fn attach_with_room(
+        &self,
+        device: &SoftwareDevice,
+        room: protocol::TaskRoom,
+    ) -> Result<Attachment, EdgeError> {
+        let device_id = device.device_id.clone().unwrap_or_default();
+        self.attach_saying(&device_id, Some(room)).await
+    }
+
     /// Attaches under any identity.
     pub async fn attach_as(&self, device_id: &str) -> Result<Attachment, EdgeError> {
+        self.attach_saying(device_id, None).await
+    }
+
+    async fn attach_saying(
+        &self,
+        device_id: &str,
+        tasks: Option<protocol::TaskRoom>,
+    ) -> Result<Attachment, EdgeError> {
         let (messages, receiver) = mpsc::channel(STREAM_MESSAGES);
         let mut stream = vec![0; 32];
         aws_lc_rs::rand::fill(&mut stream).map_err(|_| EdgeError::Unexpected)?;
@@ -248,6 +270,7 @@ impl Edge {
             device_id: device_id.to_owned(),
             agent_version: env!("CARGO_PKG_VERSION").into(),
             stream: stream.clone(),
+            tasks,
         };
         let _ = messages.try_send(DeviceMessage { message: Some(device_message::Message::Hello(hello)) });
         let answers =
@@ -299,6 +322,7 @@ impl Attachment {
                     return Ok(Message::Challenge(challenge));
                 }
                 server_message::Message::Statement(signed) => return self.stated(&signed.statement),
+                server_message::Message::TaskContent(content) => return Ok(Message::TaskContent(content)),
                 server_message::Message::Trust(signed) => {
                     self.trust = decode(&signed.statement)?;
                     if let Some(grants) = self.grants.clone() {
@@ -327,6 +351,7 @@ impl Attachment {
             device_statement::Body::JwtSvid(answer) => Ok(Message::JwtSvid(answer)),
             device_statement::Body::Classic(answer) => Ok(Message::Classic(answer)),
             device_statement::Body::Secret(answer) => Ok(Message::Secret(answer)),
+            device_statement::Body::TaskAnswer(answer) => Ok(Message::TaskAnswer(answer)),
             device_statement::Body::Grants(grants) => {
                 self.grants = Some(grants.clone());
                 Ok(Message::Grants(self.with_trust(grants)))
@@ -377,6 +402,34 @@ impl Attachment {
         loop {
             if let Message::Verdict(verdict) = self.next().await? {
                 return Ok(verdict);
+            }
+        }
+    }
+
+    /// The tasks that it had when it was last told.
+    pub fn tasks(&self) -> impl Iterator<Item = &protocol::TaskGrant> {
+        self.grants.iter().flat_map(|grants| &grants.tasks)
+    }
+
+    /// Asks for a piece of a task's image or input, and waits for it.
+    pub async fn task_content(
+        &mut self,
+        request: protocol::TaskContentRequest,
+    ) -> Result<protocol::TaskContent, EdgeError> {
+        self.send(device_message::Message::TaskContent(request)).await?;
+        loop {
+            if let Message::TaskContent(content) = self.next().await? {
+                return Ok(content);
+            }
+        }
+    }
+
+    /// Hands in what came of a task, and waits for what becomes of that.
+    pub async fn hand_in(&mut self, result: protocol::TaskResult) -> Result<protocol::TaskAnswer, EdgeError> {
+        self.send(device_message::Message::TaskResult(result)).await?;
+        loop {
+            if let Message::TaskAnswer(answer) = self.next().await? {
+                return Ok(answer);
             }
         }
     }

@@ -13,7 +13,9 @@ use thiserror::Error;
 use super::bundle::{Announced, Authorities, Remembered, Signed, TrustError, verifies};
 use super::secret::{SecretRequests, named};
 use super::svid::{Answer, AnswerError, Due, Requests};
-use super::{Classic, Entry, Grace, Held, Holding, Secret, SecretAnswer, Token, TokenError, Workload};
+use super::{
+    Classic, Entry, Grace, Held, Holding, PlacedTask, Secret, SecretAnswer, Token, TokenError, Workload,
+};
 
 /// Everything that the server grants the device at one moment.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +34,8 @@ pub struct Granted {
     pub classic_wanted: bool,
     /// The secrets that it may ask for, by name and version.
     pub secrets: Vec<(String, u64)>,
+    /// What it is to run.
+    pub tasks: Vec<PlacedTask>,
 }
 
 /// A certificate of the RSA key cannot be used.
@@ -190,6 +194,7 @@ impl Grants {
             vouched_until: before.vouched_until,
             secrets: named(granted.secrets, &before.secrets),
             workloads,
+            tasks: granted.tasks.into_iter().map(Arc::new).collect(),
         });
     }
 

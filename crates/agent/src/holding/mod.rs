@@ -10,6 +10,7 @@ pub(crate) mod kept;
 mod own;
 pub mod secret;
 mod svid;
+mod task;
 mod token;
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ pub use kept::{Grace, KeptError};
 pub(crate) use own::OwnLife;
 pub use secret::{SealedSecret, Secret, SecretAnswer};
 pub use svid::{Answer, AnswerError, Due, Svid};
+pub use task::PlacedTask;
 pub use token::{JwtKeys, Token, TokenError};
 
 /// The holding of this moment.
@@ -64,6 +66,8 @@ pub struct Holding {
     pub secrets: Vec<Secret>,
     /// One for each entry the device is entitled to, in the server's order.
     pub workloads: Vec<Workload>,
+    /// The tasks that are placed on it.
+    pub tasks: Vec<Arc<PlacedTask>>,
 }
 
 /// A certificate of the device's RSA key.

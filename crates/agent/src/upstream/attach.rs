@@ -21,6 +21,7 @@ use crate::holding::Grants;
 use crate::link::Link;
 use crate::offline;
 use crate::state_dir::{StateDir, StateError};
+use crate::task::{Room, Wire};
 use crate::tpm::TpmError;
 use crate::tpm::identity::IdentityError;
 
@@ -33,6 +34,7 @@ pub struct Upstream {
     link: watch::Sender<Option<Link>>,
     memory: Memory,
     asks: Asks,
+    tasks: Option<(Wire, Room)>,
     /// The server does not know the device, or not by these keys: it has to show again which TPM it is.
     unknown: bool,
     /// What an earlier run held was looked at: once a run.
@@ -110,10 +112,21 @@ impl Upstream {
         grants: Grants,
         memory: Memory,
         clock: Clock,
-        (link, asks): (watch::Sender<Option<Link>>, Asks),
+        (link, asks, tasks): (watch::Sender<Option<Link>>, Asks, Option<(Wire, Room)>),
     ) -> Self {
         let connection = Connection::new(config.gateway.clone(), config.trust_domain.clone(), trust, clock);
-        Upstream { config, state, connection, grants, link, memory, asks, unknown: false, looked_back: false }
+        Upstream {
+            config,
+            state,
+            connection,
+            grants,
+            link,
+            memory,
+            asks,
+            tasks,
+            unknown: false,
+            looked_back: false,
+        }
     }
 
     /// Keeps the device attached for as long as the agent runs.
@@ -184,6 +197,7 @@ impl Upstream {
             connection: &self.connection,
             memory: &mut self.memory,
             asks: &mut self.asks,
+            tasks: self.tasks.as_mut().map(|(wire, room)| (wire, *room)),
         };
         let clock = self.connection.clock().clone();
         let attached = || {

@@ -2,15 +2,19 @@
 
 use std::time::Duration;
 
+use assay_evidence::task::{Definition, Occasion};
 use assay_identity::Selector;
 use assay_identity::hpke::Sealed;
 use assay_identity::selector::NeverMatches;
 use assay_identity::signed_message::NodeId;
 use assay_wire::binding::secret_info;
-use assay_wire::edge;
+use assay_wire::edge::{self, device_message};
 
-use crate::holding::{Announced, Answer, Entry, Grace, Granted, SealedSecret, SecretAnswer, Signed};
+use crate::holding::{
+    Announced, Answer, Entry, Grace, Granted, PlacedTask, SealedSecret, SecretAnswer, Signed,
+};
 use crate::offline;
+use crate::task::{Hear, Heard, Say, Spoken};
 
 /// What the server grants, or why it takes everything back.
 pub(super) enum Grants {
@@ -33,7 +37,7 @@ pub(super) fn announced(statement: edge::TrustStatement) -> Announced {
     Announced { number, bundle: bundle.to_vec(), crl: crl.to_vec(), jwt_keys: jwt_keys.to_vec() }
 }
 
-pub(super) fn grants(grants: edge::Grants) -> Grants {
+pub(super) fn grants(grants: edge::Grants, device_id: &str) -> Grants {
     if grants.withdrawn {
         return Grants::Withdrawn { reason: grants.reason };
     }
@@ -45,6 +49,7 @@ pub(super) fn grants(grants: edge::Grants) -> Grants {
         node: grants.node.and_then(NodeId::new),
         classic_wanted: grants.classic_wanted,
         secrets: grants.secrets.into_iter().map(|secret| (secret.name, secret.version)).collect(),
+        tasks: grants.tasks.into_iter().take(TASKS_MAX).filter_map(|one| task(one, device_id)).collect(),
     })
 }
 
@@ -64,6 +69,67 @@ pub(super) fn secret(answer: edge::SecretResponse, (device_id, stream): (&str, &
     let is_there = !sealed.ciphertext.is_empty();
     let secret = Some(SealedSecret { sealed, info, autorun }).filter(|_| is_there);
     SecretAnswer { name, version, secret, denied }
+}
+
+/// A task of which this agent knows all that it asks for; of another it could not measure what it runs.
+fn task(task: edge::TaskGrant, device_id: &str) -> Option<PlacedTask> {
+    let edge::TaskGrant { task, attempt, nonce, definition, input, image_bytes, input_bytes, attested } =
+        task;
+    let read = Definition::parse(&definition);
+    let (Ok(definition), Ok(nonce), Ok(input)) =
+        (&read, nonce.as_ref().try_into(), input.as_ref().try_into())
+    else {
+        let error = read.err().map(|error| error.to_string()).unwrap_or_default();
+        tracing::warn!(
+            task,
+            attempt,
+            error,
+            "task is not run here: it asks for what this agent does not know"
+        );
+        return None;
+    };
+    let occasion = Occasion { task, attempt, device: device_id.to_owned(), nonce };
+    let definition = definition.clone();
+    Some(PlacedTask { occasion, definition, input, image_bytes, input_bytes, is_attested: attested })
+}
+
+/// What is to be said on the stream for a task.
+pub(super) fn said(say: Say) -> device_message::Message {
+    let Say { task, attempt, what } = say;
+    match what {
+        Spoken::Fetch { is_input, offset } => {
+            let request = edge::TaskContentRequest { task, attempt, input: is_input, offset };
+            device_message::Message::TaskContent(request)
+        }
+        Spoken::Result { outcome, signature, output, messages, register } => {
+            let register = register.map(|(statement, log)| edge::TaskRegister {
+                public: statement.public.into(),
+                message: statement.message.into(),
+                signature: statement.signature.into(),
+                log: log.into(),
+            });
+            device_message::Message::TaskResult(edge::TaskResult {
+                outcome: outcome.into(),
+                signature: signature.into(),
+                output: output.into(),
+                messages: messages.into(),
+                register,
+            })
+        }
+    }
+}
+
+/// A piece that came.
+pub(super) fn piece(content: edge::TaskContent) -> Heard {
+    let edge::TaskContent { task, attempt, input, offset, piece } = content;
+    Heard { task, attempt, what: Hear::Piece { is_input: input, offset, bytes: piece.to_vec() } }
+}
+
+/// What became of a result.
+pub(super) fn task_answer(answer: edge::TaskAnswer) -> Heard {
+    let edge::TaskAnswer { task, attempt, refused } = answer;
+    let answer = if refused.is_empty() { Ok(()) } else { Err(refused) };
+    Heard { task, attempt, what: Hear::Answer(answer) }
 }
 
 /// Grace that makes no sense is none.
@@ -99,3 +165,6 @@ fn entry(entry: edge::WorkloadEntry) -> Option<Entry> {
         speaks_for_node: entry.speaks_for_node,
     })
 }
+
+/// Tasks of one device.
+const TASKS_MAX: usize = 1000;

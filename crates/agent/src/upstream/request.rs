@@ -23,9 +23,18 @@ use crate::tpm::TpmError;
 #[derive(Debug)]
 pub(super) enum Wanted {
     Svid(Due),
-    Token { request_id: String, entry_id: String, audience: Vec<String> },
+    Token {
+        request_id: String,
+        entry_id: String,
+        audience: Vec<String>,
+    },
     Classic,
-    Secret { name: SecretName, version: u64 },
+    Secret {
+        name: SecretName,
+        version: u64,
+    },
+    /// What needs no signature of its own.
+    Said(Box<device_message::Message>),
 }
 
 /// A request could not be made.
@@ -84,6 +93,7 @@ fn message(
             let request = edge::JwtSvidRequest { request_id, entry_id, audience, device_signature, number };
             Ok(device_message::Message::JwtSvid(request))
         }
+        Wanted::Said(message) => Ok(*message),
         Wanted::Classic => {
             let Certified { public, info, signature } =
                 device.certify_classic(|public| classic_nonce(stream, number, public))?;

@@ -26,6 +26,7 @@ use crate::ask::{Ask, Asks, NoToken};
 use crate::config::Sources;
 use crate::device::Device;
 use crate::holding::Grants;
+use crate::task::{Heard, Room, Say, Wire};
 use crate::tpm::TpmError;
 
 /// Why a stream ended.
@@ -65,6 +66,8 @@ pub struct Session<'a> {
     pub memory: &'a mut Memory,
     /// What doors ask for.
     pub asks: &'a mut Asks,
+    /// Those who run tasks, where the device does, and what room there is for them.
+    pub tasks: Option<(&'a mut Wire, Room)>,
 }
 
 impl Session<'_> {
@@ -81,6 +84,11 @@ impl Session<'_> {
             device_id: self.device_id.to_owned(),
             agent_version: VERSION.to_owned(),
             stream: hearing.stream().to_vec().into(),
+            tasks: self.tasks.as_ref().map(|(_, room)| edge::TaskRoom {
+                memory_bytes: room.memory_bytes,
+                cpu_millis: room.cpu_millis,
+                tasks: room.tasks,
+            }),
         };
         let hello = DeviceMessage { message: Some(device_message::Message::Hello(hello)) };
         // The channel is empty and its receiver is here, so this cannot fail.
@@ -105,6 +113,8 @@ impl Session<'_> {
             connection: self.connection,
             memory: self.memory,
             asks: self.asks,
+            tasks: self.tasks.map(|(wire, _)| wire),
+            device_id: self.device_id,
             inbox,
             challenge,
             grants,
@@ -136,6 +146,8 @@ struct Stream<'a> {
     memory: &'a mut Memory,
     hearing: Hearing,
     asks: &'a mut Asks,
+    tasks: Option<&'a mut Wire>,
+    device_id: &'a str,
     /// How far the stream has come: nothing is asked for out of turn.
     order: Order,
     /// What is to be asked for on it.
@@ -167,6 +179,9 @@ impl Stream<'_> {
                     self.ask();
                 }
                 Some(ask) = self.asks.recv(), if self.order.may_ask().is_some() => self.ask_for_token(ask),
+                Some(say) = said(&mut self.tasks), if self.order.may_ask().is_some() => {
+                    self.want(Wanted::Said(Box::new(message::said(say))));
+                }
             }
         }
     }
@@ -185,6 +200,8 @@ impl Stream<'_> {
                 self.connection.check_peer().map_err(SessionError::Gateway)?;
             }
             server_message::Message::Statement(signed) => self.hear(signed)?,
+            // It is held against what was signed by whoever asked for it.
+            server_message::Message::TaskContent(content) => self.tell_tasks(message::piece(content)),
         }
         report(self.memory.keep(self.grants.remembered()), "what was heard could not be kept");
         report(self.memory.keep_list(self.grants.list()), "the revocation list could not be kept");
@@ -204,7 +221,7 @@ impl Stream<'_> {
                 self.log_verdict(&verdict);
             }
             Some(device_statement::Body::Grants(grants)) => {
-                match message::grants(grants) {
+                match message::grants(grants, self.device_id) {
                     message::Grants::Granted(granted) => {
                         let is_wanted = granted.classic_wanted;
                         self.grants.apply(granted, now);
@@ -230,9 +247,19 @@ impl Stream<'_> {
             Some(device_statement::Body::JwtSvid(answer)) => self.take_token(&answer, now),
             Some(device_statement::Body::Classic(answer)) => self.take_classic(answer, now),
             Some(device_statement::Body::Secret(answer)) => self.take_secret(answer),
+            Some(device_statement::Body::TaskAnswer(answer)) => self.tell_tasks(message::task_answer(answer)),
             None => {}
         }
         Ok(())
+    }
+
+    /// Whoever runs tasks and does not listen asks again.
+    fn tell_tasks(&self, heard: Heard) {
+        if let Some(wire) = &self.tasks
+            && wire.hear.try_send(heard).is_err()
+        {
+            tracing::debug!("a word about a task was not heard");
+        }
     }
 
     /// A door asks: what another caller was just given serves this one too.
@@ -327,6 +354,14 @@ impl Stream<'_> {
         for Finding { check, tier, claim, message, .. } in findings.iter().take(FINDINGS_LOGGED) {
             tracing::info!(%check, %tier, %claim, "{message}");
         }
+    }
+}
+
+/// What those say next who run tasks, where somebody does.
+async fn said(tasks: &mut Option<&mut Wire>) -> Option<Say> {
+    match tasks {
+        Some(wire) => wire.said.recv().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -357,7 +357,9 @@ impl Server {
                 other @ (device_message::Message::Hello(_)
                 | device_message::Message::Classic(_)
                 | device_message::Message::Secret(_)
-                | device_message::Message::Unanswered(_)) => {
+                | device_message::Message::Unanswered(_)
+                | device_message::Message::TaskContent(_)
+                | device_message::Message::TaskResult(_)) => {
                     panic!("{other:?}")
                 }
             };

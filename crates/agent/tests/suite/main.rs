@@ -14,6 +14,7 @@ mod identity;
 mod jwt;
 mod offline;
 mod otlp;
+mod register;
 mod run;
 mod sign_message;
 mod tpm;

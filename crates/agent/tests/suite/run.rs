@@ -72,6 +72,7 @@ pub fn config(bench: &Bench, machine: &Machine, counterpart: &Counterpart) -> Co
         secrets: None,
         actions: None,
         identity: None,
+        tasks: None,
         location: Some(LocationConfig {
             country: "DE".into(),
             subdivision: String::new(),
@@ -220,6 +221,7 @@ async fn what_can_never_work_is_an_error_at_once() {
         json_protocol: None,
         secrets: None,
         actions: None,
+        tasks: None,
         location: None,
     };
     let check = async |config: Config, says: &str| {

@@ -135,6 +135,11 @@ impl Client {
         })
     }
 
+    /// Lets a while pass.
+    pub fn pause(&self, clock: &Clock, duration: std::time::Duration) {
+        self.runtime.block_on(clock.sleep(duration));
+    }
+
     /// DELETEs.
     pub fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         self.json(Method::DELETE, path, "application/json", Vec::new())

@@ -9,6 +9,7 @@ mod report;
 mod secret;
 mod stage;
 mod story;
+mod task;
 mod update;
 mod workload;
 

@@ -94,6 +94,11 @@ impl Stage {
         })
     }
 
+    /// A file of the story's folder.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path.join(name)
+    }
+
     /// The server's data folder.
     pub fn data(&self) -> PathBuf {
         self.folder.path.join("server")
@@ -300,10 +305,12 @@ impl Stage {
 
     fn agent_config(&self, device: &Device) -> Result<String> {
         let Region { country, subdivision, city } = device.region;
+        // The one in Paris has most room, so that tasks go there first.
+        let memory_mb = if city == "Paris" { 4096 } else { 128 };
         let config = format!(
             "name = {:?}\ntrust_domain = \"{TRUST_DOMAIN}\"\ngateway = {:?}\nbundle = {:?}\nstate = {:?}\ntpm = {:?}\n\
              boot_log = {:?}\nima_log = {:?}\nworkload_api = {:?}\n\n\
-             [telemetry]\ninterval_seconds = 0.2\n\n[secrets]\nfolder = {:?}\n\n\
+             [telemetry]\ninterval_seconds = 0.2\n\n[tasks]\nmemory_mb = {memory_mb}\n\n[secrets]\nfolder = {:?}\n\n\
              [location]\ncountry = {country:?}\nsubdivision = {subdivision:?}\ncity = {city:?}\n",
             device.name,
             self.gateway_address,

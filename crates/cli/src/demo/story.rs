@@ -18,7 +18,7 @@ use super::process::until;
 use super::report::Report;
 use super::secret;
 use super::stage::{Device, Region, Stage, TRUST_DOMAIN};
-use super::update;
+use super::{task, update};
 use crate::console::{Client, segment};
 use crate::output;
 
@@ -29,7 +29,8 @@ pub fn tell(stage: &mut Stage, report: &mut Report) -> Result<()> {
     trusted_fleet(stage, report, &client)?;
     let kept = message::sign(stage, VICTIM)?;
     let serials = serials_of(&client, VICTIM)?;
-    compromise(stage, report, &client, &serials)?;
+    let endless = task::begun(stage, &client, VICTIM)?;
+    compromise(stage, report, &client, &serials, &endless)?;
     unheard(stage, report, &client, &kept)?;
     recovery(stage, report, &client)?;
     update::tell(stage, report, &client)?;
@@ -75,6 +76,12 @@ fn trusted_fleet(stage: &mut Stage, report: &mut Report, client: &Client) -> Res
     })?;
     report.step("secret", "put in for every device, sealed to the TPM of each", || {
         Ok(((), secret::put(stage, client, &FLEET, TRUST_WITHIN)?))
+    })?;
+    report.step("task", "WebAssembly on an attested device, its result verified offline", || {
+        Ok(((), task::verified(stage)?))
+    })?;
+    report.step("task-secret", "a task that wants hardware which hides its memory", || {
+        Ok(((), task::refused(stage)?))
     })
 }
 
@@ -150,7 +157,13 @@ fn with_a_voice(report: &mut Report, client: &Client) -> Result<()> {
     })
 }
 
-fn compromise(stage: &mut Stage, report: &mut Report, client: &Client, serials: &[String]) -> Result<()> {
+fn compromise(
+    stage: &mut Stage,
+    report: &mut Report,
+    client: &Client,
+    serials: &[String],
+    endless: &str,
+) -> Result<()> {
     report.chapter("Compromise: the proof fails, every grant falls");
     let measured = Instant::now();
     let outcome = (|| {
@@ -186,6 +199,9 @@ fn compromise(stage: &mut Stage, report: &mut Report, client: &Client, serials: 
         Err(reason) => Ok(Some(((), format!("its key is still there, and refused: {reason}")))),
     });
     report.record("withdraw-mtls", measured.elapsed(), outcome)?;
+
+    let outcome = task::moved(stage, client, endless, left()).map(|told| ((), told));
+    report.record("withdraw-task", measured.elapsed(), outcome)?;
 
     let outcome = until(left(), || refusal(client, VICTIM)).map(|reason| ((), reason));
     report.record("withdraw-telemetry", measured.elapsed(), outcome)?;

@@ -21,6 +21,7 @@ mod rego;
 mod rollout;
 mod stored;
 mod tampered;
+mod task;
 mod tee;
 mod telemetry;
 mod usage;

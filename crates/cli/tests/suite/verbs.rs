@@ -58,7 +58,7 @@ fn year_11_every_verb_that_answers_does_so_in_json_too() {
 }
 
 /// Verbs that ask the console, with arguments that are well-formed and name things that are not there.
-const ASKING: [(&[&str], i32); 40] = [
+const ASKING: [(&[&str], i32); 47] = [
     (&["operator", "list"], 0),
     (&["operator", "revoke", "nobody", "--reason", "left"], 3),
     (&["device", "list"], 0),
@@ -111,6 +111,13 @@ const ASKING: [(&[&str], i32); 40] = [
     (&["telemetry", "key", "list", "--device", "nobody"], 3),
     (&["telemetry", "key", "remove", "none"], 3),
     (&["gateway", "revoke", "none", "--reason", "stolen"], 3),
+    (&["task", "list"], 0),
+    (&["task", "list", "--status", "happy"], 2),
+    (&["task", "show", "none"], 3),
+    (&["task", "explain", "none"], 3),
+    (&["task", "logs", "none"], 3),
+    (&["task", "result", "none"], 3),
+    (&["task", "cancel", "none", "--reason", "not needed"], 3),
 ];
 
 /// Why a verb did nothing, as it says in JSON.

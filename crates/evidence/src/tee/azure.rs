@@ -255,7 +255,7 @@ fn verify_quote(
                 fail(Check::QuotePcrDigest, &hex(pcr_digest), digest.to_hex());
             }
         }
-        Body::Certify { .. } | Body::SessionAudit { .. } | Body::Other => {
+        Body::Certify { .. } | Body::SessionAudit { .. } | Body::NvCertify { .. } | Body::Other => {
             fail(Check::QuoteType, "a quote", format!("{:#06x}", attest.attest_type));
         }
     }

@@ -75,6 +75,15 @@ pub enum Body {
         /// What went through the session.
         digest: Vec<u8>,
     },
+    /// TPMS_NV_CERTIFY_INFO.
+    NvCertify {
+        /// Name of the index.
+        index_name: Vec<u8>,
+        /// Where in it the content begins.
+        offset: u16,
+        /// What is there.
+        contents: Vec<u8>,
+    },
     /// Any other kind of statement; not read further.
     Other,
 }
@@ -82,6 +91,8 @@ pub enum Body {
 impl Attest {
     /// TPM_GENERATED_VALUE: what a restricted key refuses to sign at the start of foreign data.
     pub const MAGIC: u32 = 0xff54_4347;
+    /// TPM_ST_ATTEST_NV.
+    pub const TYPE_NV: u16 = 0x8014;
     /// TPM_ST_ATTEST_SESSION_AUDIT.
     pub const TYPE_SESSION_AUDIT: u16 = 0x8016;
     /// TPM_ST_ATTEST_CERTIFY.
@@ -139,6 +150,11 @@ impl Body {
                 reader.u8()?;
                 Ok(Body::SessionAudit { digest: reader.tpm2b()?.to_vec() })
             }
+            Attest::TYPE_NV => Ok(Body::NvCertify {
+                index_name: reader.tpm2b()?.to_vec(),
+                offset: reader.u16_be()?,
+                contents: reader.tpm2b()?.to_vec(),
+            }),
             _ => Ok(Body::Other),
         }
     }
@@ -198,8 +214,8 @@ mod tests {
 
     #[test]
     fn keeps_a_wrong_magic_and_type_for_the_report() {
-        let attest = Attest::parse(&quote(1, 0x8014, 0)).unwrap();
-        assert_eq!((attest.magic, attest.attest_type, attest.body), (1, 0x8014, Body::Other));
+        let attest = Attest::parse(&quote(1, 0x8019, 0)).unwrap();
+        assert_eq!((attest.magic, attest.attest_type, attest.body), (1, 0x8019, Body::Other));
     }
 
     #[test]

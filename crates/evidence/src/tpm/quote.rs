@@ -74,7 +74,7 @@ impl Quoted {
         let hash = Signature::parse(signature).ok()?.algorithm().hash;
         match Attest::parse(message).ok()?.body {
             Body::Quote { selection, pcr_digest } => Some(Quoted { selection, digest: pcr_digest, hash }),
-            Body::Certify { .. } | Body::SessionAudit { .. } | Body::Other => None,
+            Body::Certify { .. } | Body::SessionAudit { .. } | Body::NvCertify { .. } | Body::Other => None,
         }
     }
 
@@ -125,7 +125,9 @@ pub fn verify_quote(quote: &Quote<'_>, ak: &PublicArea) -> (Option<VerifiedQuote
                     firmware_version,
                     algorithm: signature.algorithm(),
                 }),
-                Body::Certify { .. } | Body::SessionAudit { .. } | Body::Other => None,
+                Body::Certify { .. } | Body::SessionAudit { .. } | Body::NvCertify { .. } | Body::Other => {
+                    None
+                }
             }
         }
         _ => None,
@@ -172,7 +174,7 @@ fn check_attest<'a>(
     }
     match &attest.body {
         Body::Quote { selection, pcr_digest } => Some((selection, pcr_digest)),
-        Body::Certify { .. } | Body::SessionAudit { .. } | Body::Other => {
+        Body::Certify { .. } | Body::SessionAudit { .. } | Body::NvCertify { .. } | Body::Other => {
             failures.push(Failure::new(
                 Check::QuoteType,
                 quote.label,

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use assay_identity::SpiffeId;
+use assay_trust::placement::Room;
 use assay_wire::clocks::Apart;
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -27,6 +28,8 @@ struct Seated {
     sender: watch::Sender<Signal>,
     /// How far its clock is from ours, as it said last.
     clock: Option<Apart>,
+    /// The room that it says it has for tasks; `None`: it runs none.
+    room: Option<Room>,
 }
 
 /// The clocks of those that are attached, in numbers.
@@ -47,6 +50,8 @@ pub(crate) struct Signal {
     pub entries: u64,
     /// Counts changes of what secrets there are for whom.
     pub secrets: u64,
+    /// Counts changes of the tasks that it has.
+    pub tasks: u64,
     /// Another stream has proven to be this device.
     pub replaced: bool,
 }
@@ -82,7 +87,7 @@ impl Registry {
         if seats.len() >= self.seats_max && !seats.contains_key(id) {
             return Err(NoRoom);
         }
-        if let Some(earlier) = seats.insert(id.clone(), Seated { sender, clock: None }) {
+        if let Some(earlier) = seats.insert(id.clone(), Seated { sender, clock: None, room: None }) {
             earlier.sender.send_modify(|signal| signal.replaced = true);
         }
         Ok(Seat { registry: self.clone(), id: id.clone(), signal })
@@ -107,6 +112,26 @@ impl Registry {
         for seat in self.seats.lock().unwrap_or_else(PoisonError::into_inner).values() {
             seat.sender.send_modify(|signal| signal.secrets = signal.secrets.wrapping_add(1));
         }
+    }
+
+    /// The same, because it has other tasks now.
+    pub(crate) fn wake_for_tasks(&self, id: &SpiffeId) {
+        if let Some(seat) = self.seats.lock().unwrap_or_else(PoisonError::into_inner).get(id) {
+            seat.sender.send_modify(|signal| signal.tasks = signal.tasks.wrapping_add(1));
+        }
+    }
+
+    /// Takes down what room an attached device has for tasks.
+    pub(crate) fn room_is(&self, id: &SpiffeId, room: Room) {
+        if let Some(seat) = self.seats.lock().unwrap_or_else(PoisonError::into_inner).get_mut(id) {
+            seat.room = Some(room);
+        }
+    }
+
+    /// Those that are attached and run tasks, with the room that they have.
+    pub(crate) fn runners(&self) -> Vec<(SpiffeId, Room)> {
+        let seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        seats.iter().filter_map(|(id, seat)| Some((id.clone(), seat.room?))).collect()
     }
 
     /// Whether a device is attached.

@@ -30,6 +30,7 @@ use crate::in_force::secrets::Secrets;
 use crate::keys::KeysError;
 use crate::metrics::Metrics;
 use crate::outcome::{Kind, Outcome, fault};
+use crate::placement::Placement;
 use crate::store::{Committed, Follower, Store, StoreError};
 use crate::thread::{Panicked, caught};
 
@@ -44,6 +45,7 @@ pub(crate) struct Following {
     pub revocations: Arc<RevocationList>,
     pub ledger_head: Arc<LedgerHead>,
     pub metrics: Arc<Metrics>,
+    pub placement: Arc<Placement>,
     pub clock: Clock,
 }
 
@@ -133,7 +135,7 @@ impl Following {
             owed.secrets |= reload::changes_secrets(committed);
             owed.list.add(committed);
         }
-        wake::wake(&self.registry, commits);
+        wake::wake(&self.registry, &self.placement, commits);
     }
 
     /// Does what is owed; everything up to the follower's next leaf is settled then.

@@ -57,6 +57,11 @@ pub(super) fn changes_plan(committed: &Committed) -> bool {
             | Kind::KeylimeAgentRemoved
             | Kind::KeylimeAgentAdded
             | Kind::KeylimeAgentDropped
+            | Kind::TaskSubmitted
+            | Kind::TaskPlaced
+            | Kind::TaskWithdrawn
+            | Kind::TaskResult
+            | Kind::TaskEnded
             | Kind::SecurityRefused,
         ) => false,
         // Written by a later version of the server: look.

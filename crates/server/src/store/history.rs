@@ -3,7 +3,7 @@
 use assay_evidence::time::UnixTime;
 
 use super::telemetry::{Dropped, drop_largest, drop_older};
-use super::{StoreError, Transaction, Unit, evidence, stored};
+use super::{StoreError, Transaction, Unit, evidence, stored, task};
 use crate::store::sql::query;
 
 /// Removes telemetry, ended certificates and evidence from before the given times, and of telemetry and evidence what there
@@ -65,6 +65,7 @@ impl Transaction for PruneHistory {
         if evidence::is_over(unit, self.evidence_bytes_max).await? {
             rows = rows.saturating_add(evidence::remove_oldest(unit, PIECES_MAX).await?);
         }
+        rows = rows.saturating_add(task::remove_older(unit, self.evidence_before, PIECES_MAX).await?);
         Ok(Pruned { old, over, rows })
     }
 }

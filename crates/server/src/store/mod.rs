@@ -30,6 +30,7 @@ mod space;
 mod spire;
 mod sql;
 mod svid;
+mod task;
 mod telemetry;
 mod usage;
 mod webhooks;
@@ -89,6 +90,10 @@ pub use spire::{
     RenewSpireAgent, SpireAgentFall, SpireAgentRecord, TokenHash,
 };
 pub use svid::{Carrier, RecordSvid, SvidRecord};
+pub use task::{
+    AcceptResult, AttemptRecord, EndAttempt, EndTask, ExtendLeases, PlaceTask, ResultRecord, SeenLog,
+    SubmitTask, TakeBack, TaskRecord, TaskStatus, Then,
+};
 pub(crate) use telemetry::pack;
 pub use telemetry::{
     AcceptTelemetry, AddTelemetryKey, Chain, Dropped, Forwarded, KeepDestinations, KeptBatch, KeyAdded,

@@ -6,7 +6,7 @@
 use assay_evidence::time::UnixTime;
 
 use super::sql::{Row, query};
-use super::{StoreError, Transaction, Unit, loaded, secrets, stored};
+use super::{StoreError, Transaction, Unit, loaded, secrets, stored, task};
 use crate::audit::{Kind, Line};
 
 /// Grants that fell, and the revocation list's number that names them.
@@ -104,6 +104,7 @@ pub(super) async fn of_device(
     device_id: &str,
     at: UnixTime,
 ) -> Result<Withdrawn, StoreError> {
+    task::of_device(unit, device_id, at).await?;
     let rows = query(
         "UPDATE svids SET withdrawn_at = $2, withdrawn_leaf = $3
          WHERE device_id = $1 AND withdrawn_at = 0 AND not_after > $2 RETURNING serial, not_after",

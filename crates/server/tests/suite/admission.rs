@@ -156,7 +156,12 @@ fn begun(bytes: u32, mebibytes: usize) -> Vec<Bytes> {
 
 /// Attaches as a device and goes on with such a message.
 fn attaching(device_id: &str) -> Vec<Bytes> {
-    let hello = Hello { device_id: device_id.to_owned(), agent_version: String::new(), stream: vec![7; 32] };
+    let hello = Hello {
+        device_id: device_id.to_owned(),
+        agent_version: String::new(),
+        stream: vec![7; 32],
+        tasks: None,
+    };
     let hello = DeviceMessage { message: Some(device_message::Message::Hello(hello)) }.encode_to_vec();
     let framed = [&[0], &u32::try_from(hello.len()).unwrap().to_be_bytes()[..], &hello].concat();
     std::iter::once(framed.into()).chain(begun(31 << 20, 31)).collect()

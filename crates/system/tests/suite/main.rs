@@ -20,6 +20,7 @@ mod messages;
 mod rollout;
 mod secrets;
 mod stage;
+mod tasks;
 mod telemetry;
 mod withdrawal;
 mod year;

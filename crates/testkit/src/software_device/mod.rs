@@ -9,6 +9,7 @@ mod endorsement;
 pub mod key;
 pub mod lie;
 pub mod quote;
+pub mod task;
 pub mod telemetry;
 mod tpm_bytes;
 

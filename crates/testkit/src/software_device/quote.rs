@@ -230,7 +230,7 @@ fn audit_digest(answer: &[u8]) -> Vec<u8> {
 }
 
 /// TPMS_ATTEST up to the part that depends on its type.
-fn attest_header(magic: u32, kind: u16, signer: &[u8], nonce: &[u8], clock: Clock) -> TpmBytes {
+pub(super) fn attest_header(magic: u32, kind: u16, signer: &[u8], nonce: &[u8], clock: Clock) -> TpmBytes {
     TpmBytes::default()
         .u32(magic)
         .u16(kind)

@@ -6,6 +6,7 @@ mod entitlement;
 pub mod jwt;
 pub mod secret;
 pub mod svid;
+pub mod task;
 pub mod telemetry;
 
 #[cfg(test)]
@@ -17,6 +18,7 @@ pub use entitlement::Entitlement;
 use thiserror::Error;
 
 use crate::state::{Basis, Status, TrustState};
+use task::{Level, TeeLack};
 
 /// Why nothing is granted. A denial is an answer, not a fault.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -110,6 +112,44 @@ pub enum Denied {
         /// Where it may be.
         allowed: String,
     },
+    /// The task is for devices that quote.
+    #[error("the task demands an attested device, and this one is known by {basis} and does not quote")]
+    Unattested {
+        /// What the node is known by.
+        basis: Basis,
+    },
+    /// The device's evidence is older than the task lets it be.
+    #[error("the task demands evidence of the last {oldest} s, and the device's is {}", age(*.seconds))]
+    EvidenceTooOld {
+        /// How old it is; `None`: there is none.
+        seconds: Option<u64>,
+        /// How old it may be.
+        oldest: u64,
+    },
+    /// The task is none of those that are expected.
+    #[error(
+        "the task's measurement {measurement} is none of the {expected} that are expected: if it is meant, name it in \
+         expected_measurements"
+    )]
+    MeasurementUnknown {
+        /// The task's.
+        measurement: String,
+        /// How many are expected.
+        expected: usize,
+    },
+    /// Nobody debugs such a task.
+    #[error("a {level} task runs without debugging: leave allow_debug out")]
+    Debug {
+        /// The task's level.
+        level: Level,
+    },
+    /// No hardware hides the task's memory.
+    #[error("a secret task runs where hardware hides its memory, as fresh evidence of a TEE shows: {0}")]
+    NoTee(TeeLack),
+}
+
+fn age(seconds: Option<u64>) -> String {
+    seconds.map_or_else(|| "missing".to_owned(), |seconds| format!("{seconds} s old"))
 }
 
 impl Denied {
@@ -131,6 +171,11 @@ impl Denied {
             Denied::WrongDevice { .. } => "wrong-device",
             Denied::BootNotAttested { .. } => "boot-not-attested",
             Denied::LocationRefused { .. } => "location-refused",
+            Denied::Unattested { .. } => "unattested",
+            Denied::EvidenceTooOld { .. } => "evidence-too-old",
+            Denied::MeasurementUnknown { .. } => "measurement-unknown",
+            Denied::Debug { .. } => "debug",
+            Denied::NoTee(_) => "no-tee",
         }
     }
 }

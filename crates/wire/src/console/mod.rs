@@ -10,6 +10,7 @@ pub mod pending;
 pub mod policy;
 pub mod record;
 pub mod secret;
+pub mod task;
 pub mod trial;
 pub mod webhook;
 

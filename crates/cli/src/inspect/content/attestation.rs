@@ -24,6 +24,7 @@ pub(super) fn read(bytes: &[u8], _context: &Context) -> Result<Report, Fault> {
         Body::Quote { selection, .. } => ("quote", format!("quote of {selection}")),
         Body::Certify { .. } => ("certification", "certification of a key by a TPM".to_owned()),
         Body::SessionAudit { .. } => ("session-audit", "what went through a session of a TPM".to_owned()),
+        Body::NvCertify { .. } => ("nv-certification", "what is in an NV index of a TPM".to_owned()),
         Body::Other => ("attestation", format!("statement of a TPM of type {:#06x}", attest.attest_type)),
     };
     let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);
@@ -47,6 +48,10 @@ pub(super) fn read(bytes: &[u8], _context: &Context) -> Result<Report, Fault> {
             report.with("name", hex(name)).with("qualified_name", hex(qualified_name))
         }
         Body::SessionAudit { digest } => report.with("session_digest", hex(digest)),
+        Body::NvCertify { index_name, offset, contents } => report
+            .with("name", hex(index_name))
+            .with("offset", u64::from(*offset))
+            .with("contents", hex(contents)),
         Body::Other => report,
     };
     if let Body::Quote { selection, .. } = &attest.body

@@ -23,6 +23,7 @@ mod secrets;
 mod security;
 pub(crate) mod set_back;
 mod status;
+mod tasks;
 mod telemetry_keys;
 mod trial;
 mod trust;
@@ -196,6 +197,17 @@ fn routes() -> Vec<Route> {
             post(telemetry_keys::add).layer(DefaultBodyLimit::max(FORM_BYTES_MAX)),
         ),
         route(Operator, "DELETE", "/v1/telemetry-keys/{hash}", delete(telemetry_keys::remove)),
+        route(Operator, "GET", "/v1/tasks", get(tasks::list)).asked(&["status", "limit"]),
+        route(Operator, "POST", "/v1/tasks", post(tasks::submit)),
+        route(Operator, "GET", "/v1/tasks/{task}", get(tasks::show)),
+        route(Operator, "GET", "/v1/tasks/{task}/explain", get(tasks::explain)),
+        route(Operator, "GET", "/v1/tasks/{task}/result", get(tasks::result)).asked(&["attempt"]),
+        route(
+            Operator,
+            "POST",
+            "/v1/tasks/{task}/cancel",
+            post(tasks::cancel).layer(DefaultBodyLimit::max(FORM_BYTES_MAX)),
+        ),
         route(Operator, "GET", "/v1/audit", get(records::audit)).asked(&["after", "limit"]),
         route(Operator, "GET", "/v1/secrets", get(secrets::list)),
         route(

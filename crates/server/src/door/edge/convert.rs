@@ -12,6 +12,7 @@ use thiserror::Error;
 use crate::attest::Verdict;
 use crate::grant::telemetry::Answer;
 use crate::outcome::{Kind, Outcome};
+use crate::placement::{Placed, RegisterShown, Shown};
 use crate::store::EntryRecord;
 
 /// Reads what a device answers.
@@ -101,6 +102,39 @@ pub(super) fn entry(entry: &EntryRecord) -> edge::WorkloadEntry {
         by_quote: entry.selectors.iter().any(Selector::is_by_quote),
         speaks_for_node: entry.speaks_for_node,
     }
+}
+
+/// A task as its device is told of it.
+pub(super) fn task(placed: Placed) -> edge::TaskGrant {
+    let Placed { attempt, definition, input, bytes: (image_bytes, input_bytes), is_attested } = placed;
+    edge::TaskGrant {
+        task: attempt.task_id,
+        attempt: attempt.number,
+        nonce: attempt.nonce.to_vec().into(),
+        definition: definition.into(),
+        input: input.to_vec().into(),
+        image_bytes,
+        input_bytes,
+        attested: is_attested,
+    }
+}
+
+/// The attempt that a result says it is of; `None`: it says nothing that can be read.
+pub(super) fn occasion(result: &edge::TaskResult) -> Option<(String, u32)> {
+    let occasion = assay_evidence::task::Outcome::parse(&result.outcome).ok()?.occasion;
+    Some((occasion.task, occasion.attempt))
+}
+
+/// A result as a device hands it in.
+pub(super) fn result(result: edge::TaskResult) -> Shown {
+    let edge::TaskResult { outcome, signature, output, messages, register } = result;
+    let register = register.map(|edge::TaskRegister { public, message, signature, log }| RegisterShown {
+        public,
+        message,
+        signature,
+        log,
+    });
+    Shown { outcome, signature, output, messages, register }
 }
 
 /// Grace for a restart without a server. What it is sealed to is measured before the system runs, and the same in each boot of

@@ -144,6 +144,7 @@ impl Session {
                 if !proven {
                     let seat = self.server.registry.seat(&self.attester.device.id)?;
                     self.standing = Standing::Proven(seat);
+                    self.offer_room();
                     self.announce().await?;
                 }
                 self.compare_clocks(theirs, asked_at);

@@ -95,6 +95,11 @@ impl Session {
                 told_secrets = Some(secrets);
                 grants.classic_wanted = server.granting.classic.is_some();
                 grants.node = self.attester.device.record.node.map(NodeId::get);
+                if self.room.is_some() {
+                    let tasks = server.placement.of_device(&self.attester.device).await;
+                    let tasks = tasks.map_err(AttestError::from)?;
+                    grants.tasks = tasks.into_iter().map(convert::task).collect();
+                }
             }
             None => {
                 grants.withdrawn = true;

@@ -10,6 +10,7 @@ mod hold;
 mod pace;
 mod request;
 mod say;
+mod task;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use assay_evidence::request::NONCE_BYTES;
 use assay_identity::SpiffeId;
 use assay_identity::secret::SecretName;
 use assay_trust::condition::Holding;
+use assay_trust::placement::Room;
 use assay_wire::binding::STREAM_BYTES;
 use assay_wire::edge::{self, device_message, device_statement, server_message};
 use bytes::Bytes;
@@ -70,6 +72,7 @@ pub(super) async fn attach(
     if hello.stream.len() != STREAM_BYTES {
         return Err(SessionEnd::NoStream);
     }
+    let room = hello.tasks.map(task::room);
     let voice = Voice::new(&server, &id, hello.stream);
     let attester = match Box::pin(server.attesting.take_up(&id, server.now())).await {
         Ok(attester) => attester,
@@ -82,6 +85,7 @@ pub(super) async fn attach(
         Err(error) => return Err(error.into()),
     };
     let mut session = Session::new(server.clone(), attester, place, voice, outbound)?;
+    session.room = room;
     Box::pin(session.challenge()).await?;
     let ended = session.serve(inbound).await;
     if let Some(silence) = session.silence(&ended) {
@@ -127,10 +131,14 @@ struct Session {
     stream: [u8; STREAM_BYTES],
     requested: u64,
     endorsers: watch::Receiver<Endorsing>,
-    /// The count of changes of entries, as of the last word.
+    /// The counts of changes of entries and of tasks, as of the last word.
     entries: u64,
     /// The secrets that the device was told it may have; `None`: it was told nothing yet.
     told_secrets: Option<Vec<(SecretName, u64)>>,
+    tasks: u64,
+    /// The room that the device says it has for tasks, and what of one it is fetching.
+    room: Option<Room>,
+    content: Option<task::Content>,
     plan: watch::Receiver<Arc<PlanInForce>>,
     /// The policy that judges the device, as of the last look.
     revision: u64,
@@ -165,6 +173,9 @@ impl Session {
             endorsers: server.endorsers.watch(),
             entries: 0,
             told_secrets: None,
+            tasks: 0,
+            room: None,
+            content: None,
             standing: Standing::Unproven(place),
             outstanding: None,
             missed: None,
@@ -232,6 +243,8 @@ impl Session {
             Some(device_message::Message::JwtSvid(request)) => self.jwt_svid(request).await,
             Some(device_message::Message::Classic(request)) => self.classic(request).await,
             Some(device_message::Message::Secret(request)) => self.secret(request).await,
+            Some(device_message::Message::TaskContent(request)) => self.task_content(request).await,
+            Some(device_message::Message::TaskResult(result)) => Box::pin(self.task_result(result)).await,
             Some(device_message::Message::Hello(_)) => Err(SessionEnd::OutOfTurn),
             // A message of a later version: what we do not know we need not answer.
             None => Ok(()),
@@ -271,6 +284,10 @@ impl Session {
                 self.pace.soon(self.server.clock.instant());
             }
         }
+        if signal.tasks != self.tasks {
+            self.tasks = signal.tasks;
+            self.tell_again().await?;
+        }
         Ok(())
     }
 
@@ -308,7 +325,8 @@ impl Session {
             | device_statement::Body::WorkloadSvid(_)
             | device_statement::Body::JwtSvid(_)
             | device_statement::Body::Classic(_)
-            | device_statement::Body::Secret(_) => String::new(),
+            | device_statement::Body::Secret(_)
+            | device_statement::Body::TaskAnswer(_) => String::new(),
         };
         let signed = self.voice.say(self.attester.device.state.version(), body, ledger_head).await?;
         self.send(framed(server_message::Message::Statement(signed))).await

@@ -106,7 +106,7 @@ impl Session {
     }
 
     /// A stream that has not proven to be the device's asks for nothing.
-    fn must_be_proven(&self) -> Result<(), SessionEnd> {
+    pub(super) fn must_be_proven(&self) -> Result<(), SessionEnd> {
         match self.standing {
             Standing::Proven(_) => Ok(()),
             Standing::Unproven { .. } => Err(SessionEnd::OutOfTurn),

@@ -67,7 +67,8 @@ fn urgency(body: Option<&device_statement::Body>) -> Urgency {
             | device_statement::Body::WorkloadSvid(_)
             | device_statement::Body::JwtSvid(_)
             | device_statement::Body::Classic(_)
-            | device_statement::Body::Secret(_),
+            | device_statement::Body::Secret(_)
+            | device_statement::Body::TaskAnswer(_),
         )
         | None => Urgency::AtOnce,
     }
