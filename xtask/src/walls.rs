@@ -214,7 +214,7 @@ fn impure_words(folder: &Path, broken: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
-/// Every file below a folder by its path within it, without its tests.
+/// Every source below a folder by its path within it, without its tests.
 fn sources(folder: &Path) -> Result<Vec<(String, String)>> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
@@ -225,10 +225,11 @@ fn sources(folder: &Path) -> Result<Vec<(String, String)>> {
                 folders.push(path);
                 continue;
             }
-            if path.file_name().is_some_and(|name| name == "tests.rs") {
+            let is_source = path.extension().is_some_and(|extension| extension == "rs");
+            if !is_source || path.file_name().is_some_and(|name| name == "tests.rs") {
                 continue;
             }
-            let text = std::fs::read_to_string(&path)?;
+            let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
             let product = text.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
             let name = path.strip_prefix(folder).unwrap_or(&path).display().to_string();
             found.push((name, product));
