@@ -17,8 +17,8 @@ use super::packages;
 use crate::agent::Device;
 use crate::stage::{eventually, within};
 
-/// An agent that ends with the test.
-struct Agent(Child);
+/// An agent that ends with the test. Its TSS connects anew for each command: the connection beside it is what keeps what it loaded.
+struct Agent(Child, #[expect(dead_code, reason = "held, not used")] UnixStream);
 
 impl Drop for Agent {
     fn drop(&mut self) {
@@ -190,7 +190,7 @@ impl Tenant {
         let [ima_list, _] = device.logs();
         let mut digests = Map::new();
         for line in std::fs::read_to_string(ima_list)?.lines() {
-            let [_, _, _, digest, path] = line.splitn(5, ' ').collect::<Vec<_>>()[..] else { continue };
+            let [_, _, _, digest, path, ..] = line.split(' ').collect::<Vec<_>>()[..] else { continue };
             if let Some(digest) = digest.strip_prefix("sha256:").filter(|_| path != "boot_aggregate") {
                 digests.insert(path.to_owned(), json!([digest]));
             }
@@ -259,7 +259,8 @@ fn start(program: &Path, device: &Device, [registrar, verifier]: [u16; 2], tpm: 
     let mut command = Command::new(program);
     command.env("KEYLIME_AGENT_CONFIG", file).env("TCTI", format!("swtpm:host=127.0.0.1,port={tpm}"));
     command.env("RUST_LOG", "info").stdout(log.try_clone()?).stderr(log).stdin(Stdio::null());
-    Ok(Agent(command.spawn().context("Keylime's agent")?))
+    let held = UnixStream::connect(device.tpm_socket())?;
+    Ok(Agent(command.spawn().context("Keylime's agent")?, held))
 }
 
 /// The TPM at a port, with the port for its control behind it, as programs of the TSS find a swtpm. What they control there is
