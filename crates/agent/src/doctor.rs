@@ -143,12 +143,12 @@ fn tpm(report: &mut Report, file: &ConfigFile, runs: bool) {
             report.good(check, path.display().to_string());
         }
     }
-    for detect::Advice { severity, what, action } in detected.advice {
+    for detect::Advice { about, severity, what, action } in detected.advice {
         let severity = match severity {
             detect::Severity::Problem => Severity::Problem,
             detect::Severity::Note => Severity::Note,
         };
-        report.find(severity, "tpm", what, action);
+        report.find(severity, about, what, action);
     }
 }
 

@@ -114,17 +114,20 @@ fn built_in(command_line: &str) -> Vec<&str> {
 pub(super) fn advise(active: &Active, report: &mut Report) {
     let install = "install Assay's own policy with `assay-agent setup ima` and reboot";
     match active.source {
-        Source::None => report.advise(
+        Source::None => report.advise_about(
+            ABOUT,
             Severity::Note,
             "IMA follows no policy, and measures next to nothing",
             install,
         ),
-        Source::Unmeasured => report.advise(
+        Source::Unmeasured => report.advise_about(
+            ABOUT,
             Severity::Note,
             "IMA follows a policy that was loaded without being measured, so that nobody can tell what it leaves out",
             format!("have it loaded by its file name and with ima_policy=tcb on the command line, or {install}"),
         ),
-        Source::Measured if active.unseen.is_none() => report.advise(
+        Source::Measured if active.unseen.is_none() => report.advise_about(
+            ABOUT,
             Severity::Note,
             format!("IMA follows a policy that is none of Assay's ({})", active.name),
             format!("read /etc/ima/ima-policy on it, or {install}"),
@@ -134,14 +137,16 @@ pub(super) fn advise(active: &Active, report: &mut Report) {
     if let Some(unseen) =
         active.unseen.as_ref().filter(|unseen| !unseen.is_empty() && active.source != Source::None)
     {
-        report.advise(
+        report.advise_about(
+            ABOUT,
             Severity::Note,
             format!("the IMA policy ({}) does not see {}", active.name, unseen.join(", ")),
             install,
         );
     }
     if active.measures_reads == Some(true) {
-        report.advise(
+        report.advise_about(
+            ABOUT,
             Severity::Note,
             format!("the IMA policy ({}) measures what is read: a log in or an editor adds files that no package has", active.name),
             install,
@@ -168,6 +173,9 @@ impl fmt::Display for Active {
         }
     }
 }
+
+/// What people look for it under.
+const ABOUT: &str = "ima policy";
 
 #[cfg(test)]
 mod tests {

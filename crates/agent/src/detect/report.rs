@@ -95,6 +95,8 @@ pub enum Severity {
 /// Something missing and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Advice {
+    /// What it is about: `tpm`, or `ima policy`.
+    pub about: &'static str,
     /// How bad it is.
     pub severity: Severity,
     /// What is the matter.
@@ -109,7 +111,18 @@ impl Report {
     }
 
     pub(super) fn advise(&mut self, severity: Severity, what: impl Into<String>, action: impl Into<String>) {
-        self.advice.push(Advice { severity, what: what.into(), action: action.into() });
+        self.advise_about("tpm", severity, what, action);
+    }
+
+    /// The same about something else than the TPM.
+    pub(super) fn advise_about(
+        &mut self,
+        about: &'static str,
+        severity: Severity,
+        what: impl Into<String>,
+        action: impl Into<String>,
+    ) {
+        self.advice.push(Advice { about, severity, what: what.into(), action: action.into() });
     }
 
     /// Whether nothing stands in the way of attestation.
@@ -148,7 +161,7 @@ impl fmt::Display for Report {
             line("IMA policy", &policy.to_string())?;
         }
         writeln!(f)?;
-        for Advice { severity, what, action } in &self.advice {
+        for Advice { severity, what, action, .. } in &self.advice {
             let mark = match severity {
                 Severity::Problem => "PROBLEM",
                 Severity::Note => "note",
