@@ -70,6 +70,8 @@ fn swtpm_pcrs_are_read_and_quoted_and_the_quote_verifies() {
 /// Measures something new for as long as it lives, as fast as the TPM takes it.
 struct Storm {
     stop: Arc<AtomicBool>,
+    /// Asked to be still, and is.
+    lull: Arc<[AtomicBool; 2]>,
     thread: Option<JoinHandle<usize>>,
 }
 
@@ -78,12 +80,20 @@ impl Storm {
         let (mut tpm, list) = (bench.soft.connect().unwrap(), list.to_owned());
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
+        let lull = Arc::<[AtomicBool; 2]>::default();
+        let resting = Arc::clone(&lull);
         let thread = std::thread::spawn(move || {
             let mut file = std::fs::File::options().append(true).create(true).open(list).unwrap();
             for number in 0.. {
                 if stopped.load(Ordering::Relaxed) {
                     return number;
                 }
+                let [asked, still] = &*resting;
+                while asked.load(Ordering::SeqCst) {
+                    still.store(true, Ordering::SeqCst);
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                still.store(false, Ordering::SeqCst);
                 // The kernel lists an entry before it extends the PCR.
                 let entry = ImaEntry::file("/tmp/rewritten", format!("{number}").as_bytes());
                 file.write_all(&entry.binary()).unwrap();
@@ -91,7 +101,22 @@ impl Storm {
             }
             unreachable!()
         });
-        Storm { stop, thread: Some(thread) }
+        Storm { stop, lull, thread: Some(thread) }
+    }
+
+    /// Looks at what there is between two entries: the list would grow faster than it is looked at.
+    fn lull<T>(&self, look: impl FnOnce() -> T) -> T {
+        let [asked, still] = &*self.lull;
+        asked.store(true, Ordering::SeqCst);
+        while !still.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let seen = look();
+        asked.store(false, Ordering::SeqCst);
+        while still.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        seen
     }
 
     fn stop(mut self) -> usize {
@@ -122,14 +147,9 @@ fn swtpm_is_quoted_once_however_fast_the_list_grows() {
         assert!(tries <= 1, "once");
         asked += tries;
         // The list as it is read now begins with all that was quoted.
-        let bytes = source.read_from(0).unwrap().bytes;
-        let mut last = bytes.len();
-        // A writer may be amid the last one.
-        while parse_binary(bytes.get(..last).unwrap()).is_err() {
-            last -= 1;
-        }
+        let bytes = storm.lull(|| source.read_from(0).unwrap().bytes);
         let ten = *quote.values.get(HashAlgorithm::Sha256, PcrIndex::IMA).unwrap();
-        let parsed = parse_binary(bytes.get(..last).unwrap()).unwrap();
+        let parsed = parse_binary(&bytes).unwrap();
         let start = Replay::new(&[HashAlgorithm::Sha256]);
         let (prefix, bad) = attested_prefix(&parsed, &start, &[(PcrIndex::IMA, ten)]);
         assert!(prefix.is_some() && bad.is_empty());
