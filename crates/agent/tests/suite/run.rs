@@ -89,9 +89,14 @@ async fn year_2_swtpm_what_became_due_while_away_is_asked_for_after_the_evidence
     let mut config = config(&bench, &machine, &counterpart);
     config.telemetry_interval = None;
     let (clock, hands) = Clock::with_hands();
+    let socket = config.workload_api.clone();
     let agent = Agent::start_by(clock, config);
     counterpart.sees(|seen| *seen == Seen::SvidAsked).await;
-    // Its SVID lives for an hour: by now it is to be renewed, and the stream is gone.
+    // One that came only after the clock was moved would be a fresh one.
+    let mut client = connect(&socket).await;
+    let mut stream = client.fetch_x509svid(with_header(X509svidRequest {})).await.unwrap().into_inner();
+    timeout(Duration::from_secs(10), stream.message()).await.unwrap().unwrap().unwrap();
+    // It lives for an hour: by now it is to be renewed, and the stream is gone.
     counterpart.mood.send_replace(Mood::Leaving(mine()));
     counterpart.sees(|seen| *seen == Seen::Left).await;
     hands.advance(Duration::from_secs(2400));
