@@ -29,6 +29,7 @@ pub mod spiffe_id;
 pub mod tls;
 mod verify;
 pub mod x509_svid;
+pub mod x509pop;
 
 pub use authority::Issuer;
 pub use bundle::Bundle;

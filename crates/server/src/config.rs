@@ -151,6 +151,17 @@ pub struct Spire {
     pub agent_ttl_seconds: u64,
     /// How many nodes there may be that do not quote.
     pub agents_max: u64,
+    /// Whether nodes attest by `tpm`, as spire-tpm-plugin does: who may enroll by `ek_anchors`, a policy and `enrollment` comes in so as
+    /// well. Intermediate certificates belong into `ek_anchors`, as such an agent sends none.
+    pub tpm: bool,
+    /// Certificates of the authorities, PEM, by whose certificates nodes attest by `x509pop`; they do not if none is named.
+    pub x509pop_anchors: Vec<PathBuf>,
+}
+
+impl Spire {
+    fn files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        self.socket.iter_mut().chain(&mut self.x509pop_anchors)
+    }
 }
 
 impl Default for Spire {
@@ -160,6 +171,8 @@ impl Default for Spire {
             socket: None,
             agent_ttl_seconds: 3600,
             agents_max: 10_000,
+            tpm: false,
+            x509pop_anchors: Vec::new(),
         }
     }
 }
@@ -283,7 +296,7 @@ impl Config {
             for file in config.json_protocol.iter_mut().flat_map(JsonProtocol::files) {
                 *file = folder.join(&*file);
             }
-            for file in config.spire.iter_mut().flat_map(|spire| &mut spire.socket) {
+            for file in config.spire.iter_mut().flat_map(Spire::files) {
                 *file = folder.join(&*file);
             }
             for forward in &mut config.forward {

@@ -280,7 +280,7 @@ impl Challenged {
     }
 
     /// Whether a device that was never here comes in on an operator's word; refused, if it does not come in.
-    async fn enter(
+    pub(crate) async fn enter(
         &self,
         Enrolling { store, newcomers, .. }: Enrolling<'_>,
         address: &str,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use assay_clock::Clock;
 use assay_evidence::time::UnixTime;
+use assay_identity::x509pop::Anchors;
 use assay_identity::{Life, SpiffeId, TrustDomain};
 use assay_telemetry::json_protocol::Nonces;
 use tokio::sync::{Semaphore, watch};
@@ -94,6 +95,8 @@ pub(crate) struct Server {
     pub tls: DoorTls,
     /// What SPIRE's agents are shown, where they are let in.
     pub spire_tls: Option<SpireTls>,
+    /// By whose certificates nodes attest; none: they do not.
+    pub x509pop_anchors: Anchors,
     /// What the doors for Keylime's agents remember, where they are open.
     pub keylime: Option<Arc<KeylimeDoors>>,
     /// Who is given accepted telemetry.
@@ -135,6 +138,7 @@ impl Server {
             Announcer::new((&authority, &jwt_key), &revocations.current(), Arc::new(statements), ledger_key)?;
         let tls = DoorTls::new(revocations.trust(), &certificate, &clock)?;
         let spire_tls = spire_tls(&config, &authority, &store, &clock, now).await?;
+        let x509pop_anchors = x509pop_anchors(&config)?;
         continuity::record(&store, &config.data, &config.trust_domain).await?;
         let (policies, endorsers) = in_force(&store, &config, now).await?;
         let destinations = destinations(&config)?;
@@ -196,6 +200,7 @@ impl Server {
             result_key,
             tls,
             spire_tls,
+            x509pop_anchors,
             keylime: config.keylime.as_ref().map(|_| Arc::default()),
             shutdown,
             clock,
@@ -328,6 +333,17 @@ async fn spire_tls(
     let (names, ttl) = (&config.names, config.server_svid_ttl_seconds);
     let certificate = ServerCertificate::issue_for_spire(authority, store, names, ttl, now).await?;
     Ok(Some(SpireTls::new(authority, &certificate, clock)?))
+}
+
+/// Read once: who changes them means a restart.
+fn x509pop_anchors(config: &Config) -> Result<Anchors, StartError> {
+    let files = config.spire.iter().flat_map(|spire| &spire.x509pop_anchors);
+    files.into_iter().try_fold(Anchors::default(), |anchors, path| {
+        let pem = std::fs::read(path).map_err(|source| StartError::File { path: path.clone(), source })?;
+        let read = Anchors::from_pem(&pem);
+        read.map(|more| anchors.and(more))
+            .map_err(|source| StartError::X509PopAnchor { path: path.clone(), source })
+    })
 }
 
 async fn ledger_head(

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use assay_clock::Clock;
 use assay_evidence::ima::{SigningKey, SigningKeyError};
+use assay_identity::x509pop::X509PopError;
 use assay_identity::{SpiffeId, tls};
 use assay_trust::policy::{PolicySigners, SIGNERS_MAX};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -362,6 +363,14 @@ pub enum StartError {
         address: SocketAddr,
         /// Why.
         source: std::io::Error,
+    },
+    /// A file of authorities whose certificates nodes are known by.
+    #[error("{}", path.display())]
+    X509PopAnchor {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: X509PopError,
     },
     /// The store.
     #[error(transparent)]

@@ -14,6 +14,7 @@ pub mod redteam;
 pub mod reference;
 pub mod software_device;
 mod spiffe_server;
+pub mod spire;
 pub mod swtpm;
 pub mod tamper;
 pub mod tee;

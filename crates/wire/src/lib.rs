@@ -5,8 +5,7 @@
 //! [`pcr`] converts PCR values, [`binding`] gives the exact bytes that proofs and signatures are over, [`together`] the
 //! tree of statements that one signature is for, [`doctor`] the report of what is
 //! wrong, [`clocks`] how far two clocks are apart, [`console`] what operators' programs ask and are told, [`keylime`] what agents
-//! and operators of Keylime do. Nothing here decides
-//! anything.
+//! and operators of Keylime do, [`node_attestors`] what nodes of SPIRE's show. Nothing here decides anything.
 
 pub mod binding;
 pub mod clocks;
@@ -14,6 +13,7 @@ mod codec;
 pub mod console;
 pub mod doctor;
 pub mod keylime;
+pub mod node_attestors;
 pub mod pcr;
 pub mod together;
 

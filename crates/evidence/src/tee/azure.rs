@@ -255,7 +255,11 @@ fn verify_quote(
                 fail(Check::QuotePcrDigest, &hex(pcr_digest), digest.to_hex());
             }
         }
-        Body::Certify { .. } | Body::SessionAudit { .. } | Body::NvCertify { .. } | Body::Other => {
+        Body::Certify { .. }
+        | Body::SessionAudit { .. }
+        | Body::NvCertify { .. }
+        | Body::Creation { .. }
+        | Body::Other => {
             fail(Check::QuoteType, "a quote", format!("{:#06x}", attest.attest_type));
         }
     }

@@ -84,6 +84,13 @@ pub enum Body {
         /// What is there.
         contents: Vec<u8>,
     },
+    /// TPMS_CREATION_INFO.
+    Creation {
+        /// Name of the object that was made.
+        name: Vec<u8>,
+        /// The hash of how it was made.
+        creation_hash: Vec<u8>,
+    },
     /// Any other kind of statement; not read further.
     Other,
 }
@@ -99,6 +106,8 @@ impl Attest {
     pub const TYPE_CERTIFY: u16 = 0x8017;
     /// TPM_ST_ATTEST_QUOTE.
     pub const TYPE_QUOTE: u16 = 0x8018;
+    /// TPM_ST_ATTEST_CREATION.
+    pub const TYPE_CREATION: u16 = 0x801a;
 
     /// Reads a TPMS_ATTEST, all of it.
     pub fn parse(bytes: &[u8]) -> Result<Self, AttestError> {
@@ -155,6 +164,9 @@ impl Body {
                 offset: reader.u16_be()?,
                 contents: reader.tpm2b()?.to_vec(),
             }),
+            Attest::TYPE_CREATION => {
+                Ok(Body::Creation { name: reader.tpm2b()?.to_vec(), creation_hash: reader.tpm2b()?.to_vec() })
+            }
             _ => Ok(Body::Other),
         }
     }

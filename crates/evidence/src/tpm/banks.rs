@@ -108,7 +108,11 @@ fn check_attest(attest: &Attest, statement: &BankStatement<'_>, fail: &mut impl 
                 fail("PCR banks session", hex(&expected), hex(digest));
             }
         }
-        Body::Quote { .. } | Body::Certify { .. } | Body::NvCertify { .. } | Body::Other => {
+        Body::Quote { .. }
+        | Body::Certify { .. }
+        | Body::NvCertify { .. }
+        | Body::Creation { .. }
+        | Body::Other => {
             let expected = format!("{:#06x}", Attest::TYPE_SESSION_AUDIT);
             fail("PCR banks type", expected, format!("{:#06x}", attest.attest_type));
         }

@@ -127,7 +127,11 @@ fn check_attest(
     match &attest.body {
         Body::Certify { name, .. } if name == object.name().as_bytes() => {}
         Body::Certify { name, .. } => fail("name", object.name().to_hex(), hex(name)),
-        Body::Quote { .. } | Body::SessionAudit { .. } | Body::NvCertify { .. } | Body::Other => {
+        Body::Quote { .. }
+        | Body::SessionAudit { .. }
+        | Body::NvCertify { .. }
+        | Body::Creation { .. }
+        | Body::Other => {
             fail("type", format!("{:#06x}", Attest::TYPE_CERTIFY), format!("{:#06x}", attest.attest_type));
         }
     }

@@ -74,7 +74,11 @@ impl Quoted {
         let hash = Signature::parse(signature).ok()?.algorithm().hash;
         match Attest::parse(message).ok()?.body {
             Body::Quote { selection, pcr_digest } => Some(Quoted { selection, digest: pcr_digest, hash }),
-            Body::Certify { .. } | Body::SessionAudit { .. } | Body::NvCertify { .. } | Body::Other => None,
+            Body::Certify { .. }
+            | Body::SessionAudit { .. }
+            | Body::NvCertify { .. }
+            | Body::Creation { .. }
+            | Body::Other => None,
         }
     }
 
@@ -125,9 +129,11 @@ pub fn verify_quote(quote: &Quote<'_>, ak: &PublicArea) -> (Option<VerifiedQuote
                     firmware_version,
                     algorithm: signature.algorithm(),
                 }),
-                Body::Certify { .. } | Body::SessionAudit { .. } | Body::NvCertify { .. } | Body::Other => {
-                    None
-                }
+                Body::Certify { .. }
+                | Body::SessionAudit { .. }
+                | Body::NvCertify { .. }
+                | Body::Creation { .. }
+                | Body::Other => None,
             }
         }
         _ => None,
@@ -174,7 +180,11 @@ fn check_attest<'a>(
     }
     match &attest.body {
         Body::Quote { selection, pcr_digest } => Some((selection, pcr_digest)),
-        Body::Certify { .. } | Body::SessionAudit { .. } | Body::NvCertify { .. } | Body::Other => {
+        Body::Certify { .. }
+        | Body::SessionAudit { .. }
+        | Body::NvCertify { .. }
+        | Body::Creation { .. }
+        | Body::Other => {
             failures.push(Failure::new(
                 Check::QuoteType,
                 quote.label,

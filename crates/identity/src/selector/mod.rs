@@ -309,6 +309,7 @@ mod tests {
             "x509pop:subject:cn:edge 1",
             &format!("x509pop:ca:fingerprint:{}", "0a".repeat(20)),
             "x509pop:serialnumber:0a",
+            "x509pop:san:site:north/3",
         ] {
             assert_eq!(good.parse::<Selector>().unwrap().to_string(), good);
         }
@@ -375,6 +376,7 @@ mod tests {
             ("spiffe_id:spiffe://td/a/../b", None),
             ("x509pop:subject:o:edge", None),
             ("x509pop:serialnumber:0A", None),
+            ("x509pop:san:site", None),
             ("", None),
         ] {
             let refused = text.parse::<Selector>().unwrap_err();

@@ -29,10 +29,17 @@ pub enum X509Pop {
     CaFingerprint(String),
     /// Its serial number, in hex.
     SerialNumber(String),
+    /// What a URI of it says: `x509pop://TRUST-DOMAIN/KEY/VALUE`.
+    San {
+        /// What it is about: no slash, no colon.
+        key: String,
+        /// All that follows.
+        value: String,
+    },
 }
 
 pub(super) const SPIFFE_ID_NAMES: &[&str] = &["spiffe"];
-pub(super) const X509POP_NAMES: &[&str] = &["subject", "ca", "serialnumber"];
+pub(super) const X509POP_NAMES: &[&str] = &["subject", "ca", "serialnumber", "san"];
 
 impl Node {
     /// The attestor: what stands before the first colon.
@@ -62,6 +69,10 @@ impl X509Pop {
                 Ok(X509Pop::CaFingerprint(hex.to_owned()))
             }
             ("serialnumber", None) if is_hex(value) => Ok(X509Pop::SerialNumber(value.to_owned())),
+            ("san", Some((key, value))) if !key.is_empty() && !value.is_empty() => {
+                Ok(X509Pop::San { key: key.to_owned(), value: value.to_owned() })
+            }
+            ("san", _) => Err(Never::new("it is not san:KEY:VALUE")),
             ("subject", _) => Err(Never::new("only subject:cn:NAME says anything of a subject")),
             ("ca", _) => Err(Never::new("it is not ca:fingerprint: with 40 lower-case hex digits")),
             _ => Err(Never::new("its value is no serial number in lower-case hex")),
@@ -76,6 +87,7 @@ impl fmt::Display for Node {
             Node::X509Pop(X509Pop::SubjectCommonName(name)) => write!(f, "subject:cn:{name}"),
             Node::X509Pop(X509Pop::CaFingerprint(hex)) => write!(f, "ca:fingerprint:{hex}"),
             Node::X509Pop(X509Pop::SerialNumber(hex)) => write!(f, "serialnumber:{hex}"),
+            Node::X509Pop(X509Pop::San { key, value }) => write!(f, "san:{key}:{value}"),
         }
     }
 }

@@ -33,6 +33,10 @@ pub(crate) struct Shown {
     pub selectors: Vec<Written>,
     /// Whether it can show it again.
     pub can_reattest: bool,
+    /// When what it showed ends, if that is known.
+    pub until: Option<UnixTime>,
+    /// Whether it comes in for the first time on an operator's word.
+    pub on_word: bool,
     /// A token, which is spent with this.
     pub spends: Option<TokenHash>,
 }
@@ -47,6 +51,8 @@ impl Shown {
             basis: Basis::JoinToken,
             selectors: Vec::new(),
             can_reattest: false,
+            until: None,
+            on_word: false,
             spends: Some(TokenHash::of(text)),
         })
     }
@@ -80,7 +86,8 @@ async fn attempt(joining: Joining<'_>, shown: &Shown, csr: &Csr, now: UnixTime) 
     let from_version = known.as_ref().map(|known| known.state.version());
     let agent_version = known.as_ref().map(|known| known.record.agent_version.clone()).unwrap_or_default();
     let before = known.map_or_else(|| TrustState::pending(shown.id.clone()), |known| known.state);
-    let event = Event::vouched(now, shown.basis, csr, until(now, agent_ttl_seconds));
+    let until = shown.until.into_iter().fold(until(now, agent_ttl_seconds), UnixTime::min);
+    let event = Event::vouched(now, shown.basis, csr, until);
     let state = before.apply(&event);
     let agent = SpireAgentRecord {
         id: shown.id.to_string(),
@@ -93,14 +100,16 @@ async fn attempt(joining: Joining<'_>, shown: &Shown, csr: &Csr, now: UnixTime) 
     };
     let detail = serde_json::to_string(event.record()).map_err(|_| StoreError::Unwritable)?;
     let spends = shown.spends.clone();
-    let attest = AttestSpireAgent { agent, from_version, spends, agents_max, detail };
+    let on_word = shown.on_word && from_version.is_none();
+    let attest = AttestSpireAgent { agent, from_version, spends, on_word, agents_max, detail };
     match store.commit_and_follow(attest).await? {
         Attested::In(_) => {}
         Attested::NoToken => return Err(SpireError::NoToken),
         Attested::LateToken => return Err(SpireError::LateToken),
     }
     tracing::warn!(node = %shown.id, basis = %shown.basis, "a node that does not quote attested");
-    Ok(granting.own_svid(&state, csr.spki_der(), agent_ttl_seconds, now).await?)
+    let ttl_seconds = until.0.saturating_sub(now.0);
+    Ok(granting.own_svid(&state, csr.spki_der(), ttl_seconds, now).await?)
 }
 
 /// Gives a node that cannot attest again its next certificate; it stands for as long as that.

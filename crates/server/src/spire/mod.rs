@@ -7,16 +7,21 @@
 pub(crate) mod attest;
 pub(crate) mod fate;
 pub(crate) mod token;
+pub(crate) mod tpm;
 mod who;
+pub(crate) mod x509pop;
 
 use assay_evidence::time::UnixTime;
+use assay_evidence::tpm::ShownEkError;
 use assay_identity::csr::CsrError;
 use assay_identity::selector::Written;
 use assay_identity::spiffe_id::SpiffeIdError;
+use assay_identity::x509pop::X509PopError;
 use assay_identity::{Selector, SpiffeId};
 use assay_trust::TrustState;
 use thiserror::Error;
 
+use crate::enroll::EnrollError;
 use crate::grant::svid::SvidError;
 use crate::keys::KeysError;
 use crate::outcome::{Kind, Outcome};
@@ -66,12 +71,12 @@ fn columns(state: &TrustState) -> TrustColumns {
 #[derive(Debug, Error)]
 pub(crate) enum SpireError {
     /// It attests by something that nobody accepts here.
-    #[error("{kind:?} is nothing that a node attests by here: {}", .why)]
+    #[error("{kind:?} is nothing that a node attests by here: {why}")]
     Attestor {
         /// What it says it attests by.
         kind: String,
         /// What does.
-        why: &'static str,
+        why: String,
     },
     /// What it showed cannot be read.
     #[error("what was shown is malformed: {0}")]
@@ -106,6 +111,15 @@ pub(crate) enum SpireError {
         /// The most there is.
         max: u64,
     },
+    /// What it showed of its TPM.
+    #[error("what was shown of the TPM: {0}")]
+    Ek(#[from] ShownEkError),
+    /// Its TPM does not come in.
+    #[error(transparent)]
+    Enroll(#[from] EnrollError),
+    /// The certificate that it showed.
+    #[error(transparent)]
+    X509Pop(#[from] X509PopError),
     /// The request for its certificate.
     #[error(transparent)]
     Csr(#[from] CsrError),
@@ -118,6 +132,14 @@ pub(crate) enum SpireError {
     /// Our keys.
     #[error(transparent)]
     Keys(#[from] KeysError),
+}
+
+impl SpireError {
+    /// Whether somebody tried what they may not, and did not just say it wrong.
+    pub(crate) fn is_about_trust(&self) -> bool {
+        let is_of_token = matches!(self, SpireError::NoToken | SpireError::LateToken);
+        is_of_token || matches!(self.told().0, Kind::Unauthenticated | Kind::Forbidden)
+    }
 }
 
 impl Outcome for SpireError {
@@ -134,6 +156,10 @@ impl Outcome for SpireError {
             SpireError::NotAToken(_) => (Kind::Malformed, "token"),
             SpireError::TokenExists => (Kind::Duplicate, "token-exists"),
             SpireError::Ttl { .. } => (Kind::Malformed, "ttl"),
+            SpireError::Ek(ShownEkError::OtherKey) => (Kind::Forbidden, "ek-certificate-key"),
+            SpireError::Ek(_) => (Kind::Malformed, "ek"),
+            SpireError::Enroll(error) => error.told(),
+            SpireError::X509Pop(error) => (x509pop::kind(error), "x509pop"),
             SpireError::Csr(_) => (Kind::Malformed, "csr"),
             SpireError::Svid(error) => error.told(),
             SpireError::Store(error) => error.told(),

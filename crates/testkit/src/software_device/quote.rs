@@ -1,6 +1,6 @@
 //! TPM2_Quote and TPM2_Certify in software. Whatever goes into the signed structure can be altered first.
 
-use super::tpm_bytes::TpmBytes;
+use super::tpm_bytes::{ALG_SHA256, TpmBytes};
 use super::{BANKS, DeviceError, SoftwareDevice, TpmKey};
 use crate::Bank;
 use crate::edge::protocol::{BankStatement, Challenge, PcrSelection, PcrValue, Quote};
@@ -87,6 +87,21 @@ pub struct Signed {
     pub message: Vec<u8>,
     /// TPMT_SIGNATURE.
     pub signature: Vec<u8>,
+}
+
+/// How a key was made, before it is signed.
+#[derive(Clone, Debug)]
+pub struct Creating {
+    /// TPM_GENERATED_VALUE.
+    pub magic: u32,
+    /// Clock and counters.
+    pub clock: Clock,
+    /// The key's Name.
+    pub name: Vec<u8>,
+    /// TPMS_CREATION_DATA.
+    pub data: Vec<u8>,
+    /// What is said to be its hash.
+    pub hash: Vec<u8>,
 }
 
 impl Quoting {
@@ -184,6 +199,28 @@ impl Certifying {
     }
 }
 
+impl Creating {
+    /// What an honest TPM says of how it made the attestation key.
+    pub fn honest(device: &SoftwareDevice) -> Creating {
+        // No PCRs, made at locality zero, below a storage key whose names nobody looks at, with nothing of the caller's.
+        let data =
+            TpmBytes::default().u32(0).sized(&[]).u8(1).u16(ALG_SHA256).sized(&[]).sized(&[]).sized(&[]);
+        let data = data.finish();
+        let hash = Bank::Sha256.hash(&data);
+        Creating { magic: GENERATED, clock: device.clock, name: device.ak.name(), data, hash }
+    }
+
+    /// Signs it.
+    pub fn sign(&self, key: &TpmKey) -> Result<Signed, DeviceError> {
+        let message = attest_header(self.magic, ATTEST_CREATION, &key.name(), &[], self.clock)
+            .sized(&self.name)
+            .sized(&self.hash)
+            .finish();
+        let signature = key.sign(&message)?;
+        Ok(Signed { message, signature })
+    }
+}
+
 impl Stating {
     /// What an honest TPM with these banks says.
     pub fn honest(banks: &[Bank], signer: &TpmKey, clock: Clock, nonce: &[u8]) -> Stating {
@@ -258,6 +295,8 @@ pub const GENERATED: u32 = 0xff54_4347;
 pub const ATTEST_QUOTE: u16 = 0x8018;
 /// TPM_ST_ATTEST_CERTIFY.
 pub const ATTEST_CERTIFY: u16 = 0x8017;
+/// TPM_ST_ATTEST_CREATION.
+pub const ATTEST_CREATION: u16 = 0x801a;
 /// TPM_ST_ATTEST_SESSION_AUDIT.
 pub const ATTEST_SESSION_AUDIT: u16 = 0x8016;
 const CAP_PCRS: u32 = 5;

@@ -25,6 +25,7 @@ pub(super) fn read(bytes: &[u8], _context: &Context) -> Result<Report, Fault> {
         Body::Certify { .. } => ("certification", "certification of a key by a TPM".to_owned()),
         Body::SessionAudit { .. } => ("session-audit", "what went through a session of a TPM".to_owned()),
         Body::NvCertify { .. } => ("nv-certification", "what is in an NV index of a TPM".to_owned()),
+        Body::Creation { .. } => ("creation", "how a key was made in a TPM".to_owned()),
         Body::Other => ("attestation", format!("statement of a TPM of type {:#06x}", attest.attest_type)),
     };
     let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);
@@ -52,6 +53,9 @@ pub(super) fn read(bytes: &[u8], _context: &Context) -> Result<Report, Fault> {
             .with("name", hex(index_name))
             .with("offset", u64::from(*offset))
             .with("contents", hex(contents)),
+        Body::Creation { name, creation_hash } => {
+            report.with("name", hex(name)).with("creation_hash", hex(creation_hash))
+        }
         Body::Other => report,
     };
     if let Body::Quote { selection, .. } = &attest.body

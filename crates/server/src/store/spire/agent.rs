@@ -7,7 +7,9 @@ use super::token::{TokenHash, spend};
 use crate::audit::{Kind, Leaf, Line};
 use crate::store::budget::Spending;
 use crate::store::sql::{Row, query};
-use crate::store::{Store, StoreError, Transaction, TrustColumns, Unit, Withdrawn, loaded, stored, withdraw};
+use crate::store::{
+    Store, StoreError, Transaction, TrustColumns, Unit, Withdrawn, loaded, pending, stored, withdraw,
+};
 
 /// Such a node as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +40,8 @@ pub struct AttestSpireAgent {
     pub from_version: Option<u64>,
     /// The token that it showed.
     pub spends: Option<TokenHash>,
+    /// Whether it comes in for the first time on an operator's word.
+    pub on_word: bool,
     /// How many such nodes there may be.
     pub agents_max: u64,
     /// What happened, JSON.
@@ -59,7 +63,7 @@ impl Transaction for AttestSpireAgent {
     type Output = Attested;
 
     async fn apply(self, unit: &mut Unit) -> Result<Attested, StoreError> {
-        let AttestSpireAgent { agent, from_version, spends, agents_max, detail } = self;
+        let AttestSpireAgent { agent, from_version, spends, on_word, agents_max, detail } = self;
         unit.spend(&agent.id, Spending::Fate, agent.attested_at)?;
         if let Some(hash) = spends {
             match spend(unit, &hash).await? {
@@ -74,7 +78,10 @@ impl Transaction for AttestSpireAgent {
             return Err(StoreError::Conflict);
         }
         match from_version {
-            None => insert(unit, &agent, agents_max).await?,
+            None => {
+                pending::leave(unit, &agent.id, on_word).await?;
+                insert(unit, &agent, agents_max).await?;
+            }
             Some(version) => update(unit, &agent, version).await?,
         }
         let line = Line {

@@ -34,7 +34,7 @@ pub async fn fixture() -> Fixture {
 }
 
 /// A node: its key, and what it was given for it.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Node {
     pub id: String,
     pub key: Vec<u8>,
@@ -131,6 +131,35 @@ pub async fn attest(
     let mut answers = agents.attest_agent(tokio_stream::iter([begin])).await?.into_inner();
     match answers.message().await?.and_then(|answer| answer.step) {
         Some(Answered::Result(result)) => Ok(result.svid.unwrap()),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Attests by this, and answers the one challenge.
+pub async fn attest_answering(
+    fixture: &Fixture,
+    (kind, payload): (&str, &[u8]),
+    answer: impl FnOnce(&[u8]) -> Vec<u8>,
+) -> Result<(PrivateKey, X509svid), Status> {
+    let key = PrivateKey::generate().unwrap();
+    let data = AttestationData { r#type: kind.to_owned(), payload: payload.to_vec() };
+    let csr = csr::request(&key).unwrap();
+    let params = Params { data: Some(data), params: Some(AgentX509svidParams { csr }) };
+    let (say, said) = tokio::sync::mpsc::channel(2);
+    say.send(AttestAgentRequest { step: Some(Step::Params(params)) }).await.unwrap();
+    let (mut agents, _) = stranger(fixture).await;
+    let said = tokio_stream::wrappers::ReceiverStream::new(said);
+    let mut answers = agents.attest_agent(said).await?.into_inner();
+    let Some(Answered::Challenge(challenge)) = answers.message().await?.and_then(|answer| answer.step) else {
+        panic!("no challenge")
+    };
+    let step = Step::ChallengeResponse(answer(&challenge));
+    say.send(AttestAgentRequest { step: Some(step) }).await.unwrap();
+    match answers.message().await?.and_then(|answer| answer.step) {
+        Some(Answered::Result(result)) => {
+            assert!(result.reattestable);
+            Ok((key, result.svid.unwrap()))
+        }
         other => panic!("{other:?}"),
     }
 }

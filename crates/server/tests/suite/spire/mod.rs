@@ -3,3 +3,5 @@
 mod client;
 mod entries;
 mod nodes;
+mod tpm;
+mod x509pop;
