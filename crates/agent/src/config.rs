@@ -12,6 +12,8 @@ use crate::door::actions::ActionsConfig;
 use crate::door::json::JsonProtocolConfig;
 use crate::door::secrets::SecretsConfig;
 use crate::logs;
+pub use crate::place::LocationConfig;
+use crate::place::{GpsdConfig, LocationError, Whereabouts};
 use crate::task::Room;
 use crate::tpm::identity::IdentityConfig;
 use crate::tpm::{Target, TpmError};
@@ -52,6 +54,9 @@ pub enum ConfigError {
         /// What is expected.
         expected: &'static str,
     },
+    /// The section on the device's place makes no sense.
+    #[error("[location] {0}")]
+    Location(#[from] LocationError),
     /// The TPM's address makes no sense.
     #[error(transparent)]
     Tpm(#[from] TpmError),
@@ -160,21 +165,6 @@ impl Default for TelemetryConfig {
             otlp_http: None,
         }
     }
-}
-
-/// Where the device stands, as its operator says.
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
-#[serde(deny_unknown_fields)]
-pub struct LocationConfig {
-    /// ISO 3166-1 country, such as `DE`.
-    pub country: String,
-    /// ISO 3166-2 subdivision, such as `DE-BY`.
-    #[serde(default)]
-    pub subdivision: String,
-    /// City.
-    #[serde(default)]
-    pub city: String,
 }
 
 /// The same options as flags and environment variables; what is given here wins over the file.
@@ -320,7 +310,8 @@ impl ConfigFile {
             json_protocol: self.json_protocol.map(|json| json.at(self.location.as_ref())),
             secrets: self.secrets,
             actions: self.actions,
-            location: self.location,
+            location: self.location.as_ref().map(LocationConfig::whereabouts).transpose()?,
+            gpsd: self.location.and_then(|location| location.gpsd),
             tasks: self.tasks,
         })
     }
@@ -377,7 +368,9 @@ pub struct Config {
     /// Where secrets are put.
     pub secrets: Option<SecretsConfig>,
     /// Where the device stands.
-    pub location: Option<LocationConfig>,
+    pub location: Option<Whereabouts>,
+    /// A receiver that says where it is.
+    pub gpsd: Option<GpsdConfig>,
     /// What there is for tasks; `None`: it runs none.
     pub tasks: Option<TaskConfig>,
 }

@@ -17,6 +17,7 @@ pub mod holding;
 pub mod link;
 pub mod logs;
 pub mod offline;
+pub mod place;
 mod program;
 pub mod run;
 pub mod setup;

@@ -26,6 +26,7 @@ use crate::door::secrets::{SecretsDoor, SecretsError};
 use crate::holding::{Grants, Held, Holding, OwnLife};
 use crate::link::Linked;
 use crate::offline;
+use crate::place::{Place, Receiver};
 use crate::state_dir::{StateDir, StateError};
 use crate::task::{self, Room, Tasks, TasksError, Wire};
 use crate::telemetry::{Settings, Telemetry, TelemetryError};
@@ -189,7 +190,7 @@ fn telemetry(
             interval: config.telemetry_interval,
             flush: config.telemetry_flush,
             spool_bytes_max: config.spool_bytes_max,
-            location: config.location.clone(),
+            place: place(config, clock, &mut parts),
         };
         let telemetry = Telemetry::open(settings, state.clone(), clock.clone())?;
         say_addresses(&otlp, state)?;
@@ -202,6 +203,15 @@ fn telemetry(
         parts.push(("telemetry", Box::pin(telemetry.run(linked.clone(), holding.clone()))));
     }
     Ok(parts)
+}
+
+/// What is stated of the device's place, with what listens to a receiver.
+fn place(config: &Config, clock: &Clock, parts: &mut Vec<Part>) -> Place {
+    let place = Place::written(config.location.clone());
+    let (Some(gpsd), Some(whereabouts)) = (&config.gpsd, &config.location) else { return place };
+    let (receiver, heard) = Receiver::new(gpsd.clone(), whereabouts, clock.clone());
+    parts.push(("receiver", Box::pin(receiver.run())));
+    place.with(heard, Duration::from_secs(gpsd.fix_age_max_seconds))
 }
 
 /// What runs tasks, where the device does; the end of whoever speaks with the server, and the room that there is.

@@ -15,6 +15,7 @@ mod ear;
 mod entry;
 mod failure;
 mod gateway;
+mod geofence;
 mod inspect;
 mod ledger;
 mod operator;
@@ -74,6 +75,8 @@ enum Verb {
     Webhook(webhook::Args),
     /// Tasks: WebAssembly that runs on devices that may run it, with results that verify offline.
     Task(task::Args),
+    /// Where devices may be: test a place against a policy, show regions and areas.
+    Geofence(geofence::Args),
     /// The audit trail.
     Ledger(ledger::Args),
     /// What devices handed in: list, show, verify and export batches.
@@ -116,6 +119,7 @@ fn main() -> ExitCode {
         Verb::Security(args) => output::exit(security::run(&args)),
         Verb::Webhook(args) => output::exit(webhook::run(args)),
         Verb::Task(args) => task::run(args),
+        Verb::Geofence(args) => geofence::run(&args),
         Verb::Ledger(args) => output::exit(ledger::run(args)),
         Verb::Telemetry(args) => telemetry::run(args),
         Verb::Appraise(args) => appraise::run(args),

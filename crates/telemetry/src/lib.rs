@@ -7,6 +7,7 @@ mod dsse;
 pub mod json_protocol;
 mod open;
 pub mod otlp;
+pub mod position;
 mod sequence;
 mod statement;
 

@@ -6,6 +6,7 @@ use prost::Message as _;
 use thiserror::Error;
 
 use crate::dsse::pae;
+use crate::position::{Accuracy, Doubt, Point, Position, Source};
 
 /// A SHA-256 digest.
 pub type Sha256 = [u8; 32];
@@ -74,6 +75,8 @@ pub struct Location {
     pub subdivision: String,
     /// City; may be empty.
     pub city: String,
+    /// In coordinates, where the device says them.
+    pub position: Option<Position>,
 }
 
 /// How a device knows where it is; each is worth what it is worth, none proves a place.
@@ -117,12 +120,7 @@ pub enum StatementError {
 
 /// Encodes a statement: the bytes to send, and to sign by way of [`to_be_signed`].
 pub fn seal(statement: &Statement) -> Vec<u8> {
-    let location = statement.location.as_ref().map(|location| WireLocation {
-        method: location.method.name().to_owned(),
-        country: location.country.clone(),
-        subdivision: location.subdivision.clone(),
-        city: location.city.clone(),
-    });
+    let location = statement.location.as_ref().map(wire_location);
     let (freshness_mode, freshness_nonce) = match &statement.freshness {
         Freshness::Nonce(nonce) => (FRESHNESS_NONCE, nonce.clone()),
         Freshness::Chained => (FRESHNESS_CHAINED, Vec::new()),
@@ -148,6 +146,24 @@ pub fn seal(statement: &Statement) -> Vec<u8> {
         agent_version: statement.agent_version.clone(),
     };
     wire.encode_to_vec()
+}
+
+fn wire_location(location: &Location) -> WireLocation {
+    let position = location.position.as_ref().map(|position| WirePosition {
+        latitude_e7: position.point.latitude_e7(),
+        longitude_e7: position.point.longitude_e7(),
+        accuracy_cm: position.accuracy.centimetres(),
+        fixed_at: position.fixed_at,
+        source: position.source.name().to_owned(),
+        doubts: position.doubts.iter().map(|doubt| doubt.name().to_owned()).collect(),
+    });
+    WireLocation {
+        method: location.method.name().to_owned(),
+        country: location.country.clone(),
+        subdivision: location.subdivision.clone(),
+        city: location.city.clone(),
+        position,
+    }
 }
 
 /// What the device key signs for these statement bytes; a TPM is given its SHA-256.
@@ -218,6 +234,23 @@ fn parse_location(wire: WireLocation) -> Result<Location, StatementError> {
         country: text_field("location.country", wire.country)?,
         subdivision: text_field("location.subdivision", wire.subdivision)?,
         city: text_field("location.city", wire.city)?,
+        position: wire.position.map(parse_position).transpose()?,
+    })
+}
+
+fn parse_position(wire: WirePosition) -> Result<Position, StatementError> {
+    let refused = |field| StatementError::Field { field };
+    if wire.doubts.len() > DOUBTS_MAX {
+        return Err(refused("location.position.doubts"));
+    }
+    Ok(Position {
+        point: Point::from_e7(wire.latitude_e7, wire.longitude_e7)
+            .map_err(|_| refused("location.position"))?,
+        accuracy: Accuracy::from_centimetres(wire.accuracy_cm)
+            .map_err(|_| refused("location.position.accuracy_cm"))?,
+        fixed_at: wire.fixed_at,
+        source: Source::from_name(&wire.source).ok_or(refused("location.position.source"))?,
+        doubts: wire.doubts.iter().map(|name| Doubt::from_name(name)).collect(),
     })
 }
 
@@ -279,6 +312,25 @@ struct WireLocation {
     subdivision: String,
     #[prost(string, tag = "4")]
     city: String,
+    #[prost(message, optional, tag = "5")]
+    position: Option<WirePosition>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct WirePosition {
+    #[prost(sint32, tag = "1")]
+    latitude_e7: i32,
+    #[prost(sint32, tag = "2")]
+    longitude_e7: i32,
+    #[prost(uint32, tag = "3")]
+    accuracy_cm: u32,
+    /// Seconds since 1970.
+    #[prost(uint64, optional, tag = "4")]
+    fixed_at: Option<u64>,
+    #[prost(string, tag = "5")]
+    source: String,
+    #[prost(string, repeated, tag = "6")]
+    doubts: Vec<String>,
 }
 
 /// The DSSE type statements are signed as.
@@ -293,3 +345,5 @@ const FRESHNESS_CHAINED: &str = "chained";
 pub(crate) const STATEMENT_BYTES_MAX: usize = 8 * 1024;
 const NONCE_BYTES_MAX: usize = 64;
 const TEXT_BYTES_MAX: usize = 256;
+/// Twice what there are today.
+const DOUBTS_MAX: usize = 16;

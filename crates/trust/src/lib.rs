@@ -17,6 +17,7 @@ pub mod learn;
 mod named_digests;
 pub mod path;
 pub mod pattern;
+pub mod place;
 pub mod placement;
 pub mod policy;
 pub mod reference;

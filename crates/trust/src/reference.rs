@@ -8,12 +8,12 @@ use assay_evidence::{Digest, HashAlgorithm, PcrIndex};
 
 use crate::named_digests::NamedDigests;
 use crate::pattern::Pattern;
+use crate::place::Fence;
 use crate::policy::{
     Acceptable, Alternative, Bank, BootRule, BootSection, ClockSection, Coverage, Demand, EndorsementKind,
-    EndorsementSection, ImaSection, MadeOnDevice, PcrSection, Policy, PolicyError, Recovery, TeeSection,
-    ViolationWeight,
+    EndorsementSection, ImaSection, LocationSection, MadeOnDevice, PcrSection, Policy, PolicyError, Recovery,
+    TeeSection, ViolationWeight,
 };
-use crate::region::RegionList;
 use crate::signature_memory::SignatureMemory;
 
 /// A policy that passed its lint, with its file list packed. Share it by `Arc`.
@@ -28,7 +28,7 @@ pub struct CompiledPolicy {
     offline_max_seconds: u64,
     restart_offline_max_seconds: Option<u64>,
     recovery: Recovery,
-    location: Option<RegionList>,
+    location: Option<Fence>,
     coverage: Coverage,
     selection: Vec<(HashAlgorithm, PcrIndex)>,
     pub(crate) boots: Vec<BootReference>,
@@ -104,7 +104,7 @@ impl CompiledPolicy {
             offline_max_seconds: policy.freshness.offline_seconds(),
             restart_offline_max_seconds: policy.freshness.restart_offline_max_seconds,
             recovery: policy.recovery.mode,
-            location: policy.location,
+            location: policy.location.as_ref().map(LocationSection::fence),
             ima: policy.ima.map(FileReference::new).transpose()?,
             endorsement: policy.endorsement,
             clock: policy.clock,
@@ -187,7 +187,7 @@ impl CompiledPolicy {
     }
 
     /// Where telemetry may come from; `None`: anywhere.
-    pub fn location(&self) -> Option<&RegionList> {
+    pub fn location(&self) -> Option<&Fence> {
         self.location.as_ref()
     }
 }

@@ -146,25 +146,29 @@ impl Place {
         Some(Place { country, subdivision, city, elsewhere: None })
     }
 
+    /// Whether nothing is said that names a region.
+    pub fn says_nothing(&self) -> bool {
+        self.country.is_none()
+            && self.subdivision.is_none()
+            && self.city.is_none()
+            && self.elsewhere.is_none()
+    }
+
     /// Whether country, subdivision and city are all said.
     pub fn is_complete(&self) -> bool {
         self.country.is_some() && self.subdivision.is_some() && self.city.is_some()
     }
 }
 
-/// Regions in which something is allowed; each line widens it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// Regions; each makes them wider.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RegionList {
     /// Whole countries.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub allow_countries: Vec<Country>,
+    pub countries: Vec<Country>,
     /// Whole subdivisions.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub allow_subdivisions: Vec<Subdivision>,
+    pub subdivisions: Vec<Subdivision>,
     /// Single cities.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub allow_cities: Vec<City>,
+    pub cities: Vec<City>,
 }
 
 impl RegionList {
@@ -173,32 +177,54 @@ impl RegionList {
         if place.elsewhere.is_some() {
             return false;
         }
-        let country = place.country.is_some_and(|country| self.allow_countries.contains(&country));
-        let subdivision =
-            place.subdivision.as_ref().is_some_and(|place| self.allow_subdivisions.contains(place));
-        country || subdivision || self.allow_cities.iter().any(|city| city.is(place))
+        let country = place.country.is_some_and(|country| self.countries.contains(&country));
+        let subdivision = place.subdivision.as_ref().is_some_and(|place| self.subdivisions.contains(place));
+        country || subdivision || self.cities.iter().any(|city| city.is(place))
     }
 
-    /// Whether no place at all is allowed.
+    /// Whether the place lies in one of the regions, or says too little to tell that it does not.
+    pub fn may_hold(&self, place: &Place) -> bool {
+        let may_be_in = |country: Country| place.country.is_none_or(|said| said == country);
+        let may_be_of = |subdivision: &Subdivision| {
+            may_be_in(subdivision.country)
+                && place.subdivision.as_ref().is_none_or(|said| said == subdivision)
+        };
+        let may_be = |city: &City| {
+            may_be_of(&city.subdivision) && place.city.as_deref().is_none_or(|said| city.is_named(said))
+        };
+        place.elsewhere.is_some()
+            || self.countries.iter().any(|country| may_be_in(*country))
+            || self.subdivisions.iter().any(may_be_of)
+            || self.cities.iter().any(may_be)
+    }
+
+    /// Whether there is no region at all.
     pub fn is_empty(&self) -> bool {
-        self.allow_countries.is_empty() && self.allow_subdivisions.is_empty() && self.allow_cities.is_empty()
+        self.countries.is_empty() && self.subdivisions.is_empty() && self.cities.is_empty()
+    }
+
+    /// Each as policies write it.
+    pub fn names(&self) -> impl Iterator<Item = String> + '_ {
+        let names = self.countries.iter().map(Country::to_string);
+        let names = names.chain(self.subdivisions.iter().map(Subdivision::to_string));
+        names.chain(self.cities.iter().map(City::to_string))
     }
 }
 
 impl City {
     fn is(&self, place: &Place) -> bool {
-        let same_name =
-            place.city.as_deref().is_some_and(|name| name.to_lowercase() == self.name.to_lowercase());
+        let same_name = place.city.as_deref().is_some_and(|name| self.is_named(name));
         same_name && place.subdivision.as_ref() == Some(&self.subdivision)
+    }
+
+    fn is_named(&self, name: &str) -> bool {
+        name.to_lowercase() == self.name.to_lowercase()
     }
 }
 
 impl fmt::Display for RegionList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = self.allow_countries.iter().map(Country::to_string);
-        let names = names.chain(self.allow_subdivisions.iter().map(Subdivision::to_string));
-        let names = names.chain(self.allow_cities.iter().map(City::to_string));
-        f.write_str(&names.collect::<Vec<_>>().join(", "))
+        f.write_str(&self.names().collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -277,9 +303,9 @@ mod tests {
 
     fn list(countries: &[&str], subdivisions: &[&str], cities: &[&str]) -> RegionList {
         RegionList {
-            allow_countries: countries.iter().map(|text| text.parse().unwrap()).collect(),
-            allow_subdivisions: subdivisions.iter().map(|text| text.parse().unwrap()).collect(),
-            allow_cities: cities.iter().map(|text| text.parse().unwrap()).collect(),
+            countries: countries.iter().map(|text| text.parse().unwrap()).collect(),
+            subdivisions: subdivisions.iter().map(|text| text.parse().unwrap()).collect(),
+            cities: cities.iter().map(|text| text.parse().unwrap()).collect(),
         }
     }
 
@@ -312,6 +338,26 @@ mod tests {
                 expected,
                 "{country} {subdivision} {city}"
             );
+        }
+    }
+
+    #[test]
+    fn a_denied_region_holds_what_does_not_say_that_it_is_elsewhere() {
+        for (denied, country, subdivision, city, expected) in [
+            (list(&["DE"], &[], &[]), "DE", "", "", true),
+            (list(&["DE"], &[], &[]), "FR", "", "", false),
+            (list(&["DE"], &[], &[]), "", "", "", true),
+            (list(&[], &["DE-BE"], &[]), "DE", "", "", true),
+            (list(&[], &["DE-BE"], &[]), "DE", "DE-BY", "", false),
+            (list(&[], &["DE-BE"], &[]), "FR", "", "", false),
+            (list(&[], &[], &["DE-BE/Berlin"]), "DE", "DE-BE", "", true),
+            (list(&[], &[], &["DE-BE/Berlin"]), "DE", "DE-BE", "BERLIN", true),
+            (list(&[], &[], &["DE-BE/Berlin"]), "DE", "DE-BE", "Spandau", false),
+            // What contradicts itself is nowhere, and so may be anywhere.
+            (list(&["US"], &[], &[]), "DE", "FR-IDF", "", true),
+        ] {
+            let place = Place::stated(country, subdivision, city);
+            assert_eq!(denied.may_hold(&place), expected, "{denied}: {country} {subdivision} {city}");
         }
     }
 

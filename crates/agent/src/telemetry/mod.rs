@@ -18,9 +18,9 @@ use thiserror::Error;
 use tokio::sync::{Notify, watch};
 use tonic::Status;
 
-use crate::config::LocationConfig;
 use crate::holding::Holding;
 use crate::link::{Link, Linked};
+use crate::place::Place;
 use crate::state_dir::{StateDir, StateError};
 use crate::tpm::TpmError;
 use seal::{Sealed, Stating};
@@ -128,8 +128,8 @@ pub struct Settings {
     pub flush: Duration,
     /// Bytes that may wait.
     pub spool_bytes_max: u64,
-    /// Where the device stands.
-    pub location: Option<LocationConfig>,
+    /// Where the device is.
+    pub place: Place,
 }
 
 /// The task that measures the host, signs and submits.
@@ -232,7 +232,8 @@ impl Telemetry {
                     return Ok(true);
                 }
                 let now_unix_nano = self.intake.now_unix_nano();
-                let stating = Stating { location: self.settings.location.as_ref(), policy, now_unix_nano };
+                let location = self.settings.place.stated(self.clock.instant());
+                let stating = Stating { location, policy, now_unix_nano };
                 self.was_sent = false;
                 seal::sealed(oldest, &link, stating, &self.state).await?
             }
@@ -273,7 +274,7 @@ async fn measure(interval: Option<Duration>, intake: Intake, clock: Clock) {
 }
 
 /// An error and what is behind it, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

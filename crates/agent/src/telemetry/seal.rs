@@ -6,16 +6,13 @@
 
 use assay_identity::SpiffeId;
 use assay_telemetry::otlp::{OTLP_BATCH, OtlpBatch, Part};
-use assay_telemetry::{
-    BootEpoch, Freshness, Location, LocationMethod, Sha256, Statement, seal, sha256, to_be_signed,
-};
+use assay_telemetry::{BootEpoch, Freshness, Location, Sha256, Statement, seal, sha256, to_be_signed};
 use data_encoding::HEXLOWER;
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
 use super::TelemetryError;
 use crate::VERSION;
-use crate::config::LocationConfig;
 use crate::link::Link;
 use crate::state_dir::{StateDir, StateError};
 
@@ -47,8 +44,8 @@ impl Sealed {
 }
 
 /// What is said of every batch.
-pub(super) struct Stating<'a> {
-    pub(super) location: Option<&'a LocationConfig>,
+pub(super) struct Stating {
+    pub(super) location: Option<Location>,
     /// The policy that the device was last judged by.
     pub(super) policy: String,
     pub(super) now_unix_nano: u64,
@@ -58,7 +55,7 @@ pub(super) struct Stating<'a> {
 pub(super) async fn sealed(
     (parts, taken_through): (Vec<Part>, u64),
     link: &Link,
-    stating: Stating<'_>,
+    stating: Stating,
     state: &StateDir,
 ) -> Result<Sealed, TelemetryError> {
     let mut chain = Chain::load(state)?;
@@ -83,7 +80,7 @@ pub(super) async fn sealed(
         last_time_unix_nano: last.unwrap_or(stating.now_unix_nano),
         wall_clock_unix_nano: stating.now_unix_nano,
         freshness: Freshness::Chained,
-        location: stating.location.map(stated_location),
+        location: stating.location,
         policy: stating.policy,
         agent_version: VERSION.to_owned(),
     });
@@ -176,15 +173,6 @@ impl Chain {
             self.sequence = sealed.sequence;
             self.statement = HEXLOWER.encode(&sha256(&sealed.statement));
         }
-    }
-}
-
-fn stated_location(location: &LocationConfig) -> Location {
-    Location {
-        method: LocationMethod::Configured,
-        country: location.country.clone(),
-        subdivision: location.subdivision.clone(),
-        city: location.city.clone(),
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use assay_agent::config::{Config, LocationConfig, Sources};
+use assay_agent::config::{Config, Sources};
+use assay_agent::place::Whereabouts;
 use assay_agent::workload::Engines;
 use assay_clock::Clock;
 use assay_testkit::Machine;
@@ -73,11 +74,8 @@ pub fn config(bench: &Bench, machine: &Machine, counterpart: &Counterpart) -> Co
         actions: None,
         identity: None,
         tasks: None,
-        location: Some(LocationConfig {
-            country: "DE".into(),
-            subdivision: String::new(),
-            city: String::new(),
-        }),
+        location: Some(Whereabouts { country: "DE".into(), ..Whereabouts::default() }),
+        gpsd: None,
     }
 }
 
@@ -228,6 +226,7 @@ async fn what_can_never_work_is_an_error_at_once() {
         actions: None,
         tasks: None,
         location: None,
+        gpsd: None,
     };
     let check = async |config: Config, says: &str| {
         let error = assay_agent::run::run(config, std::future::pending()).await.unwrap_err().to_string();

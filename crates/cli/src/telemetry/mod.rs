@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use assay_telemetry::json_protocol::{Acceptance, JSON_METRICS, Submission, is_acceptance};
 use assay_telemetry::otlp::{OTLP_BATCH, OtlpBatch};
+use assay_telemetry::position::Position;
 use assay_telemetry::{Opened, Statement, open, sha256};
 use clap::Subcommand;
 use data_encoding::{BASE64, HEXLOWER};
@@ -256,7 +257,7 @@ fn described(batch: &Batch, held: &Held) -> Result<Value> {
     let location = statement.location.as_ref().map(|location| {
         json!({
             "method": location.method.name(), "country": location.country, "subdivision": location.subdivision,
-            "city": location.city,
+            "city": location.city, "position": location.position.as_ref().map(position),
         })
     });
     Ok(json!({
@@ -268,6 +269,26 @@ fn described(batch: &Batch, held: &Held) -> Result<Value> {
         "location": location, "policy": statement.policy, "agent": statement.agent_version,
         "parts": parts.collect::<Vec<_>>(),
     }))
+}
+
+fn position(position: &Position) -> Value {
+    json!({
+        "latitude": position.point.latitude(), "longitude": position.point.longitude(),
+        "accuracy_m": position.accuracy.metres(), "fixed_at": position.fixed_at, "source": position.source.name(),
+        "doubts": position.doubts.iter().map(|doubt| doubt.name()).collect::<Vec<_>>(),
+    })
+}
+
+/// Where the device said it was, in coordinates, with what is to be said about it.
+fn position_in_words(said: &Value) -> Option<Vec<String>> {
+    let position = said.get("location")?.get("position").filter(|position| !position.is_null())?;
+    let text = |member| output::text(position, member);
+    let doubts =
+        output::list(position, "doubts").iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ");
+    let doubts = if doubts.is_empty() { doubts } else { format!("; in doubt: {doubts}") };
+    let (latitude, longitude) = (text("latitude"), text("longitude"));
+    let words = format!("{latitude},{longitude} ± {} m, {}{doubts}", text("accuracy_m"), text("source"));
+    Some(vec!["position".to_owned(), words])
 }
 
 fn print(said: &Value) {
@@ -287,7 +308,7 @@ fn print(said: &Value) {
     ];
     let rows = members.iter().map(|member| vec![(*member).to_owned(), output::text(said, member)]);
     let signed_at = vec!["signed at".to_owned(), output::time(said, "signed_at")];
-    output::out!("{}", output::table(&["", ""], rows.chain([signed_at])));
+    output::out!("{}", output::table(&["", ""], rows.chain([signed_at]).chain(position_in_words(said))));
     let parts = output::list(said, "parts");
     if parts.is_empty() {
         return;

@@ -13,7 +13,7 @@ use assay_telemetry::json_protocol::{
 use assay_telemetry::{SequenceState, sha256};
 use assay_trust::grant::Denied;
 use assay_trust::grant::telemetry::{SubmissionRequest, TelemetryGrant, decide_submission};
-use assay_trust::region::RegionList;
+use assay_trust::place::Fence;
 use aws_lc_rs::rand;
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
@@ -206,7 +206,7 @@ async fn attempt(
 fn decided(
     Submitting { leniency, listed, .. }: Submitting<'_>,
     device: &Device,
-    (signed, sequence, location): (&Signed, u64, Option<&RegionList>),
+    (signed, sequence, location): (&Signed, u64, Option<&Fence>),
     now: UnixTime,
 ) -> Result<TelemetryGrant, Denied> {
     let is_fenced = location.is_some() || listed.demands_a_place();

@@ -56,6 +56,48 @@ async fn outside_the_fence_it_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
+async fn a_position_is_held_against_areas_and_stays_out_of_the_record() {
+    const AREAS: &str = "[location]\naccuracy_max_m = 10\nfix_age_max_seconds = 60\n[[location.allow_areas]]\nname = \"plant\"\n\
+        circle = { latitude = 52.52, longitude = 13.405, radius_m = 500 }";
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let (mut device, _stream, _) = fixture.trusted_device(&edge, "press-1", AREAS).await;
+    let mut submit = async |place: Option<Place>| {
+        let statement = device.statement(b"metrics", place);
+        edge.submit(device.submit(&statement, b"metrics").unwrap()).await.unwrap()
+    };
+    let first = submit(Some(Place::received(525_200_000, 134_050_000))).await;
+    let second = submit(Some(Place::received(525_201_000, 134_051_000))).await;
+    assert!(first.accepted && second.accepted, "{first:?} {second:?}");
+    assert_eq!(
+        first.ledger_sequence, second.ledger_sequence,
+        "a device that stays in its area makes no leaf of it"
+    );
+    let elsewhere = submit(Some(Place::received(525_300_000, 134_050_000))).await;
+    assert!(elsewhere.reason.starts_with("position-refused"), "{elsewhere:?}");
+    assert_eq!(
+        (elsewhere.findings[0].check.as_str(), elsewhere.findings[0].found.as_str()),
+        ("location-policy", "outside")
+    );
+    assert!(submit(Some(Place::configured("DE", "", ""))).await.reason.starts_with("position-refused"));
+    let mut doubted = Place::received(525_200_000, 134_050_000);
+    doubted.position.as_mut().unwrap().doubts = vec!["a doubt of tomorrow".to_owned()];
+    assert!(submit(Some(doubted)).await.reason.contains("in doubt (unknown)"));
+    let mut old = Place::received(525_200_000, 134_050_000);
+    old.position.as_mut().unwrap().fixed_at = Some(1_000_000_000);
+    assert!(submit(Some(old)).await.reason.contains("fix_age_max_seconds is 60"));
+    let records = fixture.get("/v1/telemetry?device=press-1").await["records"].clone();
+    let trail = fixture.get("/v1/audit?after=0&limit=1000").await;
+    assert_eq!(records.as_array().unwrap().len(), 6);
+    assert_eq!(records[5]["location"], "within plant (sensed)");
+    for coordinate in ["52.5", "525200000", "13.405", "134050000"] {
+        let leaves = trail["leaves"].as_array().unwrap().iter().filter(|leaf| leaf["kind"] != "policy.set");
+        assert!(leaves.clone().count() > 3);
+        assert!(!leaves.clone().any(|leaf| leaf.to_string().contains(coordinate)), "{coordinate}");
+    }
+}
+
+#[tokio::test]
 async fn a_device_that_is_not_trusted_is_refused() {
     let fixture = Fixture::start().await;
     let edge = fixture.edge().await;

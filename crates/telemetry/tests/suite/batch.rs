@@ -1,6 +1,7 @@
 //! Sealing and opening.
 
 use assay_identity::{PrivateKey, TrustDomain};
+use assay_telemetry::position::{Accuracy, Doubt, Point, Position, Source};
 use assay_telemetry::{
     BootEpoch, Freshness, Location, LocationMethod, OTLP_METRICS, OpenError, Opened, PAYLOAD_BYTES_MAX,
     STATEMENT_TYPE, Statement, StatementError, open, seal, sha256, to_be_signed, verify_device_signature,
@@ -139,7 +140,7 @@ fn statements() -> impl Strategy<Value = (Statement, Vec<u8>)> {
         Just(Freshness::Chained),
         prop::collection::vec(any::<u8>(), 1..=64).prop_map(Freshness::Nonce)
     ];
-    let location = prop::option::of(("[A-Z]{2}", "[A-Z-]{0,6}", ".{0,30}"));
+    let location = prop::option::of(("[A-Z]{2}", "[A-Z-]{0,6}", ".{0,30}", prop::option::of(positions())));
     let payload = prop::collection::vec(any::<u8>(), 0..200);
     (numbers, texts, freshness, location, payload).prop_map(
         |((boot, sequence, numbers, previous), texts, freshness, location, payload)| {
@@ -156,16 +157,32 @@ fn statements() -> impl Strategy<Value = (Statement, Vec<u8>)> {
                 last_time_unix_nano: numbers[2],
                 wall_clock_unix_nano: numbers[3],
                 freshness,
-                location: location.map(|(country, subdivision, city)| Location {
+                location: location.map(|(country, subdivision, city, position)| Location {
                     method: LocationMethod::Configured,
                     country,
                     subdivision,
                     city,
+                    position,
                 }),
                 policy: texts.2,
                 agent_version: texts.1,
             };
             (statement, payload)
+        },
+    )
+}
+
+fn positions() -> impl Strategy<Value = Position> {
+    let point = (-900_000_000i32..=900_000_000, -1_800_000_000i32..=1_800_000_000);
+    let source = prop_oneof![Just(Source::Configured), Just(Source::Receiver)];
+    let doubts = prop::sample::subsequence(Doubt::NAMED.to_vec(), 0..=Doubt::NAMED.len());
+    (point, 1u32..=2_000_000_000, any::<Option<u64>>(), source, doubts).prop_map(
+        |((north, east), accuracy, fixed_at, source, doubts)| Position {
+            point: Point::from_e7(north, east).unwrap(),
+            accuracy: Accuracy::from_centimetres(accuracy).unwrap(),
+            fixed_at,
+            source,
+            doubts,
         },
     )
 }

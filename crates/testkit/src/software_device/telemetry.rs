@@ -85,6 +85,32 @@ pub struct Place {
     /// City.
     #[prost(string, tag = "4")]
     pub city: String,
+    /// In coordinates.
+    #[prost(message, optional, tag = "5")]
+    pub position: Option<Coordinates>,
+}
+
+/// A point, and what is said about it.
+#[derive(Clone, PartialEq, Message)]
+pub struct Coordinates {
+    /// Ten-millionths of a degree north.
+    #[prost(sint32, tag = "1")]
+    pub latitude_e7: i32,
+    /// Ten-millionths of a degree east.
+    #[prost(sint32, tag = "2")]
+    pub longitude_e7: i32,
+    /// How many centimetres it may be off.
+    #[prost(uint32, tag = "3")]
+    pub accuracy_cm: u32,
+    /// When it was fixed, seconds since 1970.
+    #[prost(uint64, optional, tag = "4")]
+    pub fixed_at: Option<u64>,
+    /// Who says so.
+    #[prost(string, tag = "5")]
+    pub source: String,
+    /// What speaks against it.
+    #[prost(string, repeated, tag = "6")]
+    pub doubts: Vec<String>,
 }
 
 /// Where a device's chain of statements stands.
@@ -104,7 +130,22 @@ impl Place {
             country: country.into(),
             subdivision: subdivision.into(),
             city: city.into(),
+            position: None,
         }
+    }
+
+    /// A place that a receiver said just now, in ten-millionths of a degree and with 5 m of error.
+    pub fn received(latitude_e7: i32, longitude_e7: i32) -> Place {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let position = Coordinates {
+            latitude_e7,
+            longitude_e7,
+            accuracy_cm: 500,
+            fixed_at: Some(now),
+            source: "receiver".into(),
+            doubts: Vec::new(),
+        };
+        Place { position: Some(position), ..Place::configured("", "", "") }
     }
 }
 

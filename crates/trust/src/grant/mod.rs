@@ -17,6 +17,7 @@ use assay_identity::jwt_svid::{AUDIENCE_BYTES_MAX, AUDIENCES_MAX};
 pub use entitlement::Entitlement;
 use thiserror::Error;
 
+use crate::place::Refused;
 use crate::state::{Basis, Status, TrustState};
 use task::{Level, TeeLack};
 
@@ -112,6 +113,9 @@ pub enum Denied {
         /// Where it may be.
         allowed: String,
     },
+    /// The position, or what is said of the place, is not what the policy asks for.
+    #[error(transparent)]
+    PositionRefused(Refused),
     /// The task is for devices that quote.
     #[error("the task demands an attested device, and this one is known by {basis} and does not quote")]
     Unattested {
@@ -171,6 +175,7 @@ impl Denied {
             Denied::WrongDevice { .. } => "wrong-device",
             Denied::BootNotAttested { .. } => "boot-not-attested",
             Denied::LocationRefused { .. } => "location-refused",
+            Denied::PositionRefused(_) => "position-refused",
             Denied::Unattested { .. } => "unattested",
             Denied::EvidenceTooOld { .. } => "evidence-too-old",
             Denied::MeasurementUnknown { .. } => "measurement-unknown",

@@ -1,7 +1,7 @@
 //! Acceptance of telemetry: from a trusted device, from an attested boot, from an allowed place.
 //!
-//! No evidence says where a device is. It states that itself, batch by batch, so that a policy's regions are a demand on each batch
-//! and no part of appraisal. What meets it is the grant: [`decide`] alone makes one, and without a stated place, or with a list of
+//! No evidence says where a device is. It states that itself, batch by batch, so that a policy's regions and areas are a demand on each
+//! batch and no part of appraisal. What meets it is the grant: [`decide`] alone makes one, and without a stated place, or with a list of
 //! no region, which is no policy, there is none.
 
 use assay_evidence::Check;
@@ -11,7 +11,8 @@ use assay_telemetry::{BootEpoch, Location, Opened};
 
 use super::{Denied, require_trust};
 use crate::finding::{Finding, Tier};
-use crate::region::{Place, RegionList};
+use crate::place::{Admitted, Fence, Refused};
+use crate::region::Place;
 use crate::state::TrustState;
 
 /// A batch whose signature and payload verified, and where telemetry may come from.
@@ -19,8 +20,8 @@ use crate::state::TrustState;
 pub struct TelemetryRequest<'a> {
     /// The batch.
     pub batch: &'a Opened,
-    /// The policy's regions; `None`: anywhere.
-    pub location: Option<&'a RegionList>,
+    /// Where the policy lets it be; `None`: anywhere.
+    pub location: Option<&'a Fence>,
 }
 
 /// A submission by the JSON protocol whose signature verified, and where telemetry may come from.
@@ -30,8 +31,8 @@ pub struct SubmissionRequest<'a> {
     pub signed: &'a Signed,
     /// The number that it gets in the chain that the server makes of them.
     pub sequence: u64,
-    /// The policy's regions; `None`: anywhere.
-    pub location: Option<&'a RegionList>,
+    /// Where the policy lets it be; `None`: anywhere.
+    pub location: Option<&'a Fence>,
     /// Whether country, state and city all have to be said, and each to lie in the one before it.
     pub is_whole_place_demanded: bool,
 }
@@ -81,18 +82,35 @@ pub fn decide(
     }
     require_attested_boot(state, statement.boot_epoch)?;
     let place = statement.location.as_ref().map(place);
-    if let Some(allowed) = request.location
-        && !place.as_ref().is_some_and(|place| allowed.allows(place))
-    {
-        let place = place
-            .map_or_else(|| "a place that the device does not state".to_owned(), |place| place.to_string());
-        return Err(Denied::LocationRefused { place, allowed: allowed.to_string() });
-    }
+    let position = statement.location.as_ref().and_then(|location| location.position.as_ref());
+    let admitted = match request.location {
+        Some(fence) => Some(fence.judge(place.as_ref(), position, now).map_err(refused)?),
+        None => None,
+    };
     Ok(TelemetryGrant {
         sequence: statement.sequence,
-        place: place.map(|place| place.to_string()),
+        place: in_words(place.as_ref(), admitted.as_ref()),
         state_version: state.version(),
     })
+}
+
+fn refused(refused: Refused) -> Denied {
+    match refused {
+        Refused::Region { place, allowed } => Denied::LocationRefused { place, allowed },
+        refused => Denied::PositionRefused(refused),
+    }
+}
+
+/// The place as it goes on record: what is said in words, and of a position only in which area it is. That is the same for a device
+/// that stays there, and tells nobody more than the policy asks for.
+fn in_words(place: Option<&Place>, admitted: Option<&Admitted>) -> Option<String> {
+    let said = place.filter(|place| !place.says_nothing()).map(ToString::to_string);
+    let Some(Admitted { area: Some(area), assurance: Some(assurance), is_uncertain }) = admitted else {
+        return said.or_else(|| place.map(ToString::to_string));
+    };
+    let uncertain = if *is_uncertain { "perhaps " } else { "" };
+    let within = format!("{uncertain}within {area} ({assurance})");
+    Some(said.map_or(within.clone(), |said| format!("{said}, {within}")))
 }
 
 /// Decides whether a submission by the JSON protocol is accepted now. Whose it is was found by its key.
@@ -105,17 +123,20 @@ pub fn decide_submission(
     let region = request.signed.submission().region();
     let place = place_in_words(&region);
     let is_sound = place.as_ref().is_some_and(Place::is_complete) || !request.is_whole_place_demanded;
-    let is_allowed = match request.location {
-        Some(allowed) => place.as_ref().is_some_and(|place| allowed.allows(place)),
-        None => true,
-    };
-    if is_sound && is_allowed {
-        let (sequence, place) = (request.sequence, place.map(|place| place.to_string()));
-        return Ok(TelemetryGrant { sequence, place, state_version: state.version() });
+    let said = || format!("{:?} {:?} {:?}", region.region, region.state, region.city);
+    if !is_sound {
+        let allowed = request.location.and_then(Fence::regions);
+        let allowed = allowed.map_or_else(|| "country, state and city".to_owned(), ToString::to_string);
+        return Err(Denied::LocationRefused { place: said(), allowed });
     }
-    let allowed = request.location.map_or_else(|| "country, state and city".to_owned(), ToString::to_string);
-    let Region { region, state, city } = region;
-    Err(Denied::LocationRefused { place: format!("{region:?} {state:?} {city:?}"), allowed })
+    if let Some(fence) = request.location {
+        fence.judge(place.as_ref(), None, now).map_err(|why| match refused(why) {
+            Denied::LocationRefused { allowed, .. } => Denied::LocationRefused { place: said(), allowed },
+            denied => denied,
+        })?;
+    }
+    let (sequence, place) = (request.sequence, place.map(|place| place.to_string()));
+    Ok(TelemetryGrant { sequence, place, state_version: state.version() })
 }
 
 fn place_in_words(Region { region, state, city }: &Region) -> Option<Place> {
@@ -139,14 +160,18 @@ fn place(location: &Location) -> Place {
 impl Denied {
     /// The denial as a finding, where a policy rule is behind it.
     pub fn finding(&self) -> Option<Finding> {
-        let Denied::LocationRefused { place, allowed } = self else { return None };
+        let (claim, expected, found) = match self {
+            Denied::LocationRefused { place, allowed } => ("location", allowed.clone(), place.clone()),
+            Denied::PositionRefused(refused) => ("position", refused.expected(), refused.found()),
+            _ => return None,
+        };
         Some(Finding {
             accept: None,
             check: Check::LocationPolicy,
             tier: Tier::Contraindicated,
-            claim: "location".to_owned(),
-            expected: allowed.clone(),
-            found: place.clone(),
+            claim: claim.to_owned(),
+            expected,
+            found,
             message: format!("Telemetry was refused: {self}."),
         })
     }

@@ -2,6 +2,7 @@
 
 use assay_evidence::time::UnixTime;
 use assay_identity::{Csr, PrivateKey, Selector, SpiffeId, csr};
+use assay_telemetry::position::{Accuracy, Doubt, Point, Position, Source};
 use assay_telemetry::{
     BootEpoch, Freshness, Location, LocationMethod, OTLP_METRICS, Opened, Statement, open, seal, sha256,
     to_be_signed,
@@ -16,8 +17,9 @@ use super::telemetry::TelemetryRequest;
 use super::*;
 use crate::condition::Holding;
 use crate::finding::Tier;
+use crate::place::Fence;
+use crate::policy::LocationSection;
 use crate::policy::Recovery;
-use crate::region::RegionList;
 use crate::state::{Appraised, EventRecord, key_fingerprint};
 
 struct Device {
@@ -42,6 +44,20 @@ impl Device {
     }
 
     fn batch(&self, reset_count: u32, country: Option<&str>) -> Opened {
+        self.batch_at(reset_count, country, None)
+    }
+
+    fn position(&self, latitude: f64, longitude: f64) -> Position {
+        Position {
+            point: Point::from_degrees(latitude, longitude).unwrap(),
+            accuracy: Accuracy::from_metres(5.0).unwrap(),
+            fixed_at: Some(NOW.0),
+            source: Source::Receiver,
+            doubts: Vec::new(),
+        }
+    }
+
+    fn batch_at(&self, reset_count: u32, country: Option<&str>, position: Option<Position>) -> Opened {
         let payload = b"metrics";
         let statement = seal(&Statement {
             device_id: self.id.clone(),
@@ -56,11 +72,12 @@ impl Device {
             last_time_unix_nano: 1,
             wall_clock_unix_nano: 1,
             freshness: Freshness::Chained,
-            location: country.map(|country| Location {
+            location: (country.is_some() || position.is_some()).then(|| Location {
                 method: LocationMethod::Configured,
-                country: country.to_owned(),
+                country: country.unwrap_or_default().to_owned(),
                 subdivision: String::new(),
                 city: String::new(),
+                position: position.clone(),
             }),
             policy: "edge v1".to_owned(),
             agent_version: "1".to_owned(),
@@ -200,7 +217,7 @@ fn entries_make_no_authorities() {
 #[test]
 fn telemetry_is_accepted_from_the_allowed_region() {
     let device = Device::new();
-    let regions = RegionList { allow_countries: vec!["DE".parse().unwrap()], ..RegionList::default() };
+    let regions = fence("allow_countries = ['DE']");
     let code = |batch: &Opened, location| {
         let request = TelemetryRequest { batch, location };
         telemetry::decide(&device.trusted(), request, NOW)
@@ -211,6 +228,51 @@ fn telemetry_is_accepted_from_the_allowed_region() {
     assert_eq!(code(&device.batch(BOOT, Some("FR")), Some(&regions)), Err("location-refused"));
     assert_eq!(code(&device.batch(BOOT, None), Some(&regions)), Err("location-refused"));
     assert_eq!(code(&device.batch(BOOT, None), None), Ok(1));
+}
+
+fn fence(section: &str) -> Fence {
+    toml::from_str::<LocationSection>(section).unwrap().fence()
+}
+
+#[test]
+fn a_position_is_a_demand_of_its_own_beside_the_region() {
+    const SITE: &str =
+        "[[allow_areas]]\nname = 'plant'\ncircle = { latitude = 52.52, longitude = 13.405, radius_m = 500 }";
+    let device = Device::new();
+    let answer = |batch: &Opened, section: &str| {
+        let fence = fence(section);
+        telemetry::decide(&device.trusted(), TelemetryRequest { batch, location: Some(&fence) }, NOW)
+            .map(|grant| grant.place().unwrap_or_default().to_owned())
+            .map_err(|denied| {
+                (denied.code(), denied.to_string(), denied.finding().map(|finding| finding.found))
+            })
+    };
+    let there = device.position(52.521, 13.405);
+    let batch = device.batch_at(BOOT, Some("DE"), Some(there.clone()));
+    assert_eq!(answer(&batch, SITE), Ok("DE, within plant (sensed)".to_owned()));
+    assert_eq!(
+        answer(&batch, &format!("allow_countries = ['FR']\n{SITE}")).unwrap_err().0,
+        "location-refused",
+        "both have to hold"
+    );
+    // Of the coordinates nothing goes on record.
+    let elsewhere = device.batch_at(BOOT, Some("DE"), Some(device.position(53.0, 13.405)));
+    let (code, reason, found) = answer(&elsewhere, SITE).unwrap_err();
+    assert_eq!((code, found.as_deref()), ("position-refused", Some("outside")));
+    assert_eq!(
+        reason,
+        "the position is outside of the allowed area plant, the nearest: 52 km to its border, and the position may be 5 m off"
+    );
+    assert_eq!(answer(&device.batch(BOOT, Some("DE")), SITE).unwrap_err().2.as_deref(), Some("none"));
+    let stated = Position { source: Source::Configured, fixed_at: None, ..there.clone() };
+    let stated = device.batch_at(BOOT, None, Some(stated));
+    assert_eq!(answer(&stated, SITE).unwrap_err().2.as_deref(), Some("stated"));
+    let lenient = format!("assurance = 'stated'\n{SITE}");
+    assert_eq!(answer(&stated, &lenient), Ok("within plant (stated)".to_owned()));
+    let doubted = Position { doubts: vec![Doubt::Spoofing], ..there };
+    let doubted = device.batch_at(BOOT, None, Some(doubted));
+    let (_, reason, _) = answer(&doubted, SITE).unwrap_err();
+    assert!(reason.contains("in doubt (spoofing)"), "{reason}");
 }
 
 #[test]

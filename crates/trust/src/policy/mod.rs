@@ -56,6 +56,7 @@ pub use section::clock::ClockSection;
 pub use section::endorsement::{EkSha256, EndorsementKind, EndorsementSection, FirmwareVersion, VendorRule};
 pub use section::freshness::FreshnessSection;
 pub use section::ima::ImaSection;
+pub use section::location::LocationSection;
 pub use section::pcr::PcrSection;
 pub use section::recovery::{Recovery, RecoverySection};
 pub use section::rego::{REGO_MODULE_BYTES_MAX, REGO_MODULES_MAX, RegoSection};
@@ -65,8 +66,6 @@ pub use signed::{
     ENVELOPE_BYTES_MAX, Envelope, EnvelopeError, PAYLOAD_TYPE, PolicySigners, SIGNERS_MAX, payload,
 };
 pub use text::{POLICY_BYTES_MAX, PolicyError, TextError};
-
-use crate::region::RegionList;
 
 /// What a good device shows, and what follows from it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,7 +89,7 @@ pub struct Policy {
     pub endorsement: EndorsementSection,
     /// Where telemetry may come from; absent: anywhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub location: Option<RegionList>,
+    pub location: Option<LocationSection>,
     /// PCR values.
     #[serde(default, skip_serializing_if = "PcrSection::is_empty")]
     pub pcr: PcrSection,

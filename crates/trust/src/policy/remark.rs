@@ -151,6 +151,8 @@ impl From<&PolicyError> for Remark {
             | PolicyError::RegoAmbiguous { index, .. }
             | PolicyError::RegoBuiltin { index, .. } => Field::of(["rego", "modules"]).at(*index),
             PolicyError::RegoUnsupported => Field::of(["rego"]),
+            PolicyError::NoAreas { field } | PolicyError::NoRoom { field } => Field::of(["location", field]),
+            PolicyError::TooManyPoints { .. } => Field::of(["location"]),
             PolicyError::CrlGrace { .. } => Field::of(["endorsement", "crl_grace_seconds"]),
             PolicyError::EvidenceAge { field, .. } => Field::of(["freshness", field]),
         };

@@ -6,8 +6,9 @@ use proptest::prelude::*;
 
 use super::{
     Alternative, Bank, Demand, EkSha256, EndorsementKind, EndorsementSection, FirmwareVersion, ImaPcr,
-    ImaSection, Policy, Recovery, VendorRule, ViolationWeight, Weight,
+    ImaSection, LocationSection, Policy, Recovery, VendorRule, ViolationWeight, Weight,
 };
+use crate::place::{Area, Assurance, Uncertain};
 
 fn digests() -> impl Strategy<Value = Digest> {
     (0u8..4).prop_map(|byte| HashAlgorithm::Sha256.hash(&[&[byte]]))
@@ -107,6 +108,44 @@ fn rego() -> impl Strategy<Value = Option<Vec<&'static str>>> {
     some.prop_map(|modules| modules.filter(|_| cfg!(feature = "rego")))
 }
 
+/// Regions, areas, or both.
+fn locations() -> impl Strategy<Value = LocationSection> {
+    let countries = vec(prop_oneof![Just("DE"), Just("FR")], 0..3);
+    let denied = vec(prop_oneof![Just("US"), Just("FR")], 0..2);
+    let assurance = proptest::option::of(prop_oneof![Just(Assurance::Stated), Just(Assurance::Sensed)]);
+    let uncertain = prop_oneof![Just(Uncertain::Refuse), Just(Uncertain::Accept)];
+    let demands = (assurance, proptest::option::of(1u32..3), proptest::option::of(1u64..3), uncertain);
+    (countries, denied, vec(areas(), 0..3), vec(areas(), 0..2), demands).prop_map(
+        |(countries, denied, allow_areas, deny_areas, demands)| {
+            let codes = |texts: Vec<&str>| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>();
+            let mut section = LocationSection {
+                allow_countries: codes(countries),
+                deny_countries: codes(denied),
+                allow_areas,
+                deny_areas,
+                ..LocationSection::default()
+            };
+            if !section.allow_areas.is_empty() || !section.deny_areas.is_empty() {
+                (section.assurance, section.accuracy_max_m, section.fix_age_max_seconds, section.uncertain) =
+                    demands;
+            } else if section.deny_countries.is_empty() {
+                section.allow_countries.push("DE".parse().unwrap());
+            }
+            section
+        },
+    )
+}
+
+fn areas() -> impl Strategy<Value = Area> {
+    const CIRCLE: &str = "circle = { latitude = 52.52, longitude = 13.405, radius_m = 500 }";
+    const NIGHTS: &str = "hours = [{ days = ['mon'], from = '22:00', to = '06:00' }]";
+    const SQUARE: &str =
+        "geometry = { type = 'Polygon', coordinates = [[[1, 2], [3, 2.5], [3, 4], [1, 2]]] }";
+    let shape =
+        prop_oneof![Just(CIRCLE.to_owned()), Just(SQUARE.to_owned()), Just(format!("{CIRCLE}\n{NIGHTS}"))];
+    ("[ab]", shape).prop_map(|(name, shape)| toml::from_str(&format!("name = '{name}'\n{shape}")).unwrap())
+}
+
 /// Usable policies: each pins at least one PCR, and some accept a second boot.
 pub(crate) fn policies() -> impl Strategy<Value = Policy> {
     let second = proptest::option::weighted(0.3, policies_of_one_boot());
@@ -128,7 +167,8 @@ fn policies_of_one_boot() -> impl Strategy<Value = Policy> {
     );
     let pcrs = vec((0u32..3, digests()), 1..4);
     let lines = proptest::option::of(vec("/k[ab]", 1..3));
-    let regions = proptest::option::of(vec(prop_oneof![Just("DE"), Just("FR")], 1..3));
+    // Boxed, as the strategies of three policies are on one stack.
+    let location = proptest::option::of(locations()).boxed();
     let patterns = vec(prop_oneof![Just("/k* ro"), Just("/k? rw")], 0..2);
     let images = proptest::option::of(vec(digests(), 1..3));
     let kernels = proptest::option::of(vec(digests(), 1..3));
@@ -136,12 +176,12 @@ fn policies_of_one_boot() -> impl Strategy<Value = Policy> {
     let firmware = proptest::option::of(vec("v[12]", 1..3));
     let started = (patterns, images, kernels, signers, firmware);
     let boot = (demands(), demands(), lines, vec(digests(), 0..3), proptest::option::of(0u32..3), started);
-    (heading, pcrs, boot, regions, proptest::option::of(files()), rego()).prop_map(
+    (heading, pcrs, boot, location, proptest::option::of(files()), rego()).prop_map(
         |(
             (name, version, (age, unanswered, offline), approve, endorsement, clock),
             pcrs,
             boot,
-            regions,
+            location,
             ima,
             rego,
         )| {
@@ -169,10 +209,7 @@ fn policies_of_one_boot() -> impl Strategy<Value = Policy> {
             policy.boot.applications = images;
             policy.boot.signers = signers;
             policy.boot.firmware_versions = firmware;
-            policy.location = regions.map(|regions| crate::region::RegionList {
-                allow_countries: regions.iter().map(|text| text.parse().unwrap()).collect(),
-                ..Default::default()
-            });
+            policy.location = location;
             policy.ima = ima;
             policy.rego = rego.map(|modules| super::RegoSection {
                 modules: modules.into_iter().map(str::to_owned).collect(),

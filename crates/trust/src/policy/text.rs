@@ -200,6 +200,30 @@ pub enum PolicyError {
         "rego: this program was built without Rego, and rules that are not judged would be no rules: leave the section out"
     )]
     RegoUnsupported,
+    /// A line on positions where none is asked for.
+    #[error(
+        "location.{field}: no position is asked for, so that it judges nothing: list areas under [[location.allow_areas]], or leave \
+         the line out"
+    )]
+    NoAreas {
+        /// Which line.
+        field: &'static str,
+    },
+    /// A bound that nothing is within.
+    #[error("location.{field}: 0 accepts nothing: count from 1, or leave the line out")]
+    NoRoom {
+        /// Which line.
+        field: &'static str,
+    },
+    /// More points than are looked at with every batch.
+    #[error(
+        "location: the areas have {points} points together, and at most {max} are judged: simplify them",
+        max = crate::place::POINTS_MAX
+    )]
+    TooManyPoints {
+        /// How many.
+        points: usize,
+    },
     /// A grace that is none.
     #[error("endorsement.crl_grace_seconds: {seconds} is out of range: 0 to {max}")]
     CrlGrace {

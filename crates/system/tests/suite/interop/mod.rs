@@ -1,6 +1,7 @@
 //! Other people's clients against the whole system. Each needs a package of its maker's; `make interop` gets them.
 
 mod envoy;
+mod gpsd;
 mod keylime;
 mod promtool;
 mod spire;

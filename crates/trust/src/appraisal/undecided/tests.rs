@@ -186,9 +186,9 @@ fn policy(section: Section, good: &Claims) -> Policy {
             policy.ima = Some(ImaSection { list: Demand::Optional, ..learned.ima.clone().unwrap() });
         }
         Section::Location => {
-            policy.location = Some(crate::region::RegionList {
+            policy.location = Some(crate::policy::LocationSection {
                 allow_countries: vec!["DE".parse().unwrap()],
-                ..crate::region::RegionList::default()
+                ..crate::policy::LocationSection::default()
             });
         }
     }

@@ -290,11 +290,14 @@ impl View<'_> {
     }
 
     fn place(self) -> Covered {
-        match self.policy.location {
-            Some(_) => ruled(
+        match &self.policy.location {
+            Some(location) if location.asks_for_a_receiver() => ruled(
                 Row::Place,
-                "telemetry that names another region is refused; the device names it itself",
+                "telemetry from elsewhere is refused, by what a receiver on the device says, which root and radio can forge",
             ),
+            Some(_) => {
+                ruled(Row::Place, "telemetry that names another place is refused; the device names it itself")
+            }
             None => open(Row::Place, "the device may be anywhere"),
         }
     }
