@@ -27,6 +27,7 @@ mod service;
 mod task;
 mod tee;
 mod telemetry;
+mod token;
 mod trust;
 mod webhook;
 
@@ -55,6 +56,10 @@ enum Verb {
     Gateway(service::GatewayArgs),
     /// Certificates for operators whose programs know no token, such as Keylime's tenant.
     Operator(operator::Args),
+    /// Access tokens: who may do what on the console, by a token that names them.
+    Token(token::Args),
+    /// Who asks, and what they may do.
+    Whoami(console::Asking),
     /// What is wrong with this server and what to do about it, on one page: what support asks for first.
     Doctor(doctor::ServerArgs),
     /// Look at devices, explain, label, revoke and approve them.
@@ -109,6 +114,8 @@ fn main() -> ExitCode {
         Verb::Server(args) => service::server(args),
         Verb::Gateway(args) => service::gateway(args),
         Verb::Operator(args) => operator::run(args),
+        Verb::Token(args) => output::exit(token::run(args)),
+        Verb::Whoami(asking) => output::exit(token::whoami(&asking)),
         Verb::Doctor(args) => doctor::server(&args),
         Verb::Device(args) => output::exit(device::run(args)),
         Verb::Ear(args) => output::exit(ear::run(args)),

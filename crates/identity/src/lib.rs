@@ -5,7 +5,7 @@
 //! Start at `spiffe_id.rs`; `x509_svid/` issues, `verify.rs` verifies, `tls.rs` puts verification into rustls; signed
 //! tokens are in `jws.rs`, JWT-SVIDs in `jwt_svid.rs`, signed notes in `signed_note.rs`, the ledger's heads that
 //! are such notes in `ledger.rs`, messages
-//! between programs in `signed_message/`. `selector/` says what entries may ask of a
+//! between programs in `signed_message/`, how people sign in with a provider in `oidc/`. `selector/` says what entries may ask of a
 //! workload.
 
 pub mod authority;
@@ -19,6 +19,7 @@ pub mod jwt_svid;
 pub mod key;
 pub mod ledger;
 mod life;
+pub mod oidc;
 pub mod secret;
 pub mod selector;
 mod serial;

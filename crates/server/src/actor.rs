@@ -9,13 +9,13 @@ use assay_identity::SpiffeId;
 pub(crate) enum Actor {
     /// Whoever shows the operator's token.
     Operator,
-    /// An operator who showed a certificate of their own.
+    /// Somebody who showed a certificate or a token of their own, or whom the provider vouched for.
     Named(Name),
     /// The server itself.
     Server,
 }
 
-/// What an operator is called, behind `operator/`.
+/// What somebody is called, behind a word for what they showed: `operator/`, `token/` or `person/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Name {
     bytes: [u8; NAME_BYTES_MAX],
@@ -25,7 +25,22 @@ pub(crate) struct Name {
 impl Actor {
     /// The operator whose ID this is; `None`: it is nobody's of them.
     pub(crate) fn named(id: &SpiffeId) -> Option<Actor> {
-        let name = [PREFIX, id.operator_name()?].concat();
+        Actor::behind("operator/", id.operator_name()?)
+    }
+
+    /// Whoever shows the token of this name.
+    pub(crate) fn by_token(name: &str) -> Option<Actor> {
+        Actor::behind("token/", name)
+    }
+
+    /// Somebody whom the provider vouched for.
+    pub(crate) fn person(name: &str) -> Option<Actor> {
+        Actor::behind("person/", name)
+    }
+
+    /// `None`: it is too long for the trail, or nothing.
+    fn behind(prefix: &str, name: &str) -> Option<Actor> {
+        let name = Some(name).filter(|name| !name.is_empty()).map(|name| [prefix, name].concat())?;
         let mut bytes = [0; NAME_BYTES_MAX];
         bytes.get_mut(..name.len())?.copy_from_slice(name.as_bytes());
         Some(Actor::Named(Name { bytes, length: name.len() }))
@@ -49,9 +64,8 @@ impl fmt::Display for Actor {
     }
 }
 
-const PREFIX: &str = "operator/";
-/// Of an operator's name, what stands before it included.
-pub(crate) const NAME_BYTES_MAX: usize = 64;
+/// Of a name, what stands before it included.
+const NAME_BYTES_MAX: usize = 128;
 
 #[cfg(test)]
 mod tests {
@@ -65,7 +79,9 @@ mod tests {
         };
         assert_eq!(named("operator/ada"), Some("operator/ada".to_owned()));
         assert_eq!((named("gateway/ada"), named("operator"), named("server")), (None, None, None));
-        assert_eq!(named(&format!("operator/{}", "a".repeat(55))).map(|name| name.len()), Some(64));
-        assert_eq!(named(&format!("operator/{}", "a".repeat(56))), None);
+        assert_eq!(named(&format!("operator/{}", "a".repeat(119))).map(|name| name.len()), Some(128));
+        assert_eq!(named(&format!("operator/{}", "a".repeat(120))), None);
+        assert_eq!(Actor::by_token("ci").map(|actor| actor.to_string()), Some("token/ci".to_owned()));
+        assert_eq!(Actor::person(""), None);
     }
 }

@@ -134,6 +134,12 @@ kinds! {
     KeylimeAgentDropped => "keylime-agent.dropped",
     /// What an operator was known by is worth nothing any more.
     OperatorRevoked => "operator.revoked",
+    /// A program, or somebody at a shell, was given a token.
+    AccessTokenCreated => "access-token.created",
+    /// A token is worth nothing any more.
+    AccessTokenRevoked => "access-token.revoked",
+    /// Somebody signed in whom the provider vouches for.
+    PersonSignedIn => "person.signed-in",
     /// An operator submitted a task.
     TaskSubmitted => "task.submitted",
     /// A device got a task.

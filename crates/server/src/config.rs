@@ -11,6 +11,7 @@ use thiserror::Error;
 use crate::door::forward::ForwardConfig;
 use crate::door::json::JsonProtocol;
 use crate::door::keylime::Keylime;
+use crate::door::oidc::OidcConfig;
 use crate::door::webhook::WebhookConfig;
 
 /// What `assay server` is told. Unknown keys are refused.
@@ -92,6 +93,9 @@ pub struct Config {
     pub spire: Option<Spire>,
     /// Keylime's protocols: its agents register and attest as devices. Off unless this section is there.
     pub keylime: Option<Keylime>,
+    /// The provider that people sign in with on the console, and which of them may do what; nobody but by tokens, unless this section
+    /// is there.
+    pub oidc: Option<OidcConfig>,
     /// What there may be at most of everything.
     pub limits: Limits,
 }
@@ -253,6 +257,7 @@ impl Default for Config {
             trust_api: None,
             spire: None,
             keylime: None,
+            oidc: None,
             limits: Limits::default(),
         }
     }
@@ -297,6 +302,9 @@ impl Config {
                 *file = folder.join(&*file);
             }
             for file in config.spire.iter_mut().flat_map(Spire::files) {
+                *file = folder.join(&*file);
+            }
+            for file in config.oidc.iter_mut().flat_map(OidcConfig::files) {
                 *file = folder.join(&*file);
             }
             for forward in &mut config.forward {

@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use assay_evidence::time::UnixTime;
 use assay_identity::SpiffeId;
 use assay_trust::Status;
-use assay_trust::labels::{LabelError, Labels};
+use assay_trust::labels::{LabelError, Labels, Selector};
 use data_encoding::BASE64URL_NOPAD;
 use serde::Deserialize;
 use thiserror::Error;
@@ -39,6 +39,8 @@ pub(crate) struct Which {
 pub(crate) struct Filter {
     status: Option<Status>,
     labels: Labels,
+    /// The labels of those that whoever asks may see.
+    scope: Selector,
     names: RangeInclusive<String>,
     attached: Option<bool>,
     limit: usize,
@@ -66,7 +68,8 @@ impl Which {
         said.collect::<String>() + "cursor=" + cursor
     }
 
-    pub(crate) fn filter(&self, limit_default: usize) -> Result<Filter, NotAFilter> {
+    /// Of these, those that have the labels of the scope.
+    pub(crate) fn filter(&self, limit_default: usize, scope: Selector) -> Result<Filter, NotAFilter> {
         let said = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         let malformed = |parameter, expected| move |value| NotAFilter::Value { parameter, value, expected };
         let status = said(&self.status).map(|word| {
@@ -88,6 +91,7 @@ impl Which {
         Ok(Filter {
             status: status.transpose()?,
             labels: self.label.parse()?,
+            scope,
             names: names(&self.name, cursor.transpose()?),
             attached: attached.transpose()?,
             limit: limit.transpose()?.unwrap_or(limit_default),
@@ -120,14 +124,15 @@ impl Filter {
         registry: &Registry,
         now: UnixTime,
     ) -> Result<Page, StoreError> {
-        let label = self.labels.iter().next().map(|(key, value)| format!("{key}={value}"));
+        let label =
+            self.labels.iter().chain(self.scope.iter()).next().map(|(key, value)| format!("{key}={value}"));
         let along = match (&label, self.status) {
             (Some(label), _) => Along::Label(label),
             (None, Some(status)) => Along::Status(status.name()),
             (None, None) => Along::Names,
         };
         // Where the index tells all, as many are read as are wanted, and the one after.
-        let looks = self.labels.iter().count() > 1 || self.attached.is_some();
+        let looks = self.labels.iter().chain(self.scope.iter()).count() > 1 || self.attached.is_some();
         let looks = looks || (label.is_some() && self.status.is_some());
         let wanted = if looks { LOOKED_AT_MAX } else { self.limit };
         let candidates = store.devices_along(along, &self.names, wanted.saturating_add(1)).await?;
@@ -168,7 +173,8 @@ impl Filter {
             }
         }
         let labels: Labels = candidate.labels.parse().map_err(|_| corrupt("devices.labels"))?;
-        if !self.labels.iter().all(|wanted| labels.iter().any(|label| label == wanted)) {
+        let is_meant = self.labels.iter().all(|wanted| labels.iter().any(|label| label == wanted));
+        if !is_meant || !self.scope.matches(&labels) {
             return Ok(false);
         }
         let Some(attached) = self.attached else { return Ok(true) };

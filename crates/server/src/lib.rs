@@ -1,10 +1,11 @@
 //! The server: registrar, verifier, authority, collector and console in one program.
 //!
 //! In floors, and no arrow runs back up: `start.rs` above the doors (`door/`), doors above the use cases (`enroll.rs`,
-//! `attest/`, `grant/`, `policy/`, `fate.rs`, `label.rs`, `name.rs`, `fleet.rs`, `newcomer.rs`, `ear.rs`, `node.rs`, `secret.rs`, `message.rs`, `notice.rs`; `actor.rs` is who has it done), use cases above `in_force/`, `archive/` and `keys/`, and
+//! `attest/`, `grant/`, `policy/`, `fate.rs`, `label.rs`, `name.rs`, `fleet.rs`, `newcomer.rs`, `ear.rs`, `node.rs`, `secret.rs`, `message.rs`, `notice.rs`, `access/`; `actor.rs` is who has it done, `principal.rs` what they may), use cases above `in_force/`, `archive/` and `keys/`, and
 //! all above `store/`. A use case has the form *load, decide, commit, answer*: what is decided is decided in the pure
 //! crates, what is changed is one transaction of the store. [`run`] starts it all.
 
+mod access;
 mod actor;
 pub mod archive;
 mod attest;
@@ -38,6 +39,7 @@ pub mod outcome;
 mod parts;
 mod placement;
 mod policy;
+mod principal;
 mod rarely;
 mod replace;
 mod secret;
@@ -53,9 +55,11 @@ pub use door::console::surface;
 pub use door::forward::{DestinationError, ForwardConfig};
 pub use door::json::{Compatibility, JsonProtocol};
 pub use door::keylime::Keylime;
+pub use door::oidc::{OidcConfig, OidcConfigError, OidcLoadError, RoleRule};
 pub use door::webhook::{WebhookConfig, WebhookError};
 pub use keys::FileError;
 pub use notice::{NoKey, Severity};
+pub use principal::Role;
 pub use start::{Addresses, KeylimeAddresses, Running, StartError};
 
 /// Runs a server until `shutdown` resolves, then stops it within two seconds.

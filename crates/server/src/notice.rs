@@ -98,6 +98,8 @@ impl Severity {
             | Kind::SecretRotated
             | Kind::SecretAssigned
             | Kind::SecretRevoked
+            | Kind::AccessTokenCreated
+            | Kind::AccessTokenRevoked
             | Kind::EntryCreated
             | Kind::EntryUpdated
             | Kind::EntryRemoved => Severity::Notice,
@@ -106,6 +108,7 @@ impl Severity {
             | Kind::SvidWithdrawn
             | Kind::SecretReleased
             | Kind::SecretWithdrawn
+            | Kind::PersonSignedIn
             | Kind::TaskSubmitted
             | Kind::TaskPlaced
             | Kind::TaskResult

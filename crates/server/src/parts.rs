@@ -11,6 +11,7 @@ use assay_identity::{Life, SpiffeId, TrustDomain};
 use assay_telemetry::json_protocol::Nonces;
 use tokio::sync::{Semaphore, watch};
 
+use crate::access::session::Sessions;
 use crate::actor::Actor;
 use crate::attest::Attesting;
 use crate::attest::judge::Verifier;
@@ -20,11 +21,12 @@ use crate::concern::Concerns;
 use crate::config::{Config, Spire};
 use crate::continuity;
 use crate::door::admission::EdgeAdmission;
-use crate::door::console::{Public, SignIns};
+use crate::door::console::Public;
 use crate::door::edge::announce::Announcer;
 use crate::door::edge::session::Beat;
 use crate::door::forward::{Destination, DestinationError};
 use crate::door::keylime::KeylimeDoors;
+use crate::door::oidc::Oidc;
 use crate::door::spire::SpireTls;
 use crate::door::tls::DoorTls;
 use crate::door::webhook::{Receiver, WebhookError};
@@ -34,6 +36,7 @@ use crate::follow::Following;
 use crate::grant::secret::Releasing;
 use crate::grant::svid::Granting;
 use crate::grant::telemetry::Collecting;
+use crate::in_force::access::Access;
 use crate::in_force::endorsers::EndorsersInForce;
 use crate::in_force::entries::Entries;
 use crate::in_force::ledger_head::LedgerHead;
@@ -82,7 +85,12 @@ pub(crate) struct Server {
     pub security: Security,
     pub operator: OperatorToken,
     pub result_key: ResultKey,
-    pub sign_ins: SignIns,
+    /// Whose tokens are good.
+    pub access: Arc<Access>,
+    /// Who is signed in.
+    pub sessions: Sessions,
+    /// The provider that people sign in with, where there is one.
+    pub oidc: Option<Arc<Oidc>>,
     pub public: Public,
     pub messages: Messages,
     pub edge: EdgeAdmission,
@@ -162,6 +170,7 @@ impl Server {
             classic,
             keeps_certificates: config.trust_api.is_some(),
         };
+        let access = Arc::new(Access::open(&store).await?);
         let secrets = Arc::new(Secrets::open(&store).await?);
         let key = Arc::new(SecretKey::open(&folder, secrets.count() > 0)?);
         let releasing = Releasing { store: store.clone(), secrets, key };
@@ -176,7 +185,9 @@ impl Server {
             )),
             beat: Beat::from(clock.instant()),
             trials: Arc::new(Semaphore::new(1)),
-            sign_ins: SignIns::default(),
+            sessions: Sessions::default(),
+            oidc: config.oidc.as_ref().map(Oidc::load).transpose()?.map(Arc::new),
+            access,
             public: Public::default(),
             messages: Messages::new(metrics.trust.clone(), now),
             concerns: Concerns::default(),
@@ -230,6 +241,7 @@ impl Server {
     pub(crate) fn following(&self) -> Following {
         Following {
             secrets: self.releasing.secrets.clone(),
+            access: self.access.clone(),
             store: self.store.clone(),
             registry: self.registry.clone(),
             policies: self.policies.clone(),

@@ -39,6 +39,8 @@ macro_rules! causes {
 causes! {
     /// Somebody showed a token that is not the operator's.
     OperatorToken => "operator-token", "a token that is not the operator's was shown";
+    /// Somebody came back from the provider whom it does not vouch for, or who may do nothing here.
+    SignIn => "sign-in", "somebody could not be signed in who came from the provider";
     /// Somebody showed a certificate that is no operator's, or no longer.
     OperatorCertificate => "operator-certificate", "a certificate was shown that is no operator's";
     /// A device was not let in.

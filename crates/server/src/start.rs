@@ -27,6 +27,7 @@ use crate::continuity::ContinuityError;
 use crate::door;
 use crate::door::forward::DestinationError;
 use crate::door::listen::{Door, Limits, Peers};
+use crate::door::oidc::OidcLoadError;
 use crate::door::webhook::WebhookError;
 use crate::in_force::endorsers::EndorsersError;
 use crate::in_force::manifest::ManifestError;
@@ -325,6 +326,9 @@ pub enum StartError {
     /// A receiver of notices.
     #[error(transparent)]
     Webhook(#[from] WebhookError),
+    /// The provider that people sign in with.
+    #[error(transparent)]
+    Oidc(#[from] OidcLoadError),
     /// A file or folder.
     #[error("{}", path.display())]
     File {

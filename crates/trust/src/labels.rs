@@ -78,6 +78,11 @@ impl Selector {
         self.0.iter().all(|(key, value)| labels.0.get(key).is_some_and(|found| found == value))
     }
 
+    /// The labels that it asks for, in the order of their keys.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter()
+    }
+
     /// How many labels it asks for.
     pub fn len(&self) -> usize {
         self.0.0.len()

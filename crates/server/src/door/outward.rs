@@ -75,7 +75,7 @@ pub(super) struct Connection {
 
 /// Why there is no answer.
 #[derive(Debug, Error)]
-pub(super) enum AskError {
+pub(crate) enum AskError {
     #[error("it cannot be reached")]
     Connect(#[from] std::io::Error),
     #[error("its name cannot be one of a certificate")]

@@ -22,6 +22,7 @@ use thiserror::Error;
 
 use crate::attest::table::Registry;
 use crate::clock;
+use crate::in_force::access::Access;
 use crate::in_force::entries::Entries;
 use crate::in_force::ledger_head::LedgerHead;
 use crate::in_force::policies::{Policies, PolicyLoadError};
@@ -42,6 +43,7 @@ pub(crate) struct Following {
     pub policies: Arc<Policies>,
     pub entries: Arc<Entries>,
     pub secrets: Arc<Secrets>,
+    pub access: Arc<Access>,
     pub revocations: Arc<RevocationList>,
     pub ledger_head: Arc<LedgerHead>,
     pub metrics: Arc<Metrics>,
@@ -55,6 +57,7 @@ struct Owed {
     plan: bool,
     entries: bool,
     secrets: bool,
+    access: bool,
     list: list::Fallen,
 }
 
@@ -133,6 +136,7 @@ impl Following {
             owed.plan |= reload::changes_plan(committed);
             owed.entries |= reload::changes_entries(committed);
             owed.secrets |= reload::changes_secrets(committed);
+            owed.access |= reload::changes_access(committed);
             owed.list.add(committed);
         }
         wake::wake(&self.registry, &self.placement, commits);
@@ -153,6 +157,10 @@ impl Following {
             self.secrets.reload(&self.store).await?;
             self.registry.wake_for_secrets();
             owed.secrets = false;
+        }
+        if owed.access {
+            self.access.reload(&self.store).await?;
+            owed.access = false;
         }
         owed.list.publish(&self.revocations, self.now()).await?;
         self.store.settle(follower.next_leaf());

@@ -13,7 +13,8 @@ pub(super) async fn reconcile(
     if standing.leaves != settled {
         return Ok(());
     }
-    let Following { store, policies, entries, secrets, revocations, registry, metrics, .. } = following;
+    let Following { store, policies, entries, secrets, access, revocations, registry, metrics, .. } =
+        following;
     let mended = |what: &'static str| {
         metrics.mended();
         tracing::warn!(what, "memory was not as the store had it, and was mended");
@@ -31,6 +32,10 @@ pub(super) async fn reconcile(
         secrets.reload(store).await?;
         registry.wake_for_secrets();
         mended("secrets");
+    }
+    if access.counts() != standing.access_tokens {
+        access.reload(store).await?;
+        mended("access tokens");
     }
     let now = following.now();
     if revocations.standing(now) < standing.withdrawn {

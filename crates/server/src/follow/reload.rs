@@ -57,6 +57,9 @@ pub(super) fn changes_plan(committed: &Committed) -> bool {
             | Kind::KeylimeAgentRemoved
             | Kind::KeylimeAgentAdded
             | Kind::KeylimeAgentDropped
+            | Kind::AccessTokenCreated
+            | Kind::AccessTokenRevoked
+            | Kind::PersonSignedIn
             | Kind::TaskSubmitted
             | Kind::TaskPlaced
             | Kind::TaskWithdrawn
@@ -81,4 +84,8 @@ pub(super) fn changes_secrets(committed: &Committed) -> bool {
         committed.kind,
         None | Some(Kind::SecretPut | Kind::SecretRotated | Kind::SecretAssigned | Kind::SecretRevoked)
     )
+}
+
+pub(super) fn changes_access(committed: &Committed) -> bool {
+    matches!(committed.kind, None | Some(Kind::AccessTokenCreated | Kind::AccessTokenRevoked))
 }

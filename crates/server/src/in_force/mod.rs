@@ -1,6 +1,7 @@
 //! What is held in memory of what is in the store or in files: who is judged by what, who vouches, which entries and
 //! withdrawals stand. Above the store, below the use cases.
 
+pub(crate) mod access;
 pub(crate) mod boot_logs;
 pub(crate) mod endorsers;
 pub(crate) mod entries;

@@ -18,6 +18,8 @@ pub(crate) struct Standing {
     pub entries: u64,
     /// Secrets.
     pub secrets: u64,
+    /// Access tokens on record, and how many of them were revoked.
+    pub access_tokens: (u64, u64),
     /// Certificates that a revocation list has to name.
     pub withdrawn: u64,
 }
@@ -83,6 +85,8 @@ impl Store {
                  (SELECT version FROM plan WHERE id = 1) AS plan,
                  (SELECT COUNT(*) FROM entries) AS entries,
                  (SELECT COUNT(*) FROM secrets) AS secrets,
+                 (SELECT COUNT(*) FROM access_tokens) AS access_tokens,
+                 (SELECT COUNT(*) FROM access_tokens WHERE revoked_at > 0) AS access_tokens_revoked,
                  (SELECT COUNT(*) FROM svids WHERE withdrawn_at > 0 AND not_after > $1) AS withdrawn",
         )
         .bind(stored(now.0))
@@ -94,6 +98,7 @@ impl Store {
             plan: number("plan")?,
             entries: number("entries")?,
             secrets: number("secrets")?,
+            access_tokens: (number("access_tokens")?, number("access_tokens_revoked")?),
             withdrawn: number("withdrawn")?,
         })
     }

@@ -5,6 +5,7 @@
 //! what is read back is a record, never a proof. Start with `writer.rs`, then `device/`; statements go
 //! through `sql/`, which alone names the database library.
 
+mod access;
 mod appraisals;
 mod assignments;
 mod audit;
@@ -48,6 +49,7 @@ use thiserror::Error;
 
 pub(crate) use self::sql::Connection;
 
+pub use access::{AccessTokenRecord, CreateAccessToken, NoteSignIn, PersonRecord, RevokeAccessToken};
 pub use appraisals::AppraisalRecord;
 pub use assignments::{
     AbortRollout, FinishRollout, PlanRecord, PlanStep, RevisePolicies, SetPolicy, StartRollout,

@@ -3,6 +3,7 @@
 //! Times are seconds since 1970. What a request says that its type does not know is refused, so that nobody believes to have said it;
 //! of an answer it is passed over, so that a command line understands the server that comes after its own.
 
+pub mod access;
 pub mod device;
 pub mod gateway;
 pub mod operator;

@@ -47,13 +47,18 @@ pub(super) async fn explain(
     Path(name): Path<String>,
 ) -> Result<Json<Explanation>, Refusal> {
     let device = find(&server, &name).await?;
-    let answer = explanation(&server, &device).await?;
+    explained(&server, &device).await.map(Json)
+}
+
+/// How a device stands, why, and what changed.
+pub(super) async fn explained(server: &Server, device: &Device) -> Result<Explanation, Refusal> {
+    let answer = explanation(server, device).await?;
     let changes = changes::since_good(&server.store, device.id.as_str()).await.unwrap_or_else(|error| {
         tracing::warn!(device = %device.id, %error, "kept evidence cannot be read");
         None
     });
     let changes = changes.map(|changes| changes.into_iter().map(change).collect());
-    Ok(Json(Explanation { changes, ..answer }))
+    Ok(Explanation { changes, ..answer })
 }
 
 #[derive(Deserialize)]
@@ -190,8 +195,7 @@ pub(super) async fn find(server: &Server, name: &str) -> Result<Device, Refusal>
     {
         return read(record);
     }
-    let unknown = || Refusal::new(Kind::NotFound, "unknown-device", format!("no device is called {name}"));
-    let beginning = as_beginning(name, &server.config.trust_domain).ok_or_else(unknown)?;
+    let beginning = as_beginning(name, &server.config.trust_domain).ok_or_else(|| unknown(name))?;
     let mut found = server.store.devices_beginning(&beginning, 2).await?;
     match (found.pop(), found.is_empty()) {
         (Some(record), true) => read(record),
@@ -199,8 +203,12 @@ pub(super) async fn find(server: &Server, name: &str) -> Result<Device, Refusal>
             let message = format!("the hashes of several devices begin with {name}: say more of it");
             Err(Refusal::new(Kind::OutOfTurn, "ambiguous", message))
         }
-        (None, _) => Err(unknown()),
+        (None, _) => Err(unknown(name)),
     }
+}
+
+pub(super) fn unknown(name: &str) -> Refusal {
+    Refusal::new(Kind::NotFound, "unknown-device", format!("no device is called {name}"))
 }
 
 pub(super) fn as_id(name: &str, trust_domain: &TrustDomain) -> Option<SpiffeId> {

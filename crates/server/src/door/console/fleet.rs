@@ -12,16 +12,19 @@ use crate::device::Device;
 use crate::fleet::Which;
 use crate::outcome::{Refusal, fault};
 use crate::parts::Server;
+use crate::principal::Principal;
 
 /// What a program asks the fleet by, and a browser.
 pub(super) const PARAMETERS: &[&str] = &["status", "label", "name", "attached", "limit", "cursor"];
 
 pub(super) async fn list(
     State(server): State<Arc<Server>>,
+    principal: Principal,
     Asked(which): Asked<Which>,
 ) -> Result<Json<Devices>, Refusal> {
     let now = server.now();
-    let page = which.filter(DEVICES_DEFAULT)?.page(&server.store, &server.registry, now).await?;
+    let page =
+        which.filter(DEVICES_DEFAULT, principal.scope)?.page(&server.store, &server.registry, now).await?;
     let devices = page
         .devices
         .into_iter()

@@ -10,6 +10,7 @@ mod fleet;
 mod gateways;
 mod message;
 pub(crate) mod metrics;
+mod oidc;
 mod operators;
 mod page;
 mod parameters;
@@ -29,6 +30,7 @@ mod trial;
 mod trust;
 mod unread;
 mod webhooks;
+mod who;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +49,7 @@ use http::header::{
 use http::{HeaderMap, HeaderValue};
 use tokio::time::timeout;
 
-pub(crate) use access::SignIns;
+use access::Guard;
 pub(crate) use public::Public;
 
 use crate::door::listen::Caller;
@@ -60,14 +62,29 @@ use crate::thread::caught;
 enum Who {
     /// Anyone: what is told is public by its nature.
     Anyone,
-    /// Whoever signed in on the page, or shows the operator's token.
+    /// Whoever has any role: signed in on the page, or with a token.
     Viewer,
     /// A viewer, or a node that signed the request.
     NodeOrViewer,
     /// A node that signed the request.
     Node,
-    /// Whoever shows the operator's token with the request.
+    /// Whoever decides over devices.
     Operator,
+    /// Whoever says what is demanded of them.
+    PolicyAuthor,
+    /// Whoever says who may do what.
+    Admin,
+}
+
+/// What of a route is for somebody who may see some devices alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    /// Nothing: it is about the whole fleet, or about what decides over devices.
+    Fleet,
+    /// All, where it is about a device that they may see.
+    Device,
+    /// What they may see: the route itself leaves the rest out.
+    Listed,
 }
 
 impl Who {
@@ -78,6 +95,8 @@ impl Who {
             Who::NodeOrViewer => "viewer|node",
             Who::Node => "node",
             Who::Operator => "operator",
+            Who::PolicyAuthor => "policy-author",
+            Who::Admin => "admin",
         }
     }
 }
@@ -88,6 +107,8 @@ struct Route {
     path: &'static str,
     /// What may be asked behind the path; nothing else is let through.
     parameters: &'static [&'static str],
+    scope: Scope,
+    is_form: bool,
     handler: MethodRouter<Arc<Server>>,
 }
 
@@ -96,22 +117,59 @@ impl Route {
     fn asked(self, parameters: &'static [&'static str]) -> Route {
         Route { parameters, ..self }
     }
+
+    /// For forms of pages, and for nothing else.
+    fn form(self) -> Route {
+        let handler = self.handler.layer(DefaultBodyLimit::max(FORM_BYTES_MAX));
+        Route { is_form: true, handler, ..self }
+    }
+
+    /// For whoever has a scope, too.
+    fn scoped(self, scope: Scope) -> Route {
+        Route { scope, ..self }
+    }
 }
 
 fn route(who: Who, method: &'static str, path: &'static str, handler: MethodRouter<Arc<Server>>) -> Route {
-    Route { who, method, path, parameters: &[], handler }
+    Route { who, method, path, parameters: &[], scope: Scope::Fleet, is_form: false, handler }
 }
 
 /// Every route there is.
 fn routes() -> Vec<Route> {
-    use Who::{Anyone, Node, NodeOrViewer, Operator, Viewer};
+    use Who::{Admin, Anyone, Node, NodeOrViewer, Operator, PolicyAuthor, Viewer};
     vec![
-        route(Anyone, "GET", "/", get(page::page)).asked(fleet::PARAMETERS),
-        route(Anyone, "POST", "/sign-in", post(page::sign_in).layer(DefaultBodyLimit::max(FORM_BYTES_MAX))),
-        route(Anyone, "POST", "/sign-out", post(page::sign_out)),
+        route(Anyone, "GET", "/", get(page::fleet::page)).asked(fleet::PARAMETERS),
+        route(
+            Anyone,
+            "POST",
+            "/sign-in",
+            post(page::sign_in::sign_in).layer(DefaultBodyLimit::max(FORM_BYTES_MAX)),
+        ),
+        route(Anyone, "GET", "/sign-in/oidc", get(oidc::begin)),
+        route(Anyone, "GET", "/sign-in/oidc/back", get(oidc::back)).asked(oidc::PARAMETERS),
+        route(Anyone, "POST", "/sign-out", post(page::sign_in::sign_out)),
         route(Anyone, "GET", "/assets/console.css", get(page::css)),
         route(Anyone, "GET", "/assets/console.js", get(page::js)),
-        route(Viewer, "GET", "/page/fleet", get(page::fleet)).asked(fleet::PARAMETERS),
+        route(Anyone, "GET", "/assets/icon.svg", get(page::icon)),
+        route(Viewer, "GET", "/page/fleet", get(page::fleet::fragment)).asked(fleet::PARAMETERS),
+        route(Viewer, "GET", "/devices", get(page::devices::page))
+            .asked(page::devices::PARAMETERS)
+            .scoped(Scope::Listed),
+        route(Viewer, "GET", "/devices/{device}", get(page::device::page))
+            .asked(page::device::PARAMETERS)
+            .scoped(Scope::Device),
+        route(Operator, "POST", "/devices/{device}/revoke", post(page::device::revoke))
+            .form()
+            .scoped(Scope::Device),
+        route(Operator, "POST", "/devices/{device}/readmit", post(page::device::readmit))
+            .form()
+            .scoped(Scope::Device),
+        route(Operator, "POST", "/devices/{device}/approve", post(page::device::approve)).form(),
+        route(Operator, "POST", "/devices/{device}/label", post(page::device::relabel)).form(),
+        route(Viewer, "GET", "/ledger", get(page::ledger::page)).asked(page::ledger::PARAMETERS),
+        route(Admin, "GET", "/people", get(page::people::page)),
+        route(Admin, "POST", "/people/tokens", post(page::people::create)).form(),
+        route(Admin, "POST", "/people/tokens/{name}/revoke", post(page::people::revoke)).form(),
         route(Anyone, "GET", "/health", get(public::health)),
         route(Anyone, "GET", "/metrics", get(metrics::public)),
         route(Anyone, "GET", "/crl", get(public::crl)),
@@ -132,12 +190,14 @@ fn routes() -> Vec<Route> {
         route(Anyone, "GET", "/metrics/summary", get(trust::summary)),
         route(Anyone, "POST", "/event/attestation", post(trust::hearsay)),
         route(Anyone, "POST", "/event/message", post(trust::hearsay)),
-        route(Operator, "GET", "/v1/devices", get(fleet::list)).asked(fleet::PARAMETERS),
-        route(Operator, "GET", "/v1/devices/{device}", get(devices::show)),
-        route(Operator, "GET", "/v1/devices/{device}/explain", get(devices::explain)),
-        route(Operator, "GET", "/v1/devices/{device}/ear", get(devices::ear)).asked(&["nonce"]),
-        route(Operator, "POST", "/v1/devices/{device}/revoke", post(devices::revoke)),
-        route(Operator, "POST", "/v1/devices/{device}/readmit", post(devices::readmit)),
+        route(Viewer, "GET", "/v1/devices", get(fleet::list)).asked(fleet::PARAMETERS).scoped(Scope::Listed),
+        route(Viewer, "GET", "/v1/devices/{device}", get(devices::show)).scoped(Scope::Device),
+        route(Viewer, "GET", "/v1/devices/{device}/explain", get(devices::explain)).scoped(Scope::Device),
+        route(Viewer, "GET", "/v1/devices/{device}/ear", get(devices::ear))
+            .asked(&["nonce"])
+            .scoped(Scope::Device),
+        route(Operator, "POST", "/v1/devices/{device}/revoke", post(devices::revoke)).scoped(Scope::Device),
+        route(Operator, "POST", "/v1/devices/{device}/readmit", post(devices::readmit)).scoped(Scope::Device),
         route(Operator, "POST", "/v1/devices/{device}/approve", post(devices::approve)),
         route(
             Operator,
@@ -157,39 +217,45 @@ fn routes() -> Vec<Route> {
             "/v1/devices/{device}/replace",
             post(devices::replace).layer(DefaultBodyLimit::max(FORM_BYTES_MAX)),
         ),
-        route(Operator, "GET", "/v1/pending", get(pending::list)),
+        route(Viewer, "GET", "/v1/pending", get(pending::list)),
         route(Operator, "POST", "/v1/pending/{device}/admit", post(pending::admit)),
         route(Operator, "POST", "/v1/pending/{device}/deny", post(pending::deny)),
-        route(Operator, "GET", "/v1/policy", get(policy::show))
+        route(Viewer, "GET", "/v1/policy", get(policy::show))
             .asked(&["device", "selector", "name", "version"]),
-        route(Operator, "PUT", "/v1/policy", put(policy::set)).asked(&["selector", "force"]),
-        route(Operator, "GET", "/v1/policies", get(policies::list)),
-        route(Operator, "POST", "/v1/policies/unassign", post(policies::unassign)),
-        route(Operator, "POST", "/v1/policies/rollouts", post(policies::start))
+        route(PolicyAuthor, "PUT", "/v1/policy", put(policy::set)).asked(&["selector", "force"]),
+        route(Viewer, "GET", "/v1/policies", get(policies::list)),
+        route(PolicyAuthor, "POST", "/v1/policies/unassign", post(policies::unassign)),
+        route(PolicyAuthor, "POST", "/v1/policies/rollouts", post(policies::start))
             .asked(&["selector", "percent", "force"]),
-        route(Operator, "GET", "/v1/policies/rollouts/{name}", get(policies::status)),
-        route(Operator, "POST", "/v1/policies/rollouts/{name}/widen", post(policies::widen)),
-        route(Operator, "POST", "/v1/policies/rollouts/{name}/finish", post(policies::finish)),
-        route(Operator, "POST", "/v1/policies/rollouts/{name}/abort", post(policies::abort)),
-        route(Operator, "POST", "/v1/policy/try", post(trial::start)).asked(&["since_seconds", "selector"]),
-        route(Operator, "GET", "/v1/results", get(results::list)).asked(&["device", "limit"]),
-        route(Operator, "GET", "/v1/results/{result}/evidence", get(results::evidence)),
-        route(Operator, "GET", "/v1/entries", get(entries::list)).asked(entries::PARAMETERS),
+        route(Viewer, "GET", "/v1/policies/rollouts/{name}", get(policies::status)),
+        route(PolicyAuthor, "POST", "/v1/policies/rollouts/{name}/widen", post(policies::widen)),
+        route(PolicyAuthor, "POST", "/v1/policies/rollouts/{name}/finish", post(policies::finish)),
+        route(PolicyAuthor, "POST", "/v1/policies/rollouts/{name}/abort", post(policies::abort)),
+        route(PolicyAuthor, "POST", "/v1/policy/try", post(trial::start))
+            .asked(&["since_seconds", "selector"]),
+        route(Viewer, "GET", "/v1/results", get(results::list)).asked(&["device", "limit"]),
+        route(Viewer, "GET", "/v1/results/{result}/evidence", get(results::evidence)),
+        route(Viewer, "GET", "/v1/entries", get(entries::list)).asked(entries::PARAMETERS),
         route(Operator, "POST", "/v1/entries", post(entries::create)),
         route(Operator, "POST", "/v1/entries/apply", post(entries::apply)),
-        route(Operator, "GET", "/v1/entries/{entry}", get(entries::show)),
-        route(Operator, "GET", "/v1/entries/{entry}/who", get(entries::who)),
+        route(Viewer, "GET", "/v1/entries/{entry}", get(entries::show)),
+        route(Viewer, "GET", "/v1/entries/{entry}/who", get(entries::who)),
         route(Operator, "PUT", "/v1/entries/{entry}", put(entries::update)),
         route(Operator, "DELETE", "/v1/entries/{entry}", delete(entries::remove)),
-        route(Operator, "GET", "/v1/gateways", get(gateways::list)),
-        route(Operator, "POST", "/v1/gateways", post(gateways::issue)),
-        route(Operator, "POST", "/v1/gateways/{name}/revoke", post(gateways::revoke)),
-        route(Operator, "GET", "/v1/operators", get(operators::list)),
-        route(Operator, "POST", "/v1/operators", post(operators::issue)),
-        route(Operator, "POST", "/v1/operators/{name}/revoke", post(operators::revoke)),
-        route(Operator, "GET", "/v1/telemetry", get(records::telemetry)).asked(&["device", "limit"]),
-        route(Operator, "GET", "/v1/telemetry/{leaf}/{sequence}", get(records::batch)),
-        route(Operator, "GET", "/v1/telemetry-keys", get(telemetry_keys::list)).asked(&["device"]),
+        route(Viewer, "GET", "/v1/gateways", get(gateways::list)),
+        route(Admin, "POST", "/v1/gateways", post(gateways::issue)),
+        route(Admin, "POST", "/v1/gateways/{name}/revoke", post(gateways::revoke)),
+        route(Viewer, "GET", "/v1/operators", get(operators::list)),
+        route(Admin, "POST", "/v1/operators", post(operators::issue)),
+        route(Admin, "POST", "/v1/operators/{name}/revoke", post(operators::revoke)),
+        route(Viewer, "GET", "/v1/whoami", get(who::whoami)).scoped(Scope::Listed),
+        route(Admin, "GET", "/v1/tokens", get(who::tokens)),
+        route(Admin, "POST", "/v1/tokens", post(who::create).layer(DefaultBodyLimit::max(FORM_BYTES_MAX))),
+        route(Admin, "DELETE", "/v1/tokens/{name}", delete(who::revoke)),
+        route(Admin, "GET", "/v1/people", get(who::people)),
+        route(Viewer, "GET", "/v1/telemetry", get(records::telemetry)).asked(&["device", "limit"]),
+        route(Viewer, "GET", "/v1/telemetry/{leaf}/{sequence}", get(records::batch)),
+        route(Viewer, "GET", "/v1/telemetry-keys", get(telemetry_keys::list)).asked(&["device"]),
         route(
             Operator,
             "POST",
@@ -197,26 +263,26 @@ fn routes() -> Vec<Route> {
             post(telemetry_keys::add).layer(DefaultBodyLimit::max(FORM_BYTES_MAX)),
         ),
         route(Operator, "DELETE", "/v1/telemetry-keys/{hash}", delete(telemetry_keys::remove)),
-        route(Operator, "GET", "/v1/tasks", get(tasks::list)).asked(&["status", "limit"]),
+        route(Viewer, "GET", "/v1/tasks", get(tasks::list)).asked(&["status", "limit"]),
         route(Operator, "POST", "/v1/tasks", post(tasks::submit)),
-        route(Operator, "GET", "/v1/tasks/{task}", get(tasks::show)),
-        route(Operator, "GET", "/v1/tasks/{task}/explain", get(tasks::explain)),
-        route(Operator, "GET", "/v1/tasks/{task}/result", get(tasks::result)).asked(&["attempt"]),
+        route(Viewer, "GET", "/v1/tasks/{task}", get(tasks::show)),
+        route(Viewer, "GET", "/v1/tasks/{task}/explain", get(tasks::explain)),
+        route(Viewer, "GET", "/v1/tasks/{task}/result", get(tasks::result)).asked(&["attempt"]),
         route(
             Operator,
             "POST",
             "/v1/tasks/{task}/cancel",
             post(tasks::cancel).layer(DefaultBodyLimit::max(FORM_BYTES_MAX)),
         ),
-        route(Operator, "GET", "/v1/audit", get(records::audit)).asked(&["after", "limit"]),
-        route(Operator, "GET", "/v1/secrets", get(secrets::list)),
+        route(Viewer, "GET", "/v1/audit", get(records::audit)).asked(&["after", "limit"]),
+        route(Viewer, "GET", "/v1/secrets", get(secrets::list)),
         route(
             Operator,
             "POST",
             "/v1/secrets",
             post(secrets::put).layer(DefaultBodyLimit::max(SECRET_BODY_BYTES_MAX)),
         ),
-        route(Operator, "GET", "/v1/secrets/{name}", get(secrets::show)),
+        route(Viewer, "GET", "/v1/secrets/{name}", get(secrets::show)),
         route(Operator, "DELETE", "/v1/secrets/{name}", delete(secrets::revoke)),
         route(
             Operator,
@@ -230,9 +296,9 @@ fn routes() -> Vec<Route> {
             "/v1/secrets/{name}/assign",
             post(secrets::assign).layer(DefaultBodyLimit::max(FORM_BYTES_MAX)),
         ),
-        route(Operator, "GET", "/v1/security", get(security::list)).asked(&["limit"]),
-        route(Operator, "GET", "/v1/webhooks", get(webhooks::list)),
-        route(Operator, "GET", "/v1/webhooks/{name}/letters", get(webhooks::letters)),
+        route(Viewer, "GET", "/v1/security", get(security::list)).asked(&["limit"]),
+        route(Viewer, "GET", "/v1/webhooks", get(webhooks::list)),
+        route(Viewer, "GET", "/v1/webhooks/{name}/letters", get(webhooks::letters)),
         route(Operator, "POST", "/v1/webhooks/{name}/again", post(webhooks::again)),
     ]
 }
@@ -241,14 +307,15 @@ fn routes() -> Vec<Route> {
 /// reaches the address of `metrics_listen`.
 pub fn surface() -> String {
     let line = |route: Route| {
-        let Route { who, method, path, parameters, .. } = route;
+        let Route { who, method, path, parameters, scope, .. } = route;
         let parameters =
             if parameters.is_empty() { String::new() } else { format!(" ?{}", parameters.join("&")) };
-        format!("{:8} {method:6} {path}{parameters}\n", who.name())
+        let scope = if scope == Scope::Fleet { "" } else { " (scoped)" };
+        format!("{:13} {method:6} {path}{parameters}{scope}\n", who.name())
     };
     let exporter = metrics::exporter_routes();
     let exported =
-        exporter.into_iter().map(|(method, path, _)| format!("{:8} {method:6} {path}\n", "exporter"));
+        exporter.into_iter().map(|(method, path, _)| format!("{:13} {method:6} {path}\n", "exporter"));
     routes().into_iter().map(line).chain(exported).collect()
 }
 
@@ -258,18 +325,19 @@ pub(crate) fn router(server: &Arc<Server>) -> Router {
         let known = middleware::from_fn_with_state(route.parameters, parameters::known);
         let handler = route.handler.route_layer(known);
         // Who asks is looked at before what they ask.
-        let handler = match route.who {
-            Who::Anyone => handler,
-            Who::Viewer => {
-                handler.route_layer(middleware::from_fn_with_state(server.clone(), access::viewer))
+        let handler = match (route.who, route.who.role()) {
+            (_, Some(role)) => {
+                let Route { scope, is_form, .. } = route;
+                let guard = Guard { server: server.clone(), role, scope, is_form };
+                handler.route_layer(middleware::from_fn_with_state(guard, access::guard))
             }
-            Who::NodeOrViewer => {
+            (Who::NodeOrViewer, None) => {
                 handler.route_layer(middleware::from_fn_with_state(server.clone(), message::node_or_viewer))
             }
-            Who::Node => handler.route_layer(middleware::from_fn_with_state(server.clone(), message::node)),
-            Who::Operator => {
-                handler.route_layer(middleware::from_fn_with_state(server.clone(), access::operator))
+            (Who::Node, None) => {
+                handler.route_layer(middleware::from_fn_with_state(server.clone(), message::node))
             }
+            (_, None) => handler,
         };
         let handler = if trust::IN_ITS_WORDS.iter().any(|prefix| route.path.starts_with(prefix)) {
             handler.layer(middleware::from_fn(trust::in_its_words))
@@ -292,10 +360,11 @@ async fn nothing_here() -> Refusal {
     Refusal::new(Kind::NotFound, "no-route", "there is nothing at this path")
 }
 
-async fn within_time_and_safely(State(_): State<Arc<Server>>, request: Request, next: Next) -> Response {
+async fn within_time_and_safely(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
+    let asks = request.headers().clone();
     let _busy = request.extensions().get::<Caller>().map(Caller::begin);
     let (request, unread) = unread::hold(request);
-    let mut response = match timeout(REQUEST_WITHIN, caught(next.run(request))).await {
+    let response = match timeout(REQUEST_WITHIN, caught(next.run(request))).await {
         Ok(Ok(response)) => response,
         Ok(Err(panicked)) => Refusal::from(panicked).into_response(),
         Err(_) => Refusal::new(Kind::Late, "deadline", "the request took too long").into_response(),
@@ -303,6 +372,7 @@ async fn within_time_and_safely(State(_): State<Arc<Server>>, request: Request, 
     if let Some(unread) = unread.filter(|_| !response.status().is_success()) {
         unread.discard().await;
     }
+    let mut response = page::tell_people(&server, &asks, response);
     protect(response.headers_mut());
     response
 }

@@ -111,7 +111,12 @@ pub(super) async fn audit(
 pub(super) async fn leaves(store: &Store, range: &Range) -> Result<Leaves, Refusal> {
     let from = range.after.map_or(0, |after| after.saturating_add(1));
     let limit = range.limit.unwrap_or(RECORDS_DEFAULT).clamp(1, RECORDS_MAX);
-    let leaves = store.audit_leaves(from, limit).await?.into_iter().map(|leaf| Leaf {
+    let leaves = store.audit_leaves(from, limit).await?.into_iter().map(told);
+    Ok(Leaves { leaves: leaves.collect() })
+}
+
+pub(super) fn told(leaf: crate::audit::Leaf) -> Leaf {
+    Leaf {
         index: leaf.index,
         at: leaf.at,
         kind: leaf.kind,
@@ -119,8 +124,7 @@ pub(super) async fn leaves(store: &Store, range: &Range) -> Result<Leaves, Refus
         subject: leaf.subject,
         hash: HEXLOWER.encode(&leaf.hash),
         detail: serde_json::from_str(&leaf.detail).unwrap_or_default(),
-    });
-    Ok(Leaves { leaves: leaves.collect() })
+    }
 }
 
 const RECORDS_DEFAULT: u32 = 100;

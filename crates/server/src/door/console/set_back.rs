@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use assay_clock::Clock;
+use assay_trust::labels::Selector;
 use assay_wire::console::device::{Device, Devices};
 use assay_wire::console::record::Leaves;
 use axum::extract::{Request, State};
@@ -19,7 +20,7 @@ use serde_json::{Value, json};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 
-use super::access::{shows_token, unauthenticated};
+use super::access::{show_the_first_token, shows_token};
 use super::parameters::Asked;
 use super::records::{Range, leaves};
 use crate::attest::table::Registry;
@@ -92,7 +93,7 @@ async fn operator(
 ) -> Result<Response, Refusal> {
     match shows_token(&set_back.operator, request.headers()) {
         true => Ok(next.run(request).await),
-        false => Err(unauthenticated()),
+        false => Err(show_the_first_token()),
     }
 }
 
@@ -112,7 +113,8 @@ async fn devices(
     Asked(which): Asked<Which>,
 ) -> Result<Json<Devices>, Refusal> {
     let SetBack { store, registry, clock, .. } = &*set_back;
-    let page = which.filter(DEVICES_DEFAULT)?.page(store, registry, clock::now(clock)).await?;
+    let page =
+        which.filter(DEVICES_DEFAULT, Selector::default())?.page(store, registry, clock::now(clock)).await?;
     let device = |record: DeviceRecord| Device {
         id: record.id,
         name: record.name,

@@ -1,43 +1,39 @@
-//! The status page: how the fleet stands, at a glance, and what just happened.
-//!
-//! Rendered here, refreshed by a few lines of script that fetch the same fragment again.
+//! The fleet: how it stands, at a glance, and what just happened. Refreshed by a few lines of script that fetch the same fragment
+//! again.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use askama::Template;
 use assay_evidence::time::UnixTime;
-use assay_identity::SpiffeId;
 use assay_trust::Status;
+use assay_trust::labels::Selector;
 use assay_trust::policy::Covered;
 use assay_wire::console::device::Finding;
-use axum::Extension;
-use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::{Html, IntoResponse, Redirect, Response};
-use http::header::{CONTENT_TYPE, SET_COOKIE};
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
 use serde_json::Value;
 
-use super::access::{may_view, wrong_token};
-use super::devices::{clock_sentence, findings, sentence};
-use super::parameters::Asked;
+use super::sign_in::door;
+use super::{Frame, age, clock_time, mood, render, short};
 use crate::audit::Leaf;
 use crate::device::Device;
-use crate::door::listen::Caller;
+use crate::door::console::access::viewer;
+use crate::door::console::devices::{clock_sentence, findings, sentence};
+use crate::door::console::parameters::Asked;
 use crate::fate::IMA_POLICY;
 use crate::fleet::Which;
-use crate::outcome::{Kind, Refusal};
+use crate::outcome::Refusal;
 use crate::parts::Server;
 use crate::store::Word;
 
 #[derive(Template)]
-#[template(path = "console.html")]
-struct Page {
-    trust_domain: String,
-    /// The fleet's fragment; nothing for who has not signed in.
-    fleet: Option<String>,
-    refused: bool,
+#[template(path = "home.html")]
+struct Home {
+    frame: Frame,
+    /// The fragment.
+    fleet: String,
 }
 
 #[derive(Template)]
@@ -78,6 +74,8 @@ struct Tile {
 struct DeviceRow {
     name: String,
     id: String,
+    /// The hash in it, which the page of the device goes by.
+    hash: String,
     short_id: String,
     labels: String,
     status: &'static str,
@@ -122,61 +120,36 @@ struct RefusalRow {
     why: String,
 }
 
-pub(super) async fn page(
+/// The way in for whoever has not signed in; of the fleet, for whoever may see some devices alone, these.
+pub(in crate::door::console) async fn page(
     State(server): State<Arc<Server>>,
     headers: HeaderMap,
     Asked(which): Asked<Which>,
-) -> Result<Html<String>, Refusal> {
-    let fleet = match may_view(&server, &headers) {
-        true => Some(render(&Fleet::load(&server, which, server.now()).await?)?),
-        false => None,
+) -> Result<Response, Refusal> {
+    let Some(principal) = viewer(&server, &headers) else {
+        return Ok(Html(door(&server, None)?).into_response());
     };
-    let page = Page { trust_domain: server.config.trust_domain.to_string(), fleet, refused: false };
-    render(&page).map(Html)
+    if !principal.scope.is_empty() {
+        return Ok(Redirect::to("/devices").into_response());
+    }
+    let fleet = render(&Fleet::load(&server, which, server.now()).await?)?;
+    Ok(Html(render(&Home { frame: Frame::of(&server, &principal, "/"), fleet })?).into_response())
 }
 
-pub(super) async fn fleet(
+pub(in crate::door::console) async fn fragment(
     State(server): State<Arc<Server>>,
     Asked(which): Asked<Which>,
 ) -> Result<Html<String>, Refusal> {
     render(&Fleet::load(&server, which, server.now()).await?).map(Html)
 }
 
-/// The token is Base64url, so the form's encoding leaves it as it is.
-pub(super) async fn sign_in(
-    State(server): State<Arc<Server>>,
-    caller: Option<Extension<Caller>>,
-    body: Bytes,
-) -> Result<Response, Refusal> {
-    let form = std::str::from_utf8(&body).unwrap_or_default();
-    let token = form.split('&').find_map(|field| field.strip_prefix("token=")).unwrap_or_default();
-    if !server.operator.is(token.trim()) {
-        wrong_token(&server, caller.as_ref().map(|Extension(caller)| caller), "/sign-in");
-        let page = Page { trust_domain: server.config.trust_domain.to_string(), fleet: None, refused: true };
-        return Ok((http::StatusCode::UNAUTHORIZED, Html(render(&page)?)).into_response());
-    }
-    with_cookie(server.sign_ins.add(server.now())?)
-}
-
-pub(super) async fn sign_out(
-    State(server): State<Arc<Server>>,
-    headers: HeaderMap,
-) -> Result<Response, Refusal> {
-    with_cookie(server.sign_ins.remove(&headers))
-}
-
-pub(super) async fn css() -> impl IntoResponse {
-    ([(CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("../../../assets/console.css"))
-}
-
-pub(super) async fn js() -> impl IntoResponse {
-    ([(CONTENT_TYPE, "text/javascript; charset=utf-8")], include_str!("../../../assets/console.js"))
-}
-
 impl Fleet {
     async fn load(server: &Server, which: Which, now: UnixTime) -> Result<Fleet, Refusal> {
         let counts: HashMap<String, u64> = server.store.device_counts().await?.into_iter().collect();
-        let shown = which.filter(DEVICES_SHOWN)?.page(&server.store, &server.registry, now).await?;
+        let shown = which
+            .filter(DEVICES_SHOWN, Selector::default())?
+            .page(&server.store, &server.registry, now)
+            .await?;
         let devices = shown.devices.into_iter().map(Device::of).collect::<Result<Vec<_>, _>>()?;
         let events = server.store.recent_events(EVENTS_SHOWN_MAX).await?;
         // Things happen to devices that this page does not show as well.
@@ -310,6 +283,7 @@ fn row(
     DeviceRow {
         name: device.record.name.clone(),
         id: device.id.to_string(),
+        hash: device.id.device_hex().unwrap_or_default().to_owned(),
         short_id: short(device.id.as_str()),
         labels: device.labels.to_string(),
         status: state.status_at(now).name(),
@@ -356,45 +330,6 @@ fn coverages(server: &Server) -> Vec<PolicyCoverage> {
     coverages.take(POLICIES_SHOWN_MAX).collect()
 }
 
-/// The start of the hash in a device's ID.
-fn short(id: &str) -> String {
-    let hex = SpiffeId::parse(id).ok().and_then(|id| id.device_hex().map(str::to_owned));
-    hex.as_deref().and_then(|hex| hex.get(..12)).unwrap_or(id).to_owned()
-}
-
-fn age(at: UnixTime, now: UnixTime) -> String {
-    match now.0.saturating_sub(at.0) {
-        seconds @ 0..=119 => format!("{seconds} s"),
-        seconds @ 120..=7199 => format!("{} min", seconds / 60),
-        seconds => format!("{} h", seconds / 3600),
-    }
-}
-
-/// Hours, minutes and seconds of the day, UTC.
-fn clock_time(at: UnixTime) -> String {
-    at.to_string().get(11..19).unwrap_or_default().to_owned()
-}
-
-fn mood(kind: &str, event: &Value) -> &'static str {
-    let tier = event.get("tier").and_then(Value::as_str).unwrap_or_default();
-    match (kind, tier) {
-        ("device.appraised", "affirming") | ("device.approved", _) => "good",
-        ("device.appraised", "contraindicated") | ("device.revoked", _) => "bad",
-        ("device.appraised", _) | ("device.expired", _) => "odd",
-        _ => "plain",
-    }
-}
-
-fn render(template: &impl Template) -> Result<String, Refusal> {
-    template.render().map_err(|error| Refusal::new(Kind::Unavailable, "page", error.to_string()))
-}
-
-fn with_cookie(cookie: String) -> Result<Response, Refusal> {
-    let value = HeaderValue::from_str(&cookie)
-        .map_err(|_| Refusal::new(Kind::Unavailable, "cookie", "the cookie could not be set"))?;
-    Ok(([(SET_COOKIE, value)], Redirect::to("/")).into_response())
-}
-
 const STATUSES: [Status; 5] =
     [Status::Trusted, Status::Suspect, Status::Enrolled, Status::Expired, Status::Revoked];
 const DEVICES_SHOWN: usize = 500;
@@ -410,14 +345,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ages_read_well() {
-        assert_eq!(age(UnixTime(100), UnixTime(103)), "3 s");
-        assert_eq!(age(UnixTime(0), UnixTime(600)), "10 min");
-        assert_eq!(age(UnixTime(0), UnixTime(90_000)), "25 h");
-        assert_eq!(age(UnixTime(9), UnixTime(3)), "0 s");
-    }
-
-    #[test]
     fn what_a_device_is_called_cannot_become_markup() {
         let words = ["check", "tier", "claim", "expected", "found"].map(|member| (member, "".into()));
         let told =
@@ -426,6 +353,7 @@ mod tests {
         let devices = vec![DeviceRow {
             name: "<script>".to_owned(),
             id: "spiffe://td/x".to_owned(),
+            hash: "ab".to_owned(),
             short_id: "x".to_owned(),
             labels: String::new(),
             status: "trusted",
