@@ -2,7 +2,7 @@
 CARGO ?= cargo
 BIN = $(or $(CARGO_TARGET_DIR),target)/debug
 
-.PHONY: help setup build demo demo-json test check bench fuzz interop sim release
+.PHONY: help setup build demo demo-json test check bench fuzz interop sim dist check-dist release
 
 help: ## list the tasks
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,12 @@ interop: setup ## other people's clients against the whole system; gets them fro
 
 sim: ## the red team against the verifier, at length (SEEDS=200000, SEED=first)
 	SEEDS=$(or $(SEEDS),200000) SEED=$(or $(SEED),5000) $(CARGO) test -p assay-trust --test suite redteam
+
+dist: setup ## packages for Debian, their sums and what is in them, in target/dist
+	@./scripts/dist
+
+check-dist: ## the packages of target/dist on a fresh Debian in a folder; as root
+	@./scripts/check-dist
 
 release: setup ## optimised programs in target/release
 	$(CARGO) build --release --bins

@@ -1,5 +1,6 @@
 //! Chores of the repository. `cargo xtask check` is the one command that a developer, CI and the README run.
 
+mod sbom;
 mod walls;
 
 use std::path::Path;
@@ -14,6 +15,7 @@ usage: cargo xtask COMMAND
   check           format, lints, walls, licences and every test
   walls           print who may use whom, and fail where somebody else does
   fuzz [SECONDS]  run every fuzz target for so long (60)
+  sbom            print what the programs are made of, as CycloneDX
 ";
 
 fn main() -> ExitCode {
@@ -22,6 +24,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.as_slice() {
         ["check"] => check(),
         ["walls"] => walls::check(root()).map(|report| print!("{report}")),
+        ["sbom"] => sbom(),
         ["fuzz"] => fuzz("60"),
         ["fuzz", seconds] => fuzz(seconds),
         _ => {
@@ -62,6 +65,17 @@ fn licences() -> Result<()> {
         "licences",
         cargo(&["deny", "--offline", "check", "--hide-inclusion-graph", "licenses", "bans", "sources"]),
     )
+}
+
+fn sbom() -> Result<()> {
+    let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let arguments = ["metadata", "--format-version", "1", "--locked", "--filter-platform", &platform];
+    let output = cargo(&arguments).output().context("cargo metadata")?;
+    if !output.status.success() {
+        bail!("{}", String::from_utf8_lossy(&output.stderr));
+    }
+    println!("{:#}", sbom::of(&serde_json::from_slice(&output.stdout)?)?);
+    Ok(())
 }
 
 fn fuzz(seconds: &str) -> Result<()> {

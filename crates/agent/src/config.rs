@@ -413,6 +413,12 @@ mod tests {
     }
 
     #[test]
+    fn what_is_installed_is_a_configuration() {
+        let file: ConfigFile = toml::from_str(include_str!("../../../deploy/debian/agent.toml")).unwrap();
+        file.complete().unwrap();
+    }
+
+    #[test]
     fn year_13_the_reference_is_what_the_types_say() {
         let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/agent.md");
         let about = "`assay-agent run --config FILE`, TOML. `trust_domain`, `gateway` and `bundle` have to be said, here, by flags or by \

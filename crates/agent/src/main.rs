@@ -13,6 +13,7 @@ use assay_agent::sign::Message;
 use assay_agent::{collect, detect, doctor, fetch, files, run, setup, sign, tee};
 use assay_clock::Clock;
 use assay_identity::tls;
+use assay_service::attended;
 use clap::{CommandFactory, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -103,6 +104,12 @@ enum Verb {
     Completion {
         /// bash, zsh, fish, elvish or powershell
         shell: clap_complete::Shell,
+    },
+    /// Write the manual's pages into a folder
+    #[command(hide = true)]
+    Manual {
+        /// The folder; made if it is not there
+        folder: PathBuf,
     },
 }
 
@@ -237,6 +244,7 @@ fn main() -> ExitCode {
             let _ = io::stdout().write_all(&script);
             Ok(ExitCode::SUCCESS)
         }
+        Verb::Manual { folder } => manual(&folder),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("assay-agent: {error:#}");
@@ -383,13 +391,20 @@ async fn fetched(verb: FetchVerb) -> Result<Vec<String>, FetchError> {
     }
 }
 
+/// A page for each verb, as `man` reads it.
+fn manual(folder: &std::path::Path) -> anyhow::Result<ExitCode> {
+    std::fs::create_dir_all(folder)?;
+    clap_mangen::generate_to(Cli::command(), folder)?;
+    Ok(ExitCode::SUCCESS)
+}
+
 fn run_agent(options: Options) -> anyhow::Result<ExitCode> {
     start_log()?;
     let config = options.merge()?.complete().context("configuration")?;
     let runtime = tokio::runtime::Runtime::new()?;
     let outcome = runtime.block_on(async {
         let stop = told_to_end()?;
-        run::run(config, stop).await.map_err(anyhow::Error::from)
+        run::run(config, attended(stop)).await.map_err(anyhow::Error::from)
     });
     // A TPM command under way is waited for, but not for ever.
     runtime.shutdown_timeout(TPM_PATIENCE);

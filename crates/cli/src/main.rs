@@ -101,6 +101,12 @@ enum Verb {
         /// The shell.
         shell: clap_complete::Shell,
     },
+    /// Write the manual's pages into a folder.
+    #[command(hide = true)]
+    Manual {
+        /// The folder; made if it is not there.
+        folder: std::path::PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -138,7 +144,14 @@ fn main() -> ExitCode {
             clap_complete::generate(shell, &mut Cli::command(), "assay", &mut std::io::stdout());
             ExitCode::SUCCESS
         }
+        Verb::Manual { folder } => output::exit(manual(&folder)),
     }
+}
+
+/// A page for each verb, as `man` reads it.
+fn manual(folder: &std::path::Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    Ok(clap_mangen::generate_to(Cli::command(), folder)?)
 }
 
 #[cfg(test)]

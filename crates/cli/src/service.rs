@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use assay_identity::x509_svid::presented_id;
 use assay_identity::{PrivateKey, TrustDomain, csr};
+use assay_service::attended;
 use assay_wire::console::gateway::{Credentials, Enroll};
 use clap::Subcommand;
 use rustls_pki_types::CertificateDer;
@@ -106,7 +107,7 @@ struct Log {
 pub fn server(args: ServerArgs) -> ExitCode {
     output::exit(args.log.install().and_then(|()| {
         let config = server_config(&args)?;
-        runtime()?.block_on(assay_server::run(config, ended()))?;
+        runtime()?.block_on(assay_server::run(config, attended(ended())))?;
         Ok(())
     }))
 }
@@ -172,7 +173,7 @@ fn server_config(args: &ServerArgs) -> Result<assay_server::Config> {
 
 fn run_gateway(file: &Path) -> Result<()> {
     let config = assay_gateway::Config::load(file).with_context(|| file.display().to_string())?;
-    runtime()?.block_on(assay_gateway::run(config, ended()))?;
+    runtime()?.block_on(assay_gateway::run(config, attended(ended())))?;
     Ok(())
 }
 

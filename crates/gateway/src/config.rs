@@ -154,6 +154,12 @@ mod tests {
 
     const LEAST: &str = "trust_domain = \"example.org\"\nservers = [\"a:1\"]\ncredentials = \"/c\"\n";
 
+    #[test]
+    fn what_is_installed_is_a_configuration() {
+        let config: Config = toml::from_str(include_str!("../../../deploy/debian/gateway.toml")).unwrap();
+        config.check().unwrap();
+    }
+
     fn check(more: &str, expected: Result<(), &str>) {
         let read = toml::from_str::<Config>(&format!("{LEAST}{more}")).map_err(ConfigError::from);
         let found = read.and_then(|config| config.check()).map_err(|error| error.to_string());

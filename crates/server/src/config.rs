@@ -457,6 +457,12 @@ mod tests {
     }
 
     #[test]
+    fn what_is_installed_is_a_configuration() {
+        let config = Config::from_toml(include_str!("../../../deploy/debian/server.toml")).unwrap();
+        assert_eq!(config.data, Path::new("/var/lib/assay-server"));
+    }
+
+    #[test]
     fn nothing_has_to_be_said() {
         let config = Config::from_toml("").unwrap();
         assert_eq!(config.edge.to_string(), "127.0.0.1:8444");
