@@ -1,10 +1,13 @@
-//! SPIRE's own programs, as its module has them: an agent that joins by a token, and the commands that operators know.
+//! SPIRE's own programs, as its module has them: an agent that attests by each of what nodes show, and the commands that
+//! operators know.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use assay_testkit::{SoftTpm, TpmMaker};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use serde_json::Value;
 
 use super::packages;
@@ -38,15 +41,25 @@ impl Commands {
     }
 }
 
+/// SPIRE's agent and the commands of its server, and what else of its folder is named.
+fn programs(more: &[&str]) -> Option<(PathBuf, PathBuf, PathBuf)> {
+    let bin = packages("SPIRE's agent and commands")?.join("bin");
+    let (agent, server) = (bin.join("spire-agent"), bin.join("spire-server"));
+    if !agent.exists() || !server.exists() || more.iter().any(|name| !bin.join(name).exists()) {
+        eprintln!("left out: SPIRE's agent and commands; it takes Go to build them");
+        return None;
+    }
+    Some((agent, server, bin))
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_of_spire_serves_its_workloads_until_it_is_banned() -> Result<()> {
-    let Some(packages) = packages("SPIRE's agent and commands") else { return Ok(()) };
-    let (agent, server) = (packages.join("bin/spire-agent"), packages.join("bin/spire-server"));
-    if !agent.exists() || !server.exists() {
-        eprintln!("left out: SPIRE's agent and commands; it takes Go to build them");
-        return Ok(());
-    }
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let Some((agent, server, _)) = programs(&[]) else { return Ok(()) };
+    let port = free_port()?;
     let stage = Stage::start_with(&format!("[spire]\naddress = \"127.0.0.1:{port}\"\n")).await?;
     let commands = Commands { program: server, socket: stage.at("data/spire.sock") };
     let site = format!("spiffe://{TRUST_DOMAIN}/site-3");
@@ -57,14 +70,16 @@ async fn an_agent_of_spire_serves_its_workloads_until_it_is_banned() -> Result<(
     commands.run(&["entry", "create", "-parentID", &site, "-spiffeID", &press, "-selector", &selector])?;
 
     let socket = stage.at("spire-agent.sock");
-    let _agent = start(&agent, &stage, port, &token)?;
+    let by_token = "NodeAttestor \"join_token\" { plugin_data {} }";
+    let _agent = start(&agent, &stage, port, by_token, &["-joinToken", &token])?;
     let said = eventually(60, async || fetch(&agent, &socket, "x509")).await?;
     ensure!(said.contains(&press), "{said}");
     let said = fetch(&agent, &socket, "jwt")?;
     ensure!(said.contains(&format!("token({press})")), "{said}");
     let id = format!("spiffe://{TRUST_DOMAIN}/spire/agent/join_token/{token}");
     ensure!(commands.run(&["agent", "list"])?.contains(&id));
-    ensure!(start(&agent, &stage, port, &token)?.0.wait()?.code() != Some(0), "a token is shown once");
+    let mut again = start(&agent, &stage, port, by_token, &["-joinToken", &token])?;
+    ensure!(again.0.wait()?.code() != Some(0), "a token is shown once");
 
     let held = issued(&stage, &press).await?;
     commands.run(&["agent", "ban", "-spiffeID", &id])?;
@@ -78,11 +93,96 @@ async fn an_agent_of_spire_serves_its_workloads_until_it_is_banned() -> Result<(
     .await
 }
 
-fn start(agent: &Path, stage: &Stage, port: u16, token: &str) -> Result<Agent> {
+/// Serves a workload below a node that has come in, whoever it is: by an alias that chooses it by this.
+async fn serves_below(
+    (agent, commands, stage): (&Path, &Commands, &Stage),
+    chosen_by: &str,
+) -> Result<(String, String)> {
+    let [site, press] = ["site-4", "press"].map(|name| format!("spiffe://{TRUST_DOMAIN}/{name}"));
+    let selector = format!("unix:uid:{}", rustix::process::getuid().as_raw());
+    commands.run(&["entry", "create", "-node", "-spiffeID", &site, "-selector", chosen_by])?;
+    commands.run(&["entry", "create", "-parentID", &site, "-spiffeID", &press, "-selector", &selector])?;
+    let said = eventually(60, async || fetch(agent, &stage.at("spire-agent.sock"), "x509")).await?;
+    ensure!(said.contains(&press), "{said}");
+    let listed = commands.run(&["agent", "list", "-output", "json"])?;
+    let listed: Value = serde_json::from_str(&listed)?;
+    let text = |pointer: &str| listed.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    Ok((text("/agents/0/attestation_type"), text("/agents/0/id/path")))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_of_spire_attests_by_a_certificate_of_the_sites() -> Result<()> {
+    let Some((agent, server, _)) = programs(&[]) else { return Ok(()) };
+    for algorithm in [&rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_RSA_SHA256] {
+        let folder = tempfile::tempdir()?;
+        let mut site = CertificateParams::default();
+        site.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        site.distinguished_name.push(DnType::CommonName, "site");
+        let site_key = KeyPair::generate()?;
+        let root = site.self_signed(&site_key)?;
+        let key = KeyPair::generate_for(algorithm)?;
+        let mut own = CertificateParams::default();
+        own.distinguished_name.push(DnType::CommonName, "press-4");
+        own.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        let own = own.signed_by(&key, &Issuer::new(site, site_key))?;
+        for (name, text) in
+            [("site.pem", root.pem()), ("own.pem", own.pem()), ("key.pem", key.serialize_pem())]
+        {
+            std::fs::write(folder.path().join(name), text)?;
+        }
+        let port = free_port()?;
+        let section = format!("[spire]\naddress = \"127.0.0.1:{port}\"\nx509pop_anchors = [\"site.pem\"]\n");
+        let stage = Stage::start_trusting(folder, "", &section).await?;
+        let commands = Commands { program: server.clone(), socket: stage.at("data/spire.sock") };
+        let by_certificate = format!(
+            "NodeAttestor \"x509pop\" {{ plugin_data {{ certificate_path = {:?}\n private_key_path = {:?} }} }}",
+            stage.at("own.pem"),
+            stage.at("key.pem")
+        );
+        let _agent = start(&agent, &stage, port, &by_certificate, &[])?;
+        let (kind, path) = serves_below((&agent, &commands, &stage), "x509pop:subject:cn:press-4").await?;
+        ensure!(kind == "x509pop" && path.starts_with("/spire/agent/x509pop/"), "{kind} {path}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_of_spire_attests_by_its_tpm() -> Result<()> {
+    let Some((agent, server, bin)) = programs(&["spire-tpm"]) else { return Ok(()) };
+    let folder = tempfile::tempdir()?;
+    let maker = TpmMaker::new(&folder.path().join("maker"))?;
+    let tpm = SoftTpm::start(&maker, &folder.path().join("tpm"))?;
+    let makers = [maker.root_ca(), maker.issuing_ca()].map(std::fs::read_to_string);
+    let makers = makers.into_iter().collect::<std::io::Result<String>>()?;
+    let port = free_port()?;
+    let section = format!("[spire]\naddress = \"127.0.0.1:{port}\"\ntpm = true\n");
+    let stage = Stage::start_trusting(folder, &makers, &section).await?;
+    let commands = Commands { program: server, socket: stage.at("data/spire.sock") };
+    let by_tpm = format!(
+        "NodeAttestor \"tpm\" {{ plugin_cmd = {:?}\n plugin_args = [{:?}]\n plugin_data {{}} }}",
+        bin.join("spire-tpm"),
+        tpm.socket()
+    );
+    let _agent = start(&agent, &stage, port, &by_tpm, &[])?;
+    // Which TPM it is, the operator reads from the node that came in.
+    let node = eventually(60, async || {
+        let listed: Value = serde_json::from_str(&commands.run(&["agent", "list", "-output", "json"])?)?;
+        let path = listed.pointer("/agents/0/id/path").and_then(Value::as_str).context("no node")?;
+        Ok(path.to_owned())
+    })
+    .await?;
+    let hash = node.rsplit('/').next().context("a hash")?;
+    let (kind, path) = serves_below((&agent, &commands, &stage), &format!("tpm:pub_hash:{hash}")).await?;
+    ensure!(kind == "tpm" && path == format!("/spire/agent/tpm/{hash}"), "{kind} {path}");
+    ensure!(stage.console()?.get("/v1/devices").await?.get("devices") == Some(&Value::Array(Vec::new())));
+    Ok(())
+}
+
+fn start(agent: &Path, stage: &Stage, port: u16, attestor: &str, more: &[&str]) -> Result<Agent> {
     let configuration = format!(
         "agent {{\n data_dir = {:?}\n server_address = \"127.0.0.1\"\n server_port = \"{port}\"\n socket_path = {:?}\n \
          trust_bundle_path = {:?}\n trust_domain = \"{TRUST_DOMAIN}\"\n}}\nplugins {{\n \
-         NodeAttestor \"join_token\" {{ plugin_data {{}} }}\n KeyManager \"memory\" {{ plugin_data {{}} }}\n \
+         {attestor}\n KeyManager \"memory\" {{ plugin_data {{}} }}\n \
          WorkloadAttestor \"unix\" {{ plugin_data {{}} }}\n}}\n",
         tempfile::tempdir_in(stage.folder.path())?.keep(),
         stage.at("spire-agent.sock"),
@@ -91,7 +191,7 @@ fn start(agent: &Path, stage: &Stage, port: u16, token: &str) -> Result<Agent> {
     let file = stage.at("spire-agent.conf");
     std::fs::write(&file, configuration)?;
     let mut command = Command::new(agent);
-    command.args(["run", "-config"]).arg(file).args(["-joinToken", token]);
+    command.args(["run", "-config"]).arg(file).args(more);
     Ok(Agent(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?))
 }
 
