@@ -1,7 +1,7 @@
-//! A trust bundle in each of its forms: DER, PEM, JWKS.
+//! A trust bundle in each of its forms: DER, PEM, JWKS, and as another trust domain serves it.
 #![no_main]
 
-use assay_identity::{Bundle, TrustDomain};
+use assay_identity::{Bundle, ForeignBundle, TrustDomain};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -11,5 +11,10 @@ fuzz_target!(|data: &[u8]| {
             let again = Bundle::from_der(trust_domain.clone(), &bundle.to_der());
             assert!(again.is_ok(), "what was read can be written and read again");
         }
+    }
+    if let Ok(bundle) = ForeignBundle::from_document(trust_domain.clone(), data) {
+        let again = ForeignBundle::from_document(trust_domain, bundle.to_document().as_bytes());
+        let again = again.expect("what was read can be written and read again");
+        assert_eq!(again.jwt_authorities(), bundle.jwt_authorities());
     }
 });

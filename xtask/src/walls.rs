@@ -108,6 +108,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "enroll",
             "entry",
             "fate",
+            "federation",
             "fleet",
             "grant",
             "keylime",

@@ -14,6 +14,7 @@ mod doctor;
 mod ear;
 mod entry;
 mod failure;
+mod federation;
 mod gateway;
 mod geofence;
 mod inspect;
@@ -72,6 +73,8 @@ enum Verb {
     Trust(trust::Args),
     /// Registration entries: which workload gets which SPIFFE ID.
     Entry(entry::Args),
+    /// Other trust domains that workloads here are to believe.
+    Federation(federation::Args),
     /// Secrets that devices are given for as long as they are trusted.
     Secret(secret::Args),
     /// Who tried what they may not: in numbers since the server started, and the last on record.
@@ -128,6 +131,7 @@ fn main() -> ExitCode {
         Verb::Policy(args) => policy::run(args),
         Verb::Trust(args) => output::exit(trust::run(args)),
         Verb::Entry(args) => output::exit(entry::run(args)),
+        Verb::Federation(args) => output::exit(federation::run(args)),
         Verb::Secret(args) => output::exit(secret::run(args)),
         Verb::Security(args) => output::exit(security::run(&args)),
         Verb::Webhook(args) => output::exit(webhook::run(args)),

@@ -95,6 +95,18 @@ pub fn verify(
     Ok(VerifiedJwt { svid, claims })
 }
 
+/// The trust domain that a token says its subject is of. Nothing of it is verified: it says whose keys it is to be held against.
+pub fn claimed_domain(token: &str) -> Option<TrustDomain> {
+    #[derive(Deserialize)]
+    struct Subject {
+        sub: SpiffeId,
+    }
+    let payload = token.split('.').nth(1).filter(|_| token.len() <= TOKEN_BYTES_MAX)?;
+    let payload = data_encoding::BASE64URL_NOPAD.decode(payload.as_bytes()).ok()?;
+    let Subject { sub } = serde_json::from_slice(&payload).ok()?;
+    Some(sub.trust_domain().clone())
+}
+
 /// Whether a token may be asked for, for these: few, and together short enough that the token is one that verifiers read
 /// whatever has to be escaped in it, and that it can be told in a line of a log.
 pub fn is_audience(audience: &[String]) -> bool {

@@ -114,6 +114,14 @@ kinds! {
     SecretReleased => "secret.released",
     /// Secrets are a device's no longer.
     SecretWithdrawn => "secret.withdrawn",
+    /// Another trust domain's bundle is found somewhere from now on.
+    FederationSet => "federation.set",
+    /// It is not looked for any more.
+    FederationEnded => "federation.ended",
+    /// Another trust domain is verified with this bundle from now on.
+    FederationBundleSet => "federation.bundle-set",
+    /// There is no bundle of it any more.
+    FederationBundleRemoved => "federation.bundle-removed",
     /// An operator lets whoever shows a token first join.
     JoinTokenCreated => "join-token.created",
     /// A node that does not quote attested, as SPIRE's agents do.

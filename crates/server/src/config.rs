@@ -88,6 +88,9 @@ pub struct Config {
     /// Trust status, certificates and signed messages for other programs, under `/trust/` at the console's address; off unless
     /// this section is there.
     pub trust_api: Option<TrustApi>,
+    /// Certificates of the authorities, PEM, by which servers are known where bundles of other trust domains are fetched that show no
+    /// SPIFFE ID (`https_web`); those that the system trusts if none is named.
+    pub federation_anchors: Vec<PathBuf>,
     /// The doors of SPIRE's server, for its agents and its command line as they are; off unless this section is there. Nodes come
     /// in by them that cannot quote, so that nobody knows what they run.
     pub spire: Option<Spire>,
@@ -255,6 +258,7 @@ impl Default for Config {
             evidence_bytes_max: 4 << 30,
             evidence_bytes_per_device_max: 128 << 20,
             trust_api: None,
+            federation_anchors: Vec::new(),
             spire: None,
             keylime: None,
             oidc: None,
@@ -295,7 +299,8 @@ impl Config {
             config.data = folder.join(&config.data);
             let anchors = config.ek_anchors.iter_mut().chain(&mut config.idevid_anchors);
             let manifest = config.enrollment_manifest.iter_mut();
-            for file in anchors.chain(manifest).chain(&mut config.ek_crls).chain(&mut config.policy_signers) {
+            let more = config.ek_crls.iter_mut().chain(&mut config.policy_signers);
+            for file in anchors.chain(manifest).chain(more).chain(&mut config.federation_anchors) {
                 *file = folder.join(&*file);
             }
             for file in config.json_protocol.iter_mut().flat_map(JsonProtocol::files) {

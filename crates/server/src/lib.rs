@@ -1,7 +1,7 @@
 //! The server: registrar, verifier, authority, collector and console in one program.
 //!
 //! In floors, and no arrow runs back up: `start.rs` above the doors (`door/`), doors above the use cases (`enroll.rs`,
-//! `attest/`, `grant/`, `policy/`, `fate.rs`, `label.rs`, `name.rs`, `fleet.rs`, `newcomer.rs`, `ear.rs`, `node.rs`, `secret.rs`, `message.rs`, `notice.rs`, `access/`; `actor.rs` is who has it done, `principal.rs` what they may), use cases above `in_force/`, `archive/` and `keys/`, and
+//! `attest/`, `grant/`, `policy/`, `fate.rs`, `federation.rs`, `label.rs`, `name.rs`, `fleet.rs`, `newcomer.rs`, `ear.rs`, `node.rs`, `secret.rs`, `message.rs`, `notice.rs`, `access/`; `actor.rs` is who has it done, `principal.rs` what they may), use cases above `in_force/`, `archive/` and `keys/`, and
 //! all above `store/`. A use case has the form *load, decide, commit, answer*: what is decided is decided in the pure
 //! crates, what is changed is one transaction of the store. [`run`] starts it all.
 
@@ -20,6 +20,7 @@ mod ear;
 mod enroll;
 mod entry;
 mod fate;
+mod federation;
 mod fleet;
 mod follow;
 mod grant;

@@ -67,6 +67,7 @@ impl Severity {
             | Kind::DeviceUnanswered
             | Kind::DeviceWaiting
             | Kind::SpireAgentExpired
+            | Kind::FederationBundleRemoved
             | Kind::EntryUnmet
             | Kind::TelemetryDropped
             | Kind::TaskWithdrawn
@@ -83,6 +84,9 @@ impl Severity {
             | Kind::TelemetryKeyRemoved
             | Kind::PolicySet
             | Kind::JoinTokenCreated
+            | Kind::FederationSet
+            | Kind::FederationEnded
+            | Kind::FederationBundleSet
             | Kind::SpireAgentAttested
             | Kind::SpireAgentEvicted
             | Kind::KeylimeAgentBound

@@ -9,6 +9,7 @@ use assay_evidence::time::UnixTime;
 use assay_identity::x509pop::Anchors;
 use assay_identity::{Life, SpiffeId, TrustDomain};
 use assay_telemetry::json_protocol::Nonces;
+use rustls::ClientConfig;
 use tokio::sync::{Semaphore, watch};
 
 use crate::access::session::Sessions;
@@ -24,6 +25,7 @@ use crate::door::admission::EdgeAdmission;
 use crate::door::console::Public;
 use crate::door::edge::announce::Announcer;
 use crate::door::edge::session::Beat;
+use crate::door::federation::web_roots;
 use crate::door::forward::{Destination, DestinationError};
 use crate::door::keylime::KeylimeDoors;
 use crate::door::oidc::Oidc;
@@ -39,6 +41,7 @@ use crate::grant::telemetry::Collecting;
 use crate::in_force::access::Access;
 use crate::in_force::endorsers::EndorsersInForce;
 use crate::in_force::entries::Entries;
+use crate::in_force::federation::Federation;
 use crate::in_force::ledger_head::LedgerHead;
 use crate::in_force::manifest::ManifestInForce;
 use crate::in_force::messages::Messages;
@@ -103,6 +106,10 @@ pub(crate) struct Server {
     pub tls: DoorTls,
     /// What SPIRE's agents are shown, where they are let in.
     pub spire_tls: Option<SpireTls>,
+    /// Other trust domains.
+    pub federation: Arc<Federation>,
+    /// How servers outside are known that show no SPIFFE ID.
+    pub web_tls: Arc<ClientConfig>,
     /// By whose certificates nodes attest; none: they do not.
     pub x509pop_anchors: Anchors,
     /// What the doors for Keylime's agents remember, where they are open.
@@ -147,6 +154,8 @@ impl Server {
         let tls = DoorTls::new(revocations.trust(), &certificate, &clock)?;
         let spire_tls = spire_tls(&config, &authority, &store, &clock, now).await?;
         let x509pop_anchors = x509pop_anchors(&config)?;
+        let federation = Arc::new(Federation::open(&store).await?);
+        let web_tls = web_roots(&config)?;
         continuity::record(&store, &config.data, &config.trust_domain).await?;
         let (policies, endorsers) = in_force(&store, &config, now).await?;
         let destinations = destinations(&config)?;
@@ -212,6 +221,8 @@ impl Server {
             tls,
             spire_tls,
             x509pop_anchors,
+            federation,
+            web_tls,
             keylime: config.keylime.as_ref().map(|_| Arc::default()),
             shutdown,
             clock,
@@ -246,6 +257,7 @@ impl Server {
             registry: self.registry.clone(),
             policies: self.policies.clone(),
             entries: self.entries.clone(),
+            federation: self.federation.clone(),
             ledger_head: self.ledger_head.clone(),
             revocations: self.revocations.clone(),
             metrics: self.metrics.clone(),
@@ -263,7 +275,8 @@ impl Server {
 
     /// What entries may be about.
     pub(crate) fn entry_rules(&self) -> Rules<'_> {
-        Rules { trust_domain: &self.config.trust_domain, unquoted: self.config.spire.is_some() }
+        let Server { config, federation, .. } = self;
+        Rules { trust_domain: &config.trust_domain, unquoted: config.spire.is_some(), federation }
     }
 
     /// What enrolling needs.

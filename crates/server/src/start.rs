@@ -25,6 +25,7 @@ use tokio::time::timeout;
 use crate::config::Config;
 use crate::continuity::ContinuityError;
 use crate::door;
+use crate::door::federation::NoWebRoots;
 use crate::door::forward::DestinationError;
 use crate::door::listen::{Door, Limits, Peers};
 use crate::door::oidc::OidcLoadError;
@@ -147,6 +148,7 @@ impl Running {
         tasks.spawn(async move { placing.run(clock, stop).await });
         tasks.spawn(door::forward::run(server.clone()));
         tasks.spawn(door::webhook::run(server.clone()));
+        tasks.spawn(door::federation::run(server.clone()));
         // It ends after the doors: what they commit last is followed as well.
         let following = tokio::spawn(server.following().run(follower));
         let Addresses { edge, console, trust_domain, .. } = &addresses;
@@ -368,6 +370,9 @@ pub enum StartError {
         /// Why.
         source: std::io::Error,
     },
+    /// A file of authorities by which servers outside are known.
+    #[error(transparent)]
+    WebRoots(#[from] NoWebRoots),
     /// A file of authorities whose certificates nodes are known by.
     #[error("{}", path.display())]
     X509PopAnchor {

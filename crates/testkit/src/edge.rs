@@ -113,6 +113,7 @@ pub struct Grants {
     pub restart_offline: Option<protocol::RestartOffline>,
     pub node: Option<u32>,
     pub secrets: Vec<protocol::SecretRef>,
+    pub foreign_bundles: Vec<protocol::ForeignBundle>,
 }
 
 /// Where a request for an SVID is made: good for one.
@@ -370,6 +371,7 @@ impl Attachment {
             restart_offline,
             node,
             secrets,
+            foreign_bundles,
             ..
         } = grants;
         let (bundle, crl) = (self.trust.bundle.clone(), self.trust.crl.clone());
@@ -385,6 +387,7 @@ impl Attachment {
             restart_offline,
             node,
             secrets,
+            foreign_bundles,
         }
     }
 

@@ -19,6 +19,8 @@ pub struct Entry {
     pub by_quote: bool,
     /// Whether its workloads may have messages signed in the device's name.
     pub speaks_for_node: bool,
+    /// Other trust domains whose bundles its workloads get.
+    pub federates_with: Vec<String>,
 }
 
 impl Entry {

@@ -14,7 +14,8 @@ use super::bundle::{Announced, Authorities, Remembered, Signed, TrustError, veri
 use super::secret::{SecretRequests, named};
 use super::svid::{Answer, AnswerError, Due, Requests};
 use super::{
-    Classic, Entry, Grace, Held, Holding, PlacedTask, Secret, SecretAnswer, Token, TokenError, Workload,
+    Classic, Entry, Foreign, Grace, Held, Holding, PlacedTask, Secret, SecretAnswer, Token, TokenError,
+    Workload,
 };
 
 /// Everything that the server grants the device at one moment.
@@ -34,6 +35,8 @@ pub struct Granted {
     pub classic_wanted: bool,
     /// The secrets that it may ask for, by name and version.
     pub secrets: Vec<(String, u64)>,
+    /// Whom to believe of other trust domains.
+    pub foreign: Vec<Foreign>,
     /// What it is to run.
     pub tasks: Vec<PlacedTask>,
 }
@@ -193,6 +196,7 @@ impl Grants {
             policy: granted.policy,
             vouched_until: before.vouched_until,
             secrets: named(granted.secrets, &before.secrets),
+            foreign: granted.foreign.into_iter().map(Arc::new).collect(),
             workloads,
             tasks: granted.tasks.into_iter().map(Arc::new).collect(),
         });

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::bundle::unix_time;
-use super::{Entry, Holding, JwtKeys, Svid, Workload};
+use super::{Entry, Foreign, Holding, JwtKeys, Svid, Workload};
 
 /// For how long after the server's last word a holding may be served by an agent that starts again without it, and the PCRs
 /// that it is sealed to.
@@ -57,7 +57,16 @@ pub(crate) struct Kept {
     bundle: Bytes,
     crl: Bytes,
     jwt_keys: Bytes,
+    #[serde(default)]
+    foreign: Vec<KeptForeign>,
     workloads: Vec<KeptWorkload>,
+}
+
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct KeptForeign {
+    trust_domain: TrustDomain,
+    bundle: Bytes,
+    jwt_keys: Bytes,
 }
 
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +76,8 @@ struct KeptWorkload {
     selectors: Vec<Selector>,
     dns_names: Vec<String>,
     hint: String,
+    #[serde(default)]
+    federates_with: Vec<String>,
     chain: Vec<Bytes>,
     key: Bytes,
 }
@@ -113,6 +124,7 @@ impl Kept {
                 selectors: entry.selectors.clone(),
                 dns_names: entry.dns_names.clone(),
                 hint: entry.hint.clone(),
+                federates_with: entry.federates_with.clone(),
                 chain: svid.chain.iter().cloned().map(Bytes).collect(),
                 key: Bytes(svid.key.clone()),
             })
@@ -125,6 +137,7 @@ impl Kept {
             bundle: Bytes(holding.bundle.clone()),
             crl: Bytes(holding.crl.clone()),
             jwt_keys: Bytes(holding.jwt_keys.json().to_vec()),
+            foreign: holding.foreign.iter().map(|foreign| KeptForeign::of(foreign)).collect(),
             workloads: holding.workloads.iter().filter_map(workload).collect(),
         })
     }
@@ -163,9 +176,21 @@ impl Kept {
             crl: self.crl.0,
             jwt_keys: JwtKeys::parse(&self.jwt_keys.0)?,
             policy: self.policy,
+            foreign: self.foreign.into_iter().filter_map(KeptForeign::restore).map(Arc::new).collect(),
             workloads,
             ..Holding::default()
         })
+    }
+}
+
+impl KeptForeign {
+    fn of(foreign: &Foreign) -> KeptForeign {
+        let Foreign { trust_domain, bundle, jwt_json, .. } = foreign.clone();
+        KeptForeign { trust_domain, bundle: Bytes(bundle), jwt_keys: Bytes(jwt_json) }
+    }
+
+    fn restore(self) -> Option<Foreign> {
+        Foreign::read(self.trust_domain, self.bundle.0, self.jwt_keys.0).ok()
     }
 }
 
@@ -193,6 +218,7 @@ impl KeptWorkload {
             by_quote: false,
             // Nobody could tell it that its device has fallen.
             speaks_for_node: false,
+            federates_with: self.federates_with,
         };
         Some(Workload { entry: Arc::new(entry), svid: Some(svid), tokens: Vec::new() })
     }

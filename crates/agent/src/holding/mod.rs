@@ -5,6 +5,7 @@
 
 mod bundle;
 mod entry;
+mod foreign;
 mod grants;
 pub(crate) mod kept;
 mod own;
@@ -23,6 +24,7 @@ use tokio::sync::watch;
 
 pub use bundle::{Announced, Remembered, Signed, TrustError};
 pub use entry::Entry;
+pub use foreign::Foreign;
 pub use grants::{Granted, Grants};
 pub use kept::{Grace, KeptError};
 pub(crate) use own::OwnLife;
@@ -58,6 +60,8 @@ pub struct Holding {
     pub crl: Vec<u8>,
     /// What verifies the tokens of the trust domain.
     pub jwt_keys: JwtKeys,
+    /// Whom to believe of the trust domains that its entries federate with.
+    pub foreign: Vec<Arc<Foreign>>,
     /// The policy the device was last judged by.
     pub policy: String,
     /// Until when the last verdict that was good is worth something, and secrets with it.

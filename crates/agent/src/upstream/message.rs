@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use assay_evidence::task::{Definition, Occasion};
-use assay_identity::Selector;
 use assay_identity::hpke::Sealed;
 use assay_identity::selector::NeverMatches;
 use assay_identity::signed_message::NodeId;
+use assay_identity::{Selector, TrustDomain};
 use assay_wire::binding::secret_info;
 use assay_wire::edge::{self, device_message};
 
 use crate::holding::{
-    Announced, Answer, Entry, Grace, Granted, PlacedTask, SealedSecret, SecretAnswer, Signed,
+    Announced, Answer, Entry, Foreign, Grace, Granted, PlacedTask, SealedSecret, SecretAnswer, Signed,
 };
 use crate::offline;
 use crate::task::{Hear, Heard, Say, Spoken};
@@ -49,6 +49,7 @@ pub(super) fn grants(grants: edge::Grants, device_id: &str) -> Grants {
         node: grants.node.and_then(NodeId::new),
         classic_wanted: grants.classic_wanted,
         secrets: grants.secrets.into_iter().map(|secret| (secret.name, secret.version)).collect(),
+        foreign: grants.foreign_bundles.into_iter().take(FOREIGN_MAX).filter_map(foreign).collect(),
         tasks: grants.tasks.into_iter().take(TASKS_MAX).filter_map(|one| task(one, device_id)).collect(),
     })
 }
@@ -163,8 +164,23 @@ fn entry(entry: edge::WorkloadEntry) -> Option<Entry> {
         hint: entry.hint,
         by_quote: entry.by_quote,
         speaks_for_node: entry.speaks_for_node,
+        federates_with: entry.federates_with,
     })
 }
 
+/// Whom to believe of another trust domain. One that cannot be read is nobody's, and no reason to refuse the rest.
+fn foreign(told: edge::ForeignBundle) -> Option<Foreign> {
+    let edge::ForeignBundle { trust_domain, bundle, jwt_keys } = told;
+    let Ok(name) = TrustDomain::parse(&trust_domain) else {
+        tracing::warn!(trust_domain, "bundle of another trust domain: that is no name of one");
+        return None;
+    };
+    Foreign::read(name, bundle.to_vec(), jwt_keys.to_vec())
+        .inspect_err(|error| tracing::warn!(trust_domain, %error, "bundle of another trust domain"))
+        .ok()
+}
+
+/// Trust domains that its entries federate with.
+const FOREIGN_MAX: usize = 256;
 /// Tasks of one device.
 const TASKS_MAX: usize = 1000;

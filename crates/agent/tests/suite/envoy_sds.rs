@@ -19,7 +19,7 @@ use tonic::{Code, Streaming};
 use crate::authority::Authority;
 use crate::workload_api::{Api, holding, mine, workload};
 
-async fn connect(api: &Api) -> SecretDiscoveryServiceClient<Channel> {
+pub async fn connect(api: &Api) -> SecretDiscoveryServiceClient<Channel> {
     let socket = api.socket.clone();
     let connector = tower::service_fn(move |_| {
         let socket = socket.clone();
@@ -34,7 +34,7 @@ fn held(workloads: Vec<Workload>) -> Holding {
     Holding { bundle: Authority::new().bundle().to_der(), ..holding(workloads) }
 }
 
-fn ask(names: &[&str], nonce: &str) -> DiscoveryRequest {
+pub fn ask(names: &[&str], nonce: &str) -> DiscoveryRequest {
     DiscoveryRequest {
         resource_names: names.iter().map(|name| (*name).to_owned()).collect(),
         response_nonce: nonce.to_owned(),
@@ -42,7 +42,7 @@ fn ask(names: &[&str], nonce: &str) -> DiscoveryRequest {
     }
 }
 
-fn secrets(answer: &DiscoveryResponse) -> Vec<Secret> {
+pub fn secrets(answer: &DiscoveryResponse) -> Vec<Secret> {
     answer.resources.iter().map(|any| Secret::decode(any.value.as_slice()).unwrap()).collect()
 }
 

@@ -7,6 +7,7 @@ mod bench;
 mod collect;
 mod counterpart;
 mod envoy_sds;
+mod federation;
 mod files;
 mod grants;
 mod grpc_core;

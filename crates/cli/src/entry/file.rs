@@ -78,6 +78,8 @@ struct Entry {
     speaks_for_node: bool,
     #[serde(default)]
     unquoted: bool,
+    #[serde(default)]
+    federates_with: Vec<String>,
     #[serde(alias = "jwt_svid_ttl", default)]
     jwt_ttl_seconds: u64,
     #[serde(alias = "entry_expiry", default)]
@@ -102,8 +104,6 @@ struct Theirs {
     downstream: bool,
     #[serde(default)]
     store_svid: bool,
-    #[serde(default)]
-    federates_with: Vec<String>,
     #[serde(default)]
     additional_attributes: Option<Attributes>,
 }
@@ -138,6 +138,7 @@ impl Entry {
         let Entry { spiffe_id, parent, selectors, ttl_seconds, dns_names, hint, speaks_for_node, .. } = self;
         let (unquoted, jwt_ttl_seconds, expires_at, theirs) =
             (self.unquoted, self.jwt_ttl_seconds, self.expires_at, self.theirs);
+        let federates_with = self.federates_with;
         if let Some(not_offered) = theirs.not_offered() {
             bail!("{not_offered}");
         }
@@ -156,6 +157,7 @@ impl Entry {
             // A token that may live longer lives for as long as one may here.
             ("jwt_ttl_seconds", (1..JWT_SECONDS).contains(&jwt_ttl_seconds).then(|| json!(jwt_ttl_seconds))),
             ("expires_at", time(&expires_at)?.map(|at| json!(at))),
+            ("federates_with", (!federates_with.is_empty()).then(|| json!(federates_with))),
         ];
         if let Some(ours) = ours.as_object_mut() {
             ours.extend(said.into_iter().filter_map(|(member, said)| Some((member.to_owned(), said?))));
@@ -184,7 +186,6 @@ impl Theirs {
             (self.admin, "admin: an operator's word is not a workload's here"),
             (self.downstream, "downstream: there are no servers below this one"),
             (self.store_svid, "store_svid: SVIDs are put into no store"),
-            (!self.federates_with.is_empty(), "federates_with: other trust domains are not served"),
         ];
         cases.into_iter().find(|(is_asked, _)| *is_asked).map(|(_, why)| why)
     }
@@ -256,12 +257,13 @@ mod tests {
         assert_eq!(written[0]["parent"], "spiffe://td/spire/agent/tpm/00");
         assert_eq!(written[0]["ttl_seconds"], 200);
         let more = OURS
-            .replace("\"hint\": \"x\"", "\"expires_at\": \"7\", \"jwt_svid_ttl\": 60, \"unquoted\": true");
+            .replace("\"hint\": \"x\"", "\"expires_at\": \"7\", \"jwt_svid_ttl\": 60, \"unquoted\": true, \"federates_with\": [\"spiffe://other\"]");
         let [more] = entries(&more, "json").unwrap().try_into().unwrap();
         assert_eq!(
             (&more["expires_at"], &more["jwt_ttl_seconds"], &more["unquoted"]),
             (&json!(7), &json!(60), &json!(true))
         );
+        assert_eq!(more["federates_with"], json!(["spiffe://other"]));
     }
 
     #[test]
@@ -270,7 +272,6 @@ mod tests {
         let cases = [
             (with("\"admin\": true"), "admin"),
             (with("\"downstream\": true"), "downstream"),
-            (with("\"federates_with\": [\"spiffe://other\"]"), "federates_with"),
             (with("\"expires_at\": \"soon\""), "expires_at"),
             (with("\"additional\": 1"), "additional"),
             (OURS.replace("unix:uid:7", "unix:uit:7"), "unix:uid:7"),

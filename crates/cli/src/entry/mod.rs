@@ -92,6 +92,9 @@ struct More {
     /// Life of a token in seconds, 300 at most; 0 says nothing.
     #[arg(long, value_name = "SECONDS")]
     jwt_ttl: Option<u32>,
+    /// Another trust domain that its workloads are to believe (may be repeated): they get its bundle.
+    #[arg(long, value_name = "TRUST DOMAIN")]
+    federates_with: Option<Vec<String>>,
     /// When it ends by itself, in seconds since 1970; 0: never.
     #[arg(long, value_name = "TIME")]
     expires_at: Option<u64>,
@@ -105,6 +108,7 @@ impl More {
             ("unquoted", self.unquoted.map(Value::from)),
             ("jwt_ttl_seconds", self.jwt_ttl.map(Value::from)),
             ("expires_at", self.expires_at.map(Value::from)),
+            ("federates_with", self.federates_with.clone().map(Value::from)),
         ];
         entry.extend(said.into_iter().filter_map(|(member, said)| Some((member.to_owned(), said?))));
     }
@@ -154,7 +158,7 @@ impl Change {
             // Whoever changed it meanwhile is not overwritten.
             "revision": kept("revision"),
         });
-        for member in ["unquoted", "jwt_ttl_seconds", "expires_at"] {
+        for member in ["unquoted", "jwt_ttl_seconds", "expires_at", "federates_with"] {
             if let (Some(changed), Some(kept)) = (changed.as_object_mut(), entry.get(member)) {
                 changed.insert(member.to_owned(), kept.clone());
             }

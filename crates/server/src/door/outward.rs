@@ -76,6 +76,7 @@ pub(super) struct Connection {
 /// Why there is no answer.
 #[derive(Debug, Error)]
 pub(crate) enum AskError {
+    /// No connection.
     #[error("it cannot be reached")]
     Connect(#[from] std::io::Error),
     #[error("its name cannot be one of a certificate")]

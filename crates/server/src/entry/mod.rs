@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use crate::actor::Actor;
 use crate::in_force::entries::Entries;
+use crate::in_force::federation::Federation;
 use crate::keys::{KeysError, random};
 use crate::outcome::{Kind, Outcome};
 use crate::store::{
@@ -38,6 +39,9 @@ pub(crate) struct NewEntry {
     pub hint: String,
     #[serde(default)]
     pub speaks_for_node: bool,
+    /// Other trust domains whose bundles its workloads get: names, or IDs without a path.
+    #[serde(default)]
+    pub federates_with: Vec<String>,
     /// Whether it is for a node that cannot quote, too.
     #[serde(default)]
     pub unquoted: bool,
@@ -58,6 +62,8 @@ pub(crate) struct Rules<'a> {
     pub trust_domain: &'a TrustDomain,
     /// Whether nodes that cannot quote are let in at all.
     pub unquoted: bool,
+    /// Whom they may federate with.
+    pub federation: &'a Federation,
 }
 
 /// Entitles a workload.
@@ -178,6 +184,7 @@ impl NewEntry {
             dns_names: Vec::new(),
             hint: String::new(),
             speaks_for_node: false,
+            federates_with: Vec::new(),
             unquoted: false,
             jwt_ttl_seconds: 0,
             expires_at: 0,
@@ -188,7 +195,9 @@ impl NewEntry {
     /// As it is stored, under an id of its own.
     pub(crate) fn record(self, rules: Rules<'_>, now: UnixTime) -> Result<EntryRecord, EntryError> {
         let selectors = self.check(rules, now)?;
+        let federates_with = self.federates_with(rules)?;
         Ok(EntryRecord {
+            federates_with,
             id: HEXLOWER.encode(&random::<16>()?),
             spiffe_id: self.spiffe_id.to_string(),
             parent: self.parent.to_string(),
@@ -238,6 +247,26 @@ impl NewEntry {
 }
 
 impl NewEntry {
+    /// The names of those that it federates with: others, of whom there is a bundle.
+    fn federates_with(&self, rules: Rules<'_>) -> Result<Vec<String>, EntryError> {
+        if self.federates_with.len() > FEDERATES_WITH_MAX {
+            return Err(EntryError::FederatesWithMany);
+        }
+        let mut names = Vec::with_capacity(self.federates_with.len());
+        for said in &self.federates_with {
+            let name = said.strip_prefix("spiffe://").unwrap_or(said);
+            let foreign = rules.federation.get(name);
+            if foreign.is_none_or(|foreign| foreign.bundle.is_none()) {
+                let name = name.chars().take(NAME_CHARACTERS_SHOWN).collect();
+                return Err(EntryError::FederatesWith { name });
+            }
+            names.push(name.to_owned());
+        }
+        names.sort();
+        names.dedup();
+        Ok(names)
+    }
+
     /// A device that quotes may be any entry's parent. Every other parent is a node that does not, or an alias that chooses
     /// such nodes, and then the entry says that it is for them, on a server that lets them in.
     fn check_parent(&self, rules: Rules<'_>) -> Result<(), EntryError> {
@@ -321,6 +350,17 @@ pub enum EntryError {
     /// One that no workload can have.
     #[error("selectors: {0}")]
     NeverMatches(NeverMatches),
+    /// Nobody knows whom it is to believe there.
+    #[error(
+        "federates_with: there is no bundle of {name:?}; `assay federation list` shows of whom there is one"
+    )]
+    FederatesWith {
+        /// As it was written; a long one is cut.
+        name: String,
+    },
+    /// More than one workload talks to.
+    #[error("federates_with: give at most {FEDERATES_WITH_MAX}")]
+    FederatesWithMany,
     /// Too many.
     #[error("dns_names: give at most {DNS_NAMES_MAX}")]
     DnsNames,
@@ -383,6 +423,8 @@ impl Outcome for EntryError {
             | EntryError::SpiffeId
             | EntryError::Selectors(_)
             | EntryError::NeverMatches(_)
+            | EntryError::FederatesWith { .. }
+            | EntryError::FederatesWithMany
             | EntryError::DnsNames
             | EntryError::DnsName { .. }
             | EntryError::Ttl
@@ -403,6 +445,7 @@ fn ttl_default() -> u64 {
     3600
 }
 const DNS_NAMES_MAX: usize = 16;
+const FEDERATES_WITH_MAX: usize = 16;
 /// The Workload API's bound of a hint.
 const TEXT_BYTES_MAX: usize = 1024;
 /// A DNS name has 253 at most.

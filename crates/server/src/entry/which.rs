@@ -135,6 +135,7 @@ mod tests {
             dns_names: Vec::new(),
             hint: String::new(),
             speaks_for_node: false,
+            federates_with: Vec::new(),
             unquoted: false,
             jwt_ttl_seconds: 0,
             expires_at: UnixTime(0),

@@ -24,6 +24,7 @@ use crate::attest::table::Registry;
 use crate::clock;
 use crate::in_force::access::Access;
 use crate::in_force::entries::Entries;
+use crate::in_force::federation::Federation;
 use crate::in_force::ledger_head::LedgerHead;
 use crate::in_force::policies::{Policies, PolicyLoadError};
 use crate::in_force::revocations::RevocationList;
@@ -42,6 +43,7 @@ pub(crate) struct Following {
     pub registry: Arc<Registry>,
     pub policies: Arc<Policies>,
     pub entries: Arc<Entries>,
+    pub federation: Arc<Federation>,
     pub secrets: Arc<Secrets>,
     pub access: Arc<Access>,
     pub revocations: Arc<RevocationList>,
@@ -56,6 +58,7 @@ pub(crate) struct Following {
 struct Owed {
     plan: bool,
     entries: bool,
+    federation: bool,
     secrets: bool,
     access: bool,
     list: list::Fallen,
@@ -135,6 +138,7 @@ impl Following {
             count::count(&self.metrics, committed);
             owed.plan |= reload::changes_plan(committed);
             owed.entries |= reload::changes_entries(committed);
+            owed.federation |= reload::changes_federation(committed);
             owed.secrets |= reload::changes_secrets(committed);
             owed.access |= reload::changes_access(committed);
             owed.list.add(committed);
@@ -153,6 +157,10 @@ impl Following {
             changed.iter().for_each(|device| self.registry.wake_for_entries(device));
             owed.entries = false;
         }
+        if owed.federation {
+            self.reload_federation().await?;
+            owed.federation = false;
+        }
         if owed.secrets {
             self.secrets.reload(&self.store).await?;
             self.registry.wake_for_secrets();
@@ -164,6 +172,16 @@ impl Following {
         }
         owed.list.publish(&self.revocations, self.now()).await?;
         self.store.settle(follower.next_leaf());
+        Ok(())
+    }
+
+    /// Loads other trust domains again; the devices with entries that federate with one that is another now hear of it.
+    async fn reload_federation(&self) -> Result<(), FollowError> {
+        let changed = self.federation.reload(&self.store).await?;
+        if !changed.is_empty() {
+            let parents = self.entries.federating(&changed);
+            parents.iter().for_each(|device| self.registry.wake_for_entries(device));
+        }
         Ok(())
     }
 

@@ -13,8 +13,8 @@ pub(super) async fn reconcile(
     if standing.leaves != settled {
         return Ok(());
     }
-    let Following { store, policies, entries, secrets, access, revocations, registry, metrics, .. } =
-        following;
+    let Following { store, policies, entries, federation, secrets, access, .. } = following;
+    let Following { revocations, registry, metrics, .. } = following;
     let mended = |what: &'static str| {
         metrics.mended();
         tracing::warn!(what, "memory was not as the store had it, and was mended");
@@ -27,6 +27,10 @@ pub(super) async fn reconcile(
         let changed = entries.reload(store).await?;
         changed.iter().for_each(|device| registry.wake_for_entries(device));
         mended("entries");
+    }
+    if u64::try_from(federation.all().len()).ok() != Some(standing.foreign_domains) {
+        following.reload_federation().await?;
+        mended("federation");
     }
     if secrets.count() != standing.secrets {
         secrets.reload(store).await?;

@@ -49,6 +49,10 @@ pub(super) fn changes_plan(committed: &Committed) -> bool {
             | Kind::SecretReleased
             | Kind::SecretWithdrawn
             | Kind::JoinTokenCreated
+            | Kind::FederationSet
+            | Kind::FederationEnded
+            | Kind::FederationBundleSet
+            | Kind::FederationBundleRemoved
             | Kind::SpireAgentAttested
             | Kind::SpireAgentExpired
             | Kind::SpireAgentBanned
@@ -76,6 +80,18 @@ pub(super) fn changes_entries(committed: &Committed) -> bool {
     matches!(
         committed.kind,
         None | Some(Kind::EntryCreated | Kind::EntryUpdated | Kind::EntryRemoved | Kind::DeviceReplaced)
+    )
+}
+
+pub(super) fn changes_federation(committed: &Committed) -> bool {
+    matches!(
+        committed.kind,
+        None | Some(
+            Kind::FederationSet
+                | Kind::FederationEnded
+                | Kind::FederationBundleSet
+                | Kind::FederationBundleRemoved
+        )
     )
 }
 

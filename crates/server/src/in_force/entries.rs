@@ -82,6 +82,18 @@ impl Entries {
         self.current().all.iter().find(|entry| entry.id == id).cloned()
     }
 
+    /// The devices with entries that federate with one of these trust domains.
+    pub(crate) fn federating(&self, domains: &[String]) -> Vec<SpiffeId> {
+        let current = self.current();
+        let federates =
+            |entry: &&Arc<EntryRecord>| entry.federates_with.iter().any(|one| domains.contains(one));
+        let mut parents: Vec<&str> =
+            current.all.iter().filter(federates).map(|entry| entry.parent.as_str()).collect();
+        parents.sort_unstable();
+        parents.dedup();
+        parents.into_iter().filter_map(|parent| SpiffeId::parse(parent).ok()).collect()
+    }
+
     /// What they ask of the device itself.
     pub(crate) fn conditions(&self, device: &SpiffeId) -> Conditions {
         let entries = self.of(device);

@@ -5,6 +5,7 @@ pub(crate) mod access;
 pub(crate) mod boot_logs;
 pub(crate) mod endorsers;
 pub(crate) mod entries;
+pub(crate) mod federation;
 pub(crate) mod ledger_head;
 pub(crate) mod manifest;
 pub(crate) mod messages;

@@ -16,6 +16,8 @@ pub(crate) struct Standing {
     pub plan: u64,
     /// Registration entries.
     pub entries: u64,
+    /// Other trust domains.
+    pub foreign_domains: u64,
     /// Secrets.
     pub secrets: u64,
     /// Access tokens on record, and how many of them were revoked.
@@ -84,6 +86,7 @@ impl Store {
             "SELECT (SELECT COALESCE(MAX(leaf) + 1, 0) FROM audit) AS leaves,
                  (SELECT version FROM plan WHERE id = 1) AS plan,
                  (SELECT COUNT(*) FROM entries) AS entries,
+                 (SELECT COUNT(*) FROM foreign_domains) AS foreign_domains,
                  (SELECT COUNT(*) FROM secrets) AS secrets,
                  (SELECT COUNT(*) FROM access_tokens) AS access_tokens,
                  (SELECT COUNT(*) FROM access_tokens WHERE revoked_at > 0) AS access_tokens_revoked,
@@ -97,6 +100,7 @@ impl Store {
             leaves: number("leaves")?,
             plan: number("plan")?,
             entries: number("entries")?,
+            foreign_domains: number("foreign_domains")?,
             secrets: number("secrets")?,
             access_tokens: (number("access_tokens")?, number("access_tokens_revoked")?),
             withdrawn: number("withdrawn")?,

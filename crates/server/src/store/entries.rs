@@ -5,7 +5,7 @@ use assay_identity::Selector;
 use serde::Serialize;
 
 use super::withdraw::{self, Withdrawn};
-use super::{Store, StoreError, Transaction, Unit, loaded, stored};
+use super::{Said, Store, StoreError, Transaction, Unit, loaded, stored};
 use crate::audit::{Kind, Line};
 use crate::store::sql::{Row, query};
 
@@ -28,6 +28,9 @@ pub struct EntryRecord {
     pub hint: String,
     /// Whether its workloads may have messages signed in the device's name.
     pub speaks_for_node: bool,
+    /// Other trust domains whose bundles its workloads get, by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub federates_with: Vec<String>,
     /// Whether it is for a node that cannot quote, too.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unquoted: bool,
@@ -62,6 +65,7 @@ impl EntryRecord {
                 == (other.ttl_seconds, &other.dns_names, &other.hint, other.speaks_for_node)
             && (self.unquoted, self.jwt_ttl_seconds, self.expires_at)
                 == (other.unquoted, other.jwt_ttl_seconds, other.expires_at)
+            && self.federates_with == other.federates_with
     }
 
     /// Whether what this one gave may be kept under the other: the same names, for the same workloads.
@@ -234,8 +238,8 @@ pub(super) async fn make_room_and_create(
 async fn create(unit: &mut Unit, entry: &EntryRecord, actor: &str) -> Result<(), StoreError> {
     query(
         "INSERT INTO entries (id, spiffe_id, parent, selectors, ttl_seconds, dns_names, hint, created_at, revision,
-             speaks_for_node, unquoted, jwt_ttl_seconds, expires_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+             speaks_for_node, unquoted, jwt_ttl_seconds, expires_at, federates_with)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
     )
     .bind(&entry.id)
     .bind(&entry.spiffe_id)
@@ -250,6 +254,7 @@ async fn create(unit: &mut Unit, entry: &EntryRecord, actor: &str) -> Result<(),
     .bind(i64::from(entry.unquoted))
     .bind(stored(entry.jwt_ttl_seconds))
     .bind(stored(entry.expires_at.0))
+    .bind(json(&entry.federates_with))
     .execute(unit.connection())
     .await?;
     unit.audit(Line {
@@ -275,7 +280,9 @@ async fn change(
     let new = EntryRecord { id: old.id.clone(), created_at: old.created_at, revision, ..new };
     query(
         "UPDATE entries SET spiffe_id = $2, parent = $3, selectors = $4, ttl_seconds = $5, dns_names = $6, hint = $7,
-             revision = $8, speaks_for_node = $9, unquoted = $10, jwt_ttl_seconds = $11, expires_at = $12 WHERE id = $1",
+             revision = $8, speaks_for_node = $9, unquoted = $10, jwt_ttl_seconds = $11, expires_at = $12,
+             federates_with = $13
+         WHERE id = $1",
     )
     .bind(&new.id)
     .bind(&new.spiffe_id)
@@ -289,6 +296,7 @@ async fn change(
     .bind(i64::from(new.unquoted))
     .bind(stored(new.jwt_ttl_seconds))
     .bind(stored(new.expires_at.0))
+    .bind(json(&new.federates_with))
     .execute(unit.connection())
     .await?;
     unit.audit(Line {
@@ -342,6 +350,56 @@ impl Transaction for RemoveEntry {
     }
 }
 
+/// What becomes of the entries that federate with a trust domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FederatedEntries {
+    /// They stay as they are.
+    Keep,
+    /// Nothing happens if there are any.
+    Refuse,
+    /// They are removed, and what they gave is withdrawn.
+    Remove,
+    /// They stay and federate with it no longer.
+    Dissociate,
+}
+
+/// The entries that federate with a trust domain.
+pub(super) async fn federating(unit: &mut Unit, domain: &str) -> Result<Vec<EntryRecord>, StoreError> {
+    // A trust domain's name has no quotes in it, and no percent signs.
+    let rows = query("SELECT * FROM entries WHERE federates_with LIKE $1 ORDER BY created_at, id")
+        .bind(format!("%{}%", json(&domain)))
+        .fetch_all(unit.connection())
+        .await?;
+    let entries = rows.iter().map(entry).collect::<Result<Vec<_>, _>>()?;
+    Ok(entries.into_iter().filter(|entry| entry.federates_with.iter().any(|other| other == domain)).collect())
+}
+
+/// Does to the entries that federate with a trust domain what is to be done to them.
+pub(super) async fn end_federating(
+    unit: &mut Unit,
+    domain: &str,
+    what: FederatedEntries,
+    said: &Said,
+) -> Result<Withdrawn, StoreError> {
+    let mut all = Withdrawn::default();
+    if matches!(what, FederatedEntries::Keep | FederatedEntries::Refuse) {
+        return Ok(all);
+    }
+    for old in federating(unit, domain).await? {
+        let withdrawn = if what == FederatedEntries::Remove {
+            let remove = RemoveEntry { id: old.id, at: said.at, actor: said.by.clone() };
+            remove.apply(unit).await?
+        } else {
+            let mut new = old.clone();
+            new.federates_with.retain(|other| other != domain);
+            change(unit, &old, new, said.at, &said.by).await?.1
+        };
+        all.serials.extend(withdrawn.serials);
+        all.list_number = all.list_number.max(withdrawn.list_number);
+    }
+    Ok(all)
+}
+
 impl Store {
     /// Every entry, oldest first.
     pub async fn entries(&self) -> Result<Vec<EntryRecord>, StoreError> {
@@ -352,6 +410,7 @@ impl Store {
 
 fn entry(row: &Row) -> Result<EntryRecord, StoreError> {
     let dns_names: &str = row.try_get("dns_names")?;
+    let federates_with: &str = row.try_get("federates_with")?;
     Ok(EntryRecord {
         id: row.try_get("id")?,
         spiffe_id: row.try_get("spiffe_id")?,
@@ -362,6 +421,8 @@ fn entry(row: &Row) -> Result<EntryRecord, StoreError> {
             .map_err(|_| StoreError::Corrupt { column: "entries.dns_names" })?,
         hint: row.try_get("hint")?,
         speaks_for_node: row.try_get("speaks_for_node")?,
+        federates_with: serde_json::from_str(federates_with)
+            .map_err(|_| StoreError::Corrupt { column: "entries.federates_with" })?,
         unquoted: row.try_get::<i64>("unquoted")? != 0,
         jwt_ttl_seconds: loaded(row.try_get("jwt_ttl_seconds")?, "entries.jwt_ttl_seconds")?,
         expires_at: UnixTime(loaded(row.try_get("expires_at")?, "entries.expires_at")?),

@@ -15,6 +15,7 @@ mod budget;
 mod device;
 mod entries;
 mod evidence;
+mod federation;
 mod feed;
 mod gateways;
 mod heads;
@@ -64,11 +65,14 @@ pub use device::{
     RecordAppraisal, Recorded, RenameDevice, RenewTrust, ReplaceDevice, ReplacedDevice, RevokeDevice,
     StandingDevice, TrustColumns,
 };
-pub use entries::{Applied, ApplyEntries, CreateEntry, EntryRecord, RemoveEntry, UpdateEntry, Updated};
+pub use entries::{
+    Applied, ApplyEntries, CreateEntry, EntryRecord, FederatedEntries, RemoveEntry, UpdateEntry, Updated,
+};
 pub use evidence::{
     BootRecord, EvidenceColumns, EvidenceRecord, KeepEvidence, Kept, NewBoot, NewEvidence, NewPart,
     PartedList, Place, ToldBoot, TriedBoot, TriedEvidence,
 };
+pub use federation::{ForeignDomainRecord, PutForeign, PutForeignDomain};
 pub use feed::Committed;
 pub(crate) use feed::Follower;
 pub use gateways::RevokeGateway;

@@ -159,6 +159,7 @@ fn entry(id: &str) -> CreateEntry {
         dns_names: vec!["web".to_owned()],
         hint: String::new(),
         speaks_for_node: false,
+        federates_with: Vec::new(),
         unquoted: false,
         jwt_ttl_seconds: 0,
         expires_at: UnixTime(0),

@@ -178,7 +178,7 @@ impl Fixture {
     pub fn door_showing(&self, identity: Option<(Vec<Vec<u8>>, Vec<u8>)>) -> Door {
         Door {
             address: self.running().addresses().edge.to_string(),
-            spiffe_id: format!("spiffe://{TRUST_DOMAIN}/assay/server"),
+            spiffe_id: format!("spiffe://{}/assay/server", self.config.trust_domain),
             roots: self.bundle().authorities().map(<[u8]>::to_vec).collect(),
             identity,
         }

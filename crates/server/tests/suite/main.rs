@@ -20,6 +20,7 @@ mod entries;
 mod evidence;
 mod fall;
 mod fates;
+mod federation;
 mod fixture;
 mod forward;
 mod gateways;

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod device;
+pub mod federation;
 pub mod gateway;
 pub mod operator;
 pub mod pending;

@@ -10,7 +10,7 @@ use data_encoding::HEXLOWER;
 use prost::Message;
 use prost_types::Any;
 
-use crate::holding::{Holding, Workload};
+use crate::holding::{Foreign, Holding, Workload};
 
 /// What there is for one caller now.
 pub(super) struct Secrets<'a> {
@@ -37,6 +37,10 @@ impl Secrets<'_> {
         if ALL_ROOTS.contains(&name) || name == own.as_str() {
             return self.validation_context(name);
         }
+        let mut others = self.holding.foreign_of(self.mine);
+        if let Some(other) = others.find(|foreign| foreign.trust_domain.id().as_str() == name) {
+            return foreign_context(name, other);
+        }
         let mut mine = self.workloads();
         let workload = match name {
             DEFAULT => mine.next(),
@@ -50,6 +54,8 @@ impl Secrets<'_> {
         let identities = self.workloads().map(|workload| workload.entry.spiffe_id.clone());
         let mut names: Vec<String> = identities.collect();
         names.push(self.trust_domain.id().to_string());
+        let others = self.holding.foreign_of(self.mine);
+        names.extend(others.map(|foreign| foreign.trust_domain.id().to_string()));
         names.sort();
         names.dedup();
         names
@@ -75,6 +81,19 @@ impl Secrets<'_> {
         };
         Named::Is(Secret { name: name.to_owned(), r#type: Some(Type::ValidationContext(context)) })
     }
+}
+
+/// Of another trust domain there is no revocation list: no standard says where one is. Whoever is believed so is believed until
+/// their certificate ends.
+fn foreign_context(name: &str, foreign: &Foreign) -> Named {
+    let bundle = Bundle::from_der(foreign.trust_domain.clone(), &foreign.bundle).ok();
+    let Some(bundle) = bundle.filter(|bundle| bundle.authorities().next().is_some()) else {
+        // A context without authorities would have a proxy believe anybody.
+        return Named::NotYet;
+    };
+    let trusted_ca = Some(inline(bundle.to_pem()));
+    let context = CertificateValidationContext { trusted_ca, crl: None, only_verify_leaf_cert_crl: false };
+    Named::Is(Secret { name: name.to_owned(), r#type: Some(Type::ValidationContext(context)) })
 }
 
 fn certificate(name: &str, workload: &Workload) -> Named {
@@ -112,6 +131,7 @@ fn inline(text: String) -> DataSource {
 pub(super) const TYPE_URL: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 /// The caller's first identity.
 const DEFAULT: &str = "default";
-/// SPIRE's names of the own authorities, and of all; there are no others yet.
+/// SPIRE's names of the own authorities, and of all. Those of others are by their names alone: put together, each could name
+/// the other's workloads.
 const ALL_ROOTS: [&str; 2] = ["ROOTCA", "ALL"];
 const VERSION_BYTES: usize = 8;

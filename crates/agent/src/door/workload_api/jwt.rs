@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use assay_clock::Clock;
 use assay_identity::TrustDomain;
-use assay_identity::jwt_svid::{AUDIENCE_BYTES_MAX, AUDIENCES_MAX, is_audience};
+use assay_identity::jwt_svid::{AUDIENCE_BYTES_MAX, AUDIENCES_MAX, claimed_domain, is_audience};
 use assay_wire::workload::{
     JwtBundlesResponse, Jwtsvid, JwtsvidRequest, JwtsvidResponse, ValidateJwtsvidResponse,
 };
@@ -67,18 +67,24 @@ pub(super) async fn tokens(
 }
 
 /// What tokens of the trust domain are verified with.
-pub(super) fn bundles(holding: &Holding, trust_domain: &TrustDomain) -> Answer<JwtBundlesResponse> {
-    match holding.jwt_keys.json() {
-        [] => Answer::Wait,
-        json => Answer::State(JwtBundlesResponse {
-            bundles: [(trust_domain.id().to_string(), json.to_vec())].into(),
-        }),
+pub(super) fn bundles(
+    holding: &Holding,
+    mine: &[usize],
+    trust_domain: &TrustDomain,
+) -> Answer<JwtBundlesResponse> {
+    let json = holding.jwt_keys.json();
+    if json.is_empty() {
+        return Answer::Wait;
     }
+    let others = holding.foreign_of(mine).filter(|foreign| !foreign.jwt_json.is_empty());
+    let others = others.map(|foreign| (foreign.trust_domain.id().to_string(), foreign.jwt_json.clone()));
+    let own = (trust_domain.id().to_string(), json.to_vec());
+    Answer::State(JwtBundlesResponse { bundles: others.chain([own]).collect() })
 }
 
-/// Whose token it is, and what it says.
+/// Whose token it is, and what it says. Whose keys verify it, the name in it says, and only those that are for the caller.
 pub(super) fn validated(
-    holding: &Holding,
+    (holding, mine): (&Holding, &[usize]),
     trust_domain: &TrustDomain,
     (audience, token): (&str, &str),
     now: SystemTime,
@@ -86,8 +92,14 @@ pub(super) fn validated(
     if audience.is_empty() || token.is_empty() {
         return Err(Status::invalid_argument("name an audience and a token"));
     }
-    let verified = holding
-        .jwt_keys
+    let foreign = claimed_domain(token)
+        .filter(|claimed| claimed != trust_domain)
+        .and_then(|claimed| holding.foreign_of(mine).find(|foreign| foreign.trust_domain == claimed));
+    let (keys, trust_domain) = match foreign {
+        Some(foreign) => (&foreign.jwt_keys, &foreign.trust_domain),
+        None => (&holding.jwt_keys, trust_domain),
+    };
+    let verified = keys
         .verify(token, trust_domain, audience, now)
         .map_err(|error| Status::invalid_argument(format!("the token does not hold: {error}")))?;
     Ok(ValidateJwtsvidResponse {

@@ -86,7 +86,7 @@ impl SpiffeWorkloadApi for WorkloadApi {
     ) -> Result<Response<Self::FetchJWTBundlesStream>, Status> {
         check_header(&request)?;
         let trust_domain = self.trust_domain.clone();
-        let bundles = move |holding: &Holding, _: &[usize]| jwt::bundles(holding, &trust_domain);
+        let bundles = move |holding: &Holding, mine: &[usize]| jwt::bundles(holding, mine, &trust_domain);
         Ok(Response::new(Box::pin(stream::messages(self.holding.clone(), self.caller.clone(), bundles))))
     }
 
@@ -96,9 +96,10 @@ impl SpiffeWorkloadApi for WorkloadApi {
     ) -> Result<Response<ValidateJwtsvidResponse>, Status> {
         check_header(&request)?;
         let holding = self.now();
-        stream::entitled(&holding, &self.caller).await?;
+        let mine = stream::entitled(&holding, &self.caller).await?;
         let ValidateJwtsvidRequest { audience, svid } = request.into_inner();
-        jwt::validated(&holding, &self.trust_domain, (&audience, &svid), self.clock.now()).map(Response::new)
+        let (whose, said) = ((&holding, mine.as_slice()), (audience.as_str(), svid.as_str()));
+        jwt::validated(whose, &self.trust_domain, said, self.clock.now()).map(Response::new)
     }
 }
 

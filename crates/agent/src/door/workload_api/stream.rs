@@ -127,16 +127,22 @@ pub(super) fn x509_svids(holding: &Holding, mine: &[usize]) -> Answer<X509svidRe
     if svids.is_empty() {
         return Answer::Wait;
     }
-    Answer::State(X509svidResponse { svids, crl: crl(holding), federated_bundles: HashMap::new() })
+    let foreign = holding.foreign_of(mine);
+    let federated_bundles =
+        foreign.map(|foreign| (foreign.trust_domain.id().to_string(), foreign.bundle.clone())).collect();
+    Answer::State(X509svidResponse { svids, crl: crl(holding), federated_bundles })
 }
 
 /// The bundles a caller verifies others with.
 pub(super) fn x509_bundles(
     holding: &Holding,
-    _mine: &[usize],
+    mine: &[usize],
     trust_domain: &TrustDomain,
 ) -> Answer<X509BundlesResponse> {
-    let bundles = HashMap::from([(trust_domain.id().to_string(), holding.bundle.clone())]);
+    let mut bundles = HashMap::from([(trust_domain.id().to_string(), holding.bundle.clone())]);
+    for foreign in holding.foreign_of(mine) {
+        bundles.insert(foreign.trust_domain.id().to_string(), foreign.bundle.clone());
+    }
     Answer::State(X509BundlesResponse { crl: crl(holding), bundles })
 }
 

@@ -6,6 +6,7 @@
 mod access;
 mod devices;
 mod entries;
+mod federations;
 mod fleet;
 mod gateways;
 mod message;
@@ -242,6 +243,15 @@ fn routes() -> Vec<Route> {
         route(Viewer, "GET", "/v1/entries/{entry}/who", get(entries::who)),
         route(Operator, "PUT", "/v1/entries/{entry}", put(entries::update)),
         route(Operator, "DELETE", "/v1/entries/{entry}", delete(entries::remove)),
+        route(Viewer, "GET", "/v1/federations", get(federations::list)),
+        route(Admin, "POST", "/v1/federations", post(federations::create)),
+        route(Viewer, "GET", "/v1/federations/{domain}", get(federations::show)),
+        route(Admin, "PUT", "/v1/federations/{domain}", put(federations::update)),
+        route(Admin, "DELETE", "/v1/federations/{domain}", delete(federations::end)),
+        route(Operator, "POST", "/v1/federations/{domain}/refresh", post(federations::refresh)),
+        route(Admin, "PUT", "/v1/federations/{domain}/bundle", put(federations::set_bundle)),
+        route(Admin, "DELETE", "/v1/federations/{domain}/bundle", delete(federations::remove_bundle))
+            .asked(&["entries"]),
         route(Viewer, "GET", "/v1/gateways", get(gateways::list)),
         route(Admin, "POST", "/v1/gateways", post(gateways::issue)),
         route(Admin, "POST", "/v1/gateways/{name}/revoke", post(gateways::revoke)),

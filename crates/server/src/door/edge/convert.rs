@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use crate::attest::Verdict;
 use crate::grant::telemetry::Answer;
+use crate::in_force::federation::Foreign;
 use crate::outcome::{Kind, Outcome};
 use crate::placement::{Placed, RegisterShown, Shown};
 use crate::store::EntryRecord;
@@ -101,7 +102,18 @@ pub(super) fn entry(entry: &EntryRecord) -> edge::WorkloadEntry {
         hint: entry.hint.clone(),
         by_quote: entry.selectors.iter().any(Selector::is_by_quote),
         speaks_for_node: entry.speaks_for_node,
+        federates_with: entry.federates_with.clone(),
     }
+}
+
+/// Whom to believe of another trust domain; `None`: nobody knows yet.
+pub(super) fn foreign_bundle(foreign: &Foreign) -> Option<edge::ForeignBundle> {
+    let bundle = foreign.bundle.as_ref()?;
+    Some(edge::ForeignBundle {
+        trust_domain: foreign.trust_domain.to_string(),
+        bundle: bundle.x509().to_der().into(),
+        jwt_keys: bundle.jwt_keys().into(),
+    })
 }
 
 /// A task as its device is told of it.

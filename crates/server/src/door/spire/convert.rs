@@ -2,7 +2,7 @@
 
 use assay_evidence::time::UnixTime;
 use assay_identity::selector::Written;
-use assay_identity::{Serial, SpiffeId, TrustDomain};
+use assay_identity::{ForeignBundle, Serial, SpiffeId, TrustDomain};
 use assay_wire::spire::types;
 use tonic::Status;
 
@@ -80,6 +80,7 @@ pub(super) fn entry(record: &EntryRecord, mask: Option<&types::EntryMask>) -> ty
         parent_id: true,
         selectors: true,
         x509_svid_ttl: true,
+        federates_with: true,
         expires_at: true,
         dns_names: true,
         revision_number: true,
@@ -97,6 +98,7 @@ pub(super) fn entry(record: &EntryRecord, mask: Option<&types::EntryMask>) -> ty
         selectors: if mask.selectors { selectors.collect() } else { Vec::new() },
         x509_svid_ttl: if mask.x509_svid_ttl { small(record.ttl_seconds) } else { 0 },
         jwt_svid_ttl: if mask.jwt_svid_ttl { small(record.jwt_ttl_seconds) } else { 0 },
+        federates_with: if mask.federates_with { record.federates_with.clone() } else { Vec::new() },
         expires_at: if mask.expires_at { seconds(record.expires_at) } else { 0 },
         dns_names: if mask.dns_names { record.dns_names.clone() } else { Vec::new() },
         revision_number: if mask.revision_number { revision(record) } else { 0 },
@@ -104,6 +106,40 @@ pub(super) fn entry(record: &EntryRecord, mask: Option<&types::EntryMask>) -> ty
         created_at: if mask.created_at { seconds(record.created_at) } else { 0 },
         ..types::Entry::default()
     }
+}
+
+/// A bundle, with what was asked for of it.
+pub(super) fn bundle(bundle: &ForeignBundle, mask: Option<&types::BundleMask>) -> types::Bundle {
+    let x509 = bundle.x509().authorities();
+    let x509 = x509.map(|der| types::X509Certificate { asn1: der.to_vec(), tainted: false });
+    let jwt = bundle.jwt_authorities().into_iter();
+    let jwt =
+        jwt.map(|(key_id, public_key)| types::JwtKey { public_key, key_id, expires_at: 0, tainted: false });
+    let asked = |is_asked: fn(&types::BundleMask) -> bool| mask.is_none_or(is_asked);
+    let hint = i64::try_from(bundle.refresh_hint_seconds()).unwrap_or(i64::MAX);
+    types::Bundle {
+        trust_domain: bundle.trust_domain().to_string(),
+        x509_authorities: if asked(|mask| mask.x509_authorities) { x509.collect() } else { Vec::new() },
+        jwt_authorities: if asked(|mask| mask.jwt_authorities) { jwt.collect() } else { Vec::new() },
+        refresh_hint: if asked(|mask| mask.refresh_hint) { hint } else { 0 },
+        sequence_number: if asked(|mask| mask.sequence_number) { bundle.sequence() } else { 0 },
+    }
+}
+
+/// A bundle as SPIRE sends it.
+pub(super) fn read_bundle(sent: types::Bundle) -> Result<ForeignBundle, Refusal> {
+    let trust_domain = trust_domain("bundle", &sent.trust_domain)?;
+    let x509 = sent.x509_authorities.into_iter().map(|authority| authority.asn1);
+    let jwt = sent.jwt_authorities.into_iter().map(|key| (key.key_id, key.public_key));
+    let hint = u64::try_from(sent.refresh_hint).unwrap_or(0);
+    ForeignBundle::of(trust_domain, x509, jwt, (sent.sequence_number, hint))
+        .map_err(|error| malformed(format!("bundle: {error}")))
+}
+
+/// A trust domain as SPIRE sends it: its name, or its ID.
+pub(super) fn trust_domain(what: &str, sent: &str) -> Result<TrustDomain, Refusal> {
+    let name = sent.strip_prefix("spiffe://").unwrap_or(sent);
+    TrustDomain::parse(name).map_err(|error| malformed(format!("{what}: {error}")))
 }
 
 /// SPIRE counts changes from 0.

@@ -218,7 +218,6 @@ impl EntryService {
             (sent.admin, "admin: no SVID makes anybody an operator here"),
             (sent.downstream, "downstream: no intermediate authorities are signed here"),
             (sent.store_svid, "store_svid: SVIDs are not handed to stores here"),
-            (!sent.federates_with.is_empty(), "federates_with: this server holds no bundles of others"),
             (attributes.jwt_svid_include_jti, "jwt_svid_include_jti: tokens bear none here"),
         ] {
             if is_said {
@@ -242,6 +241,7 @@ impl EntryService {
             expires_at: u64::try_from(sent.expires_at).map_err(|_| malformed("expires_at: it is below 0"))?,
             dns_names: sent.dns_names,
             hint: sent.hint,
+            federates_with: sent.federates_with,
             unquoted: !quotes,
             ..new
         })
@@ -284,6 +284,7 @@ struct Wanted {
     parent: Option<String>,
     selectors: Option<(Vec<Written>, MatchBehavior)>,
     hint: Option<String>,
+    federates_with: Option<(Vec<String>, MatchBehavior)>,
     /// Nobody has what only others offer.
     none: bool,
 }
@@ -303,7 +304,12 @@ impl Wanted {
             parent: id("by_parent_id", filter.by_parent_id)?,
             selectors,
             hint: filter.by_hint,
-            none: filter.by_federates_with.is_some() || filter.by_downstream == Some(true),
+            federates_with: filter.by_federates_with.map(|wanted| {
+                // Both are numbered alike.
+                let behavior = MatchBehavior::try_from(wanted.r#match).unwrap_or_default();
+                (wanted.trust_domains, behavior)
+            }),
+            none: filter.by_downstream == Some(true),
         })
     }
 
@@ -312,15 +318,18 @@ impl Wanted {
             && self.spiffe_id.as_ref().is_none_or(|id| *id == entry.spiffe_id)
             && self.parent.as_ref().is_none_or(|id| *id == entry.parent)
             && self.hint.as_ref().is_none_or(|hint| *hint == entry.hint)
+            && self.selectors.as_ref().is_none_or(|(wanted, behavior)| {
+                let has: Vec<Written> = entry.selectors.iter().cloned().map(Written::from).collect();
+                matches(&has, wanted, *behavior)
+            })
             && self
-                .selectors
+                .federates_with
                 .as_ref()
-                .is_none_or(|(wanted, behavior)| match_selectors(entry, wanted, *behavior))
+                .is_none_or(|(wanted, behavior)| matches(&entry.federates_with, wanted, *behavior))
     }
 }
 
-fn match_selectors(entry: &EntryRecord, wanted: &[Written], behavior: MatchBehavior) -> bool {
-    let has: Vec<Written> = entry.selectors.iter().cloned().map(Written::from).collect();
+fn matches<T: PartialEq>(has: &[T], wanted: &[T], behavior: MatchBehavior) -> bool {
     let all_wanted = || wanted.iter().all(|one| has.contains(one));
     let all_had = || has.iter().all(|one| wanted.contains(one));
     match behavior {

@@ -14,6 +14,7 @@ mod status;
 mod svid;
 mod sync;
 mod tls;
+mod trust_domain;
 mod who;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use assay_wire::spire::agent::agent_server::AgentServer;
 use assay_wire::spire::bundle::bundle_server::BundleServer;
 use assay_wire::spire::entry::entry_server::EntryServer;
 use assay_wire::spire::svid::svid_server::SvidServer;
+use assay_wire::spire::trustdomain::trust_domain_server::TrustDomainServer;
 use axum::{Extension, Router};
 use tonic::service::Routes;
 
@@ -45,4 +47,5 @@ fn services(server: &Arc<Server>) -> Routes {
         .add_service(BundleServer::new(bundle::BundleService(server.clone())))
         .add_service(EntryServer::new(entry::EntryService(server.clone())))
         .add_service(SvidServer::new(svid::SvidService(server.clone())))
+        .add_service(TrustDomainServer::new(trust_domain::TrustDomainService(server.clone())))
 }

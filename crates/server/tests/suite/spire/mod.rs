@@ -2,6 +2,7 @@
 
 mod client;
 mod entries;
+mod federation;
 mod nodes;
 mod tpm;
 mod x509pop;

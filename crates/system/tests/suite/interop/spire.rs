@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use assay_testkit::{SoftTpm, TpmMaker};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
 use serde_json::Value;
 
 use super::packages;
@@ -63,17 +63,23 @@ async fn an_agent_of_spire_serves_its_workloads_until_it_is_banned() -> Result<(
     let stage = Stage::start_with(&format!("[spire]\naddress = \"127.0.0.1:{port}\"\n")).await?;
     let commands = Commands { program: server, socket: stage.at("data/spire.sock") };
     let site = format!("spiffe://{TRUST_DOMAIN}/site-3");
+    let other = federates(&commands, &stage)?;
     let token = commands.run(&["token", "generate", "-spiffeID", &site])?;
     let token = token.lines().find_map(|line| line.strip_prefix("Token: ")).context("a token")?.to_owned();
     let (press, uid) = (format!("spiffe://{TRUST_DOMAIN}/press"), rustix::process::getuid().as_raw());
     let selector = format!("unix:uid:{uid}");
-    commands.run(&["entry", "create", "-parentID", &site, "-spiffeID", &press, "-selector", &selector])?;
+    let named = ["entry", "create", "-parentID", &site, "-spiffeID", &press, "-selector", &selector];
+    commands.run(&[&named[..], &["-federatesWith", "spiffe://other.example"]].concat())?;
 
     let socket = stage.at("spire-agent.sock");
     let by_token = "NodeAttestor \"join_token\" { plugin_data {} }";
     let _agent = start(&agent, &stage, port, by_token, &["-joinToken", &token])?;
     let said = eventually(60, async || fetch(&agent, &socket, "x509")).await?;
     ensure!(said.contains(&press), "{said}");
+    ensure!(
+        federated(&agent, &socket, &stage)?.contains(&other),
+        "the other trust domain's bundle is not served"
+    );
     let said = fetch(&agent, &socket, "jwt")?;
     ensure!(said.contains(&format!("token({press})")), "{said}");
     let id = format!("spiffe://{TRUST_DOMAIN}/spire/agent/join_token/{token}");
@@ -205,6 +211,46 @@ fn fetch(agent: &Path, socket: &Path, what: &str) -> Result<String> {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
     Ok(said)
+}
+
+/// Whom the server federates with, by each of the commands; the other trust domain's certificate, PEM.
+fn federates(commands: &Commands, stage: &Stage) -> Result<String> {
+    let mut other = CertificateParams::default();
+    other.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    other.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    other.subject_alt_names = vec![SanType::URI("spiffe://other.example".try_into()?)];
+    let pem = other.self_signed(&KeyPair::generate()?)?.pem();
+    std::fs::write(stage.at("other.pem"), &pem)?;
+    let (id, file) = ("spiffe://other.example", stage.at("other.pem").display().to_string());
+    commands.run(&["bundle", "set", "-id", id, "-path", &file, "-format", "pem"])?;
+    ensure!(commands.run(&["bundle", "list", "-id", id])?.contains("BEGIN CERTIFICATE"));
+    ensure!(commands.run(&["bundle", "count"])?.contains('2'));
+    let endpoint = ["-bundleEndpointURL", "https://127.0.0.1:1/bundle", "-bundleEndpointProfile"];
+    let spiffe = ["https_spiffe", "-endpointSpiffeID", "spiffe://other.example/spire/server"];
+    let bundle =
+        ["-trustDomain", "other.example", "-trustDomainBundlePath", &file, "-trustDomainBundleFormat", "pem"];
+    commands.run(&[&["federation", "create"], &endpoint[..], &spiffe, &bundle].concat())?;
+    ensure!(commands.run(&["federation", "list"])?.contains("https_spiffe"));
+    ensure!(commands.run(&["federation", "refresh", "-id", "other.example"]).is_err(), "nobody is there");
+    let web = ["https_web", "-trustDomain", "other.example"];
+    commands.run(&[&["federation", "update"], &endpoint[..], &web].concat())?;
+    ensure!(commands.run(&["federation", "show", "-trustDomain", "other.example"])?.contains("https_web"));
+    commands.run(&["federation", "delete", "-id", "other.example"])?;
+    ensure!(!commands.run(&["federation", "list"])?.contains("https_web"));
+    Ok(pem.replace("\r\n", "\n"))
+}
+
+/// The bundles of other trust domains that a workload of the agent gets, PEM.
+fn federated(agent: &Path, socket: &Path, stage: &Stage) -> Result<String> {
+    let folder = stage.at("fetched");
+    std::fs::create_dir_all(&folder)?;
+    let mut command = Command::new(agent);
+    command.args(["api", "fetch", "x509", "-socketPath"]).arg(socket).arg("-write").arg(&folder);
+    let output = command.output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let files = std::fs::read_dir(&folder)?.filter_map(|file| Some(file.ok()?.path()));
+    let federated = files.filter(|file| file.to_string_lossy().contains("federated"));
+    Ok(federated.map(std::fs::read_to_string).collect::<std::io::Result<String>>()?)
 }
 
 /// Serials of what a workload was given, as the trail has them.

@@ -82,7 +82,10 @@ impl Session {
                 grants.device_svid = held.chain.certificates.iter().cloned().map(Into::into).collect();
                 let entries = server.entries.of(&self.attester.device.id);
                 let met = entries.iter().filter(|entry| state.unmet(&entry.selectors).is_none());
-                grants.entries = met.map(|entry| convert::entry(entry)).collect();
+                grants.entries = met.clone().map(|entry| convert::entry(entry)).collect();
+                let foreign = server.federation.of_entries(met.map(AsRef::as_ref));
+                grants.foreign_bundles =
+                    foreign.iter().filter_map(|foreign| convert::foreign_bundle(foreign)).collect();
                 grants.restart_offline = self.restart_offline().map(convert::restart_offline);
                 let secrets = self.secrets();
                 if self.told_secrets.as_ref() != Some(&secrets) {
