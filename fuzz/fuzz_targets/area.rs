@@ -12,7 +12,9 @@ fuzz_target!(|data: (i32, i32, &str)| {
     let Ok(area) = serde_json::from_str::<Area>(text) else { return };
     let written = serde_json::to_string(&area).expect("an area is text and numbers");
     assert_eq!(serde_json::from_str::<Area>(&written).expect("what was written"), area);
-    let (Ok(point), Ok(accuracy)) = (Point::from_e7(north, east), Accuracy::from_centimetres(100)) else { return };
+    let (Ok(point), Ok(accuracy)) = (Point::from_e7(north, east), Accuracy::from_centimetres(100)) else {
+        return;
+    };
     let position = Position { point, accuracy, fixed_at: None, source: Source::Receiver, doubts: Vec::new() };
     let section = LocationSection { allow_areas: vec![area], ..LocationSection::default() };
     let seen = section.fence().survey(&position, UnixTime(0));

@@ -14,7 +14,8 @@ fuzz_target!(|data: &[u8]| {
     let public = if number == 1 { bytes } else { vector!("tpm/sb-good-1/ak.tpm2b_public") };
     let message = if number == 2 { bytes } else { vector!("tpm/sb-good-1/quote.msg") };
     let signature = if number == 3 { bytes } else { vector!("tpm/sb-good-1/quote.sig") };
-    let anchors = TrustAnchor::from_pem_or_der(vector!("tpm/sb-good-1/ek-issuing-ca.pem")).unwrap_or_default();
+    let anchors =
+        TrustAnchor::from_pem_or_der(vector!("tpm/sb-good-1/ek-issuing-ca.pem")).unwrap_or_default();
     let shown = ShownIdentity {
         iak_public: public,
         iak_certificate: certificate,

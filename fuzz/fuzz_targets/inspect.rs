@@ -18,5 +18,6 @@ fuzz_target!(|data: &[u8]| {
     });
     let Ok(report) = report else { return };
     let _ = report.to_json();
-    report.print(&mut |line| assert!(!line.contains(char::is_control), "a terminal is not steered: {line:?}"));
+    report
+        .print(&mut |line| assert!(!line.contains(char::is_control), "a terminal is not steered: {line:?}"));
 });

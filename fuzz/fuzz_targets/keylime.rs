@@ -26,7 +26,8 @@ fuzz_target!(|data: &[u8]| {
         3 => drop(Proof::read(bytes)),
         4 => drop(Capabilities::read(bytes).map(request)),
         5 => {
-            let capabilities = Capabilities::read(vector!("keylime/capabilities-2.json")).expect("the vector reads");
+            let capabilities =
+                Capabilities::read(vector!("keylime/capabilities-2.json")).expect("the vector reads");
             let request = request(capabilities).expect("the vector's AK can be asked");
             if let Ok(evidence) = request.read(bytes) {
                 assert!(evidence.boot_log.is_none(), "this agent has none");

@@ -7,7 +7,9 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let Ok(log) = parse(data) else { return };
-    let short = essential(data).and_then(|short| parse(&short).ok()).expect("a log has an essential form, which is a log");
+    let short = essential(data)
+        .and_then(|short| parse(&short).ok())
+        .expect("a log has an essential form, which is a log");
     assert_eq!(short.records().len(), log.records().len());
     for record in log.records() {
         for bank in HashAlgorithm::ALL {

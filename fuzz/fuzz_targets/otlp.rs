@@ -6,7 +6,8 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     if let Ok(batch) = OtlpBatch::read(data.to_vec().into()) {
-        let items: u64 = batch.parts.iter().filter(|part| part.signal() != Signal::Gap).map(|part| part.items).sum();
+        let items: u64 =
+            batch.parts.iter().filter(|part| part.signal() != Signal::Gap).map(|part| part.items).sum();
         assert_eq!(batch.items(), items);
     }
     for signal in [Signal::Metrics, Signal::Traces, Signal::Logs] {

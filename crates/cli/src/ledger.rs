@@ -1,9 +1,12 @@
-//! `assay ledger`: the hash-chained audit trail.
+//! `assay ledger`: the audit trail, a hash chain and a Merkle tree over the same leaves.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use assay_identity::tlog::{Checkpoint, Hash, includes, is_consistent};
+use assay_server::ledger::Log;
 use clap::Subcommand;
+use data_encoding::{BASE64, HEXLOWER};
 use serde_json::json;
 
 use crate::output;
@@ -17,8 +20,8 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Recompute every leaf's hash and the chain, and check the heads that were signed on the way, from the server's data
-    /// folder.
+    /// Recompute every leaf's hash, the chain and the tree, and check the heads and checkpoints that were signed on the way, from
+    /// the server's data folder.
     Verify {
         /// The server's data folder.
         #[arg(long, env = "ASSAY_DATA", default_value = "assay-data")]
@@ -30,6 +33,42 @@ enum Verb {
         /// folder.
         #[arg(long, value_name = "FILE")]
         head: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the last signed checkpoint: size and root of the ledger as a Merkle tree, by which others check proofs.
+    Checkpoint {
+        /// The server's data folder.
+        #[arg(long, env = "ASSAY_DATA", default_value = "assay-data")]
+        data: PathBuf,
+        /// Print JSON, with the note.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prove that a leaf is in the ledger, or that the ledger goes on from what it was, against the last checkpoint.
+    #[command(group = clap::ArgGroup::new("what").required(true))]
+    Prove {
+        /// The leaf's index, as `receipt`, `audit` and notices name it.
+        #[arg(long, group = "what")]
+        leaf: Option<u64>,
+        /// How many leaves the ledger had then.
+        #[arg(long, group = "what", value_name = "LEAVES")]
+        since: Option<u64>,
+        /// The server's data folder.
+        #[arg(long, env = "ASSAY_DATA", default_value = "assay-data")]
+        data: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write the ledger as static files, as C2SP tlog-tiles lays a log out: checkpoint, tiles of hashes, and entries.
+    Export {
+        /// The folder to write; what is in it of an earlier export stays true.
+        folder: PathBuf,
+        /// The server's data folder.
+        #[arg(long, env = "ASSAY_DATA", default_value = "assay-data")]
+        data: PathBuf,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -54,8 +93,78 @@ pub fn run(args: Args) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match args.verb {
         Verb::Verify { data, key, head, json } => runtime.block_on(verify(&data, key.as_deref(), head, json)),
+        Verb::Checkpoint { data, json } => checkpoint(&runtime.block_on(Log::open(&data))?, json),
+        Verb::Prove { leaf: Some(leaf), data, json, .. } => {
+            prove_leaf(&runtime.block_on(Log::open(&data))?, leaf, json)
+        }
+        Verb::Prove { since, data, json, .. } => {
+            prove_growth(&runtime.block_on(Log::open(&data))?, since.unwrap_or_default(), json)
+        }
+        Verb::Export { folder, data, json } => {
+            export(&runtime.block_on(Log::export(&data, &folder))?, &folder, json)
+        }
         Verb::Resume { data, leaves, json } => runtime.block_on(resume(&data, leaves, json)),
     }
+}
+
+fn checkpoint(log: &Log, json: bool) -> Result<()> {
+    let Checkpoint { origin, size, root } = log.checkpoint();
+    if json {
+        let root = HEXLOWER.encode(root);
+        return output::json(&json!({ "origin": origin, "leaves": size, "root": root, "note": log.note() }));
+    }
+    print!("{}", log.note());
+    Ok(())
+}
+
+/// As C2SP tlog-proof has it, after the note that it is checked against.
+fn prove_leaf(log: &Log, index: u64, json: bool) -> Result<()> {
+    let (leaf, proof) = log.inclusion(index)?;
+    let Checkpoint { size, root, .. } = log.checkpoint();
+    ensure!(
+        includes((index, leaf), *size, &proof, root),
+        "the proof does not hold: this is a fault of the program"
+    );
+    if json {
+        return output::json(&json!({
+            "leaf": index, "leaves": size, "leaf_hash": HEXLOWER.encode(&leaf), "proof": hex(&proof),
+            "root": HEXLOWER.encode(root), "checkpoint": log.note(),
+        }));
+    }
+    output::out!("c2sp.org/tlog-proof@v1\nindex {index}");
+    proof.iter().for_each(|hash| output::out!("{}", BASE64.encode(hash)));
+    print!("\n{}", log.note());
+    Ok(())
+}
+
+fn prove_growth(log: &Log, since: u64, json: bool) -> Result<()> {
+    let (old_root, proof) = log.consistency(since)?;
+    let Checkpoint { size, root, .. } = log.checkpoint();
+    let holds = is_consistent((since, &old_root), (*size, root), &proof);
+    ensure!(holds, "the proof does not hold: this is a fault of the program");
+    if json {
+        return output::json(&json!({
+            "since": since, "since_root": HEXLOWER.encode(&old_root), "leaves": size, "root": HEXLOWER.encode(root),
+            "proof": hex(&proof), "checkpoint": log.note(),
+        }));
+    }
+    output::out!("{since} leaves had the root {}", BASE64.encode(&old_root));
+    proof.iter().for_each(|hash| output::out!("{}", BASE64.encode(hash)));
+    print!("\n{}", log.note());
+    Ok(())
+}
+
+fn export(log: &Log, folder: &Path, json: bool) -> Result<()> {
+    let size = log.checkpoint().size;
+    if json {
+        return output::json(&json!({ "folder": folder, "leaves": size, "note": log.note() }));
+    }
+    output::out!("{size} leaves are in {}, with the checkpoint that was signed of them", folder.display());
+    Ok(())
+}
+
+fn hex(hashes: &[Hash]) -> Vec<String> {
+    hashes.iter().map(|hash| HEXLOWER.encode(hash)).collect()
 }
 
 async fn resume(data: &Path, leaves: u64, json: bool) -> Result<()> {
@@ -78,7 +187,8 @@ async fn verify(data: &Path, key: Option<&str>, head: Option<PathBuf>, json: boo
     let hash = data_encoding::HEXLOWER.encode(&head.hash);
     if json {
         return output::json(&json!({
-            "ok": true, "leaves": head.leaves, "head": hash, "signed": head.signed, "key": head.key,
+            "ok": true, "leaves": head.leaves, "head": hash, "signed": head.signed, "checkpoint": head.checkpoint,
+            "key": head.key,
         }));
     }
     let signed = match head.signed {

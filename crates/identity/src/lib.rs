@@ -28,6 +28,7 @@ mod signature;
 pub mod signed_message;
 pub mod signed_note;
 pub mod spiffe_id;
+pub mod tlog;
 pub mod tls;
 mod verify;
 pub mod x509_svid;

@@ -82,6 +82,11 @@ impl NoteVerifier {
         if HEXLOWER.encode(&verifier.key_hash()) == hash { Ok(verifier) } else { Err(NoteError::Key) }
     }
 
+    /// The key's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The text of a note that this key signed.
     pub fn open<'a>(&self, note: &'a str) -> Result<&'a str, NoteError> {
         if note.len() > NOTE_BYTES_MAX {

@@ -6,7 +6,10 @@
 
 use assay_evidence::time::UnixTime;
 use assay_identity::ledger::LedgerHead;
+use assay_identity::tlog::ENTRY_BYTES_MAX;
 use aws_lc_rs::digest::{Context, SHA256};
+use data_encoding::HEXLOWER;
+use serde::Serialize;
 use thiserror::Error;
 
 /// SHA-256 over a leaf and everything before it.
@@ -196,6 +199,46 @@ pub struct Leaf {
     pub hash: Hash,
 }
 
+impl Leaf {
+    /// What it is in the log: one JSON object. One that is longer than an entry may be leaves out what is long; its hash in the chain covers
+    /// that too.
+    pub fn entry(&self) -> Vec<u8> {
+        let hash = HEXLOWER.encode(&self.hash);
+        let text = |entry: &Entry<'_>| serde_json::to_vec(entry).expect("numbers and texts are JSON");
+        let brief = Entry {
+            index: self.index,
+            at: self.at.0,
+            kind: self.kind.get(..KIND_BYTES_MAX).unwrap_or(&self.kind),
+            actor: None,
+            subject: None,
+            detail: None,
+            hash: &hash,
+        };
+        let whole = text(&Entry {
+            actor: Some(&self.actor),
+            subject: Some(&self.subject),
+            detail: Some(&self.detail),
+            ..brief
+        });
+        if whole.len() <= ENTRY_BYTES_MAX { whole } else { text(&brief) }
+    }
+}
+
+/// A leaf as the log has it; the order of its members is part of the format.
+#[derive(Clone, Copy, Serialize)]
+struct Entry<'a> {
+    index: u64,
+    at: u64,
+    kind: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actor: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+    hash: &'a str,
+}
+
 /// The end of a chain: how many leaves it has and the last one's hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
@@ -286,6 +329,8 @@ fn leaf_hash(previous: &Hash, leaf: &Leaf) -> Hash {
     hash
 }
 
+/// Longer than the name of any kind.
+const KIND_BYTES_MAX: usize = 64;
 /// Keeps a leaf hash from being a hash of anything else.
 const DOMAIN: &[u8] = b"assay-audit-leaf-v1";
 
@@ -353,6 +398,23 @@ mod tests {
                 None => prop_assert_eq!(verify_chain(&leaves).unwrap().leaves, expected),
             }
         }
+    }
+
+    #[test]
+    fn an_entry_says_all_of_a_leaf_or_names_what_is_too_long() {
+        let short = chain(&[(7, "spiffe://a/b".to_owned(), "{\"reason\":\"x\"}".to_owned())]).remove(0);
+        let text = format!(
+            "{{\"index\":0,\"at\":7,\"kind\":\"device.appraised\",\"actor\":\"server\",\"subject\":\"spiffe://a/b\",\
+             \"detail\":\"{{\\\"reason\\\":\\\"x\\\"}}\",\"hash\":\"{}\"}}",
+            HEXLOWER.encode(&short.hash)
+        );
+        assert_eq!(String::from_utf8(short.entry()).unwrap(), text);
+        let long = chain(&[(7, "a".to_owned(), "\n".repeat(40_000))]).remove(0);
+        let entry: serde_json::Value = serde_json::from_slice(&long.entry()).unwrap();
+        assert_eq!(
+            (&entry["hash"], entry.get("detail")),
+            (&serde_json::json!(HEXLOWER.encode(&long.hash)), None)
+        );
     }
 
     #[test]

@@ -1,11 +1,15 @@
-//! `assay ledger verify`: checks the audit trail of a data folder from its files alone, beside a running server or not.
+//! `assay ledger`: checks the audit trail of a data folder from its files alone, beside a running server or not, and makes of it what
+//! others check: proofs, and the log as files.
 //!
-//! Each leaf is chained to the one before, and the heads that were signed on the way are those of this chain. Whoever can
-//! write the database can make a chain anew, but not its signed heads: their key is elsewhere.
+//! Each leaf is chained to the one before, and the heads and checkpoints that were signed on the way are those of this chain and of the
+//! tree over it. Whoever can write the database can make either anew, but not what was signed: the key is elsewhere.
+
+mod log;
 
 use std::path::{Path, PathBuf};
 
 use assay_identity::signed_note::{NoteError, NoteVerifier};
+use assay_identity::tlog::{Checkpoint, Edge, leaf_hash};
 use thiserror::Error;
 use tokio_stream::StreamExt;
 
@@ -13,6 +17,8 @@ use crate::audit::{ChainError, Hash, Head};
 use crate::in_force::ledger_head::HEAD_FILE;
 use crate::keys::{self, FileError, VERIFIER_FILE};
 use crate::store::{self, Store, StoreError};
+
+pub use log::Log;
 
 /// A trail that verifies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +29,8 @@ pub struct Verified {
     pub hash: Hash,
     /// How many leaves the last signed head is of; `None`: the trail is older than signed heads, or of no server.
     pub signed: Option<u64>,
+    /// How many leaves the last signed checkpoint is of.
+    pub checkpoint: Option<u64>,
     /// The key that signed.
     pub key: Option<String>,
 }
@@ -31,13 +39,7 @@ pub struct Verified {
 /// is one of this chain. `key`: the key to verify with; else the one in the data folder. `shown`: a head that was signed
 /// and kept elsewhere, such as by a device.
 pub async fn verify(data: &Path, key: Option<&str>, shown: Option<&str>) -> Result<Verified, LedgerError> {
-    let key = match key {
-        Some(key) => Some(NoteVerifier::parse(key)?),
-        None => match text(&data.join(VERIFIER_FILE))? {
-            Some(key) => Some(NoteVerifier::parse(&key)?),
-            None => None,
-        },
-    };
+    let key = verifier(data, key)?;
     // In the order that neither is ahead of what is read after it, while a server runs.
     let filed = text(&data.join(HEAD_FILE))?;
     let mut connection = Store::open_read_only(&data.join(store::FILE_NAME)).await?;
@@ -48,12 +50,17 @@ pub async fn verify(data: &Path, key: Option<&str>, shown: Option<&str>) -> Resu
     let mut signed = heads(&notes, key.as_ref())?;
     let named = store::highest_named_leaf(&mut connection).await?;
     let last = signed.last().map(|head| head.leaves);
-    let mut head = Head::EMPTY;
+    let mut checkpoints = checkpoints(&store::checkpoints(&mut connection).await?, key.as_ref())?;
+    let checkpoint = checkpoints.last().map(|checkpoint| checkpoint.size);
+    let (mut head, mut edge) = (Head::EMPTY, Edge::default());
     {
         let mut trail = store::trail(&mut connection);
         while let Some(row) = trail.next().await {
-            head = head.follow(&store::leaf(&row?)?)?;
+            let leaf = store::leaf(&row?)?;
+            head = head.follow(&leaf)?;
+            edge.push(0, leaf_hash(&leaf.entry()));
             signed.retain(|signed| signed.leaves != head.leaves || *signed != head);
+            checkpoints.retain(|signed| signed.size != head.leaves || signed.root != edge.root());
         }
     }
     // Rows are read before the trail: a running server only adds to it, so a leaf named then must be there now.
@@ -63,7 +70,31 @@ pub async fn verify(data: &Path, key: Option<&str>, shown: Option<&str>) -> Resu
     if let Some(other) = signed.first() {
         return Err(LedgerError::OtherHead { signed: other.leaves, leaves: head.leaves });
     }
-    Ok(Verified { leaves: head.leaves, hash: head.hash, signed: last, key: key.map(|key| key.to_string()) })
+    if let Some(other) = checkpoints.first() {
+        return Err(LedgerError::OtherTree { signed: other.size, leaves: head.leaves });
+    }
+    let key = key.map(|key| key.to_string());
+    Ok(Verified { leaves: head.leaves, hash: head.hash, signed: last, checkpoint, key })
+}
+
+/// The key to verify with.
+fn verifier(data: &Path, key: Option<&str>) -> Result<Option<NoteVerifier>, LedgerError> {
+    let filed = match key {
+        Some(_) => None,
+        None => text(&data.join(VERIFIER_FILE))?,
+    };
+    Ok(key.map(str::to_owned).or(filed).map(|key| NoteVerifier::parse(&key)).transpose()?)
+}
+
+/// The checkpoints of the notes, by size.
+fn checkpoints(notes: &[String], key: Option<&NoteVerifier>) -> Result<Vec<Checkpoint>, LedgerError> {
+    let key = match key {
+        Some(key) => key,
+        None if notes.is_empty() => return Ok(Vec::new()),
+        None => return Err(LedgerError::NoKey),
+    };
+    let opened = notes.iter().map(|note| Checkpoint::from_text(key.open(note)?).ok_or(LedgerError::NoHead));
+    opened.collect()
 }
 
 /// The heads of the notes, by leaves. Where there is a key, there has to be one that it signed.
@@ -123,6 +154,37 @@ pub enum LedgerError {
         /// Leaves that are there.
         leaves: u64,
     },
+    /// The tree is another than the one that was signed.
+    #[error(
+        "a checkpoint of {signed} leaves was signed that is not this trail's, which has {leaves}: it was made anew or cut off"
+    )]
+    OtherTree {
+        /// Leaves of the checkpoint.
+        signed: u64,
+        /// Leaves that are there.
+        leaves: u64,
+    },
+    /// There is no checkpoint to prove anything against.
+    #[error("no checkpoint of the trail is signed yet: a server signs one when it starts")]
+    NoCheckpoint,
+    /// Nothing that could be proven.
+    #[error(
+        "the checkpoint is of {size} leaves, so that there is no proof of {asked}: leaves count from 0, sizes from 1"
+    )]
+    NoProof {
+        /// What was asked for.
+        asked: u64,
+        /// Leaves of the checkpoint.
+        size: u64,
+    },
+    /// A file could not be written.
+    #[error("{}: cannot be written", path.display())]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// Nothing was signed.
     #[error("no head of the trail is signed, though there is a key for it: the signed heads were taken away")]
     Unsigned,
@@ -132,7 +194,7 @@ pub enum LedgerError {
     )]
     NoKey,
     /// A signed note that is no head.
-    #[error("a signed note is none of a head of the trail")]
+    #[error("a signed note is none of a head or a checkpoint of the trail")]
     NoHead,
     /// A key or a note.
     #[error("a signed head of the trail does not verify")]

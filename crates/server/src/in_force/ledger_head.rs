@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use assay_evidence::time::UnixTime;
 use assay_identity::signed_note::NoteVerifier;
 
+use super::ledger_tree::LedgerTree;
 use crate::keys::{KeysError, LedgerKey, write_public};
 use crate::store::{RecordHead, Store};
 
@@ -18,6 +19,7 @@ use crate::store::{RecordHead, Store};
 pub(crate) struct LedgerHead {
     key: LedgerKey,
     file: PathBuf,
+    tree: LedgerTree,
     /// How many leaves it is of, and the note. Locked for a moment at a time.
     signed: Mutex<(u64, String)>,
     /// Since when there are leaves under no signed head.
@@ -32,8 +34,10 @@ impl LedgerHead {
         data: &Path,
         now: UnixTime,
     ) -> Result<LedgerHead, KeysError> {
+        let tree = LedgerTree::open(store, &key).await?;
         let head = LedgerHead {
             key,
+            tree,
             file: data.join(HEAD_FILE),
             signed: Mutex::default(),
             unsigned_since: Mutex::default(),
@@ -53,6 +57,8 @@ impl LedgerHead {
         let note = self.key.sign(&head)?;
         store.commit(RecordHead { at, leaves: head.leaves, note: note.clone() }).await?;
         write_public(&self.file, note.as_bytes())?;
+        // Of the same leaves, so that who has either can hold the other to it.
+        self.tree.sign(store, &self.key, (head.leaves, at)).await?;
         *self.signed.lock().unwrap_or_else(PoisonError::into_inner) = (head.leaves, note);
         self.unsigned(|since| *since = None);
         Ok(())
@@ -70,6 +76,11 @@ impl LedgerHead {
     /// The last signed head; empty before the first leaf.
     pub(crate) fn note(&self) -> String {
         self.signed.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+    }
+
+    /// The trail as a tree.
+    pub(crate) fn tree(&self) -> &LedgerTree {
+        &self.tree
     }
 
     /// What verifies it.

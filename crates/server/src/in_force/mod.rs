@@ -7,6 +7,7 @@ pub(crate) mod endorsers;
 pub(crate) mod entries;
 pub(crate) mod federation;
 pub(crate) mod ledger_head;
+pub(crate) mod ledger_tree;
 pub(crate) mod manifest;
 pub(crate) mod messages;
 pub(crate) mod policies;

@@ -48,7 +48,12 @@ impl LedgerKey {
 
     /// The head as a signed note.
     pub(crate) fn sign(&self, head: &Head) -> Result<String, KeysError> {
-        Ok(self.0.sign(&head.to_text())?)
+        self.sign_text(&head.to_text())
+    }
+
+    /// A text as a signed note. The first line of each kind says which it is.
+    pub(crate) fn sign_text(&self, text: &str) -> Result<String, KeysError> {
+        Ok(self.0.sign(text)?)
     }
 }
 

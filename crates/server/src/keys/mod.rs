@@ -290,6 +290,20 @@ pub enum KeysError {
     /// A head could not be signed.
     #[error("the ledger's head cannot be signed")]
     Note(#[from] NoteError),
+    /// What was signed last of the ledger's tree is no checkpoint.
+    #[error(
+        "what was signed of the ledger's tree last is no checkpoint: look at the trail with `assay ledger verify`"
+    )]
+    NoCheckpoint,
+    /// The trail is another than the one that was signed.
+    #[error(
+        "the trail is not the one of which a checkpoint of {size} entries was signed: a leaf was altered or taken away. Look at it \
+         with `assay ledger verify`, and put the newest good copy of the database back"
+    )]
+    OtherTrail {
+        /// Entries of the checkpoint.
+        size: u64,
+    },
     /// The token that was signed is one that nobody can use.
     #[error("the token cannot be used by those who verify it")]
     Token(#[from] JwtSvidError),

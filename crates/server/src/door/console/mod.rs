@@ -181,6 +181,8 @@ fn routes() -> Vec<Route> {
         route(Anyone, "GET", "/keys", get(public::openid_keys)),
         route(Anyone, "GET", "/ledger/head", get(public::ledger_head)),
         route(Anyone, "GET", "/ledger/key", get(public::ledger_key)),
+        route(Anyone, "GET", "/ledger/checkpoint", get(public::ledger_checkpoint)),
+        route(Viewer, "GET", "/ledger/tile/{*path}", get(records::tile)),
         route(Anyone, "GET", "/trust/status", get(public::trust_status)).asked(&["id", "after", "limit"]),
         route(Anyone, "GET", "/trust/ca-certificate", get(trust::authority)).asked(&["profile"]),
         route(Anyone, "GET", "/trust/certificate/{id}", get(trust::certificate)).asked(&["profile"]),

@@ -120,6 +120,11 @@ pub(super) async fn ledger_key(State(server): State<Arc<Server>>) -> impl IntoRe
     ([(CONTENT_TYPE, "text/plain; charset=utf-8")], format!("{}\n", server.ledger_head.verifier()))
 }
 
+/// Size and root of the ledger as a Merkle tree, as C2SP tlog-checkpoint has it.
+pub(super) async fn ledger_checkpoint(State(server): State<Arc<Server>>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, "text/plain; charset=utf-8")], server.ledger_head.tree().note())
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct About {

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use assay_identity::tlog::Tile;
 use assay_telemetry::json_protocol::Acceptance;
 use assay_telemetry::sha256;
 use assay_wire::console::record::{Leaf, Leaves};
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::response::IntoResponse;
 use data_encoding::{BASE64, HEXLOWER};
+use http::header::CONTENT_TYPE;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -90,6 +93,22 @@ async fn signing_key(
         }
         Err(_) => Ok(store.device(device_id).await?.map(|device| device.device_key_spki)),
     }
+}
+
+/// A tile of the ledger, or a bundle of its entries, as C2SP tlog-tiles has them.
+pub(super) async fn tile(
+    State(server): State<Arc<Server>>,
+    Path(path): Path<String>,
+) -> Result<impl IntoResponse, Refusal> {
+    let found = match Tile::parse(&path) {
+        Some(tile) => server.ledger_head.tree().tile(&server.store, tile).await?,
+        None => None,
+    };
+    let bytes = found.ok_or_else(|| {
+        let message = format!("the ledger has no tile/{path}: its size is in /ledger/checkpoint");
+        Refusal::new(Kind::NotFound, "unknown-tile", message)
+    })?;
+    Ok(([(CONTENT_TYPE, "application/octet-stream")], bytes))
 }
 
 #[derive(Deserialize)]

@@ -6,6 +6,7 @@ mod gpsd;
 mod keylime;
 mod promtool;
 mod spire;
+mod tlog;
 mod x509;
 
 use std::fs::File;
