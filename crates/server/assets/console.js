@@ -27,7 +27,7 @@ if (part) {
   document.addEventListener("visibilitychange", refresh);
 }
 
-const places = { f: "/", d: "/devices", l: "/ledger", p: "/people" };
+const places = { f: "/", d: "/devices", o: "/policies", l: "/ledger", p: "/people" };
 let going = false;
 
 function move(by) {

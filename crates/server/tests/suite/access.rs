@@ -17,7 +17,7 @@ async fn token_by(fixture: &Fixture, by: &str, name: &str, role: &str, scope: &s
     asked(fixture, by, Method::POST, "/v1/tokens", new.to_string()).await
 }
 
-async fn token(fixture: &Fixture, name: &str, role: &str, scope: &str) -> String {
+pub async fn token(fixture: &Fixture, name: &str, role: &str, scope: &str) -> String {
     let (status, made) = token_by(fixture, &fixture.token(), name, role, scope).await;
     assert_eq!(status, 200, "{made}");
     made["shown"].as_str().unwrap().to_owned()
@@ -35,26 +35,26 @@ async fn status(fixture: &Fixture, by: &str, method: Method, path: &str) -> u16 
 }
 
 /// The cookie of whoever signs in with a token.
-async fn signed_in(fixture: &Fixture, token: &str) -> String {
+pub async fn signed_in(fixture: &Fixture, token: &str) -> String {
     let answer = fixture.call(Method::POST, "/sign-in", &[], format!("token={token}")).await;
     assert_eq!(answer.status(), 303);
     header_text(answer.headers(), "set-cookie").split(';').next().unwrap().to_owned()
 }
 
-async fn page(fixture: &Fixture, cookie: &str, path: &str) -> (u16, String) {
+pub async fn page(fixture: &Fixture, cookie: &str, path: &str) -> (u16, String) {
     let headers = [("cookie", cookie), ("accept", "text/html")];
     let answer = fixture.call(Method::GET, path, &headers, String::new()).await;
     (answer.status().as_u16(), String::from_utf8(answer.body().to_vec()).unwrap())
 }
 
-async fn form(fixture: &Fixture, cookie: &str, path: &str, fields: &str) -> (u16, String) {
+pub async fn form(fixture: &Fixture, cookie: &str, path: &str, fields: &str) -> (u16, String) {
     let headers = [("cookie", cookie), ("content-type", "application/x-www-form-urlencoded")];
     let answer = fixture.call(Method::POST, path, &headers, fields.to_owned()).await;
     (answer.status().as_u16(), String::from_utf8(answer.body().to_vec()).unwrap())
 }
 
 /// The word that a page has in its forms.
-fn word(html: &str) -> String {
+pub fn word(html: &str) -> String {
     let (_, rest) = html.split_once("name=\"word\" value=\"").unwrap();
     rest.split('"').next().unwrap().to_owned()
 }

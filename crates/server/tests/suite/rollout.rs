@@ -5,6 +5,7 @@ use assay_testkit::{SoftwareDevice, System};
 use hyper::Method;
 use serde_json::{Value, json};
 
+use crate::access::{form, page, signed_in, token, word};
 use crate::assignment::{is_left_alone, refusal};
 use crate::fixture::{Fixture, attach_trusted, attest_again, learned};
 
@@ -53,6 +54,39 @@ async fn judged(device: &mut SoftwareDevice, stream: &mut Attachment) -> String 
 
 async fn on_union(fixture: &Fixture) -> u64 {
     fixture.get("/v1/policies").await["assignments"][0]["rollout"]["devices"].as_u64().unwrap()
+}
+
+#[tokio::test]
+async fn the_page_names_whoever_keeps_a_rollout_from_its_end() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let [(mut one, mut stream)] = fleet(&fixture, &edge).await;
+    fixture.post_text(&format!("{START}?percent=100"), &next_version(&fixture, "")).await;
+    judged(&mut one, &mut stream).await;
+    let author = signed_in(&fixture, &token(&fixture, "pia", "policy-author", "").await).await;
+    let operator = signed_in(&fixture, &token(&fixture, "olga", "operator", "").await).await;
+    let (_, list) = page(&fixture, &author, "/policies").await;
+    assert!(list.contains("/policies/base") && list.contains("to v3: 1 of 1 devices"), "{list}");
+    let (_, html) = page(&fixture, &author, "/policies/base").await;
+    for shown in ["Roll-out to v3", "Would fall", "press-1", "1 of 1 devices", "the first version"] {
+        assert!(html.contains(shown), "{shown}: {html}");
+    }
+    let (_, third) = page(&fixture, &author, "/policies/base?version=3").await;
+    assert!(third.contains("Against v2") && third.contains("no longer"), "{third}");
+    let word_of = |html: &str| format!("word={}", word(html));
+    // An operator looks; whoever would fall keeps it from its end; taking it back is the author's.
+    assert!(!page(&fixture, &operator, "/policies/base").await.1.contains("Finish"));
+    assert_eq!(form(&fixture, &operator, "/policies/base/finish", &word_of(&html)).await.0, 403);
+    assert_eq!(form(&fixture, &author, "/policies/base/finish", &word_of(&html)).await.0, 409);
+    assert_eq!(
+        form(&fixture, &author, "/policies/base/widen", &format!("{}&percent=0", word_of(&html))).await.0,
+        400
+    );
+    let (status, said) = form(&fixture, &author, "/policies/base/abort", &word_of(&html)).await;
+    assert_eq!(status, 303, "{said}");
+    assert!(!page(&fixture, &author, "/policies/base?done=aborted").await.1.contains("Roll-out to"));
+    let (missing, _) = page(&fixture, &author, "/policies/none").await;
+    assert_eq!(missing, 404);
 }
 
 #[tokio::test]

@@ -24,12 +24,17 @@ use crate::policy::{
 };
 
 pub(super) async fn list(State(server): State<Arc<Server>>) -> Result<Json<Plan>, Refusal> {
+    plan(&server).await.map(Json)
+}
+
+/// Who is judged by what.
+pub(super) async fn plan(server: &Server) -> Result<Plan, Refusal> {
     let in_force = server.policies.current();
     let (counts, without) = devices_by_policy(&server.store, &in_force).await?;
     let assignments = in_force.plan.assignments().iter().zip(&counts);
     // As people read them: the one for everybody first.
     let assignments = assignments.rev().map(|(assigned, devices)| told(&in_force, assigned, devices));
-    Ok(Json(Plan { assignments: assignments.collect(), devices_without_policy: without }))
+    Ok(Plan { assignments: assignments.collect(), devices_without_policy: without })
 }
 
 pub(super) async fn unassign(
@@ -67,17 +72,21 @@ pub(super) async fn start(
     progress(&server, &started.new.name).await.map(Json)
 }
 
-/// How far it is, and which devices would fall if it were finished now.
 pub(super) async fn status(
     State(server): State<Arc<Server>>,
     Path(name): Path<String>,
 ) -> Result<Json<Told>, Refusal> {
-    let answer = progress(&server, &name).await?;
+    rollout(&server, &name).await.map(Json)
+}
+
+/// How far it is, and which devices would fall if it were finished now.
+pub(super) async fn rollout(server: &Server, name: &str) -> Result<Told, Refusal> {
+    let answer = progress(server, name).await?;
     let in_force = server.policies.current();
-    let plan = in_force.plan.finish(&name).map_err(PolicyChangeError::from)?;
+    let plan = in_force.plan.finish(name).map_err(PolicyChangeError::from)?;
     let coming = Coming { plan: &plan, published: None };
     let would_fall = would_fall(&server.store, &server.trials, &in_force, coming).await?;
-    Ok(Json(Told { would_fall: Some(falls(would_fall)), ..answer }))
+    Ok(Told { would_fall: Some(falls(would_fall)), ..answer })
 }
 
 pub(super) async fn widen(
@@ -154,7 +163,7 @@ fn planning(server: &Server, by: Actor) -> Planning<'_> {
     server.planning(by, server.now())
 }
 
-fn percent_of(number: u64) -> Result<Percent, PolicyChangeError> {
+pub(super) fn percent_of(number: u64) -> Result<Percent, PolicyChangeError> {
     Ok(Percent::try_from(number)?)
 }
 

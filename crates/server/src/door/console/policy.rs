@@ -40,7 +40,28 @@ pub(super) async fn show(
     State(server): State<Arc<Server>>,
     Asked(which): Asked<Which>,
 ) -> Result<Json<Shown>, Refusal> {
-    let policy = find_policy(&server, which).await?;
+    Ok(Json(shown(find_policy(&server, which).await?)))
+}
+
+/// A version of a policy; the one in force of several is the first that is assigned, if none is said.
+pub(super) async fn version_of(
+    server: &Server,
+    name: &str,
+    version: Option<u64>,
+) -> Result<PolicyRecord, Refusal> {
+    if let Some(version) = version {
+        return Ok(server.store.policy_version(name, version).await?);
+    }
+    let plan = &server.policies.current().plan;
+    let assigned = plan.assignments().iter().find(|assigned| assigned.name == name);
+    let revision = match assigned {
+        Some(assigned) => assigned.revision,
+        None => named(plan, name)?,
+    };
+    Ok(server.store.policy(revision).await?)
+}
+
+pub(super) fn shown(policy: Option<PolicyRecord>) -> Shown {
     let shown = policy.map(|policy| Shown {
         name: Some(policy.name),
         version: Some(policy.version),
@@ -52,7 +73,7 @@ pub(super) async fn show(
         digest: Some(policy.digest),
         signed: policy.envelope.is_some(),
     });
-    Ok(Json(shown.unwrap_or_default()))
+    shown.unwrap_or_default()
 }
 
 /// What a policy covers of a device, row by row.

@@ -1,7 +1,7 @@
 //! The pages: what people run a fleet with. Rendered here; each works without a script, and says the same as JSON to whoever asks
 //! for that.
 //!
-//! What is shown is of `fleet.rs`, `devices.rs`, `device.rs`, `ledger.rs` and `people.rs`; what a page changes is sent by a form of it
+//! What is shown is of `fleet.rs`, `devices.rs`, `device.rs`, `policies.rs`, `ledger.rs` and `people.rs`; what a page changes is sent by a form of it
 //! ([`Confirmed`](super::access::Confirmed)) and done by the same use case as everywhere.
 
 pub(super) mod device;
@@ -9,6 +9,7 @@ pub(super) mod devices;
 pub(super) mod fleet;
 pub(super) mod ledger;
 pub(super) mod people;
+pub(super) mod policies;
 pub(super) mod sign_in;
 
 use askama::Template;
@@ -56,6 +57,7 @@ impl Frame {
         let mut pages = vec![("/devices", "Devices")];
         if !self.is_scoped {
             pages.insert(0, ("/", "Fleet"));
+            pages.push(("/policies", "Policies"));
             pages.push(("/ledger", "Ledger"));
         }
         if self.is_admin {
