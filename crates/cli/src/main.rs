@@ -17,6 +17,7 @@ mod failure;
 mod federation;
 mod gateway;
 mod geofence;
+mod import;
 mod inspect;
 mod ledger;
 mod operator;
@@ -73,6 +74,8 @@ enum Verb {
     Trust(trust::Args),
     /// Registration entries: which workload gets which SPIFFE ID.
     Entry(entry::Args),
+    /// What other systems were set up with, as what this one takes.
+    Import(import::Args),
     /// Other trust domains that workloads here are to believe.
     Federation(federation::Args),
     /// Secrets that devices are given for as long as they are trusted.
@@ -131,6 +134,7 @@ fn main() -> ExitCode {
         Verb::Policy(args) => policy::run(args),
         Verb::Trust(args) => output::exit(trust::run(args)),
         Verb::Entry(args) => output::exit(entry::run(args)),
+        Verb::Import(args) => output::exit(import::run(args)),
         Verb::Federation(args) => output::exit(federation::run(args)),
         Verb::Secret(args) => output::exit(secret::run(args)),
         Verb::Security(args) => output::exit(security::run(&args)),
