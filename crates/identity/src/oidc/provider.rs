@@ -171,7 +171,10 @@ pub fn is_safe(url: &str) -> bool {
     let is_local = |rest: &str| {
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let authority = rest.get(..end).unwrap_or_default();
-        let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+        // What stands behind the last colon is a port and nothing else, or the host may be another's.
+        let is_port = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        let host =
+            authority.rsplit_once(':').filter(|(_, port)| is_port(port)).map_or(authority, |(host, _)| host);
         matches!(host, "127.0.0.1" | "localhost" | "[::1]")
     };
     url.strip_prefix("https://").is_some_and(|rest| !rest.is_empty())
@@ -275,8 +278,16 @@ mod tests {
         for url in ["https://x", "http://127.0.0.1:5556/dex", "http://localhost/", "http://[::1]:80/x"] {
             assert!(is_safe(url), "{url}");
         }
-        for url in ["http://x", "https://", "http://127.0.0.1.evil/", "http://localhost@evil/", "ftp://x", ""]
-        {
+        for url in [
+            "http://x",
+            "https://",
+            "http://127.0.0.1.evil/",
+            "http://localhost@evil/",
+            "ftp://x",
+            "",
+            "http://127.0.0.1:80@evil/",
+            "http://[::1]:@evil/",
+        ] {
             assert!(!is_safe(url), "{url}");
         }
     }

@@ -89,12 +89,12 @@ impl Transaction for CreateAccessToken {
     async fn apply(self, unit: &mut Unit) -> Result<bool, StoreError> {
         let CreateAccessToken { token, said } = self;
         let now = stored(said.at.0);
-        query("DELETE FROM access_tokens WHERE MAX(expires_at, revoked_at) < $1 AND expires_at < $1")
+        query("DELETE FROM access_tokens WHERE expires_at < $1 AND revoked_at < $1")
             .bind(now.saturating_sub(stored(REMEMBERED_SECONDS)))
             .execute(unit.connection())
             .await?;
         let row =
-            query("SELECT COUNT(*) AS tokens, COALESCE(SUM(name = $1), 0) AS so_called FROM access_tokens")
+            query("SELECT COUNT(*) AS tokens, COALESCE(SUM(CASE WHEN name = $1 THEN 1 ELSE 0 END), 0) AS so_called FROM access_tokens")
                 .bind(&token.name)
                 .fetch_one(unit.connection())
                 .await?;
