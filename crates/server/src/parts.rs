@@ -103,6 +103,8 @@ pub(crate) struct Server {
     pub beat: Beat,
     /// One policy is tried at a time.
     pub trials: Arc<Semaphore>,
+    /// One piece of evidence is read aloud at a time.
+    pub readings: Arc<Semaphore>,
     pub tls: DoorTls,
     /// What SPIRE's agents are shown, where they are let in.
     pub spire_tls: Option<SpireTls>,
@@ -194,6 +196,7 @@ impl Server {
             )),
             beat: Beat::from(clock.instant()),
             trials: Arc::new(Semaphore::new(1)),
+            readings: Arc::new(Semaphore::new(1)),
             sessions: Sessions::default(),
             oidc: config.oidc.as_ref().map(Oidc::load).transpose()?.map(Arc::new),
             access,

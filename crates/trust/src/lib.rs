@@ -20,6 +20,7 @@ pub mod pattern;
 pub mod place;
 pub mod placement;
 pub mod policy;
+pub mod reading;
 pub mod reference;
 pub mod region;
 #[cfg(feature = "rego")]
@@ -30,6 +31,7 @@ mod signature_memory;
 pub mod state;
 mod undecided;
 pub mod vector;
+mod words;
 
 pub use appraisal::{
     AttestationResult, TeeAppraisal, TeeClaims, admit, appraise, appraise_tee, reappraise_endorsement,

@@ -210,6 +210,11 @@ impl BootReference {
         &self.citation
     }
 
+    /// Which of the boots that the policy accepts; 0: what `pcr` and `boot` say.
+    pub(crate) fn number(&self) -> usize {
+        self.number
+    }
+
     /// What an operator can accept of a boot that was held against this one.
     pub(crate) fn acceptable(&self, rule: BootRule) -> Option<Acceptable> {
         rule.offered().map(|rule| Acceptable { boot: self.number, rule })

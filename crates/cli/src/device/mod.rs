@@ -1,6 +1,7 @@
 //! `assay device`: look at devices, explain what was found, vouch for them, label, revoke and approve.
 
 mod approve;
+mod evidence;
 mod list;
 mod pending;
 
@@ -44,6 +45,15 @@ enum Verb {
     Results {
         /// The device.
         device: String,
+    },
+    /// What its evidence says, from the firmware to the files that ran, how far the policy covers each part, and whether the
+    /// result comes out the same when it is judged again.
+    Evidence {
+        /// The device.
+        device: String,
+        /// Which result: `assay device results` lists them. Without it the last whose evidence is kept.
+        #[arg(long)]
+        result: Option<u64>,
     },
     /// The last result as a signed token (EAR), for whoever relies on the device: `assay ear verify` checks it.
     Ear {
@@ -143,6 +153,9 @@ pub fn run(args: Args) -> Result<()> {
         Verb::Results { device } => {
             let answer = client.get(&format!("/v1/results?device={}", segment(device)))?;
             output::answer(&answer, json, print_results)
+        }
+        Verb::Evidence { device, result } => {
+            output::answer(&client.get(&evidence::asked(device, *result))?, json, evidence::print)
         }
         Verb::Ear { device, nonce } => {
             let answer = client.get(&ear_path(device, nonce.as_deref()))?;

@@ -1,12 +1,13 @@
 //! Evidence that is kept: so that a device need not tell it twice, and so that any result can be judged again.
 //!
 //! `keeper.rs` is the attester's side of it. [`KeptResult`] is a result on record with all that it was made of; what
-//! follows from that is pure, and the same in whatever process.
+//! follows from that is pure, and the same in whatever process; `reading.rs` tells people what it says.
 
 pub(crate) mod changes;
 pub(crate) mod form;
 pub(crate) mod keeper;
 mod piece;
+pub(crate) mod reading;
 
 use std::sync::Arc;
 
@@ -52,10 +53,16 @@ pub struct KeptResult {
 impl KeptResult {
     /// Judges the evidence again.
     pub fn judge_again(&self) -> Result<AttestationResult, JudgeAgainError> {
-        let policy = match &self.policy_text {
-            Some(text) => Some(Arc::new(CompiledPolicy::new(Policy::from_toml(text)?)?)),
-            None => None,
-        };
+        self.judge_by(self.policy()?)
+    }
+
+    /// The policy that judged it.
+    fn policy(&self) -> Result<Option<Arc<CompiledPolicy>>, PolicyError> {
+        let Some(text) = &self.policy_text else { return Ok(None) };
+        Ok(Some(Arc::new(CompiledPolicy::new(Policy::from_toml(text)?)?)))
+    }
+
+    fn judge_by(&self, policy: Option<Arc<CompiledPolicy>>) -> Result<AttestationResult, JudgeAgainError> {
         let endorsement = self.evidence.endorsement().map(Arc::new);
         Ok(self.evidence.judge(self.basis.as_ref(), policy, endorsement)?)
     }

@@ -8,6 +8,7 @@ use assay_testkit::{SoftwareDevice, System};
 use hyper::Method;
 use serde_json::{Value, json};
 
+use crate::access::{page, signed_in};
 use crate::fixture::{Fixture, attach_trusted, attest_again, learned};
 
 /// How many entries the device has, and so from which one on it is asked when all are kept.
@@ -580,4 +581,50 @@ async fn what_user_space_measured_is_explained_by_its_own_log() {
     assert!(is_explained(&attest_again(&mut stream, &mut device).await));
     // What is kept says the same again.
     all_judge_again(&fixture, "press-1").await;
+}
+
+#[tokio::test]
+async fn a_result_is_judged_again_and_its_evidence_read_aloud() {
+    let fixture = Fixture::start().await;
+    let edge = fixture.edge().await;
+    let (mut device, mut stream, _) = trusted_leniently(&fixture, &edge, "press-1").await;
+    device.run_program("/tmp/implant", b"evil");
+    assert_eq!(attest_again(&mut stream, &mut device).await.tier, "contraindicated");
+    let good = results(&fixture, "press-1").await.last().unwrap()["id"].as_u64().unwrap();
+
+    // The last one, as it is found without a number.
+    let last = fixture.get("/v1/devices/press-1/evidence").await;
+    assert_eq!(
+        (&last["tier"], &last["again"]["is_same"]),
+        (&json!("contraindicated"), &json!(true)),
+        "{last}"
+    );
+    let stages = last["reading"]["stages"].as_array().unwrap();
+    let whats: Vec<&str> = stages.iter().map(|stage| stage["what"].as_str().unwrap()).collect();
+    assert_eq!((whats.first(), whats.last()), (Some(&"firmware"), Some(&"files")));
+    let newest = &last["reading"]["files"]["latest"][0];
+    assert_eq!((&newest["path"], &newest["standing"]), (&json!("/tmp/implant"), &json!("refused")));
+    let seven = last["reading"]["pcrs"].as_array().unwrap().iter().find(|pcr| pcr["index"] == 7).unwrap();
+    assert!(seven["lines"].as_array().unwrap().iter().any(|line| line["holds"] == true), "{seven}");
+
+    // An earlier one by its number: that file was not there.
+    let first = fixture.get(&format!("/v1/devices/press-1/evidence?result={good}")).await;
+    assert_eq!((&first["tier"], &first["again"]["is_same"]), (&json!("affirming"), &json!(true)), "{first}");
+    assert_ne!(first["reading"]["files"]["latest"][0]["path"], "/tmp/implant");
+
+    // A page for people, and nothing of another device's under this one's name.
+    let cookie = signed_in(&fixture, &fixture.token()).await;
+    let (status, html) = page(&fixture, &cookie, "/devices/press-1/evidence").await;
+    assert_eq!(status, 200);
+    for said in ["to the last word", "/tmp/implant", "Secure Boot", "pcr.sha256.7", "read aloud"] {
+        assert!(html.contains(said), "{said}: {html}");
+    }
+    let _other = fixture.trusted_device(&edge, "press-2", "").await;
+    for path in [
+        format!("/v1/devices/press-2/evidence?result={good}"),
+        "/v1/devices/press-1/evidence?result=99999".to_owned(),
+    ] {
+        let bearer = format!("Bearer {}", fixture.token());
+        assert_eq!(fixture.ask(Method::GET, &path, &bearer, String::new()).await, 404, "{path}");
+    }
 }

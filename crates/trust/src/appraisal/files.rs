@@ -34,18 +34,50 @@ pub(super) fn judge(policy: &CompiledPolicy, claims: &Claims, findings: &mut Vec
     let is_asked = reference.kernel_policies.is_some();
     let _: Option<MeasuredKernelPolicy<'_>> =
         witness_if(is_asked, (reference, ima), findings, || unknown_kernel_policy(policy));
-    let signers = Signers::new(reference, ima.known_keys());
-    let mut report = Report::new(policy, reference, signers, findings);
     let mut good = ima.first_index();
     let mut gap = false;
-    for entry in ima.entries() {
-        // Verification compared each boot_aggregate with the boot PCRs.
-        let is_good = report.is_named(&entry) && (entry.is_boot_aggregate() || report.judge(&entry));
-        gap |= !is_good;
+    each(policy, (reference, ima), findings, |_, standing| {
+        gap |= standing == Standing::Refused;
         good += u64::from(!gap);
+    });
+    good.min(ima.first_unattested().unwrap_or(u64::MAX))
+}
+
+/// Judges each attested entry, in order.
+pub(crate) fn each(
+    policy: &CompiledPolicy,
+    (reference, ima): (&FileReference, &ImaClaims),
+    findings: &mut Vec<Finding>,
+    mut see: impl FnMut(&Entry<'_>, Standing),
+) {
+    let signers = Signers::new(reference, ima.known_keys());
+    let mut report = Report::new(policy, reference, signers, findings);
+    for entry in ima.entries() {
+        let standing = report.judge(&entry);
+        see(&entry, standing);
     }
     report.finish();
-    good.min(ima.first_unattested().unwrap_or(u64::MAX))
+}
+
+/// Why what was measured may stay, or that it may not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// Its digest is listed for its path.
+    Listed,
+    /// Its signature is by a key of the policy.
+    Signed,
+    /// Whatever is at its path is not judged.
+    Excluded,
+    /// It is a key of the policy, put on a keyring.
+    Key,
+    /// It is a policy of IMA that is listed.
+    KernelPolicy,
+    /// It is the kernel's word on the boot PCRs, which verification compared.
+    BootAggregate,
+    /// It was written while it was measured, which the policy accepts there.
+    Violation,
+    /// The policy refuses it.
+    Refused,
 }
 
 struct Report<'a> {
@@ -80,7 +112,7 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// Whether the policy names the PCR that the entry was measured into. Of one that it does not, nothing counts.
+    /// Whether the policy names the PCR that the entry was measured into.
     fn is_named(&mut self, entry: &Entry<'_>) -> bool {
         let is_named = self.reference.pcrs.contains(entry.pcr());
         if !is_named {
@@ -89,34 +121,49 @@ impl<'a> Report<'a> {
         is_named
     }
 
-    /// Whether the entry may stay; if not, says why.
-    fn judge(&mut self, entry: &Entry<'_>) -> bool {
+    /// Why the entry may stay; if it may not, says why not. Of a PCR that the policy does not name nothing counts.
+    fn judge(&mut self, entry: &Entry<'_>) -> Standing {
+        if !self.is_named(entry) {
+            return Standing::Refused;
+        }
+        // Verification compared each of them with the boot PCRs.
+        if entry.is_boot_aggregate() {
+            return Standing::BootAggregate;
+        }
         if entry.is_violation() {
-            return self.judge_violation(entry);
+            return if self.judge_violation(entry) { Standing::Violation } else { Standing::Refused };
         }
         if let Some(is_good) = self.judge_kernel_policy(entry) {
-            return is_good;
+            return if is_good { Standing::KernelPolicy } else { Standing::Refused };
         }
         if self.signers.learn(entry) {
-            return true;
+            return Standing::Key;
         }
-        let Some(digest) = entry.file_digest() else {
-            // A list has digests of contents, so that for an fs-verity digest only a signature can vouch.
-            let strong = entry.verity_digest().is_some_and(|digest| self.is_strong(&digest));
-            return self.reference.excludes(entry.path())
-                || (strong && self.signers.judge(entry).is_ok())
-                || self.refuse(entry, None);
+        self.judge_file(entry)
+    }
+
+    fn judge_file(&mut self, entry: &Entry<'_>) -> Standing {
+        let digest = entry.file_digest();
+        let is_listed = |digest: &Digest| {
+            self.is_strong(digest) && self.reference.digests_of(entry.path()).any(|listed| listed == *digest)
         };
-        let strong = self.is_strong(&digest);
-        let listed = self.reference.digests_of(entry.path()).any(|listed| listed == digest);
-        if strong && listed || self.reference.excludes(entry.path()) {
-            return true;
+        if digest.as_ref().is_some_and(is_listed) {
+            return Standing::Listed;
         }
-        if !strong {
-            self.weak += 1;
-            return false;
+        if self.reference.excludes(entry.path()) {
+            return Standing::Excluded;
         }
-        self.signers.judge(entry).is_ok() || self.refuse(entry, Some(digest))
+        // A list has digests of contents, so that for an fs-verity digest only a signature can vouch.
+        let signed = digest.or_else(|| entry.verity_digest());
+        let is_strong = signed.is_some_and(|digest| self.is_strong(&digest));
+        if is_strong && self.signers.judge(entry).is_ok() {
+            return Standing::Signed;
+        }
+        match digest {
+            Some(_) if !is_strong => self.weak += 1,
+            _ => self.refuse(entry, digest),
+        }
+        Standing::Refused
     }
 
     fn is_strong(&self, digest: &Digest) -> bool {
@@ -191,11 +238,10 @@ impl<'a> Report<'a> {
         tier != Some(Tier::Contraindicated)
     }
 
-    fn refuse(&mut self, entry: &Entry<'_>, digest: Option<Digest>) -> bool {
+    fn refuse(&mut self, entry: &Entry<'_>, digest: Option<Digest>) {
         if self.is_new(entry, digest) {
             self.findings.push(self.unlisted(entry, digest));
         }
-        false
     }
 
     /// Whether it was not said before and there is room to say it.

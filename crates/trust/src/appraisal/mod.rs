@@ -7,8 +7,8 @@ mod boot;
 mod clock;
 mod demand;
 mod endorsement;
-mod files;
-mod pcr;
+pub(crate) mod files;
+pub(crate) mod pcr;
 #[cfg(feature = "rego")]
 mod rego;
 mod tee;

@@ -10,8 +10,9 @@ use assay_evidence::tpm::pcr::PcrValues;
 use assay_evidence::verify::Claims;
 use assay_evidence::{Digest, PcrIndex};
 
-use super::{Cause, Change, boot_chain, firmware, secure_boot, words};
+use super::{Cause, Change, boot_chain, firmware, secure_boot};
 use crate::appraisal::meaning;
+use crate::words;
 
 /// Compares the boot logs, where both have one, and explains these PCRs.
 pub(super) fn compare(before: &Claims, after: &Claims, changed: &[PcrIndex]) -> Vec<Change> {

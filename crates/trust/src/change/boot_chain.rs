@@ -10,7 +10,8 @@ use assay_evidence::boot_log::{BootFacts, EventSummary, KernelLine};
 use assay_evidence::{Digest, PcrIndex};
 
 use super::boot::{Comparison, Differences};
-use super::{Cause, Change, words};
+use super::{Cause, Change};
+use crate::words;
 
 pub(super) fn compare(comparison: &mut Comparison<'_>) {
     let kernels = [comparison.before, comparison.after].map(|boot| Kernel::of(boot.facts()));

@@ -9,8 +9,9 @@ use assay_evidence::PcrIndex;
 use assay_evidence::ima::{Entry, List};
 use assay_evidence::verify::Claims;
 
-use super::{Cause, Change, words};
+use super::{Cause, Change};
 use crate::path;
+use crate::words;
 
 /// Compares the attested parts of the lists and takes PCR 10 out of `changed` where they explain it.
 pub(super) fn compare(

@@ -3,7 +3,8 @@
 use assay_evidence::boot_log::{BootFacts, EventSummary, EventType};
 
 use super::boot::{Comparison, Differences};
-use super::{Cause, Change, words};
+use super::{Cause, Change};
+use crate::words;
 
 pub(super) fn compare(comparison: &mut Comparison<'_>) {
     let code = comparison.take(|event| event.pcr.get() == CODE_PCR);

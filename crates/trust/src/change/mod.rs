@@ -11,7 +11,6 @@ mod firmware;
 mod logs;
 mod platform;
 mod secure_boot;
-mod words;
 
 use std::fmt;
 

@@ -2,8 +2,8 @@
 
 use assay_evidence::verify::Claims;
 
-use super::words::counted;
 use super::{Cause, Change};
+use crate::words::{self, counted};
 
 /// Compares what the quotes say beside PCRs.
 pub(super) fn compare(before: &Claims, after: &Claims) -> Vec<Change> {
@@ -46,12 +46,7 @@ fn counters(before: &Claims, after: &Claims) -> Option<Change> {
 }
 
 fn firmware(before: &Claims, after: &Claims) -> Option<Change> {
-    // As TPM vendors write it: the two halves, each with its own two.
-    let [old, new] = [before.firmware_version(), after.firmware_version()].map(|version| {
-        let [major, minor, build, revision] =
-            [48, 32, 16, 0].map(|shift| (version >> shift) & u64::from(u16::MAX));
-        format!("{major}.{minor}.{build}.{revision}")
-    });
+    let [old, new] = [before.firmware_version(), after.firmware_version()].map(words::tpm_firmware);
     if before.firmware_version() == after.firmware_version() {
         return None;
     }

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use assay_evidence::boot_log::{Authority, EventSummary, EventType, Signature, SignatureKind};
 
 use super::boot::Comparison;
-use super::{Cause, Change, words};
+use super::{Cause, Change};
+use crate::words;
 
 pub(super) fn compare(comparison: &mut Comparison<'_>) {
     switch(comparison);

@@ -9,6 +9,7 @@ mod diff;
 mod emptied;
 mod endorsement;
 mod measured;
+mod reading;
 mod redteam;
 mod weak_policies;
 

@@ -10,6 +10,7 @@ pub mod gateway;
 pub mod operator;
 pub mod pending;
 pub mod policy;
+pub mod reading;
 pub mod record;
 pub mod secret;
 pub mod task;

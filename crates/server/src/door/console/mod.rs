@@ -6,6 +6,7 @@
 mod access;
 mod devices;
 mod entries;
+mod evidence;
 mod federations;
 mod fleet;
 mod gateways;
@@ -159,6 +160,9 @@ fn routes() -> Vec<Route> {
         route(Viewer, "GET", "/devices/{device}", get(page::device::page))
             .asked(page::device::PARAMETERS)
             .scoped(Scope::Device),
+        route(Viewer, "GET", "/devices/{device}/evidence", get(page::evidence::page))
+            .asked(evidence::PARAMETERS)
+            .scoped(Scope::Device),
         route(Operator, "POST", "/devices/{device}/revoke", post(page::device::revoke))
             .form()
             .scoped(Scope::Device),
@@ -201,6 +205,9 @@ fn routes() -> Vec<Route> {
         route(Viewer, "GET", "/v1/devices", get(fleet::list)).asked(fleet::PARAMETERS).scoped(Scope::Listed),
         route(Viewer, "GET", "/v1/devices/{device}", get(devices::show)).scoped(Scope::Device),
         route(Viewer, "GET", "/v1/devices/{device}/explain", get(devices::explain)).scoped(Scope::Device),
+        route(Viewer, "GET", "/v1/devices/{device}/evidence", get(evidence::show))
+            .asked(evidence::PARAMETERS)
+            .scoped(Scope::Device),
         route(Viewer, "GET", "/v1/devices/{device}/ear", get(devices::ear))
             .asked(&["nonce"])
             .scoped(Scope::Device),

@@ -37,7 +37,7 @@ fn judged(list: &List, change: impl FnOnce(&mut ImaSection), from: usize) -> (Ve
         .iter()
         .enumerate()
         .skip(from)
-        .filter(|(_, entry)| !entry.is_boot_aggregate() && !report.judge(entry))
+        .filter(|(_, entry)| report.judge(entry) == Standing::Refused)
         .map(|(index, _)| index)
         .collect();
     report.finish();

@@ -1,11 +1,12 @@
 //! The pages: what people run a fleet with. Rendered here; each works without a script, and says the same as JSON to whoever asks
 //! for that.
 //!
-//! What is shown is of `fleet.rs`, `devices.rs`, `device.rs`, `policies.rs`, `ledger.rs` and `people.rs`; what a page changes is sent by a form of it
+//! What is shown is of `fleet.rs`, `devices.rs`, `device.rs`, `evidence.rs`, `policies.rs`, `ledger.rs` and `people.rs`; what a page changes is sent by a form of it
 //! ([`Confirmed`](super::access::Confirmed)) and done by the same use case as everywhere.
 
 pub(super) mod device;
 pub(super) mod devices;
+pub(super) mod evidence;
 pub(super) mod fleet;
 pub(super) mod ledger;
 pub(super) mod people;

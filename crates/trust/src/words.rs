@@ -6,12 +6,12 @@ use std::fmt::Display;
 use assay_evidence::PcrIndex;
 
 /// `PCR 4, 8 and 9`.
-pub(super) fn pcrs(pcrs: &[PcrIndex]) -> String {
+pub(crate) fn pcrs(pcrs: &[PcrIndex]) -> String {
     format!("PCR {}", joined(pcrs))
 }
 
 /// `4, 8 and 9`.
-pub(super) fn joined<T: Display>(items: &[T]) -> String {
+pub(crate) fn joined<T: Display>(items: &[T]) -> String {
     let texts: Vec<String> = items.iter().map(T::to_string).collect();
     match texts.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
@@ -20,7 +20,7 @@ pub(super) fn joined<T: Display>(items: &[T]) -> String {
 }
 
 /// The first few names, each in backquotes: `` `a`, `b` and 3 more``.
-pub(super) fn names<T: AsRef<str>>(names: &[T]) -> String {
+pub(crate) fn names<T: AsRef<str>>(names: &[T]) -> String {
     let mut shown: Vec<String> =
         names.iter().take(NAMES_SHOWN_MAX).map(|name| format!("`{}`", short(name.as_ref()))).collect();
     let more = names.len().saturating_sub(shown.len());
@@ -31,18 +31,25 @@ pub(super) fn names<T: AsRef<str>>(names: &[T]) -> String {
 }
 
 /// `1 file`, `2 files`.
-pub(super) fn counted<N: Display + PartialEq + From<u8>>(count: N, noun: &str) -> String {
+pub(crate) fn counted<N: Display + PartialEq + From<u8>>(count: N, noun: &str) -> String {
     counted_as(count, noun, &format!("{noun}s"))
 }
 
 /// `1 entry`, `2 entries`.
-pub(super) fn counted_as<N: Display + PartialEq + From<u8>>(count: N, one: &str, many: &str) -> String {
+pub(crate) fn counted_as<N: Display + PartialEq + From<u8>>(count: N, one: &str, many: &str) -> String {
     let noun = if count == N::from(1) { one } else { many };
     format!("{count} {noun}")
 }
 
+/// A TPM's firmware version as vendors write it: the two halves, each with its own two.
+pub(crate) fn tpm_firmware(version: u64) -> String {
+    let [major, minor, build, revision] =
+        [48, 32, 16, 0].map(|shift| (version >> shift) & u64::from(u16::MAX));
+    format!("{major}.{minor}.{build}.{revision}")
+}
+
 /// Words as they stand in a line, in backquotes.
-pub(super) fn quoted(words: &[&str]) -> String {
+pub(crate) fn quoted(words: &[&str]) -> String {
     format!("`{}`", words.join(" ").escape_debug())
 }
 
@@ -60,7 +67,7 @@ fn short(name: &str) -> Cow<'_, str> {
 
 /// The words that only one of two lines has, in its order: first the new ones, then the gone ones. A word that stands
 /// twice counts twice.
-pub(super) fn apart<'a>(before: &'a str, after: &'a str) -> (Vec<&'a str>, Vec<&'a str>) {
+pub(crate) fn apart<'a>(before: &'a str, after: &'a str) -> (Vec<&'a str>, Vec<&'a str>) {
     let mut gone: Vec<&str> = before.split_whitespace().collect();
     let mut new = Vec::new();
     for word in after.split_whitespace() {
