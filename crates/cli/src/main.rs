@@ -7,6 +7,7 @@ mod archive;
 mod bench;
 mod bounded;
 mod case;
+mod certificate;
 mod console;
 mod demo;
 mod device;
@@ -82,6 +83,8 @@ enum Verb {
     Secret(secret::Args),
     /// Who tried what they may not: in numbers since the server started, and the last on record.
     Security(security::Args),
+    /// Which certificates were issued, how each stands, and what signs them.
+    Certificate(certificate::Args),
     /// Who is told what happens, by signed notices: how far each receiver is, and what it was not given.
     Webhook(webhook::Args),
     /// Tasks: WebAssembly that runs on devices that may run it, with results that verify offline.
@@ -138,6 +141,7 @@ fn main() -> ExitCode {
         Verb::Federation(args) => output::exit(federation::run(args)),
         Verb::Secret(args) => output::exit(secret::run(args)),
         Verb::Security(args) => output::exit(security::run(&args)),
+        Verb::Certificate(args) => output::exit(certificate::run(args)),
         Verb::Webhook(args) => output::exit(webhook::run(args)),
         Verb::Task(args) => task::run(args),
         Verb::Geofence(args) => geofence::run(&args),

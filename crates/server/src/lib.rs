@@ -10,6 +10,7 @@ mod actor;
 pub mod archive;
 mod attest;
 pub mod audit;
+mod certificate;
 mod clock;
 mod concern;
 pub mod config;

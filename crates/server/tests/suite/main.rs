@@ -7,6 +7,7 @@ mod admission;
 mod assignment;
 mod attestation;
 mod bad_policies;
+mod certificates;
 mod classic;
 mod conditions;
 mod console;

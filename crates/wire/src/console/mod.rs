@@ -4,6 +4,7 @@
 //! of an answer it is passed over, so that a command line understands the server that comes after its own.
 
 pub mod access;
+pub mod certificate;
 pub mod device;
 pub mod federation;
 pub mod gateway;

@@ -4,6 +4,7 @@
 //! test keeps them equal.
 
 mod access;
+mod certificates;
 mod devices;
 mod entries;
 mod evidence;
@@ -176,6 +177,7 @@ fn routes() -> Vec<Route> {
         route(PolicyAuthor, "POST", "/policies/{name}/widen", post(page::policies::widen)).form(),
         route(PolicyAuthor, "POST", "/policies/{name}/finish", post(page::policies::finish)).form(),
         route(PolicyAuthor, "POST", "/policies/{name}/abort", post(page::policies::abort)).form(),
+        route(Viewer, "GET", "/certificates", get(page::certificates::page)).asked(certificates::PARAMETERS),
         route(Viewer, "GET", "/ledger", get(page::ledger::page)).asked(page::ledger::PARAMETERS),
         route(Admin, "GET", "/people", get(page::people::page)),
         route(Admin, "POST", "/people/tokens", post(page::people::create)).form(),
@@ -266,6 +268,8 @@ fn routes() -> Vec<Route> {
         route(Admin, "PUT", "/v1/federations/{domain}/bundle", put(federations::set_bundle)),
         route(Admin, "DELETE", "/v1/federations/{domain}/bundle", delete(federations::remove_bundle))
             .asked(&["entries"]),
+        route(Viewer, "GET", "/v1/certificates", get(certificates::list)).asked(certificates::PARAMETERS),
+        route(Viewer, "GET", "/v1/authorities", get(certificates::authorities)),
         route(Viewer, "GET", "/v1/gateways", get(gateways::list)),
         route(Admin, "POST", "/v1/gateways", post(gateways::issue)),
         route(Admin, "POST", "/v1/gateways/{name}/revoke", post(gateways::revoke)),

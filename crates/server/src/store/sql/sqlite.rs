@@ -84,7 +84,7 @@ pub(in crate::store) fn migrations() -> Migrator {
 }
 
 /// The schema's steps in order; a step that was released never changes.
-const MIGRATIONS: [(&str, &str); 30] = [
+const MIGRATIONS: [(&str, &str); 31] = [
     ("spine", include_str!("../../../../../migrations/sqlite/0001_spine.sql")),
     ("trust vector", include_str!("../../../../../migrations/sqlite/0002_trust_vector.sql")),
     ("evidence", include_str!("../../../../../migrations/sqlite/0003_evidence.sql")),
@@ -115,6 +115,10 @@ const MIGRATIONS: [(&str, &str); 30] = [
     ("access", include_str!("../../../../../migrations/sqlite/0028_access.sql")),
     ("federation", include_str!("../../../../../migrations/sqlite/0029_federation.sql")),
     ("ledger tiles", include_str!("../../../../../migrations/sqlite/0030_ledger_tiles.sql")),
+    (
+        "certificate inventory",
+        include_str!("../../../../../migrations/sqlite/0031_certificate_inventory.sql"),
+    ),
 ];
 
 /// Connections that read; each has a thread and a cache of 1 MiB.

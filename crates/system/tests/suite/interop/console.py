@@ -66,7 +66,7 @@ with sync_playwright() as playwright:
         page.goto(address)
         looked_at(page, f"sign-in-{view[0]}-{view[1]}")
         by_token(page)
-        for path in ["/", "/devices", "/devices?q=state:suspect", f"/devices/{fallen}", f"/devices/{fallen}/evidence", "/policies", "/policies/test", "/ledger", "/people", "/devices/nobody"]:
+        for path in ["/", "/devices", "/devices?q=state:suspect", f"/devices/{fallen}", f"/devices/{fallen}/evidence", "/policies", "/policies/test", "/certificates", "/certificates?state=withdrawn", "/ledger", "/people", "/devices/nobody"]:
             page.goto(address + path)
             looked_at(page, f"{path.strip('/').split('?')[0].replace('/', '-') or 'fleet'}-{view[0]}-{view[1]}")
         assert [one for one in complaints if "404" not in one] == [], complaints

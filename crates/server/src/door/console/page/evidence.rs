@@ -117,4 +117,17 @@ fn told(pcr: &QuotedPcr) -> String {
     }
 }
 
+/// Nothing was measured there, and the policy says nothing of it.
+fn is_idle(pcr: &QuotedPcr) -> bool {
+    pcr.told_by == "nothing" && pcr.lines.is_empty()
+}
+
+fn idle(reading: &Reading) -> String {
+    let idle = reading.pcrs.iter().filter(|pcr| is_idle(pcr)).map(|pcr| pcr.index.to_string());
+    match idle.collect::<Vec<_>>().join(", ") {
+        idle if idle.is_empty() => String::new(),
+        idle => format!("Quoted too, never extended, and nothing is said of them: {idle}."),
+    }
+}
+
 const OTHERS_MAX: u32 = 20;

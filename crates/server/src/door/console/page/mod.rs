@@ -1,9 +1,10 @@
 //! The pages: what people run a fleet with. Rendered here; each works without a script, and says the same as JSON to whoever asks
 //! for that.
 //!
-//! What is shown is of `fleet.rs`, `devices.rs`, `device.rs`, `evidence.rs`, `policies.rs`, `ledger.rs` and `people.rs`; what a page changes is sent by a form of it
+//! What is shown is of `fleet.rs`, `devices.rs`, `device.rs`, `evidence.rs`, `policies.rs`, `certificates.rs`, `ledger.rs` and `people.rs`; what a page changes is sent by a form of it
 //! ([`Confirmed`](super::access::Confirmed)) and done by the same use case as everywhere.
 
+pub(super) mod certificates;
 pub(super) mod device;
 pub(super) mod devices;
 pub(super) mod evidence;
@@ -59,6 +60,7 @@ impl Frame {
         if !self.is_scoped {
             pages.insert(0, ("/", "Fleet"));
             pages.push(("/policies", "Policies"));
+            pages.push(("/certificates", "Certificates"));
             pages.push(("/ledger", "Ledger"));
         }
         if self.is_admin {
