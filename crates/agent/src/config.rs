@@ -250,6 +250,11 @@ impl ConfigFile {
         })
     }
 
+    /// The folder for the agent's private files.
+    pub fn state_folder(&self) -> PathBuf {
+        self.state.clone().unwrap_or_else(|| STATE.into())
+    }
+
     /// Everything, checked.
     pub fn complete(self) -> Result<Config, ConfigError> {
         let sources = self.sources()?;

@@ -6,10 +6,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use assay_agent::ak_certificate::{AkFile, AkFileError};
 use assay_agent::config::Options;
 use assay_agent::fetch::{FetchError, FetchedSvid};
 use assay_agent::files::{Ended, Plan};
 use assay_agent::sign::Message;
+use assay_agent::state_dir::StateDir;
 use assay_agent::{collect, detect, doctor, fetch, files, run, setup, sign, tee};
 use assay_clock::Clock;
 use assay_identity::tls;
@@ -62,6 +64,14 @@ enum Verb {
         /// Folder to write; made if it is not there
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Show the certificate of this device's AK, by which others enrol it; exit code 1 says that there is none
+    AkCertificate {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         options: Options,
     },
@@ -233,6 +243,7 @@ fn main() -> ExitCode {
         Verb::Tee { verb: TeeVerb::Detect { root, json } } => detect_tee(&root, json),
         Verb::Doctor { json, options } => examine(json, options),
         Verb::Collect { out, options } => collect(&out, options),
+        Verb::AkCertificate { json, options } => show_ak_certificate(json, options),
         Verb::Fetch { verb } => fetch(verb),
         Verb::SignMessage { audience, method, path, body, data, classic, asking } => read_body(body)
             .and_then(|body| sign(&Message { audience, method, path, body, data, classic }, asking)),
@@ -320,6 +331,19 @@ fn collect(out: &std::path::Path, options: Options) -> anyhow::Result<ExitCode> 
     say(&format!("{}: {}", out.display(), collected.files.join(" ")));
     for missing in &collected.missing {
         eprintln!("assay-agent: {missing} (`assay-agent tpm detect` says what to do)");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show_ak_certificate(json: bool, options: Options) -> anyhow::Result<ExitCode> {
+    let state = StateDir::look_into(&options.merge()?.state_folder());
+    match AkFile::read(&state, Clock::system().now()) {
+        Ok(file) => say(&if json { serde_json::to_string_pretty(&file)? } else { file.to_string() }),
+        Err(AkFileError::State(error)) => return Err(error.into()),
+        Err(error) => {
+            eprintln!("assay-agent: {error}");
+            return Ok(ExitCode::FAILURE);
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -15,6 +15,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::ak_certificate;
 use crate::ask::Asker;
 use crate::config::Config;
 use crate::door;
@@ -154,6 +155,8 @@ fn parts(config: Config, clock: Clock) -> Result<Vec<Part>, RunError> {
     parts.extend(telemetry(&config, &state, (&linked, &holding), &clock)?);
     let (secrets_linked, secrets_holding) = (linked.clone(), holding.clone());
     let tasks = tasks(&config, &state, (&linked, &holding), &clock, &mut parts)?;
+    let attested = ak_certificate::keep(state.clone(), holding.clone(), clock.clone());
+    parts.push(("certificate of the AK", Box::pin(attested)));
     let sealing = offline::keep(state.clone(), linked, holding, clock.clone());
     parts.push(("grants for a restart without a server", Box::pin(sealing)));
     if let Some(actions) = config.actions.clone() {

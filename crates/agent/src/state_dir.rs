@@ -63,6 +63,11 @@ impl StateDir {
         }
     }
 
+    /// The folder for whoever reads what an agent left in it, which may run.
+    pub fn look_into(path: &Path) -> StateDir {
+        StateDir { path: path.to_owned(), _lock: None }
+    }
+
     /// The same folder for whoever may be a TPM command longer there than the agent: it does not keep the next one out.
     pub(crate) fn unheld(&self) -> StateDir {
         StateDir { path: self.path.clone(), _lock: None }

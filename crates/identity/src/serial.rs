@@ -33,6 +33,19 @@ impl Serial {
         self.0.len() == SERIAL_BYTES_MAX
     }
 
+    /// The serial of an AK's certificate, from 18 random bytes, likewise.
+    pub fn of_ak(mut bytes: [u8; AK_SERIAL_BYTES]) -> Self {
+        if let Some(first) = bytes.first_mut() {
+            *first = (*first & 0x7f) | 0x40;
+        }
+        Serial(bytes.to_vec())
+    }
+
+    /// Whether it is one of an AK's certificate.
+    pub fn is_of_ak(&self) -> bool {
+        self.0.len() == AK_SERIAL_BYTES
+    }
+
     /// The number in the content bytes of a DER INTEGER, if it is within RFC 5280's 20 bytes.
     pub fn from_integer(bytes: &[u8]) -> Option<Self> {
         let start = bytes.iter().position(|byte| *byte != 0).unwrap_or(bytes.len());
@@ -73,6 +86,7 @@ impl TryFrom<String> for Serial {
 
 // RFC 5280 §4.1.2.2.
 const SERIAL_BYTES_MAX: usize = 20;
+const AK_SERIAL_BYTES: usize = 18;
 
 #[cfg(test)]
 mod tests {

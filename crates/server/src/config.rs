@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use assay_identity::TrustDomain;
+use assay_trust::grant::ak::LIFE_SECONDS_MAX;
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -88,6 +89,9 @@ pub struct Config {
     /// Trust status, certificates and signed messages for other programs, under `/trust/` at the console's address; off unless
     /// this section is there.
     pub trust_api: Option<TrustApi>,
+    /// Certificates of devices' attestation keys, by which others enrol them (ACME's device-attest-01); none unless this section is
+    /// there.
+    pub ak_certificates: Option<AkCertificates>,
     /// Certificates of the authorities, PEM, by which servers are known where bundles of other trust domains are fetched that show no
     /// SPIFFE ID (`https_web`); those that the system trusts if none is named.
     pub federation_anchors: Vec<PathBuf>,
@@ -142,6 +146,23 @@ impl Default for TrustApi {
             classic_crl_url: None,
             dangerous_open_verify: false,
         }
+    }
+}
+
+/// Certificates of attestation keys.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AkCertificates {
+    /// How long one lives; it is renewed at half of it. Most of those who verify one look at no revocation list.
+    pub life_seconds: u64,
+    /// Where one says that its revocation list is, such as `http://crl.example.org/ak.crl`; the console has it at `/ak/crl`.
+    pub crl_url: Option<String>,
+}
+
+impl Default for AkCertificates {
+    fn default() -> Self {
+        AkCertificates { life_seconds: DAY_SECONDS, crl_url: None }
     }
 }
 
@@ -258,6 +279,7 @@ impl Default for Config {
             evidence_bytes_max: 4 << 30,
             evidence_bytes_per_device_max: 128 << 20,
             trust_api: None,
+            ak_certificates: None,
             federation_anchors: Vec::new(),
             spire: None,
             keylime: None,
@@ -367,6 +389,8 @@ impl Config {
                 ("spire.agents_max", spire.agents_max, 1, 100_000),
             ]
         });
+        let ak_life = self.ak_certificates.as_ref().map(|ak| ak.life_seconds);
+        let ak_life = ak_life.map(|life| ("ak_certificates.life_seconds", life, 60, LIFE_SECONDS_MAX));
         if self.enrollment == EnrollmentMode::Listed && self.enrollment_manifest.is_none() {
             return Err(ConfigError::NobodyListed);
         }
@@ -382,6 +406,7 @@ impl Config {
         match numbers
             .into_iter()
             .chain(spire.into_iter().flatten())
+            .chain(ak_life)
             .find(|(_, value, min, max)| value < min || value > max)
         {
             Some((key, value, min, max)) => Err(ConfigError::OutOfRange { key, value, min, max }),

@@ -12,7 +12,7 @@ use thiserror::Error;
 use crate::audit::Head;
 use crate::clock;
 use crate::in_force::ledger_head::HEAD_FILE;
-use crate::in_force::revocations::{CLASSIC_LIST_FILE, LIST_FILE};
+use crate::in_force::revocations::{AK_LIST_FILE, CLASSIC_LIST_FILE, LIST_FILE};
 use crate::keys::{self, FileError, KeyNames, KeysError, LedgerKey};
 use crate::store::{AuthorityRecord, RecordAuthority, RecordHead, ResumeLedger, Store, StoreError};
 
@@ -133,6 +133,9 @@ async fn resume_on(
     };
     if let Some(der) = keys::read(&data.join(CLASSIC_LIST_FILE))? {
         serials.extend(last_list(&der, keys::classic_root(&folder)?)?.0);
+    }
+    if let Some(der) = keys::read(&data.join(AK_LIST_FILE))? {
+        serials.extend(last_list(&der, keys::ak_root(&folder)?)?.0);
     }
     let until = at.plus(WITHDRAWN_KEPT_SECONDS);
     let resume = ResumeLedger { at, signed, serials, until, list_number: number };

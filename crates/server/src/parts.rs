@@ -49,8 +49,8 @@ use crate::in_force::policies::Policies;
 use crate::in_force::revocations::RevocationList;
 use crate::in_force::secrets::Secrets;
 use crate::keys::{
-    self, Authority, ClassicAuthority, JwtKey, KeysError, LedgerKey, OperatorToken, ResultKey, SecretKey,
-    ServerCertificate, StatementKey,
+    self, AkAuthority, Authority, ClassicAuthority, JwtKey, KeysError, LedgerKey, OperatorToken, ResultKey,
+    SecretKey, ServerCertificate, StatementKey,
 };
 use crate::metrics::Metrics;
 use crate::newcomer::Newcomers;
@@ -142,7 +142,9 @@ impl Server {
         let ttl = config.crl_ttl_seconds;
         withdraw_own(&store, &config.trust_domain, now).await?;
         let classic = classic(&config, &folder, now)?;
-        let authorities = (authority.clone(), classic.clone());
+        let ak = ak(&config, &folder, now)?;
+        let beside = (classic.clone(), ak.as_ref().map(|(authority, _)| authority.clone()));
+        let authorities = (authority.clone(), beside);
         let revocations = Arc::new(RevocationList::open(&store, authorities, ttl, now).await?);
         let certificate =
             ServerCertificate::issue(&authority, &store, &config.names, config.server_svid_ttl_seconds, now)
@@ -179,6 +181,7 @@ impl Server {
             entries: entries.clone(),
             device_ttl_seconds: config.device_svid_ttl_seconds,
             classic,
+            ak,
             keeps_certificates: config.trust_api.is_some(),
         };
         let access = Arc::new(Access::open(&store).await?);
@@ -430,4 +433,11 @@ fn classic(
     let Some(api) = config.trust_api.as_ref().filter(|api| api.classic) else { return Ok(None) };
     let url = api.classic_crl_url.clone();
     Ok(Some(Arc::new(ClassicAuthority::open(folder, &config.trust_domain, url, now)?)))
+}
+
+/// What signs certificates of AKs, where that is on.
+fn ak(config: &Config, folder: &Path, now: UnixTime) -> Result<Option<(Arc<AkAuthority>, u64)>, KeysError> {
+    let Some(section) = &config.ak_certificates else { return Ok(None) };
+    let authority = AkAuthority::open(folder, &config.trust_domain, section.crl_url.clone(), now)?;
+    Ok(Some((Arc::new(authority), section.life_seconds)))
 }

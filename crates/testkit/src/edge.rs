@@ -114,6 +114,8 @@ pub struct Grants {
     pub node: Option<u32>,
     pub secrets: Vec<protocol::SecretRef>,
     pub foreign_bundles: Vec<protocol::ForeignBundle>,
+    pub ak_certificate: Vec<Vec<u8>>,
+    pub ak_denied: String,
 }
 
 /// Where a request for an SVID is made: good for one.
@@ -372,6 +374,8 @@ impl Attachment {
             node,
             secrets,
             foreign_bundles,
+            ak_certificate,
+            ak_denied,
             ..
         } = grants;
         let (bundle, crl) = (self.trust.bundle.clone(), self.trust.crl.clone());
@@ -388,6 +392,8 @@ impl Attachment {
             node,
             secrets,
             foreign_bundles,
+            ak_certificate,
+            ak_denied,
         }
     }
 

@@ -14,8 +14,8 @@ use super::bundle::{Announced, Authorities, Remembered, Signed, TrustError, veri
 use super::secret::{SecretRequests, named};
 use super::svid::{Answer, AnswerError, Due, Requests};
 use super::{
-    Classic, Entry, Foreign, Grace, Held, Holding, PlacedTask, Secret, SecretAnswer, Token, TokenError,
-    Workload,
+    AkCertificate, Classic, Entry, Foreign, Grace, Held, Holding, PlacedTask, Secret, SecretAnswer, Token,
+    TokenError, Workload,
 };
 
 /// Everything that the server grants the device at one moment.
@@ -33,6 +33,8 @@ pub struct Granted {
     pub node: Option<NodeId>,
     /// Whether the server signs certificates of RSA keys.
     pub classic_wanted: bool,
+    /// The certificate of its AK.
+    pub ak_certificate: AkCertificate,
     /// The secrets that it may ask for, by name and version.
     pub secrets: Vec<(String, u64)>,
     /// Whom to believe of other trust domains.
@@ -189,6 +191,7 @@ impl Grants {
             clock: before.clock,
             node: granted.node,
             classic: before.classic.filter(|_| granted.classic_wanted),
+            ak_certificate: granted.ak_certificate,
             device_svid: granted.device_svid,
             bundle: self.authorities.bundle(),
             crl: self.authorities.crl().to_vec(),

@@ -52,6 +52,8 @@ pub struct Holding {
     pub node: Option<NodeId>,
     /// Its certificate for the RSA key, where the server signs such.
     pub classic: Option<Classic>,
+    /// The certificate of its AK, where the server signs such.
+    pub ak_certificate: AkCertificate,
     /// The device's own SVID, DER, leaf first.
     pub device_svid: Vec<Vec<u8>>,
     /// The trust domain's authorities, concatenated DER.
@@ -81,6 +83,15 @@ pub struct Classic {
     pub certificate: Vec<u8>,
     /// From then on a new one is asked for.
     pub renew_at: SystemTime,
+}
+
+/// The certificate of the device's AK, or why there is none; both empty: the server signs none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AkCertificate {
+    /// DER, with the root above it.
+    pub chain: Vec<Vec<u8>>,
+    /// Why there is none.
+    pub denied: String,
 }
 
 /// An entry and the SVID for it, once it is there.

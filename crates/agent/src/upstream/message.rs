@@ -11,14 +11,15 @@ use assay_wire::binding::secret_info;
 use assay_wire::edge::{self, device_message};
 
 use crate::holding::{
-    Announced, Answer, Entry, Foreign, Grace, Granted, PlacedTask, SealedSecret, SecretAnswer, Signed,
+    AkCertificate, Announced, Answer, Entry, Foreign, Grace, Granted, PlacedTask, SealedSecret, SecretAnswer,
+    Signed,
 };
 use crate::offline;
 use crate::task::{Hear, Heard, Say, Spoken};
 
 /// What the server grants, or why it takes everything back.
 pub(super) enum Grants {
-    Granted(Granted),
+    Granted(Box<Granted>),
     Withdrawn { reason: String },
 }
 
@@ -41,17 +42,21 @@ pub(super) fn grants(grants: edge::Grants, device_id: &str) -> Grants {
     if grants.withdrawn {
         return Grants::Withdrawn { reason: grants.reason };
     }
-    Grants::Granted(Granted {
+    Grants::Granted(Box::new(Granted {
         device_svid: grants.device_svid.iter().map(|der| der.to_vec()).collect(),
         entries: grants.entries.into_iter().filter_map(entry).collect(),
         policy: grants.policy,
         grace: grants.restart_offline.and_then(grace),
         node: grants.node.and_then(NodeId::new),
         classic_wanted: grants.classic_wanted,
+        ak_certificate: AkCertificate {
+            chain: grants.ak_certificate.iter().take(AK_CHAIN_MAX).map(|der| der.to_vec()).collect(),
+            denied: grants.ak_denied,
+        },
         secrets: grants.secrets.into_iter().map(|secret| (secret.name, secret.version)).collect(),
         foreign: grants.foreign_bundles.into_iter().take(FOREIGN_MAX).filter_map(foreign).collect(),
         tasks: grants.tasks.into_iter().take(TASKS_MAX).filter_map(|one| task(one, device_id)).collect(),
-    })
+    }))
 }
 
 pub(super) fn answer(answer: edge::WorkloadSvidResponse) -> Answer {
@@ -184,3 +189,5 @@ fn foreign(told: edge::ForeignBundle) -> Option<Foreign> {
 const FOREIGN_MAX: usize = 256;
 /// Tasks of one device.
 const TASKS_MAX: usize = 1000;
+/// Certificates of an AK: its own, and those above it.
+const AK_CHAIN_MAX: usize = 4;

@@ -224,7 +224,7 @@ impl Stream<'_> {
                 match message::grants(grants, self.device_id) {
                     message::Grants::Granted(granted) => {
                         let is_wanted = granted.classic_wanted;
-                        self.grants.apply(granted, now);
+                        self.grants.apply(*granted, now);
                         let held = self.grants.held().borrow().classic.as_ref().map(|held| held.renew_at);
                         let at = held.or(self.classic_at).unwrap_or(now);
                         self.classic_at = is_wanted.then_some(at);

@@ -1,5 +1,6 @@
 //! Grants, each kind in its file: load the trust state, decide, commit, answer.
 
+mod ak;
 pub(crate) mod classic;
 pub(crate) mod jwt;
 pub(crate) mod secret;

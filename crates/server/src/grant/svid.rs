@@ -17,7 +17,7 @@ use thiserror::Error;
 
 use crate::device::Device;
 use crate::in_force::entries::{Entries, entitlement};
-use crate::keys::{Authority, Chain, ClassicAuthority, JwtKey, KeysError};
+use crate::keys::{AkAuthority, Authority, Chain, ClassicAuthority, JwtKey, KeysError};
 use crate::outcome::{Kind, Outcome};
 use crate::store::{EntryRecord, KeepCertificate, Profile, Store, StoreError};
 
@@ -32,6 +32,8 @@ pub(crate) struct Granting {
     pub device_ttl_seconds: u64,
     /// What signs certificates of RSA keys, where that is on.
     pub classic: Option<Arc<ClassicAuthority>>,
+    /// What signs certificates of AKs, and for how many seconds, where that is on.
+    pub ak: Option<(Arc<AkAuthority>, u64)>,
     /// Whether the newest of each device is kept, for whoever wants to verify what it signs.
     pub keeps_certificates: bool,
 }

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::clock::certificate_time;
-use crate::keys::{Authority, ClassicAuthority, FileError, KeysError, write_public};
+use crate::keys::{AkAuthority, Authority, ClassicAuthority, FileError, KeysError, write_public};
 use crate::store::{RenumberRevocationList, Store, StoreError, SvidRecord, Withdrawn};
 
 /// The list and everyone who has to hear of a new one.
@@ -25,6 +25,8 @@ pub(crate) struct RevocationList {
     authority: Arc<Authority>,
     /// What the classic root has withdrawn has a list of its own.
     classic: Option<Classic>,
+    /// And what the root for AKs has withdrawn.
+    ak: Option<OfAks>,
     ttl_seconds: u64,
     /// Held for the time of one signature, never across an await.
     listed: Mutex<Listed>,
@@ -45,6 +47,15 @@ struct Classic {
 }
 
 #[derive(Debug)]
+struct OfAks {
+    authority: Arc<AkAuthority>,
+    current: watch::Sender<Bytes>,
+}
+
+/// The authorities beside the trust domain's own, where they are on.
+pub(crate) type Beside = (Option<Arc<ClassicAuthority>>, Option<Arc<AkAuthority>>);
+
+#[derive(Debug)]
 struct Listed {
     number: u64,
     /// Serial to when it was withdrawn and when it may leave the list.
@@ -55,7 +66,7 @@ impl RevocationList {
     /// Loads what has to be listed and signs the first list of this run.
     pub(crate) async fn open(
         store: &Store,
-        (authority, classic): (Arc<Authority>, Option<Arc<ClassicAuthority>>),
+        (authority, (classic, ak)): (Arc<Authority>, Beside),
         ttl_seconds: u64,
         now: UnixTime,
     ) -> Result<RevocationList, KeysError> {
@@ -71,6 +82,7 @@ impl RevocationList {
         let list = RevocationList {
             authority,
             classic,
+            ak: ak.map(|authority| OfAks { authority, current: watch::Sender::new(Bytes::new()) }),
             ttl_seconds,
             listed: Mutex::new(Listed { number: 0, serials }),
             current: watch::Sender::new(Bytes::new()),
@@ -144,6 +156,19 @@ impl RevocationList {
         Ok(())
     }
 
+    /// The list of the root for AKs, DER, where that is on.
+    pub(crate) fn ak(&self) -> Option<Bytes> {
+        self.ak.as_ref().map(|ak| ak.current.borrow().clone())
+    }
+
+    fn sign_ak(&self, revoked: &[RevokedSerial], number: u64, now: UnixTime) -> Result<(), KeysError> {
+        let Some(ak) = &self.ak else { return Ok(()) };
+        let der = ak.authority.sign_crl(revoked, number, now, self.ttl_seconds)?;
+        Crl::parse(&der)?;
+        ak.current.send_replace(Bytes::from(der));
+        Ok(())
+    }
+
     /// What the server's own doors verify peers with.
     pub(crate) fn trust(&self) -> Arc<TrustSource> {
         self.trust.clone()
@@ -171,7 +196,9 @@ impl RevocationList {
         // A serial number says by its length whose it is.
         let (classic, revoked): (Vec<_>, Vec<_>) =
             revoked.into_iter().partition(|one| one.serial.is_classic());
+        let (ak, revoked): (Vec<_>, Vec<_>) = revoked.into_iter().partition(|one| one.serial.is_of_ak());
         self.sign_classic(&classic, listed.number, now)?;
+        self.sign_ak(&ak, listed.number, now)?;
         let der = self.authority.sign_crl(&revoked, listed.number, now, self.ttl_seconds)?;
         self.alarm(der.len());
         // A list that nobody can read withdraws nothing, and must not take the place of one that does.
@@ -203,6 +230,9 @@ impl RevocationList {
         if self.kept.load(Ordering::Relaxed) < number {
             if let Some((classic, _)) = self.classic() {
                 write_public(&data.join(CLASSIC_LIST_FILE), &classic)?;
+            }
+            if let Some(ak) = self.ak() {
+                write_public(&data.join(AK_LIST_FILE), &ak)?;
             }
             write_public(&data.join(LIST_FILE), &list)?;
             self.kept.store(number, Ordering::Relaxed);
@@ -239,5 +269,7 @@ const CLOCK_SKEW_SECONDS: u64 = 60;
 const RUN_STEP: u64 = 1 << 20;
 /// Where that of the classic root is, in the data folder.
 pub(crate) const CLASSIC_LIST_FILE: &str = "classic.crl";
+/// Where that of the root for AKs is, in the data folder.
+pub(crate) const AK_LIST_FILE: &str = "ak.crl";
 /// Where the list in force is, in the data folder.
 pub(crate) const LIST_FILE: &str = "revocations.crl";

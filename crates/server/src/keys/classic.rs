@@ -13,7 +13,7 @@ use data_encoding::HEXLOWER;
 
 use super::{KeysError, files, random};
 use crate::clock::certificate_time;
-use crate::store::{Carrier, RecordSvid, Store, SvidRecord};
+use crate::store::{Carrier, Profile, RecordSvid, Store, SvidRecord};
 
 /// The root and what it signs with.
 #[derive(Debug)]
@@ -87,7 +87,11 @@ impl ClassicAuthority {
         let svid = SvidRecord {
             serial: template.serial.to_string(),
             spiffe_id: device.clone(),
-            carrier: Carrier::Node { id: device.clone(), state_version: grant.state_version() },
+            carrier: Carrier::Node {
+                profile: Profile::Classic,
+                id: device.clone(),
+                state_version: grant.state_version(),
+            },
             spki_sha256: HEXLOWER.encode(&assay_telemetry::sha256(&template.spki)),
             issued_at: now,
             not_after,

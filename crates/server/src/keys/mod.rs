@@ -5,6 +5,7 @@
 //! one decision, one certificate. Tokens and attestation results have keys of their own,
 //! `jwt_key.rs` and `result_key.rs`.
 
+mod ak;
 mod classic;
 mod files;
 mod jwt_key;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use assay_evidence::time::UnixTime;
+use assay_identity::ak_certificate::AkCertificateError;
 use assay_identity::authority::{AuthorityTemplate, IssueError, sign_issuing, sign_root};
 use assay_identity::bundle::BundleError;
 use assay_identity::classic::NodeError;
@@ -35,6 +37,7 @@ use aws_lc_rs::rand;
 use data_encoding::HEXLOWER;
 use thiserror::Error;
 
+pub(crate) use ak::{AkAuthority, ak_root};
 pub(crate) use classic::{ClassicAuthority, classic_root};
 pub use files::FileError;
 pub(crate) use files::{private_folder, read, read_secret, take_data_folder, write_public};
@@ -313,6 +316,9 @@ pub enum KeysError {
     /// What a classic certificate was found to say.
     #[error("a classic certificate could not be issued")]
     Node(#[from] NodeError),
+    /// What the certificate of an AK was found to say.
+    #[error("the certificate of an attestation key could not be issued")]
+    Ak(#[from] AkCertificateError),
     /// The key that secrets are sealed under is not in the key folder any more, or none.
     #[error(
         "the key that secrets are sealed under is not in the key folder: put secrets.key back from a backup, or revoke the secrets"

@@ -14,6 +14,33 @@ pub enum Profile {
     Svid,
     /// Of the classic root.
     Classic,
+    /// Of its AK, of the root for such.
+    Ak,
+}
+
+impl Profile {
+    /// What stands in an entry's place of one of these; entries' names are hex.
+    pub(super) fn entry(self) -> &'static str {
+        match self {
+            Profile::Svid => "",
+            Profile::Classic => "classic",
+            Profile::Ak => "ak",
+        }
+    }
+
+    /// What it is called to people.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Profile::Svid => "device",
+            Profile::Classic => "classic",
+            Profile::Ak => "ak",
+        }
+    }
+
+    /// The same the other way round, of those that the device's own SVID is not among.
+    pub(super) fn of_entry(entry: &str) -> Option<Profile> {
+        [Profile::Classic, Profile::Ak].into_iter().find(|profile| profile.entry() == entry)
+    }
 }
 
 /// Keeps a node's newest certificate.
@@ -111,6 +138,11 @@ impl Transaction for KeepCertificate {
                  VALUES ($1, $2, $3, $4, $5)
                  ON CONFLICT (device_id) DO UPDATE SET serial = $2, not_after = $3, certificate = $4, issued_at = $5"
             }
+            Profile::Ak => {
+                "INSERT INTO ak_certificates (device_id, serial, not_after, certificate, issued_at)
+                 VALUES ($1, $2, $3, $4, $5)
+                 ON CONFLICT (device_id) DO UPDATE SET serial = $2, not_after = $3, certificate = $4, issued_at = $5"
+            }
             Profile::Classic => {
                 "INSERT INTO classic_certificates (device_id, serial, not_after, certificate, issued_at)
                  VALUES ($1, $2, $3, $4, $5)
@@ -191,6 +223,7 @@ impl Store {
         let row = query(match profile {
             Profile::Svid => kept!("node_certificates"),
             Profile::Classic => kept!("classic_certificates"),
+            Profile::Ak => kept!("ak_certificates"),
         })
         .bind(device_id)
         .fetch_optional(&self.readers)

@@ -6,6 +6,7 @@ use assay_identity::{Selector, SpiffeId};
 use assay_trust::{Basis, TrustState};
 
 use super::budget::Spending;
+use super::nodes::Profile;
 use super::withdraw::superseded;
 use super::{Store, StoreError, Transaction, Unit, entries, gateways, loaded, stored};
 use crate::audit::{Kind, Line};
@@ -46,8 +47,10 @@ pub enum Carrier {
         /// What the state stands on; not kept here, so a quote where this is read back. It is on record.
         basis: Basis,
     },
-    /// A device's trust state, for its classic certificate.
+    /// A device's trust state, for a certificate of its own beside its SVID.
     Node {
+        /// Which.
+        profile: Profile,
         /// The device.
         id: String,
         /// The version the decision was made on.
@@ -82,12 +85,12 @@ impl Transaction for RecordSvid {
                 gateways::renewable(unit, &svid.spiffe_id, serial, svid.issued_at).await?;
                 ("", 0, "")
             }
-            Carrier::Node { id, state_version } => {
+            Carrier::Node { profile, id, state_version } => {
                 carried(unit, id, *state_version, None).await?;
                 bounded(unit, id, true, svid.issued_at).await?;
                 listable(unit, false, svid.issued_at).await?;
                 unit.spend(id, Spending::Certificates, svid.issued_at)?;
-                (id.as_str(), *state_version, CLASSIC)
+                (id.as_str(), *state_version, profile.entry())
             }
             Carrier::Device { id, state_version, entry_id, entry_revision, basis: _ } => {
                 let entry = entry_id.as_deref().map(|entry| (entry, *entry_revision));
@@ -285,8 +288,6 @@ async fn listable(unit: &mut Unit, is_workload: bool, at: UnixTime) -> Result<()
     Ok(())
 }
 
-/// What stands in an entry's place of a classic certificate; entries' names are hex.
-const CLASSIC: &str = "classic";
 /// A sixteenth is left for what ended a moment ago and stays listed for clocks that are behind.
 const SVIDS_MAX: u64 = CRL_SERIALS_MAX as u64 / 16 * 15;
 const WORKLOAD_SVIDS_MAX: u64 = CRL_SERIALS_MAX as u64 / 4 * 3;
@@ -307,13 +308,15 @@ pub(super) fn svid(row: &Row) -> Result<SvidRecord, StoreError> {
         || -> Result<u64, StoreError> { loaded(row.try_get("state_version")?, "svids.state_version") };
     let carrier = match device_id.is_empty() {
         true => Carrier::Operator,
-        false if entry_id == CLASSIC => Carrier::Node { id: device_id, state_version: version()? },
-        false => Carrier::Device {
-            id: device_id,
-            state_version: version()?,
-            entry_id: Some(entry_id).filter(|id| !id.is_empty()),
-            entry_revision: 0,
-            basis: Basis::default(),
+        false => match Profile::of_entry(&entry_id) {
+            Some(profile) => Carrier::Node { profile, id: device_id, state_version: version()? },
+            None => Carrier::Device {
+                id: device_id,
+                state_version: version()?,
+                entry_id: Some(entry_id).filter(|id| !id.is_empty()),
+                entry_revision: 0,
+                basis: Basis::default(),
+            },
         },
     };
     Ok(SvidRecord {

@@ -4,6 +4,7 @@
 
 mod access;
 mod admission;
+mod ak_certificates;
 mod assignment;
 mod attestation;
 mod bad_policies;

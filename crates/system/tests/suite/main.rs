@@ -3,6 +3,7 @@
 //! `stage/` puts a server up and tears it down as roughly as a test likes. Tests whose name says `swtpm` need that
 //! program; all others need nothing.
 
+mod acme;
 mod admission;
 mod agent;
 mod attestation;

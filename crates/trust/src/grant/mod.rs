@@ -1,6 +1,7 @@
 //! Grants: what a trust state entitles to. Each kind has a request, `decide`, a grant and a denial; a grant can be
 //! made nowhere else, and remembers the state's version, so that it falls with the state.
 
+pub mod ak;
 pub mod classic;
 mod entitlement;
 pub mod jwt;
@@ -35,6 +36,12 @@ pub enum Denied {
     /// The key is not the one that the AK certified at enrollment.
     #[error("the key is not the device key that was certified at enrollment: enroll again to bind a new one")]
     KeyNotBound,
+    /// The certificate of an AK says that a device quotes.
+    #[error("the node is known by {basis} and does not quote")]
+    NoQuote {
+        /// What the node is known by.
+        basis: Basis,
+    },
     /// A classic certificate is for RSA.
     #[error("the key is not RSA")]
     NotRsa,
@@ -164,6 +171,7 @@ impl Denied {
             Denied::NotTrusted { status: Status::Expired, .. } => "expired",
             Denied::NotTrusted { .. } => "not-trusted",
             Denied::KeyNotBound => "key-not-bound",
+            Denied::NoQuote { .. } => "no-quote",
             Denied::NotRsa => "not-rsa",
             Denied::WrongParent { .. } => "wrong-parent",
             Denied::NotAWorkload { .. } => "not-a-workload",

@@ -19,7 +19,8 @@ pub struct Certificate {
     pub serial: String,
     /// Whom it names: a SPIFFE ID.
     pub spiffe_id: String,
-    /// `device`, `workload`, `classic` (a node's, for other programs), or `service` (a gateway, or the server itself).
+    /// `device`, `workload`, `classic` (a node's, for other programs), `ak` (of an attestation key), or `service` (a gateway, or the
+    /// server itself).
     pub kind: String,
     /// `standing`, `withdrawn` or `ended`.
     pub state: String,

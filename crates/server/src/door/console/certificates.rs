@@ -65,7 +65,7 @@ fn told(server: &Server, Issued { svid, device_name, leaf }: Issued) -> Certific
     let (kind, device, entry) = match svid.carrier {
         Carrier::Device { id, entry_id: None, .. } => ("device", Some(id), None),
         Carrier::Device { id, entry_id, .. } => ("workload", Some(id), entry_id),
-        Carrier::Node { id, .. } => ("classic", Some(id), None),
+        Carrier::Node { profile, id, .. } => (profile.name(), Some(id), None),
         Carrier::Operator | Carrier::Renewal { .. } => ("service", None, None),
     };
     Certificate {

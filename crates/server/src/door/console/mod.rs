@@ -198,6 +198,8 @@ fn routes() -> Vec<Route> {
         route(Anyone, "GET", "/trust/ca-certificate", get(trust::authority)).asked(&["profile"]),
         route(Anyone, "GET", "/trust/certificate/{id}", get(trust::certificate)).asked(&["profile"]),
         route(Anyone, "GET", "/trust/classic.crl", get(trust::classic_list)),
+        route(Anyone, "GET", "/ak/ca.pem", get(trust::ak_authority)),
+        route(Anyone, "GET", "/ak/crl", get(trust::ak_list)),
         route(NodeOrViewer, "POST", "/trust/verify/{id}", post(trust::verify)),
         route(Operator, "POST", "/trust/revoke/{id}", post(trust::revoke)),
         route(Node, "POST", "/secure/data", post(trust::receive)),

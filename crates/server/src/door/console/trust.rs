@@ -17,6 +17,7 @@ use axum::body::Bytes;
 use axum::extract::{Path, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -30,13 +31,13 @@ use crate::actor::Actor;
 use crate::config::TrustApi;
 use crate::device::Device;
 use crate::fate;
-use crate::keys::ClassicAuthority;
+use crate::keys::{AkAuthority, ClassicAuthority};
 use crate::node::Standing;
 use crate::outcome::{Kind, Refusal};
 use crate::parts::Server;
 use crate::store::Profile;
 
-/// Which kind of certificate is asked for: `profile=classic` for those of RSA.
+/// Which kind of certificate is asked for: `profile=classic` for those of RSA, `profile=ak` for those of attestation keys.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Asking {
@@ -49,7 +50,8 @@ impl Asking {
         match self.profile.as_str() {
             "" => Ok(Profile::Svid),
             "classic" => Ok(Profile::Classic),
-            _ => Err(Refusal::new(Kind::Malformed, "profile", "profile: classic, or nothing")),
+            "ak" => Ok(Profile::Ak),
+            _ => Err(Refusal::new(Kind::Malformed, "profile", "profile: classic, ak, or nothing")),
         }
     }
 }
@@ -58,6 +60,26 @@ fn classic(server: &Server) -> Result<&ClassicAuthority, Refusal> {
     let off =
         || Refusal::new(Kind::NotFound, "no-classic", "classic certificates are off: trust_api.classic");
     server.granting.classic.as_deref().ok_or_else(off)
+}
+
+fn ak(server: &Server) -> Result<&AkAuthority, Refusal> {
+    let off = || Refusal::new(Kind::NotFound, "no-ak", "certificates of AKs are off: [ak_certificates]");
+    server.granting.ak.as_ref().map(|(authority, _)| authority.as_ref()).ok_or_else(off)
+}
+
+/// The root for certificates of AKs, PEM: what others are to believe that enrol devices by them.
+pub(super) async fn ak_authority(State(server): State<Arc<Server>>) -> Result<Response, Refusal> {
+    let certificate = pem("CERTIFICATE", ak(&server)?.certificate());
+    Ok(([(CONTENT_TYPE, "application/x-pem-file")], certificate).into_response())
+}
+
+/// What that root has withdrawn, DER.
+pub(super) async fn ak_list(
+    State(server): State<Arc<Server>>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    ak(&server)?;
+    Ok(list(server.revocations.ak().unwrap_or_default(), &headers))
 }
 
 /// The certificates that verify nodes.
@@ -69,6 +91,7 @@ pub(super) async fn authority(
     let certificate = match asking.profile()? {
         Profile::Svid => server.authority.bundle().to_pem(),
         Profile::Classic => classic(&server)?.bundle().to_pem(),
+        Profile::Ak => pem("CERTIFICATE", ak(&server)?.certificate()),
     };
     Ok(Json(json!({ "certificate": certificate, "timestamp": timestamp(server.now()) })))
 }
@@ -98,6 +121,7 @@ pub(super) async fn certificate(
     let issuing = match profile {
         Profile::Svid => server.authority.issuing_certificate(),
         Profile::Classic => classic(&server)?.bundle().to_der(),
+        Profile::Ak => ak(&server)?.certificate().to_vec(),
     };
     let kept = server.store.node_certificate(device.id.as_str(), profile).await?;
     let none = || Refusal::new(Kind::NotFound, "no-certificate", "no certificate of this node is kept");

@@ -84,7 +84,7 @@ pub(in crate::store) fn migrations() -> Migrator {
 }
 
 /// The schema's steps in order; a step that was released never changes.
-const MIGRATIONS: [(&str, &str); 31] = [
+const MIGRATIONS: [(&str, &str); 32] = [
     ("spine", include_str!("../../../../../migrations/sqlite/0001_spine.sql")),
     ("trust vector", include_str!("../../../../../migrations/sqlite/0002_trust_vector.sql")),
     ("evidence", include_str!("../../../../../migrations/sqlite/0003_evidence.sql")),
@@ -119,6 +119,7 @@ const MIGRATIONS: [(&str, &str); 31] = [
         "certificate inventory",
         include_str!("../../../../../migrations/sqlite/0031_certificate_inventory.sql"),
     ),
+    ("ak certificates", include_str!("../../../../../migrations/sqlite/0032_ak_certificates.sql")),
 ];
 
 /// Connections that read; each has a thread and a cache of 1 MiB.

@@ -5,6 +5,7 @@ use assay_identity::secret::SecretName;
 use assay_identity::signed_message::NodeId;
 use assay_trust::Status as TrustStatus;
 use assay_wire::edge::{self, device_statement};
+use bytes::Bytes;
 
 use super::super::convert;
 use super::{Session, SessionEnd, Standing};
@@ -45,7 +46,8 @@ impl Session {
             self.held.as_ref().is_some_and(|held| held.state_version == version && now < held.renew_at);
         if good {
             // Entries come and go with what holds of the device, and grace with the policy.
-            let is_told = *state.holding() == self.told_holding
+            let is_told = self.ak_renew_at.is_none_or(|at| now < at)
+                && *state.holding() == self.told_holding
                 && self.restart_offline() == self.told_restart_offline
                 && self.told_secrets.as_ref() == Some(&self.secrets());
             return if is_told { Ok(()) } else { self.tell_again().await };
@@ -69,6 +71,8 @@ impl Session {
 
     /// Everything the device holds now; what is not there is withdrawn.
     pub(super) async fn tell(&mut self) -> Result<(), SessionEnd> {
+        self.ak_renew_at = None;
+        let ak = if self.held.is_some() { Box::pin(self.ak_certificate()).await } else { Default::default() };
         let server = &self.server;
         let state = &self.attester.device.state;
         let mut grants = edge::Grants {
@@ -96,6 +100,7 @@ impl Session {
                     .map(|(name, version)| edge::SecretRef { name: name.to_string(), version: *version })
                     .collect();
                 told_secrets = Some(secrets);
+                (grants.ak_certificate, grants.ak_denied) = ak;
                 grants.classic_wanted = server.granting.classic.is_some();
                 grants.node = self.attester.device.record.node.map(NodeId::get);
                 if self.room.is_some() {
@@ -116,6 +121,30 @@ impl Session {
         self.say(device_statement::Body::Grants(grants)).await
     }
 
+    /// The certificate of its AK and that above it, or why there is none; both empty: the server signs none.
+    async fn ak_certificate(&mut self) -> (Vec<Bytes>, String) {
+        let (server, device, now) = (&self.server, &self.attester.device, self.server.now());
+        if server.granting.ak.is_none() {
+            return Default::default();
+        }
+        let granted = match device.endorsement(&server.endorsers.current(), now) {
+            Ok(endorsement) => server.granting.ak_certificate(device, &endorsement, now).await,
+            Err(error) => Err(error.into()),
+        };
+        match granted {
+            Ok(granted) => {
+                self.ak_renew_at = granted.as_ref().map(|granted| granted.renew_at);
+                let chain = granted.into_iter().flat_map(|granted| granted.chain);
+                (chain.map(Bytes::from).collect(), String::new())
+            }
+            Err(error) => {
+                tracing::info!(device = %device.id, reason = %error, "certificate of the attestation key denied");
+                self.ak_renew_at = Some(now.plus(AK_AGAIN_SECONDS));
+                (Vec::new(), error.sentence())
+            }
+        }
+    }
+
     /// The secrets that the device may have now.
     pub(super) fn secrets(&self) -> Vec<(SecretName, u64)> {
         self.server.releasing.secrets.of(&self.attester.device, self.server.now())
@@ -134,3 +163,6 @@ impl Session {
         self.send(announcement.frame.clone()).await
     }
 }
+
+/// Where there was no certificate of an AK: who vouches for the TPM may have changed meanwhile.
+const AK_AGAIN_SECONDS: u64 = 300;

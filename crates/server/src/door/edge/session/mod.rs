@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use assay_admission::Peer;
 use assay_evidence::request::NONCE_BYTES;
+use assay_evidence::time::UnixTime;
 use assay_identity::SpiffeId;
 use assay_identity::secret::SecretName;
 use assay_trust::condition::Holding;
@@ -133,6 +134,8 @@ struct Session {
     endorsers: watch::Receiver<Endorsing>,
     /// The counts of changes of entries and of tasks, as of the last word.
     entries: u64,
+    /// When the certificate of its AK is looked at again, where the server signs such.
+    ak_renew_at: Option<UnixTime>,
     /// The secrets that the device was told it may have; `None`: it was told nothing yet.
     told_secrets: Option<Vec<(SecretName, u64)>>,
     tasks: u64,
@@ -172,6 +175,7 @@ impl Session {
             requested: 0,
             endorsers: server.endorsers.watch(),
             entries: 0,
+            ak_renew_at: None,
             told_secrets: None,
             tasks: 0,
             room: None,
