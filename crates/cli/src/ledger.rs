@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use assay_identity::tlog::{Checkpoint, Hash, includes, is_consistent};
+use assay_server::Place;
 use assay_server::ledger::Log;
+use assay_server::store::DatabaseUrl;
 use clap::Subcommand;
 use data_encoding::{BASE64, HEXLOWER};
 use serde_json::json;
@@ -26,6 +28,9 @@ enum Verb {
         /// The server's data folder.
         #[arg(long, env = "ASSAY_DATA", default_value = "assay-data")]
         data: PathBuf,
+        /// Where its database is, if not in there: postgres://USER@HOST/DATABASE, as the server is configured.
+        #[arg(long, env = "ASSAY_DATABASE", value_name = "URL")]
+        database: Option<DatabaseUrl>,
         /// The key that signed, as /ledger/key of the console shows it; otherwise the one in the data folder.
         #[arg(long, value_name = "NAME+HASH+KEY")]
         key: Option<String>,
@@ -42,6 +47,9 @@ enum Verb {
         /// The server's data folder.
         #[arg(long, env = "ASSAY_DATA", default_value = "assay-data")]
         data: PathBuf,
+        /// Where its database is, if not in there: postgres://USER@HOST/DATABASE, as the server is configured.
+        #[arg(long, env = "ASSAY_DATABASE", value_name = "URL")]
+        database: Option<DatabaseUrl>,
         /// Print JSON, with the note.
         #[arg(long)]
         json: bool,
@@ -58,6 +66,9 @@ enum Verb {
         /// The server's data folder.
         #[arg(long, env = "ASSAY_DATA", default_value = "assay-data")]
         data: PathBuf,
+        /// Where its database is, if not in there: postgres://USER@HOST/DATABASE, as the server is configured.
+        #[arg(long, env = "ASSAY_DATABASE", value_name = "URL")]
+        database: Option<DatabaseUrl>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -69,6 +80,9 @@ enum Verb {
         /// The server's data folder.
         #[arg(long, env = "ASSAY_DATA", default_value = "assay-data")]
         data: PathBuf,
+        /// Where its database is, if not in there: postgres://USER@HOST/DATABASE, as the server is configured.
+        #[arg(long, env = "ASSAY_DATABASE", value_name = "URL")]
+        database: Option<DatabaseUrl>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -79,6 +93,9 @@ enum Verb {
         /// The server's data folder; the server must not run.
         #[arg(long, env = "ASSAY_DATA", default_value = "assay-data")]
         data: PathBuf,
+        /// Where its database is, if not in there: postgres://USER@HOST/DATABASE, as the server is configured.
+        #[arg(long, env = "ASSAY_DATABASE", value_name = "URL")]
+        database: Option<DatabaseUrl>,
         /// How many leaves the ledger of that copy has, as the server says when it does not start.
         #[arg(long)]
         leaves: u64,
@@ -92,19 +109,30 @@ enum Verb {
 pub fn run(args: Args) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match args.verb {
-        Verb::Verify { data, key, head, json } => runtime.block_on(verify(&data, key.as_deref(), head, json)),
-        Verb::Checkpoint { data, json } => checkpoint(&runtime.block_on(Log::open(&data))?, json),
-        Verb::Prove { leaf: Some(leaf), data, json, .. } => {
-            prove_leaf(&runtime.block_on(Log::open(&data))?, leaf, json)
+        Verb::Verify { data, database, key, head, json } => {
+            runtime.block_on(verify(place(&data, &database), key.as_deref(), head, json))
         }
-        Verb::Prove { since, data, json, .. } => {
-            prove_growth(&runtime.block_on(Log::open(&data))?, since.unwrap_or_default(), json)
+        Verb::Checkpoint { data, database, json } => {
+            checkpoint(&runtime.block_on(Log::open(place(&data, &database)))?, json)
         }
-        Verb::Export { folder, data, json } => {
-            export(&runtime.block_on(Log::export(&data, &folder))?, &folder, json)
+        Verb::Prove { leaf: Some(leaf), data, database, json, .. } => {
+            prove_leaf(&runtime.block_on(Log::open(place(&data, &database)))?, leaf, json)
         }
-        Verb::Resume { data, leaves, json } => runtime.block_on(resume(&data, leaves, json)),
+        Verb::Prove { since, data, database, json, .. } => {
+            let log = runtime.block_on(Log::open(place(&data, &database)))?;
+            prove_growth(&log, since.unwrap_or_default(), json)
+        }
+        Verb::Export { folder, data, database, json } => {
+            export(&runtime.block_on(Log::export(place(&data, &database), &folder))?, &folder, json)
+        }
+        Verb::Resume { data, database, leaves, json } => {
+            runtime.block_on(resume(place(&data, &database), leaves, json))
+        }
     }
+}
+
+fn place<'p>(data: &'p Path, database: &'p Option<DatabaseUrl>) -> Place<'p> {
+    Place { data, database: database.as_ref() }
 }
 
 fn checkpoint(log: &Log, json: bool) -> Result<()> {
@@ -167,8 +195,8 @@ fn hex(hashes: &[Hash]) -> Vec<String> {
     hashes.iter().map(|hash| HEXLOWER.encode(hash)).collect()
 }
 
-async fn resume(data: &Path, leaves: u64, json: bool) -> Result<()> {
-    let resumed = assay_server::continuity::resume(data, leaves).await?;
+async fn resume(place: Place<'_>, leaves: u64, json: bool) -> Result<()> {
+    let resumed = assay_server::continuity::resume(place, leaves).await?;
     if json {
         return output::json(&json!({
             "leaves": resumed.leaves, "still_withdrawn": resumed.still_withdrawn,
@@ -180,10 +208,10 @@ async fn resume(data: &Path, leaves: u64, json: bool) -> Result<()> {
     Ok(())
 }
 
-async fn verify(data: &Path, key: Option<&str>, head: Option<PathBuf>, json: bool) -> Result<()> {
+async fn verify(place: Place<'_>, key: Option<&str>, head: Option<PathBuf>, json: bool) -> Result<()> {
     let shown = head.map(|file| std::fs::read_to_string(&file).with_context(|| file.display().to_string()));
     let shown = shown.transpose()?;
-    let head = assay_server::ledger::verify(data, key, shown.as_deref()).await?;
+    let head = assay_server::ledger::verify(place, key, shown.as_deref()).await?;
     let hash = data_encoding::HEXLOWER.encode(&head.hash);
     if json {
         return output::json(&json!({

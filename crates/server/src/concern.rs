@@ -129,7 +129,7 @@ impl Concerns {
 
     /// Looks at the disk again.
     pub(crate) fn look_at_disk(&self, server: &Server) {
-        let left = free_bytes(&server.config.database());
+        let left = free_bytes(&server.config.data);
         server.metrics.disk_free(left.unwrap_or(0));
         let (is_full, unrecorded) = (server.store.is_short(), server.store.fallen().len());
         let left_bytes = left.unwrap_or(u64::MAX);

@@ -14,6 +14,7 @@ use crate::door::json::JsonProtocol;
 use crate::door::keylime::Keylime;
 use crate::door::oidc::OidcConfig;
 use crate::door::webhook::WebhookConfig;
+use crate::store::{Database, DatabaseUrl};
 
 /// What `assay server` is told. Unknown keys are refused.
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -22,6 +23,11 @@ use crate::door::webhook::WebhookConfig;
 pub struct Config {
     /// The folder of everything that lasts: database, keys, operator token, bundle. Made if it is not there.
     pub data: PathBuf,
+    /// Where the database is instead of in a file of the data folder: `postgres://USER@HOST:PORT/DATABASE`, with `sslrootcert`,
+    /// `sslcert`, `sslkey`, `passfile`, `host` (the folder of a socket), `connect_timeout` and `readers_max` as parameters. TLS
+    /// with the server's name verified, unless it is on this machine. Passwords in it are refused: name a `passfile`.
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
+    pub database: Option<DatabaseUrl>,
     /// The trust domain whose identities this server issues.
     #[cfg_attr(test, schemars(with = "String"))]
     pub trust_domain: TrustDomain,
@@ -251,6 +257,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             data: PathBuf::from("assay-data"),
+            database: None,
             trust_domain: TrustDomain::parse("assay.internal")
                 .expect("a lowercase DNS name is a trust domain"),
             edge: SocketAddr::from(([127, 0, 0, 1], 8444)),
@@ -325,6 +332,9 @@ impl Config {
             for file in anchors.chain(manifest).chain(more).chain(&mut config.federation_anchors) {
                 *file = folder.join(&*file);
             }
+            for file in config.database.iter_mut().flat_map(DatabaseUrl::files) {
+                *file = folder.join(&*file);
+            }
             for file in config.json_protocol.iter_mut().flat_map(JsonProtocol::files) {
                 *file = folder.join(&*file);
             }
@@ -350,8 +360,8 @@ impl Config {
     }
 
     /// Where the database is.
-    pub fn database(&self) -> PathBuf {
-        self.data.join(crate::store::FILE_NAME)
+    pub(crate) fn database(&self) -> Database {
+        Place::from(self).database()
     }
 
     /// Where `spire-server` finds its socket, where there is one.
@@ -412,6 +422,42 @@ impl Config {
             Some((key, value, min, max)) => Err(ConfigError::OutOfRange { key, value, min, max }),
             None => Ok(self),
         }
+    }
+}
+
+/// Where what a server remembers is: its data folder, and its database, which is in there unless it is said to be elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'p> {
+    /// The folder.
+    pub data: &'p Path,
+    /// Where the database is; `None`: in the folder.
+    pub database: Option<&'p DatabaseUrl>,
+}
+
+impl Place<'_> {
+    pub(crate) fn database(&self) -> Database {
+        match self.database {
+            Some(url) => Database::Postgres(Box::new(url.clone())),
+            None => Database::File(self.data.join(crate::store::FILE_NAME)),
+        }
+    }
+}
+
+impl<'p> From<&'p Path> for Place<'p> {
+    fn from(data: &'p Path) -> Place<'p> {
+        Place { data, database: None }
+    }
+}
+
+impl<'p> From<&'p PathBuf> for Place<'p> {
+    fn from(data: &'p PathBuf) -> Place<'p> {
+        Place { data, database: None }
+    }
+}
+
+impl<'p> From<&'p Config> for Place<'p> {
+    fn from(config: &'p Config) -> Place<'p> {
+        Place { data: &config.data, database: config.database.as_ref() }
     }
 }
 

@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use crate::audit::Head;
 use crate::clock;
+use crate::config::Place;
 use crate::in_force::ledger_head::HEAD_FILE;
 use crate::in_force::revocations::{AK_LIST_FILE, CLASSIC_LIST_FILE, LIST_FILE};
 use crate::keys::{self, FileError, KeyNames, KeysError, LedgerKey};
@@ -96,11 +97,13 @@ pub struct Resumed {
 /// What the last revocation list names stays withdrawn. No server may run on the folder.
 ///
 /// `leaves`: how many the trail has, so that it is this copy that was decided upon.
-pub async fn resume(data: &Path, leaves: u64) -> Result<Resumed, ContinuityError> {
+pub async fn resume(place: impl Into<Place<'_>>, leaves: u64) -> Result<Resumed, ContinuityError> {
+    let place: Place<'_> = place.into();
+    let data = place.data;
     // Before anything is made where nothing is.
     let trust_domain = keys::trust_domain(data)?.ok_or(ContinuityError::NoServer)?;
     let _lock = keys::take_data_folder(data)?;
-    let store = Store::open(&data.join(crate::store::FILE_NAME)).await?;
+    let store = Store::open(&place.database()).await?;
     let outcome = resume_on(&store, data, &trust_domain, leaves).await;
     store.close().await;
     outcome

@@ -14,6 +14,7 @@ use thiserror::Error;
 use tokio_stream::StreamExt;
 
 use crate::audit::{ChainError, Hash, Head};
+use crate::config::Place;
 use crate::in_force::ledger_head::HEAD_FILE;
 use crate::keys::{self, FileError, VERIFIER_FILE};
 use crate::store::{self, Store, StoreError};
@@ -38,11 +39,17 @@ pub struct Verified {
 /// Reads every leaf in order, checks the chain, that every row that names a leaf still has it, and that every signed head
 /// is one of this chain. `key`: the key to verify with; else the one in the data folder. `shown`: a head that was signed
 /// and kept elsewhere, such as by a device.
-pub async fn verify(data: &Path, key: Option<&str>, shown: Option<&str>) -> Result<Verified, LedgerError> {
+pub async fn verify(
+    place: impl Into<Place<'_>>,
+    key: Option<&str>,
+    shown: Option<&str>,
+) -> Result<Verified, LedgerError> {
+    let place: Place<'_> = place.into();
+    let data = place.data;
     let key = verifier(data, key)?;
     // In the order that neither is ahead of what is read after it, while a server runs.
     let filed = text(&data.join(HEAD_FILE))?;
-    let mut connection = Store::open_read_only(&data.join(store::FILE_NAME)).await?;
+    let mut connection = Store::open_read_only(&place.database()).await?;
     let mut notes: Vec<String> =
         store::signed_heads(&mut connection).await?.into_iter().map(|(_, note)| note).collect();
     notes.extend(filed);

@@ -52,7 +52,7 @@ pub mod store;
 mod telemetry_key;
 mod thread;
 
-pub use config::{AkCertificates, Config, ConfigError, EnrollmentMode, Spire, TrustApi};
+pub use config::{AkCertificates, Config, ConfigError, EnrollmentMode, Place, Spire, TrustApi};
 pub use door::console::surface;
 pub use door::forward::{DestinationError, ForwardConfig};
 pub use door::json::{Compatibility, JsonProtocol};

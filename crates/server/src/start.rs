@@ -189,7 +189,8 @@ impl Running {
 pub(crate) async fn serve_reading(config: Config, why: ContinuityError) -> Result<(), StartError> {
     let path = config.data.join(door::local::SOCKET);
     let listener = door::local::bind(&path).map_err(|source| StartError::File { path, source })?;
-    Ok(door::console::set_back::serve(listener, config, why.to_string()).await?)
+    let store = Store::open_to_read(&config.database())?;
+    Ok(door::console::set_back::serve(listener, store, config, why.to_string()).await?)
 }
 
 /// Takes as many descriptors as the system lets this process have: connections that are let in need one each.

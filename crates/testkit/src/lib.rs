@@ -10,6 +10,7 @@ pub mod keylime;
 pub mod machine;
 pub mod pcrs;
 mod policy;
+pub mod postgres;
 pub mod redteam;
 pub mod reference;
 pub mod software_device;

@@ -29,7 +29,7 @@ pub(super) fn examine(file: Option<&Path>, data: Option<&Path>) -> Result<Report
     let renew = "restart the server: it renews its issuing authority when it starts";
     files::certificate(&mut report, "issuing authority", &config.data.join("keys/issuing.pem"), renew);
     files::disk(&mut report, &config.data);
-    database(&mut report, &config.data)?;
+    database(&mut report, &config)?;
     revocation_list(&mut report, &config.data);
     running(&mut report, &config.data);
     Ok(report)
@@ -87,9 +87,9 @@ fn makers(report: &mut Report, config: &Config) {
 }
 
 /// The ledger is whole, and is that of which a head was signed last.
-fn database(report: &mut Report, data: &Path) -> Result<()> {
+fn database(report: &mut Report, config: &Config) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    match runtime.block_on(ledger::verify(data, None, None)) {
+    match runtime.block_on(ledger::verify(config, None, None)) {
         Ok(verified) => report.good("database", format!("{} leaves, chained and signed", verified.leaves)),
         Err(error) => {
             let found = format!("{:#}", anyhow::Error::from(error));

@@ -289,7 +289,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::store::{FILE_NAME, SetPolicy};
+    use crate::store::{Database, SetPolicy};
 
     async fn publish(store: &Store, policies: &Policies, selector: &str, revision: u64) {
         let mut policy = Policy::new("base");
@@ -318,7 +318,7 @@ mod tests {
     #[tokio::test]
     async fn a_policy_is_held_once_and_let_go_when_nothing_is_judged_by_it() {
         let folder = TempDir::new().unwrap();
-        let store = Store::open(&folder.path().join(FILE_NAME)).await.unwrap();
+        let store = Store::open(&Database::for_test(folder.path())).await.unwrap();
         let policies = Policies::open(&store, PolicySigners::default()).await.unwrap();
         publish(&store, &policies, "", 1).await;
         let held = Arc::downgrade(policies.current().compiled(1).unwrap());
@@ -332,7 +332,7 @@ mod tests {
     #[tokio::test]
     async fn what_another_stored_in_its_place_is_not_what_was_expected() {
         let folder = TempDir::new().unwrap();
-        let store = Store::open(&folder.path().join(FILE_NAME)).await.unwrap();
+        let store = Store::open(&Database::for_test(folder.path())).await.unwrap();
         let [ours, theirs] = [
             Policies::open(&store, PolicySigners::default()).await.unwrap(),
             Policies::open(&store, PolicySigners::default()).await.unwrap(),

@@ -6,6 +6,7 @@ use assay_identity::tlog::{self, Checkpoint, Hash, Tile, consistency, inclusion,
 use tokio_stream::StreamExt;
 
 use super::{LedgerError, checkpoints, verifier};
+use crate::config::Place;
 use crate::store::{self, Store};
 
 /// The entries that a checkpoint is of, by their hashes.
@@ -19,11 +20,12 @@ pub struct Log {
 impl Log {
     /// Reads the trail of a data folder up to its last checkpoint, and holds it against that. `entries` is given each entry.
     async fn read(
-        data: &Path,
+        place: impl Into<Place<'_>>,
         mut entries: impl FnMut(u64, Vec<u8>) -> Result<(), LedgerError>,
     ) -> Result<Log, LedgerError> {
-        let key = verifier(data, None)?;
-        let mut connection = Store::open_read_only(&data.join(store::FILE_NAME)).await?;
+        let place: Place<'_> = place.into();
+        let key = verifier(place.data, None)?;
+        let mut connection = Store::open_read_only(&place.database()).await?;
         let notes = store::checkpoints(&mut connection).await?;
         let checkpoint = checkpoints(&notes, key.as_ref())?.pop().ok_or(LedgerError::NoCheckpoint)?;
         let note = notes.last().cloned().unwrap_or_default();
@@ -43,8 +45,8 @@ impl Log {
     }
 
     /// Reads it.
-    pub async fn open(data: &Path) -> Result<Log, LedgerError> {
-        Log::read(data, |_, _| Ok(())).await
+    pub async fn open(place: impl Into<Place<'_>>) -> Result<Log, LedgerError> {
+        Log::read(place, |_, _| Ok(())).await
     }
 
     /// The checkpoint, as it was signed.
@@ -73,7 +75,7 @@ impl Log {
     }
 
     /// Writes the log of a data folder as static files, the checkpoint last: what is served from `folder` is a log by C2SP tlog-tiles.
-    pub async fn export(data: &Path, folder: &Path) -> Result<Log, LedgerError> {
+    pub async fn export(place: impl Into<Place<'_>>, folder: &Path) -> Result<Log, LedgerError> {
         let mut bundle: Vec<Vec<u8>> = Vec::new();
         let flush = |number: u64, bundle: &mut Vec<Vec<u8>>| {
             let tile = Tile { level: None, number, width: bundle.len() as u64 };
@@ -81,7 +83,7 @@ impl Log {
             bundle.clear();
             write(folder, &tile.to_string(), &bytes)
         };
-        let log = Log::read(data, |index, entry| {
+        let log = Log::read(place, |index, entry| {
             bundle.push(entry);
             if bundle.len() as u64 == tlog::TILE_WIDTH {
                 flush(index / tlog::TILE_WIDTH, &mut bundle)

@@ -141,8 +141,7 @@ async fn read_manifest(server: &Arc<Server>) -> Result<(), ManifestError> {
 
 /// Counts what the database takes.
 async fn measure(server: &Server, now: UnixTime) -> Result<(), StoreError> {
-    let file = server.config.database();
-    let bytes = aside(move || std::fs::metadata(file).map_or(0, |file| file.len())).await.unwrap_or(0);
+    let bytes = server.store.bytes().await?;
     server.metrics.waiting(server.store.waiting().await?);
     server.metrics.list_ends(server.revocations.ends());
     server.metrics.stored(&server.store.storage(now).await?, bytes, server.revocations.bytes());

@@ -51,14 +51,14 @@ impl Store {
         .bind(stored(from))
         .bind(stored(end))
         .bind(i64::from(limit))
-        .fetch_all(&mut *reading)
+        .fetch_all(&mut reading)
         .await?;
         let fallen = query(
             "SELECT serial, not_after, withdrawn_leaf FROM svids WHERE withdrawn_leaf >= $1 AND withdrawn_leaf < $2",
         )
         .bind(stored(from))
         .bind(stored(end))
-        .fetch_all(&mut *reading)
+        .fetch_all(&mut reading)
         .await?;
         let mut committed = Vec::with_capacity(leaves.len());
         for row in &leaves {

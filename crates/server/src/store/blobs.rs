@@ -128,7 +128,7 @@ pub(super) async fn release(unit: &mut Unit, hash: &[u8]) -> Result<(), StoreErr
 
 /// Removes the contents that no row names any more; returns how many bytes that frees.
 pub(super) async fn sweep(unit: &mut Unit) -> Result<u64, StoreError> {
-    let row = query("SELECT COALESCE(SUM(stored), 0) AS freed FROM blobs WHERE users = 0")
+    let row = query("SELECT CAST(COALESCE(SUM(stored), 0) AS BIGINT) AS freed FROM blobs WHERE users = 0")
         .fetch_one(unit.connection())
         .await?;
     for statement in [

@@ -116,7 +116,7 @@ impl Store {
 
     /// The end of the trail as it is on disk.
     pub(crate) async fn trail_head(&self) -> Result<Head, StoreError> {
-        let mut connection = self.readers.acquire().await?;
+        let mut connection = self.readers.begin().await?;
         super::audit::head(&mut connection).await
     }
 }

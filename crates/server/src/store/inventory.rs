@@ -115,12 +115,13 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::store::Database;
 
     /// What a page costs is what its rows cost: nothing is read through for it, and sorted is only what one device or name has.
     #[tokio::test]
     async fn pages_are_read_along_an_index() {
         let folder = TempDir::new().unwrap();
-        let store = Store::open(&folder.path().join(crate::store::FILE_NAME)).await.unwrap();
+        let store = Store::open(&Database::File(folder.path().join(crate::store::FILE_NAME))).await.unwrap();
         for (by, index) in [
             (By::End, "svids_by_end"),
             (By::Standing, "svids_by_end"),

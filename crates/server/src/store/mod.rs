@@ -50,6 +50,7 @@ use crate::outcome::{Kind, Outcome};
 use thiserror::Error;
 
 pub(crate) use self::sql::Connection;
+pub use self::sql::{Database, DatabaseUrl, DatabaseUrlError};
 
 pub use access::{AccessTokenRecord, CreateAccessToken, NoteSignIn, PersonRecord, RevokeAccessToken};
 pub use appraisals::AppraisalRecord;
@@ -121,27 +122,28 @@ pub struct Store {
     readers: sql::Readers,
     shortage: space::Shortage,
     owed: Arc<owed::Owed>,
+    file: Option<PathBuf>,
 }
 
 impl Store {
-    /// Opens the database in `file`, making or upgrading it.
-    pub async fn open(file: &Path) -> Result<Store, StoreError> {
+    /// Opens the database, making or upgrading it.
+    pub async fn open(database: &Database) -> Result<Store, StoreError> {
         let owed = Arc::new(owed::Owed::default());
-        let (writer, feed, shortage) = writer::start(file, owed.clone()).await?;
-        let readers = sql::readers(file);
-        Ok(Store { writer, feed, readers, shortage, owed })
+        let readers = database.readers()?;
+        let (writer, feed, shortage) = writer::start(database, owed.clone()).await?;
+        Ok(Store { writer, feed, readers, shortage, owed, file: database.file().map(Path::to_owned) })
     }
 
     /// The database to be read, by a store that writes nothing: whatever is handed to it finds it closed.
-    pub(crate) fn open_to_read(file: &Path) -> Store {
+    pub(crate) fn open_to_read(database: &Database) -> Result<Store, StoreError> {
         let (writer, feed) = writer::closed();
-        let readers = sql::readers(file);
-        Store { writer, feed, readers, shortage: space::Shortage::default(), owed: Arc::default() }
+        let (readers, file) = (database.readers()?, database.file().map(Path::to_owned));
+        Ok(Store { writer, feed, readers, shortage: space::Shortage::default(), owed: Arc::default(), file })
     }
 
     /// Opens an existing database to be read and nothing else; what `ledger verify` uses beside a running server.
-    pub(crate) async fn open_read_only(file: &Path) -> Result<Connection, StoreError> {
-        sql::open_read_only(file).await
+    pub(crate) async fn open_read_only(database: &Database) -> Result<Connection, StoreError> {
+        database.open_read_only().await
     }
 
     /// Hands a transaction to the writer and waits until it is on disk or refused.
@@ -211,12 +213,49 @@ pub enum StoreError {
     /// The schema could not be brought up to date.
     #[error("the database schema cannot be upgraded")]
     Migrate(#[source] Arc<sql::MigrateError>),
+    /// The database at a URL said no to the connection.
+    #[error("the database {url} cannot be opened")]
+    OpenUrl {
+        /// Where it is.
+        url: String,
+        /// Why.
+        source: Arc<sql::DatabaseError>,
+    },
+    /// What a connection to it needs is not as it has to be.
+    #[error(transparent)]
+    Url(Arc<DatabaseUrlError>),
+    /// It has texts in something else than UTF-8.
+    #[error("the database has its texts in {encoding}: make one with ENCODING 'UTF8'")]
+    Encoding {
+        /// In what.
+        encoding: String,
+    },
+    /// It follows another.
+    #[error(
+        "the database is a standby, which takes no writes: give the address of the primary, or promote it"
+    )]
+    Standby,
+    /// Another server has it.
+    #[error("another server writes this database, from {by}: two servers on one database are refused")]
+    Taken {
+        /// From where.
+        by: String,
+    },
+    /// The connection to it is lost, or there was none. Nothing was done, and nothing is written until there is one.
+    #[error("the database does not answer: nothing is recorded or granted until it does")]
+    Unreachable(#[source] Arc<sql::DatabaseError>),
+    /// It takes no writes now.
+    #[error("the database takes no writes: it is read-only, or became a standby")]
+    ReadOnly(#[source] Arc<sql::DatabaseError>),
+    /// It has no connection left for us.
+    #[error("the database has no connection left: raise its max_connections, or lower readers_max")]
+    Crowded(#[source] Arc<sql::DatabaseError>),
     /// The database said no.
     #[error("the database failed")]
     Database(#[source] Arc<sql::DatabaseError>),
     /// The disk is full.
     #[error(
-        "the disk is full, and only what withdraws is recorded until there is room: free some on the data folder's file system"
+        "the disk is full, and only what withdraws is recorded until there is room: free some where the database is"
     )]
     NoSpace(#[source] Option<Arc<sql::DatabaseError>>),
     /// The disk is full, and a fall is in force all the same: unlike with every other error, it is done.
@@ -282,9 +321,17 @@ impl Outcome for StoreError {
             StoreError::Busy => (Kind::Exhausted, "busy"),
             StoreError::Closed => (Kind::Unavailable, "store"),
             StoreError::NoSpace(_) => (Kind::Unavailable, "disk-full"),
+            StoreError::Unreachable(_)
+            | StoreError::ReadOnly(_)
+            | StoreError::Crowded(_)
+            | StoreError::Standby
+            | StoreError::Taken { .. } => (Kind::Unavailable, "database"),
             StoreError::Unrecorded => (Kind::Unavailable, "unrecorded"),
             StoreError::Unsettled => (Kind::Fault, "unsettled"),
             StoreError::Open { .. }
+            | StoreError::OpenUrl { .. }
+            | StoreError::Url(_)
+            | StoreError::Encoding { .. }
             | StoreError::Migrate(_)
             | StoreError::Database(_)
             | StoreError::Corrupt { .. }

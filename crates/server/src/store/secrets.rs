@@ -321,8 +321,8 @@ impl Store {
     /// The version that a new content of this name gets.
     pub async fn next_secret_version(&self, name: &str) -> Result<u64, StoreError> {
         let row = query(
-            "SELECT MAX((SELECT COALESCE(MAX(version), 0) FROM secrets WHERE name = $1),
-                 (SELECT COALESCE(MAX(version), 0) FROM secret_releases WHERE name = $1)) AS version",
+            "SELECT COALESCE(MAX(version), 0) AS version FROM (SELECT version FROM secrets WHERE name = $1
+                 UNION ALL SELECT version FROM secret_releases WHERE name = $1) AS known",
         )
         .bind(name)
         .fetch_one(&self.readers)

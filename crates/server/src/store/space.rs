@@ -17,7 +17,8 @@ use tokio::time::Instant;
 /// The reserve.
 #[derive(Debug)]
 pub(super) struct Space {
-    file: PathBuf,
+    /// `None`: the disk is another machine's.
+    file: Option<PathBuf>,
     is_short: Shortage,
     look_at: Instant,
 }
@@ -35,13 +36,18 @@ impl Shortage {
 impl Space {
     /// Takes the reserve beside the database. Where there is no room for it, that is as if it had been given up.
     pub(super) fn reserve(database: &Path) -> Space {
-        let file = database.with_file_name(FILE_NAME);
+        let file = Some(database.with_file_name(FILE_NAME));
         let space = Space { file, is_short: Shortage::default(), look_at: Instant::now() };
         if let Err(error) = space.take() {
             space.is_short.0.store(true, Ordering::Relaxed);
             tracing::error!(%error, "there is no room for the space kept in reserve: {SHORT}");
         }
         space
+    }
+
+    /// None: where the database is on another's disk, which is found full and no longer full by writing.
+    pub(super) fn elsewhere() -> Space {
+        Space { file: None, is_short: Shortage::default(), look_at: Instant::now() }
     }
 
     pub(super) fn shortage(&self) -> Shortage {
@@ -54,7 +60,11 @@ impl Space {
         if self.is_short.0.swap(true, Ordering::Relaxed) {
             return;
         }
-        match fs::remove_file(&self.file) {
+        let Some(file) = &self.file else {
+            tracing::error!("the database's disk is full: {SHORT}");
+            return;
+        };
+        match fs::remove_file(file) {
             Ok(()) => tracing::error!("the disk is full, and the space kept in reserve is given up: {SHORT}"),
             Err(error) => tracing::error!(%error, "the disk is full, and there is no reserve: {SHORT}"),
         }
@@ -66,7 +76,9 @@ impl Space {
             return;
         }
         self.look_at = Instant::now() + LOOK_EVERY;
-        if free_bytes(&self.file).is_some_and(|free| free >= 2 * BYTES) && self.take().is_ok() {
+        let has_room =
+            |file: &PathBuf| file.parent().and_then(free_bytes).is_some_and(|free| free >= 2 * BYTES);
+        if self.file.as_ref().is_none_or(has_room) && self.take().is_ok() {
             self.is_short.0.store(false, Ordering::Relaxed);
             tracing::warn!("there is room on the disk again, and space is kept in reserve");
         }
@@ -74,23 +86,24 @@ impl Space {
 
     /// Makes the file, all of its blocks or none.
     fn take(&self) -> io::Result<()> {
-        let taken = fs::metadata(&self.file).is_ok_and(|file| file.len() == BYTES);
+        let Some(path) = &self.file else { return Ok(()) };
+        let taken = fs::metadata(path).is_ok_and(|file| file.len() == BYTES);
         if taken {
             return Ok(());
         }
-        let file = OpenOptions::new().write(true).create(true).truncate(true).open(&self.file)?;
+        let file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
         let filled = match fallocate(&file, FallocateFlags::empty(), 0, BYTES) {
             // A file system that cannot: then by writing.
             Err(rustix::io::Errno::OPNOTSUPP) => fill(file),
             taken => taken.map_err(io::Error::from),
         };
-        filled.inspect_err(|_| drop(fs::remove_file(&self.file)))
+        filled.inspect_err(|_| drop(fs::remove_file(path)))
     }
 }
 
-/// Bytes that the file system of a path has left for us.
-pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
-    let of = statvfs(path.parent()?).ok()?;
+/// Bytes that the file system of a folder has left for us.
+pub(crate) fn free_bytes(folder: &Path) -> Option<u64> {
+    let of = statvfs(folder).ok()?;
     Some(of.f_bavail.saturating_mul(of.f_frsize))
 }
 

@@ -177,10 +177,10 @@ impl Store {
     /// Every certificate a revocation list made now has to name, and the list's current number.
     pub async fn withdrawn_svids(&self, now: UnixTime) -> Result<(Vec<SvidRecord>, u64), StoreError> {
         let mut reading = self.readers.begin().await?;
-        let row = query("SELECT number FROM revocation_list WHERE id = 1").fetch_one(&mut *reading).await?;
+        let row = query("SELECT number FROM revocation_list WHERE id = 1").fetch_one(&mut reading).await?;
         let rows = query("SELECT * FROM svids WHERE withdrawn_at > 0 AND not_after > $1")
             .bind(stored(now.0))
-            .fetch_all(&mut *reading)
+            .fetch_all(&mut reading)
             .await?;
         let number = loaded(row.try_get("number")?, "revocation_list.number")?;
         Ok((rows.iter().map(svid).collect::<Result<_, _>>()?, number))

@@ -5,6 +5,7 @@ use assay_evidence::time::UnixTime;
 
 use super::{Store, StoreError, Unit, loaded, stored};
 use crate::store::sql::query;
+use crate::thread::aside;
 
 /// What one device takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,13 +83,26 @@ pub(super) fn signed(bytes: u64) -> i64 {
 }
 
 impl Store {
+    /// What the database takes of its disk.
+    pub(crate) async fn bytes(&self) -> Result<u64, StoreError> {
+        if let Some(file) = self.file.clone() {
+            return Ok(aside(move || std::fs::metadata(file).map_or(0, |file| file.len()))
+                .await
+                .unwrap_or(0));
+        }
+        let row =
+            query("SELECT pg_database_size(current_database()) AS bytes").fetch_one(&self.readers).await?;
+        loaded(row.try_get("bytes")?, "bytes")
+    }
+
     /// What everything takes.
     pub async fn storage(&self, now: UnixTime) -> Result<Storage, StoreError> {
         let row = query(
             "SELECT (SELECT bytes FROM evidence_usage WHERE id = 1) AS evidence_bytes,
-                 COALESCE(SUM(evidence_rows), 0) AS evidence_rows,
-                 COALESCE(SUM(telemetry_bytes), 0) AS telemetry_bytes,
-                 COALESCE(SUM(telemetry_rows), 0) AS telemetry_rows, COALESCE(SUM(result_rows), 0) AS result_rows,
+                 CAST(COALESCE(SUM(evidence_rows), 0) AS BIGINT) AS evidence_rows,
+                 CAST(COALESCE(SUM(telemetry_bytes), 0) AS BIGINT) AS telemetry_bytes,
+                 CAST(COALESCE(SUM(telemetry_rows), 0) AS BIGINT) AS telemetry_rows,
+                 CAST(COALESCE(SUM(result_rows), 0) AS BIGINT) AS result_rows,
                  (SELECT COALESCE(MAX(leaf) + 1, 0) FROM audit) AS leaves,
                  (SELECT COUNT(*) FROM svids WHERE not_after > $1) AS certificates
              FROM device_usage",

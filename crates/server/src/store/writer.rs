@@ -8,7 +8,8 @@
 //! how far it came: the batch is lost, its callers are told so, and the writer begins anew from what is on disk.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::error::Error as _;
+use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -29,7 +30,7 @@ use super::svid::Standing;
 use super::withdraw::Withdrawn;
 use crate::audit::{Head, Leaf, Line};
 use crate::outcome::fault;
-use crate::store::sql::{self, Connection};
+use crate::store::sql::{Connection, Database};
 use crate::thread::caught;
 
 /// A named change of state.
@@ -74,6 +75,17 @@ pub struct Unit {
     owed: Arc<Owed>,
     /// Why all of the batch is lost, where the database has taken it back as a whole.
     lost: Option<StoreError>,
+    database: Database,
+    /// What is wrong with the connection, where it is lost, and with it the right to write.
+    broken: Option<Broken>,
+}
+
+/// A connection that is lost.
+#[derive(Debug)]
+struct Broken {
+    why: StoreError,
+    backoff: Backoff,
+    look_at: Instant,
 }
 
 impl Unit {
@@ -120,47 +132,148 @@ impl Unit {
     }
 
     async fn statement(&mut self, statement: &'static str) -> Result<(), StoreError> {
-        sql::run(&mut self.connection, statement).await
+        self.connection.run(statement).await
     }
 
     /// The same on a new connection, from what is on disk; nothing is written before that is known. Leaves that were committed
     /// and not published are found missing by whoever follows.
-    async fn anew(self, file: PathBuf) -> Unit {
-        let Unit { connection, head: _, brought: _, feed, budgets, standing: _, space, owed, lost: _ } = self;
+    async fn anew(self) -> Unit {
+        let Unit { connection, feed, budgets, space, owed, database, .. } = self;
         drop(connection);
         let mut backoff = Backoff::between(OPEN_AGAIN_AFTER, OPEN_AGAIN_LONGEST);
         let begun = loop {
-            let begun = match sql::open_again(file.clone()).await {
-                Ok(connection) => Beginning::of(connection).await,
-                Err(error) => Err(error),
-            };
-            match begun {
+            match Beginning::again(&database).await {
                 Ok(begun) => break begun,
                 Err(error) => fault("store", &error),
             }
             sleep(backoff.wait()).await;
         };
-        Unit { budgets, ..Unit::begin(begun, feed, space, owed) }
+        Unit { budgets, ..Unit::begin(begun, feed, space, owed, database) }
     }
 
-    fn begin(beginning: Beginning, feed: Feed, space: Space, owed: Arc<Owed>) -> Unit {
+    fn begin(beginning: Beginning, feed: Feed, space: Space, owed: Arc<Owed>, database: Database) -> Unit {
         let Beginning { connection, head } = beginning;
-        let (budgets, standing) = (Budgets::default(), Standing::default());
-        Unit { connection, head, brought: Vec::new(), feed, budgets, standing, space, owed, lost: None }
+        Unit {
+            connection,
+            head,
+            brought: Vec::new(),
+            feed,
+            budgets: Budgets::default(),
+            standing: Standing::default(),
+            space,
+            owed,
+            lost: None,
+            database,
+            broken: None,
+        }
+    }
+
+    /// When a lost connection is tried again; `None`: there is one.
+    fn look_at(&self) -> Option<Instant> {
+        self.broken.as_ref().map(|broken| broken.look_at)
+    }
+
+    /// Notes that the connection is lost.
+    fn breaks(&mut self, why: StoreError) {
+        if self.broken.is_none() {
+            tracing::error!(error = %Told(&why), "the database is lost: nothing is written until it is there again");
+            let backoff = Backoff::between(OPEN_AGAIN_AFTER, OPEN_AGAIN_LONGEST);
+            self.broken = Some(Broken { why, backoff, look_at: Instant::now() });
+        }
+        // At once, and not when there is another: for as long as this one is open the lock may be its.
+        self.connection = Connection::Lost;
+    }
+
+    /// Where the connection was lost: makes another, becomes the writer again, and reads anew where the trail ends. Not more
+    /// often than it makes sense; in between, everything is refused.
+    async fn mend(&mut self) -> Result<(), StoreError> {
+        let Some(Broken { why, look_at, .. }) = &self.broken else { return Ok(()) };
+        if Instant::now() < *look_at {
+            return Err(why.clone());
+        }
+        match Beginning::again(&self.database).await {
+            Ok(Beginning { connection, head }) => {
+                (self.connection, self.head) = (connection, head);
+                (self.standing, self.broken) = (Standing::default(), None);
+                tracing::warn!(leaves = head.leaves, "the database is there again");
+                Ok(())
+            }
+            Err(error) => {
+                if let Some(broken) = &mut self.broken {
+                    broken.look_at = Instant::now() + broken.backoff.wait();
+                    broken.why = error.clone();
+                }
+                tracing::error!(error = %Told(&error), "the database is still lost");
+                Err(error)
+            }
+        }
+    }
+
+    /// What became of a batch whose commit was not answered, which is known once the lock is had again: then the connection
+    /// before is over.
+    async fn after_doubt(&mut self, before: Head, why: StoreError) -> Result<(), StoreError> {
+        let meant = self.head;
+        self.breaks(why.clone());
+        let mended = self.mend().await;
+        match mended {
+            Ok(()) if meant != before && self.head == meant => Ok(()),
+            Ok(()) if meant != before && self.head == before => Err(why),
+            _ => Err(StoreError::Interrupted),
+        }
     }
 
     /// Applies a whole batch in one commit and then, whatever came of it, answers everyone.
     async fn commit(&mut self, batch: &mut Vec<Waiting>) {
-        let before = self.head;
+        let mended = self.mend().await;
         // What is owed is on record before anything else may be.
         if self.owed.is_empty() {
             self.space.look();
         }
-        let (mut answers, mut renewals) = (Vec::with_capacity(batch.len()), Renewals::default());
         // A single statement is a transaction by itself.
         let is_single = Renewals::are_all_of(batch);
-        let begun = if is_single { Ok(()) } else { self.statement("BEGIN IMMEDIATE").await };
-        let mut outcome = begun;
+        let mut outcome = match mended {
+            Ok(()) if !is_single => self.begin_batch().await,
+            mended => mended,
+        };
+        let before = self.head;
+        let answers = self.apply(batch, is_single, &mut outcome).await;
+        if outcome.is_ok() && !is_single {
+            outcome = match self.statement("COMMIT").await {
+                Err(why @ StoreError::Unreachable(_)) => self.after_doubt(before, why).await,
+                outcome => outcome,
+            };
+        }
+        let brought = std::mem::take(&mut self.brought);
+        match &outcome {
+            Ok(()) => self.feed.publish(brought),
+            Err(error) => self.take_back(before, &error.clone()).await,
+        }
+        for answer in answers {
+            answer(outcome.clone());
+        }
+    }
+
+    /// Begins a batch. A connection that was lost while nothing was written is found out here, and costs nobody anything if another
+    /// can be made at once.
+    async fn begin_batch(&mut self) -> Result<(), StoreError> {
+        match self.statement(self.connection.begin()).await {
+            Err(why @ StoreError::Unreachable(_)) => {
+                self.breaks(why);
+                self.mend().await?;
+                self.statement(self.connection.begin()).await
+            }
+            begun => begun,
+        }
+    }
+
+    /// Applies each of a batch; from the first on with which all of it is lost, none.
+    async fn apply(
+        &mut self,
+        batch: &mut Vec<Waiting>,
+        is_single: bool,
+        outcome: &mut Result<(), StoreError>,
+    ) -> Vec<Answer> {
+        let (mut answers, mut renewals) = (Vec::with_capacity(batch.len()), Renewals::default());
         for waiting in batch.drain(..) {
             match waiting {
                 Waiting::Renewal(renewal) if is_single || renewals.has_room_for(&renewal) => {
@@ -175,30 +288,37 @@ impl Unit {
                     answers.push(queued.apply(self, outcome.is_ok()).await);
                 }
             }
-            outcome = self.lost.take().map_or(outcome, Err);
-        }
-        answers.append(&mut renewals.apply(self, outcome.is_ok()).await);
-        outcome = self.lost.take().map_or(outcome, Err);
-        if outcome.is_ok() && !is_single {
-            outcome = self.statement("COMMIT").await;
-        }
-        if let Err(StoreError::NoSpace(_)) = &outcome {
-            self.space.ran_out();
-        }
-        let brought = std::mem::take(&mut self.brought);
-        if outcome.is_ok() {
-            self.feed.publish(brought);
-        } else {
-            self.head = before;
-            // One that the database has taken back by itself is none any more.
-            if let Err(error) = self.statement("ROLLBACK").await
-                && !matches!(outcome, Err(StoreError::NoSpace(_)))
-            {
-                tracing::warn!(%error, "a failed batch could not be rolled back");
+            if let Some(lost) = self.lost.take() {
+                *outcome = Err(lost);
             }
         }
-        for answer in answers {
-            answer(outcome.clone());
+        answers.append(&mut renewals.apply(self, outcome.is_ok()).await);
+        if let Some(lost) = self.lost.take() {
+            *outcome = Err(lost);
+        }
+        answers
+    }
+
+    /// Leaves nothing of a batch that failed.
+    async fn take_back(&mut self, before: Head, why: &StoreError) {
+        match why {
+            StoreError::NoSpace(_) => self.space.ran_out(),
+            // A connection that takes no writes may be to what was the primary until just now.
+            StoreError::Unreachable(_) | StoreError::ReadOnly(_) => self.breaks(why.clone()),
+            _ => {}
+        }
+        if matches!(why, StoreError::Interrupted) || self.broken.is_some() {
+            // The end of the trail is what was read, or will be.
+            return;
+        }
+        self.head = before;
+        // One that the database has taken back by itself is none any more.
+        if let Err(error) = self.statement("ROLLBACK").await {
+            match error {
+                StoreError::Unreachable(_) => self.breaks(error),
+                _ if matches!(why, StoreError::NoSpace(_)) => {}
+                error => tracing::warn!(%error, "a failed batch could not be rolled back"),
+            }
         }
     }
 
@@ -209,11 +329,13 @@ impl Unit {
         }
         if T::SINGLE_STATEMENT {
             let outcome = transaction.apply(self).await;
-            self.heed(&outcome);
+            self.heed_unsaved(&outcome);
             return outcome;
         }
         let (before, brought) = (self.head, self.brought.len());
-        self.statement("SAVEPOINT attempt").await?;
+        let saved = self.statement("SAVEPOINT attempt").await;
+        self.heed(&saved);
+        saved?;
         let outcome = caught(transaction.apply(self)).await.unwrap_or_else(|panicked| {
             fault("panic", &panicked);
             Err(StoreError::Panicked)
@@ -238,9 +360,21 @@ impl Unit {
     }
 
     /// Where the disk is full the database takes back more than the one statement, and whatever came after would stand alone: the
-    /// whole batch is lost.
+    /// whole batch is lost. So it is where the database itself is.
     fn heed<T>(&mut self, outcome: &Result<T, StoreError>) {
-        if let Err(error @ StoreError::NoSpace(_)) = outcome {
+        if let Err(error @ (StoreError::NoSpace(_) | StoreError::Unreachable(_) | StoreError::ReadOnly(_))) =
+            outcome
+        {
+            self.lost = Some(error.clone());
+        }
+    }
+
+    /// The same of a statement before which no savepoint stands.
+    fn heed_unsaved<T>(&mut self, outcome: &Result<T, StoreError>) {
+        self.heed(outcome);
+        if let Err(error @ StoreError::Database(_)) = outcome
+            && self.connection.fails_as_a_whole()
+        {
             self.lost = Some(error.clone());
         }
     }
@@ -256,6 +390,25 @@ impl Beginning {
     async fn of(mut connection: Connection) -> Result<Beginning, StoreError> {
         let head = super::audit::head(&mut connection).await?;
         Ok(Beginning { connection, head })
+    }
+
+    async fn again(database: &Database) -> Result<Beginning, StoreError> {
+        Beginning::of(database.open_again().await?).await
+    }
+}
+
+/// An error with what it comes from, in one line.
+struct Told<'e>(&'e StoreError);
+
+impl fmt::Display for Told<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(cause) = source {
+            write!(f, ": {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
     }
 }
 
@@ -310,14 +463,17 @@ impl Door {
 }
 
 /// Starts the writer on its connection.
-pub(super) async fn start(file: &Path, owed: Arc<Owed>) -> Result<(Door, Feed, Shortage), StoreError> {
-    let beginning = Beginning::of(sql::open(file).await?).await?;
+pub(super) async fn start(
+    database: &Database,
+    owed: Arc<Owed>,
+) -> Result<(Door, Feed, Shortage), StoreError> {
+    let beginning = Beginning::of(database.open().await?).await?;
     let feed = Feed::new(beginning.head.leaves);
-    let space = Space::reserve(file);
+    let space = database.file().map_or_else(Space::elsewhere, Space::reserve);
     let shortage = space.shortage();
-    let unit = Unit::begin(beginning, feed.clone(), space, owed);
+    let unit = Unit::begin(beginning, feed.clone(), space, owed, database.clone());
     let (queue, waiting) = mpsc::channel(QUEUE_MAX);
-    let task = tokio::spawn(run(unit, waiting, file.to_owned()));
+    let task = tokio::spawn(run(unit, waiting));
     Ok((Door { queue, task: Arc::new(Mutex::new(Some(task))) }, feed, shortage))
 }
 
@@ -327,10 +483,10 @@ pub(super) fn closed() -> (Door, Feed) {
     (Door { queue, task: Arc::default() }, Feed::new(0))
 }
 
-async fn run(mut unit: Unit, mut waiting: mpsc::Receiver<Waiting>, file: PathBuf) {
+async fn run(mut unit: Unit, mut waiting: mpsc::Receiver<Waiting>) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
     let mut renewals_at = Instant::now();
-    while waiting.recv_many(&mut batch, BATCH_MAX).await > 0 {
+    while next(&mut unit, &mut waiting, &mut batch).await > 0 {
         gather(&mut waiting, &mut batch, renewals_at).await;
         renewals_at = Instant::now() + RENEWALS_EVERY;
         if batch.iter().any(Waiting::is_last) {
@@ -339,12 +495,25 @@ async fn run(mut unit: Unit, mut waiting: mpsc::Receiver<Waiting>, file: PathBuf
         if let Err(panicked) = caught(unit.commit(&mut batch)).await {
             fault("panic", &panicked);
             batch.clear();
-            unit = unit.anew(file.clone()).await;
+            unit = unit.anew().await;
         }
     }
-    if let Err(error) = sql::close(unit.connection).await {
+    if let Err(error) = unit.connection.close().await {
         tracing::warn!(%error, "the database did not close cleanly");
     }
+}
+
+/// What is to be written next. Meanwhile a connection that was lost is made again, so that nobody else becomes the writer for as
+/// long as nothing is to be written.
+async fn next(unit: &mut Unit, waiting: &mut mpsc::Receiver<Waiting>, batch: &mut Vec<Waiting>) -> usize {
+    while let Some(look_at) = unit.look_at() {
+        if let Ok(count) = timeout_at(look_at, waiting.recv_many(batch, BATCH_MAX)).await {
+            return count;
+        }
+        // It is said where it fails, and tried again.
+        unit.mend().await.ok();
+    }
+    waiting.recv_many(batch, BATCH_MAX).await
 }
 
 /// Lets renewals wait for others, once they come faster than that: a commit costs the disk and the processor the same
@@ -412,7 +581,7 @@ impl Renewals {
             (_, true) => return Vec::new(),
             (true, _) => {
                 let renewed = renew_all(unit, &renewals).await;
-                unit.heed(&renewed);
+                unit.heed_unsaved(&renewed);
                 renewed
             }
             (false, _) => Err(StoreError::Busy),

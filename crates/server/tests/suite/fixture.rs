@@ -112,7 +112,8 @@ impl Fixture {
 
     /// Changes the database behind the server's back; it must not run.
     pub async fn tamper(&self, sql: &'static str) {
-        let options = SqliteConnectOptions::new().filename(self.config.database()).foreign_keys(false);
+        let options =
+            SqliteConnectOptions::new().filename(self.config.data.join("assay.db")).foreign_keys(false);
         let mut connection = options.connect().await.unwrap();
         sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();
@@ -120,21 +121,22 @@ impl Fixture {
 
     /// A number `n` out of the database.
     pub async fn count(&self, sql: &'static str) -> i64 {
-        let options = SqliteConnectOptions::new().filename(self.config.database()).read_only(true);
+        let options = SqliteConnectOptions::new().filename(self.config.data.join("assay.db")).read_only(true);
         let mut connection = options.connect().await.unwrap();
         sqlx::query(sql).fetch_one(&mut connection).await.unwrap().get("n")
     }
 
     /// A text `n` out of the database.
     pub async fn text(&self, sql: &'static str) -> String {
-        let options = SqliteConnectOptions::new().filename(self.config.database()).read_only(true);
+        let options = SqliteConnectOptions::new().filename(self.config.data.join("assay.db")).read_only(true);
         let mut connection = options.connect().await.unwrap();
         sqlx::query(sql).fetch_one(&mut connection).await.unwrap().get("n")
     }
 
     /// Changes the database behind the server's back while it runs.
     pub async fn tamper_running(&self, sql: String) {
-        let options = SqliteConnectOptions::new().filename(self.config.database()).foreign_keys(false);
+        let options =
+            SqliteConnectOptions::new().filename(self.config.data.join("assay.db")).foreign_keys(false);
         let mut connection = options.busy_timeout(Duration::from_secs(5)).connect().await.unwrap();
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();

@@ -43,9 +43,13 @@ struct SetBack {
 }
 
 /// Serves until it is decided, or for ever.
-pub(crate) async fn serve(listener: UnixListener, config: Config, sentence: String) -> Result<(), KeysError> {
+pub(crate) async fn serve(
+    listener: UnixListener,
+    store: Store,
+    config: Config,
+    sentence: String,
+) -> Result<(), KeysError> {
     tracing::error!("nothing but reading is served, on {} alone: {sentence}", local::SOCKET);
-    let store = Store::open_to_read(&config.database());
     let set_back = SetBack {
         store: store.clone(),
         operator: OperatorToken::open(&config.data, &config.data.join(keys::FOLDER))?,

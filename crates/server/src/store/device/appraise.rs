@@ -10,7 +10,7 @@ use crate::audit::Kind;
 use crate::store::appraisals::{self, AppraisalRecord};
 use crate::store::budget::Spending;
 use crate::store::evidence::{self, Kept, NewEvidence};
-use crate::store::sql::query;
+use crate::store::sql::query_of;
 use crate::store::withdraw::{self, LostEntry};
 use crate::store::{Fall, StoreError, Transaction, Unit, stored};
 
@@ -150,14 +150,22 @@ pub(in crate::store) async fn renew_all(
 ) -> Result<HashSet<String>, StoreError> {
     let rows: Vec<_> = renewals.iter().map(RenewTrust::row).collect();
     let rows = serde_json::to_string(&rows).map_err(|_| StoreError::Unwritable)?;
-    let renewed = query(
-        // PostgreSQL: jsonb_array_elements, and a cast to each column's type.
+    let renewed = query_of(
         "UPDATE devices SET tier = new.tier, valid_until = new.valid_until,
              evidence_at = new.evidence_at, trust = new.trust,
              reset_count = CASE WHEN devices.reset_count > new.reset_count THEN devices.reset_count ELSE new.reset_count END
          FROM (SELECT value ->> 0 AS id, value ->> 1 AS version, value ->> 2 AS tier, value ->> 3 AS valid_until,
                    value ->> 4 AS evidence_at, value ->> 5 AS reset_count, value ->> 6 AS trust
                FROM json_each($1)) AS new
+         WHERE devices.id = new.id AND devices.state_version = new.version
+         RETURNING devices.id",
+        "UPDATE devices SET tier = new.tier, valid_until = new.valid_until,
+             evidence_at = new.evidence_at, trust = new.trust,
+             reset_count = GREATEST(devices.reset_count, new.reset_count)
+         FROM (SELECT value ->> 0 AS id, CAST(value ->> 1 AS BIGINT) AS version, value ->> 2 AS tier,
+                   CAST(value ->> 3 AS BIGINT) AS valid_until, CAST(value ->> 4 AS BIGINT) AS evidence_at,
+                   CAST(value ->> 5 AS BIGINT) AS reset_count, value ->> 6 AS trust
+               FROM jsonb_array_elements(CAST($1 AS JSONB)) AS value) AS new
          WHERE devices.id = new.id AND devices.state_version = new.version
          RETURNING devices.id",
     )

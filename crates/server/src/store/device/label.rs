@@ -3,7 +3,7 @@
 use assay_evidence::time::UnixTime;
 
 use crate::audit::{Kind, Line};
-use crate::store::sql::query;
+use crate::store::sql::{query, query_of};
 use crate::store::{Store, StoreError, Transaction, Unit, assignments};
 
 /// What the plan goes by of a device.
@@ -82,9 +82,12 @@ pub(super) async fn relabel(
         .await?;
     let labels: Vec<&str> = to.split(',').filter(|label| !label.is_empty()).collect();
     let labels = serde_json::to_string(&labels).map_err(|_| StoreError::Unwritable)?;
-    query(
+    query_of(
         "INSERT INTO device_labels (label, name)
          SELECT label.value, devices.name FROM devices, json_each($2) AS label WHERE devices.id = $1",
+        "INSERT INTO device_labels (label, name)
+         SELECT label, devices.name FROM devices, jsonb_array_elements_text(CAST($2 AS JSONB)) AS label
+         WHERE devices.id = $1",
     )
     .bind(device_id)
     .bind(&labels)

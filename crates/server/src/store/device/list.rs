@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use assay_evidence::time::UnixTime;
 
 use super::record::{DeviceRecord, device};
-use crate::store::sql::{Row, query};
+use crate::store::sql::{Row, query, query_of};
 use crate::store::{Store, StoreError, loaded, stored};
 
 /// What is looked at of a device before it is listed.
@@ -69,7 +69,11 @@ impl Store {
 
     /// These devices, in the order of their names.
     pub async fn devices_of(&self, ids: &[&str]) -> Result<Vec<DeviceRecord>, StoreError> {
-        let rows = query("SELECT * FROM devices WHERE id IN (SELECT value FROM json_each($1)) ORDER BY name")
+        let rows = query_of(
+            "SELECT * FROM devices WHERE id IN (SELECT value FROM json_each($1)) ORDER BY name",
+            "SELECT * FROM devices WHERE id = ANY (ARRAY(SELECT jsonb_array_elements_text(CAST($1 AS JSONB))))
+             ORDER BY name",
+        )
             .bind(json(ids)?)
             .fetch_all(&self.readers)
             .await?;
@@ -82,7 +86,11 @@ impl Store {
         ids: &[&str],
         now: UnixTime,
     ) -> Result<Vec<(String, u64)>, StoreError> {
-        let rows = query(OF_SVIDS).bind(json(ids)?).bind(stored(now.0)).fetch_all(&self.readers).await?;
+        let rows = query_of(OF_SVIDS, OF_SVIDS_POSTGRES)
+            .bind(json(ids)?)
+            .bind(stored(now.0))
+            .fetch_all(&self.readers)
+            .await?;
         rows.iter()
             .map(|row| Ok((row.try_get("device_id")?, loaded(row.try_get("standing")?, "count")?)))
             .collect()
@@ -99,6 +107,10 @@ const ALONG_LABEL: &str = "SELECT id, devices.name AS name, labels, status, vali
      ORDER BY device_labels.name LIMIT $3";
 const OF_SVIDS: &str = "SELECT device_id, COUNT(*) AS standing FROM svids
      WHERE device_id IN (SELECT value FROM json_each($1)) AND withdrawn_at = 0 AND not_after > $2
+     GROUP BY device_id";
+const OF_SVIDS_POSTGRES: &str = "SELECT device_id, COUNT(*) AS standing FROM svids
+     WHERE device_id = ANY (ARRAY(SELECT jsonb_array_elements_text(CAST($1 AS JSONB))))
+         AND withdrawn_at = 0 AND not_after > $2
      GROUP BY device_id";
 
 fn candidate(row: &Row) -> Result<Candidate, StoreError> {
@@ -120,12 +132,13 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::store::Database;
 
     /// What a page costs is what its rows cost: nothing is read through or sorted for it.
     #[tokio::test]
     async fn year_9_pages_are_read_along_an_index() {
         let folder = TempDir::new().unwrap();
-        let store = Store::open(&folder.path().join(crate::store::FILE_NAME)).await.unwrap();
+        let store = Store::open(&Database::File(folder.path().join(crate::store::FILE_NAME))).await.unwrap();
         for (statement, index) in [
             (ALONG_NAMES, "devices_by_name"),
             (ALONG_STATUS, "devices_by_status"),

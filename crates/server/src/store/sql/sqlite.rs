@@ -1,18 +1,20 @@
 //! SQLite: opening a file, its schema, and how it is tuned.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::error::DatabaseError;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection as _, SqlSafeStr};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteError, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, SqlSafeStr, SqliteConnection, SqlitePool};
 
-use super::{Connection, Readers};
 use crate::store::StoreError;
 
 /// Opens a database to be written, making or upgrading it.
-pub(in crate::store) async fn open(file: &Path) -> Result<Connection, StoreError> {
+pub(in crate::store) async fn open(file: &Path) -> Result<SqliteConnection, StoreError> {
     let opening = |source| StoreError::Open { path: file.to_owned(), source: Arc::new(source) };
     let mut connection = options(file).create_if_missing(true).connect().await.map_err(opening)?;
     migrations().run(&mut connection).await.map_err(|source| StoreError::Migrate(Arc::new(source)))?;
@@ -20,29 +22,24 @@ pub(in crate::store) async fn open(file: &Path) -> Result<Connection, StoreError
 }
 
 /// Opens a database to be written that is as this program has it.
-pub(in crate::store) async fn open_again(file: PathBuf) -> Result<Connection, StoreError> {
-    let connecting = options(&file).connect().await;
-    connecting.map_err(|source| StoreError::Open { path: file, source: Arc::new(source) })
+pub(in crate::store) async fn open_again(file: &Path) -> Result<SqliteConnection, StoreError> {
+    let opening = |source| StoreError::Open { path: file.to_owned(), source: Arc::new(source) };
+    options(file).connect().await.map_err(opening)
 }
 
 /// Opens an existing database to be read and nothing else.
-pub(in crate::store) async fn open_read_only(file: &Path) -> Result<Connection, StoreError> {
+pub(in crate::store) async fn open_read_only(file: &Path) -> Result<SqliteConnection, StoreError> {
     let opening = |source| StoreError::Open { path: file.to_owned(), source: Arc::new(source) };
     options_read_only(file).connect().await.map_err(opening)
 }
 
 /// Those who read it beside the writer.
-pub(in crate::store) fn readers(file: &Path) -> Readers {
+pub(in crate::store) fn readers(file: &Path) -> SqlitePool {
     SqlitePoolOptions::new()
         .min_connections(0)
         .max_connections(READERS_MAX)
         .acquire_timeout(READ_WAIT_MAX)
         .connect_lazy_with(options_read_only(file))
-}
-
-/// Closes the writing connection, which leaves no write-ahead log behind.
-pub(in crate::store) async fn close(connection: Connection) -> Result<(), StoreError> {
-    Ok(connection.close().await?)
 }
 
 pub(in crate::store) fn options(file: &Path) -> SqliteConnectOptions {
@@ -57,9 +54,10 @@ pub(in crate::store) fn options(file: &Path) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
-/// Whether there was no room for what was to be written. PostgreSQL: 53100.
+/// Whether SQLite had no room for what was to be written.
 pub(in crate::store) fn is_no_space(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code());
+    let sqlite = error.as_database_error().and_then(|error| error.try_downcast_ref::<SqliteError>());
+    let code = sqlite.and_then(DatabaseError::code);
     code.is_some_and(|code| NO_SPACE.contains(&code.as_ref()))
 }
 

@@ -4,7 +4,7 @@ use assay_evidence::time::UnixTime;
 
 use super::AttemptRecord;
 use crate::audit::{Kind, Line};
-use crate::store::sql::query;
+use crate::store::sql::{query, query_of};
 use crate::store::{StoreError, Transaction, Unit, stored};
 
 /// Gives a task to a device.
@@ -83,9 +83,11 @@ impl Transaction for ExtendLeases {
 
     async fn apply(self, unit: &mut Unit) -> Result<(), StoreError> {
         let devices = serde_json::to_string(&self.devices).map_err(|_| StoreError::Unwritable)?;
-        query(
+        query_of(
             "UPDATE task_attempts SET lease_until = $2 WHERE status = 'standing' AND device_id IN
                  (SELECT value FROM json_each($1))",
+            "UPDATE task_attempts SET lease_until = $2 WHERE status = 'standing' AND device_id = ANY
+                 (ARRAY(SELECT jsonb_array_elements_text(CAST($1 AS JSONB))))",
         )
         .bind(devices)
         .bind(stored(self.until.0))

@@ -172,7 +172,7 @@ impl AcceptTelemetry {
         query(
             "INSERT INTO telemetry_runs (leaf, device_id, state_version, location, stage, first_sequence, batches, items,
                  first_at, last_at, bytes, stored, packed)
-             VALUES ($1, $2, $3, $4, $5, $6, 0, 0, $7, $7, 0, 0, x'')",
+             VALUES ($1, $2, $3, $4, $5, $6, 0, 0, $7, $7, 0, 0, $8)",
         )
         .bind(stored(leaf.index))
         .bind(&self.device_id)
@@ -181,6 +181,7 @@ impl AcceptTelemetry {
         .bind(OPEN)
         .bind(stored(self.sequence))
         .bind(stored(self.received_at.0))
+        .bind(Vec::new())
         .execute(unit.connection())
         .await?;
         Ok((leaf.index, leaf.hash))

@@ -114,7 +114,7 @@ impl Store {
             )
             .bind(""),
         };
-        let runs = runs.bind(i64::from(limit)).fetch_all(&mut *reading).await?;
+        let runs = runs.bind(i64::from(limit)).fetch_all(&mut reading).await?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let mut records: Vec<TelemetryRecord> = Vec::new();
         for run in &runs {
@@ -141,7 +141,7 @@ impl Store {
         let run =
             query("SELECT leaf, device_id, location, last_at, stage FROM telemetry_runs WHERE leaf = $1")
                 .bind(stored(leaf))
-                .fetch_optional(&mut *reading)
+                .fetch_optional(&mut reading)
                 .await?;
         let Some(run) = run else { return Ok(None) };
         let batches = batches_of(&mut reading, leaf).await?;
@@ -168,7 +168,7 @@ async fn records_of(reading: &mut Connection, run: &Row) -> Result<Vec<Telemetry
         return batches.iter().map(record).collect();
     }
     let rows = query(
-        "SELECT sequence, received_at, items, LENGTH(payload) AS payload_bytes FROM telemetry_batches WHERE run = $1",
+        "SELECT sequence, received_at, items, CAST(LENGTH(payload) AS BIGINT) AS payload_bytes FROM telemetry_batches WHERE run = $1",
     )
     .bind(stored(leaf))
     .fetch_all(reading)

@@ -109,7 +109,7 @@ impl Store {
         let mut reading = self.readers.begin().await?;
         let row = query("SELECT device_id FROM telemetry_runs WHERE leaf = $1")
             .bind(stored(leaf))
-            .fetch_optional(&mut *reading)
+            .fetch_optional(&mut reading)
             .await?;
         let Some(row) = row else { return Ok(None) };
         Ok(Some((row.try_get("device_id")?, super::batches_of(&mut reading, leaf).await?)))

@@ -101,7 +101,7 @@ pub(in crate::store) async fn drop_largest(
     bytes_max: u64,
     now: UnixTime,
 ) -> Result<Dropped, StoreError> {
-    let row = query("SELECT COALESCE(SUM(telemetry_bytes), 0) AS bytes FROM device_usage")
+    let row = query("SELECT CAST(COALESCE(SUM(telemetry_bytes), 0) AS BIGINT) AS bytes FROM device_usage")
         .fetch_one(unit.connection())
         .await?;
     let mut over = loaded(row.try_get("bytes")?, "device_usage.telemetry_bytes")?.saturating_sub(bytes_max);
