@@ -1,7 +1,6 @@
 -- The schema as SQLite has it after its step 32, in PostgreSQL's types. Texts compare by their bytes, as SQLite's do, whatever the
 -- locale of the database: what is listed goes on where it stopped on either.
 
-
 CREATE TABLE audit (
     leaf    BIGINT           NOT NULL PRIMARY KEY,  -- 0, 1, 2, … without gaps
     at      BIGINT           NOT NULL,

@@ -36,7 +36,7 @@ async fn what_was_acknowledged_survives_every_crash() -> Result<()> {
             stage.holds(told).await.with_context(|| format!("round {round}"))?;
         }
         stage.take_server()?.kill()?;
-        assay_server::ledger::verify(&stage.at("data"), None, None).await?;
+        stage.verify(None).await?;
         stage.start_server()?;
     }
     Ok(())

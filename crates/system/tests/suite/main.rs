@@ -1,4 +1,4 @@
-//! The whole system: real server processes, real TLS, SQLite, and devices that keep to the protocol or do not.
+//! The whole system: real server processes, real TLS, real databases, and devices that keep to the protocol or do not.
 //!
 //! `stage/` puts a server up and tears it down as roughly as a test likes. Tests whose name says `swtpm` need that
 //! program; all others need nothing.
@@ -18,6 +18,7 @@ mod json_protocol;
 mod lifecycle;
 mod limits;
 mod messages;
+mod postgres;
 mod rollout;
 mod secrets;
 mod stage;

@@ -54,7 +54,7 @@ async fn a_fleet_is_updated_in_stages_over_a_power_cut_and_no_device_falls() -> 
     }
     nobody_fell(&stage).await?;
     stage.take_server()?.kill()?;
-    assay_server::ledger::verify(&stage.at("data"), None, None).await?;
+    stage.verify(None).await?;
     Ok(())
 }
 

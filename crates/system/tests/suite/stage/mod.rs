@@ -10,8 +10,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use assay_server::store::DatabaseUrl;
+use assay_server::{Place, ledger};
 use assay_testkit::edge::protocol::Verdict;
 use assay_testkit::edge::{Attachment, Door, Edge, EdgeError};
+use assay_testkit::postgres::test_database;
 use assay_testkit::{EkMaker, SoftwareDevice, policy_for};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde_json::{Value, json};
@@ -28,6 +31,8 @@ pub struct Stage {
     pub folder: TempDir,
     server: Option<Program>,
     gateway: Option<Gateway>,
+    /// Where its database is, if not in its data folder.
+    database: Option<String>,
 }
 
 impl Stage {
@@ -43,13 +48,24 @@ impl Stage {
 
     /// Starts a server in a folder that trusts these makers too, PEM.
     pub async fn start_trusting(folder: TempDir, makers: &str, configuration: &str) -> Result<Stage> {
-        let mut stage = Stage { maker: EkMaker::new()?, folder, server: None, gateway: None };
+        Stage::start_on(test_database(), folder, makers, configuration).await
+    }
+
+    /// Starts a server on this database.
+    pub async fn start_on(
+        database: Option<String>,
+        folder: TempDir,
+        makers: &str,
+        configuration: &str,
+    ) -> Result<Stage> {
+        let on = database.as_ref().map(|url| format!("database = {url:?}\n")).unwrap_or_default();
+        let mut stage = Stage { maker: EkMaker::new()?, folder, server: None, gateway: None, database };
         std::fs::write(stage.at("maker.pem"), format!("{}{makers}", stage.maker.root_ca_pem()))?;
         let interval = if configuration.contains(INTERVAL) { "" } else { "attest_interval_seconds = 3600\n" };
         let at = |edge: &str, console: &str| {
             format!(
                 "trust_domain = \"{TRUST_DOMAIN}\"\ndata = \"data\"\nedge = {edge:?}\nconsole = {console:?}\n\
-                 ek_anchors = [\"maker.pem\"]\n{interval}{configuration}\n"
+                 ek_anchors = [\"maker.pem\"]\n{on}{interval}{configuration}\n"
             )
         };
         std::fs::write(stage.at("server.toml"), at("127.0.0.1:0", "127.0.0.1:0"))?;
@@ -93,6 +109,13 @@ impl Stage {
     /// The server's process, to do with as a test likes.
     pub fn take_server(&mut self) -> Result<Program> {
         self.server.take().context("the server is not running")
+    }
+
+    /// Verifies the server's ledger, against a head that was shown, if one is given.
+    pub async fn verify(&self, shown: Option<&str>) -> Result<ledger::Verified> {
+        let database = self.database.as_ref().map(|url| url.parse::<DatabaseUrl>()).transpose()?;
+        let data = self.at("data");
+        Ok(ledger::verify(Place { data: &data, database: database.as_ref() }, None, shown).await?)
     }
 
     /// A path in the test's folder.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, PgConnection, PgPool, Row as _, SqlSafeStr};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 
 use crate::store::StoreError;
 pub use url::{DatabaseUrl, DatabaseUrlError};
@@ -72,7 +72,7 @@ pub(super) fn not_connected() -> StoreError {
 ///
 /// Codes: PostgreSQL, appendix A.
 pub(super) fn refusal(error: sqlx::Error) -> StoreError {
-    let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned();
+    let code = code(&error).unwrap_or_default();
     let is_ours = error.as_database_error().is_none_or(|error| !is_postgres(error));
     let error = Arc::new(error);
     match (&*error, code.as_str()) {
@@ -87,8 +87,8 @@ pub(super) fn refusal(error: sqlx::Error) -> StoreError {
         (_, "25006") => StoreError::ReadOnly(error),
         // too_many_connections
         (_, "53300") => StoreError::Crowded(error),
-        // serialization_failure, deadlock_detected, lock_not_available: whoever decided decides again.
-        (_, "40001" | "40P01" | "55P03") => StoreError::Conflict,
+        // serialization_failure, deadlock_detected: whoever decided decides again.
+        (_, "40001" | "40P01" | LOCK_NOT_AVAILABLE) => StoreError::Conflict,
         // admin_shutdown, crash_shutdown, cannot_connect_now, idle_session_timeout
         (_, "57P01" | "57P02" | "57P03" | "57P05") => StoreError::Unreachable(error),
         (_, code) if code.starts_with("08") => StoreError::Unreachable(error),
@@ -102,6 +102,10 @@ pub(in crate::store) fn migrations() -> Migrator {
         Migration::new(number, (*name).into(), MigrationType::Simple, sql.into_sql_str(), false)
     });
     Migrator::with_migrations(migrations.collect())
+}
+
+fn code(error: &sqlx::Error) -> Option<String> {
+    Some(error.as_database_error()?.code()?.into_owned())
 }
 
 fn is_of_tls(error: &sqlx::Error) -> bool {
@@ -164,17 +168,14 @@ async fn look_at(connection: &mut PgConnection) -> Result<(), StoreError> {
 /// Becomes the database's one writer. A server that just ended may still have it for a moment, also where it is this one by a
 /// connection that broke: then what that one was doing is done, or is not, once the lock is had.
 async fn take(connection: &mut PgConnection) -> Result<(), StoreError> {
-    let until = Instant::now() + TAKE_WITHIN;
-    loop {
-        let taking = sqlx::query("SELECT pg_try_advisory_lock($1, hashtext(current_schema())) AS taken");
-        let row = in_time(taking.bind(LOCK).fetch_one(&mut *connection)).await?;
-        if row.try_get("taken")? {
-            return Ok(());
+    // It waits for no longer than for any lock.
+    let taking = sqlx::query("SELECT pg_advisory_lock($1, hashtext(current_schema()))").bind(LOCK);
+    match in_time(taking.execute(&mut *connection)).await {
+        Ok(_) => Ok(()),
+        Err(error) if code(&error).as_deref() == Some(LOCK_NOT_AVAILABLE) => {
+            Err(StoreError::Taken { by: holder(connection).await? })
         }
-        if Instant::now() >= until {
-            return Err(StoreError::Taken { by: holder(connection).await? });
-        }
-        sleep(TAKE_EVERY).await;
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -197,13 +198,11 @@ const MIGRATIONS: [(&str, &str); 1] =
 /// The class of our advisory lock, "ASSY"; the other half is the schema's name, so that two may live in one database.
 const LOCK: i32 = 0x4153_5359;
 
-/// How long the last writer may take to be gone.
-const TAKE_WITHIN: Duration = Duration::from_secs(5);
-const TAKE_EVERY: Duration = Duration::from_millis(100);
-
 /// What a statement may take, as the database counts it.
 const STATEMENT_TIMEOUT: &str = "30s";
-/// What the writer waits for a lock, which only somebody at a prompt can have.
-const LOCK_TIMEOUT: &str = "10s";
+/// What the writer waits for a lock: for that of the last writer, which may take that long to be gone, and for others that only
+/// somebody at a prompt can have.
+const LOCK_TIMEOUT: &str = "5s";
+const LOCK_NOT_AVAILABLE: &str = "55P03";
 /// The same as this program counts it.
 const ANSWER_WITHIN: Duration = Duration::from_secs(35);

@@ -24,6 +24,7 @@ use crate::store::StoreError;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct DatabaseUrl {
+    given: String,
     host: Host,
     port: u16,
     user: String,
@@ -106,6 +107,11 @@ pub enum DatabaseUrlError {
 }
 
 impl DatabaseUrl {
+    /// As it was given; there is no secret in it. Relative files are relative to whoever gave it.
+    pub fn as_given(&self) -> &str {
+        &self.given
+    }
+
     /// The files that it names, to be made absolute.
     pub(crate) fn files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let DatabaseUrl { root, certificate, key, passfile, .. } = self;
@@ -219,6 +225,7 @@ impl FromStr for DatabaseUrl {
         }
         let decoded = |text: &str| decoded(text).ok_or(DatabaseUrlError::Form);
         let mut made = DatabaseUrl {
+            given: text.to_owned(),
             host: Host::Named(decoded(url.host_str().unwrap_or("localhost"))?),
             port: url.port().unwrap_or(5432),
             user: decoded(url.username())?,
