@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use assay_server::store::DatabaseUrl;
 
 use report::Report;
 use stage::Stage;
@@ -33,6 +34,9 @@ pub struct Args {
     /// Work in this new folder and leave it there; by default a temporary folder that is removed.
     #[arg(long)]
     dir: Option<PathBuf>,
+    /// Tell it on this database of PostgreSQL's, which has to be empty, instead of a file: postgres://USER@HOST/DATABASE.
+    #[arg(long, value_name = "URL")]
+    database: Option<DatabaseUrl>,
     #[command(subcommand)]
     part: Option<Part>,
 }
@@ -60,7 +64,7 @@ pub fn run(args: Args) -> ExitCode {
 }
 
 fn tell(args: &Args, report: &mut Report) -> Result<Stage> {
-    let mut stage = Stage::new(args.dir.as_deref())?;
+    let mut stage = Stage::new(args.dir.as_deref(), args.database.as_ref())?;
     story::tell(&mut stage, report)
         .with_context(|| format!("logs of every program: {}", stage.keep_folder().display()))?;
     Ok(stage)

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use assay_server::store::DatabaseUrl;
 use assay_testkit::machine::{Machine, System};
 use assay_testkit::swtpm::{SoftTpm, TpmMaker};
 use serde::de::IgnoredAny;
@@ -29,6 +30,8 @@ pub struct Stage {
     assay: PathBuf,
     agent: PathBuf,
     maker: Option<TpmMaker>,
+    /// The server's database, where it is none of its data folder.
+    pub database: Option<DatabaseUrl>,
 }
 
 /// One device: its TPM, its logs, its agent and the workload on it.
@@ -61,7 +64,7 @@ struct Folder {
 
 impl Stage {
     /// An empty stage in a new folder.
-    pub fn new(folder: Option<&Path>) -> Result<Self> {
+    pub fn new(folder: Option<&Path>, database: Option<&DatabaseUrl>) -> Result<Self> {
         let folder = match folder {
             Some(path) => {
                 if path.exists() {
@@ -91,6 +94,7 @@ impl Stage {
             assay,
             agent,
             maker: None,
+            database: database.cloned(),
         })
     }
 
@@ -152,8 +156,10 @@ impl Stage {
         let maker = self.maker.as_ref().context("devices come first: the server has to know their maker")?;
         let secret = self.write("soc.secret", &self.receiver.secret())?;
         std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o600))?;
+        let database = self.database.as_ref().map(|url| format!("database = {:?}\n", url.as_given()));
+        let database = database.unwrap_or_default();
         let config = format!(
-            "trust_domain = \"{TRUST_DOMAIN}\"\ndata = {data:?}\nedge = \"127.0.0.1:0\"\nconsole = \"127.0.0.1:0\"\n\
+            "{database}trust_domain = \"{TRUST_DOMAIN}\"\ndata = {data:?}\nedge = \"127.0.0.1:0\"\nconsole = \"127.0.0.1:0\"\n\
              attest_interval_seconds = 2\nek_anchors = [{:?}, {:?}]\n[trust_api]\n\
              [[webhook]]\nname = \"soc\"\nurl = {:?}\nsecret_file = {secret:?}\n",
             maker.root_ca(),

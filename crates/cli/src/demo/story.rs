@@ -267,7 +267,10 @@ fn ledger(stage: &Stage, report: &mut Report) -> Result<()> {
     report.chapter("The record");
     report.step("ledger", "every step is a leaf of the audit trail", || {
         let data = stage.data().to_string_lossy().into_owned();
-        let printed = stage.command(&["ledger", "verify", "--data", &data])?;
+        let database = stage.database.as_ref().map(|url| ["--database", url.as_given()]);
+        let verify = ["ledger", "verify", "--data", &data];
+        let printed =
+            stage.command(&[&verify[..], database.as_ref().map_or(&[], |given| &given[..])].concat())?;
         Ok(((), printed.trim().to_owned()))
     })
 }

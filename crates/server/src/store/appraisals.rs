@@ -58,7 +58,7 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<(u64, AppraisalRecord, bool)>, StoreError> {
         let rows = query(
-            "SELECT appraisals.*, CASE WHEN evidence.id IS NULL THEN 0 ELSE 1 END AS has_evidence FROM appraisals
+            "SELECT appraisals.*, CASE WHEN evidence.id IS NULL THEN 0 ELSE CAST(1 AS BIGINT) END AS has_evidence FROM appraisals
              LEFT JOIN evidence ON evidence.leaf = appraisals.leaf AND evidence.leaf >= 0
              WHERE appraisals.device_id = $1 ORDER BY appraisals.leaf DESC LIMIT $2",
         )

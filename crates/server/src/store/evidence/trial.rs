@@ -73,7 +73,7 @@ impl Store {
                   ORDER BY leaf DESC LIMIT 1), 'none') AS tier,
              CASE WHEN ",
             is_last!(),
-            " THEN 1 ELSE 0 END AS is_last ",
+            " THEN CAST(1 AS BIGINT) ELSE 0 END AS is_last ",
             tables!(),
             "WHERE ",
             wanted!(),

@@ -126,6 +126,8 @@ impl<'q> Query<'q> {
     }
 
     fn postgres(self) -> sqlx::query::Query<'q, Postgres, PgArguments> {
+        #[cfg(test)]
+        super::tests::note(self.postgres);
         let query = sqlx::query(self.postgres).persistent(self.is_kept);
         self.values.into_iter().fold(query, |query, value| match value {
             Value::Number(number) => query.bind(number),

@@ -1,6 +1,7 @@
 //! Both databases are one: the same schema, and the same tests of the store. And what PostgreSQL alone can do to us.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
 use std::process::Command;
 use std::time::Duration;
 
@@ -33,13 +34,68 @@ fn everything_about_the_store_holds_on_postgresql_as_well() {
     if !is_here() || std::env::var_os(TEST_DATABASE).is_some() {
         return;
     }
+    let folder = tempfile::tempdir().unwrap();
+    let noted = folder.path().join("statements");
     let mut all = Command::new(std::env::current_exe().unwrap());
     let tests = ["store::", "in_force::policies::", "--skip", "store::sql::tests::"];
-    let output = all.args(tests).env(TEST_DATABASE, "postgres").output().unwrap();
+    let output = all.args(tests).env(TEST_DATABASE, "postgres").env(NOTED, &noted).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}");
     assert!(!said.contains(" 0 passed"), "{said}");
+    let noted = std::fs::read_to_string(&noted).unwrap();
+    no_statement_is_without_an_index(&noted.lines().collect());
 }
+
+/// Where statements are noted that run on PostgreSQL, one a line.
+const NOTED: &str = "ASSAY_TEST_STATEMENTS";
+
+pub(super) fn note(statement: &str) {
+    let Some(file) = std::env::var_os(NOTED) else { return };
+    let line = statement.split_whitespace().collect::<Vec<_>>().join(" ") + "\n";
+    let mut file = std::fs::File::options().create(true).append(true).open(file).unwrap();
+    file.write_all(line.as_bytes()).unwrap();
+}
+
+/// Reads the plan of each statement that the tests ran, for whatever it is given: where a table is read through though that is made
+/// dear, no index would help, and there has to be a reason.
+fn no_statement_is_without_an_index(statements: &BTreeSet<&str>) {
+    assert!(statements.len() > 100, "{}", statements.len());
+    let cluster = Cluster::start().unwrap();
+    let url = cluster.database().unwrap();
+    let schema = include_str!("../../../../../migrations/postgres/0001_schema.sql");
+    cluster.sql(Cluster::name_of(&url), schema).unwrap();
+    let mut found = Vec::new();
+    for statement in statements {
+        let parameters = (1..100).take_while(|number| statement.contains(&format!("${number}"))).count();
+        let given = vec!["NULL"; parameters].join(", ");
+        let given = if given.is_empty() { given } else { format!("({given})") };
+        let sql = format!(
+            "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan;
+             PREPARE it AS {statement}; EXPLAIN EXECUTE it{given}"
+        );
+        let plan = cluster.sql(Cluster::name_of(&url), &sql).unwrap();
+        let scanned = plan.lines().filter(|step| step.contains("Seq Scan on "));
+        if !READ_THROUGH.iter().any(|(of, _)| statement.contains(of)) {
+            found.extend(scanned.map(|step| format!("{}: {statement}", step.trim())));
+        }
+    }
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+/// What a statement says that may read a table through, and why it may.
+const READ_THROUGH: [(&str, &str); 11] = [
+    (" AS n FROM ", "of a test"),
+    ("2 * (SELECT COUNT(*) FROM boots)", "of a test"),
+    ("SET name = 'broken'", "of a test"),
+    ("FROM entries ORDER BY created_at, id", "all of them are asked for"),
+    ("FROM policies WHERE name = $1", "an operator set each"),
+    ("FROM plan LEFT JOIN assignments", "all of them are asked for"),
+    ("FROM ledger_heads ORDER BY leaves", "all of them are asked for, by whoever verifies the ledger"),
+    ("FROM ledger_checkpoints ORDER BY leaves", "all of them are asked for, by whoever verifies the ledger"),
+    ("SELECT MAX(leaf) FROM svids", "of whoever verifies the ledger, who reads all of it"),
+    ("FROM device_usage", "what all devices take together: a short row of each, now and then"),
+    ("FROM telemetry_refusals WHERE $1 = ''", "an operator's list of the last few of each device"),
+];
 
 /// Tables with their columns: name, type, whether it may be missing, and its place in the primary key.
 type Schema = BTreeMap<String, Vec<(String, String, bool, i64)>>;
