@@ -1,37 +1,86 @@
-// Fetches what is live again every two seconds while someone looks, and says so when the server does not answer; and the keys.
+// Keeps what is live on a page as it is: hears of changes (server-sent events), and fetches the page again for the parts that are marked.
+// Nothing is replaced while it has the focus or is being selected, nor while nobody looks. And the keys.
 "use strict";
 const live = document.getElementById("live");
-const part = document.querySelector("[data-live]");
+const parts = [...document.querySelectorAll("[data-live]")];
+const BY_ITSELF = { "x-looks-by-itself": "1", accept: "text/html" };
+let changed = false, fetching = false, paused = false, told = 0;
+
+function say(words, lost) {
+  live.firstElementChild.textContent = words;
+  live.classList.toggle("lost", lost);
+}
+
+function isBusy(part) {
+  const selection = getSelection();
+  const selecting = selection && !selection.isCollapsed && part.contains(selection.anchorNode);
+  return selecting || (document.activeElement && part.contains(document.activeElement));
+}
 
 async function refresh() {
-  if (document.hidden) return;
+  if (fetching || paused || document.hidden) return;
+  if (parts.some(isBusy)) return say("changed", false);
+  fetching = true;
+  changed = false;
   try {
-    const answer = await fetch(part.dataset.live + location.search, { credentials: "same-origin", signal: AbortSignal.timeout(5000) });
+    const answer = await fetch(location.href, { credentials: "same-origin", headers: BY_ITSELF, signal: AbortSignal.timeout(10000) });
     if (answer.status === 401) return location.reload();
     if (!answer.ok) throw new Error(answer.statusText);
-    const html = await answer.text();
-    const selecting = getSelection() && !getSelection().isCollapsed;
-    const busy = document.activeElement && part.contains(document.activeElement);
-    if (!selecting && !busy) part.innerHTML = html;
-    live.textContent = "live";
-    live.classList.remove("lost");
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    // Signed out: what came is the way in.
+    if (!page.getElementById("live")) return location.reload();
+    for (const part of parts) {
+      const now = page.getElementById(part.id);
+      if (now && !isBusy(part) && now.innerHTML !== part.innerHTML) part.innerHTML = now.innerHTML;
+    }
+    say(`live, as of ${new Date().toISOString().slice(11, 19)}`, false);
   } catch {
-    live.textContent = "no answer";
-    live.classList.add("lost");
+    changed = true;
+    say("no answer", true);
+  } finally {
+    fetching = false;
   }
 }
 
-if (part) {
-  live.hidden = false;
-  setInterval(refresh, 2000);
-  document.addEventListener("visibilitychange", refresh);
+function heard() {
+  told = Date.now();
+  changed = true;
+  refresh();
 }
 
-const places = { f: "/", d: "/devices", o: "/policies", l: "/ledger", p: "/people" };
+function listen() {
+  const events = new EventSource(`/events${parts[0].dataset.live}`);
+  events.addEventListener("changed", heard);
+  events.addEventListener("open", () => say("live", false));
+  events.addEventListener("error", () => {
+    say("no answer", true);
+    // The browser comes back by itself, unless it was refused: then this does, and sees why.
+    if (events.readyState === EventSource.CLOSED) {
+      heard();
+      setTimeout(listen, 10000);
+    }
+  });
+}
+
+if (parts.length > 0) {
+  live.hidden = false;
+  listen();
+  // What came while it could not be shown, and what no event is about: who is attached, and how long ago things were.
+  setInterval(() => (changed || Date.now() - told > 30000) && heard(), 3000);
+  document.addEventListener("visibilitychange", () => changed && refresh());
+  live.addEventListener("click", () => {
+    paused = !paused;
+    live.setAttribute("aria-pressed", String(paused));
+    say(paused ? "paused" : "live", false);
+    if (!paused) refresh();
+  });
+}
+
+const places = { f: "/", d: "/devices", o: "/policies", c: "/certificates", l: "/ledger", p: "/people" };
 let going = false;
 
 function move(by) {
-  const links = [...document.querySelectorAll("table.rows tbody tr a, #fleet tbody td a")];
+  const links = [...document.querySelectorAll("table.rows tbody tr, #fleet table tbody tr")].map((row) => row.querySelector("a")).filter(Boolean);
   const at = links.indexOf(document.activeElement);
   const next = links[Math.min(Math.max(at + by, 0), links.length - 1)];
   if (next) next.focus();

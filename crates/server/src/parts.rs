@@ -22,7 +22,7 @@ use crate::concern::Concerns;
 use crate::config::{Config, Spire};
 use crate::continuity;
 use crate::door::admission::EdgeAdmission;
-use crate::door::console::Public;
+use crate::door::console::{PAGES_TOLD_MAX, Public};
 use crate::door::edge::announce::Announcer;
 use crate::door::edge::session::Beat;
 use crate::door::federation::web_roots;
@@ -103,6 +103,8 @@ pub(crate) struct Server {
     pub beat: Beat,
     /// One policy is tried at a time.
     pub trials: Arc<Semaphore>,
+    /// Pages that are told of changes.
+    pub pages: Arc<Semaphore>,
     /// One piece of evidence is read aloud at a time.
     pub readings: Arc<Semaphore>,
     pub tls: DoorTls,
@@ -199,6 +201,7 @@ impl Server {
             )),
             beat: Beat::from(clock.instant()),
             trials: Arc::new(Semaphore::new(1)),
+            pages: Arc::new(Semaphore::new(PAGES_TOLD_MAX)),
             readings: Arc::new(Semaphore::new(1)),
             sessions: Sessions::default(),
             oidc: config.oidc.as_ref().map(Oidc::load).transpose()?.map(Arc::new),

@@ -234,7 +234,7 @@ async fn whoever_has_a_scope_sees_its_devices_and_reaches_no_others() {
     }
     // What concerns others as well is not for them.
     for path in
-        ["/v1/audit", "/v1/entries", "/v1/policies", "/v1/secrets", "/v1/tasks", "/ledger", "/page/fleet"]
+        ["/v1/audit", "/v1/entries", "/v1/policies", "/v1/secrets", "/v1/tasks", "/ledger", "/certificates"]
     {
         assert_eq!(get(path).await, 403, "{path}");
     }

@@ -158,7 +158,7 @@ async fn the_page_opens_with_the_token_and_runs_nothing_foreign() {
     let cookie = header_text(right.headers(), "set-cookie").to_owned();
     assert!(cookie.contains("HttpOnly") && cookie.contains("Secure") && cookie.contains("SameSite=Strict"));
     let cookie = cookie.split(';').next().unwrap();
-    for path in ["/", "/page/fleet"] {
+    for path in ["/", "/devices"] {
         let page = fixture.call(Method::GET, path, &[("cookie", cookie)], String::new()).await;
         assert!(std::str::from_utf8(page.body()).unwrap().contains("press-1"), "{path}");
     }
@@ -166,7 +166,7 @@ async fn the_page_opens_with_the_token_and_runs_nothing_foreign() {
     device.boot(&System { command_line: "ro init=/bin/sh".into(), ..System::default() });
     let mut stream = fixture.edge().await.attach(&device).await.unwrap();
     assert_eq!(stream.attest(&mut device).await.unwrap().state, "suspect");
-    let page = fixture.call(Method::GET, "/page/fleet", &[("cookie", cookie)], String::new()).await;
+    let page = fixture.call(Method::GET, "/", &[("cookie", cookie)], String::new()).await;
     let page = std::str::from_utf8(page.body()).unwrap();
     for shown in ["base v1 covers", "command line", "pinned", "assay device approve press-1 --boot", "PCR 8"]
     {
@@ -177,8 +177,10 @@ async fn the_page_opens_with_the_token_and_runs_nothing_foreign() {
     let revoke = fixture.call(Method::POST, "/v1/devices/press-1/revoke", &headers, "{}".to_owned()).await;
     assert_eq!(revoke.status(), 401);
     fixture.call(Method::POST, "/sign-out", &headers, String::new()).await;
-    let closed = fixture.call(Method::GET, "/page/fleet", &headers, String::new()).await;
-    assert_eq!(closed.status(), 401);
+    for path in ["/policies", "/events"] {
+        let closed = fixture.call(Method::GET, path, &headers, String::new()).await;
+        assert_eq!(closed.status(), 401, "{path}");
+    }
 }
 
 #[tokio::test]

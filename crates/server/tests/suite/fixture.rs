@@ -17,7 +17,7 @@ use assay_wire::pcr::values_from_wire;
 use axum::body::Body;
 use data_encoding::BASE64;
 use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::{Bytes, Frame};
+use hyper::body::{Bytes, Frame, Incoming};
 use hyper::{HeaderMap, Method, Request, Response, header};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::CertificateDer;
@@ -305,6 +305,23 @@ impl Fixture {
         headers: &[(&'static str, &str)],
         body: String,
     ) -> Response<Bytes> {
+        let (parts, body) = self.open_at(address, method, path, headers, body).await.into_parts();
+        // What has no end is opened, and read by whoever means to.
+        if header_text(&parts.headers, "content-type") == "text/event-stream" {
+            return Response::from_parts(parts, Bytes::new());
+        }
+        Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
+    }
+
+    /// The same, with an answer that may go on for long.
+    pub async fn open_at(
+        &self,
+        address: std::net::SocketAddr,
+        method: Method,
+        path: &str,
+        headers: &[(&'static str, &str)],
+        body: String,
+    ) -> Response<Incoming> {
         let trust = TrustSource::new(Trust { bundle: self.bundle(), crls: CrlSet::bootstrapping() });
         let mut config =
             tls::client_config(None, trust, Arc::new(|id| id.is_server()), (&Clock::system()).into())
@@ -320,10 +337,7 @@ impl Fixture {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response =
-            sender.send_request(request.body(Full::new(Bytes::from(body))).unwrap()).await.unwrap();
-        let (parts, body) = response.into_parts();
-        Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
+        sender.send_request(request.body(Full::new(Bytes::from(body))).unwrap()).await.unwrap()
     }
 }
 

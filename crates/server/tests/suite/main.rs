@@ -29,6 +29,7 @@ mod gateways;
 mod json_protocol;
 mod keylime;
 mod ledger;
+mod live;
 mod names;
 mod newcomers;
 mod oidc;

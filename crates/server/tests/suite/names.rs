@@ -151,7 +151,7 @@ async fn year_9_the_page_shows_those_that_are_looked_for() {
     let bearer = format!("Bearer {}", fixture.token());
     let page = async |query: &str| {
         let headers = [("authorization", bearer.as_str())];
-        let page = fixture.call(Method::GET, &format!("/page/fleet?{query}"), &headers, String::new()).await;
+        let page = fixture.call(Method::GET, &format!("/?{query}"), &headers, String::new()).await;
         String::from_utf8(page.body().to_vec()).unwrap()
     };
     let shown = page("name=press-*&limit=1").await;

@@ -56,7 +56,7 @@ async fn year_10_who_was_never_here_waits_shown_for_what_it_is_and_gets_nothing(
     // The page shows it, with what lets it in.
     let bearer = format!("Bearer {}", fixture.token());
     let headers = [("authorization", bearer.as_str())];
-    let page = fixture.call(Method::GET, "/page/fleet", &headers, String::new()).await;
+    let page = fixture.call(Method::GET, "/", &headers, String::new()).await;
     let page = String::from_utf8_lossy(page.body()).into_owned();
     let command = format!("assay device admit {}", &hash(&device)[..12]);
     assert!(page.contains(&command) && page.contains("192.0.2.17"), "{page}");

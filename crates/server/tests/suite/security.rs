@@ -49,8 +49,7 @@ async fn year_6_tokens_that_are_not_the_operators_are_counted_and_on_record_and_
     let leaves = fixture.get("/v1/audit?limit=1000").await["leaves"].to_string();
     assert!(leaves.contains("security.refused") && !leaves.contains(guess), "{leaves}");
     let bearer = format!("Bearer {}", fixture.token());
-    let page =
-        fixture.call(Method::GET, "/page/fleet", &[("authorization", bearer.as_str())], String::new()).await;
+    let page = fixture.call(Method::GET, "/", &[("authorization", bearer.as_str())], String::new()).await;
     let page = String::from_utf8_lossy(page.body()).into_owned();
     assert!(page.contains("operator-token") && page.contains("127.0.0.1"), "{page}");
 }

@@ -196,6 +196,11 @@ pub(super) fn viewer(server: &Server, headers: &HeaderMap) -> Option<Principal> 
     by_token(server, headers, false).or_else(|| Some(by_session(server, headers, "/")?.0))
 }
 
+/// Whose page it is that is still open, which does not say that somebody is there.
+pub(super) fn looks_by_itself(server: &Server, headers: &HeaderMap) -> Option<Principal> {
+    by_token(server, headers, false).or_else(|| Some(by_session(server, headers, EVENTS)?.0))
+}
+
 /// Whether an operator asks, by a token.
 pub(super) fn has_token(server: &Server, headers: &HeaderMap) -> bool {
     let principal = by_token(server, headers, false);
@@ -223,8 +228,9 @@ pub(super) fn opened_by(server: &Server, token: &str) -> Option<OpenedBy> {
 
 /// Who is signed in. A page that looks by itself is nobody who is there.
 fn by_session(server: &Server, headers: &HeaderMap, path: &str) -> Option<(Principal, Session)> {
+    let somebody_is_there = path != EVENTS && !headers.contains_key(BY_ITSELF);
     let now = server.now();
-    let session = server.sessions.find(cookie(headers)?, now, !path.starts_with(BY_ITSELF))?;
+    let session = server.sessions.find(cookie(headers)?, now, somebody_is_there)?;
     let principal = match &session.opened_by {
         OpenedBy::Token(hash) => server.access.of(hash, now)?,
         OpenedBy::FirstToken => Some(Principal::first()).filter(|_| !server.access.has_admin(now))?,
@@ -322,8 +328,10 @@ pub(super) const WORD: &str = "word";
 const ADMIN_TOKEN: &str = "x-trust-admin-token";
 /// Where those come from who reach it: the same machine.
 const OPERATORS_SOCKET: &str = "operator.sock";
-/// What pages fetch while nobody touches them.
-const BY_ITSELF: &str = "/page/";
+/// Where a page hears of changes.
+pub(super) const EVENTS: &str = "/events";
+/// What the script of a page says when it fetches the page again.
+const BY_ITSELF: &str = "x-looks-by-itself";
 const COOKIE_NAME: &str = "__Host-assay";
 const COOKIE_RULES: &str = "Secure; HttpOnly; SameSite=Strict";
 

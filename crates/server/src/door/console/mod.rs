@@ -7,6 +7,7 @@ mod access;
 mod certificates;
 mod devices;
 mod entries;
+mod events;
 mod evidence;
 mod federations;
 mod fleet;
@@ -53,6 +54,7 @@ use http::{HeaderMap, HeaderValue};
 use tokio::time::timeout;
 
 use access::Guard;
+pub(crate) use events::PAGES_TOLD_MAX;
 pub(crate) use public::Public;
 
 use crate::door::listen::Caller;
@@ -154,7 +156,9 @@ fn routes() -> Vec<Route> {
         route(Anyone, "GET", "/assets/console.css", get(page::css)),
         route(Anyone, "GET", "/assets/console.js", get(page::js)),
         route(Anyone, "GET", "/assets/icon.svg", get(page::icon)),
-        route(Viewer, "GET", "/page/fleet", get(page::fleet::fragment)).asked(fleet::PARAMETERS),
+        route(Viewer, "GET", access::EVENTS, get(events::stream))
+            .asked(events::PARAMETERS)
+            .scoped(Scope::Listed),
         route(Viewer, "GET", "/devices", get(page::devices::page))
             .asked(page::devices::PARAMETERS)
             .scoped(Scope::Listed),

@@ -73,6 +73,22 @@ with sync_playwright() as playwright:
         say("looked at", *view)
     assert not wrong, wrong
 
+    # What changes is seen without asking, and not under the fingers of whoever reads it.
+    page, complaints = opened(browser)
+    by_token(page)
+    page.goto(f"{address}/devices/press-2")
+    expect(page.locator("#live")).to_contain_text("live")
+    other, _ = opened(browser)
+    by_token(other)
+    other.goto(f"{address}/devices/press-2")
+    other.get_by_label("Labels").fill("site=paris,line=4")
+    other.get_by_role("button", name="Set labels").click()
+    expect(page.locator(".facts").first).to_contain_text("line=4", timeout=5000)
+    page.locator("#live").click()
+    expect(page.locator("#live")).to_contain_text("paused")
+    assert complaints == [], complaints
+    say("heard of a label without asking")
+
     # From an alarm to a cure, by keys alone.
     page, _ = opened(browser)
     by_token(page)

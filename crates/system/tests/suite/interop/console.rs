@@ -62,6 +62,7 @@ async fn people_sign_in_look_and_cure_in_chromium() -> Result<()> {
         "looked at light 1280 900",
         "looked at dark 1280 900",
         "looked at light 390 844",
+        "heard of a label without asking",
         "cured: Approved: it is trusted with its next good evidence.",
         "signed in: person/ada@example.org",
         "signed in: person/paul@example.org sees 1",

@@ -1,5 +1,4 @@
-//! The fleet: how it stands, at a glance, and what just happened. Refreshed by a few lines of script that fetch the same fragment
-//! again.
+//! The fleet: how it stands, at a glance, and what just happened.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -26,19 +25,13 @@ use crate::fate::IMA_POLICY;
 use crate::fleet::Which;
 use crate::outcome::Refusal;
 use crate::parts::Server;
+use crate::principal::Principal;
 use crate::store::Word;
-
-#[derive(Template)]
-#[template(path = "home.html")]
-struct Home {
-    frame: Frame,
-    /// The fragment.
-    fleet: String,
-}
 
 #[derive(Template)]
 #[template(path = "fleet.html")]
 struct Fleet {
+    frame: Frame,
     /// Each policy in force, and for whom.
     policies: Vec<String>,
     /// What each of them covers of a device.
@@ -132,19 +125,17 @@ pub(in crate::door::console) async fn page(
     if !principal.scope.is_empty() {
         return Ok(Redirect::to("/devices").into_response());
     }
-    let fleet = render(&Fleet::load(&server, which, server.now()).await?)?;
-    Ok(Html(render(&Home { frame: Frame::of(&server, &principal, "/"), fleet })?).into_response())
-}
-
-pub(in crate::door::console) async fn fragment(
-    State(server): State<Arc<Server>>,
-    Asked(which): Asked<Which>,
-) -> Result<Html<String>, Refusal> {
-    render(&Fleet::load(&server, which, server.now()).await?).map(Html)
+    let fleet = Fleet::load(&server, &principal, which, server.now()).await?;
+    Ok(Html(render(&fleet)?).into_response())
 }
 
 impl Fleet {
-    async fn load(server: &Server, which: Which, now: UnixTime) -> Result<Fleet, Refusal> {
+    async fn load(
+        server: &Server,
+        principal: &Principal,
+        which: Which,
+        now: UnixTime,
+    ) -> Result<Fleet, Refusal> {
         let counts: HashMap<String, u64> = server.store.device_counts().await?.into_iter().collect();
         let shown = which
             .filter(DEVICES_SHOWN, Selector::default())?
@@ -179,6 +170,7 @@ impl Fleet {
         };
         let rows: Vec<DeviceRow> = devices.iter().map(row).collect();
         Ok(Fleet {
+            frame: Frame::of(server, principal, "/"),
             policies: policies(server),
             coverages: coverages(server),
             concerns: server.concerns.current().iter().map(ToString::to_string).collect(),
@@ -365,7 +357,16 @@ mod tests {
             attached: true,
         }];
         let (tiles, events) = (Vec::new(), Vec::new());
+        let frame = Frame {
+            trust_domain: "td".to_owned(),
+            who: "operator".to_owned(),
+            role: "admin",
+            at: "/",
+            is_admin: true,
+            is_scoped: false,
+        };
         let fleet = Fleet {
+            frame,
             refusals: Vec::new(),
             concerns: Vec::new(),
             policies: Vec::new(),
