@@ -80,7 +80,7 @@ async fn seal_and_put(
 ) -> Result<SecretRecord, SecretError> {
     let sealed = key.seal(&secret.name, secret.version, content)?;
     let said = Said { by: by.name().to_owned(), at: now };
-    match store.commit(PutSecret { secret: secret.clone(), sealed, said }).await? {
+    match store.commit_and_follow(PutSecret { secret: secret.clone(), sealed, said }).await? {
         true => {
             tracing::info!(secret = secret.name, version = secret.version, %by, "secret put in");
             Ok(secret)
@@ -98,7 +98,7 @@ pub(crate) async fn assign(
 ) -> Result<(), SecretError> {
     let said = Said { by: by.name().to_owned(), at: now };
     let assign = AssignSecret { name: name.to_string(), assigned: to.map(Meant::to_stored), said };
-    if store.commit(assign).await? { Ok(()) } else { Err(SecretError::Unknown(name.clone())) }
+    if store.commit_and_follow(assign).await? { Ok(()) } else { Err(SecretError::Unknown(name.clone())) }
 }
 
 /// Ends one: it is removed, and taken from whoever has it. From how many.
@@ -108,7 +108,7 @@ pub(crate) async fn revoke(
     (by, now): (Actor, UnixTime),
 ) -> Result<u64, SecretError> {
     let said = Said { by: by.name().to_owned(), at: now };
-    let revoked = store.commit(RevokeSecret { name: name.to_string(), said }).await?;
+    let revoked = store.commit_and_follow(RevokeSecret { name: name.to_string(), said }).await?;
     revoked.ok_or_else(|| SecretError::Unknown(name.clone()))
 }
 

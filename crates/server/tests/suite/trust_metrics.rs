@@ -56,8 +56,9 @@ async fn what_the_server_did_is_counted_under_the_names_of_old() {
     edge.enroll(&mut other).await.unwrap();
     let leaf = &grants.device_svid[0];
     // Heard, said again, for another, by another's key, and by nobody's certificate.
-    assert_eq!(say(&fixture, SAY, &device, leaf).await, 200);
-    assert_eq!(say(&fixture, SAY, &device, leaf).await, 401);
+    let once = SAY.bytes();
+    assert_eq!(send(&fixture, (SAY, &once), &device, Some(leaf)).await.0, 200);
+    assert_eq!(send(&fixture, (SAY, &once), &device, Some(leaf)).await.0, 401);
     assert_eq!(say(&fixture, Say { audience: "x", ..SAY }, &device, leaf).await, 401);
     assert_eq!(say(&fixture, SAY, &other, leaf).await, 401);
     assert_eq!(say(&fixture, Say { node: 1, ..SAY }, &device, &[0x30, 0]).await, 401);
