@@ -16,6 +16,7 @@ pub use crate::place::LocationConfig;
 use crate::place::{GpsdConfig, LocationError, Whereabouts};
 use crate::task::Room;
 use crate::tpm::identity::IdentityConfig;
+use crate::tpm::keys::AkKind;
 use crate::tpm::{Target, TpmError};
 use crate::workload::Engines;
 
@@ -79,6 +80,9 @@ pub struct ConfigFile {
     pub state: Option<PathBuf>,
     /// The TPM: a device, tcp:HOST:PORT or unix:PATH.
     pub tpm: Option<String>,
+    /// The kind of attestation key that is made: `ecc` (P-256), or `rsa` (RSA-2048) for authorities that verify no other, step-ca
+    /// among them, where the device enrols by `assay-agent acme`. To change it later, remove `ak.key` from the state folder.
+    pub attestation_key: AkKind,
     /// The identity that the device's maker gave it: IDevID and IAK.
     pub identity: Option<IdentityConfig>,
     /// The boot log.
@@ -304,6 +308,7 @@ impl ConfigFile {
             bundle: self.bundle.ok_or(ConfigError::Missing { option: "bundle" })?,
             state: self.state.unwrap_or_else(|| STATE.into()),
             sources,
+            attestation_key: self.attestation_key,
             identity: self.identity,
             workload_api: self.workload_api.unwrap_or_else(|| WORKLOAD_API.into()),
             engines: self.engines,
@@ -350,6 +355,8 @@ pub struct Config {
     pub state: PathBuf,
     /// TPM and logs.
     pub sources: Sources,
+    /// The kind of attestation key that is made.
+    pub attestation_key: AkKind,
     /// IDevID and IAK, if the device has them.
     pub identity: Option<IdentityConfig>,
     /// The Workload API's socket.

@@ -9,7 +9,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::state_dir::StateDir;
-use crate::tpm::keys::{self, Keys};
+use crate::tpm::keys::{self, AkKind, Keys};
 use crate::tpm::{DeviceSigningKey, Target, Tpm, TpmError};
 
 /// The TPM and its keys; clones share them, and the last one gone flushes them.
@@ -46,10 +46,10 @@ pub struct Certified {
 
 impl Device {
     /// Opens the TPM and loads the keys, making them the first time.
-    pub async fn open(target: Target, state: StateDir) -> Result<Self, TpmError> {
+    pub async fn open(target: Target, state: StateDir, kind: AkKind) -> Result<Self, TpmError> {
         blocking(move || {
             let tpm = Tpm::open(&target)?;
-            let keys = Arc::new(Keys::open(&tpm, &state)?);
+            let keys = Arc::new(Keys::open(&tpm, &state, kind)?);
             Ok(Device { key: DeviceSigningKey::new(keys)?, tpm, state: state.unheld() })
         })
         .await

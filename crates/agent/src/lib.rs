@@ -4,6 +4,7 @@
 //! with the server, `holding/` is what came of it, `door/` serves it to the programs of this device, and `workload/`
 //! finds out who they are; `tpm/` is the one piece of hardware everything rests on.
 
+pub mod acme;
 pub mod ak_certificate;
 pub mod ask;
 pub mod collect;

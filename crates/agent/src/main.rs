@@ -6,13 +6,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use assay_agent::acme::{AcmeError, Wanted};
 use assay_agent::ak_certificate::{AkFile, AkFileError};
 use assay_agent::config::Options;
 use assay_agent::fetch::{FetchError, FetchedSvid};
 use assay_agent::files::{Ended, Plan};
 use assay_agent::sign::Message;
 use assay_agent::state_dir::StateDir;
-use assay_agent::{collect, detect, doctor, fetch, files, run, setup, sign, tee};
+use assay_agent::{acme, collect, detect, doctor, fetch, files, run, setup, sign, tee};
 use assay_clock::Clock;
 use assay_identity::tls;
 use assay_service::attended;
@@ -74,6 +75,11 @@ enum Verb {
         json: bool,
         #[command(flatten)]
         options: Options,
+    },
+    /// Certificates of other authorities, by what this device's TPM says
+    Acme {
+        #[command(subcommand)]
+        verb: AcmeVerb,
     },
     /// Get what this process is entitled to from the agent's socket, as any workload does
     Fetch {
@@ -171,6 +177,21 @@ enum TeeVerb {
 }
 
 #[derive(Subcommand)]
+enum AcmeVerb {
+    /// Get a certificate for a new key in the TPM from an authority that speaks ACME with device-attest-01
+    #[command(after_help = ACME_HELP)]
+    Enroll {
+        #[command(flatten)]
+        wanted: Box<Wanted>,
+        /// Print what came of it as JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        options: Box<Options>,
+    },
+}
+
+#[derive(Subcommand)]
 enum FetchVerb {
     /// X.509-SVIDs; exit code 1 says that this process has none
     X509 {
@@ -226,6 +247,14 @@ An entry of this process has to let it speak for the device (`assay entry create
     assay-agent sign-message --audience assay --path /secure/data --body body.json |
         curl -H @- --data-binary @body.json https://console.example.org:8445/secure/data";
 
+const ACME_HELP: &str = "\
+The server has to grant this device a certificate of its AK (`assay-agent ak-certificate`), and the authority to believe its root:
+
+    assay-agent acme enroll --directory https://ca.example.org/acme/devices/directory --ca ca.pem \\
+        --certificate press.pem --key press.tpm
+
+Programs use the key by OpenSSL's provider for TPMs (tpm2-openssl).";
+
 const FILES_HELP: &str = "\
 Runs as the program's user, whom an entry has to name, until it is told to end:
 
@@ -244,6 +273,9 @@ fn main() -> ExitCode {
         Verb::Doctor { json, options } => examine(json, options),
         Verb::Collect { out, options } => collect(&out, options),
         Verb::AkCertificate { json, options } => show_ak_certificate(json, options),
+        Verb::Acme { verb: AcmeVerb::Enroll { wanted, json, options } } => {
+            enroll_elsewhere(&wanted, json, *options)
+        }
         Verb::Fetch { verb } => fetch(verb),
         Verb::SignMessage { audience, method, path, body, data, classic, asking } => read_body(body)
             .and_then(|body| sign(&Message { audience, method, path, body, data, classic }, asking)),
@@ -344,6 +376,29 @@ fn show_ak_certificate(json: bool, options: Options) -> anyhow::Result<ExitCode>
             eprintln!("assay-agent: {error}");
             return Ok(ExitCode::FAILURE);
         }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn enroll_elsewhere(wanted: &Wanted, json: bool, options: Options) -> anyhow::Result<ExitCode> {
+    tls::install_crypto_provider();
+    let file = options.merge()?;
+    let (state, tpm) = (StateDir::look_into(&file.state_folder()), file.sources()?.tpm);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    match runtime.block_on(acme::enroll(wanted, &state, &tpm, &Clock::system())) {
+        Ok(enrolled) if json => say(&serde_json::to_string_pretty(&enrolled)?),
+        Ok(enrolled) => say(&format!(
+            "{}: certificate {} of the TPM {}\n{}: its key, which only this TPM loads",
+            enrolled.certificate.display(),
+            enrolled.serial,
+            enrolled.permanent_identifier,
+            enrolled.key.display()
+        )),
+        Err(error @ (AcmeError::Refused { .. } | AcmeError::Ak(_))) => {
+            eprintln!("assay-agent: {error}");
+            return Ok(ExitCode::FAILURE);
+        }
+        Err(error) => return Err(error.into()),
     }
     Ok(ExitCode::SUCCESS)
 }

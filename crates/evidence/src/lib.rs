@@ -4,6 +4,7 @@
 //! [`Claims`](verify::Claims); it checks cryptography and consistency and knows no policy.
 //! Start reading at `verify/mod.rs`, then `tpm/quote.rs`, `boot_log/mod.rs` and `ima/mod.rs`.
 
+pub mod attestation_object;
 pub mod boot_log;
 pub mod check;
 pub(crate) mod der;

@@ -159,9 +159,17 @@ fn alternative_names(names: &TpmNames) -> Vec<u8> {
     });
     let [one, two, three] = &attributes;
     let directory = tlv(DIRECTORY_NAME, &[&tlv(SEQUENCE, &[one, two, three])]);
+    tlv(SEQUENCE, &[&directory, &other_name(identifier)])
+}
+
+/// GeneralNames of a permanent identifier alone.
+pub(crate) fn permanent_identifier_name(identifier: &str) -> Vec<u8> {
+    tlv(SEQUENCE, &[&other_name(identifier)])
+}
+
+fn other_name(identifier: &str) -> Vec<u8> {
     let value = tlv(CONTEXT_0, &[&tlv(SEQUENCE, &[&utf8(identifier)])]);
-    let other = tlv(CONTEXT_0, &[&tlv(OBJECT_IDENTIFIER, &[PERMANENT_IDENTIFIER]), &value]);
-    tlv(SEQUENCE, &[&directory, &other])
+    tlv(CONTEXT_0, &[&tlv(OBJECT_IDENTIFIER, &[PERMANENT_IDENTIFIER]), &value])
 }
 
 fn utf8(text: &str) -> Vec<u8> {

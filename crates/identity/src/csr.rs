@@ -67,9 +67,30 @@ pub fn request_with<E>(spki: &[u8], sign: impl Fn(&[u8]) -> Result<Vec<u8>, E>) 
     build(&RemoteKey { public, sign: |message: &[u8]| sign(message).ok() })
 }
 
+/// The same with these names: the contents of a subject alternative name extension.
+pub(crate) fn request_naming<E>(
+    spki: &[u8],
+    names: Vec<u8>,
+    sign: impl Fn(&[u8]) -> Result<Vec<u8>, E>,
+) -> Result<Vec<u8>, CsrError> {
+    let public = rcgen::SubjectPublicKeyInfo::from_der(spki).map_err(|_| CsrError::Malformed)?;
+    let key = RemoteKey { public, sign: |message: &[u8]| sign(message).ok() };
+    let mut names = rcgen::CustomExtension::from_oid_content(&[2, 5, 29, 17], names);
+    names.set_criticality(true);
+    build_with(&key, vec![names])
+}
+
 fn build(key: &impl rcgen::SigningKey) -> Result<Vec<u8>, CsrError> {
+    build_with(key, Vec::new())
+}
+
+fn build_with(
+    key: &impl rcgen::SigningKey,
+    custom_extensions: Vec<rcgen::CustomExtension>,
+) -> Result<Vec<u8>, CsrError> {
     let mut parameters = rcgen::CertificateParams::default();
     parameters.distinguished_name = rcgen::DistinguishedName::new();
+    parameters.custom_extensions = custom_extensions;
     let request = parameters.serialize_request(key).map_err(|_| CsrError::Unsigned)?;
     Ok(request.der().to_vec())
 }

@@ -25,12 +25,18 @@ pub fn sign(key: &PrivateKey, typ: &str, payload: &[u8]) -> Result<String, KeyEr
     };
     let header = serde_json::to_vec(&header).map_err(|_| KeyError::Unreadable)?;
     let mut token = format!("{}.{}", BASE64URL_NOPAD.encode(&header), BASE64URL_NOPAD.encode(payload));
+    let signature = es256(key, token.as_bytes())?;
+    token.push('.');
+    token.push_str(&BASE64URL_NOPAD.encode(&signature));
+    Ok(token)
+}
+
+/// ECDSA P-256 with SHA-256, both numbers one after the other (RFC 7518, 3.4).
+pub(crate) fn es256(key: &PrivateKey, message: &[u8]) -> Result<Vec<u8>, KeyError> {
     let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, key.pkcs8())
         .map_err(|_| KeyError::Unreadable)?;
-    let signature = pair.sign(&SystemRandom::new(), token.as_bytes()).map_err(|_| KeyError::Generation)?;
-    token.push('.');
-    token.push_str(&BASE64URL_NOPAD.encode(signature.as_ref()));
-    Ok(token)
+    let signature = pair.sign(&SystemRandom::new(), message).map_err(|_| KeyError::Generation)?;
+    Ok(signature.as_ref().to_vec())
 }
 
 /// A P-256 public key that verifies tokens.
@@ -70,7 +76,7 @@ impl VerifyingKey {
         })
     }
 
-    fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+    pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         let point = [&[0x04], self.x.as_slice(), &self.y].concat();
         UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).verify(message, signature).is_ok()
     }

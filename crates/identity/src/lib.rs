@@ -8,6 +8,7 @@
 //! between programs in `signed_message/`, how people sign in with a provider in `oidc/`. `selector/` says what entries may ask of a
 //! workload.
 
+pub mod acme;
 pub mod ak_certificate;
 pub mod authority;
 pub mod bundle;

@@ -42,6 +42,15 @@ pub enum TpmError {
         /// The response code, which knows what to do.
         code: ReturnCode,
     },
+    /// The AK is of another kind than the configuration says.
+    #[error(
+        "{path}: this AK is of another kind than attestation_key says. Remove the file and the device enrolls anew with another AK, \
+         or leave attestation_key as it was"
+    )]
+    OtherAkKind {
+        /// Which file.
+        path: String,
+    },
     /// The response is not what the command answers with.
     #[error("{command}: malformed response")]
     Response {

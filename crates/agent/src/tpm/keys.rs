@@ -4,6 +4,7 @@
 
 use assay_evidence::read::Reader;
 use assay_evidence::tpm::public_area::PublicArea;
+use assay_evidence::tpm::public_key::PublicKey;
 use assay_evidence::tpm::signature::Signature;
 use tpm2_protocol::TpmUnmarshal;
 use tpm2_protocol::basic::TpmHandle;
@@ -122,11 +123,35 @@ pub struct Keys {
     pub device: Key,
 }
 
+/// What kind of key the AK is.
+#[cfg_attr(test, derive(schemars::JsonSchema, serde::Serialize))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AkKind {
+    /// P-256: quick.
+    #[default]
+    Ecc,
+    /// RSA-2048, for authorities that verify no other, step-ca among them.
+    Rsa,
+}
+
+impl AkKind {
+    fn template(self) -> fn() -> Tpm2bPublic {
+        match self {
+            AkKind::Ecc => template::attestation_key,
+            AkKind::Rsa => template::attestation_key_rsa,
+        }
+    }
+}
+
 impl Keys {
     /// Loads the saved keys, making and saving those that are not there yet.
-    pub fn open(tpm: &Tpm, state: &StateDir) -> Result<Self, TpmError> {
+    pub fn open(tpm: &Tpm, state: &StateDir, kind: AkKind) -> Result<Self, TpmError> {
         let (parent, _) = tpm.create_primary(HIERARCHY, template::storage_key())?;
-        let ak = open_key(&parent, state, AK_FILE, template::attestation_key)?;
+        let ak = open_key(&parent, state, AK_FILE, kind.template())?;
+        if matches!(ak.area().key(), PublicKey::Rsa { .. }) != (kind == AkKind::Rsa) {
+            return Err(TpmError::OtherAkKind { path: state.path(AK_FILE).display().to_string() });
+        }
         let device = open_key(&parent, state, DEVICE_KEY_FILE, template::device_key)?;
         Ok(Keys { ak, device })
     }
@@ -138,6 +163,24 @@ impl Keys {
         let device = Blob::create(&parent, template::device_key())?.load(&parent)?;
         Ok(Keys { ak, device })
     }
+}
+
+/// The AK that an agent left in its folder, if one did.
+pub(crate) fn attestation_key(tpm: &Tpm, state: &StateDir) -> Result<Option<Key>, TpmError> {
+    if state.read(AK_FILE)?.is_none() {
+        return Ok(None);
+    }
+    let (parent, _) = tpm.create_primary(HIERARCHY, template::storage_key())?;
+    open_key(&parent, state, AK_FILE, template::attestation_key).map(Some)
+}
+
+/// A new key that signs as it is asked to, for whoever keeps its blob: below the storage key of the owner, where other programs look
+/// for the parent of such keys.
+pub(crate) fn new_key(tpm: &Tpm) -> Result<(Key, Vec<u8>), TpmError> {
+    let (parent, _) = tpm.create_primary(OWNER, template::storage_key())?;
+    let blob = Blob::create(&parent, template::device_key())?;
+    let bytes = blob.to_bytes();
+    Ok((blob.load(&parent)?, bytes))
 }
 
 /// The RSA key, in a slot until it is dropped; made the first time, which takes a TPM seconds. To be called with a slot to spare, and
@@ -235,6 +278,8 @@ impl Blob {
 /// TPM 2.0 Part 1, 36.7: what keys of other hierarchies sign has its reset counters obfuscated, and the verifier wants
 /// to see them go up by one.
 pub(super) const HIERARCHY: TpmRh = TpmRh::Endorsement;
+/// Where keys are that are not the agent's own.
+pub(crate) const OWNER: TpmRh = TpmRh::Owner;
 /// TPM2B_PUBLIC and TPM2B_PRIVATE of the AK.
 const AK_FILE: &str = "ak.key";
 /// The same of the RSA key, where one is wanted.

@@ -7,7 +7,8 @@ use tpm2_protocol::basic::{TpmUint16, TpmUint32};
 use tpm2_protocol::data::{
     Tpm2bDigest, Tpm2bEccParameter, Tpm2bPublic, Tpm2bPublicKeyRsa, TpmAlgId, TpmEccCurve, TpmaObject,
     TpmsEccParms, TpmsEccPoint, TpmsKeyedhashParms, TpmsRsaParms, TpmsSchemeHash, TpmtEccScheme, TpmtPublic,
-    TpmtSymDefObject, TpmuAsymScheme, TpmuPublicId, TpmuPublicParms, TpmuSymKeyBits, TpmuSymMode,
+    TpmtRsaScheme, TpmtSymDefObject, TpmuAsymScheme, TpmuPublicId, TpmuPublicParms, TpmuSymKeyBits,
+    TpmuSymMode,
 };
 
 use super::TpmError;
@@ -26,6 +27,15 @@ pub(super) fn attestation_key() -> Tpm2bPublic {
     ecc(TpmAlgId::Sha256, attributes, Tpm2bDigest::new(), ecdsa(), no_point())
 }
 
+/// The same of RSA-2048, which takes a TPM some five times as long to sign with.
+pub(super) fn attestation_key_rsa() -> Tpm2bPublic {
+    let scheme = TpmtRsaScheme {
+        scheme: TpmAlgId::Rsassa,
+        details: TpmuAsymScheme::Hash(TpmsSchemeHash { hash_alg: TpmAlgId::Sha256 }),
+    };
+    rsa(signing() | TpmaObject::RESTRICTED, scheme)
+}
+
 /// The device key: signs what the agent wants signed, and never leaves the TPM.
 pub(super) fn device_key() -> Tpm2bPublic {
     ecc(TpmAlgId::Sha256, signing(), Tpm2bDigest::new(), ecdsa(), no_point())
@@ -33,7 +43,12 @@ pub(super) fn device_key() -> Tpm2bPublic {
 
 /// A key of RSA-2048 that signs as it is asked to, for programs that verify nothing else.
 pub(super) fn classic_key() -> Tpm2bPublic {
+    rsa(signing(), TpmtRsaScheme::default())
+}
+
+fn rsa(object_attributes: TpmaObject, scheme: TpmtRsaScheme) -> Tpm2bPublic {
     let parameters = TpmsRsaParms {
+        scheme,
         key_bits: TpmUint16::new(2048),
         exponent: TpmUint32::new(0),
         ..TpmsRsaParms::default()
@@ -42,7 +57,7 @@ pub(super) fn classic_key() -> Tpm2bPublic {
         inner: TpmtPublic {
             object_type: TpmAlgId::Rsa,
             name_alg: TpmAlgId::Sha256,
-            object_attributes: signing(),
+            object_attributes,
             auth_policy: Tpm2bDigest::new(),
             parameters: TpmuPublicParms::Rsa(parameters),
             unique: TpmuPublicId::Rsa(Tpm2bPublicKeyRsa::default()),

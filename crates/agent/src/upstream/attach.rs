@@ -169,7 +169,11 @@ impl Upstream {
     ) -> Result<std::convert::Infallible, Interruption> {
         let device = match device {
             Some(device) => device,
-            None => device.insert(Device::open(self.config.sources.tpm.clone(), self.state.clone()).await?),
+            None => {
+                let Config { sources, attestation_key, .. } = &self.config;
+                let opened = Device::open(sources.tpm.clone(), self.state.clone(), *attestation_key);
+                device.insert(opened.await?)
+            }
         };
         let credential = self.credential(device).filter(|_| show_svid);
         let heard = match self.grants.list() {

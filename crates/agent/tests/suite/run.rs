@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use assay_agent::config::{Config, Sources};
 use assay_agent::place::Whereabouts;
+use assay_agent::tpm::keys::AkKind;
 use assay_agent::workload::Engines;
 use assay_clock::Clock;
 use assay_testkit::Machine;
@@ -55,6 +56,7 @@ pub fn config(bench: &Bench, machine: &Machine, counterpart: &Counterpart) -> Co
         trust_domain: trust_domain(),
         gateway: counterpart.address.clone(),
         bundle,
+        attestation_key: AkKind::default(),
         state: bench.path("state"),
         sources: Sources {
             tpm: bench.target(),
@@ -207,6 +209,7 @@ async fn what_can_never_work_is_an_error_at_once() {
         trust_domain: trust_domain(),
         gateway: "127.0.0.1:1".into(),
         bundle: path("none.pem"),
+        attestation_key: AkKind::default(),
         state: path("state"),
         sources: Sources {
             tpm: "/dev/none".parse().unwrap(),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use assay_agent::logs::{ImaSource, quoted_values};
 use assay_agent::state_dir::StateDir;
 use assay_agent::tpm::ek::{EkKind, EndorsementKey};
-use assay_agent::tpm::keys::Keys;
+use assay_agent::tpm::keys::{AkKind, Keys};
 use assay_agent::tpm::{BankStatement, Bond, DeviceSigningKey, Property, Target, Tpm, TpmError, UnsealError};
 use assay_evidence::digest::{HashAlgorithm, PcrIndex};
 use assay_evidence::ima::{Replay, attested_prefix, parse_binary};
@@ -259,20 +259,20 @@ fn swtpm_keys_are_made_once_and_only_load_in_their_tpm() {
     let bench = Bench::new();
     let state = StateDir::open(&bench.path("state")).unwrap();
     let first = {
-        let keys = Keys::open(&bench.open(), &state).unwrap();
+        let keys = Keys::open(&bench.open(), &state, AkKind::Ecc).unwrap();
         (keys.ak.public().to_vec(), keys.device.public().to_vec())
     };
-    let again = Keys::open(&bench.open(), &state).unwrap();
+    let again = Keys::open(&bench.open(), &state, AkKind::Ecc).unwrap();
     assert_eq!((again.ak.public().to_vec(), again.device.public().to_vec()), first);
 
     let other = Bench::new();
-    let error = Keys::open(&other.open(), &state).err().unwrap();
+    let error = Keys::open(&other.open(), &state, AkKind::Ecc).err().unwrap();
     assert!(matches!(error, TpmError::ForeignKey { .. }), "{error}");
     let said = error.to_string();
     assert!(said.contains("another machine's") && said.contains("both ak.key and device.key"), "{said}");
 
     state.write("ak.key", b"no key").unwrap();
-    assert!(matches!(Keys::open(&bench.open(), &state), Err(TpmError::State(_))));
+    assert!(matches!(Keys::open(&bench.open(), &state, AkKind::Ecc), Err(TpmError::State(_))));
 }
 
 #[test]
@@ -281,7 +281,7 @@ fn swtpm_slots_suffice_however_often_an_agent_starts() {
     let state = StateDir::open(&bench.path("state")).unwrap();
     for _ in 0..4 {
         let tpm = bench.open();
-        let keys = Keys::open(&tpm, &state).unwrap();
+        let keys = Keys::open(&tpm, &state, AkKind::Ecc).unwrap();
         let ek = EndorsementKey::load_kind(&tpm, EkKind::EccP256).unwrap();
         assert_eq!(tpm.handles(0x8000_0000).unwrap().len(), 3);
         // A killed agent flushes nothing; the next one starts with a full TPM.

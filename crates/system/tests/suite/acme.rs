@@ -12,7 +12,7 @@ use crate::agent::Device;
 use crate::stage::eventually;
 
 /// What the agent keeps in its folder, once it is there.
-async fn ak_file(device: &Device) -> Result<AkFile> {
+pub async fn ak_file(device: &Device) -> Result<AkFile> {
     let state = StateDir::look_into(&device.stage.at("agent"));
     eventually(30, async || Ok(AkFile::read(&state, std::time::SystemTime::now())?)).await
 }
@@ -70,7 +70,7 @@ async fn swtpm_the_certificate_of_an_ak_verifies_by_openssl_and_falls_with_its_d
     Ok(())
 }
 
-fn openssl(folder: &Path, arguments: &str) -> Result<String> {
+pub fn openssl(folder: &Path, arguments: &str) -> Result<String> {
     let output = Command::new("openssl").args(arguments.split(' ')).current_dir(folder).output()?;
     let said = [output.stdout, output.stderr].concat();
     ensure!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&said));

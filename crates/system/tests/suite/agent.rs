@@ -150,6 +150,11 @@ impl Device {
         Ok(())
     }
 
+    /// The TPM as an agent's configuration names it.
+    pub fn tpm_address(&self) -> String {
+        self.tpm.transport()
+    }
+
     /// Where its TPM is served.
     pub fn tpm_socket(&self) -> &Path {
         self.tpm.socket()

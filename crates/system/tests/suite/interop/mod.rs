@@ -1,5 +1,6 @@
 //! Other people's clients against the whole system. Each needs a package of its maker's; `make interop` gets them.
 
+mod acme;
 mod console;
 mod envoy;
 mod gpsd;
